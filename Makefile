@@ -1,0 +1,26 @@
+# Everything a newcomer needs: `make train`, `make train BACKEND=jax`, `make test`.
+BACKEND ?= torch
+CONFIG  ?= storms
+PYTHON  ?= python3
+BIN     := .venv/bin
+
+.PHONY: train test clean
+
+train: .venv/installed
+	$(BIN)/ragged train --config $(CONFIG) --backend $(BACKEND)
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 conformance --dtype float64
+
+# The stamp is newer than what it was made from: a second call installs nothing.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[torch,jax,train,test,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

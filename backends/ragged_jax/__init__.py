@@ -1,0 +1,30 @@
+"""The JAX backend of `ragged`: everything that touches jax."""
+
+from ragged_jax.arrays import asarray, devices, framework, is_traced, name, owns, to_numpy, xp
+from ragged_jax.lstm import LSTM, lstm
+from ragged_jax.models import create_model
+from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
+from ragged_jax.parameters import get_parameters, place, set_parameters
+from ragged_jax.training import TrainingStep, predict
+
+__all__ = [
+    "LSTM",
+    "PackedSequence",
+    "TrainingStep",
+    "asarray",
+    "create_model",
+    "devices",
+    "framework",
+    "get_parameters",
+    "is_traced",
+    "lstm",
+    "name",
+    "owns",
+    "pack_sequences",
+    "place",
+    "predict",
+    "set_parameters",
+    "to_numpy",
+    "unpack_to_fixed_length",
+    "xp",
+]

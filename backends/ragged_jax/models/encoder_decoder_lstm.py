@@ -1,0 +1,52 @@
+"""EncoderDecoderLSTM as a flax module."""
+
+from __future__ import annotations
+
+from flax import nnx
+from jax import Array
+
+from ragged import initial
+from ragged.alignment import select_valid
+from ragged.backend import load_backend
+from ragged.models import encoder_decoder_lstm as description
+from ragged.models.base import Forecast, check_inputs
+from ragged_jax.arrays import name
+from ragged_jax.blocks import MLP, Linear
+from ragged_jax.lstm import LSTM
+from ragged_jax.parameters import draw_seed
+
+
+class EncoderDecoderLSTM(nnx.Module):
+    """Forecast from the past and a known future; see `ragged.models.EncoderDecoderLSTM`."""
+
+    def __init__(self, config: description.EncoderDecoderLSTM) -> None:
+        self.config = config
+        rng = initial.generator(draw_seed(config.seed))
+        wide, narrow = config.hidden_size, config.decoder_size
+        layers, rate = config.num_layers, config.dropout
+        self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)
+        if wide != narrow:
+            self.bridge_h = Linear(wide, narrow, rng=rng)
+            self.bridge_c = Linear(wide, narrow, rng=rng)
+        self.decoder = LSTM(config.future_features, narrow, layers, dropout=rate, seed=rng)
+        if config.head_hidden_size is None:
+            self.head: nnx.Module = Linear(narrow, config.output_size, rng=rng)
+        else:
+            self.head = MLP(narrow, config.head_hidden_size, config.output_size, rate, rng=rng)
+
+    def __call__(
+        self,
+        past: Array,
+        future: Array,
+        encoder_lengths: object = None,
+        decoder_lengths: object = None,
+    ) -> Forecast:
+        """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
+        backend = load_backend(name)
+        past, future, valid = check_inputs(self.config, backend, past, future, decoder_lengths)
+        _, (h, c) = self.encoder(past, encoder_lengths)
+        if self.config.hidden_size != self.config.decoder_size:
+            h, c = self.bridge_h(h), self.bridge_c(c)
+        decoded, _ = self.decoder(future, valid, (h, c))
+        return Forecast(select_valid(backend, self.head(decoded), valid))
+

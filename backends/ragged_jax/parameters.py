@@ -1,0 +1,74 @@
+"""Parameters by canonical name: an nnx module's paths, joined by dots, are the canonical ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ragged.initial import Seed
+from ragged_jax.arrays import to_numpy
+
+
+def draw_seed(seed: Seed, rngs: nnx.Rngs | None = None) -> Seed:
+    """Return the seed, or one drawn from flax's streams; None where neither is given."""
+    if seed is not None or rngs is None:
+        return seed
+    return int(jax.random.randint(rngs.params(), (), 0, 2**31 - 1))
+
+
+def named(params: nnx.State) -> dict[str, Any]:
+    """Name the leaves of a state of parameters."""
+    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(params)}
+
+
+def get_parameters(module: nnx.Module) -> dict[str, np.ndarray]:
+    """Copy a module's parameters to the host."""
+    found = named(nnx.state(module, nnx.Param))
+    return {name: to_numpy(leaf[...]).copy() for name, leaf in found.items()}
+
+
+def set_parameters(module: nnx.Module, parameters: Mapping[str, np.ndarray]) -> None:
+    """Write checked parameters into a module, in its own dtype and device."""
+    params = nnx.state(module, nnx.Param)
+    for name, leaf in named(params).items():
+        old = leaf[...]
+        value = jnp.asarray(np.asarray(parameters[name]), dtype=old.dtype)
+        leaf[...] = jax.device_put(value, old.sharding)
+    nnx.update(module, params)
+
+
+def place(module: nnx.Module, *, device: str, dtype: str) -> nnx.Module:
+    """Move a module to a device and a floating dtype, in place.
+
+    Raises:
+        OptionError: float64 where JAX has 64 bits disabled; nothing global is changed here.
+    """
+    check_dtype(dtype)
+    target = jax.devices("gpu" if device == "cuda" else device)[0]
+
+    def move(leaf: Any) -> Any:
+        return jax.device_put(leaf.astype(dtype), target)
+
+    nnx.update(module, jax.tree.map(move, nnx.state(module, nnx.Param)))
+    return module
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse float64 where JAX would silently compute in float32."""
+    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        from ragged.errors import OptionError, refusal
+
+        raise OptionError(
+            refusal(
+                "place",
+                "dtype",
+                "'float64' while JAX has 64 bits disabled",
+                "float32, or JAX with 64 bits",
+                "Start the process with JAX_ENABLE_X64=1.",
+            )
+        )

@@ -1,0 +1,29 @@
+"""The PyTorch backend of `ragged`: everything that touches torch."""
+
+from ragged_torch.arrays import asarray, devices, framework, is_traced, name, owns, to_numpy, xp
+from ragged_torch.lstm import LSTM, lstm
+from ragged_torch.models import create_model
+from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
+from ragged_torch.parameters import get_parameters, place, set_parameters
+from ragged_torch.training import TrainingStep, predict
+
+__all__ = [
+    "LSTM",
+    "TrainingStep",
+    "asarray",
+    "create_model",
+    "devices",
+    "framework",
+    "get_parameters",
+    "is_traced",
+    "lstm",
+    "name",
+    "owns",
+    "pack_sequences",
+    "place",
+    "predict",
+    "set_parameters",
+    "to_numpy",
+    "unpack_to_fixed_length",
+    "xp",
+]

@@ -1,0 +1,50 @@
+"""Arrays: torch tensors to and from the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+
+name = "torch"
+framework = "torch"
+
+__all__ = ["asarray", "devices", "framework", "is_traced", "name", "owns", "to_numpy", "xp"]
+
+
+def owns(value: object) -> bool:
+    """Whether `value` is a tensor or a module of torch."""
+    return isinstance(value, (torch.Tensor, torch.nn.Module))
+
+
+def is_traced(array: torch.Tensor) -> bool:
+    """Whether the tensor is a fake one that a compiler traces."""
+    return isinstance(array, torch._subclasses.FakeTensor)
+
+
+def asarray(
+    array: Any, *, dtype: str | None = None, like: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Make a tensor on the device of `like`; Python floats become float32."""
+    if not isinstance(array, torch.Tensor):
+        host = np.asarray(array)
+        if host.dtype == np.float64 and not isinstance(array, np.ndarray):
+            host = host.astype(np.float32)  # torch's own default for Python numbers
+        array = torch.from_numpy(np.array(host))  # a copy: torch refuses read-only memory
+    return array.to(
+        device=None if like is None else like.device,
+        dtype=None if dtype is None else getattr(torch, dtype),
+    )
+
+
+def to_numpy(array: torch.Tensor) -> np.ndarray:
+    """Copy a tensor to the host; bfloat16, which NumPy lacks, becomes float32."""
+    array = array.detach().cpu()
+    return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+
+
+def devices() -> tuple[str, ...]:
+    """Name the devices at hand, the preferred one first."""
+    return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)

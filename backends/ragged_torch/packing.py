@@ -1,0 +1,56 @@
+"""Packing into torch's own `PackedSequence`, kept out of the compiler.
+
+Dynamo cannot trace packed sequences (pytorch#155238, pytorch#162375), so these functions are
+`torch.compiler.disable`d: a compiled caller breaks its graph here and stays exact.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.utils.rnn import PackedSequence
+
+from ragged import packing
+from ragged.alignment import open_batch
+from ragged.errors import LengthsError, refusal
+from ragged.lengths import Lengths
+from ragged_torch import arrays
+
+__all__ = ["pack_sequences", "unpack_to_fixed_length"]
+
+
+@torch.compiler.disable
+def pack_sequences(x: torch.Tensor, lengths: object) -> PackedSequence:
+    """Pack the rows that have steps; see `ragged.pack_sequences`."""
+    backend, x, valid = open_batch("pack_sequences", x, lengths)
+    order = packing.PackingOrder(valid)
+    return PackedSequence(
+        order.pack(backend, x),
+        torch.from_numpy(order.batch_sizes),
+        arrays.asarray(order.sorted_indices, like=x),
+        arrays.asarray(order.unsorted_indices, like=x),
+    )
+
+
+@torch.compiler.disable
+def unpack_to_fixed_length(
+    packed: PackedSequence, lengths: object, max_length: int
+) -> torch.Tensor:
+    """Undo `pack_sequences`; see `ragged.unpack_to_fixed_length`."""
+    from ragged.backend import load_backend
+
+    backend = load_backend(arrays.name)
+    valid = Lengths.of(
+        lengths, max_length, backend, function="unpack_to_fixed_length", batch=None
+    )
+    order = packing.PackingOrder(valid)
+    if order.batch_sizes.tolist() != packed.batch_sizes.tolist():
+        raise LengthsError(
+            refusal(
+                "unpack_to_fixed_length",
+                "lengths",
+                f"lengths with batch sizes {order.batch_sizes.tolist()}",
+                f"those of `packed`, {packed.batch_sizes.tolist()}",
+                "Give the lengths it was packed with.",
+            )
+        )
+    return order.unpack(backend, packed.data)

@@ -1,0 +1,34 @@
+"""Parameters by canonical name: a torch module's own names are the canonical ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from ragged.initial import Seed
+from ragged_torch.arrays import to_numpy
+
+
+def draw_seed(seed: Seed) -> Seed:
+    """Return the seed, or one drawn from torch's own generator, as its modules would."""
+    return int(torch.randint(2**62, ()).item()) if seed is None else seed
+
+
+def get_parameters(module: nn.Module) -> dict[str, np.ndarray]:
+    """Copy a module's parameters to the host."""
+    return {name: to_numpy(value).copy() for name, value in module.named_parameters()}
+
+
+def set_parameters(module: nn.Module, parameters: Mapping[str, np.ndarray]) -> None:
+    """Write checked parameters into a module, in its own dtype and device."""
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            value.copy_(torch.from_numpy(np.array(parameters[name])))
+
+
+def place(module: nn.Module, *, device: str, dtype: str) -> nn.Module:
+    """Move a module to a device and a floating dtype."""
+    return module.to(device=device, dtype=getattr(torch, dtype))

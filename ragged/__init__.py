@@ -1,0 +1,44 @@
+"""Sequence models on batches whose rows differ in length: exact and fast, on PyTorch and JAX."""
+
+from ragged import losses, models
+from ragged.alignment import align_encoder_sequences, align_sequences, flip_sequences
+from ragged.backend import available_backends, get_backend, set_backend, use_backend
+from ragged.checkpoint import load, save
+from ragged.errors import RaggedError
+from ragged.lengths import Lengths
+from ragged.lstm import LSTM, lstm
+from ragged.masks import create_padding_mask, lengths_from_mask
+from ragged.packing import (
+    pack_decoder_sequences,
+    pack_encoder_sequences,
+    pack_sequences,
+    should_use_packing,
+    unpack_to_fixed_length,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LSTM",
+    "Lengths",
+    "RaggedError",
+    "align_encoder_sequences",
+    "align_sequences",
+    "available_backends",
+    "create_padding_mask",
+    "flip_sequences",
+    "get_backend",
+    "lengths_from_mask",
+    "load",
+    "losses",
+    "lstm",
+    "models",
+    "pack_decoder_sequences",
+    "pack_encoder_sequences",
+    "pack_sequences",
+    "save",
+    "set_backend",
+    "should_use_packing",
+    "unpack_to_fixed_length",
+    "use_backend",
+]

@@ -1,0 +1,235 @@
+"""Which framework does the work: the `Backend` protocol and how one is chosen.
+
+An array's own framework decides. The chosen backend decides for lists, NumPy arrays and
+constructors: `use_backend` over `set_backend` over the variable `RAGGED_BACKEND`; with nothing
+chosen, the only one installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from ragged.errors import BackendError, MixedFrameworksError, refusal
+
+if TYPE_CHECKING:
+    from ragged.lengths import Lengths
+
+ENTRY_POINT_GROUP = "ragged.backends"
+Array = Any
+State = tuple[Array, Array]
+
+
+class Backend(Protocol):
+    """A module of functions: all that `ragged` asks of a framework."""
+
+    name: str
+    framework: str  # the import name of the framework itself
+    xp: ModuleType  # the framework's array-API namespace
+    LSTM: type
+    TrainingStep: type
+
+    def owns(self, value: object) -> bool:
+        """Whether `value` is an array or a module of this framework."""
+
+    def is_traced(self, array: Array) -> bool:
+        """Whether the array has no values yet, being part of a program under construction."""
+
+    def asarray(self, array: object, *, dtype: str | None = None, like: Array = None) -> Array:
+        """Make an array of this framework, on the device of `like`."""
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """Copy an array of this framework to the host."""
+
+    def devices(self) -> tuple[str, ...]:
+        """Name the devices at hand, the preferred one first."""
+
+    def pack_sequences(self, x: Array, lengths: object) -> Any:
+        """Lay the valid steps of all rows end to end, step by step, longest row first."""
+
+    def unpack_to_fixed_length(self, packed: Any, lengths: object, max_length: int) -> Array:
+        """Undo `pack_sequences` into `(batch, max_length, *features)`."""
+
+    def lstm(
+        self,
+        parameters: Mapping[str, Array],
+        x: Array,
+        lengths: Lengths,
+        state: State | None,
+        between_layers: Callable[[Array], Array] | None,
+    ) -> tuple[Array, State]:
+        """Run a checked, batch-first LSTM."""
+
+    def create_model(self, description: Any) -> Any:
+        """Build the native module that a `ragged.models` description describes."""
+
+    def get_parameters(self, module: Any) -> dict[str, np.ndarray]:
+        """Copy a module's parameters to the host under their canonical names."""
+
+    def set_parameters(self, module: Any, parameters: Mapping[str, np.ndarray]) -> None:
+        """Write parameters of canonical names into a module."""
+
+    def place(self, module: Any, *, device: str, dtype: str) -> Any:
+        """Move a module to a device and a floating dtype."""
+
+    def predict(self, module: Any, batch: Any, *, device: str, dtype: str) -> np.ndarray:
+        """Run a forecasting model in inference mode on a host batch."""
+
+
+MEMBERS = tuple(
+    sorted(
+        {*Backend.__annotations__, *(n for n, v in vars(Backend).items() if callable(v))}
+        - {"__init__", "__subclasshook__", "_no_init_or_replace_init"}
+    )
+)
+
+_default: str | None = None
+_local: ContextVar[str | None] = ContextVar("ragged_backend", default=None)
+_loaded: dict[str, Backend] = {}
+
+
+def available_backends() -> tuple[str, ...]:
+    """Name the registered backends whose framework is installed.
+
+    >>> set(available_backends()) <= {point.name for point in _registered()}
+    True
+    """
+    return tuple(sorted(point.name for point in _registered() if _is_installed(point.value)))
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend of this process, new threads included.
+
+    Args:
+        name: a registered backend ("torch", "jax") or the import path of a backend module.
+
+    Raises:
+        BackendError: the name is unknown, or its module lacks members of `Backend`.
+    """
+    global _default
+    load_backend(name)
+    _default = name
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[Backend]:
+    """Choose the backend inside a `with` block, for this thread or task alone."""
+    backend = load_backend(name)
+    token = _local.set(name)
+    try:
+        yield backend
+    finally:
+        _local.reset(token)
+
+
+def get_backend() -> Backend:
+    """Return the chosen backend.
+
+    Raises:
+        BackendError: nothing is chosen and not exactly one backend is installed.
+    """
+    name = _local.get() or _default or os.environ.get("RAGGED_BACKEND")
+    if name:
+        return load_backend(name)
+    available = available_backends()
+    if len(available) == 1:
+        return load_backend(available[0])
+    if not available:
+        raise BackendError(
+            "get_backend(): no backend is installed. "
+            "Install one: pip install 'ragged-sequences[torch]' or 'ragged-sequences[jax]'."
+        )
+    raise BackendError(
+        f"get_backend(): no backend is chosen and {len(available)} are installed "
+        f"({', '.join(available)}). Choose one: ragged.set_backend({available[0]!r}), "
+        f"`with ragged.use_backend({available[0]!r}):` or RAGGED_BACKEND={available[0]}."
+    )
+
+
+def load_backend(name: str) -> Backend:
+    """Import a backend by its registered name or import path, and check that it is complete."""
+    if name not in _loaded:
+        _loaded[name] = _import(name)
+    return _loaded[name]
+
+
+def backend_of(function: str, **arrays: object) -> Backend:
+    """Return the backend that owns the arrays of one call, or the chosen one.
+
+    Raises:
+        MixedFrameworksError: two arguments belong to two frameworks.
+    """
+    owners: dict[str, str] = {}
+    for argument, array in arrays.items():
+        for name in _names_by_framework(array):
+            if load_backend(name).owns(array):
+                owners[argument] = name
+    if len(set(owners.values())) > 1:
+        got = ", ".join(f"`{argument}` of {name}" for argument, name in owners.items())
+        raise MixedFrameworksError(
+            f"{function}(): arrays of several frameworks: {got}; expected one framework. "
+            "Convert with numpy.asarray() first."
+        )
+    return load_backend(next(iter(owners.values()))) if owners else get_backend()
+
+
+def _names_by_framework(value: object) -> Iterator[str]:
+    """Name the backends whose framework may own the value; one not yet imported owns nothing."""
+    if value is None or isinstance(value, (np.ndarray, list, tuple, int, float)):
+        return
+    for name in {*available_backends(), *_loaded}:
+        if name in _loaded or any(f in sys.modules for f in (name, _module_of(name))):
+            yield name
+
+
+def _registered() -> list[Any]:
+    return list(entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _module_of(name: str) -> str:
+    return next((point.value for point in _registered() if point.name == name), name)
+
+
+def _is_installed(module: str) -> bool:
+    """Ask without importing: the bundled backends need their framework to be there too."""
+    framework = {"ragged_torch": "torch", "ragged_jax": "flax"}.get(module)
+    try:
+        return find_spec(module) is not None and (
+            framework is None or find_spec(framework) is not None
+        )
+    except (ImportError, ValueError):
+        return False
+
+
+def _import(name: str) -> Backend:
+    module_name = _module_of(name)
+    known = ", ".join(repr(point.name) for point in _registered())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise BackendError(
+            refusal(
+                "set_backend",
+                "name",
+                f"{name!r} ({error})",
+                f"one of {known} with its framework installed, or the path of a backend module",
+                f"Check the spelling, or pip install 'ragged-sequences[{name}]'.",
+            )
+        ) from error
+    missing = [member for member in MEMBERS if not hasattr(module, member)]
+    if missing:
+        raise BackendError(
+            f"set_backend(): backend {name!r} lacks {', '.join(missing)}; expected every member "
+            "of ragged.backend.Backend. Add them to its module."
+        )
+    return cast(Backend, module)

@@ -1,0 +1,48 @@
+"""The errors `ragged` raises: typed, and every message names the remedy."""
+
+from __future__ import annotations
+
+
+class RaggedError(Exception):
+    """Anything `ragged` refuses; each subclass is also the built-in type users would catch."""
+
+
+class LengthsError(RaggedError, ValueError):
+    """Lengths that cannot belong to the array they came with."""
+
+
+class ShapeError(RaggedError, ValueError):
+    """An array of a shape the function does not take."""
+
+
+class OptionError(RaggedError, ValueError):
+    """An option outside its known values."""
+
+
+class BackendError(RaggedError, RuntimeError):
+    """No backend, an unknown one, or one that lacks members."""
+
+
+class MixedFrameworksError(RaggedError, TypeError):
+    """Arrays of two frameworks in one call."""
+
+
+class DataError(RaggedError, ValueError):
+    """A table that cannot be turned into sequences without losing or inventing data."""
+
+
+class CheckpointError(RaggedError, ValueError):
+    """A checkpoint or run folder that is incomplete, foreign or damaged."""
+
+
+class DivergenceError(RaggedError, ArithmeticError):
+    """A loss that is no longer finite."""
+
+
+def refusal(function: str, argument: str, got: object, expected: str, remedy: str) -> str:
+    """Compose the one sentence form that every message at the door has.
+
+    >>> refusal("align_sequences", "source", "'top'", "'left' or 'right'", "Name one of the two.")
+    "align_sequences(): `source` is 'top'; expected 'left' or 'right'. Name one of the two."
+    """
+    return f"{function}(): `{argument}` is {got}; expected {expected}. {remedy}"

@@ -1,0 +1,349 @@
+"""Losses over what is real: sum(weight * loss) / sum(weight) over valid elements.
+
+Every loss is called `loss(prediction, target, *, lengths=None, mask=None, weights=None,
+reduction="mean", alignment="left", **options)`:
+
+- `prediction`, `target`: `(batch, time, *features)`; losses that say so take a last axis more.
+- `lengths`: `(batch,)` integers, or `mask`: boolean `(batch, time)` or `(batch, time, *features)`,
+  True = valid, holes allowed; neither = all valid.
+- `weights`: `(batch,)`, `(batch, time)` or `(batch, time, *features)`.
+- `reduction`: "mean"; "sum"; "sequence_mean" (the mean of the rows' own means, empty rows left
+  out); "none" (elements, 0 at padding).
+
+Nothing valid gives 0 with zero gradient. Padding is selected away before anything is computed, so
+NaN there is harmless forwards and backwards. `loss.total_and_count(...)` gives the weighted sum and
+the sum of weights, to be added up over micro-batches or devices before one division.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ragged.backend import Array, Backend, backend_of
+from ragged.errors import OptionError, ShapeError, refusal
+from ragged.lengths import Lengths
+from ragged.masks import check_alignment, padding_mask
+
+REDUCTIONS = ("mean", "sum", "sequence_mean", "none")
+
+
+def _public_signature(elementwise: Callable[..., Array]) -> inspect.Signature:
+    """The caller's view: no backend, all that `MaskedLoss.__call__` takes, then the options."""
+    own = list(inspect.signature(elementwise).parameters.values())[3:]
+    shared = list(inspect.signature(MaskedLoss.__call__).parameters.values())[1:-1]
+    options = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    return inspect.Signature([*shared, *options])
+
+
+class MaskedLoss:
+    """An elementwise loss, masked, weighted and reduced."""
+
+    def __init__(self, elementwise: Callable[..., Array], extra_axis: str | None = None) -> None:
+        self.elementwise = elementwise
+        self.extra_axis = extra_axis
+        functools.update_wrapper(self, elementwise)
+        self.__signature__ = _public_signature(elementwise)
+
+    def __call__(
+        self,
+        prediction: Array,
+        target: Array,
+        *,
+        lengths: object = None,
+        mask: Array = None,
+        weights: Array = None,
+        reduction: str = "mean",
+        alignment: str = "left",
+        **options: Any,
+    ) -> Array:
+        """Return the reduced loss; see the module."""
+        if reduction not in REDUCTIONS:
+            raise OptionError(
+                refusal(
+                    self.__name__,
+                    "reduction",
+                    repr(reduction),
+                    f"one of {REDUCTIONS}",
+                    "Name one of them.",
+                )
+            )
+        backend, loss, weight = self._weighted(
+            prediction, target, lengths, mask, weights, alignment, options
+        )
+        return _reduce(backend.xp, loss, weight, reduction)
+
+    def total_and_count(
+        self,
+        prediction: Array,
+        target: Array,
+        *,
+        lengths: object = None,
+        mask: Array = None,
+        weights: Array = None,
+        alignment: str = "left",
+        **options: Any,
+    ) -> tuple[Array, Array]:
+        """Return sum(weight * loss) and sum(weight) over the valid elements."""
+        backend, loss, weight = self._weighted(
+            prediction, target, lengths, mask, weights, alignment, options
+        )
+        return backend.xp.sum(loss * weight), backend.xp.sum(weight)
+
+    def _weighted(
+        self,
+        prediction: Array,
+        target: Array,
+        lengths: object,
+        mask: Array,
+        weights: Array,
+        alignment: str,
+        options: dict[str, Any],
+    ) -> tuple[Backend, Array, Array]:
+        """Return elementwise losses and their weights, both exactly 0 at padding."""
+        name = self.__name__
+        check_alignment(name, "alignment", alignment)
+        backend = backend_of(
+            name,
+            prediction=prediction,
+            target=target,
+            lengths=lengths,
+            mask=mask,
+            weights=weights,
+        )
+        xp = backend.xp
+        prediction = _array(backend, prediction, None)
+        target = _array(backend, target, prediction)
+        self._check_shapes(tuple(prediction.shape), tuple(target.shape))
+        valid = _valid_elements(backend, name, target, lengths, mask, alignment)
+        valid_prediction = valid if self.extra_axis is None else valid[..., None]
+        loss = self.elementwise(
+            backend,
+            xp.where(valid_prediction, prediction, xp.zeros_like(prediction)),
+            xp.where(valid, target, xp.zeros_like(target)),
+            **options,
+        )
+        weight = xp.astype(valid, loss.dtype)
+        if weights is not None:
+            given = xp.astype(_array(backend, weights, prediction), loss.dtype)
+            given = _spread(name, "weights", given, tuple(target.shape), xp)
+            weight = xp.where(valid, given, xp.zeros_like(weight))
+        return backend, xp.where(valid, loss, xp.zeros_like(loss)), weight
+
+    def _check_shapes(self, prediction: tuple[int, ...], target: tuple[int, ...]) -> None:
+        elements = prediction if self.extra_axis is None else prediction[:-1]
+        if len(target) < 2 or elements != target:
+            extra = "" if self.extra_axis is None else f" and a last axis of {self.extra_axis}"
+            raise ShapeError(
+                refusal(
+                    self.__name__,
+                    "prediction",
+                    f"of shape {prediction} beside a target of shape {target}",
+                    f"the target's shape (batch, time, *features){extra}",
+                    "Nothing is broadcast; reshape one of them.",
+                )
+            )
+
+
+def masked_loss(
+    *, extra_axis: str | None = None
+) -> Callable[[Callable[..., Array]], MaskedLoss]:
+    """Turn `elementwise(backend, prediction, target, **options)` into a public loss."""
+    return lambda elementwise: MaskedLoss(elementwise, extra_axis)
+
+
+@masked_loss()
+def mse(backend: Backend, prediction: Array, target: Array) -> Array:
+    """Squared error, `(target - prediction)**2`.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> prediction, target = np.array([[1., np.nan]]), np.array([[3., np.nan]])
+        >>> float(ragged.losses.mse(prediction, target, lengths=[1]))
+        4.0
+    """
+    return (target - prediction) ** 2
+
+
+@masked_loss()
+def mae(backend: Backend, prediction: Array, target: Array) -> Array:
+    """Absolute error, `|target - prediction|`."""
+    return backend.xp.abs(target - prediction)
+
+
+@masked_loss()
+def huber(backend: Backend, prediction: Array, target: Array, delta: float = 1.0) -> Array:
+    """Huber loss: `e**2 / 2` where `|e| <= delta`, else `delta * (|e| - delta / 2)`.
+
+    Args:
+        delta: where the parabola becomes a line; above 0, in the target's unit.
+
+    Source: P. J. Huber, Robust Estimation of a Location Parameter (1964).
+    """
+    _check_positive("huber", "delta", delta)
+    error = backend.xp.abs(target - prediction)
+    return backend.xp.where(error <= delta, error**2 / 2, delta * (error - delta / 2))
+
+
+@masked_loss()
+def mape(backend: Backend, prediction: Array, target: Array, epsilon: float = 1e-8) -> Array:
+    """Absolute percentage error as a fraction, `|target - prediction| / max(|target|, epsilon)`.
+
+    Args:
+        epsilon: the least divisor; a target of 0 has no percentage error of its own.
+    """
+    _check_positive("mape", "epsilon", epsilon)
+    size = backend.xp.abs(target)
+    least = backend.xp.full_like(size, epsilon)
+    return backend.xp.abs(target - prediction) / backend.xp.where(size > epsilon, size, least)
+
+
+@masked_loss()
+def smape(backend: Backend, prediction: Array, target: Array) -> Array:
+    """Symmetric percentage error in 0..2, `2 |e| / (|target| + |prediction|)`; 0 where both are 0.
+
+    Source: J. S. Armstrong, Long-Range Forecasting (1985).
+    """
+    xp = backend.xp
+    size = xp.abs(target) + xp.abs(prediction)
+    nonzero = size > 0
+    ratio = 2 * xp.abs(target - prediction) / xp.where(nonzero, size, xp.ones_like(size))
+    return xp.where(nonzero, ratio, xp.zeros_like(ratio))
+
+
+@masked_loss(extra_axis="quantiles")
+def quantile(
+    backend: Backend,
+    prediction: Array,
+    target: Array,
+    quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+) -> Array:
+    """Pinball loss, `max(q e, (q - 1) e)` with `e = target - prediction`, meaned over quantiles.
+
+    Args:
+        prediction: `(batch, time, *features, quantiles)`.
+        quantiles: the levels, each inside 0..1, in the order of the last axis.
+
+    Source: R. Koenker and G. Bassett, Regression Quantiles (1978).
+    """
+    levels = np.asarray(quantiles, dtype=float)
+    if levels.shape != (int(prediction.shape[-1]),) or not ((levels > 0) & (levels < 1)).all():
+        raise OptionError(
+            refusal(
+                "quantile",
+                "quantiles",
+                f"{tuple(quantiles)} for a last axis of {int(prediction.shape[-1])}",
+                "one level inside 0..1 for each prediction",
+                "Name the levels that the model predicts.",
+            )
+        )
+    q = backend.xp.astype(backend.asarray(levels, like=prediction), prediction.dtype)
+    error = target[..., None] - prediction
+    return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
+
+
+@masked_loss(extra_axis="mean and log variance")
+def gaussian_nll(backend: Backend, prediction: Array, target: Array, full: bool = False) -> Array:
+    """Gaussian negative log likelihood, `(log v + (target - m)**2 / v) / 2`.
+
+    Args:
+        prediction: `(batch, time, *features, 2)`: the mean m and log v.
+        full: add the constant `log(2 pi) / 2`.
+
+    Source: D. A. Nix and A. S. Weigend, Estimating the Mean and Variance (1994).
+    """
+    if int(prediction.shape[-1]) != 2:
+        raise ShapeError(
+            refusal(
+                "gaussian_nll",
+                "prediction",
+                f"of shape {tuple(prediction.shape)}",
+                "a last axis of 2, mean and log variance",
+                "Stack both along the last axis.",
+            )
+        )
+    mean, log_variance = prediction[..., 0], prediction[..., 1]
+    constant = float(np.log(2 * np.pi)) if full else 0.0
+    scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)
+    return (log_variance + scaled + constant) / 2
+
+
+def _reduce(xp: Any, loss: Array, weight: Array, reduction: str) -> Array:
+    if reduction == "none":
+        return loss * weight
+    if reduction == "sum":
+        return xp.sum(loss * weight)
+    if reduction == "mean":
+        return _divide(xp, xp.sum(loss * weight), xp.sum(weight))
+    axes = tuple(range(1, loss.ndim))
+    counts = xp.sum(weight, axis=axes)
+    rows = _divide(xp, xp.sum(loss * weight, axis=axes), counts)
+    return _divide(xp, xp.sum(rows), xp.sum(xp.astype(counts != 0, loss.dtype)))
+
+
+def _divide(xp: Any, total: Array, count: Array) -> Array:
+    """Divide, with 0 and zero gradient where there is nothing to divide by."""
+    some = count != 0
+    ratio = total / xp.where(some, count, xp.ones_like(count))
+    return xp.where(some, ratio, xp.zeros_like(ratio))
+
+
+def _valid_elements(
+    backend: Backend, name: str, target: Array, lengths: object, mask: Array, alignment: str
+) -> Array:
+    """Boolean of the target's shape, True = valid."""
+    xp = backend.xp
+    if lengths is not None and mask is not None:
+        raise OptionError(
+            refusal(name, "mask", "given beside `lengths`", "one of the two", "Leave one out.")
+        )
+    shape = tuple(target.shape)
+    if mask is not None:
+        mask = _array(backend, mask, target)
+        if "bool" not in str(mask.dtype):
+            raise ShapeError(
+                refusal(name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0.")
+            )
+    elif lengths is not None:
+        checked = Lengths.of(
+            lengths, int(shape[1]), backend, function=name, batch=int(shape[0])
+        )
+        mask = padding_mask(backend, checked, alignment=alignment, like=target)
+    else:
+        return xp.ones_like(target, dtype=xp.bool)
+    if mask.ndim < 2:
+        raise ShapeError(
+            refusal(name, "mask", f"of shape {tuple(mask.shape)}", "(batch, time)", "Reshape it.")
+        )
+    return _spread(name, "mask", mask, shape, xp)
+
+
+def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: Any) -> Array:
+    """Repeat `(batch,)` or `(batch, time)` along the axes it lacks; nothing else is broadcast."""
+    given = tuple(array.shape)
+    if given not in (shape, shape[:1], shape[:2]):
+        raise ShapeError(
+            refusal(
+                name,
+                argument,
+                f"of shape {given}",
+                f"{shape[:1]}, {shape[:2]} or {shape}" if argument == "weights"
+                else f"{shape[:2]} or {shape}",
+                "Give one for each row, step or element.",
+            )
+        )
+    missing = (1,) * (len(shape) - len(given))
+    return xp.broadcast_to(xp.reshape(array, (*given, *missing)), shape)
+
+
+def _array(backend: Backend, value: Array, like: Array) -> Array:
+    return value if backend.owns(value) else backend.asarray(value, like=like)
+
+
+def _check_positive(function: str, argument: str, value: float) -> None:
+    if not value > 0:
+        raise OptionError(refusal(function, argument, repr(value), "above 0", "Raise it."))

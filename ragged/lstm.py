@@ -1,0 +1,289 @@
+"""What an LSTM is made of: names, shapes, layers, and the checks at its door.
+
+Parameters have `torch.nn.LSTM`'s names, shapes and gate order (i, f, g, o):
+
+    i, f, g, o = split(x @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh)
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    h = sigmoid(o) * tanh(c)             (then h @ weight_hr.T with a projection)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ragged.backend import Array, Backend, State, backend_of, get_backend
+from ragged.errors import OptionError, ShapeError, refusal
+from ragged.lengths import Lengths
+
+
+@dataclass(frozen=True)
+class LSTMShape:
+    """The sizes of an LSTM, from which all its parameters' names and shapes follow."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bias: bool = True
+    bidirectional: bool = False
+    proj_size: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("input_size", "hidden_size", "num_layers"):
+            if getattr(self, name) < 1:
+                raise OptionError(
+                    refusal("LSTM", name, str(getattr(self, name)), "1 or more", "Raise it.")
+                )
+        if not 0 <= self.proj_size < self.hidden_size:
+            raise OptionError(
+                refusal(
+                    "LSTM",
+                    "proj_size",
+                    str(self.proj_size),
+                    f"0 (none) or below hidden_size {self.hidden_size}",
+                    "Lower it.",
+                )
+            )
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The suffixes of the directions' parameter names."""
+        return ("", "_reverse") if self.bidirectional else ("",)
+
+    @property
+    def output_size(self) -> int:
+        """The features of h in one direction."""
+        return self.proj_size or self.hidden_size
+
+    def layer_names(self, layer: int, direction: str) -> dict[str, str]:
+        """Map a layer's own parameter names to those in the whole LSTM."""
+        own = ["weight_ih", "weight_hh"]
+        own += ["bias_ih", "bias_hh"] if self.bias else []
+        own += ["weight_hr"] if self.proj_size else []
+        return {name: f"{name}_l{layer}{direction}" for name in own}
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """All parameters in torch's order."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.num_layers):
+            inputs = self.input_size if layer == 0 else self.output_size * len(self.directions)
+            sizes = {
+                "weight_ih": (4 * self.hidden_size, inputs),
+                "weight_hh": (4 * self.hidden_size, self.output_size),
+                "bias_ih": (4 * self.hidden_size,),
+                "bias_hh": (4 * self.hidden_size,),
+                "weight_hr": (self.output_size, self.hidden_size),
+            }
+            for direction in self.directions:
+                for own, name in self.layer_names(layer, direction).items():
+                    shapes[name] = sizes[own]
+        return shapes
+
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of h and c."""
+        rows = self.num_layers * len(self.directions)
+        return (rows, batch, self.output_size), (rows, batch, self.hidden_size)
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Array]) -> LSTMShape:
+        """Read the sizes off a dict of parameters.
+
+        Raises:
+            ShapeError: names or shapes that no LSTM has.
+        """
+        found = {name: tuple(int(n) for n in value.shape) for name, value in parameters.items()}
+        if not {"weight_ih_l0", "weight_hh_l0"} <= found.keys():
+            raise ShapeError(
+                refusal(
+                    "lstm",
+                    "parameters",
+                    f"named {sorted(found)}",
+                    "torch.nn.LSTM's names, weight_ih_l0 and weight_hh_l0 at least",
+                    "Take them from an LSTM's state_dict.",
+                )
+            )
+        shape = cls(
+            input_size=found["weight_ih_l0"][-1],
+            hidden_size=found["weight_ih_l0"][0] // 4,
+            num_layers=sum(name.startswith("weight_ih") for name in found)
+            // (2 if "weight_ih_l0_reverse" in found else 1),
+            bias="bias_ih_l0" in found,
+            bidirectional="weight_ih_l0_reverse" in found,
+            proj_size=found["weight_hr_l0"][0] if "weight_hr_l0" in found else 0,
+        )
+        expected = shape.parameter_shapes()
+        wrong = sorted(
+            name for name in {*expected, *found} if expected.get(name) != found.get(name)
+        )
+        if wrong:
+            raise ShapeError(
+                refusal(
+                    "lstm",
+                    f"parameters[{wrong[0]!r}]",
+                    f"of shape {found.get(wrong[0])}",
+                    f"shape {expected.get(wrong[0])}",
+                    "All layers and directions have the sizes that weight_ih_l0 implies.",
+                )
+            )
+        return shape
+
+
+def LSTM(  # noqa: N802 - it gives a class's instance and reads as that class
+    input_size: int,
+    hidden_size: int,
+    num_layers: int = 1,
+    bias: bool = True,
+    batch_first: bool = True,
+    dropout: float = 0.0,
+    bidirectional: bool = False,
+    proj_size: int = 0,
+    *,
+    seed: int | None = None,
+) -> Any:
+    """Build the chosen backend's LSTM layer, a native module.
+
+    `layer(x, lengths=None, state=None) -> (y, (h, c))`; y is exactly 0 at padding, (h, c) is the
+    state after each row's last valid step, and a row of length 0 keeps its initial state.
+
+    Args:
+        input_size: features of x.
+        hidden_size: features of c, and of h without a projection.
+        num_layers: layers one above the other.
+        bias: whether the gates have biases.
+        batch_first: x is `(batch, time, input_size)`, else `(time, batch, input_size)`.
+        dropout: rate between layers, in training.
+        bidirectional: a second LSTM reads each row from its last valid step back.
+        proj_size: features of h after a projection; 0 = none.
+        seed: seed of the initial values, equal on every backend; None draws one.
+
+    Example:
+        >>> import ragged
+        >>> layer = ragged.LSTM(3, 8, seed=0)
+        >>> y, (h, c) = layer([[[1., 2., 3.], [4., 5., 6.]]], lengths=[1])
+        >>> tuple(y.shape), float(abs(y[0, 1]).max())
+        ((1, 2, 8), 0.0)
+
+    Source: torch.nn.LSTM, whose arguments, names and equations these are.
+    """
+    return get_backend().LSTM(
+        input_size,
+        hidden_size,
+        num_layers,
+        bias,
+        batch_first,
+        dropout,
+        bidirectional,
+        proj_size,
+        seed=seed,
+    )
+
+
+def lstm(
+    parameters: Mapping[str, Array],
+    x: Array,
+    lengths: object = None,
+    state: State | None = None,
+    *,
+    batch_first: bool = True,
+    between_layers: Callable[[Array], Array] | None = None,
+) -> tuple[Array, State]:
+    """Run an LSTM given as a dict of arrays; the sizes are read off their shapes.
+
+    Args:
+        parameters: torch's names (`weight_ih_l0 (4 * hidden_size, input_size)`, ...).
+        x: `(batch, time, input_size)`, left aligned.
+        lengths: `(batch,)` integers; None = every row is full.
+        state: h and c, `(layers * directions, batch, size)`; zeros if not given.
+        batch_first: False takes and gives `(time, batch, features)`.
+        between_layers: applied to every layer's output but the last one's; dropout, say.
+
+    Returns:
+        y `(batch, time, directions * size)`, exactly 0 at padding, and the state (h, c) after
+        each row's last valid step.
+
+    Raises:
+        LengthsError, ShapeError, MixedFrameworksError: what cannot be run, before it is.
+    """
+    h, c = state if state is not None else (None, None)
+    weight = next(iter(parameters.values()), None)
+    backend = backend_of("lstm", parameters=weight, x=x, lengths=lengths, h=h, c=c)
+    to = lambda value: value if backend.owns(value) else backend.asarray(value, like=weight)  # noqa: E731
+    x, parameters = to(x), {name: to(value) for name, value in parameters.items()}
+    state = None if state is None else (to(h), to(c))
+    return run("lstm", backend, parameters, x, lengths, state, batch_first, between_layers)
+
+
+def run(
+    function: str,
+    backend: Backend,
+    parameters: Mapping[str, Array],
+    x: Array,
+    lengths: object,
+    state: State | None,
+    batch_first: bool = True,
+    between_layers: Callable[[Array], Array] | None = None,
+) -> tuple[Array, State]:
+    """Check a call at the door and hand it to the backend batch first."""
+    shape = LSTMShape.of(parameters)
+    expected = f"(batch, time, {shape.input_size})"
+    if x.ndim != 3 or int(x.shape[2]) != shape.input_size:
+        raise ShapeError(
+            refusal(
+                function,
+                "x",
+                f"of shape {tuple(x.shape)}",
+                expected if batch_first else f"(time, batch, {shape.input_size})",
+                "Add a batch axis with x[None], or set input_size to the features.",
+            )
+        )
+    swap = backend.xp.permute_dims
+    x = x if batch_first else swap(x, (1, 0, 2))
+    batch, width = int(x.shape[0]), int(x.shape[1])
+    valid = Lengths.of(lengths, width, backend, function=function, batch=batch)
+    if state is not None:
+        _check_state(function, shape, state, batch)
+    y, final = backend.lstm(parameters, x, valid, state, between_layers)
+    return (y if batch_first else swap(y, (1, 0, 2))), final
+
+
+def stack_layers(
+    run_layer: Callable[[list[dict[str, Array]], Array, State], tuple[Array, State]],
+    parameters: Mapping[str, Array],
+    x: Array,
+    state: State,
+    concat: Callable[[list[Array]], Array],
+    between_layers: Callable[[Array], Array] | None,
+) -> tuple[Array, State]:
+    """Run the layers one after the other, each on the output of the one below.
+
+    `run_layer(weights of each direction, x, state of the layer) -> (y, state)`.
+    """
+    shape = LSTMShape.of(parameters)
+    count = len(shape.directions)
+    finals: list[State] = []
+    for layer in range(shape.num_layers):
+        if layer and between_layers is not None:
+            x = between_layers(x)
+        weights = [
+            {own: parameters[name] for own, name in shape.layer_names(layer, direction).items()}
+            for direction in shape.directions
+        ]
+        rows = slice(layer * count, (layer + 1) * count)
+        x, final = run_layer(weights, x, (state[0][rows], state[1][rows]))
+        finals.append(final)
+    return x, (concat([h for h, _ in finals]), concat([c for _, c in finals]))
+
+
+def _check_state(function: str, shape: LSTMShape, state: State, batch: int) -> None:
+    for name, array, expected in zip("hc", state, shape.state_shapes(batch), strict=True):
+        if tuple(array.shape) != expected:
+            raise ShapeError(
+                refusal(
+                    function,
+                    f"state ({name})",
+                    f"of shape {tuple(array.shape)}",
+                    f"(layers * directions, batch, size) = {expected}",
+                    "Give the state of this layer and batch, or None for zeros.",
+                )
+            )

@@ -1,0 +1,132 @@
+"""Padding masks: boolean, True = valid, in both alignments."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragged.backend import Array, Backend, backend_of
+from ragged.errors import LengthsError, OptionError, ShapeError, refusal
+from ragged.lengths import Lengths, check_lengths
+
+ALIGNMENTS = ("left", "right")
+
+
+def create_padding_mask(
+    lengths: object, max_length: int | None = None, *, alignment: str = "left"
+) -> Array:
+    """Mark the valid steps of a padded batch.
+
+    `mask[b, t] = t < lengths[b]` (left) or `t >= max_length - lengths[b]` (right).
+
+    Args:
+        lengths: `(batch,)` integers.
+        max_length: the width; the longest row if not given.
+        alignment: "left" (data first) or "right" (data last).
+
+    Returns:
+        Boolean `(batch, max_length)`, True = valid, of the framework of `lengths` or the chosen
+        backend.
+
+    Raises:
+        LengthsError: lengths negative, above `max_length`, not integer or not `(batch,)`.
+        OptionError: an unknown alignment.
+
+    Example:
+        >>> import ragged
+        >>> with ragged.use_backend("numpy_example"):  # doctest: +SKIP
+        ...     ragged.create_padding_mask([2, 0, 3])
+    """
+    check_alignment("create_padding_mask", "alignment", alignment)
+    backend = backend_of("create_padding_mask", lengths=lengths)
+    if max_length is None:
+        known = lengths.width if isinstance(lengths, Lengths) else None
+        checked = check_lengths(lengths, known, function="create_padding_mask")
+        max_length = known if known is not None else int(checked.max(initial=0))
+    valid = (
+        lengths
+        if isinstance(lengths, Lengths) and lengths.width == max_length
+        else Lengths.of(
+            check_lengths(lengths, max_length, function="create_padding_mask")
+            if isinstance(lengths, Lengths)
+            else lengths,
+            max_length,
+            backend,
+            function="create_padding_mask",
+            batch=None,
+        )
+    )
+    like = lengths if backend.owns(lengths) else None
+    return padding_mask(backend, valid, alignment=alignment, like=like)
+
+
+def padding_mask(
+    backend: Backend, lengths: Lengths, *, alignment: str = "left", like: Array = None
+) -> Array:
+    """Build the mask of checked lengths on the device of `like`."""
+    steps = backend.asarray(np.arange(lengths.width), like=like)[None, :]
+    count = lengths.to(backend, like)[:, None]
+    return steps < count if alignment == "left" else steps >= lengths.width - count
+
+
+def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
+    """Count the valid steps of a mask without holes.
+
+    Args:
+        mask: boolean `(batch, time)`, True = valid.
+        alignment: the side the data is on.
+
+    Returns:
+        Integer `(batch,)` of the mask's framework.
+
+    Raises:
+        ShapeError: the mask is not boolean `(batch, time)`.
+        LengthsError: a row has a hole, or lies on the other side.
+    """
+    check_alignment("lengths_from_mask", "alignment", alignment)
+    backend = backend_of("lengths_from_mask", mask=mask)
+    mask = mask if backend.owns(mask) else backend.asarray(np.asarray(mask))
+    if mask.ndim != 2 or "bool" not in str(mask.dtype):
+        raise ShapeError(
+            refusal(
+                "lengths_from_mask",
+                "mask",
+                f"{mask.dtype} of shape {tuple(mask.shape)}",
+                "boolean (batch, time)",
+                "Compare with the padding value first; True = valid.",
+            )
+        )
+    if not backend.is_traced(mask):
+        _refuse_holes(backend.to_numpy(mask), alignment)
+    return backend.xp.sum(backend.xp.astype(mask, backend.xp.int32), axis=1)
+
+
+def check_alignment(function: str, argument: str, alignment: str) -> None:
+    """Refuse an alignment that is neither "left" nor "right"."""
+    if alignment not in ALIGNMENTS:
+        raise OptionError(
+            refusal(
+                function,
+                argument,
+                repr(alignment),
+                "'left' (data first) or 'right' (data last)",
+                "Name the side the data is on.",
+            )
+        )
+
+
+def _refuse_holes(mask: np.ndarray, alignment: str) -> None:
+    counts = mask.sum(axis=1)[:, None]
+    steps = np.arange(mask.shape[1])[None, :]
+    contiguous = steps < counts if alignment == "left" else steps >= mask.shape[1] - counts
+    wrong = (mask != contiguous).any(axis=1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise LengthsError(
+            refusal(
+                "lengths_from_mask",
+                "mask",
+                f"{mask[row].astype(int).tolist()} at row {row}",
+                f"a {alignment} aligned row without holes",
+                "Realign the rows, or keep the mask for the losses, which take holes.",
+            )
+        )

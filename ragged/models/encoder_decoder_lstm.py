@@ -1,0 +1,91 @@
+"""EncoderDecoderLSTM: an encoder LSTM's state starts a decoder LSTM over the known future."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ragged.errors import OptionError, refusal
+from ragged.models.base import Model, check_at_least, check_rate
+
+
+@dataclass(frozen=True)
+class EncoderDecoderLSTM(Model):
+    """Forecast from the past and a known future with two LSTMs.
+
+        _, (h, c) = encoder(past, encoder_lengths)
+        h, c      = h @ W_h.T + b_h, c @ W_c.T + b_c     (where the widths differ)
+        d, _      = decoder(future, decoder_lengths, (h, c))
+        output    = head(d)                              (exactly 0 at padding)
+
+    The module is called `model(past, future, encoder_lengths=None, decoder_lengths=None)` with
+    `past (batch, encoder_time, past_features)` and `future (batch, decoder_time,
+    future_features)`, both left aligned, and returns `Forecast(output)`.
+
+    Args:
+        past_features: features of each encoder step.
+        future_features: features of each decoder step.
+        hidden_size: width of the encoder LSTM.
+        decoder_hidden_size: width of the decoder LSTM; None = as the encoder.
+        num_layers: layers of the encoder LSTM.
+        decoder_num_layers: layers of the decoder LSTM; None, or the encoder's number.
+        dropout: rate between LSTM layers and inside an MLP head, in training.
+        head_hidden_size: hidden width of an MLP head (relu, dropout); None = one Linear.
+        output_size: outputs a step; the number of quantiles with the quantile loss.
+        seed: seed of the initial values, equal on every backend; None draws one.
+
+    Raises:
+        OptionError: a size below 1, a rate outside 0..1, or unequal layer counts.
+
+    Example:
+        >>> import ragged
+        >>> model = ragged.models.EncoderDecoderLSTM(2, 1, hidden_size=4, seed=0)
+        >>> forecast = model([[[1., 2.]]], [[[3.], [4.]]], decoder_lengths=[1])
+        >>> tuple(forecast.output.shape), float(forecast.output[0, 1, 0])
+        ((1, 2, 1), 0.0)
+
+    Source: I. Sutskever, O. Vinyals, Q. V. Le, Sequence to Sequence Learning (2014).
+    """
+
+    past_features: int
+    future_features: int
+    hidden_size: int = 128
+    decoder_hidden_size: int | None = None
+    num_layers: int = 2
+    decoder_num_layers: int | None = None
+    dropout: float = 0.1
+    head_hidden_size: int | None = None
+    output_size: int = 1
+    seed: int | None = None
+
+    encoder_alignment: ClassVar[str] = "left"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_at_least(
+            name,
+            1,
+            past_features=self.past_features,
+            future_features=self.future_features,
+            hidden_size=self.hidden_size,
+            decoder_hidden_size=self.decoder_size,
+            num_layers=self.num_layers,
+            head_hidden_size=1 if self.head_hidden_size is None else self.head_hidden_size,
+            output_size=self.output_size,
+        )
+        check_rate(name, dropout=self.dropout)
+        if self.decoder_num_layers not in (None, self.num_layers):
+            raise OptionError(
+                refusal(
+                    name,
+                    "decoder_num_layers",
+                    str(self.decoder_num_layers),
+                    f"num_layers, {self.num_layers}: each encoder layer's state starts a decoder's",
+                    "Leave it out, or set both to the same number.",
+                )
+            )
+
+    @property
+    def decoder_size(self) -> int:
+        """The decoder's width."""
+        return self.hidden_size if self.decoder_hidden_size is None else self.decoder_hidden_size

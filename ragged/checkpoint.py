@@ -130,6 +130,11 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     )
 
 
+def has_leftover(path: Path) -> bool:
+    """Whether a killed replacement left the old folder aside, which `read` will put back."""
+    return _aside(path).exists()
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write one file, whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

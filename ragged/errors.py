@@ -31,6 +31,10 @@ class DataError(RaggedError, ValueError):
     """A table that cannot be turned into sequences without losing or inventing data."""
 
 
+class ConfigError(RaggedError, ValueError):
+    """A configuration or command line that names what does not exist."""
+
+
 class CheckpointError(RaggedError, ValueError):
     """A checkpoint or run folder that is incomplete, foreign or damaged."""
 

@@ -1,0 +1,5 @@
+"""Training: the loop, the scores beside baselines, the run folder and its figures."""
+
+from ragged.training.trainer import Trainer
+
+__all__ = ["Trainer"]

@@ -1,0 +1,74 @@
+"""The folder of a run: its configuration, and what is opened from it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ragged import checkpoint
+from ragged.backend import get_backend
+from ragged.data import EncoderDecoderDataModule
+from ragged.errors import CheckpointError
+from ragged.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder opened for reading: its data, its trainer, its best model."""
+
+    folder: Path
+    config: Any
+    data: EncoderDecoderDataModule
+    trainer: Trainer
+    module: Any
+
+
+def create_folder(runs: Path, name: str) -> Path:
+    """Make `runs/<name>/<time>`; a second run within a second gets a number."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ("", *(f"_{n}" for n in range(2, 100))):
+        folder = runs / name / f"{stamp}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise CheckpointError(f"train: {str(runs / name)!r} holds too many runs of this second.")
+
+
+def save_config(folder: Path, parser: Any, config: Any) -> None:
+    """Write the complete configuration, which can be run again."""
+    kept = config.clone()
+    kept.pop("config", None)
+    kept.pop("resume", None)
+    checkpoint.write_file(folder / "config.yaml", parser.dump(kept).encode())
+
+
+def read_config(folder: Path, parser: Any) -> Any:
+    """Parse a run's configuration again, under the same restrictions as a user's."""
+    from ragged.cli import load_config, parse
+
+    if not (folder / "config.yaml").is_file():
+        raise CheckpointError(
+            f"run: {str(folder)!r} holds no config.yaml; expected the folder of a run. "
+            "It was printed when the run started: runs/<name>/<time>."
+        )
+    return parse(parser, load_config(folder / "config.yaml"))
+
+
+def open_run(folder: Path, parser: Any) -> Run:
+    """Open a run's best model with the chosen backend, whichever wrote it."""
+    config = read_config(folder, parser)
+    saved = checkpoint.read(folder / "checkpoints" / "best")
+    parts = parser.instantiate(config)
+    module = saved.create_model(get_backend())
+    return Run(folder, config, parts.data, parts.trainer, module)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Read the records of all epochs."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]

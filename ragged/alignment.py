@@ -102,9 +102,7 @@ def take_steps(
     return select_valid(backend, taken, lengths, alignment=alignment)
 
 
-def select_valid(
-    backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left"
-) -> Array:
+def select_valid(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left") -> Array:
     """Put exactly 0 at padding, by selection, so that NaN there is harmless backwards too."""
     if lengths.is_full:
         return x

@@ -177,7 +177,9 @@ def _describe(model: Any) -> Any:
 
     class_path = model.get("class_path", "") if isinstance(model, dict) else ""
     name = str(class_path).removeprefix("ragged.models.")
-    known = {n: m for n, m in vars(models).items() if isinstance(m, type) and n in models.__all__}
+    known: dict[str, Any] = {
+        n: m for n, m in vars(models).items() if isinstance(m, type) and n in models.__all__
+    }
     if name not in known or not issubclass(known[name], models.Model):
         raise CheckpointError(
             f"load(): config.yaml names class_path {class_path!r}; expected a model of "

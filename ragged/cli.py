@@ -108,7 +108,9 @@ def load_config(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"config: {str(path)!r} is no plain YAML: {error}") from error
     if not isinstance(config, dict):
-        raise ConfigError(f"config: {str(path)!r} holds no mapping; see `ragged train --print_config`.")
+        raise ConfigError(
+            f"config: {str(path)!r} holds no mapping; see `ragged train --print_config`."
+        )
     return config
 
 

@@ -43,6 +43,8 @@ def _public_signature(elementwise: Callable[..., Array]) -> inspect.Signature:
 class MaskedLoss:
     """An elementwise loss, masked, weighted and reduced."""
 
+    __name__: str
+
     def __init__(self, elementwise: Callable[..., Array], extra_axis: str | None = None) -> None:
         self.elementwise = elementwise
         self.extra_axis = extra_axis
@@ -149,9 +151,7 @@ class MaskedLoss:
             )
 
 
-def masked_loss(
-    *, extra_axis: str | None = None
-) -> Callable[[Callable[..., Array]], MaskedLoss]:
+def masked_loss(*, extra_axis: str | None = None) -> Callable[[Callable[..., Array]], MaskedLoss]:
     """Turn `elementwise(backend, prediction, target, **options)` into a public loss."""
     return lambda elementwise: MaskedLoss(elementwise, extra_axis)
 
@@ -309,9 +309,7 @@ def _valid_elements(
                 refusal(name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0.")
             )
     elif lengths is not None:
-        checked = Lengths.of(
-            lengths, int(shape[1]), backend, function=name, batch=int(shape[0])
-        )
+        checked = Lengths.of(lengths, int(shape[1]), backend, function=name, batch=int(shape[0]))
         mask = padding_mask(backend, checked, alignment=alignment, like=target)
     else:
         return xp.ones_like(target, dtype=xp.bool)
@@ -331,7 +329,8 @@ def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: 
                 name,
                 argument,
                 f"of shape {given}",
-                f"{shape[:1]}, {shape[:2]} or {shape}" if argument == "weights"
+                f"{shape[:1]}, {shape[:2]} or {shape}"
+                if argument == "weights"
                 else f"{shape[:2]} or {shape}",
                 "Give one for each row, step or element.",
             )

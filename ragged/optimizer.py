@@ -42,6 +42,10 @@ class AdamW:
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise OptionError(
                 refusal(
-                    "AdamW", "gradient_clip", repr(self.gradient_clip), "above 0", "Or leave it out."
+                    "AdamW",
+                    "gradient_clip",
+                    repr(self.gradient_clip),
+                    "above 0",
+                    "Or leave it out.",
                 )
             )

@@ -21,8 +21,8 @@ def should_use_packing(lengths: object) -> bool:
     at least 8 rows. It is `policy="rule"`; the default policy "auto" knows the hardware better.
 
     Example:
-        >>> should_use_packing([10, 10, 10]), should_use_packing([10, 9]), should_use_packing([9, 8])
-        (False, False, True)
+        >>> [should_use_packing(lengths) for lengths in ([10, 10], [10, 9], [9, 8])]
+        [False, False, True]
     """
     if lengths is None:
         return False

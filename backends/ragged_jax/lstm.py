@@ -50,9 +50,7 @@ class LSTM(nnx.Module):
         seed: initial.Seed = None,
         rngs: nnx.Rngs | None = None,
     ) -> None:
-        self.shape = LSTMShape(
-            input_size, hidden_size, num_layers, bias, bidirectional, proj_size
-        )
+        self.shape = LSTMShape(input_size, hidden_size, num_layers, bias, bidirectional, proj_size)
         self.batch_first = batch_first
         rng = initial.generator(draw_seed(seed, rngs))
         for parameter, value in initial.lstm_values(rng, self.shape).items():
@@ -93,9 +91,7 @@ def lstm(
 
 
 @jax.jit
-def _layer(
-    weights: list[Weights], x: Array, lengths: Lengths, state: State
-) -> tuple[Array, State]:
+def _layer(weights: list[Weights], x: Array, lengths: Lengths, state: State) -> tuple[Array, State]:
     """Run one layer in all its directions."""
     backend = load_backend(name)
     x = select_valid(backend, x, lengths)  # NaN in padding would poison the weights' gradients

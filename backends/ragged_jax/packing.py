@@ -41,16 +41,12 @@ def pack_sequences(x: jax.Array, lengths: object) -> PackedSequence:
     )
 
 
-def unpack_to_fixed_length(
-    packed: PackedSequence, lengths: object, max_length: int
-) -> jax.Array:
+def unpack_to_fixed_length(packed: PackedSequence, lengths: object, max_length: int) -> jax.Array:
     """Undo `pack_sequences`; see `ragged.unpack_to_fixed_length`."""
     from ragged.backend import load_backend
 
     backend = load_backend(arrays.name)
-    valid = Lengths.of(
-        lengths, max_length, backend, function="unpack_to_fixed_length", batch=None
-    )
+    valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
     order = packing.PackingOrder(valid)
     traced = arrays.is_traced(packed.batch_sizes)  # then only the number of steps is known
     sizes = order.batch_sizes if traced else np.asarray(packed.batch_sizes)

@@ -51,9 +51,7 @@ class LSTM(nn.Module):
         seed: initial.Seed = None,
     ) -> None:
         super().__init__()
-        self.shape = LSTMShape(
-            input_size, hidden_size, num_layers, bias, bidirectional, proj_size
-        )
+        self.shape = LSTMShape(input_size, hidden_size, num_layers, bias, bidirectional, proj_size)
         self.batch_first = batch_first
         self.dropout = Dropout(dropout)
         rng = initial.generator(draw_seed(seed))
@@ -141,7 +139,10 @@ def dense(
     batch, width = x.shape[:2]
     if not batch or not width:  # the kernels refuse both; a step of padding changes nothing
         x = nn.functional.pad(x, (0, 0, 0, 1, 0, 1))
-        state = (nn.functional.pad(state[0], (0, 0, 0, 1)), nn.functional.pad(state[1], (0, 0, 0, 1)))
+        state = (
+            nn.functional.pad(state[0], (0, 0, 0, 1)),
+            nn.functional.pad(state[1], (0, 0, 0, 1)),
+        )
         lengths = Lengths([*lengths.host, 0], width + 1)
     backend = load_backend(name)
 

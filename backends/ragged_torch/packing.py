@@ -39,9 +39,7 @@ def unpack_to_fixed_length(
     from ragged.backend import load_backend
 
     backend = load_backend(arrays.name)
-    valid = Lengths.of(
-        lengths, max_length, backend, function="unpack_to_fixed_length", batch=None
-    )
+    valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
     order = packing.PackingOrder(valid)
     if order.batch_sizes.tolist() != packed.batch_sizes.tolist():
         raise LengthsError(

@@ -13,6 +13,8 @@ from ragged.data.normalization import Standardizer
 from ragged.data.sources import Event, Source
 from ragged.errors import DataError, OptionError, refusal
 
+__all__ = ["Dataset", "EncoderDecoderDataModule", "Row"]
+
 
 class EncoderDecoderDataModule:
     """Whole events as rows: the first part of an event is the context, the rest the horizon.

@@ -30,7 +30,9 @@ class ModelType(type):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        parameters = list(
+            inspect.signature(type.__getattribute__(cls, "__init__")).parameters.values()
+        )[1:]
         return inspect.Signature(parameters)
 
 

@@ -52,7 +52,7 @@ def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, Sc
     return results
 
 
-def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | None = None) -> None:  # noqa: A002 - the option's name
+def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | None = None) -> None:
     """Forecast the events of a CSV file into another, in the units of the source."""
     with use_backend(backend or runs.read_config(run, parser).backend) as chosen:
         opened = runs.open_run(run, parser)
@@ -74,9 +74,7 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
     writer.writerow(["event", data.source.time_label, *heads])
     for row, forecast in zip(rows.rows, found, strict=True):
         values = to_units(data, forecast)
-        columns = [
-            data.source.raw_target(name, values[:, i])[1] for i, name in enumerate(names)
-        ]
+        columns = [data.source.raw_target(name, values[:, i])[1] for i, name in enumerate(names)]
         for step, time in enumerate(row.event.time[row.split :]):
             writer.writerow([row.event.name, f"{time:g}", *(f"{c[step]:.6g}" for c in columns)])
     checkpoint.write_file(output, buffer.getvalue().encode())
@@ -132,9 +130,7 @@ def _finish(fit: Fit) -> None:
     content = json.dumps({k: asdict(v) for k, v in results.items()}, indent=2)
     checkpoint.write_file(fit.folder / "scores.json", content.encode())
     records = runs.read_metrics(fit.folder)
-    figures.loss_curves(
-        fit.folder / "loss.png", records, fit.best_epoch + 1, fit.trainer.loss
-    )
+    figures.loss_curves(fit.folder / "loss.png", records, fit.best_epoch + 1, fit.trainer.loss)
     figures.forecasts(fit.folder / "forecast.png", *_panels(fit.data, found))
     seconds = sum(record["seconds"] for record in records)
     print(f"best epoch {fit.best_epoch + 1} of {fit.epoch}, {seconds:.0f} s of training")

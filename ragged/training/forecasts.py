@@ -19,9 +19,7 @@ def forecast_rows(
     forecasts: list[np.ndarray] = [np.empty(0)] * len(dataset)
     for batch in batches(dataset, batch_size, dtype=dtype):
         output = backend.predict(module, batch, device=device, dtype=dtype)
-        for values, length, row in zip(
-            output, batch.decoder_lengths.host, batch.rows, strict=True
-        ):
+        for values, length, row in zip(output, batch.decoder_lengths.host, batch.rows, strict=True):
             if row >= 0:
                 forecasts[row] = values[:length]
     return forecasts

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,17 @@ class Trainer:
     device: str = "auto"
     precision: str = "float32"
     loss: str = "mse"
-    optimizer: AdamW = AdamW()
+    optimizer: AdamW = field(default_factory=AdamW)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise OptionError(
                 refusal(
-                    "Trainer", "precision", repr(self.precision), f"one of {PRECISIONS}", "Name one."
+                    "Trainer",
+                    "precision",
+                    repr(self.precision),
+                    f"one of {PRECISIONS}",
+                    "Name one.",
                 )
             )
         known = [n for n, v in vars(losses).items() if isinstance(v, losses.MaskedLoss)]
@@ -159,7 +163,9 @@ class Fit:
             if progress is not None:
                 seconds = time.perf_counter() - started
                 progress.set_postfix(
-                    epoch=self.epoch + 1, loss=f"{value:.4f}", tokens_per_s=f"{tokens / seconds:,.0f}"
+                    epoch=self.epoch + 1,
+                    loss=f"{value:.4f}",
+                    tokens_per_s=f"{tokens / seconds:,.0f}",
                 )
                 progress.update()
         seconds = time.perf_counter() - started

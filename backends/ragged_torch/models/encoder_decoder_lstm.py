@@ -49,4 +49,3 @@ class EncoderDecoderLSTM(nn.Module):
             h, c = self.bridge_h(h), self.bridge_c(c)
         decoded, _ = self.decoder(future, valid, (h, c))
         return Forecast(select_valid(backend, self.head(decoded), valid))
-

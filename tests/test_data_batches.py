@@ -1,0 +1,274 @@
+"""Rows, splits and batches: every row once, few shapes, no value lost."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragged.data import (
+    Dataset,
+    EncoderDecoderDataModule,
+    Event,
+    Roles,
+    Row,
+    Source,
+    Standardizer,
+    Storms,
+    batches,
+    collate,
+)
+from ragged.data.batches import batch_order, quantise
+from ragged.errors import DataError, OptionError
+
+
+class Counting(Source):
+    """Events whose values say where they come from; counts how often it is read."""
+
+    roles = Roles(known=("k",), past=("p",), target=("t",))
+    time_label = "step"
+    units = {"k": "-", "p": "-", "t": "-"}  # noqa: RUF012
+
+    def __init__(self, *lengths: int) -> None:
+        self.lengths, self.reads = lengths, 0
+
+    def events(self) -> list[Event]:
+        self.reads += 1
+        return [self.event(number, steps) for number, steps in enumerate(self.lengths)]
+
+    def event(self, number: int, steps: int) -> Event:
+        time = np.arange(float(steps))
+        columns = {"k": 100.0 * number + time, "p": -time, "t": 1000.0 * number + time**2}
+        return Event(str(number), time, columns)
+
+    def read(self, path: Path) -> list[Event]:
+        return self.events()
+
+
+def refuses(error: type[Exception], message: str):
+    return pytest.raises(error, match=re.escape(message))
+
+
+def row(context: int, horizon: int, value: float = 1.0) -> Row:
+    event = Event("r", np.arange(float(context + horizon)), {})
+    return Row(
+        np.full((context, 3), value),
+        np.full((horizon, 2), value + 1),
+        np.full((horizon, 1), value + 2),
+        event,
+        context,
+    )
+
+
+def test_quantise_is_the_least_allowed_width():
+    allowed = sorted(
+        {int(f * 2**k) for k in range(12) for f in (1, 1.25, 1.5, 1.75) if f * 2**k % 1 == 0}
+    )
+    for width in range(1, 2000):
+        assert quantise(width) == min(size for size in allowed if size >= width)
+        assert quantise(quantise(width)) == quantise(width)
+    assert [quantise(5, 1), quantise(31, 3), quantise(0)] == [8, 32, 0]
+
+
+def test_collate_pads_with_zeros_and_fills_the_batch():
+    batch = collate([row(2, 9), row(5, 3, 10.0)], batch_size=3, dtype=np.float64, indices=[7, 4])
+    assert batch.past.shape == (3, 5, 3)
+    assert batch.future.shape == (3, 10, 2)
+    assert batch.target.shape == (3, 10, 1)
+    assert batch.past.dtype == np.float64
+    assert batch.encoder_lengths.host.tolist() == [2, 5, 0]
+    assert batch.decoder_lengths.host.tolist() == [9, 3, 0]
+    assert (batch.encoder_lengths.width, batch.decoder_lengths.width) == (5, 10)
+    assert batch.rows.tolist() == [7, 4, -1]
+    assert batch.past[:, :, 0].tolist() == [[1, 1, 0, 0, 0], [10] * 5, [0] * 5]
+    assert batch.future[1, :, 1].tolist() == [11.0] * 3 + [0.0] * 7
+    assert batch.target[0, :, 0].tolist() == [3.0] * 9 + [0.0]
+
+
+def test_right_alignment_moves_the_context_only():
+    left = collate([row(2, 3), row(4, 1)], batch_size=2)
+    right = collate([row(2, 3), row(4, 1)], batch_size=2, alignment="right")
+    assert right.past[0, :, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert (left.encoder_alignment, right.encoder_alignment) == ("left", "right")
+    np.testing.assert_array_equal(left.future, right.future)
+    assert left.encoder_lengths == right.encoder_lengths
+    assert left.past.dtype == np.float32
+
+
+def test_collate_refusals():
+    with refuses(OptionError, "collate(): `alignment` is 'top'; expected 'left' or 'right'"):
+        collate([row(1, 1)], batch_size=1, alignment="top")
+    with refuses(OptionError, "collate(): `dtype` is int64; expected float32 or float64"):
+        collate([row(1, 1)], batch_size=1, dtype=np.int64)
+    with refuses(OptionError, "collate(): `rows` is 2 rows; expected 1 to 1. Give fewer"):
+        collate([row(1, 1)] * 2, batch_size=1)
+    with refuses(OptionError, "collate(): `rows` is 0 rows; expected 1 to 1. Give a row."):
+        collate([], batch_size=1)
+    with refuses(OptionError, "collate(): `indices` is 2 indices; expected 1."):
+        collate([row(1, 1)], batch_size=1, indices=[1, 2])
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 203])
+@pytest.mark.parametrize("seed", [None, 0, 5])
+def test_every_row_comes_exactly_once(count, seed):
+    lengths = np.random.default_rng(1).integers(1, 50, count)
+    order = batch_order(lengths, 8, seed=seed, epoch=3, pool=4)
+    assert sorted(np.concatenate(order).tolist()) == list(range(count))
+    assert len(order) == -(-count // 8)
+    assert max(map(len, order)) <= 8
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    lengths = np.arange(100)
+
+    def flat(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(batch_order(lengths, 8, seed=seed, epoch=epoch)).tolist()
+
+    assert flat(1, 2) == flat(1, 2)
+    assert len({tuple(flat(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_pools_reduce_waste():
+    lengths = np.random.default_rng(0).integers(1, 500, 512)
+
+    def padded(pool: int) -> int:
+        order = batch_order(lengths, 16, seed=0, pool=pool)
+        return sum(16 * int(lengths[places].max()) for places in order)
+
+    assert padded(8) < 0.75 * padded(1)
+
+
+def test_order_refusals():
+    for options, message in (
+        ({"batch_size": 0, "seed": 0}, "batches(): `batch_size` is 0; expected 1 or more"),
+        ({"batch_size": 1, "seed": 0, "pool": 0}, "batches(): `pool` is 0; expected 1 or more"),
+        ({"batch_size": 1, "seed": -1}, "batches(): `shuffle_seed` is -1; expected 0 or more"),
+        ({"batch_size": 1, "seed": 0, "epoch": -1}, "batches(): `epoch` is -1; expected 0 or"),
+    ):
+        with refuses(OptionError, message):
+            batch_order(np.arange(3), **options)
+
+
+def test_batches_carry_every_value_of_every_row():
+    data = EncoderDecoderDataModule(Storms(), encoder_alignment="right").validation
+    seen: list[int] = []
+    for batch in batches(data, 5, shuffle_seed=3, epoch=1, dtype=np.float64):
+        assert batch.encoder_alignment == "right"
+        assert len(batch.rows) == 5
+        for place, index in enumerate(batch.rows.tolist()):
+            context, horizon = batch.encoder_lengths.host[place], batch.decoder_lengths.host[place]
+            if index < 0:
+                assert (context, horizon) == (0, 0)
+                continue
+            seen.append(index)
+            width = batch.past.shape[1]
+            np.testing.assert_array_equal(batch.past[place, width - context :], data[index].past)
+            np.testing.assert_array_equal(batch.future[place, :horizon], data[index].future)
+            np.testing.assert_array_equal(batch.target[place, :horizon], data[index].target)
+            assert not batch.past[place, : width - context].any()
+            assert not batch.target[place, horizon:].any()
+    assert sorted(seen) == list(range(len(data)))
+
+
+def test_batches_keep_the_order_without_a_seed_and_repeat_few_shapes():
+    data = EncoderDecoderDataModule(Storms()).train
+    plain = [batch.rows for batch in batches(data, 16)]
+    assert np.concatenate(plain)[: len(data)].tolist() == list(range(len(data)))
+    shapes = {
+        (batch.past.shape, batch.future.shape)
+        for epoch in range(20)
+        for batch in batches(data, 16, shuffle_seed=0, epoch=epoch)
+    }
+    assert len(shapes) <= 30
+    assert list(batches(Dataset([]), 4, shuffle_seed=0)) == []
+
+
+def test_module_splits_in_time_order_and_cuts_events():
+    source = Counting(*range(6, 16))
+    data = EncoderDecoderDataModule(source)
+    names = [[row.event.name for row in part.rows] for part in (data.train, data.validation)]
+    assert names == [["0", "1", "2", "3", "4", "5", "6"], ["7"]]
+    assert [row.event.name for row in data.test.rows] == ["8", "9"]
+    assert [row.split for row in data.train.rows] == [2, 2, 2, 3, 3, 3, 4]
+    assert data.train.lengths.tolist() == [[2, 4], [2, 5], [2, 6], [3, 6], [3, 7], [3, 8], [4, 8]]
+    assert data.train.tokens == sum(range(6, 13))
+    assert (data.past_features, data.future_features, data.target_features) == (3, 1, 1)
+
+
+def test_module_rows_hold_the_normalised_event():
+    data = EncoderDecoderDataModule(Counting(6, 9, 12, 30), validation=0.25, test=0.25)
+    first = data.test[0]
+    known = [
+        data.standardizer.inverse("k", part) for part in (first.past[:, 0], first.future[:, 0])
+    ]
+    np.testing.assert_allclose(np.concatenate(known), 300.0 + np.arange(30.0))
+    np.testing.assert_allclose(data.standardizer.inverse("p", first.past[:, 1]), -np.arange(10.0))
+    target = [first.past[:, 2], first.target[:, 0]]
+    parts = [data.standardizer.inverse("t", part) for part in target]
+    np.testing.assert_allclose(np.concatenate(parts), 3000.0 + np.arange(30.0) ** 2)
+
+
+def test_normalisation_sees_training_events_only():
+    data = EncoderDecoderDataModule(Counting(6, 9, 500, 500), validation=0.25, test=0.25)
+    expected = np.concatenate([np.arange(6.0), 100 + np.arange(9.0)])
+    assert data.standardizer.mean["k"] == pytest.approx(expected.mean())
+    assert data.standardizer.scale["k"] == pytest.approx(expected.std())
+
+
+def test_module_reads_late_and_once():
+    source = Counting(5, 5, 5)
+    data = EncoderDecoderDataModule(source, validation=0.0)
+    assert (source.reads, data.past_features) == (0, 3)
+    data.setup()
+    assert len(data.train) + len(data.validation) + len(data.test) == 3
+    assert (source.reads, len(data.validation)) == (1, 0)
+
+
+def test_rows_for_forecasts_from_the_first_unknown_target():
+    source = Counting(4, 4)
+    data = EncoderDecoderDataModule(source, validation=0.0, test=0.0)
+    event = source.event(0, 10)
+    assert data.rows_for([event])[0].split == 3
+    event.columns["t"][7:9] = np.nan
+    found = data.rows_for([event])[0]
+    assert (found.split, len(found.past), len(found.future)) == (7, 7, 3)
+    assert np.isfinite(found.past).all()
+    assert np.isnan(found.target[:, 0]).tolist() == [True, True, False]
+    event.columns["t"][0] = np.nan
+    with refuses(DataError, "`target` is unknown at the first step of event '0'; expected a t"):
+        data.rows_for([event])
+
+
+def test_a_saved_normalisation_needs_no_training_data():
+    source = Counting()
+    data = EncoderDecoderDataModule(source)
+    data.standardizer = Standardizer(dict.fromkeys("kpt", 0.0), dict.fromkeys("kpt", 2.0))
+    assert data.rows_for([source.event(1, 4)])[0].future[:, 0].tolist() == [50.5, 51.0, 51.5]
+    assert source.reads == 0
+
+
+def test_short_contexts_and_fractions_that_floats_miss():
+    source = Counting(2)
+    data = EncoderDecoderDataModule(source, 0.29, validation=0.0, test=0.0)
+    assert data.train[0].split == 1
+    assert data.rows_for([source.event(0, 100)])[0].split == 29
+
+
+def test_module_refusals():
+    name = "EncoderDecoderDataModule()"
+    for options, message in (
+        ({"context_fraction": 1.0}, "`context_fraction` is 1.0; expected between 0 and 1"),
+        ({"validation": -0.1}, "`validation` is -0.1; expected 0 or more and below 1"),
+        ({"test": float("nan")}, "`test` is nan; expected 0 or more and below 1"),
+        ({"validation": 0.5, "test": 0.5}, "`test` is 0.5; expected below 1 together with"),
+        ({"batch_size": 0}, "`batch_size` is 0; expected 1 or more"),
+        ({"encoder_alignment": "top"}, "`encoder_alignment` is 'top'; expected 'left', 'right'"),
+    ):
+        with refuses(OptionError, f"{name}: {message}"):
+            EncoderDecoderDataModule(Counting(4), **options)
+    with refuses(DataError, "`source` is 2 events, of which 1 validate and 1 test; expected one"):
+        EncoderDecoderDataModule(Counting(4, 4)).setup()
+    with refuses(DataError, "`event` is 1 steps long in event '0'; expected 2 steps or more"):
+        EncoderDecoderDataModule(Counting(1, 4, 4)).setup()

@@ -32,9 +32,11 @@ def create_padding_mask(
         OptionError: an unknown alignment.
 
     Example:
-        >>> import ragged
-        >>> with ragged.use_backend("numpy_example"):  # doctest: +SKIP
-        ...     ragged.create_padding_mask([2, 0, 3])
+        >>> import numpy as np, ragged
+        >>> np.asarray(ragged.create_padding_mask([2, 0, 3])).astype(int)
+        array([[1, 1, 0],
+               [0, 0, 0],
+               [1, 1, 1]])
     """
     check_alignment("create_padding_mask", "alignment", alignment)
     backend = backend_of("create_padding_mask", lengths=lengths)

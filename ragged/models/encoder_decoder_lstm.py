@@ -41,8 +41,8 @@ class EncoderDecoderLSTM(Model):
         >>> import ragged
         >>> model = ragged.models.EncoderDecoderLSTM(2, 1, hidden_size=4, seed=0)
         >>> forecast = model([[[1., 2.]]], [[[3.], [4.]]], decoder_lengths=[1])
-        >>> tuple(forecast.output.shape), float(forecast.output[0, 1, 0])
-        ((1, 2, 1), 0.0)
+        >>> tuple(forecast.output.shape), forecast.output[0, 1].tolist()
+        ((1, 2, 1), [0.0])
 
     Source: I. Sutskever, O. Vinyals, Q. V. Le, Sequence to Sequence Learning (2014).
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ def parse(parser: Any, arguments: Sequence[str] | dict[str, Any]) -> Any:
             return parser.parse_object(arguments)
         return parser.parse_args(list(arguments))
     except (ArgumentError, argparse.ArgumentError) as error:
-        raise ConfigError(_explain(parser, str(error))) from error
+        raise ConfigError(_explain(str(error))) from error
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -200,21 +201,29 @@ def _restrict_imports(allowed: list[str]) -> None:
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["ragged", *allowed])
 
 
-def _explain(parser: Any, message: str) -> str:
+def _known_names() -> set[str]:
+    """Every part of a dotted name that a configuration can hold."""
+    from ragged import data, models
+
+    dotted = {action.dest for action in _train_parser()._actions}
+    classes = {n: v for m in (data, models) for n, v in vars(m).items() if isinstance(v, type)}
+    arguments = {name for value in classes.values() for name in inspect.signature(value).parameters}
+    parts = {part for name in dotted for part in name.split(".")}
+    return {*parts, *classes, *arguments, "ragged", "models", "class_path", "init_args"}
+
+
+def _explain(message: str) -> str:
     """Add the remedy to what the parser said."""
-    unknown = re.findall(r"(?:Option|option|[Kk]ey|arguments:) ['\"]?([\w.\-]+)", message)
-    known = set(re.findall(r"[\w.]+", parser.format_help()))
-    known |= {name.rpartition(".")[2] for name in known}
-    hint = "".join(_nearest(name.lstrip("-"), known) for name in unknown[-1:])
-    denied = "denied" in message or "allow" in message
-    remedy = (
-        "Only classes of ragged can be named; --allow-import MODULE admits another module."
-        if denied
-        else f"Compare with `ragged train --print_config`{hint}."
-    )
-    return f"config: {message.strip()}\n{remedy}"
+    if "not allowed" in message:
+        remedy = "Only classes of ragged can be named; --allow-import MODULE admits another module."
+        return f"config: {message.strip()}\n{remedy}"
+    named = re.findall(r"(?:[Oo]ption|arguments:|string:|attribute) ['\"]?-*([\w.]+)", message)
+    known = _known_names()
+    unknown = [part for name in named for part in name.split(".") if part not in known]
+    hint = _nearest(unknown[0], known) if unknown else ""
+    return f"config: {message.strip()}\nCompare with `ragged train --print_config`{hint}."
 
 
 def _nearest(name: str, known: Any) -> str:
-    found = difflib.get_close_matches(name.rpartition(".")[2], sorted(known), n=1)
-    return f"; the nearest name is {found[0]!r}" if found and found[0] != name else ""
+    found = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; the nearest name is {found[0]!r}" if found else ""

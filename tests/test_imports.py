@@ -1,0 +1,234 @@
+"""What imports what: no framework by accident, the layers, and one framework alone."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ragged
+
+ROOT = Path(ragged.__file__).resolve().parents[1]
+FRAMEWORKS = {
+    "torch": {"torch"},
+    "jax": {"jax", "jaxlib", "flax", "optax"},
+}
+EVERY = {"torch", "jax", "jaxlib", "flax", "optax", "ragged_torch", "ragged_jax"}
+IN_CHECKOUT = (ROOT / "backends").is_dir()
+needs_checkout = pytest.mark.skipif(not IN_CHECKOUT, reason="reads the source tree")
+
+# Makes the named packages as unimportable, and as unfindable, as if they were not installed.
+BLOCKER = """
+import importlib.machinery, sys
+blocked = {blocked!r}
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {{name!r}} (blocked)", name=name)
+        return None
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run(code: str, *, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    env.pop("RAGGED_BACKEND", None)
+    return subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env={**env, **environment},
+        check=False,
+    )
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The frameworks and backends that a fresh interpreter has loaded after a statement."""
+    done = run(f"{statement}\nimport sys\nprint(*sorted(set(sys.modules) & {EVERY!r}))")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def without(framework: str, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(BLOCKER.format(blocked=FRAMEWORKS[framework]) + code, **environment)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import ragged",
+        "import ragged.data, ragged.models, ragged.training, ragged.checkpoint",
+        "import ragged.cli; ragged.cli.create_parser()",
+        "import ragged; ragged.Lengths([1, 2]); ragged.available_backends()",
+    ],
+)
+def test_ragged_loads_no_framework(statement):
+    if "cli" in statement or "training" in statement:
+        pytest.importorskip("jsonargparse")
+    assert loaded_by(statement) == set()
+
+
+def test_ragged_loads_no_framework_can_fail():
+    pytest.importorskip("torch")
+    assert loaded_by("import ragged; ragged.use_backend('torch').__enter__()") == {
+        "torch",
+        "ragged_torch",
+    }
+
+
+@pytest.mark.parametrize(("name", "other"), [("torch", "jax"), ("jax", "torch")])
+def test_a_backend_does_not_load_the_other_framework(name, other):
+    pytest.importorskip("torch" if name == "torch" else "flax")
+    loaded = loaded_by(f"import ragged_{name}")
+    assert {name, f"ragged_{name}"} <= loaded
+    assert loaded.isdisjoint({*FRAMEWORKS[other], f"ragged_{other}"})
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Every module a file imports, wherever in it, with the line; relative imports are refused."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            yield str(node.module), node.lineno
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            for argument in node.args[:1]:
+                if isinstance(argument, ast.Constant):
+                    yield str(argument.value), node.lineno
+
+
+def wrong_imports(folder: Path, forbidden: set[str]) -> list[str]:
+    files = sorted(folder.rglob("*.py"))
+    assert files, f"no source in {folder}"
+    return [
+        f"{path.relative_to(folder)}:{line} imports {module}"
+        for path in files
+        for module, line in imported(path)
+        if any(module == name or module.startswith(f"{name}.") for name in forbidden)
+    ]
+
+
+@needs_checkout
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("ragged", EVERY | {"ragged_conformance", "tests"}),
+        (
+            "backends/ragged_torch",
+            FRAMEWORKS["jax"]
+            | {"ragged_jax", "ragged.data", "ragged.training", "ragged.cli", "ragged_conformance"},
+        ),
+        (
+            "backends/ragged_jax",
+            FRAMEWORKS["torch"]
+            | {"ragged_torch", "ragged.data", "ragged.training", "ragged.cli"}
+            | {"ragged_conformance"},
+        ),
+        ("conformance", {"tests", "ragged.cli"}),
+    ],
+)
+def test_layers_import_only_what_stands_above_them(folder, forbidden):
+    assert wrong_imports(ROOT / folder, forbidden) == []
+
+
+@needs_checkout
+def test_core_does_not_import_training_or_the_command_line():
+    above = {"ragged.training", "ragged.cli", "ragged.data"}
+    found = [
+        f"{path.name}:{line} imports {module}"
+        for path in [*(ROOT / "ragged").glob("*.py"), *(ROOT / "ragged/models").glob("*.py")]
+        if path.name != "cli.py"
+        for module, line in imported(path)
+        if module in above
+    ]
+    assert found == []
+
+
+def test_the_layer_check_can_fail(tmp_path):
+    (tmp_path / "core.py").write_text(
+        "def f():\n    import jax.numpy\n    from torch import nn\n    import jaxtyping\n"
+    )
+    found = wrong_imports(tmp_path, EVERY)
+    expected = ["jax.numpy", "torch", "torch.nn"]
+    assert [line.rpartition(" ")[2] for line in found] == expected
+
+
+@needs_checkout
+def test_the_checkout_leaks_no_tests_or_backends_folder(tmp_path):
+    code = (
+        "import importlib.util as u, sys\n"
+        "sys.path = [p for p in sys.path if p]\n"
+        "print([n for n in ('tests', 'backends', 'conformance', 'benchmarks') if u.find_spec(n)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+SUITE = """
+import pytest
+arguments = [
+    "conformance/ragged_conformance/test_lstm.py",
+    "conformance/ragged_conformance/test_losses.py",
+    "-q", "-x", "-p", "no:cacheprovider", "-k",
+    "test_state_is_zero or test_width_zero or nothing_valid or add_up",
+]
+raise SystemExit(pytest.main(arguments))
+"""
+TRAINING = """
+import sys, tempfile
+from ragged.cli import main
+found = main([
+    "train", "--config", "magnet", "--backend", {name!r}, "--runs", tempfile.mkdtemp(),
+    "--data.source.init_args.cycles", "6", "--data.source.init_args.max_steps", "40",
+    "--model.init_args.hidden_size", "4", "--trainer.max_epochs", "1",
+    "--trainer.device", "cpu",
+])
+assert not {other!r} & set(sys.modules)
+raise SystemExit(found)
+"""
+
+
+@needs_checkout
+@pytest.mark.parametrize(("name", "other"), [("torch", "jax"), ("jax", "torch")])
+def test_one_framework_alone_passes_the_conformance_suite(name, other):
+    pytest.importorskip("torch" if name == "torch" else "flax")
+    done = without(other, SUITE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    assert "failed" not in done.stdout
+
+
+@pytest.mark.parametrize(("name", "other"), [("torch", "jax"), ("jax", "torch")])
+def test_one_framework_alone_trains_and_is_the_default(name, other):
+    pytest.importorskip("torch" if name == "torch" else "flax")
+    pytest.importorskip("jsonargparse")
+    code = (
+        "import ragged\n"
+        f"assert ragged.available_backends() == ({name!r},), ragged.available_backends()\n"
+        f"assert ragged.get_backend().name == {name!r}\n"
+    )
+    done = without(other, code + TRAINING.format(name=name, other=FRAMEWORKS[other]))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test events" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "other"), [("torch", "jax"), ("jax", "torch")])
+def test_a_missing_framework_is_refused_with_the_remedy(name, other):
+    code = f"import ragged\nragged.set_backend({other!r})"
+    done = without(other, code)
+    assert done.returncode == 1
+    assert f"`name` is {other!r}" in done.stderr
+    assert f"pip install 'ragged-sequences[{other}]'" in done.stderr

@@ -94,7 +94,8 @@ def take_steps(
     xp = backend.xp
     features = tuple(x.shape[2:])
     if x.shape[1] == 0:
-        return xp.zeros((*index.shape, *features), dtype=x.dtype, device=x.device)
+        nothing = xp.astype(xp.sum(x, axis=1, keepdims=True), x.dtype)  # 0, where x is
+        return xp.broadcast_to(nothing, (*index.shape, *features))
     index = xp.clip(index, 0, x.shape[1] - 1)
     index = xp.reshape(index, (*index.shape, *(1 for _ in features)))
     index = xp.broadcast_to(index, (*index.shape[:2], *features))

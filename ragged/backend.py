@@ -7,6 +7,7 @@ chosen, the only one installed.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -169,18 +170,39 @@ def backend_of(function: str, **arrays: object) -> Backend:
     Raises:
         MixedFrameworksError: two arguments belong to two frameworks.
     """
-    owners: dict[str, str] = {}
-    for argument, array in arrays.items():
-        for name in _names_by_framework(array):
-            if load_backend(name).owns(array):
-                owners[argument] = name
+    owners = _owners(arrays)
     if len(set(owners.values())) > 1:
-        got = ", ".join(f"`{argument}` of {name}" for argument, name in owners.items())
-        raise MixedFrameworksError(
-            f"{function}(): arrays of several frameworks: {got}; expected one framework. "
-            "Convert with numpy.asarray() first."
-        )
+        _refuse_mixture(function, owners)
     return load_backend(next(iter(owners.values()))) if owners else get_backend()
+
+
+def check_frameworks(function: str, backend: Backend, **arrays: object) -> None:
+    """Refuse arrays that belong to another framework than a module's own.
+
+    Raises:
+        MixedFrameworksError: an argument belongs to another framework.
+    """
+    owners = _owners(arrays)
+    if set(owners.values()) - {backend.name}:
+        _refuse_mixture(function, {"the module": backend.name, **owners})
+
+
+def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
+    """Name the backend that owns each argument, where one does."""
+    return {
+        argument: name
+        for argument, array in arrays.items()
+        for name in _names_by_framework(array)
+        if load_backend(name).owns(array)
+    }
+
+
+def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:
+    got = ", ".join(f"`{argument}` of {name}" for argument, name in owners.items())
+    raise MixedFrameworksError(
+        f"{function}(): arrays of several frameworks: {got}; expected one framework. "
+        "Convert with numpy.asarray() first."
+    )
 
 
 def _names_by_framework(value: object) -> Iterator[str]:
@@ -192,14 +214,16 @@ def _names_by_framework(value: object) -> Iterator[str]:
             yield name
 
 
-def _registered() -> list[Any]:
-    return list(entry_points(group=ENTRY_POINT_GROUP))
+@functools.cache  # reading the metadata of all distributions takes milliseconds
+def _registered() -> tuple[Any, ...]:
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _module_of(name: str) -> str:
     return next((point.value for point in _registered() if point.name == name), name)
 
 
+@functools.cache
 def _is_installed(module: str) -> bool:
     """Ask without importing: the bundled backends need their framework to be there too."""
     framework = {"ragged_torch": "torch", "ragged_jax": "flax"}.get(module)

@@ -224,7 +224,7 @@ def _to_host(lengths: object) -> np.ndarray:
     if hasattr(lengths, "detach"):
         lengths = lengths.detach().cpu()
     try:
-        return np.array(lengths)
+        return np.asarray(lengths)
     except (TypeError, ValueError) as error:
         raise LengthsError(
             refusal("Lengths", "lengths", repr(lengths), "integers of shape (batch,)", str(error))

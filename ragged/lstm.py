@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ragged.backend import Array, Backend, State, backend_of, get_backend
+from ragged.backend import Array, Backend, State, backend_of, check_frameworks, get_backend
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 
@@ -205,12 +205,9 @@ def lstm(
     Raises:
         LengthsError, ShapeError, MixedFrameworksError: what cannot be run, before it is.
     """
-    h, c = state if state is not None else (None, None)
     weight = next(iter(parameters.values()), None)
-    backend = backend_of("lstm", parameters=weight, x=x, lengths=lengths, h=h, c=c)
-    to = lambda value: value if backend.owns(value) else backend.asarray(value, like=weight)  # noqa: E731
-    x, parameters = to(x), {name: to(value) for name, value in parameters.items()}
-    state = None if state is None else (to(h), to(c))
+    backend = backend_of("lstm", parameters=weight, x=x)
+    parameters = {name: _own(backend, value) for name, value in parameters.items()}
     return run("lstm", backend, parameters, x, lengths, state, batch_first, between_layers)
 
 
@@ -226,6 +223,11 @@ def run(
 ) -> tuple[Array, State]:
     """Check a call at the door and hand it to the backend batch first."""
     shape = LSTMShape.of(parameters)
+    h, c = state if state is not None else (None, None)
+    check_frameworks(function, backend, x=x, lengths=lengths, h=h, c=c)
+    weight = parameters["weight_ih_l0"]
+    x = _own(backend, x, weight)
+    state = None if state is None else (_own(backend, h, weight), _own(backend, c, weight))
     expected = f"(batch, time, {shape.input_size})"
     if x.ndim != 3 or int(x.shape[2]) != shape.input_size:
         raise ShapeError(
@@ -273,6 +275,10 @@ def stack_layers(
         x, final = run_layer(weights, x, (state[0][rows], state[1][rows]))
         finals.append(final)
     return x, (concat([h for h, _ in finals]), concat([c for _, c in finals]))
+
+
+def _own(backend: Backend, value: Array, like: Array = None) -> Array:
+    return value if backend.owns(value) else backend.asarray(value, like=like)
 
 
 def _check_state(function: str, shape: LSTMShape, state: State, batch: int) -> None:

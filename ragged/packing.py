@@ -85,7 +85,7 @@ class PackingOrder:
         # Position 0 is the zero that padding reads; a gather keeps the backward pass a scatter.
         place = np.zeros(len(self.lengths) * self.lengths.width, np.int64)
         place[self.source] = np.arange(1, len(self.source) + 1)
-        zero = xp.zeros((1, *data.shape[1:]), dtype=data.dtype, device=data.device)
+        zero = xp.zeros_like(xp.astype(xp.sum(data, axis=0, keepdims=True), data.dtype))
         flat = xp.take(xp.concat([zero, data]), backend.asarray(place, like=data), axis=0)
         return xp.reshape(flat, (len(self.lengths), self.lengths.width, *data.shape[1:]))
 

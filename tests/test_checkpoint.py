@@ -13,7 +13,6 @@ import pytest
 
 import ragged
 from ragged import checkpoint
-from ragged.backend import load_backend
 from ragged.errors import CheckpointError
 
 pytest.importorskip("safetensors")
@@ -218,29 +217,21 @@ def rewrite(folder: Path, change) -> None:
     ("change", "text"),
     [
         (
-            lambda t: t.update({"head.0.bias": np.zeros(7, np.float32)}),
-            "tensor 'head.0.bias' has shape (7,); the configured model has (6,)",
+            lambda t: t.update({"bridge_c.bias": np.zeros(7, np.float32)}),
+            "tensor 'bridge_c.bias' has shape (7,); the configured model has (4,)",
         ),
         (
             lambda t: t.update({"extra": np.zeros((2, 3), np.float32)}),
             "tensor 'extra' has shape (2, 3); the configured model has None",
         ),
         (
-            lambda t: t.pop("bridge_h.weight") is None,
+            lambda t: t.pop("bridge_h.weight"),
             "tensor 'bridge_h.weight' has shape None; the configured model has (4, 5)",
         ),
     ],
 )
 def test_tensors_of_another_model_are_refused(saved, change, text):
-    if "head.0.bias" in text:
-        from safetensors.numpy import load_file
-
-        names = load_file(saved / "model.safetensors")
-        first = next(n for n in names if n.startswith("head") and names[n].shape == (6,))
-        text = text.replace("head.0.bias", first)
-        rewrite(saved, lambda t: t.update({first: np.zeros(7, np.float32)}))
-    else:
-        rewrite(saved, change)
+    rewrite(saved, change)
     with refuses(text):
         ragged.load(saved)
 
@@ -279,7 +270,7 @@ def test_a_configuration_of_another_kind_is_refused(saved, content):
         ({"past_features": 3, "future_features": 2, "hidden": 5}, "naming 'hidden'"),
         ({"past_features": 3, "future_features": 2, "hidden_size": 0}, "`hidden_size` is 0"),
         ({"past_features": 3}, "future_features"),
-        ({"past_features": 3, "future_features": 2, "hidden_size": "5"}, "hidden_size"),
+        ({"past_features": 3, "future_features": 2, "hidden_size": "5"}, "does not describe"),
         ([1, 2], "config.yaml does not describe"),
     ],
 )
@@ -331,6 +322,7 @@ def test_a_replacement_killed_while_writing_keeps_the_old(saved, any_backend, mo
     assert equal(any_backend.get_parameters(ragged.load(saved)), before)
     ragged.save(create(seed=9), saved)
     assert not equal(any_backend.get_parameters(ragged.load(saved)), before)
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
 def test_saving_after_a_killed_replacement_leaves_one_folder(saved, any_backend):

@@ -65,7 +65,7 @@ class LSTM(nnx.Module):
             "LSTM",
             load_backend(name),
             {p: getattr(self, p)[...] for p in self.shape.parameter_shapes()},
-            asarray(x),
+            x,
             lengths,
             state,
             self.batch_first,

@@ -67,7 +67,7 @@ class LSTM(nn.Module):
             "LSTM",
             load_backend(name),
             dict(self.named_parameters()),
-            asarray(x),
+            x,
             lengths,
             state,
             self.batch_first,

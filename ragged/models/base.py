@@ -6,7 +6,7 @@ import inspect
 from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple, Self
 
-from ragged.backend import Array, Backend, get_backend
+from ragged.backend import Array, Backend, check_frameworks, get_backend
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 
@@ -70,10 +70,23 @@ class Model(metaclass=ModelType):
 
 
 def check_inputs(
-    config: Any, backend: Backend, past: Array, future: Array, decoder_lengths: object
+    config: Any,
+    backend: Backend,
+    past: Array,
+    future: Array,
+    encoder_lengths: object,
+    decoder_lengths: object,
 ) -> tuple[Array, Array, Lengths]:
     """Check and convert a model's inputs and its decoder lengths at the door."""
     model = type(config).__name__
+    check_frameworks(
+        model,
+        backend,
+        past=past,
+        future=future,
+        encoder_lengths=encoder_lengths,
+        decoder_lengths=decoder_lengths,
+    )
     past = past if backend.owns(past) else backend.asarray(past)
     future = future if backend.owns(future) else backend.asarray(future)
     sides = (

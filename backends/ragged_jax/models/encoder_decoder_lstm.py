@@ -43,7 +43,9 @@ class EncoderDecoderLSTM(nnx.Module):
     ) -> Forecast:
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
         backend = load_backend(name)
-        past, future, valid = check_inputs(self.config, backend, past, future, decoder_lengths)
+        past, future, valid = check_inputs(
+            self.config, backend, past, future, encoder_lengths, decoder_lengths
+        )
         _, (h, c) = self.encoder(past, encoder_lengths)
         if self.config.hidden_size != self.config.decoder_size:
             h, c = self.bridge_h(h), self.bridge_c(c)

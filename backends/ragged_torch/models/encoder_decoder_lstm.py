@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ragged import initial
@@ -34,6 +35,7 @@ class EncoderDecoderLSTM(nn.Module):
         else:
             self.head = MLP(narrow, config.head_hidden_size, config.output_size, rate, rng=rng)
 
+    @torch.compiler.disable  # lengths are host data, which Dynamo would trace as tensors
     def forward(
         self,
         past: Tensor,
@@ -43,7 +45,9 @@ class EncoderDecoderLSTM(nn.Module):
     ) -> Forecast:
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
         backend = load_backend(name)
-        past, future, valid = check_inputs(self.config, backend, past, future, decoder_lengths)
+        past, future, valid = check_inputs(
+            self.config, backend, past, future, encoder_lengths, decoder_lengths
+        )
         _, (h, c) = self.encoder(past, encoder_lengths)
         if self.config.hidden_size != self.config.decoder_size:
             h, c = self.bridge_h(h), self.bridge_c(c)

@@ -1,0 +1,3 @@
+"""Loads the suite's options early enough for pytest's command line."""
+
+pytest_plugins = ["ragged_conformance.plugin"]

@@ -1,0 +1,63 @@
+"""The cases every test draws from: lengths, LSTM options, and batches with wild padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+WIDTH = 5
+INPUTS = 2
+HIDDEN = 3
+
+# Four rows wherever a case allows it: JAX then compiles one program for many cases.
+LENGTHS: dict[str, tuple[int, ...]] = {
+    "mixed": (3, 5, 1, 4),
+    "length 0": (0, 3, 5, 0),
+    "length 1": (1, 1, 2, 1),
+    "ties": (3, 5, 3, 5),
+    "all full": (5, 5, 5, 5),
+    "all equal, padded": (3, 3, 3, 3),
+    "all rows empty": (0, 0, 0, 0),
+    "one long among many short": (1, 1, 1, 1, 5, 1, 1, 1, 1),
+    "no rows": (),
+}
+
+GRADIENT_LENGTHS = (3, 5, 0, 1)
+
+LSTM_OPTIONS: dict[str, dict[str, Any]] = {
+    "one layer": {},
+    "two layers": {"num_layers": 2},
+    "bidirectional": {"bidirectional": True},
+    "no bias": {"bias": False},
+    "projection": {"proj_size": 2},
+    "everything": {"num_layers": 2, "bidirectional": True, "proj_size": 2},
+}
+
+POLICIES = ("auto", "rule", "always", "never")
+WILD = (float("nan"), float("inf"), -float("inf"), 1e30)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Draw standard normal numbers that float32 holds exactly, so that no dtype rounds them."""
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32).astype(float)
+
+
+def fill_padding(
+    x: np.ndarray, lengths: Any, value: float = float("nan"), alignment: str = "left"
+) -> np.ndarray:
+    """Write a value into every padding step."""
+    x = x.copy()
+    for row, length in enumerate(lengths):
+        if alignment == "left":
+            x[row, length:] = value
+        else:
+            x[row, : x.shape[1] - length] = value
+    return x
+
+
+def lstm_state(options: dict[str, Any], batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw an initial state (h, c) of an LSTM of HIDDEN features."""
+    rows = options.get("num_layers", 1) * (2 if options.get("bidirectional") else 1)
+    output = options.get("proj_size", 0) or HIDDEN
+    return normal(rows, batch, output, seed=1), normal(rows, batch, HIDDEN, seed=2)

@@ -1,0 +1,109 @@
+"""What the promises are tested on: layers and models behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import ragged
+from ragged_conformance.cases import HIDDEN, INPUTS, WIDTH, fill_padding, lstm_state, normal
+from ragged_conformance.tolerances import LAYER, MODEL
+
+Arrays = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arrays with rows first, and the lengths of those that are sequences."""
+
+    arrays: dict[str, np.ndarray]
+    lengths: dict[str, np.ndarray]
+
+    def rows(self, index: Any) -> Batch:
+        """Take some rows."""
+        return Batch(
+            {name: value[index] for name, value in self.arrays.items()},
+            {name: value[index] for name, value in self.lengths.items()},
+        )
+
+    def filled(self, value: float) -> Batch:
+        """Write a value into all padding."""
+        return self._map(lambda x, lengths: fill_padding(x, lengths, value))
+
+    def widened(self, steps: int) -> Batch:
+        """Append padding."""
+        return self._map(lambda x, _: np.pad(x, ((0, 0), (0, steps), (0, 0))))
+
+    def trimmed(self) -> Batch:
+        """Cut a batch of one row to its length: no padding is left."""
+        return self._map(lambda x, lengths: x[:, : lengths[0]])
+
+    def emptied(self) -> Batch:
+        """Give every row length 0."""
+        return Batch(self.arrays, {name: 0 * value for name, value in self.lengths.items()})
+
+    def _map(self, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Batch:
+        changed = {name: change(self.arrays[name], n) for name, n in self.lengths.items()}
+        return Batch({**self.arrays, **changed}, self.lengths)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A layer or model under test.
+
+    `call(module, arrays, lengths)` gives the outputs with rows first; `sequences` names the input
+    whose lengths each output with steps has.
+    """
+
+    build: Callable[[], Any]
+    call: Callable[[Callable[..., Any], Arrays, Mapping[str, Any]], Arrays]
+    batch: Batch
+    sequences: dict[str, str]
+    kind: str
+
+
+def lstm_subject(**options: Any) -> Subject:
+    """Make the LSTM layer a subject."""
+
+    def call(layer: Callable[..., Any], arrays: Arrays, lengths: Mapping[str, Any]) -> Arrays:
+        state = arrays["h"].swapaxes(0, 1), arrays["c"].swapaxes(0, 1)
+        y, (h, c) = layer(arrays["x"], lengths["x"], state)
+        return {"y": y, "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
+
+    lengths = np.array([3, 5, 0, 1])
+    h, c = lstm_state(options, 4)
+    arrays = {"x": normal(4, WIDTH, INPUTS), "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
+    return Subject(
+        lambda: ragged.LSTM(INPUTS, HIDDEN, seed=0, **options),
+        call,
+        Batch(arrays, {"x": lengths}),
+        {"y": "x"},
+        LAYER,
+    )
+
+
+def encoder_decoder_lstm_subject(**options: Any) -> Subject:
+    """Make the EncoderDecoderLSTM a subject."""
+
+    def call(model: Callable[..., Any], arrays: Arrays, lengths: Mapping[str, Any]) -> Arrays:
+        forecast = model(arrays["past"], arrays["future"], lengths["past"], lengths["future"])
+        return {"output": forecast.output}
+
+    arrays = {"past": normal(4, WIDTH, 2), "future": normal(4, 4, 1)}
+    lengths = {"past": np.array([3, 0, 5, 1]), "future": np.array([4, 2, 1, 0])}
+    return Subject(
+        lambda: ragged.models.EncoderDecoderLSTM(2, 1, hidden_size=HIDDEN, seed=0, **options),
+        call,
+        Batch(arrays, lengths),
+        {"output": "future"},
+        MODEL,
+    )
+
+
+SUBJECTS: dict[str, Subject] = {
+    "LSTM": lstm_subject(num_layers=2, bidirectional=True),
+    "EncoderDecoderLSTM": encoder_decoder_lstm_subject(decoder_hidden_size=2, output_size=2),
+}

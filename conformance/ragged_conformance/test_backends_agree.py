@@ -1,0 +1,80 @@
+"""Both backends: the same initial parameters to the bit, the same forecasts and gradients."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ragged
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import HIDDEN, INPUTS, LSTM_OPTIONS, normal
+from ragged_conformance.subjects import SUBJECTS, Subject, lstm_subject
+from ragged_conformance.tolerances import assert_all_close
+
+ALL = {**{name: lstm_subject(**options) for name, options in LSTM_OPTIONS.items()}, **SUBJECTS}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_equal_seeds_give_equal_parameters_to_the_bit(
+    both: tuple[Adapter, Adapter], name: str
+) -> None:
+    torch, jax = (parameters(adapter, ALL[name]) for adapter in both)
+    assert set(torch) == set(jax)
+    for parameter, value in torch.items():
+        np.testing.assert_array_equal(value, jax[parameter], parameter, strict=True)
+
+
+def parameters(adapter: Adapter, subject: Subject) -> dict[str, np.ndarray]:
+    """The initial parameters, as built."""
+    with ragged.use_backend(adapter.name):
+        return adapter.backend.get_parameters(subject.build())
+
+
+def test_other_seeds_give_other_parameters(adapter: Adapter) -> None:
+    one, two, again = (
+        adapter.backend.get_parameters(ragged.LSTM(INPUTS, HIDDEN, seed=seed)) for seed in (0, 1, 0)
+    )
+    for name in one:
+        assert (one[name] != two[name]).any()
+        np.testing.assert_array_equal(one[name], again[name])
+        assert (np.abs(one[name]) <= HIDDEN**-0.5).all()
+
+
+def test_parameters_travel_between_backends(both: tuple[Adapter, Adapter]) -> None:
+    torch, jax = both
+    with ragged.use_backend("torch"):
+        source = ragged.LSTM(INPUTS, HIDDEN, seed=0)
+    with ragged.use_backend("jax"):
+        target = ragged.LSTM(INPUTS, HIDDEN, seed=1)
+    values = torch.backend.get_parameters(source)
+    jax.backend.set_parameters(target, values)
+    for name, value in jax.backend.get_parameters(target).items():
+        np.testing.assert_array_equal(value, values[name], strict=True)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_outputs_and_gradients_agree(both: tuple[Adapter, Adapter], name: str) -> None:
+    torch, jax = (results(adapter, SUBJECTS[name]) for adapter in both)
+    assert_all_close(jax, torch, both[0].dtype)
+
+
+def results(adapter: Adapter, subject: Subject) -> dict[str, np.ndarray]:
+    """All outputs, and all gradients of a weighted sum of them."""
+    with ragged.use_backend(adapter.name):
+        module = adapter.prepare(subject.build())
+    own, call = adapter.functional(module)
+    batch = subject.batch.filled(np.nan)
+
+    def forward(**values: Any) -> Any:
+        named = {name: values[name] for name in own}
+        return subject.call(lambda *a: call(named, *a), values, batch.lengths)
+
+    def total(**values: Any) -> Any:
+        return sum(
+            (output * adapter.array(normal(*output.shape, seed=8))).sum()
+            for output in forward(**values).values()
+        )
+
+    values = {**adapter.arrays(batch.arrays), **own}
+    outputs = {f"output {k}": adapter.to_numpy(v) for k, v in forward(**values).items()}
+    return {**outputs, **adapter.gradients(total, values)}

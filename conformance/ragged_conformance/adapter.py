@@ -111,10 +111,9 @@ class JaxAdapter(Adapter):
         from flax import nnx
 
         graph, params, rest = nnx.split(module, nnx.Param, ...)
-        leaves, tree = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(params))
+        leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(params))
         names = [".".join(str(key.key) for key in path) for path, _ in leaves]
         structure = jax.tree.structure(params)
-        assert tree.num_leaves == structure.num_leaves
 
         def call(parameters: Mapping[str, Array], *args: Any, **kwargs: Any) -> Any:
             state = jax.tree.unflatten(structure, [parameters[name] for name in names])

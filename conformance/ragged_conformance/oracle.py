@@ -14,6 +14,7 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
 State = tuple[np.ndarray, np.ndarray]
+Ints = Sequence[int] | np.ndarray
 
 
 def gradient(function: Callable[..., Any], arrays: Arrays) -> dict[str, np.ndarray]:
@@ -33,7 +34,7 @@ def gradient(function: Callable[..., Any], arrays: Arrays) -> dict[str, np.ndarr
     return result
 
 
-def padding_mask(lengths: Sequence[int], width: int, alignment: str = "left") -> np.ndarray:
+def padding_mask(lengths: Ints, width: int, alignment: str = "left") -> np.ndarray:
     """Mark the valid steps, True = valid."""
     mask = np.zeros((len(lengths), width), bool)
     for row, length in enumerate(lengths):
@@ -54,7 +55,7 @@ def pad(row: np.ndarray, width: int, alignment: str) -> np.ndarray:
 
 
 def align(
-    x: np.ndarray, lengths: Sequence[int], source: str, target: str, width: int | None = None
+    x: np.ndarray, lengths: Ints, source: str, target: str, width: int | None = None
 ) -> np.ndarray:
     """Move every row's valid part from one side to the other."""
     width = x.shape[1] if width is None else width
@@ -64,7 +65,7 @@ def align(
     return out
 
 
-def flip(x: np.ndarray, lengths: Sequence[int], alignment: str = "left") -> np.ndarray:
+def flip(x: np.ndarray, lengths: Ints, alignment: str = "left") -> np.ndarray:
     """Reverse every row's valid part in its place."""
     out = np.zeros_like(x)
     for row, length in enumerate(lengths):
@@ -72,7 +73,7 @@ def flip(x: np.ndarray, lengths: Sequence[int], alignment: str = "left") -> np.n
     return out
 
 
-def should_use_packing(lengths: Sequence[int]) -> bool:
+def should_use_packing(lengths: Ints) -> bool:
     """Apply the stated rule in exact fractions."""
     if len(set(lengths)) <= 1:
         return False
@@ -89,7 +90,7 @@ class Packed(NamedTuple):
     unsorted_indices: np.ndarray
 
 
-def pack(x: np.ndarray, lengths: Sequence[int]) -> Packed:
+def pack(x: np.ndarray, lengths: Ints) -> Packed:
     """Lay the steps of the rows that have any end to end, step by step, longest row first."""
     rows = [(row, length) for row, length in zip(x, lengths, strict=True) if length]
     order = sorted(range(len(rows)), key=lambda i: -rows[i][1])  # stable: ties keep their order
@@ -149,7 +150,7 @@ def lstm_row(
 
 
 def lstm(
-    parameters: Arrays, x: np.ndarray, lengths: Sequence[int], state: State | None = None
+    parameters: Arrays, x: np.ndarray, lengths: Ints, state: State | None = None
 ) -> tuple[np.ndarray, State]:
     """Run an LSTM over a left-aligned batch, each row alone."""
     count = sum(name.startswith("weight_ih") for name in parameters)
@@ -181,8 +182,8 @@ def encoder_decoder_lstm(
     parameters: Arrays,
     past: np.ndarray,
     future: np.ndarray,
-    encoder_lengths: Sequence[int],
-    decoder_lengths: Sequence[int],
+    encoder_lengths: Ints,
+    decoder_lengths: Ints,
 ) -> np.ndarray:
     """Run the EncoderDecoderLSTM: encoder, bridge where there is one, decoder, head."""
     _, (h, c) = lstm(inside(parameters, "encoder"), past, encoder_lengths)

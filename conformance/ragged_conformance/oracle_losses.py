@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged_conformance.oracle import padding_mask
+from ragged_conformance.oracle import Ints, padding_mask
 
 
 def _abs(x: Any) -> Any:
@@ -63,7 +63,7 @@ def loss(
     prediction: np.ndarray,
     target: np.ndarray,
     *,
-    lengths: Sequence[int] | None = None,
+    lengths: Ints | None = None,
     mask: np.ndarray | None = None,
     weights: np.ndarray | None = None,
     reduction: str = "mean",

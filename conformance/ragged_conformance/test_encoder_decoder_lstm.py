@@ -54,7 +54,7 @@ def test_forecast_equals_the_oracle(adapter: Adapter, configuration: str, case: 
     assert_close(adapter.to_numpy(output), expected, adapter.dtype, MODEL)
 
 
-def named(case: str) -> dict[str, list[int]]:
+def named(case: str) -> dict[str, Any]:
     """The lengths as arguments."""
     return dict(zip(("encoder_lengths", "decoder_lengths"), LENGTHS[case], strict=True))
 

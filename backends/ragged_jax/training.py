@@ -91,7 +91,8 @@ class TrainingStep:
                 old = leaf[...]
                 value = jnp.asarray(state[f"{slot}.{name}"], old.dtype)
                 leaf[...] = jax.device_put(value, old.sharding)
-        self._moments = optax.tree_utils.tree_set(fresh, count=jnp.asarray(self.steps, jnp.int32))
+        counted = optax.tree_utils.tree_set(fresh, count=jnp.asarray(self.steps, jnp.int32))
+        self._moments = jax.tree.map(jnp.copy, counted)  # donation takes no buffer twice
 
     def _update_once(
         self, params: Any, moments: Any, batch: tuple[Any, ...], key: Array
@@ -125,13 +126,20 @@ def create_optimizer(optimizer: AdamW) -> optax.GradientTransformation:
     return optax.chain(
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
         optax.adamw(
-            optimizer.learning_rate,
+            _learning_rate(optimizer),
             b1=optimizer.beta1,
             b2=optimizer.beta2,
             eps=optimizer.epsilon,
             weight_decay=optimizer.weight_decay,
         ),
     )
+
+
+def _learning_rate(optimizer: AdamW) -> Any:
+    """Return the constant, or `AdamW.rate` as optax writes it."""
+    if optimizer.decay_steps is None:
+        return optimizer.learning_rate
+    return optax.cosine_decay_schedule(optimizer.learning_rate, optimizer.decay_steps)
 
 
 def predict(module: nnx.Module, batch: Any, *, device: str, dtype: str) -> np.ndarray:

@@ -42,7 +42,7 @@ class TrainingStep:
     ) -> None:
         self.model = place(model, device=device, dtype=dtype)
         self.loss = loss
-        self.gradient_clip = optimizer.gradient_clip
+        self.constants = optimizer
         self.seed, self.device, self.dtype = seed, device, dtype
         self.steps = 0
         self.optimizer = torch.optim.AdamW(
@@ -60,7 +60,10 @@ class TrainingStep:
         with _own_random_state(self.seed, self.steps, self.device):
             loss = self.loss(*self._forecast(batch), lengths=batch.decoder_lengths)
         loss.backward()
-        _clip([p.grad for p in self.model.parameters() if p.grad is not None], self.gradient_clip)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        _clip(gradients, self.constants.gradient_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.constants.rate(self.steps)
         self.optimizer.step()
         self.steps += 1
         return float(loss.detach())

@@ -38,11 +38,11 @@ class Batch:
     encoder_alignment: str = "left"
 
 
-def quantise(width: int, shapes: int = 4) -> int:
+def quantise(width: int, shapes: int = 2) -> int:
     """Round a width up so that few widths occur: `shapes` of them between powers of two.
 
-    With 4 shapes the widths are 1, 1.25, 1.5 and 1.75 times a power of two, and every integer up
-    to 8: above that at most a quarter is added.
+    With 2 shapes the widths are 1 and 1.5 times a power of two: at most a half is added, and an
+    epoch compiles few programs. With 4 at most a quarter is added.
 
     Args:
         width: in steps, 0 or more.
@@ -52,7 +52,7 @@ def quantise(width: int, shapes: int = 4) -> int:
         OptionError: a negative width, or no shapes.
 
     >>> [quantise(width) for width in (0, 7, 9, 33, 512, 513)]
-    [0, 7, 10, 40, 512, 640]
+    [0, 8, 12, 48, 512, 768]
     """
     _check_at_least("quantise", "width", width, 0)
     _check_at_least("quantise", "shapes", shapes, 1)
@@ -69,7 +69,7 @@ def collate(
     batch_size: int,
     dtype: Any = np.float32,
     alignment: str = "left",
-    shapes: int = 4,
+    shapes: int = 2,
     indices: Sequence[int] | np.ndarray | None = None,
 ) -> Batch:
     """Pad rows into a batch of a fixed size.
@@ -160,7 +160,7 @@ def batches(
     epoch: int = 0,
     dtype: Any = np.float32,
     alignment: str | None = None,
-    shapes: int = 4,
+    shapes: int = 2,
     pool: int = 8,
 ) -> Iterator[Batch]:
     """Yield one epoch of batches, each row exactly once.

@@ -67,13 +67,14 @@ def test_quantise_is_the_least_allowed_width():
         {int(f * 2**k) for k in range(12) for f in (1, 1.25, 1.5, 1.75) if f * 2**k % 1 == 0}
     )
     for width in range(1, 2000):
-        assert quantise(width) == min(size for size in allowed if size >= width)
+        assert quantise(width, 4) == min(size for size in allowed if size >= width)
         assert quantise(quantise(width)) == quantise(width)
     assert [quantise(5, 1), quantise(31, 3), quantise(0)] == [8, 32, 0]
 
 
 def test_collate_pads_with_zeros_and_fills_the_batch():
-    batch = collate([row(2, 9), row(5, 3, 10.0)], batch_size=3, dtype=np.float64, indices=[7, 4])
+    rows = [row(2, 9), row(5, 3, 10.0)]
+    batch = collate(rows, batch_size=3, dtype=np.float64, indices=[7, 4], shapes=4)
     assert batch.past.shape == (3, 5, 3)
     assert batch.future.shape == (3, 10, 2)
     assert batch.target.shape == (3, 10, 1)

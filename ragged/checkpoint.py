@@ -149,6 +149,8 @@ def write_file(path: Path, content: bytes) -> None:
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     _recover(folder)
+    for leftover in folder.parent.glob(f".{folder.name}.new.*"):  # of a write that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
     temporary.chmod(0o755)
     for name, content in files.items():
@@ -168,6 +170,8 @@ def _recover(folder: Path) -> Path:
     aside = _aside(folder)
     if aside.exists() and not folder.exists():
         os.replace(aside, folder)
+    elif aside.exists():
+        shutil.rmtree(aside)
     return folder
 
 

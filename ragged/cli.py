@@ -118,7 +118,9 @@ def load_config(path: Path) -> dict[str, Any]:
 def _parser(description: str) -> Any:
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(exit_on_error=False, description=description, epilog=EPILOG)
+    return ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, description=description, epilog=EPILOG
+    )
 
 
 def _train_parser() -> Any:
@@ -162,7 +164,7 @@ def _with_config(arguments: list[str]) -> list[str]:
         else:
             follows = bool(result) and result[-1] == "--config"
             result.append(_config_path(argument) if follows else argument)
-    named = {"--config", "--resume", "--help", "-h"}
+    named = {"--config", "--help", "-h"}
     if not named & {argument.partition("=")[0] for argument in result}:
         result[1:1] = ["--config", _config_path("storms")]
     return result
@@ -194,11 +196,35 @@ def _take_allowed_imports(arguments: list[str]) -> tuple[list[str], list[str]]:
     return rest, [name for name in allowed if name]
 
 
+_admitted: set[str] = set()  # what earlier calls of this process let in
+
+
 def _restrict_imports(allowed: list[str]) -> None:
     """Let a YAML file import from `ragged` and the allowed modules, and nothing else."""
     from jsonargparse import set_parsing_settings
 
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["ragged", *allowed])
+    # The parser's settings only ever grow: what was admitted before has to be denied by name.
+    denied = sorted(_admitted - set(allowed))
+    _admitted.update(allowed)
+    set_parsing_settings(
+        import_path_denylist=["*", *denied], import_path_allowlist=["ragged", *allowed]
+    )
+
+
+def instantiate(parser: Any, config: Any) -> Any:
+    """Build what a parsed configuration describes.
+
+    Raises:
+        ConfigError: a value that a constructor refuses.
+    """
+    if config.seed < 0:
+        raise ConfigError(f"config: `seed` is {config.seed}; expected 0 or more. Raise it.")
+    try:
+        return parser.instantiate(config)
+    except RaggedError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"config: {error}") from error
 
 
 def _known_names() -> set[str]:

@@ -205,8 +205,7 @@ def lstm(
     Raises:
         LengthsError, ShapeError, MixedFrameworksError: what cannot be run, before it is.
     """
-    weight = next(iter(parameters.values()), None)
-    backend = backend_of("lstm", parameters=weight, x=x)
+    backend = backend_of("lstm", **{f"parameters[{n!r}]": p for n, p in parameters.items()}, x=x)
     parameters = {name: _own(backend, value) for name, value in parameters.items()}
     return run("lstm", backend, parameters, x, lengths, state, batch_first, between_layers)
 

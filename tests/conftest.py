@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ragged.backend
@@ -94,3 +97,74 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return found[backend]
 
     return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must be refused with exit code 2, and give what it said."""
+
+    def _refused(*arguments: object) -> str:
+        capsys.readouterr()  # what was said before
+        assert cli.main([str(argument) for argument in arguments]) == 2
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        assert said.err.startswith("ragged: error: ")
+        return said.err
+
+    return _refused
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+    """A module that leaves a mark when it is imported."""
+    mark = tmp_path / "imported"
+    (tmp_path / "evil_module.py").write_text(
+        "from pathlib import Path\n"
+        f"Path({str(mark)!r}).touch()\n"
+        "from ragged.data import Storms\n"
+        "class Evil(Storms):\n"
+        "    def __init__(self, path: str | None = None) -> None:\n"
+        "        super().__init__(path)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield mark
+    sys.modules.pop("evil_module", None)
+
+
+def _write_storms(
+    path: Path, *, events: int = 10, steps: int = 24, known: int | None = None
+) -> Path:
+    """Write a table of storms; turbidity is left empty from step `known` on."""
+    generator = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["event", "minute", "discharge_m3s", "turbidity_fnu"])
+        for event in range(events):
+            level = np.exp(np.sin(np.arange(steps + event % 3) / 4 + generator.random()))
+            for step, value in enumerate(level):
+                turbidity = "" if known is not None and step >= known else f"{2 * value:.6f}"
+                writer.writerow([f"e{event}", 15 * step, f"{value:.6f}", turbidity])
+    return path
+
+
+def _write_magnet(path: Path, known: int = 12, steps: tuple[int, ...] = (35, 33)) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["cycle", "step", "current_a", "field_t"])
+        for cycle, count in enumerate(steps):
+            for step in range(count):
+                field = f"{0.1 * np.sin(step / 5):.5f}" if step < known else ""
+                writer.writerow([f"c{cycle}", step, f"{50 * np.sin(step / 5):.5f}", field])
+    return path
+
+
+@pytest.fixture
+def write_storms():
+    """Give the function that writes a table of storms."""
+    return _write_storms
+
+
+@pytest.fixture
+def write_magnet():
+    """Give the function that writes a table of magnet cycles."""
+    return _write_magnet

@@ -182,7 +182,7 @@ import pytest
 arguments = [
     "conformance/ragged_conformance/test_lstm.py",
     "conformance/ragged_conformance/test_losses.py",
-    "-q", "-x", "-p", "no:cacheprovider", "-k",
+    "-x", "-p", "no:cacheprovider", "-k",
     "test_state_is_zero or test_width_zero or nothing_valid or add_up",
 ]
 raise SystemExit(pytest.main(arguments))

@@ -26,7 +26,7 @@ from ragged.training.trainer import Fit, steps_per_epoch
 def train(parser: Any, config: Any) -> Path:
     """Train from a parsed configuration and return the run's folder."""
     with use_backend(config.backend):
-        parts = parser.instantiate(config)
+        parts = runs.instantiate(config, parser)
         folder = runs.create_folder(Path(config.runs), config.name)
         runs.save_config(folder, parser, config)
         _finish(_fit(parts, folder, config))
@@ -37,7 +37,7 @@ def resume(folder: Path, parser: Any) -> Path:
     """Go on with a run from its last checkpoint, whenever it was stopped."""
     config = runs.read_config(folder, parser)
     with use_backend(config.backend):
-        fit = _fit(parser.instantiate(config), folder, config)
+        fit = _fit(runs.instantiate(config, parser), folder, config)
         fit.resume()
         _finish(fit)
     return folder

@@ -59,11 +59,18 @@ def read_config(folder: Path, parser: Any) -> Any:
     return parse(parser, load_config(folder / "config.yaml"))
 
 
+def instantiate(config: Any, parser: Any) -> Any:
+    """Build what a parsed configuration describes, with errors that name the configuration."""
+    from ragged import cli
+
+    return cli.instantiate(parser, config)
+
+
 def open_run(folder: Path, parser: Any) -> Run:
     """Open a run's best model with the chosen backend, whichever wrote it."""
     config = read_config(folder, parser)
     saved = checkpoint.read(folder / "checkpoints" / "best")
-    parts = parser.instantiate(config)
+    parts = instantiate(config, parser)
     module = saved.create_model(get_backend())
     return Run(folder, config, parts.data, parts.trainer, module)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragged.backend import Array, Backend, backend_of
+from ragged.backend import Array, Backend, as_own, backend_of
 from ragged.errors import LengthsError, ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import check_alignment, padding_mask
@@ -115,7 +115,7 @@ def select_valid(backend: Backend, x: Array, lengths: Lengths, *, alignment: str
 def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array, Lengths]:
     """Check `(batch, time, *features)` and its lengths at a public function's door."""
     backend = backend_of(function, x=x, lengths=lengths)
-    x = x if backend.owns(x) else backend.asarray(x)
+    x = as_own(backend, x)
     if x.ndim < 2:
         raise ShapeError(
             refusal(

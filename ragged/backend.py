@@ -187,6 +187,11 @@ def check_frameworks(function: str, backend: Backend, **arrays: object) -> None:
         _refuse_mixture(function, {"the module": backend.name, **owners})
 
 
+def as_own(backend: Backend, value: Array, like: Array = None) -> Array:
+    """Return a backend's own array as it is, and anything else converted."""
+    return value if backend.owns(value) else backend.asarray(value, like=like)
+
+
 def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
     """Name the backend that owns each argument, where one does."""
     return {

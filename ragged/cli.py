@@ -211,22 +211,6 @@ def _restrict_imports(allowed: list[str]) -> None:
     )
 
 
-def instantiate(parser: Any, config: Any) -> Any:
-    """Build what a parsed configuration describes.
-
-    Raises:
-        ConfigError: a value that a constructor refuses.
-    """
-    if config.seed < 0:
-        raise ConfigError(f"config: `seed` is {config.seed}; expected 0 or more. Raise it.")
-    try:
-        return parser.instantiate(config)
-    except RaggedError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"config: {error}") from error
-
-
 def _known_names() -> set[str]:
     """Every part of a dotted name that a configuration can hold."""
     from ragged import data, models

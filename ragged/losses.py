@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.backend import Array, Backend, backend_of
+from ragged.backend import Array, Backend, as_own, backend_of
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import check_alignment, padding_mask
@@ -118,8 +118,8 @@ class MaskedLoss:
             weights=weights,
         )
         xp = backend.xp
-        prediction = _array(backend, prediction, None)
-        target = _array(backend, target, prediction)
+        prediction = as_own(backend, prediction)
+        target = as_own(backend, target, prediction)
         self._check_shapes(tuple(prediction.shape), tuple(target.shape))
         valid = _valid_elements(backend, name, target, lengths, mask, alignment)
         valid_prediction = valid if self.extra_axis is None else valid[..., None]
@@ -131,7 +131,7 @@ class MaskedLoss:
         )
         weight = xp.astype(valid, loss.dtype)
         if weights is not None:
-            given = xp.astype(_array(backend, weights, prediction), loss.dtype)
+            given = xp.astype(as_own(backend, weights, prediction), loss.dtype)
             given = _spread(name, "weights", given, tuple(target.shape), xp)
             weight = xp.where(valid, given, xp.zeros_like(weight))
         return backend, xp.where(valid, loss, xp.zeros_like(loss)), weight
@@ -303,7 +303,7 @@ def _valid_elements(
         )
     shape = tuple(target.shape)
     if mask is not None:
-        mask = _array(backend, mask, target)
+        mask = as_own(backend, mask, target)
         if "bool" not in str(mask.dtype):
             raise ShapeError(
                 refusal(name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0.")
@@ -337,10 +337,6 @@ def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: 
         )
     missing = (1,) * (len(shape) - len(given))
     return xp.broadcast_to(xp.reshape(array, (*given, *missing)), shape)
-
-
-def _array(backend: Backend, value: Array, like: Array) -> Array:
-    return value if backend.owns(value) else backend.asarray(value, like=like)
 
 
 def _check_positive(function: str, argument: str, value: float) -> None:

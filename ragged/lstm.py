@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ragged.backend import Array, Backend, State, backend_of, check_frameworks, get_backend
+from ragged.backend import Array, Backend, State, as_own, backend_of, check_frameworks, get_backend
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 
@@ -206,7 +206,7 @@ def lstm(
         LengthsError, ShapeError, MixedFrameworksError: what cannot be run, before it is.
     """
     backend = backend_of("lstm", **{f"parameters[{n!r}]": p for n, p in parameters.items()}, x=x)
-    parameters = {name: _own(backend, value) for name, value in parameters.items()}
+    parameters = {name: as_own(backend, value) for name, value in parameters.items()}
     return run("lstm", backend, parameters, x, lengths, state, batch_first, between_layers)
 
 
@@ -225,8 +225,8 @@ def run(
     h, c = state if state is not None else (None, None)
     check_frameworks(function, backend, x=x, lengths=lengths, h=h, c=c)
     weight = parameters["weight_ih_l0"]
-    x = _own(backend, x, weight)
-    state = None if state is None else (_own(backend, h, weight), _own(backend, c, weight))
+    x = as_own(backend, x, weight)
+    state = None if state is None else (as_own(backend, h, weight), as_own(backend, c, weight))
     expected = f"(batch, time, {shape.input_size})"
     if x.ndim != 3 or int(x.shape[2]) != shape.input_size:
         raise ShapeError(
@@ -274,10 +274,6 @@ def stack_layers(
         x, final = run_layer(weights, x, (state[0][rows], state[1][rows]))
         finals.append(final)
     return x, (concat([h for h, _ in finals]), concat([c for _, c in finals]))
-
-
-def _own(backend: Backend, value: Array, like: Array = None) -> Array:
-    return value if backend.owns(value) else backend.asarray(value, like=like)
 
 
 def _check_state(function: str, shape: LSTMShape, state: State, batch: int) -> None:

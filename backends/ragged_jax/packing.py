@@ -9,6 +9,7 @@ import numpy as np
 
 from ragged import packing
 from ragged.alignment import open_batch
+from ragged.backend import load_backend
 from ragged.errors import LengthsError, refusal
 from ragged.lengths import Lengths
 from ragged_jax import arrays
@@ -43,8 +44,6 @@ def pack_sequences(x: jax.Array, lengths: object) -> PackedSequence:
 
 def unpack_to_fixed_length(packed: PackedSequence, lengths: object, max_length: int) -> jax.Array:
     """Undo `pack_sequences`; see `ragged.unpack_to_fixed_length`."""
-    from ragged.backend import load_backend
-
     backend = load_backend(arrays.name)
     valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
     order = packing.PackingOrder(valid)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ragged.errors import OptionError, refusal
 from ragged.initial import Seed
 from ragged_jax.arrays import to_numpy
 
@@ -61,8 +62,6 @@ def place(module: nnx.Module, *, device: str, dtype: str) -> nnx.Module:
 def check_dtype(dtype: str) -> None:
     """Refuse float64 where JAX would silently compute in float32."""
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
-        from ragged.errors import OptionError, refusal
-
         raise OptionError(
             refusal(
                 "place",

@@ -12,6 +12,7 @@ from ragged.alignment import flip, select_valid
 from ragged.backend import Backend, load_backend
 from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, run, stack_layers
+from ragged.masks import padding_mask
 from ragged.packing import PackingOrder, packs
 from ragged_torch.arrays import asarray, name
 from ragged_torch.blocks import Dropout
@@ -193,8 +194,7 @@ def _hold_at_padding(
     Then c passes padding unchanged, forwards and backwards, in any dense kernel.
     """
     x = select_valid(backend, x, lengths)
-    steps = torch.arange(lengths.width, device=x.device)
-    padding = (steps >= asarray(lengths.host, like=x)[:, None]).to(x.dtype)
+    padding = (~padding_mask(backend, lengths, like=x)).to(x.dtype)
     hidden_size = weights["weight_hh"].shape[0] // 4
     hold = x.new_tensor([-HOLD, HOLD, 0.0, 0.0]).repeat_interleave(hidden_size)
     weight_ih = torch.cat([weights["weight_ih"], hold[:, None]], 1)

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ragged import packing
 from ragged.alignment import open_batch
+from ragged.backend import load_backend
 from ragged.errors import LengthsError, refusal
 from ragged.lengths import Lengths
 from ragged_torch import arrays
@@ -36,8 +37,6 @@ def unpack_to_fixed_length(
     packed: PackedSequence, lengths: object, max_length: int
 ) -> torch.Tensor:
     """Undo `pack_sequences`; see `ragged.unpack_to_fixed_length`."""
-    from ragged.backend import load_backend
-
     backend = load_backend(arrays.name)
     valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
     order = packing.PackingOrder(valid)

@@ -11,8 +11,7 @@ import numpy as np
 from ragged.data.dataset import Dataset, Row
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
-
-ALIGNMENTS = ("left", "right")
+from ragged.masks import ALIGNMENTS
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from ragged.data.batches import ALIGNMENTS
 from ragged.data.dataset import Dataset, Row
 from ragged.data.normalization import Standardizer
 from ragged.data.sources import Event, Source
 from ragged.errors import DataError, OptionError, refusal
+from ragged.masks import ALIGNMENTS
 
 __all__ = ["Dataset", "EncoderDecoderDataModule", "Row"]
 

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple, Self
 
-from ragged.backend import Array, Backend, check_frameworks, get_backend
+from ragged.backend import Array, Backend, as_own, check_frameworks, get_backend
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 
@@ -87,8 +87,8 @@ def check_inputs(
         encoder_lengths=encoder_lengths,
         decoder_lengths=decoder_lengths,
     )
-    past = past if backend.owns(past) else backend.asarray(past)
-    future = future if backend.owns(future) else backend.asarray(future)
+    past = as_own(backend, past)
+    future = as_own(backend, future)
     sides = (
         ("past", "encoder_time", past, config.past_features),
         ("future", "decoder_time", future, config.future_features),

@@ -57,8 +57,7 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
     with use_backend(backend or runs.read_config(run, parser).backend) as chosen:
         opened = runs.open_run(run, parser)
         data, trainer = opened.data, opened.trainer
-        saved = checkpoint.read(run / "checkpoints" / "best").state["normalization"]
-        data.standardizer = Standardizer.from_dict(saved)
+        data.standardizer = Standardizer.from_dict(opened.normalization)
         rows = data.rows_for(data.source.read(input))
         found = forecast_rows(
             opened.module,

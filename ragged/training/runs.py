@@ -11,7 +11,7 @@ from typing import Any
 from ragged import checkpoint
 from ragged.backend import get_backend
 from ragged.data import EncoderDecoderDataModule
-from ragged.errors import CheckpointError
+from ragged.errors import CheckpointError, ConfigError, RaggedError
 from ragged.training.trainer import Trainer
 
 
@@ -24,6 +24,7 @@ class Run:
     data: EncoderDecoderDataModule
     trainer: Trainer
     module: Any
+    normalization: dict[str, Any]
 
 
 def create_folder(runs: Path, name: str) -> Path:
@@ -60,10 +61,19 @@ def read_config(folder: Path, parser: Any) -> Any:
 
 
 def instantiate(config: Any, parser: Any) -> Any:
-    """Build what a parsed configuration describes, with errors that name the configuration."""
-    from ragged import cli
+    """Build what a parsed configuration describes.
 
-    return cli.instantiate(parser, config)
+    Raises:
+        ConfigError: a value that a constructor refuses.
+    """
+    if config.seed < 0:
+        raise ConfigError(f"config: `seed` is {config.seed}; expected 0 or more. Raise it.")
+    try:
+        return parser.instantiate(config)
+    except RaggedError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"config: {error}") from error
 
 
 def open_run(folder: Path, parser: Any) -> Run:
@@ -72,7 +82,7 @@ def open_run(folder: Path, parser: Any) -> Run:
     saved = checkpoint.read(folder / "checkpoints" / "best")
     parts = instantiate(config, parser)
     module = saved.create_model(get_backend())
-    return Run(folder, config, parts.data, parts.trainer, module)
+    return Run(folder, config, parts.data, parts.trainer, module, saved.state["normalization"])
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -9,17 +9,21 @@ import pytest
 import ragged
 from ragged_conformance.adapter import ADAPTERS, Adapter
 
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the suite's options."""
     group = parser.getgroup("ragged", "ragged's conformance suite")
     group.addoption("--backend", choices=list(ADAPTERS), help="one backend; default: all there are")
-    group.addoption("--dtype", choices=["float32", "float64"], default="float32")
+    group.addoption("--dtype", choices=DTYPES, default="float32")
     group.addoption("--device", choices=["cpu", "cuda"], default="cpu")
+    group.addoption("--exhaustive", action="store_true", help="more random cases; up to an hour")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set what JAX and CUDA take for a whole process, before anything is computed."""
+    config.addinivalue_line("markers", "operation(*names): the public names that a test proves")
     # Torch says once a process which of its own kernels runs a projection.
     config.addinivalue_line("filterwarnings", "ignore:LSTM with projections is not supported")
     found = ragged.available_backends()

@@ -265,6 +265,9 @@ def test_module_refusals():
         ({"test": float("nan")}, "`test` is nan; expected 0 or more and below 1"),
         ({"validation": 0.5, "test": 0.5}, "`test` is 0.5; expected below 1 together with"),
         ({"batch_size": 0}, "`batch_size` is 0; expected 1 or more"),
+        ({"level_jitter": -0.1}, "`level_jitter` is -0.1; expected 0 or more"),
+        ({"min_context": 0}, "`min_context` is 0; expected 1 or more"),
+        ({"min_horizon": -3}, "`min_horizon` is -3; expected 1 or more"),
         ({"encoder_alignment": "top"}, "`encoder_alignment` is 'top'; expected 'left', 'right'"),
     ):
         with refuses(OptionError, f"{name}: {message}"):

@@ -282,6 +282,18 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(name, tmp_path, monkey
     assert checkpoint.read(fit.last).state["training"]["epoch"] == 4
 
 
+def test_a_later_epoch_within_the_tolerance_is_kept(name, tmp_path, monkeypatch):
+    values = iter([3.0, 2.0, 2.15, 2.25, 1.99, 2.5])
+    with use_backend(name):
+        fit = small_fit(name, tmp_path, max_epochs=6, tolerance=0.1)
+        monkeypatch.setattr(fit, "_validation_loss", lambda: next(values))
+        kept = []
+        while not fit.is_done:
+            fit._keep(fit._run_epoch(None))
+            kept.append((fit.best_epoch, fit.best_loss))
+    assert kept == [(0, 3.0), (1, 2.0), (2, 2.0), (2, 2.0), (4, 1.99), (4, 1.99)]
+
+
 def test_validation_is_a_mean_over_steps_of_all_batches(name, tmp_path):
     with use_backend(name) as backend:
         fit = small_fit(name, tmp_path, max_epochs=1)

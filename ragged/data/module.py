@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -32,9 +33,18 @@ class EncoderDecoderDataModule:
         batch_size: rows of a batch.
         encoder_alignment: "left" or "right", where a row's context goes when it is padded. By
             default what the model takes.
+        randomize_lengths: cut the training events anew in every epoch, anywhere that leaves
+            `min_context` and `min_horizon` steps; events too short for that are cut as usual.
+            Few events then teach more. Validation and test rows stay as they are.
+        min_context: the least context of a random cut, in steps.
+        min_horizon: the least horizon of a random cut, in steps.
+        level_jitter: standard deviation, in normalised units, of a number drawn for each training
+            event and epoch and added to its targets, observed and to be forecast alike. The model
+            then learns how a target changes from where it was seen, whatever its level.
 
     Raises:
-        OptionError: a fraction outside its range, a batch size below 1, an unknown alignment.
+        OptionError: a fraction or jitter outside its range, a batch size or minimum below 1, an
+            unknown alignment.
 
     Example:
         >>> from ragged.data import Storms
@@ -53,12 +63,19 @@ class EncoderDecoderDataModule:
         test: float = 0.2,
         batch_size: int = 16,
         encoder_alignment: str | None = None,
+        randomize_lengths: bool = False,
+        min_context: int = 16,
+        min_horizon: int = 16,
+        level_jitter: float = 0.0,
     ) -> None:
         _check("context_fraction", context_fraction, 0 < context_fraction < 1, "between 0 and 1")
         _check("validation", validation, 0 <= validation < 1, "0 or more and below 1")
         _check("test", test, 0 <= test < 1, "0 or more and below 1")
         _check("test", test, validation + test < 1, "below 1 together with `validation`")
         _check("batch_size", batch_size, batch_size >= 1, "1 or more")
+        _check("min_context", min_context, min_context >= 1, "1 or more")
+        _check("min_horizon", min_horizon, min_horizon >= 1, "1 or more")
+        _check("level_jitter", level_jitter, level_jitter >= 0, "0 or more")
         known = encoder_alignment is None or encoder_alignment in ALIGNMENTS
         _check("encoder_alignment", repr(encoder_alignment), known, "'left', 'right' or None")
         self.source = source
@@ -67,6 +84,10 @@ class EncoderDecoderDataModule:
         self.test_fraction = test
         self.batch_size = batch_size
         self.encoder_alignment = encoder_alignment
+        self.randomize_lengths = randomize_lengths
+        self.min_context = min_context
+        self.min_horizon = min_horizon
+        self.level_jitter = level_jitter
 
     @property
     def past_features(self) -> int:
@@ -132,6 +153,23 @@ class EncoderDecoderDataModule:
         """The rows to test on: the last ones in time."""
         return self._dataset(self.events[2])
 
+    def train_epoch(self, seed: int, epoch: int) -> Dataset:
+        """The rows of one training epoch: `train`, cut and shifted anew where that is asked for.
+
+        Args:
+            seed: 0 or more.
+            epoch: 0 or more; with the seed it decides what is drawn, so that a resumed run sees
+                the same rows.
+        """
+        generator = np.random.default_rng([seed, epoch, 1])  # batch_order draws from [seed, epoch]
+        rows: Sequence[Row] = self.train.rows
+        if self.randomize_lengths:
+            rows = [self._row(e, self._random_split(e, generator)) for e in self.events[0]]
+        if self.level_jitter:
+            shifts = generator.normal(0.0, self.level_jitter, (len(rows), self.target_features))
+            rows = [_shifted(row, shift) for row, shift in zip(rows, shifts, strict=True)]
+        return Dataset(rows, self.encoder_alignment)
+
     def rows_for(self, events: Sequence[Event]) -> Dataset:
         """Turn events into rows to forecast.
 
@@ -150,10 +188,16 @@ class EncoderDecoderDataModule:
         return self._dataset(events)
 
     def _dataset(self, events: Sequence[Event]) -> Dataset:
-        return Dataset([self._row(event) for event in events], self.encoder_alignment)
+        rows = [self._row(event, self._split(event)) for event in events]
+        return Dataset(rows, self.encoder_alignment)
 
-    def _row(self, event: Event) -> Row:
-        split = self._split(event)
+    def _random_split(self, event: Event, generator: np.random.Generator) -> int:
+        last = event.steps - self.min_horizon
+        if last < self.min_context:
+            return self._split(event)
+        return int(generator.integers(self.min_context, last + 1))
+
+    def _row(self, event: Event, split: int) -> Row:
         roles = self.source.roles
         return Row(
             past=self._matrix(event, roles.encoder, slice(0, split)),
@@ -191,6 +235,13 @@ class EncoderDecoderDataModule:
 
 
 _NAME = EncoderDecoderDataModule.__name__
+
+
+def _shifted(row: Row, shift: np.ndarray) -> Row:
+    """Add `shift (targets,)` to the targets; they stand last in the past."""
+    past = row.past.copy()
+    past[:, -len(shift) :] += shift
+    return replace(row, past=past, target=row.target + shift)
 
 
 def _share(count: int, fraction: float) -> int:

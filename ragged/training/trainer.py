@@ -27,7 +27,10 @@ class Trainer:
 
     Args:
         max_epochs: epochs at the most.
-        patience: epochs without a better validation loss before training stops.
+        patience: epochs without one worth keeping before training stops.
+        tolerance: an epoch is worth keeping if its validation loss is less than this share above
+            the lowest so far. Above 0, chance in few validation rows does not keep an early epoch
+            where a later one, of a lower learning rate, is as good.
         device: "auto" (the best at hand), "cpu" or "cuda".
         precision: "float32" or "float64" (JAX needs JAX_ENABLE_X64=1 for it).
         loss: name of a loss of ragged.losses.
@@ -36,6 +39,7 @@ class Trainer:
 
     max_epochs: int = 40
     patience: int = 10
+    tolerance: float = 0.0
     device: str = "auto"
     precision: str = "float32"
     loss: str = "mse"
@@ -52,6 +56,9 @@ class Trainer:
                     "Name one.",
                 )
             )
+        if not self.tolerance >= 0:
+            got = repr(self.tolerance)
+            raise OptionError(refusal("Trainer", "tolerance", got, "0 or more", "Raise it."))
         known = [n for n, v in vars(losses).items() if isinstance(v, losses.MaskedLoss)]
         if self.loss not in known:
             raise OptionError(
@@ -107,7 +114,7 @@ class Fit:
 
     @property
     def best(self) -> Path:
-        """The checkpoint of the epoch with the best validation loss."""
+        """The checkpoint of the last epoch worth keeping."""
         return self.folder / "checkpoints" / "best"
 
     @property
@@ -149,7 +156,8 @@ class Fit:
 
     def _run_epoch(self, progress: Any) -> dict[str, Any]:
         started, tokens, values = time.perf_counter(), 0, []
-        for batch in self._batches(self.data.train, shuffle=True):
+        rows = self.data.train_epoch(self.seed, self.epoch)
+        for batch in self._batches(rows, shuffle=True):
             value = self.step.step(batch)
             if not math.isfinite(value):
                 events = [self.data.train.rows[i].event.name for i in batch.rows if i >= 0]
@@ -186,12 +194,18 @@ class Fit:
         """Write what the epoch gave; killed anywhere in here, the epoch is run again."""
         self.epoch = record["epoch"]
         self.model = self.step.module()
-        if record["validation_loss"] < self.best_loss:
-            self.best_loss, self.best_epoch = record["validation_loss"], self.epoch - 1
+        loss = record["validation_loss"]
+        if self._is_worth_keeping(loss):
+            self.best_loss, self.best_epoch = min(loss, self.best_loss), self.epoch - 1
             checkpoint.write(self.best, self._checkpoint())
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
         checkpoint.write(self.last, self._checkpoint(with_optimizer=True))
+
+    def _is_worth_keeping(self, loss: float) -> bool:
+        if not math.isfinite(self.best_loss):
+            return loss < self.best_loss
+        return loss < self.best_loss + self.trainer.tolerance * abs(self.best_loss)
 
     def _checkpoint(self, *, with_optimizer: bool = False) -> Checkpoint:
         training = {

@@ -1,0 +1,62 @@
+"""Training epochs: events cut and shifted anew, alike whenever the same epoch is asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragged.data import EncoderDecoderDataModule, MagnetHysteresis
+
+SOURCE = MagnetHysteresis(cycles=10, min_steps=40, max_steps=50)
+USUAL = EncoderDecoderDataModule(SOURCE, batch_size=4)
+
+
+def test_without_either_an_epoch_is_the_training_rows():
+    for row, same in zip(USUAL.train_epoch(0, 1), USUAL.train, strict=True):
+        assert row is same
+
+
+def test_random_lengths_are_drawn_anew_each_epoch_and_alike_each_time():
+    data = EncoderDecoderDataModule(
+        SOURCE, randomize_lengths=True, min_context=5, min_horizon=30, batch_size=4
+    )
+    epochs = [data.train_epoch(0, epoch) for epoch in (0, 0, 1)]
+    first, again, other = (dataset.lengths for dataset in epochs)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    for lengths in (first, other):
+        np.testing.assert_array_equal(lengths.sum(1), USUAL.train.lengths.sum(1))
+        assert (lengths >= [5, 30]).all()
+    for row, whole in zip(epochs[2], USUAL.train, strict=True):
+        joined = np.concatenate([row.past[:, -1:], row.target])
+        np.testing.assert_array_equal(joined, np.concatenate([whole.past[:, -1:], whole.target]))
+    np.testing.assert_array_equal(data.test.lengths, USUAL.test.lengths)
+
+
+def test_events_too_short_for_a_random_cut_are_cut_as_usual():
+    data = EncoderDecoderDataModule(SOURCE, randomize_lengths=True, min_context=40, min_horizon=40)
+    np.testing.assert_array_equal(data.train_epoch(0, 0).lengths, USUAL.train.lengths)
+
+
+def test_a_level_jitter_moves_past_and_future_targets_together():
+    data = EncoderDecoderDataModule(SOURCE, level_jitter=0.5, batch_size=4)
+    epochs = [data.train_epoch(seed, epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]
+    shifts = np.array(
+        [
+            [_shift(row, whole) for row, whole in zip(dataset, USUAL.train, strict=True)]
+            for dataset in epochs
+        ]
+    )
+    np.testing.assert_array_equal(shifts[0], shifts[1])
+    assert len(np.unique(shifts[[0, 2, 3]])) == 3 * len(USUAL.train)
+    assert 0.3 < shifts[[0, 2, 3]].std() < 0.7  # 21 draws of deviation 0.5
+    for row, whole in zip(data.test, USUAL.test, strict=True):
+        np.testing.assert_array_equal(row.target, whole.target)
+
+
+def _shift(row, whole) -> float:
+    """The one number by which all targets of a row differ, and nothing else."""
+    np.testing.assert_array_equal(row.past[:, :-1], whole.past[:, :-1])
+    np.testing.assert_array_equal(row.future, whole.future)
+    moved = np.concatenate([row.past[:, -1:] - whole.past[:, -1:], row.target - whole.target])
+    np.testing.assert_allclose(moved, moved[0, 0], atol=1e-12)
+    return float(moved[0, 0])

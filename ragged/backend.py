@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from ragged.errors import BackendError, MixedFrameworksError, refusal
+from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError, refusal
 
 if TYPE_CHECKING:
     from ragged.lengths import Lengths
@@ -157,11 +157,64 @@ def get_backend() -> Backend:
     )
 
 
-def load_backend(name: str) -> Backend:
-    """Import a backend by its registered name or import path, and check that it is complete."""
+def load_backend(name: str, *, partial: bool = False) -> Backend:
+    """Import a backend by its registered name or import path, and check that it is complete.
+
+    Args:
+        name: a registered backend or the import path of a backend module.
+        partial: take what is there, as the conformance suite does; from then on a missing member
+            raises `MissingMemberError` when it is used.
+
+    Raises:
+        BackendError: the name is unknown, or (unless `partial`) members of `Backend` are missing.
+    """
     if name not in _loaded:
-        _loaded[name] = _import(name)
+        module = _import(name)
+        missing = missing_members(module)
+        if missing and not partial:
+            raise BackendError(
+                f"set_backend(): backend {name!r} lacks {', '.join(missing)}; expected every "
+                "member of ragged.backend.Backend. Add them to its module."
+            )
+        _loaded[name] = cast(Backend, _Partial(name, module) if missing else module)
     return _loaded[name]
+
+
+def missing_members(backend: object) -> tuple[str, ...]:
+    """Name the members of `Backend` that a module lacks.
+
+    >>> missing_members(object())[:3]
+    ('LSTM', 'TrainingStep', 'asarray')
+    """
+    own = backend.module if isinstance(backend, _Partial) else backend
+    return tuple(member for member in MEMBERS if not hasattr(own, member))
+
+
+class _Partial:
+    """A backend module that lacks members: using one of them says so."""
+
+    def __init__(self, name: str, module: ModuleType) -> None:
+        self.name, self.module = name, module
+
+    def __getattr__(self, member: str) -> Any:
+        if member in MEMBERS and not hasattr(self.module, member):
+            return _Missing(f"backend {self.name!r} lacks `{member}`")
+        return getattr(self.module, member)
+
+
+class _Missing:
+    """Stands in for a member that is not there."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        raise MissingMemberError(f"{self.message}; expected it in its module. Add it.")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self()
 
 
 def backend_of(function: str, **arrays: object) -> Backend:
@@ -198,7 +251,7 @@ def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
         argument: name
         for argument, array in arrays.items()
         for name in _names_by_framework(array)
-        if load_backend(name).owns(array)
+        if _loads(name) and load_backend(name).owns(array)
     }
 
 
@@ -217,6 +270,15 @@ def _names_by_framework(value: object) -> Iterator[str]:
     for name in {*available_backends(), *_loaded}:
         if name in _loaded or any(f in sys.modules for f in (name, _module_of(name))):
             yield name
+
+
+def _loads(name: str) -> bool:
+    """Whether a backend may own arrays: a broken or partial one must not stop the others."""
+    try:
+        load_backend(name)
+    except BackendError:
+        return False
+    return True
 
 
 @functools.cache  # reading the metadata of all distributions takes milliseconds
@@ -240,11 +302,11 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _import(name: str) -> Backend:
+def _import(name: str) -> ModuleType:
     module_name = _module_of(name)
     known = ", ".join(repr(point.name) for point in _registered())
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except ImportError as error:
         raise BackendError(
             refusal(
@@ -255,10 +317,3 @@ def _import(name: str) -> Backend:
                 f"Check the spelling, or pip install 'ragged-sequences[{name}]'.",
             )
         ) from error
-    missing = [member for member in MEMBERS if not hasattr(module, member)]
-    if missing:
-        raise BackendError(
-            f"set_backend(): backend {name!r} lacks {', '.join(missing)}; expected every member "
-            "of ragged.backend.Backend. Add them to its module."
-        )
-    return cast(Backend, module)

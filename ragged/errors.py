@@ -23,6 +23,10 @@ class BackendError(RaggedError, RuntimeError):
     """No backend, an unknown one, or one that lacks members."""
 
 
+class MissingMemberError(NotImplementedError):
+    """A member of `Backend` that a partial backend lacks, in use; the suite skips such tests."""
+
+
 class MixedFrameworksError(RaggedError, TypeError):
     """Arrays of two frameworks in one call."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ragged.alignment import align_sequences
 from ragged.backend import Array, Backend, backend_of
+from ragged.errors import LengthsError, refusal
 from ragged.lengths import Lengths, check_lengths
 from ragged.masks import check_alignment
 
@@ -72,6 +73,28 @@ class PackingOrder:
         step = np.repeat(np.arange(len(self.batch_sizes)), self.batch_sizes)
         row = self.rows[self.sorted_indices][alive.astype(np.int64)]
         return row * self.lengths.width + step
+
+    def check_packed(self, tokens: int, batch_sizes: np.ndarray | None) -> None:
+        """Refuse a packed sequence of other lengths.
+
+        Args:
+            tokens: how many packed steps it holds.
+            batch_sizes: its rows alive at each step; None where they are traced.
+
+        Raises:
+            LengthsError: they are not those of these lengths.
+        """
+        sizes = self.batch_sizes if batch_sizes is None else batch_sizes
+        if self.batch_sizes.tolist() != sizes.tolist() or len(self.source) != tokens:
+            raise LengthsError(
+                refusal(
+                    "unpack_to_fixed_length",
+                    "lengths",
+                    f"lengths with batch sizes {self.batch_sizes.tolist()}",
+                    f"those of `packed`, {sizes.tolist()} with {tokens} steps",
+                    "Give the lengths it was packed with.",
+                )
+            )
 
     def pack(self, backend: Backend, x: Array) -> Array:
         """Lay the steps of `x (batch, time, *features)` end to end: `(tokens, *features)`."""

@@ -10,7 +10,6 @@ import numpy as np
 from ragged import packing
 from ragged.alignment import open_batch
 from ragged.backend import load_backend
-from ragged.errors import LengthsError, refusal
 from ragged.lengths import Lengths
 from ragged_jax import arrays
 
@@ -47,16 +46,6 @@ def unpack_to_fixed_length(packed: PackedSequence, lengths: object, max_length: 
     backend = load_backend(arrays.name)
     valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
     order = packing.PackingOrder(valid)
-    traced = arrays.is_traced(packed.batch_sizes)  # then only the number of steps is known
-    sizes = order.batch_sizes if traced else np.asarray(packed.batch_sizes)
-    if order.batch_sizes.tolist() != sizes.tolist() or len(order.source) != len(packed.data):
-        raise LengthsError(
-            refusal(
-                "unpack_to_fixed_length",
-                "lengths",
-                f"lengths with batch sizes {order.batch_sizes.tolist()}",
-                f"those of `packed`, {sizes.tolist()}",
-                "Give the lengths it was packed with.",
-            )
-        )
+    traced = arrays.is_traced(packed.batch_sizes)
+    order.check_packed(len(packed.data), None if traced else np.asarray(packed.batch_sizes))
     return order.unpack(backend, packed.data)

@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import PackedSequence
 from ragged import packing
 from ragged.alignment import open_batch
 from ragged.backend import load_backend
-from ragged.errors import LengthsError, refusal
 from ragged.lengths import Lengths
 from ragged_torch import arrays
 
@@ -40,14 +39,5 @@ def unpack_to_fixed_length(
     backend = load_backend(arrays.name)
     valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
     order = packing.PackingOrder(valid)
-    if order.batch_sizes.tolist() != packed.batch_sizes.tolist():
-        raise LengthsError(
-            refusal(
-                "unpack_to_fixed_length",
-                "lengths",
-                f"lengths with batch sizes {order.batch_sizes.tolist()}",
-                f"those of `packed`, {packed.batch_sizes.tolist()}",
-                "Give the lengths it was packed with.",
-            )
-        )
+    order.check_packed(len(packed.data), packed.batch_sizes.numpy())
     return order.unpack(backend, packed.data)

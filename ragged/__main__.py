@@ -1,0 +1,8 @@
+"""`python -m ragged` is `ragged`."""
+
+import sys
+
+from ragged.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,8 @@ BIN     := .venv/bin
 train: .venv/installed
 	$(BIN)/ragged train --config $(CONFIG) --backend $(BACKEND)
 
+# Two workers on two cores: threads of their own would wait for each other at every kernel.
+test: export OMP_NUM_THREADS = 1
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

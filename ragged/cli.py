@@ -1,4 +1,4 @@
-"""The command line: `ragged train`, `evaluate`, `predict`, `info`."""
+"""The command line: `ragged train`, `evaluate`, `predict`, `conformance`, `info`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 failed, 2 bad usage or input, 130 stopped by the user."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _run(arguments)
+        return _run(arguments)
     except KeyboardInterrupt:
         print("ragged: stopped; `ragged train --resume RUN` goes on.", file=sys.stderr)
         return 130
     except RaggedError as error:
         print(f"ragged: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, (DivergenceError, BackendError)) else 2
-    return 0
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> int:
     from ragged.training import commands
 
     arguments, allowed = _take_allowed_imports(arguments)
@@ -49,9 +48,12 @@ def _run(arguments: list[str]) -> None:
             commands.train(_train_parser(), train)
     elif verb == "info":
         commands.info()
+    elif verb == "conformance":
+        return commands.conformance(**vars(config.conformance))
     else:
         options = config[verb]
         getattr(commands, verb)(_train_parser(), **vars(options))
+    return 0
 
 
 def create_parser() -> Any:
@@ -73,6 +75,20 @@ def create_parser() -> Any:
     predict.add_argument("--output", type=Path, required=True, help="CSV to write")
     predict.add_argument("--backend", type=str | None, help="read the run with this backend")
     verbs.add_subcommand("predict", predict, help="forecast a CSV file")
+
+    conformance = _parser("Prove that backends give the oracle's numbers, and each other's.")
+    conformance.add_argument(
+        "--backend", type=str | None, help="name or import path; default: all installed"
+    )
+    conformance.add_argument(
+        "--dtype", type=str | None, help="float64, float32, bfloat16 or float16; default: first 3"
+    )
+    conformance.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
+    conformance.add_argument("--report", type=Path | None, help="folder for report.html and .json")
+    conformance.add_argument(
+        "--exhaustive", action="store_true", help="many more random cases; up to an hour"
+    )
+    verbs.add_subcommand("conformance", conformance, help="prove a backend")
     verbs.add_subcommand(
         "info", ArgumentParser(exit_on_error=False), help="versions, backends, devices"
     )

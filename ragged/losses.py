@@ -13,6 +13,9 @@ reduction="mean", alignment="left", **options)`:
 Nothing valid gives 0 with zero gradient. Padding is selected away before anything is computed, so
 NaN there is harmless forwards and backwards. `loss.total_and_count(...)` gives the weighted sum and
 the sum of weights, to be added up over micro-batches or devices before one division.
+
+Losses of half precision are computed and returned in float32: bfloat16 counts no further than 256
+without gaps, and a squared error of 256 overflows float16.
 """
 
 from __future__ import annotations
@@ -118,8 +121,8 @@ class MaskedLoss:
             weights=weights,
         )
         xp = backend.xp
-        prediction = as_own(backend, prediction)
-        target = as_own(backend, target, prediction)
+        prediction = _at_least_single(xp, as_own(backend, prediction))
+        target = _at_least_single(xp, as_own(backend, target, prediction))
         self._check_shapes(tuple(prediction.shape), tuple(target.shape))
         valid = _valid_elements(backend, name, target, lengths, mask, alignment)
         valid_prediction = valid if self.extra_axis is None else valid[..., None]
@@ -210,7 +213,7 @@ def smape(backend: Backend, prediction: Array, target: Array) -> Array:
     """
     xp = backend.xp
     size = xp.abs(target) + xp.abs(prediction)
-    nonzero = size > 0
+    nonzero = size != 0  # true of NaN, which must not pass for 0
     ratio = 2 * xp.abs(target - prediction) / xp.where(nonzero, size, xp.ones_like(size))
     return xp.where(nonzero, ratio, xp.zeros_like(ratio))
 
@@ -270,6 +273,12 @@ def gaussian_nll(backend: Backend, prediction: Array, target: Array, full: bool 
     constant = float(np.log(2 * np.pi)) if full else 0.0
     scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)
     return (log_variance + scaled + constant) / 2
+
+
+def _at_least_single(xp: Any, array: Array) -> Array:
+    """Cast half precision to float32."""
+    half = xp.isdtype(array.dtype, "real floating") and xp.finfo(array.dtype).bits < 32
+    return xp.astype(array, xp.float32) if half else array
 
 
 def _reduce(xp: Any, loss: Array, weight: Array, reduction: str) -> Array:

@@ -168,3 +168,30 @@ def write_storms():
 def write_magnet():
     """Give the function that writes a table of magnet cycles."""
     return _write_magnet
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show which conformance tests caught which fault, those of xdist's workers too."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    found = [v for report in reports for n, v in report.user_properties if n == "sabotage"]
+    if found:
+        terminalreporter.section("faults and the conformance tests that caught them")
+        terminalreporter.write_line(_table(sorted(found)))
+
+
+def _table(faults: list[tuple[str, str, list[str]]]) -> str:
+    rows = [("fault", "backend", "caught by")]
+    for fault, backend, caught in faults:
+        first, *others = _by_function(caught) or ["NOTHING"]
+        rows += [(fault, backend, first), *(("", "", test) for test in others)]
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    return "\n".join(f"{a:{widths[0]}} | {b:{widths[1]}} | {c}" for a, b, c in rows)
+
+
+def _by_function(tests: list[str]) -> list[str]:
+    cases: dict[str, list[str]] = {}
+    for test in tests:
+        cases.setdefault(test.partition("[")[0], []).append(test)
+    return [
+        ids[0] if len(ids) == 1 else f"{name} ({len(ids)} cases)" for name, ids in cases.items()
+    ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ragged.backend import Backend, load_backend
+from ragged.errors import MissingMemberError
+from ragged_conformance.known_limits import KNOWN_LIMITS, Limit
 
 Array = Any
 Function = Callable[..., Any]
@@ -16,7 +20,14 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Adapter:
-    """One backend at one dtype on one device."""
+    """One backend at one dtype on one device.
+
+    As it stands it serves any backend, with what `ragged.backend.Backend` asks for. A backend that
+    differentiates, or that has modules, subclasses it and registers the class under the entry
+    point group `ragged.conformance`, by the backend's name.
+    """
+
+    limits: ClassVar[tuple[Limit, ...]] = KNOWN_LIMITS
 
     name: str
     dtype: str
@@ -29,7 +40,8 @@ class Adapter:
 
     def array(self, values: Any) -> Array:
         """Make a native array: floats in the dtype under test, all else as it is."""
-        raise NotImplementedError
+        host = np.asarray(values)
+        return self.backend.asarray(host, dtype=self.dtype if host.dtype.kind == "f" else None)
 
     def arrays(self, values: Mapping[str, np.ndarray]) -> dict[str, Array]:
         """Make native arrays by name."""
@@ -46,13 +58,27 @@ class Adapter:
         module.eval()
         return module
 
+    @contextmanager
+    def training(self, module: Any, seed: int) -> Iterator[Any]:
+        """Put a module into training mode, its dropout seeded, and back into inference mode."""
+        with self.seeded(module, seed):
+            module.train()
+            try:
+                yield module
+            finally:
+                module.eval()
+
+    def seeded(self, module: Any, seed: int) -> AbstractContextManager[Any]:
+        """Seed a module's dropout."""
+        raise MissingMemberError(f"the conformance adapter of {self.name!r} has no `seeded`")
+
     def gradients(self, function: Function, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Differentiate `function(**values)`, a scalar, by each value."""
-        raise NotImplementedError
+        raise MissingMemberError(f"the conformance adapter of {self.name!r} has no `gradients`")
 
     def functional(self, module: Any) -> tuple[dict[str, Array], Function]:
         """Split a module into parameters by name and `call(parameters, *args, **kwargs)`."""
-        raise NotImplementedError
+        raise MissingMemberError(f"the conformance adapter of {self.name!r} has no `functional`")
 
 
 class TorchAdapter(Adapter):
@@ -65,6 +91,15 @@ class TorchAdapter(Adapter):
         host = np.array(values)
         dtype = getattr(torch, self.dtype) if host.dtype.kind == "f" else None
         return torch.from_numpy(host).to(self.device, dtype)
+
+    @contextmanager
+    def seeded(self, module: Any, seed: int) -> Iterator[Any]:
+        """Seed torch's own generators, which dropout draws from, and give them back."""
+        import torch
+
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
 
     def gradients(self, function: Function, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Differentiate by autograd."""
@@ -96,7 +131,15 @@ class JaxAdapter(Adapter):
         host = np.asarray(values)
         dtype = self.dtype if host.dtype.kind == "f" else jax.dtypes.canonicalize_dtype(host.dtype)
         device = jax.devices("gpu" if self.device == "cuda" else self.device)[0]
-        return jax.device_put(host.astype(dtype), device)
+        with np.errstate(over="ignore"):  # float16 has no 1e30, which becomes its infinity
+            return jax.device_put(host.astype(dtype), device)
+
+    def seeded(self, module: Any, seed: int) -> AbstractContextManager[Any]:
+        """Seed the streams that the module's own dropout draws from."""
+        from flax import nnx
+
+        nnx.reseed(module, dropout=seed)
+        return nullcontext()
 
     def gradients(self, function: Function, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Differentiate by `jax.grad`."""
@@ -117,9 +160,18 @@ class JaxAdapter(Adapter):
 
         def call(parameters: Mapping[str, Array], *args: Any, **kwargs: Any) -> Any:
             state = jax.tree.unflatten(structure, [parameters[name] for name in names])
-            return nnx.merge(graph, state, rest)(*args, **kwargs)
+            # A copy: dropout counts its draws, and no trace may change another's counter.
+            return nnx.merge(graph, state, rest, copy=True)(*args, **kwargs)
 
         return {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}, call
 
 
 ADAPTERS: dict[str, type[Adapter]] = {"torch": TorchAdapter, "jax": JaxAdapter}
+ENTRY_POINT_GROUP = "ragged.conformance"
+
+
+def make_adapter(name: str, dtype: str, device: str) -> Adapter:
+    """Make the adapter of a backend: a bundled one, a registered one, or the plain `Adapter`."""
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        return point.load()(name, dtype, device)
+    return ADAPTERS.get(name, Adapter)(name, dtype, device)

@@ -39,8 +39,10 @@ WILD = (float("nan"), float("inf"), -float("inf"), 1e30)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    """Draw standard normal numbers that float32 holds exactly, so that no dtype rounds them."""
-    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32).astype(float)
+    """Draw standard normal numbers that every dtype holds exactly, so that none rounds them."""
+    drawn = np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+    bits = np.asarray(drawn).view(np.uint32) & np.uint32(0xFFFF0000)  # bfloat16's 7 bits
+    return bits.view(np.float32).astype(float)
 
 
 def fill_padding(
@@ -61,3 +63,20 @@ def lstm_state(options: dict[str, Any], batch: int) -> tuple[np.ndarray, np.ndar
     rows = options.get("num_layers", 1) * (2 if options.get("bidirectional") else 1)
     output = options.get("proj_size", 0) or HIDDEN
     return normal(rows, batch, output, seed=1), normal(rows, batch, HIDDEN, seed=2)
+
+
+def lstm_parameters(options: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Draw the parameters of an LSTM of INPUTS and HIDDEN features, by `torch.nn.LSTM`'s names."""
+    directions = ["", "_reverse"] if options.get("bidirectional") else [""]
+    output, gates = options.get("proj_size", 0) or HIDDEN, 4 * HIDDEN
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(options.get("num_layers", 1)):
+        inputs = INPUTS if layer == 0 else len(directions) * output
+        for suffix in (f"_l{layer}{direction}" for direction in directions):
+            shapes[f"weight_ih{suffix}"] = gates, inputs
+            shapes[f"weight_hh{suffix}"] = gates, output
+            if options.get("bias", True):
+                shapes |= {f"bias_ih{suffix}": (gates,), f"bias_hh{suffix}": (gates,)}
+            if options.get("proj_size"):
+                shapes[f"weight_hr{suffix}"] = output, HIDDEN
+    return {name: 0.5 * normal(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 import ragged
-from ragged_conformance.adapter import ADAPTERS, Adapter
+from ragged.backend import load_backend, missing_members
+from ragged.errors import MissingMemberError
+from ragged_conformance.adapter import ADAPTERS, Adapter, make_adapter
+from ragged_conformance.recording import SUITE, Recorder, backend_of
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
@@ -15,10 +20,11 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the suite's options."""
     group = parser.getgroup("ragged", "ragged's conformance suite")
-    group.addoption("--backend", choices=list(ADAPTERS), help="one backend; default: all there are")
+    group.addoption("--backend", help="one backend, by name or import path; default: torch and jax")
     group.addoption("--dtype", choices=DTYPES, default="float32")
     group.addoption("--device", choices=["cpu", "cuda"], default="cpu")
     group.addoption("--exhaustive", action="store_true", help="more random cases; up to an hour")
+    group.addoption("--report", metavar="DIR", help="write report.json and report.html there")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,7 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "operation(*names): the public names that a test proves")
     # Torch says once a process which of its own kernels runs a projection.
     config.addinivalue_line("filterwarnings", "ignore:LSTM with projections is not supported")
-    found = ragged.available_backends()
+    chosen = config.getoption("backend")
+    found = [chosen] if chosen else [n for n in ADAPTERS if n in ragged.available_backends()]
+    for name in found:
+        load_backend(name, partial=True)
+    config.pluginmanager.register(Recorder(config, found))
+    if find_spec("hypothesis"):
+        from ragged_conformance.strategies import load_profile
+
+        config.add_cleanup(load_profile(exhaustive=config.getoption("exhaustive")))
     if config.getoption("dtype") == "float64" and "jax" in found:
         import jax
 
@@ -41,6 +55,46 @@ def pytest_configure(config: pytest.Config) -> None:
 
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what a partial backend lacks."""
+    chosen = config.getoption("backend")
+    missing = missing_members(load_backend(chosen, partial=True)) if chosen else ()
+    if missing:
+        terminalreporter.write_line(f"backend {chosen!r} lacks {', '.join(missing)}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Expect what is known to fail to fail."""
+    dtype, device = (str(config.getoption(option)) for option in ("dtype", "device"))
+    for item in items:
+        backend, name = backend_of(item), f"{item.path.name}::{item.nodeid.partition('::')[2]}"
+        if item.path.parent != SUITE:
+            continue
+        for limit in make_adapter(backend, dtype, device).limits:
+            if limit.applies(backend, name, dtype, device):
+                reason = f"{limit.reason} {limit.link}".strip()
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Skip what a partial backend lacks."""
+    return (yield from _skip_what_is_missing())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Skip what a partial backend lacks."""
+    return (yield from _skip_what_is_missing())
+
+
+def _skip_what_is_missing() -> Iterator[None]:
+    try:
+        return (yield)
+    except MissingMemberError as error:
+        pytest.skip(str(error))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -67,7 +121,7 @@ def both(request: pytest.FixtureRequest) -> tuple[Adapter, Adapter]:
     """Torch and JAX, for tests that compare them."""
     if request.config.getoption("backend"):
         pytest.skip("compares two backends; --backend chose one")
-    return make_adapter(request.config, "torch"), make_adapter(request.config, "jax")
+    return _adapter(request.config, "torch"), _adapter(request.config, "jax")
 
 
 @pytest.fixture
@@ -85,17 +139,17 @@ def jax_adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
 def _chosen(request: pytest.FixtureRequest, name: str) -> Iterator[Adapter]:
     if request.config.getoption("backend") not in (None, name):
         pytest.skip(f"is for {name}; --backend chose another")
-    adapter = make_adapter(request.config, name)
+    adapter = _adapter(request.config, name)
     with ragged.use_backend(name):
         yield adapter
 
 
-def make_adapter(config: pytest.Config, name: str) -> Adapter:
+def _adapter(config: pytest.Config, name: str) -> Adapter:
     """Make a backend's adapter, or skip the test with the reason."""
-    if name not in ragged.available_backends():
+    if name in ADAPTERS and name not in ragged.available_backends():
         pytest.skip(f"the {name} backend's framework is not installed")
     device = str(config.getoption("device"))
-    found = ADAPTERS[name](name, str(config.getoption("dtype")), device)
+    found = make_adapter(name, str(config.getoption("dtype")), device)
     if device not in found.backend.devices():
         pytest.skip(f"{name} finds no {device} device")
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 import ragged
 from ragged_conformance.cases import HIDDEN, INPUTS, WIDTH, fill_padding, lstm_state, normal
@@ -55,9 +56,10 @@ class Subject:
     """A layer or model under test.
 
     `call(module, arrays, lengths)` gives the outputs with rows first; `sequences` names the input
-    whose lengths each output with steps has.
+    whose lengths each output with steps has; `operation` is its public name.
     """
 
+    operation: str
     build: Callable[[], Any]
     call: Callable[[Callable[..., Any], Arrays, Mapping[str, Any]], Arrays]
     batch: Batch
@@ -77,6 +79,7 @@ def lstm_subject(**options: Any) -> Subject:
     h, c = lstm_state(options, 4)
     arrays = {"x": normal(4, WIDTH, INPUTS), "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
     return Subject(
+        "LSTM",
         lambda: ragged.LSTM(INPUTS, HIDDEN, seed=0, **options),
         call,
         Batch(arrays, {"x": lengths}),
@@ -95,12 +98,21 @@ def encoder_decoder_lstm_subject(**options: Any) -> Subject:
     arrays = {"past": normal(4, WIDTH, 2), "future": normal(4, 4, 1)}
     lengths = {"past": np.array([3, 0, 5, 1]), "future": np.array([4, 2, 1, 0])}
     return Subject(
+        "models.EncoderDecoderLSTM",
         lambda: ragged.models.EncoderDecoderLSTM(2, 1, hidden_size=HIDDEN, seed=0, **options),
         call,
         Batch(arrays, lengths),
         {"output": "future"},
         MODEL,
     )
+
+
+def marked(subjects: Mapping[str, Subject]) -> list[Any]:
+    """Name subjects as parameters of a test, each marked with what it proves."""
+    return [
+        pytest.param(name, marks=pytest.mark.operation(subject.operation))
+        for name, subject in subjects.items()
+    ]
 
 
 SUBJECTS: dict[str, Subject] = {

@@ -18,6 +18,7 @@ def rows(case: str, alignment: str) -> tuple[np.ndarray, np.ndarray]:
     return fill_padding(x, lengths, alignment=alignment), lengths
 
 
+@pytest.mark.operation("align_sequences")
 @pytest.mark.parametrize("source", SIDES)
 @pytest.mark.parametrize("target", SIDES)
 @pytest.mark.parametrize("case", LENGTHS)
@@ -31,6 +32,7 @@ def test_align_equals_the_oracle(adapter: Adapter, case: str, source: str, targe
         np.testing.assert_array_equal(adapter.to_numpy(y), expected, strict=True)
 
 
+@pytest.mark.operation("flip_sequences")
 @pytest.mark.parametrize("alignment", SIDES)
 @pytest.mark.parametrize("case", LENGTHS)
 def test_flip_equals_the_oracle(adapter: Adapter, case: str, alignment: str) -> None:
@@ -40,6 +42,7 @@ def test_flip_equals_the_oracle(adapter: Adapter, case: str, alignment: str) -> 
     np.testing.assert_array_equal(adapter.to_numpy(y), expected, strict=True)
 
 
+@pytest.mark.operation("align_sequences", "align_encoder_sequences")
 def test_left_to_right_to_left_keeps_real_zeros(adapter: Adapter) -> None:
     x = np.array([[0.0, 0.0, 7.0, 0.0], [0.0, 5.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])[..., None]
     lengths = [4, 2, 3]  # data that starts, ends and consists of zeros
@@ -49,6 +52,7 @@ def test_left_to_right_to_left_keeps_real_zeros(adapter: Adapter) -> None:
     np.testing.assert_array_equal(adapter.to_numpy(back), x)
 
 
+@pytest.mark.operation("align_encoder_sequences")
 def test_gradient_at_padding_is_exactly_zero(adapter: Adapter) -> None:
     x, lengths = rows("mixed", "right")
 
@@ -59,6 +63,7 @@ def test_gradient_at_padding_is_exactly_zero(adapter: Adapter) -> None:
     np.testing.assert_array_equal(found, 2 * fill_padding(x, lengths, 0.0, "right"))
 
 
+@pytest.mark.operation("align_sequences")
 def test_nothing_is_truncated_or_guessed(adapter: Adapter) -> None:
     x = adapter.array(np.zeros((2, 4)))
     with pytest.raises(ragged.RaggedError, match="`max_length` is 2; expected at least the long"):

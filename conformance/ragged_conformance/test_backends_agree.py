@@ -8,13 +8,13 @@ import pytest
 import ragged
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import HIDDEN, INPUTS, LSTM_OPTIONS, normal
-from ragged_conformance.subjects import SUBJECTS, Subject, lstm_subject
+from ragged_conformance.subjects import SUBJECTS, Subject, lstm_subject, marked
 from ragged_conformance.tolerances import assert_all_close
 
 ALL = {**{name: lstm_subject(**options) for name, options in LSTM_OPTIONS.items()}, **SUBJECTS}
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", marked(ALL))
 def test_equal_seeds_give_equal_parameters_to_the_bit(
     both: tuple[Adapter, Adapter], name: str
 ) -> None:
@@ -30,6 +30,7 @@ def parameters(adapter: Adapter, subject: Subject) -> dict[str, np.ndarray]:
         return adapter.backend.get_parameters(subject.build())
 
 
+@pytest.mark.operation("LSTM")
 def test_other_seeds_give_other_parameters(adapter: Adapter) -> None:
     one, two, again = (
         adapter.backend.get_parameters(ragged.LSTM(INPUTS, HIDDEN, seed=seed)) for seed in (0, 1, 0)
@@ -40,19 +41,19 @@ def test_other_seeds_give_other_parameters(adapter: Adapter) -> None:
         assert (np.abs(one[name]) <= HIDDEN**-0.5).all()
 
 
+@pytest.mark.operation("LSTM")
 def test_parameters_travel_between_backends(both: tuple[Adapter, Adapter]) -> None:
-    torch, jax = both
-    with ragged.use_backend("torch"):
-        source = ragged.LSTM(INPUTS, HIDDEN, seed=0)
-    with ragged.use_backend("jax"):
-        target = ragged.LSTM(INPUTS, HIDDEN, seed=1)
-    values = torch.backend.get_parameters(source)
-    jax.backend.set_parameters(target, values)
-    for name, value in jax.backend.get_parameters(target).items():
-        np.testing.assert_array_equal(value, values[name], strict=True)
+    for source, target in (both, both[::-1]):
+        with ragged.use_backend(source.name):
+            values = source.backend.get_parameters(ragged.LSTM(INPUTS, HIDDEN, seed=0))
+        with ragged.use_backend(target.name):
+            module = ragged.LSTM(INPUTS, HIDDEN, seed=1)
+        target.backend.set_parameters(module, values)
+        for name, value in target.backend.get_parameters(module).items():
+            np.testing.assert_array_equal(value, values[name], strict=True)
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize("name", marked(SUBJECTS))
 def test_outputs_and_gradients_agree(both: tuple[Adapter, Adapter], name: str) -> None:
     torch, jax = (results(adapter, SUBJECTS[name]) for adapter in both)
     assert_all_close(jax, torch, both[0].dtype)

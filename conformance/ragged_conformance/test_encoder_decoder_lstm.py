@@ -12,6 +12,7 @@ from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import HIDDEN, WIDTH, fill_padding, normal
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
 
+pytestmark = pytest.mark.operation("models.EncoderDecoderLSTM")
 HORIZON = 4
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "one layer": {"num_layers": 1},
@@ -104,3 +105,7 @@ def test_wrong_sizes_are_refused(adapter: Adapter) -> None:
         model(past, future[:3])
     with pytest.raises(ragged.RaggedError, match="`decoder_num_layers` is 3; expected num_layers"):
         ragged.models.EncoderDecoderLSTM(2, 1, num_layers=2, decoder_num_layers=3)
+    with pytest.raises(ragged.RaggedError, match="`hidden_size` is 0; expected 1 or more"):
+        ragged.models.EncoderDecoderLSTM(2, 1, hidden_size=0)
+    with pytest.raises(ragged.RaggedError, match=r"`dropout` is 1\.0; expected 0 or more, below 1"):
+        ragged.models.EncoderDecoderLSTM(2, 1, dropout=1.0)

@@ -36,6 +36,10 @@ WEIGHTS = {
     "steps": np.abs(normal(*SHAPE[:2], seed=5)),
     "elements": np.abs(normal(*SHAPE, seed=6)),
 }
+names = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.operation(f"losses.{name}")) for name in LOSSES],
+)
 
 
 def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +56,7 @@ def native(adapter: Adapter, arguments: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("valid", VALID)
-@pytest.mark.parametrize("name", LOSSES)
+@names
 def test_values_equal_the_oracle(adapter: Adapter, name: str, valid: str, weights: str) -> None:
     prediction, target = batch(name)
     common = {**VALID[valid], "weights": WEIGHTS[weights], **OPTIONS.get(name, {})}
@@ -65,31 +69,58 @@ def test_values_equal_the_oracle(adapter: Adapter, name: str, valid: str, weight
         assert_close(adapter.to_numpy(found), expected, adapter.dtype, LAYER, reduction)
 
 
+@pytest.mark.operation("losses.mse")
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("valid", VALID)
+def test_totals_and_counts_equal_the_oracle(adapter: Adapter, valid: str, weights: str) -> None:
+    prediction, target = batch("mse")
+    common = {**VALID[valid], "weights": WEIGHTS[weights]}
+    total, count = ragged.losses.mse.total_and_count(
+        adapter.array(prediction), adapter.array(target), **native(adapter, common)
+    )
+    expected = loss("mse", prediction, target, reduction="sum", **common)
+    assert_close(adapter.to_numpy(total), expected, adapter.dtype, LAYER, "total")
+    expected = loss("mse", prediction, target, **common) * float(count)
+    assert_close(adapter.to_numpy(total), expected, adapter.dtype, LAYER, "mean * count")
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sequence_mean"])
-@pytest.mark.parametrize("name", LOSSES)
+@names
 def test_gradients_equal_the_oracle(adapter: Adapter, name: str, reduction: str) -> None:
     prediction, target = batch(name)
     prediction[1, 1] = 0.25  # mae, quantile and smape have no derivative where both are 0
-    common = {"lengths": LENGTHS, "weights": WEIGHTS["steps"], "reduction": reduction}
-    common |= OPTIONS.get(name, {})
+    arrays = {"prediction": prediction, "target": target, "weights": WEIGHTS["steps"]}
+    common = {"lengths": LENGTHS, "reduction": reduction, **OPTIONS.get(name, {})}
     expected = oracle.gradient(
-        lambda prediction: loss(name, prediction, target, **common), {"prediction": prediction}
+        lambda prediction: loss(name, **{**arrays, "prediction": prediction}, **common),
+        {"prediction": prediction},
     )["prediction"]
+    padding = ~oracle.padding_mask(LENGTHS, SHAPE[1])
     for value in WILD:
-        wild = adapter.array(fill_padding(target, LENGTHS, value))
+        wild = {what: fill_padding(x, LENGTHS, value) for what, x in arrays.items()}
         found = adapter.gradients(
-            lambda prediction, wild=wild: getattr(ragged.losses, name)(
-                prediction, wild, **native(adapter, common)
-            ),
-            {"prediction": adapter.array(fill_padding(prediction, LENGTHS, value))},
-        )["prediction"]
-        assert_close(found, expected, adapter.dtype, MODEL, name)
-        padding = ~oracle.padding_mask(LENGTHS, SHAPE[1])
-        assert (found[padding] == 0).all(), f"{name}: a gradient at padding"
+            lambda **arrays: getattr(ragged.losses, name)(**arrays, **common),
+            adapter.arrays(wild),
+        )
+        assert_close(found["prediction"], expected, adapter.dtype, MODEL, name)
+        for argument, gradient in found.items():
+            assert (gradient[padding] == 0).all(), f"{name}: by {argument} at padding, {value}"
+
+
+@names
+def test_gradients_are_finite_where_both_sides_are_zero(adapter: Adapter, name: str) -> None:
+    prediction, target = batch(name)
+    found = adapter.gradients(
+        lambda prediction: getattr(ragged.losses, name)(
+            prediction, adapter.array(target), **OPTIONS.get(name, {})
+        ),
+        {"prediction": adapter.array(prediction)},
+    )["prediction"]
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "sequence_mean"])
-@pytest.mark.parametrize("name", LOSSES)
+@names
 def test_nothing_valid_gives_zero_with_zero_gradient(
     adapter: Adapter, name: str, reduction: str
 ) -> None:
@@ -106,7 +137,7 @@ def test_nothing_valid_gives_zero_with_zero_gradient(
     assert (adapter.gradients(total, inputs)["prediction"] == 0).all()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@names
 def test_totals_and_counts_add_up_over_micro_batches(adapter: Adapter, name: str) -> None:
     prediction, target = batch(name)
     measure = getattr(ragged.losses, name)
@@ -121,8 +152,71 @@ def test_totals_and_counts_add_up_over_micro_batches(adapter: Adapter, name: str
     assert_close(np.array(total / count), np.array(expected), adapter.dtype, LAYER, name)
 
 
+@names
+def test_nan_in_a_valid_step_is_not_hidden(adapter: Adapter, name: str) -> None:
+    for wrong in (0, 1):
+        arrays = batch(name)
+        arrays[wrong][0, 1] = np.nan
+        found = getattr(ragged.losses, name)(
+            *(adapter.array(array) for array in arrays), lengths=LENGTHS, **OPTIONS.get(name, {})
+        )
+        assert np.isnan(float(found)), f"{('prediction', 'target')[wrong]}"
+
+
+@pytest.mark.operation("losses.mse")
+def test_sums_of_many_elements_are_exact_in_half_precision_too(
+    adapter: Adapter, dtype: str
+) -> None:
+    width = 20_000  # float16 ends at 65504, bfloat16 counts to 256
+    lengths = np.array([width, 301, 0, width])
+    prediction, target = (256 * normal(4, width, seed=seed) for seed in (1, 2))
+    valid = oracle.padding_mask(lengths, width)
+    expected = np.where(valid, (prediction - target) ** 2, 0).sum()
+    arrays = adapter.array(prediction), adapter.array(target)
+    total, count = ragged.losses.mse.total_and_count(*arrays, lengths=lengths)
+    mean = ragged.losses.mse(*arrays, lengths=lengths)
+    assert float(count) == lengths.sum()
+    single = dtype if dtype == "float64" else "float32"  # the inputs are exact in every dtype
+    assert_close(adapter.to_numpy(total), expected, single, LAYER, "total")
+    assert_close(adapter.to_numpy(mean), expected / lengths.sum(), single, LAYER, "mean")
+
+
+@pytest.mark.operation("losses.mse")
 def test_shapes_are_not_broadcast(adapter: Adapter) -> None:
     with pytest.raises(ragged.RaggedError, match=r"mse\(\): `prediction` is of shape .*reshape"):
-        ragged.losses.mse(adapter.array(np.zeros((2, 3))), adapter.array(np.zeros((2, 3, 1))))
+        ragged.losses.mse(adapter.array(np.zeros((3, 3))), adapter.array(np.zeros((3, 3, 1))))
     with pytest.raises(ragged.RaggedError, match=r"`reduction` is 'avg'; expected one of"):
         ragged.losses.mse([[1.0]], [[1.0]], reduction="avg")
+
+
+BAD_OPTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "alignment": ("mse", {"alignment": "top"}, "`alignment` is 'top'; expected 'left'"),
+    "mask of numbers": ("mse", {"mask": np.ones((4, 5))}, "`mask` is of dtype .*; expected bool"),
+    "mask of rows": ("mse", {"mask": np.ones(4, bool)}, r"`mask` is of shape \(4,\); expected"),
+    "other mask": ("mse", {"mask": np.ones((5, 2), bool)}, r"`mask` is of shape \(5, 2\); exp"),
+    "both": ("mse", {"mask": np.ones((4, 5), bool), "lengths": LENGTHS}, "`mask` is given beside"),
+    "other weights": ("mse", {"weights": np.ones((5, 2))}, r"`weights` is of shape \(5, 2\); exp"),
+    "delta": ("huber", {"delta": 0.0}, "`delta` is 0.0; expected above 0"),
+    "epsilon": ("mape", {"epsilon": 0.0}, "`epsilon` is 0.0; expected above 0"),
+    "one quantile": ("quantile", {"quantiles": (0.5,)}, "`quantiles` is .*; expected one level"),
+    "level 1": (
+        "quantile",
+        {"quantiles": (0.1, 0.5, 1.0)},
+        "`quantiles` is .*; expected one level",
+    ),
+}
+
+
+@pytest.mark.operation("losses.mse", "losses.huber", "losses.mape", "losses.quantile")
+@pytest.mark.parametrize("bad", BAD_OPTIONS)
+def test_bad_options_are_refused(adapter: Adapter, bad: str) -> None:
+    name, options, message = BAD_OPTIONS[bad]
+    prediction, target = (adapter.array(array) for array in batch(name))
+    with pytest.raises(ragged.RaggedError, match=rf"^{name}\(\): {message}.*\. \w.*"):
+        getattr(ragged.losses, name)(prediction, target, **native(adapter, options))
+
+
+@pytest.mark.operation("losses.gaussian_nll")
+def test_a_variance_is_not_guessed(adapter: Adapter) -> None:
+    with pytest.raises(ragged.RaggedError, match="a last axis of 2, mean and log variance"):
+        ragged.losses.gaussian_nll(adapter.array(normal(2, 3, 3)), adapter.array(normal(2, 3)))

@@ -23,6 +23,7 @@ from ragged_conformance.cases import (
 )
 from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
 
+pytestmark = pytest.mark.operation("LSTM")
 options_cases = pytest.mark.parametrize("options", LSTM_OPTIONS)
 
 
@@ -57,6 +58,7 @@ def test_outputs_and_state_equal_the_oracle(adapter: Adapter, options: str, case
         assert (adapter.to_numpy(y)[padding] == 0).all(), f"padding ({policy})"
 
 
+@pytest.mark.operation("lstm")
 @options_cases
 def test_state_is_zero_and_rows_are_full_if_not_given(adapter: Adapter, options: str) -> None:
     layer, parameters = make(adapter, options)
@@ -90,6 +92,7 @@ def oracle_gradients(options: str) -> tuple[dict[str, np.ndarray], list[np.ndarr
     return inputs, like, oracle.gradient(lambda **v: weighted_sum(run(**v), like), inputs)
 
 
+@pytest.mark.operation("lstm")
 @options_cases
 def test_gradients_equal_the_oracle(adapter: Adapter, options: str) -> None:
     inputs, like, expected = oracle_gradients(options)
@@ -108,24 +111,21 @@ def test_gradients_equal_the_oracle(adapter: Adapter, options: str) -> None:
         assert (found["x"][padding] == 0).all(), f"gradient at padding ({policy})"
 
 
-@options_cases
-def test_equals_torch_on_a_packed_sequence(adapter: Adapter, options: str) -> None:
-    torch = pytest.importorskip("torch")
-    layer, parameters = make(adapter, options)
-    lengths = LENGTHS["mixed"]  # torch refuses length 0
-    x, state = normal(4, WIDTH, INPUTS), lstm_state(LSTM_OPTIONS[options], 4)
-    theirs = torch.nn.LSTM(INPUTS, HIDDEN, batch_first=True, **LSTM_OPTIONS[options]).double()
-    assert list(theirs.state_dict()) == list(parameters) or adapter.name == "jax"
-    theirs.load_state_dict({name: torch.from_numpy(value) for name, value in parameters.items()})
-    packed = torch.nn.utils.rnn.pack_padded_sequence(
-        torch.from_numpy(x), torch.tensor(lengths), batch_first=True, enforce_sorted=False
+@pytest.mark.operation("lstm")
+def test_between_layers_acts_there_and_nowhere_else(adapter: Adapter) -> None:
+    _, parameters = make(adapter, "two layers")
+    x, lengths = normal(4, WIDTH, INPUTS), LENGTHS["mixed"]
+    found = ragged.lstm(
+        adapter.arrays(parameters), adapter.array(x), lengths, between_layers=lambda y: 2 * y
     )
-    with torch.no_grad():
-        y, final = theirs(packed, tuple(torch.from_numpy(s) for s in state))
-        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=WIDTH)
-    expected = y.numpy(), tuple(s.numpy() for s in final)
-    found = layer(adapter.array(x), list(lengths), tuple(adapter.array(s) for s in state))
-    assert_results_close(adapter, found, expected, "torch.nn.LSTM")
+    lower, upper = (
+        {n.replace(layer, "l0"): value for n, value in parameters.items() if layer in n}
+        for layer in ("l0", "l1")
+    )
+    below, first = oracle.lstm(lower, x, lengths)
+    above, last = oracle.lstm(upper, 2 * below, lengths)
+    final = tuple(np.concatenate(arrays) for arrays in zip(first, last, strict=True))
+    assert_results_close(adapter, found, (above, final), "between_layers")
 
 
 def test_time_first_is_the_same_turned(adapter: Adapter) -> None:
@@ -145,3 +145,18 @@ def test_width_zero_keeps_the_state(adapter: Adapter) -> None:
     assert tuple(y.shape) == (4, 0, HIDDEN)
     for found, expected in zip(final, (h, c), strict=True):
         np.testing.assert_array_equal(adapter.to_numpy(found), expected)
+
+
+def test_wrong_shapes_are_refused(adapter: Adapter) -> None:
+    layer, parameters = make(adapter, "one layer")
+    x, native = adapter.array(normal(4, WIDTH, INPUTS)), adapter.arrays(parameters)
+    bias = native["bias_hh_l0"]
+    for wrong, form in ((x[0], r"\(5, 2\)"), (x[..., :1], r"\(4, 5, 1\)")):
+        with pytest.raises(ragged.RaggedError, match=rf"LSTM\(\): `x` is of shape {form}; exp"):
+            layer(wrong)
+    with pytest.raises(ragged.RaggedError, match=r"`parameters\['bias_hh_l0'\]` is of shape \(3,"):
+        ragged.lstm({**native, "bias_hh_l0": bias[:3]}, x)
+    with pytest.raises(ragged.RaggedError, match=r"`parameters` is named \['bias_hh_l0'\]; exp"):
+        ragged.lstm({"bias_hh_l0": bias}, x)
+    with pytest.raises(ragged.RaggedError, match="`policy` is 'fast'; expected one of"):
+        ragged.Lengths([1], policy="fast")

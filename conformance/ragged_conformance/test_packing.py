@@ -9,6 +9,7 @@ from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import LENGTHS, WIDTH, fill_padding, normal
 
 
+@pytest.mark.operation("pack_sequences", "unpack_to_fixed_length")
 @pytest.mark.parametrize("case", LENGTHS)
 def test_pack_equals_the_oracle_and_unpacks(adapter: Adapter, case: str) -> None:
     lengths = np.array(LENGTHS[case], int)
@@ -23,21 +24,7 @@ def test_pack_equals_the_oracle_and_unpacks(adapter: Adapter, case: str) -> None
     np.testing.assert_array_equal(adapter.to_numpy(back), expected, strict=True)
 
 
-@pytest.mark.parametrize("case", ["mixed", "ties", "all full", "one long among many short"])
-def test_pack_equals_torch(adapter: Adapter, case: str) -> None:
-    torch = pytest.importorskip("torch")
-    lengths = np.array(LENGTHS[case], int)
-    x = normal(len(lengths), WIDTH, 2)
-    theirs = torch.nn.utils.rnn.pack_padded_sequence(
-        torch.from_numpy(x), torch.from_numpy(lengths), batch_first=True, enforce_sorted=False
-    )
-    ours = ragged.pack_sequences(adapter.array(x), lengths)
-    assert ours._fields == theirs._fields
-    for field in ours._fields:
-        found = adapter.to_numpy(getattr(ours, field))
-        np.testing.assert_array_equal(found, getattr(theirs, field).numpy(), err_msg=field)
-
-
+@pytest.mark.operation("pack_encoder_sequences", "pack_decoder_sequences")
 def test_encoder_rows_are_moved_left_first(adapter: Adapter) -> None:
     lengths = [2, 5, 1]
     x = fill_padding(normal(3, WIDTH, 2), lengths, alignment="right")
@@ -50,12 +37,14 @@ def test_encoder_rows_are_moved_left_first(adapter: Adapter) -> None:
     np.testing.assert_array_equal(adapter.to_numpy(left.data), expected.data)
 
 
+@pytest.mark.operation("unpack_to_fixed_length")
 def test_other_lengths_than_the_packed_ones_are_refused(adapter: Adapter) -> None:
     packed = ragged.pack_sequences(adapter.array(normal(2, WIDTH, 1)), [2, 4])
     with pytest.raises(ragged.RaggedError, match=r"`lengths` is .* expected those of `packed`"):
         ragged.unpack_to_fixed_length(packed, [2, 3], WIDTH)
 
 
+@pytest.mark.operation("pack_sequences", "unpack_to_fixed_length")
 def test_packed_sequence_is_a_pytree_on_jax() -> None:
     jax = pytest.importorskip("jax")
     pytest.importorskip("flax")
@@ -68,6 +57,7 @@ def test_packed_sequence_is_a_pytree_on_jax() -> None:
     np.testing.assert_array_equal(back[0, :3], 2 * x[0, :3])
 
 
+@pytest.mark.operation("should_use_packing")
 @pytest.mark.parametrize(
     "lengths",
     [
@@ -79,5 +69,6 @@ def test_stated_packing_rule(lengths: list[int]) -> None:
     assert ragged.should_use_packing(lengths) is oracle.should_use_packing(lengths)
 
 
+@pytest.mark.operation("should_use_packing")
 def test_no_lengths_need_no_packing() -> None:
     assert ragged.should_use_packing(None) is False

@@ -10,13 +10,13 @@ import ragged
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import POLICIES, WILD, fill_padding, normal
 from ragged_conformance.oracle import padding_mask
-from ragged_conformance.subjects import SUBJECTS, Batch, Subject
+from ragged_conformance.subjects import SUBJECTS, Batch, Subject, marked
 from ragged_conformance.tolerances import assert_all_close, assert_close
 
 Results = dict[str, np.ndarray]
 
 
-@pytest.fixture(params=SUBJECTS)
+@pytest.fixture(params=marked(SUBJECTS))
 def subject(request: pytest.FixtureRequest) -> Subject:
     """The layer or model under test."""
     return SUBJECTS[request.param]
@@ -69,6 +69,7 @@ def test_alone_as_in_the_batch(adapter: Adapter, subject: Subject) -> None:
             assert_close(value, expected, adapter.dtype, subject.kind, f"{name} of row {row}")
 
 
+@pytest.mark.operation("LSTM")
 def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter) -> None:
     subject = SUBJECTS["LSTM"]
     module = module_of(adapter, subject)
@@ -88,6 +89,7 @@ def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter) -> None:
     assert_all_close(of(subject.batch), summed, adapter.dtype)
 
 
+@pytest.mark.operation("LSTM")
 def test_empty_row_returns_its_state_and_zeros(adapter: Adapter) -> None:
     subject = SUBJECTS["LSTM"]
     module = module_of(adapter, subject)
@@ -155,6 +157,7 @@ def test_width_is_kept_and_more_padding_changes_nothing(adapter: Adapter, subjec
         assert_close(value, expected[name], adapter.dtype, subject.kind, name)
 
 
+@pytest.mark.operation("Lengths")
 def test_policy_and_form_of_lengths_change_no_number(adapter: Adapter, subject: Subject) -> None:
     module, batch = module_of(adapter, subject), subject.batch
     expected = run(adapter, subject, module, batch)
@@ -245,6 +248,7 @@ BAD_LENGTHS: Mapping[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.operation("Lengths")
 @pytest.mark.parametrize("bad", BAD_LENGTHS)
 def test_bad_lengths_are_refused_at_the_door(adapter: Adapter, subject: Subject, bad: str) -> None:
     module, (lengths, message) = module_of(adapter, subject), BAD_LENGTHS[bad]
@@ -256,6 +260,7 @@ def test_bad_lengths_are_refused_at_the_door(adapter: Adapter, subject: Subject,
         assert isinstance(it.value, ValueError)
 
 
+@pytest.mark.operation("LSTM", "flip_sequences", "losses.mse")
 def test_mixed_frameworks_are_refused(both: tuple[Adapter, Adapter]) -> None:
     torch, jax = both
     x, other = torch.array(normal(2, 3)), jax.array(np.array([1, 2]))
@@ -270,6 +275,7 @@ def test_mixed_frameworks_are_refused(both: tuple[Adapter, Adapter]) -> None:
             layer(stranger.array(normal(1, 2, 2)), [2])
 
 
+@pytest.mark.operation("LSTM")
 def test_wrong_state_is_refused(adapter: Adapter) -> None:
     layer = adapter.prepare(ragged.LSTM(2, 3, seed=0))
     x, state = adapter.array(normal(4, 5, 2)), adapter.array(normal(1, 3, 3))

@@ -30,6 +30,9 @@ TOLERANCES = {
 }
 
 
+MEASURED: list[float] = []  # the errors of the running test, in units of what is allowed
+
+
 def assert_close(
     actual: np.ndarray, expected: np.ndarray, dtype: str, kind: str = LAYER, what: str = "value"
 ) -> None:
@@ -46,6 +49,7 @@ def assert_close(
     rtol, atol = TOLERANCES[dtype, kind]
     error = np.abs(actual - expected).max(initial=0.0)
     allowed = atol + rtol * np.abs(expected).max(initial=0.0)
+    MEASURED.append(float(error / allowed))
     assert error <= allowed, (
         f"{what}: the largest error is {error:.2g}, allowed is {allowed:.2g} ({dtype}, {kind})"
     )

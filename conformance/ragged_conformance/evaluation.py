@@ -1,0 +1,87 @@
+"""Evaluating a function and its gradients many times over, quickly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ragged_conformance.adapter import Adapter, JaxAdapter, TorchAdapter
+
+Results = dict[str, np.ndarray]
+Arrays = Mapping[str, Any]
+# Of inputs and constants: a scalar to differentiate, and outputs by name.
+Function = Callable[[Arrays, Arrays], tuple[Any, Mapping[str, Any]]]
+Evaluate = Callable[[Arrays, Arrays], tuple[Results, Results]]
+
+
+def evaluator(adapter: Adapter, function: Function) -> Evaluate:
+    """Make `evaluate(inputs, constants) -> (outputs, gradients by the inputs)`.
+
+    On JAX it is one compiled program a shape; its constants, lengths too, are traced.
+    """
+    if isinstance(adapter, JaxAdapter):
+        return _compiled(adapter, function)
+
+    def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
+        with one_thread(adapter):
+            _, outputs = function(inputs, constants)
+            gradients = adapter.gradients(lambda **each: function(each, constants)[0], inputs)
+        return to_numpy(adapter, outputs), gradients
+
+    return evaluate
+
+
+def _compiled(adapter: Adapter, function: Function) -> Evaluate:
+    import jax
+
+    program = _jit(adapter, jax.grad(function, has_aux=True))
+
+    def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
+        gradients, outputs = program(dict(inputs), dict(constants))
+        return to_numpy(adapter, outputs), to_numpy(adapter, gradients)
+
+    return evaluate
+
+
+def _jit(adapter: Adapter, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile without optimising, which takes XLA seconds for programs that run milliseconds."""
+    import jax
+
+    options = {"xla_backend_optimization_level": 0} if adapter.device == "cpu" else None
+    return jax.jit(function, compiler_options=options)
+
+
+def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., Results]:
+    """Make a function of arrays that copies its outputs to the host; on JAX it is compiled."""
+    if isinstance(adapter, JaxAdapter):
+        function = _jit(adapter, function)
+
+    def run(*arrays: Any) -> Results:
+        with one_thread(adapter):
+            return to_numpy(adapter, function(*arrays))
+
+    return run
+
+
+def to_numpy(adapter: Adapter, arrays: Arrays) -> Results:
+    """Copy arrays by name to the host."""
+    return {name: adapter.to_numpy(value) for name, value in arrays.items()}
+
+
+@contextmanager
+def one_thread(adapter: Adapter) -> Iterator[None]:
+    """Run torch on one thread: on arrays this small, several wait for each other for most of it."""
+    if not isinstance(adapter, TorchAdapter):
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

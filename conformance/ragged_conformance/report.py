@@ -1,0 +1,211 @@
+"""The report: which operation of which backend was proved, and how near its numbers came."""
+
+from __future__ import annotations
+
+import html
+import json
+import platform
+import string
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ragged.backend import load_backend, missing_members
+from ragged.checkpoint import write_file
+
+FORMAT = 1
+OUTCOMES = ("passed", "failed", "skipped", "known limit")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one test ended with.
+
+    Args:
+        test: its name.
+        operations: the public names that it proves.
+        backend: the backend under test.
+        outcome: one of OUTCOMES.
+        reason: why it was skipped or failed.
+        error: the largest error in units of the tolerance; None where equality is exact.
+        reproduce: the lines that run it again.
+    """
+
+    test: str
+    operations: tuple[str, ...]
+    backend: str
+    outcome: str
+    reason: str = ""
+    error: float | None = None
+    reproduce: str = ""
+
+
+def describe_run(backends: Sequence[str], dtype: str, device: str) -> dict[str, Any]:
+    """Say what a run is of: versions, devices, and what a partial backend lacks."""
+    return {
+        "dtype": dtype,
+        "device": device,
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        "ragged-sequences": _version("ragged-sequences"),
+        "backends": {name: _describe_backend(name) for name in backends},
+    }
+
+
+def summarize(run: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """Make a report of one run.
+
+    >>> record = Record("test_a", ("lstm",), "jax", "passed", error=0.25)
+    >>> report = summarize({"dtype": "float32", "device": "cpu"}, [record, record])
+    >>> row = report["operations"][0]
+    >>> row["operation"], row["backend"], row["passed"], row["largest_error"]
+    ('lstm', 'jax', 2, 0.25)
+    """
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        for operation in record.operations or ("(the suite itself)",):
+            groups[operation, record.backend].append(record)
+    where = {"dtype": run["dtype"], "device": run["device"]}
+    return {
+        "format": FORMAT,
+        "runs": [{**run, "tests": _outcomes(records)}],
+        "operations": [
+            {"operation": operation, "backend": backend, **where, **_count(found)}
+            for (operation, backend), found in sorted(groups.items())
+        ],
+        "skipped": [
+            {"backend": backend, **where, "reason": reason, "tests": count}
+            for (backend, reason), count in sorted(_reasons(records, "skipped").items())
+        ],
+        "known_limits": [
+            {"backend": backend, **where, "reason": reason, "tests": count}
+            for (backend, reason), count in sorted(_reasons(records, "known limit").items())
+        ],
+        "failures": [
+            {"test": r.test, **where, "reason": r.reason, "reproduce": r.reproduce}
+            for r in records
+            if r.outcome == "failed"
+        ],
+    }
+
+
+def merge(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the reports of several runs.
+
+    >>> one = summarize({"dtype": "float32", "device": "cpu"}, [])
+    >>> [run["dtype"] for run in merge([one, one])["runs"]]
+    ['float32', 'float32']
+    """
+    lists = ("runs", "operations", "skipped", "known_limits", "failures")
+    return {"format": FORMAT, **{name: [x for r in reports for x in r[name]] for name in lists}}
+
+
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """Write `report.json` and `report.html` into a folder, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_file(folder / "report.html", render(report).encode())
+
+
+def render(report: dict[str, Any]) -> str:
+    """Lay a report out as one HTML page that needs nothing else."""
+    page = Path(__file__).with_name("report.html.template").read_text(encoding="utf-8")
+    passed, failed, skipped, limits = (
+        sum(run["tests"][outcome] for run in report["runs"]) for outcome in OUTCOMES
+    )
+    verdict = f"{failed} failed" if failed else "all green"
+    return string.Template(page).substitute(
+        verdict=verdict,
+        state="red" if failed else "green",
+        runs=_table(_run_rows(report), ("dtype", "device", "backend", "versions", "lacks")),
+        machine=html.escape(report["runs"][0].get("machine", "") if report["runs"] else ""),
+        counts=f"{passed} passed, {failed} failed, {skipped} skipped, {limits} known limits",
+        operations=_table(
+            [{**row, "largest_error": _error(row)} for row in report["operations"]],
+            ("operation", "backend", "dtype", "device", "largest_error", *OUTCOMES),
+        ),
+        skipped=_table(report["skipped"], ("backend", "dtype", "device", "tests", "reason")),
+        limits=_table(report["known_limits"], ("backend", "dtype", "device", "tests", "reason")),
+        failures=_table(report["failures"], ("test", "dtype", "device", "reason", "reproduce")),
+    )
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """Lay the operations out as text, one line each."""
+    head = f"{'operation':<34}{'backend':<13}{'dtype':<10}{'largest error':>14}{'cases':>7}"
+    found = [head + f"{'failed':>8}{'skipped':>9}"]
+    for row in report["operations"]:
+        cases = row["passed"] + row["failed"] + row["known limit"]
+        found.append(
+            f"{row['operation']:<34}{row['backend']:<13}{row['dtype']:<10}{_error(row):>14}"
+            f"{cases:>7}{row['failed']:>8}{row['skipped']:>9}"
+        )
+    return found
+
+
+def _count(records: Sequence[Record]) -> dict[str, Any]:
+    errors = [r.error for r in records if r.error is not None]
+    return {"largest_error": max(errors, default=None), **_outcomes(records)}
+
+
+def _outcomes(records: Sequence[Record]) -> dict[str, int]:
+    found = Counter(r.outcome for r in records)
+    return {outcome: found[outcome] for outcome in OUTCOMES}
+
+
+def _reasons(records: Sequence[Record], outcome: str) -> Counter[tuple[str, str]]:
+    return Counter((r.backend, r.reason) for r in records if r.outcome == outcome)
+
+
+def _error(row: dict[str, Any]) -> str:
+    return "exact" if row["largest_error"] is None else f"{row['largest_error']:.2g}"
+
+
+def _describe_backend(name: str) -> dict[str, Any]:
+    backend = load_backend(name, partial=True)
+    lacking = missing_members(backend)
+    framework = name if "framework" in lacking else backend.framework
+    return {
+        "framework": f"{framework} {_version(framework)}",
+        "devices": [] if "devices" in lacking else list(backend.devices()),
+        "lacks": list(lacking),
+    }
+
+
+def _run_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "dtype": run["dtype"],
+            "device": run["device"],
+            "backend": name,
+            "versions": f"{backend['framework']}, ragged {run['ragged-sequences']}, "
+            f"Python {run['python']}",
+            "lacks": ", ".join(backend["lacks"]) or "nothing",
+        }
+        for run in report["runs"]
+        for name, backend in run["backends"].items()
+    ]
+
+
+def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    if not rows:
+        return "<p>none</p>"
+    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in columns)
+    body = "\n".join(
+        f"<tr class='{'bad' if row.get('failed') else ''}'>"
+        + "".join(f"<td>{html.escape(str(row[name]))}</td>" for name in columns)
+        + "</tr>"
+        for row in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return f"<div class='wide'>{table}</div>"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "(version unknown)"

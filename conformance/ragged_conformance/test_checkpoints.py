@@ -1,0 +1,48 @@
+"""Checkpoints: what one backend saves the other loads, to the bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ragged
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.subjects import SUBJECTS, Subject
+from ragged_conformance.tolerances import assert_close
+
+MODELS = {name: subject for name, subject in SUBJECTS.items() if hasattr(ragged.models, name)}
+
+
+@pytest.mark.operation("save", "load")
+@pytest.mark.parametrize("name", MODELS)
+def test_the_other_backend_loads_what_one_saved(
+    both: tuple[Adapter, Adapter], name: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("safetensors")
+    for writer, reader in (both, both[::-1]):
+        path = tmp_path / writer.name
+        with ragged.use_backend(writer.name):
+            model = MODELS[name].build()
+            other = {n: v + 1 for n, v in writer.backend.get_parameters(model).items()}
+            writer.backend.set_parameters(model, other)  # not those that the seed gives anyway
+            ragged.save(model, path)
+        with ragged.use_backend(reader.name):
+            found = ragged.load(path)
+        written, read = writer.backend.get_parameters(model), reader.backend.get_parameters(found)
+        assert written.keys() == read.keys()
+        for parameter, value in written.items():
+            np.testing.assert_array_equal(read[parameter], value, parameter, strict=True)
+        expected, actual = (
+            outputs(adapter, MODELS[name], module)
+            for adapter, module in ((writer, model), (reader, found))
+        )
+        for output, value in expected.items():
+            assert_close(actual[output], value, writer.dtype, MODELS[name].kind, output)
+
+
+def outputs(adapter: Adapter, subject: Subject, module: object) -> dict[str, np.ndarray]:
+    """What a module makes of the subject's batch."""
+    module = adapter.prepare(module)
+    arrays = adapter.arrays(subject.batch.arrays)
+    found = subject.call(module, arrays, subject.batch.lengths)  # type: ignore[arg-type]
+    return {name: adapter.to_numpy(value) for name, value in found.items()}

@@ -1,0 +1,322 @@
+"""The promises on random batches: what may change about a batch without changing its numbers."""
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ragged
+from ragged_conformance import strategies
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import INPUTS, LSTM_OPTIONS, WIDTH, normal
+from ragged_conformance.evaluation import Evaluate, Results, evaluator, one_thread, to_numpy
+from ragged_conformance.oracle import padding_mask
+from ragged_conformance.subjects import SUBJECTS, Batch, Subject, lstm_subject
+from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
+
+ROWS = 4
+PROJECTION = 2
+WIDER = 3  # the padding that a wide batch has more than a narrow one
+
+
+def without_state(subject: Subject) -> Subject:
+    """An LSTM that starts from zeros."""
+
+    def call(layer: Any, arrays: dict[str, Any], lengths: Mapping[str, Any]) -> dict[str, Any]:
+        y, (h, c) = layer(arrays["x"], lengths["x"])
+        return {"y": y, "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
+
+    batch = Batch({"x": subject.batch.arrays["x"]}, subject.batch.lengths)
+    return replace(subject, call=call, batch=batch)
+
+
+VARIANTS: dict[str, Subject] = {
+    **SUBJECTS,
+    "LSTM, bare": without_state(lstm_subject(bias=False, proj_size=PROJECTION)),
+}
+MORE: dict[str, Subject] = {
+    f"LSTM, {name}{suffix}": change(lstm_subject(**options))
+    for name, options in LSTM_OPTIONS.items()
+    for suffix, change in (("", lambda subject: subject), (", without state", without_state))
+}
+
+
+def operation(variant: str) -> str:
+    """The public name of a layer or model."""
+    name = re.match(r"\w+", variant)[0]  # type: ignore[index]
+    return name if hasattr(ragged, name) else f"models.{name}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run on few variants, since JAX compiles each of them for seconds, or on all."""
+    if "runner" in metafunc.fixturenames:
+        more = MORE if metafunc.config.getoption("exhaustive") else {}
+        marked = [
+            pytest.param(name, marks=pytest.mark.operation(operation(name)))
+            for name in {**VARIANTS, **more}
+        ]
+        metafunc.parametrize("runner", marked, indirect=True)
+
+
+@pytest.fixture
+def runner(request: pytest.FixtureRequest, adapter: Adapter) -> "Runner":
+    """The layer or model under test."""
+    return make_runner(adapter, request.param)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A layer or model with the means to run and differentiate it.
+
+    A batch holds for every output, beside the inputs, the `weights of` it in the sum that is
+    differentiated and, for sequences, the `target of` it in a loss that is added.
+    """
+
+    adapter: Adapter
+    subject: Subject
+    module: Any
+    parameters: dict[str, Any]
+    evaluate: Evaluate
+    features: dict[str, tuple[int, ...]]  # an output's shape of one row, or of one step
+
+    def study(self, batch: Batch, lengths: Any = None) -> tuple[Results, Results]:
+        """The outputs and all gradients of a batch."""
+        inputs = {name: x for name, x in batch.arrays.items() if not name.startswith("weights")}
+        constants = {name: x for name, x in batch.arrays.items() if name not in inputs}
+        native = self.adapter.arrays
+        lengths = native(batch.lengths) if lengths is None else lengths
+        return self.evaluate(
+            {**native(inputs), **self.parameters}, {**native(constants), "lengths": lengths}
+        )
+
+    def outputs(self, batch: Batch, lengths: Any) -> Results:
+        """The outputs alone, as a user calls the module."""
+        with one_thread(self.adapter):
+            found = self.subject.call(self.module, self.adapter.arrays(batch.arrays), lengths)
+        return to_numpy(self.adapter, found)
+
+    def draw(self, data: Any, more: int = 0) -> Batch:
+        """Draw a batch with the subject's own width and some steps more."""
+        own = self.subject.batch
+        lengths, shapes = {}, {name: (ROWS, *x.shape[1:]) for name, x in own.arrays.items()}
+        for name in own.lengths:
+            width = shapes[name][1] + more
+            lengths[name] = data.draw(strategies.lengths(ROWS, width), f"lengths of {name}")
+            shapes[name] = (ROWS, width, *shapes[name][2:])
+        for output, features in self.features.items():
+            shapes[f"weights of {output}"] = (ROWS, *features)
+            if output in self.subject.sequences:
+                sequence = self.subject.sequences[output]
+                width = own.arrays[sequence].shape[1] + WIDER  # a narrow batch uses the first ones
+                shapes[f"weights of {output}"] = (ROWS, width, *features)
+                shapes[f"target of {output}"] = (*shapes[sequence][:2], *features)
+                lengths[f"target of {output}"] = lengths[sequence]
+        seed = data.draw(strategies.seeds(), "seed")
+        drawn = enumerate(shapes.items(), start=seed)
+        return Batch({name: normal(*shape, seed=i) for i, (name, shape) in drawn}, lengths)
+
+
+@functools.cache
+def make_runner(adapter: Adapter, variant: str) -> Runner:
+    """Build a layer or model once, and on JAX each of its programs once."""
+    subject = {**VARIANTS, **MORE}[variant]
+    module = adapter.prepare(subject.build())
+    parameters, call = adapter.functional(module)
+
+    def function(inputs: Any, constants: Any) -> tuple[Any, Any]:
+        own = {name: inputs[name] for name in parameters}
+        outputs = subject.call(lambda *args: call(own, *args), inputs, constants["lengths"])
+        return weighted_sum(subject, outputs, inputs, constants), outputs
+
+    example = subject.call(module, adapter.arrays(subject.batch.arrays), subject.batch.lengths)
+    features = {
+        name: tuple(value.shape[2 if name in subject.sequences else 1 :])
+        for name, value in example.items()
+    }
+    evaluate = evaluator(adapter, function)
+    return Runner(adapter, subject, module, parameters, evaluate, features)
+
+
+def weighted_sum(subject: Subject, outputs: Any, inputs: Any, constants: Any) -> Any:
+    """Sum what adds up over rows: the outputs, and a masked loss of those that are sequences."""
+    total = 0.0
+    for name, output in outputs.items():
+        weights = constants[f"weights of {name}"]
+        if name in subject.sequences:
+            target, weights = f"target of {name}", weights[:, : output.shape[1]]
+            lengths = constants["lengths"][target]
+            total = total + ragged.losses.mse(
+                output, inputs[target], lengths=lengths, reduction="sum"
+            )
+        total = total + (weights * output).sum()
+    return total
+
+
+def assert_studies_close(runner: Runner, found: Any, expected: Any) -> None:
+    """Compare outputs and gradients."""
+    assert_all_close(found[0], expected[0], runner.adapter.dtype, runner.subject.kind)
+    assert_all_close(found[1], expected[1], runner.adapter.dtype)
+
+
+def assert_studies_equal(found: Any, expected: Any) -> None:
+    """Compare outputs and gradients bit by bit."""
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], name)
+
+
+def rows_of(runner: Runner, study: Any, rows: np.ndarray) -> Any:
+    """Take the rows of outputs and inputs' gradients; parameters have none."""
+    outputs, gradients = study
+    return {name: value[rows] for name, value in outputs.items()}, {
+        name: value if name in runner.parameters else value[rows]
+        for name, value in gradients.items()
+    }
+
+
+@given(data=st.data(), value=strategies.garbage())
+def test_garbage_in_padding_changes_nothing(runner: Runner, data: Any, value: float) -> None:
+    batch = runner.draw(data, WIDER)
+    found = runner.study(batch.filled(value))
+    assert_studies_equal(found, runner.study(batch.filled(0.0)))
+    for name, lengths in batch.lengths.items():
+        padding = ~padding_mask(lengths, batch.arrays[name].shape[1])
+        assert (found[1][name][padding] == 0).all(), f"gradient of {name} at padding"
+    for output, name in runner.subject.sequences.items():
+        padding = ~padding_mask(batch.lengths[name], batch.arrays[name].shape[1])
+        assert (found[0][output][padding] == 0).all(), f"{output} at padding"
+
+
+@given(data=st.data(), order=strategies.orders(ROWS))
+def test_rows_may_come_in_any_order(runner: Runner, data: Any, order: np.ndarray) -> None:
+    batch = runner.draw(data, WIDER).filled(np.nan)
+    expected = rows_of(runner, runner.study(batch), order)
+    assert_studies_close(runner, runner.study(batch.rows(order)), expected)
+
+
+@given(data=st.data(), empty=strategies.subsets(ROWS))
+def test_empty_rows_change_nothing_for_the_others(
+    runner: Runner, data: Any, empty: np.ndarray
+) -> None:
+    batch = runner.draw(data, WIDER)
+    lengths = {name: np.where(empty, 0, n) for name, n in batch.lengths.items()}
+    found = runner.study(Batch(batch.arrays, lengths).filled(np.inf))
+    (found, found_gradients), (expected, expected_gradients) = (
+        rows_of(runner, study, ~empty) for study in (found, runner.study(batch))
+    )
+    kind, dtype = runner.subject.kind, runner.adapter.dtype
+    assert_all_close(found, expected, dtype, kind)
+    for name in batch.arrays.keys() & expected_gradients.keys():
+        assert_close(found_gradients[name], expected_gradients[name], dtype, what=name)
+
+
+@given(data=st.data())
+def test_parts_add_up_to_the_batch_whatever_its_padding(runner: Runner, data: Any) -> None:
+    batch = runner.draw(data)
+    outputs, gradients = runner.study(batch.widened(WIDER).filled(np.nan))
+    parts = [runner.study(batch.rows([row])) for row in range(ROWS)]
+    summed = {
+        name: sum(part[1][name] for part in parts)
+        if name in runner.parameters
+        else np.concatenate([part[1][name] for part in parts])
+        for name in gradients
+    }
+    together = {name: np.concatenate([part[0][name] for part in parts]) for name in outputs}
+    assert_studies_close(runner, narrowed(runner, batch, outputs, gradients), (together, summed))
+
+
+def narrowed(runner: Runner, batch: Batch, outputs: Results, gradients: Results) -> Any:
+    """Cut results of a wide batch to a narrow one's width; what is cut off must be 0."""
+    widths = {name: batch.arrays[name].shape[1] for name in batch.lengths}
+    outputs = {
+        name: cut(value, widths[runner.subject.sequences[name]])
+        if name in runner.subject.sequences
+        else value
+        for name, value in outputs.items()
+    }
+    gradients = {
+        name: cut(value, widths[name]) if name in widths else value
+        for name, value in gradients.items()
+    }
+    return outputs, gradients
+
+
+def cut(x: np.ndarray, width: int) -> np.ndarray:
+    """Cut padding off, of which there is the more than narrow batches have."""
+    assert x.shape[1] == width + WIDER
+    assert (x[:, width:] == 0).all()
+    return x[:, :width]
+
+
+@given(data=st.data(), form=strategies.forms())
+def test_form_of_lengths_and_padding_change_nothing(runner: Runner, data: Any, form: str) -> None:
+    batch = runner.draw(data)
+    given_form = {
+        name: strategies.FORMS[form](runner.adapter, n, batch.arrays[name].shape[1])
+        for name, n in batch.lengths.items()
+    }
+    found = runner.outputs(batch, given_form)
+    wide = runner.study(batch.widened(WIDER).filled(np.nan))
+    expected, _ = narrowed(runner, batch, *wide)
+    assert_all_close(found, expected, runner.adapter.dtype, runner.subject.kind)
+
+
+@given(data=st.data(), policy=strategies.policies(), value=strategies.garbage())
+def test_packing_policy_changes_nothing(
+    runner: Runner, data: Any, policy: str, value: float
+) -> None:
+    if runner.adapter.name == "jax":
+        pytest.skip("JAX has one path for all policies")
+    batch = runner.draw(data)
+    lengths = {
+        name: ragged.Lengths(n, batch.arrays[name].shape[1], policy=policy)
+        for name, n in batch.lengths.items()
+    }
+    found = runner.study(batch.filled(value), lengths)
+    assert_studies_close(runner, found, runner.study(batch))
+
+
+def test_no_rows_give_no_rows(runner: Runner) -> None:
+    batch = runner.subject.batch.rows([])
+    found = runner.outputs(batch, batch.lengths)
+    for name, features in runner.features.items():
+        assert found[name].shape[0] == 0
+        assert found[name].shape[-len(features) :] == features
+
+
+@pytest.mark.operation("align_encoder_sequences", "align_sequences")
+@given(data=st.data(), value=strategies.garbage())
+def test_right_aligned_rows_moved_left_are_left_aligned_rows(
+    runner: Runner, data: Any, value: float
+) -> None:
+    batch, to_numpy = runner.draw(data, WIDER).filled(value), runner.adapter.to_numpy
+    arrays = dict(batch.arrays)
+    for name in runner.subject.batch.lengths:
+        x, lengths = runner.adapter.array(arrays[name]), batch.lengths[name]
+        right = ragged.align_sequences(x, lengths, source="left", target="right")
+        arrays[name] = to_numpy(ragged.align_encoder_sequences(right, lengths))
+    assert_studies_equal(runner.study(Batch(arrays, batch.lengths)), runner.study(batch))
+
+
+@pytest.mark.operation("LSTM")
+@given(lengths=strategies.lengths(ROWS, 2 * WIDTH), seed=strategies.seeds())
+def test_a_state_handed_on_continues_the_rows(
+    adapter: Adapter, lengths: np.ndarray, seed: int
+) -> None:
+    layer = make_runner(adapter, "LSTM, bare").module
+    x = normal(ROWS, 2 * WIDTH, INPUTS, seed=seed)
+    first, later = np.minimum(lengths, WIDTH), np.maximum(lengths - WIDTH, 0)
+    with one_thread(adapter):
+        whole, (h, c) = layer(adapter.array(x), lengths)
+        begin, state = layer(adapter.array(x[:, :WIDTH]), first)
+        end, final = layer(adapter.array(x[:, WIDTH:]), later, state)
+    parts = np.concatenate([adapter.to_numpy(y) for y in (begin, end)], axis=1)
+    for found, expected in zip((parts, *map(adapter.to_numpy, final)), (whole, h, c), strict=True):
+        assert_close(found, adapter.to_numpy(expected), adapter.dtype, LAYER)

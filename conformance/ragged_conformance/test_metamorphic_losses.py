@@ -1,0 +1,284 @@
+"""The losses on random batches: what may change about a batch without changing a mean."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ragged
+from ragged.losses import REDUCTIONS, MaskedLoss
+from ragged_conformance import strategies
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import fill_padding, normal
+from ragged_conformance.evaluation import Evaluate, evaluator, forward, one_thread
+from ragged_conformance.oracle import align, padding_mask
+from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
+
+LOSSES = {name: loss for name, loss in vars(ragged.losses).items() if isinstance(loss, MaskedLoss)}
+# How many predictions an element has, at the default options.
+EXTRA = {None: (), "quantiles": (3,), "mean and log variance": (2,)}
+SCALARS = tuple(reduction for reduction in REDUCTIONS if reduction != "none")
+ROWS, WIDTH, FEATURES = 4, 5, 2
+Batch = dict[str, np.ndarray]
+
+every_loss = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in LOSSES]
+)
+row_lengths = strategies.lengths(ROWS, WIDTH)
+reductions = st.sampled_from(REDUCTIONS)
+sides = st.sampled_from(strategies.SIDES)
+weight_forms = st.sampled_from(("rows", "steps", "elements"))
+
+
+def make_batch(name: str, seed: int, weights: str = "elements") -> Batch:
+    """A prediction, a target off 0, for losses that divide by it, and weights, some of them 0."""
+    shape = (ROWS, WIDTH, FEATURES)
+    rank = ("rows", "steps", "elements").index(weights) + 1
+    target = normal(*shape, seed=seed + 2)
+    drawn = np.maximum(normal(*shape[:rank], seed=seed) + 0.5, 0.0)
+    return {
+        "prediction": normal(*shape, *EXTRA[LOSSES[name].extra_axis], seed=seed + 1),
+        "target": target + np.copysign(0.25, target),
+        "weights": drawn,
+    }
+
+
+def spread(batch: Batch) -> Batch:
+    """Give every element its own weight."""
+    weights, shape = batch["weights"], batch["target"].shape
+    weights = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
+    return {**batch, "weights": np.broadcast_to(weights, shape).copy()}
+
+
+def filled(batch: Batch, lengths: np.ndarray, value: float) -> Batch:
+    """Write a value into all padding."""
+    return {name: fill_padding(x, lengths, value) for name, x in batch.items()}
+
+
+@functools.cache
+def make_evaluate(adapter: Adapter, name: str) -> Evaluate:
+    """Evaluate all reductions, and the gradients of their sum in the `shares` given."""
+    loss = LOSSES[name]
+
+    def function(inputs: Any, constants: Any) -> tuple[Any, Any]:
+        values = {
+            reduction: loss(**inputs, lengths=constants["lengths"], reduction=reduction)
+            for reduction in REDUCTIONS
+        }
+        total = (values["none"] * constants["like"]).sum()
+        for i, reduction in enumerate(SCALARS):
+            total = total + constants["shares"][i] * values[reduction]
+        return total, values
+
+    return evaluator(adapter, function)
+
+
+def study(
+    adapter: Adapter, name: str, batch: Batch, lengths: np.ndarray, rows: Any = slice(None)
+) -> Any:
+    """All reductions and gradients; `rows` places the rows' weights of "none" in the total."""
+    like = np.zeros(batch["target"].shape)
+    like[rows, :WIDTH] = normal(ROWS, WIDTH, FEATURES, seed=3)
+    constants = {"lengths": lengths, "like": like, "shares": normal(len(SCALARS), seed=4)}
+    return make_evaluate(adapter, name)(adapter.arrays(batch), adapter.arrays(constants))
+
+
+def call(adapter: Adapter, name: str, batch: Batch, **options: Any) -> np.ndarray:
+    """Call a loss as a user does."""
+    options = {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+    with one_thread(adapter):
+        return adapter.to_numpy(LOSSES[name](**adapter.arrays(batch), **options))
+
+
+@functools.cache
+def make_sums(adapter: Adapter, name: str) -> Any:
+    """Evaluate what adds up over the parts of a batch, beside the means."""
+
+    def function(batch: Any, lengths: Any) -> dict[str, Any]:
+        total, count = LOSSES[name].total_and_count(**batch, lengths=lengths)
+        return {"total": total, "count": count} | {
+            reduction: LOSSES[name](**batch, lengths=lengths, reduction=reduction)
+            for reduction in REDUCTIONS
+        }
+
+    return forward(adapter, function)
+
+
+def sums(adapter: Adapter, name: str, batch: Batch, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """All reductions, the sum of the weighted losses and the sum of the weights."""
+    return make_sums(adapter, name)(adapter.arrays(batch), adapter.array(lengths))
+
+
+def assert_studies_close(adapter: Adapter, found: Any, expected: Any) -> None:
+    """Compare values and gradients."""
+    assert_all_close(found[0], expected[0], adapter.dtype, LAYER)
+    assert_all_close(found[1], expected[1], adapter.dtype)
+
+
+def moved(found: Any, move: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Move the elements of all results that have some."""
+    return [{name: move(x) if x.ndim else x for name, x in part.items()} for part in found]
+
+
+@every_loss
+@given(
+    lengths=row_lengths, seed=strategies.seeds(), weights=weight_forms, value=strategies.garbage()
+)
+def test_garbage_in_padding_changes_nothing(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, weights: str, value: float
+) -> None:
+    batch = spread(make_batch(name, seed, weights))
+    found = study(adapter, name, filled(batch, lengths, value), lengths)
+    expected = study(adapter, name, filled(batch, lengths, 0.0), lengths)
+    padding = ~padding_mask(lengths, WIDTH)
+    for part, same in zip(found, expected, strict=True):
+        for what, result in part.items():
+            np.testing.assert_array_equal(result, same[what], what)
+            assert result.ndim == 0 or (result[padding] == 0).all(), f"{what} at padding"
+
+
+@every_loss
+@given(lengths=row_lengths, seed=strategies.seeds(), order=strategies.orders(ROWS))
+def test_rows_may_come_in_any_order(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, order: np.ndarray
+) -> None:
+    batch = make_batch(name, seed)
+    expected = moved(study(adapter, name, batch, lengths), lambda x: x[order])
+    turned = {what: x[order] for what, x in batch.items()}
+    found = study(adapter, name, turned, lengths[order], np.argsort(order))
+    assert_studies_close(adapter, found, expected)
+
+
+@every_loss
+@given(
+    lengths=row_lengths,
+    seed=strategies.seeds(),
+    place=strategies.orders(ROWS + 2),
+    value=strategies.garbage(),
+)
+def test_more_padding_and_empty_rows_change_nothing(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, place: np.ndarray, value: float
+) -> None:
+    batch, rows = make_batch(name, seed), place[:ROWS]
+    more = np.zeros(ROWS + 2, np.int64)
+    more[rows] = lengths
+
+    def embed(x: np.ndarray, value: float) -> np.ndarray:
+        larger = np.full((ROWS + 2, WIDTH + 3, *x.shape[2:]), value)
+        larger[rows, :WIDTH] = x
+        return larger
+
+    larger = {what: embed(x, value) for what, x in batch.items()}
+    found = study(adapter, name, filled(larger, more, value), more, rows)
+    expected = study(adapter, name, batch, lengths)
+    assert_studies_close(adapter, found, moved(expected, lambda x: embed(x, 0.0)))
+
+
+@every_loss
+@given(
+    lengths=row_lengths,
+    seed=strategies.seeds(),
+    factor=st.sampled_from((0.25, 3.0, 8.0)),
+    weights=weight_forms,
+)
+def test_means_know_no_scale_of_the_weights(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, factor: float, weights: str
+) -> None:
+    batch = spread(make_batch(name, seed, weights))
+    scaled = {**batch, "weights": factor * batch["weights"]}
+    found, _ = study(adapter, name, scaled, lengths)
+    expected, _ = study(adapter, name, batch, lengths)
+    scale = {reduction: 1.0 if "mean" in reduction else factor for reduction in REDUCTIONS}
+    expected = {reduction: scale[reduction] * value for reduction, value in expected.items()}
+    assert_all_close(found, expected, adapter.dtype, LAYER)
+
+
+@every_loss
+@given(lengths=row_lengths, seed=strategies.seeds(), cut=st.sampled_from((0, ROWS // 2)))
+def test_parts_add_up_to_the_batch(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, cut: int
+) -> None:
+    batch = filled(make_batch(name, seed), lengths, np.nan)
+    whole = sums(adapter, name, batch, lengths)
+    parts = [
+        sums(adapter, name, {what: x[rows] for what, x in batch.items()}, lengths[rows])
+        for rows in (slice(0, cut), slice(cut, ROWS))
+    ]
+    total, count = (np.asarray(sum(part[each] for part in parts)) for each in ("total", "count"))
+    found = {
+        "total": total,
+        "count": count,
+        "sum": total,
+        "mean": np.asarray(total / count if count else 0.0),
+        "none": np.concatenate([part["none"] for part in parts]),
+    }
+    expected = {each: whole[each] for each in found}
+    assert_all_close(found, expected, adapter.dtype, LAYER)
+
+
+@every_loss
+@given(lengths=row_lengths, seed=strategies.seeds())
+def test_rows_laid_end_to_end_have_the_same_mean(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int
+) -> None:
+    batch, valid = make_batch(name, seed), padding_mask(lengths, WIDTH)
+    tokens = int(lengths.sum())
+    joined = {what: np.full((1, ROWS * WIDTH, *x.shape[2:]), np.nan) for what, x in batch.items()}
+    for what, x in batch.items():
+        joined[what][0, :tokens] = x[valid]
+    found = sums(adapter, name, joined, np.array([tokens]))
+    expected = sums(adapter, name, batch, lengths)
+    same = ("mean", "sum", "total", "count")
+    assert_all_close(
+        {each: found[each] for each in same},
+        {each: expected[each] for each in same},
+        adapter.dtype,
+        LAYER,
+    )
+
+
+@every_loss
+@given(lengths=row_lengths, seed=strategies.seeds(), form=strategies.forms(), reduction=reductions)
+def test_alignment_and_form_of_lengths_change_nothing(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, form: str, reduction: str
+) -> None:
+    batch = make_batch(name, seed)
+    right = {what: align(x, lengths, "left", "right") for what, x in batch.items()}
+    right = {what: fill_padding(x, lengths, np.nan, "right") for what, x in right.items()}
+    same = {"lengths": strategies.FORMS[form](adapter, lengths, WIDTH), "reduction": reduction}
+    expected = call(adapter, name, batch, **same)
+    found = call(adapter, name, right, alignment="right", **same)
+    found = align(found, lengths, "right", "left") if reduction == "none" else found
+    assert_close(found, expected, adapter.dtype, LAYER, reduction)
+
+
+@every_loss
+@given(lengths=row_lengths, seed=strategies.seeds(), side=sides, reduction=reductions)
+def test_masks_and_lengths_say_the_same(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, side: str, reduction: str
+) -> None:
+    batch = make_batch(name, seed)
+    expected = call(adapter, name, batch, lengths=lengths, alignment=side, reduction=reduction)
+    steps = padding_mask(lengths, WIDTH, side)
+    elements = np.repeat(steps[..., None], FEATURES, axis=2)
+    for mask in (steps, elements):
+        found = call(adapter, name, batch, mask=mask, reduction=reduction)
+        np.testing.assert_array_equal(found, expected)
+
+
+@every_loss
+@given(lengths=row_lengths, seed=strategies.seeds(), weights=weight_forms, reduction=reductions)
+def test_weights_of_rows_and_steps_are_weights_of_their_elements(
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, weights: str, reduction: str
+) -> None:
+    batch, same = make_batch(name, seed, weights), {"lengths": lengths, "reduction": reduction}
+    found = call(adapter, name, batch, **same)
+    assert_close(found, call(adapter, name, spread(batch), **same), adapter.dtype, LAYER)
+    ones = {**batch, "weights": np.ones(batch["weights"].shape)}
+    without = {what: x for what, x in batch.items() if what != "weights"}
+    found = call(adapter, name, ones, **same)
+    assert_close(found, call(adapter, name, without, **same), adapter.dtype, LAYER)

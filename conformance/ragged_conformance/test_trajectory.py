@@ -1,0 +1,146 @@
+"""Training: both backends follow one trajectory, and parts of a batch add up to the whole."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ragged
+from ragged.data import Batch, Event, Row, collate
+from ragged.optimizer import AdamW
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import HIDDEN, fill_padding, normal
+from ragged_conformance.oracle_losses import LOSSES
+from ragged_conformance.subjects import SUBJECTS
+from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert_close
+
+PAST, FUTURE, TARGETS = 2, 1, 2
+STEPS = 20
+# A new model is one line here.
+MODELS: dict[str, dict[str, Any]] = {
+    "EncoderDecoderLSTM": {"decoder_hidden_size": 2, "num_layers": 1},
+}
+models = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.operation(f"models.{n}")) for n in MODELS]
+)
+OPTIMIZER = AdamW(learning_rate=0.02, gradient_clip=0.1, decay_steps=2 * STEPS)
+# Rows of length 0 and 1 on either side, in two batches of one shape.
+LENGTHS = (((3, 4), (0, 2), (5, 1), (1, 0)), ((5, 4), (1, 1), (0, 0), (2, 3)))
+
+
+def batches(alignment: str) -> list[Batch]:
+    """Two batches whose target depends on their inputs."""
+    found = []
+    for seed, pairs in enumerate(LENGTHS):
+        rows = []
+        for k, (context, horizon) in enumerate(pairs):
+            past = normal(context, PAST, seed=10 * seed + k)
+            future = normal(horizon, FUTURE, seed=10 * seed + k + 1)
+            target = np.concatenate([np.sin(future), future.cumsum(0)], axis=1)
+            event = Event(str(k), np.arange(float(context + horizon)), {})
+            rows.append(Row(past, future, target, event, context))
+        found.append(collate(rows, batch_size=5, dtype=np.float64, alignment=alignment))
+    return found
+
+
+def train(adapter: Adapter, name: str, optimizer: AdamW) -> tuple[np.ndarray, dict[str, Any]]:
+    """Train for STEPS steps: the loss of each, and the parameters they lead to."""
+    model_type = getattr(ragged.models, name)
+    with ragged.use_backend(adapter.name):
+        model = model_type(
+            PAST, FUTURE, hidden_size=HIDDEN, output_size=TARGETS, dropout=0.0, seed=0,
+            **MODELS[name],
+        )  # fmt: skip
+        step = adapter.backend.TrainingStep(
+            model, ragged.losses.mse, optimizer, device=adapter.device, dtype=adapter.dtype
+        )
+        given = batches(model_type.encoder_alignment)
+        losses = [step.step(given[k % len(given)]) for k in range(STEPS)]
+        return np.array(losses), adapter.backend.get_parameters(step.module())
+
+
+@models
+def test_backends_follow_one_trajectory(both: tuple[Adapter, Adapter], name: str) -> None:
+    dtype = both[0].dtype
+    if dtype not in ("float64", "float32"):
+        pytest.skip("half precision rounds a trajectory apart within a few steps")
+    (torch, torch_parameters), (jax, jax_parameters) = (train(a, name, OPTIMIZER) for a in both)
+    tolerance = 1e-8 if dtype == "float64" else 1e-4  # errors grow from step to step
+    np.testing.assert_allclose(jax, torch, rtol=tolerance, atol=0)
+    assert torch[-2:].mean() < 0.9 * torch[:2].mean(), "nothing was learnt"
+    assert set(torch_parameters) == set(jax_parameters)
+    for parameter, value in torch_parameters.items():
+        np.testing.assert_allclose(
+            jax_parameters[parameter], value, rtol=0, atol=10 * tolerance, err_msg=parameter
+        )
+    free, _ = train(both[0], name, AdamW(0.02, gradient_clip=None, decay_steps=2 * STEPS))
+    assert abs(free[-1] / torch[-1] - 1) > 100 * tolerance, "the clipping never bit"
+
+
+ROWS = np.array([0, 4, 3, 1])
+PARTS = (slice(0, 2), slice(2, 4))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in LOSSES]
+)
+def test_parts_of_a_batch_add_up_to_its_loss(adapter: Adapter, name: str) -> None:
+    extra = {"quantile": (3,), "gaussian_nll": (2,)}.get(name, ())
+    arrays = {
+        "prediction": fill_padding(normal(4, 4, *extra, seed=1), ROWS),
+        "target": fill_padding(normal(4, 4, seed=2), ROWS),
+        "weights": 0.5 + np.abs(normal(4, 4, seed=3)),
+    }
+    measure = getattr(ragged.losses, name)
+
+    def of(rows: slice) -> tuple[Any, Any, np.ndarray]:
+        given = {what: adapter.array(array[rows]) for what, array in arrays.items()}
+        prediction = given.pop("prediction")
+        total, count = measure.total_and_count(prediction, **given, lengths=ROWS[rows])
+        gradient = adapter.gradients(
+            lambda prediction: measure.total_and_count(prediction, **given, lengths=ROWS[rows])[0],
+            {"prediction": prediction},
+        )["prediction"]
+        return total, count, gradient
+
+    totals, counts, gradients = zip(*(of(rows) for rows in PARTS), strict=True)
+    total, count = sum(totals), sum(counts)
+
+    given = {what: adapter.array(array) for what, array in arrays.items()}
+    whole = measure(**given, lengths=ROWS)
+    assert_close(adapter.to_numpy(total / count), adapter.to_numpy(whole), adapter.dtype, LAYER)
+    others = {what: given[what] for what in ("target", "weights")}
+    expected = adapter.gradients(
+        lambda prediction: measure(prediction, **others, lengths=ROWS),
+        {"prediction": given["prediction"]},
+    )["prediction"]
+    found = np.concatenate(gradients) / float(count)
+    assert_close(found, expected, adapter.dtype, MODEL)
+
+
+@models
+def test_gradients_of_parts_add_up_to_those_of_the_batch(adapter: Adapter, name: str) -> None:
+    subject = SUBJECTS[name]
+    batch, module = subject.batch, adapter.prepare(subject.build())
+    own, call = adapter.functional(module)
+    arrays, steps = adapter.arrays(batch.arrays), batch.lengths["future"]
+    target = fill_padding(normal(4, batch.arrays["future"].shape[1], TARGETS, seed=4), steps)
+
+    def gradients(measure: Any, rows: list[int]) -> dict[str, np.ndarray]:
+        # As `collate` fills a batch: the rows that are not there have length 0.
+        part = {what: np.where(np.isin(range(4), rows), n, 0) for what, n in batch.lengths.items()}
+
+        def measured(**parameters: Any) -> Any:
+            output = subject.call(lambda *a: call(parameters, *a), arrays, part)["output"]
+            return measure(output, adapter.array(target), lengths=part["future"])
+
+        return adapter.gradients(measured, own)
+
+    mse = ragged.losses.mse
+    expected = gradients(mse, [0, 1, 2, 3])
+    parts = [
+        gradients(lambda *a, **k: mse.total_and_count(*a, **k)[0], r) for r in ([0, 3], [1, 2])
+    ]
+    count = steps.sum() * TARGETS
+    found = {parameter: sum(part[parameter] for part in parts) / count for parameter in own}
+    assert_all_close(found, expected, adapter.dtype)

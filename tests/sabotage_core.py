@@ -1,0 +1,328 @@
+"""Faults in the core, which both backends run on: masks, lengths, alignment, packing, layers."""
+
+from __future__ import annotations
+
+from tests.sabotage import fault
+from tests.sabotage_names import (
+    REFUSALS,
+    align,
+    flip,
+    forward,
+    lstm_gradients,
+    mask,
+    pack,
+)
+
+MASKS = (
+    fault(
+        "mask one step too long",
+        "ragged.masks:padding_mask",
+        "steps < count",
+        "steps <= count",
+        mask("mixed-left"),
+        forward("mixed"),
+    ),
+    fault(
+        "mask one step too short",
+        "ragged.masks:padding_mask",
+        "steps < count",
+        "steps < count - 1",
+        mask("mixed-left"),
+        forward("mixed"),
+    ),
+    fault(
+        "right-aligned mask one step too long",
+        "ragged.masks:padding_mask",
+        "steps >= lengths.width - count",
+        "steps >= lengths.width - count - 1",
+        mask("mixed-right"),
+        align("mixed-right-left"),
+    ),
+    fault(
+        "right-aligned mask one step too short",
+        "ragged.masks:padding_mask",
+        "steps >= lengths.width - count",
+        "steps > lengths.width - count",
+        mask("mixed-right"),
+    ),
+    fault(
+        "padding multiplied away instead of selected away",
+        "ragged.alignment:select_valid",
+        "backend.xp.where(mask, x, backend.xp.zeros_like(x))",
+        "x * mask",
+        align("mixed-left-left"),
+        forward("mixed"),
+    ),
+    fault(
+        "lengths_from_mask takes holes",
+        "ragged.masks:lengths_from_mask",
+        "if not backend.is_traced(mask):",
+        "if False:",
+        "test_masks.py::test_mask_with_a_hole_is_refused[{backend}]",
+    ),
+    fault(
+        "lengths_from_mask counts numbers",
+        "ragged.masks:lengths_from_mask",
+        'if mask.ndim != 2 or "bool" not in str(mask.dtype):',
+        "if False:",
+        "test_masks.py::test_mask_of_numbers_is_refused[{backend}]",
+    ),
+    fault(
+        "unknown alignment taken for the right side",
+        "ragged.masks:check_alignment",
+        "if alignment not in ALIGNMENTS:",
+        "if False:",
+        "test_masks.py::test_unknown_alignment_is_refused[{backend}]",
+    ),
+)
+
+LENGTHS = (
+    fault(
+        "lengths clamped to the width",
+        "ragged.lengths:check_lengths",
+        "values = values.astype(np.int64)\n    values.set",
+        "values = np.clip(values.astype(np.int64), None, width)\n    values.set",
+        f"{REFUSALS}[LSTM-{{backend}}-above the width]",
+    ),
+    fault(
+        "negative lengths taken for 0",
+        "ragged.lengths:check_lengths",
+        "values = values.astype(np.int64)\n    values.set",
+        "values = np.clip(values.astype(np.int64), 0, None)\n    values.set",
+        f"{REFUSALS}[LSTM-{{backend}}-negative]",
+    ),
+    fault(
+        "fractional lengths cut down to integers",
+        "ragged.lengths:check_form",
+        'if "int" not in dtype:',
+        "if False:",
+        f"{REFUSALS}[LSTM-{{backend}}-not integer]",
+        f"{REFUSALS}[LSTM-{{backend}}-boolean]",
+    ),
+    fault(
+        "lengths for another width cut to this one",
+        "ragged.lengths:Lengths.of",
+        "if lengths.width != width:",
+        "lengths = cls(np.minimum(lengths.host, width), width)\n            if False:",
+        f"{REFUSALS}[LSTM-{{backend}}-for another width]",
+    ),
+    fault(
+        "unknown policy taken",
+        "ragged.lengths:Lengths.__init__",
+        "if policy not in POLICIES:",
+        "if False:",
+        "test_lstm.py::test_wrong_shapes_are_refused[{backend}]",
+    ),
+    fault(
+        "equal rows taken for full ones",
+        "ragged.lengths:Lengths.__init__",
+        "(values == self.width)",
+        "(values == values[:1])",
+        forward("all equal, padded"),
+    ),
+)
+
+ALIGNMENT = (
+    fault(
+        "sides of the source swapped",
+        "ragged.alignment:align_sequences",
+        'begin = {"left": 0 * count, "right": width - count}',
+        'begin = {"right": 0 * count, "left": width - count}',
+        align("mixed-right-left"),
+    ),
+    fault(
+        "valid steps taken from one step beside",
+        "ragged.alignment:align_sequences",
+        "steps + shift,",
+        "steps + shift + 1,",
+        align("mixed-left-left"),
+    ),
+    fault(
+        "flipped with the padding",
+        "ragged.alignment:flip",
+        'count - 1 if alignment == "left"',
+        'lengths.width - 1 if alignment == "left"',
+        flip("mixed-left"),
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "rows truncated to max_length",
+        "ragged.alignment:_widen",
+        "if longest > width:",
+        "lengths = Lengths(np.minimum(lengths.host, width), width)\n    if False:",
+        "test_alignment.py::test_nothing_is_truncated_or_guessed[{backend}]",
+    ),
+    fault(
+        "encoder rows packed where they lie",
+        "ragged.packing:pack_encoder_sequences",
+        'if alignment == "right":',
+        "if False:",
+        "test_packing.py::test_encoder_rows_are_moved_left_first[{backend}]",
+    ),
+)
+
+PACKING = (
+    fault(
+        "empty rows packed too",
+        "ragged.packing:PackingOrder.rows",
+        "np.flatnonzero(self.lengths.host)",
+        "np.arange(len(self.lengths.host))",
+        pack("length 0"),
+    ),
+    fault(
+        "shortest row first",
+        "ragged.packing:PackingOrder.sorted_indices",
+        "np.argsort(-self",
+        "np.argsort(self",
+        pack("mixed"),
+    ),
+    fault(
+        "rows packed in the order given",
+        "ragged.packing:PackingOrder.source",
+        "self.rows[self.sorted_indices]",
+        "self.rows",
+        pack("mixed"),
+    ),
+    fault(
+        "ties in reverse",
+        "ragged.packing:PackingOrder.sorted_indices",
+        'np.argsort(-self.lengths.host[self.rows], kind="stable")',
+        "np.lexsort((-self.rows, -self.lengths.host[self.rows]))",
+        pack("ties"),
+    ),
+    fault(
+        "unsorted_indices not inverted",
+        "ragged.packing:PackingOrder.unsorted_indices",
+        'np.argsort(self.sorted_indices, kind="stable")',
+        "self.sorted_indices",
+        pack("mixed"),
+    ),
+    fault(
+        "batch sizes one step too long",
+        "ragged.packing:PackingOrder.batch_sizes",
+        "lengths[None, :] > steps",
+        "lengths[None, :] >= steps",
+        pack("mixed"),
+    ),
+    fault(
+        "order not restored by unpacking",
+        "ragged.packing:PackingOrder.unpack",
+        "place[self.source] =",
+        "place[np.sort(self.source)] =",
+        pack("mixed"),
+    ),
+    fault(
+        "padding unpacked to a copy of the first step",
+        "ragged.packing:PackingOrder.unpack",
+        "xp.concat([zero, data])",
+        "xp.concat([data[:1], data])",
+        pack("mixed"),
+    ),
+    fault(
+        "other lengths unpacked than were packed",
+        "ragged.packing:PackingOrder.check_packed",
+        "if self.batch_sizes.tolist() != sizes.tolist() or len(self.source) != tokens:",
+        "if False:",
+        "test_packing.py::test_other_lengths_than_the_packed_ones_are_refused[{backend}]",
+    ),
+    fault(
+        "the rule packs at a spread of exactly a tenth",
+        "ragged.packing:should_use_packing",
+        "10 * (longest - shortest) > longest",
+        "10 * (longest - shortest) >= longest",
+        "test_packing.py::test_stated_packing_rule[lengths5]",
+    ),
+    fault(
+        "the rule packs nine rows, not eight",
+        "ragged.packing:should_use_packing",
+        "len(values) >= 8",
+        "len(values) > 8",
+        "test_packing.py::test_stated_packing_rule[lengths10]",
+    ),
+)
+
+LSTM = (
+    fault(
+        "initial state ignored",
+        "ragged.lstm:run",
+        "backend.lstm(parameters, x, valid, state,",
+        "backend.lstm(parameters, x, valid, None,",
+        forward("mixed"),
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "every layer starts from the first one's state",
+        "ragged.lstm:stack_layers",
+        "(state[0][rows], state[1][rows])",
+        "(state[0][:count], state[1][:count])",
+        forward("mixed", "two layers"),
+    ),
+    fault(
+        "states returned from the last layer down",
+        "ragged.lstm:stack_layers",
+        "finals.append(final)",
+        "finals.insert(0, final)",
+        forward("mixed", "two layers"),
+    ),
+    fault(
+        "h and c returned swapped",
+        "ragged.lstm:stack_layers",
+        "x, (concat([h for h, _ in finals]), concat([c for _, c in finals]))",
+        "x, (concat([c for _, c in finals]), concat([h for h, _ in finals]))",
+        forward("mixed"),
+    ),
+    fault(
+        "directions' parameters swapped",
+        "ragged.lstm:LSTMShape.directions",
+        '("", "_reverse")',
+        '("_reverse", "")',
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "width cut to the longest row",
+        "ragged.lstm:run",
+        "return (y if",
+        "y = y[:, : int(valid.host.max(initial=0))]\n    return (y if",
+        forward("all equal, padded"),
+    ),
+    fault(
+        "time-first outputs not turned back",
+        "ragged.lstm:run",
+        "(y if batch_first else swap(y, (1, 0, 2)))",
+        "y",
+        "test_lstm.py::test_time_first_is_the_same_turned[{backend}]",
+    ),
+    fault(
+        "inputs centred on their batch",
+        "ragged.lstm:run",
+        "backend.lstm(parameters, x, valid",
+        "backend.lstm(parameters, x - x.mean(), valid",
+        "test_lstm.py::test_state_is_zero_and_rows_are_full_if_not_given[{backend}-one layer]",
+    ),
+)
+
+INITIAL = (
+    fault(
+        "seed ignored",
+        "ragged.initial:generator",
+        "default_rng(seed)",
+        "default_rng()",
+        "test_backends_agree.py::test_other_seeds_give_other_parameters[{backend}]",
+    ),
+    fault(
+        "one seed for all",
+        "ragged.initial:generator",
+        "default_rng(seed)",
+        "default_rng(0)",
+        "test_backends_agree.py::test_other_seeds_give_other_parameters[{backend}]",
+    ),
+    fault(
+        "initial values bounded by the input size",
+        "ragged.initial:lstm_values",
+        "shape.hidden_size**-0.5",
+        "shape.input_size**-0.5",
+        "test_backends_agree.py::test_other_seeds_give_other_parameters[{backend}]",
+    ),
+)
+
+FAULTS = (*MASKS, *LENGTHS, *ALIGNMENT, *PACKING, *LSTM, *INITIAL)

@@ -1,0 +1,64 @@
+"""Node ids of conformance tests, `{backend}` standing for the backend's name."""
+
+from __future__ import annotations
+
+REFUSALS = "test_promises.py::test_bad_lengths_are_refused_at_the_door"
+
+
+def mask(case: str) -> str:
+    """Name a test of masks."""
+    return f"test_masks.py::test_mask_equals_the_oracle_and_gives_its_lengths_back{_on(case)}"
+
+
+def align(case: str) -> str:
+    """Name a test of alignment."""
+    return f"test_alignment.py::test_align_equals_the_oracle{_on(case)}"
+
+
+def flip(case: str) -> str:
+    """Name a test of flipping."""
+    return f"test_alignment.py::test_flip_equals_the_oracle{_on(case)}"
+
+
+def pack(case: str) -> str:
+    """Name a test of packing."""
+    return f"test_packing.py::test_pack_equals_the_oracle_and_unpacks{_on(case)}"
+
+
+def forward(lengths: str, options: str = "one layer") -> str:
+    """Name a test of an LSTM's outputs and state."""
+    return f"test_lstm.py::test_outputs_and_state_equal_the_oracle{_on(f'{options}-{lengths}')}"
+
+
+def lstm_gradients(options: str) -> str:
+    """Name a test of an LSTM's gradients."""
+    return f"test_lstm.py::test_gradients_equal_the_oracle{_on(options)}"
+
+
+def forecast(case: str) -> str:
+    """Name a test of the EncoderDecoderLSTM's outputs."""
+    return f"test_encoder_decoder_lstm.py::test_forecast_equals_the_oracle{_on(case)}"
+
+
+def loss(name: str, case: str = "lengths-none") -> str:
+    """Name a test of a loss's values."""
+    return f"test_losses.py::test_values_equal_the_oracle{_on(f'{name}-{case}')}"
+
+
+def gradient_of_loss(name: str) -> str:
+    """Name a test of a loss's gradient."""
+    return f"test_losses.py::test_gradients_equal_the_oracle{_on(f'{name}-mean')}"
+
+
+def nothing_valid(case: str) -> str:
+    """Name a test of a loss over nothing."""
+    return f"test_losses.py::test_nothing_valid_gives_zero_with_zero_gradient{_on(case)}"
+
+
+def dropout(name: str, case: str = "") -> str:
+    """Name a test of dropout."""
+    return f"test_dropout.py::test_{name}[{{backend}}{case}]"
+
+
+def _on(case: str) -> str:
+    return f"[{{backend}}-{case}]"

@@ -1,0 +1,233 @@
+"""Faults in training: dropout on each backend, and the optimiser's step, where they disagree."""
+
+from __future__ import annotations
+
+from tests.sabotage import Fault, fault
+from tests.sabotage_names import dropout
+
+CALL = {"torch": "forward", "jax": "__call__"}
+RATE = {"torch": "self.dropout.p", "jax": "self.dropout.rate"}
+ALWAYS = {
+    "torch": "nn.functional.dropout(y, self.dropout.p)",
+    "jax": "self.dropout(y, deterministic=False)",
+}
+ONE_STEP = {"torch": "torch.ones_like(y[:, :1])", "jax": "jnp.ones_like(y[:, :1])"}
+BETWEEN_LAYERS = "test_lstm.py::test_between_layers_acts_there_and_nowhere_else[{backend}]"
+DROPS = "test_training_steps.py::test_seed_and_number_of_a_step_decide_what_it_drops[{backend}]"
+DROPS_NOTHING = "test_training_steps.py::test_evaluation_and_prediction_drop_nothing[{backend}]"
+TRAJECTORY = "test_trajectory.py::test_backends_follow_one_trajectory[EncoderDecoderLSTM]"
+
+
+def between_layers(backend: str, name: str, new: str, *caught_by: str) -> Fault:
+    """Make a fault in what an LSTM does between its layers."""
+    call = f"ragged_{backend}.lstm:LSTM.{CALL[backend]}"
+    return fault(name, call, "self.dropout,\n", f"lambda y: {new},\n", *caught_by)
+
+
+def faults_of(backend: str) -> tuple[Fault, ...]:
+    """Give the faults in a backend's dropout."""
+    mlp = f"ragged_{backend}.blocks:MLP.{CALL[backend]}"
+    return (
+        between_layers(
+            backend,
+            "dropout in inference",
+            ALWAYS[backend],
+            dropout("inference_is_that_of_no_dropout", "-LSTM"),
+        ),
+        between_layers(
+            backend,
+            "what is kept not scaled up",
+            f"self.dropout(y) * (1 - {RATE[backend]})",
+            dropout("rate_and_scale"),
+        ),
+        between_layers(
+            backend,
+            "all steps of a row drop the same units",
+            f"y * self.dropout({ONE_STEP[backend]})",
+            dropout("rate_and_scale"),
+        ),
+        between_layers(
+            backend,
+            "no dropout between layers",
+            "y",
+            dropout("rate_and_scale"),
+        ),
+        fault(
+            "dropout before the first layer too",
+            "ragged.lstm:stack_layers",
+            "if layer and between_layers",
+            "if between_layers",
+            BETWEEN_LAYERS,
+        ),
+        fault(
+            "dropout after the last layer too",
+            "ragged.lstm:stack_layers",
+            "    return x, (concat",
+            "    x = between_layers(x) if between_layers else x\n    return x, (concat",
+            BETWEEN_LAYERS,
+        ),
+        fault(
+            "rate of what is dropped taken for that of what is kept",
+            f"ragged_{backend}.lstm:LSTM.__init__",
+            "self.dropout = Dropout(dropout",
+            "self.dropout = Dropout(1 - dropout",
+            dropout("rate_and_scale"),
+        ),
+        fault(
+            "no dropout in the MLP",
+            mlp,
+            "self.dropout(",
+            "(",
+            dropout("all_places_of_the_model_drop_independently"),
+        ),
+        *STEPS[backend],
+    )
+
+
+STEPS = {
+    "torch": (
+        fault(
+            "every step drops the same",
+            "ragged_torch.training:TrainingStep.step",
+            "(self.seed, self.steps, self.device)",
+            "(self.seed, 0, self.device)",
+            DROPS,
+        ),
+        fault(
+            "seed of dropout ignored",
+            "ragged_torch.training:TrainingStep.step",
+            "(self.seed, self.steps, self.device)",
+            "(0, self.steps, self.device)",
+            DROPS,
+        ),
+        fault(
+            "dropout in evaluation",
+            "ragged_torch.training:TrainingStep.evaluate",
+            "self.model.eval()",
+            "self.model.train()",
+            DROPS_NOTHING,
+        ),
+        fault(
+            "dropout in prediction",
+            "ragged_torch.training:predict",
+            "module.eval()",
+            "module.train()",
+            DROPS_NOTHING,
+        ),
+    ),
+    "jax": (
+        fault(
+            "every step drops the same",
+            "ragged_jax.training:TrainingStep.step",
+            "key(self.seed), self.steps)",
+            "key(self.seed), 0)",
+            DROPS,
+        ),
+        fault(
+            "seed of dropout ignored",
+            "ragged_jax.training:TrainingStep.step",
+            "key(self.seed), self.steps)",
+            "key(0), self.steps)",
+            DROPS,
+        ),
+        fault(
+            "dropout in evaluation",
+            "ragged_jax.training:TrainingStep._total_and_count",
+            "nnx.merge(self._inference,",
+            "nnx.merge(self._training,",
+            DROPS_NOTHING,
+        ),
+        fault(
+            "dropout in prediction",
+            "ragged_jax.training:predict",
+            "model.eval()",
+            "model.train()",
+            DROPS_NOTHING,
+        ),
+    ),
+}
+
+
+def trajectory(name: str, target: str, old: str, new: str) -> Fault:
+    """Make a fault that leads one backend off the other's trajectory."""
+    return fault(name, target, old, new, TRAJECTORY)
+
+
+TORCH_OPTIMIZER = "ragged_torch.training:TrainingStep.__init__"
+TORCH_STEP = "ragged_torch.training:TrainingStep.step"
+JAX_OPTIMIZER = "ragged_jax.training:create_optimizer"
+
+BETWEEN = (
+    trajectory(
+        "torch does not clip the gradient",
+        TORCH_STEP,
+        "_clip(gradients, self.constants.gradient_clip)",
+        "pass",
+    ),
+    trajectory(
+        "torch clips each parameter's gradient by itself",
+        TORCH_STEP,
+        "_clip(gradients, self.constants.gradient_clip)",
+        "[_clip([gradient], self.constants.gradient_clip) for gradient in gradients]",
+    ),
+    trajectory(
+        "torch forgets the weight decay",
+        TORCH_OPTIMIZER,
+        "weight_decay=optimizer.weight_decay",
+        "weight_decay=0.0",
+    ),
+    trajectory(
+        "torch adds the weight decay to the gradient",
+        TORCH_OPTIMIZER,
+        "torch.optim.AdamW",
+        "torch.optim.Adam",
+    ),
+    trajectory(
+        "torch swaps Adam's betas",
+        TORCH_OPTIMIZER,
+        "(optimizer.beta1, optimizer.beta2)",
+        "(optimizer.beta2, optimizer.beta1)",
+    ),
+    trajectory(
+        "torch is a step late with the learning rate",
+        TORCH_STEP,
+        "rate(self.steps)",
+        "rate(max(self.steps - 1, 0))",
+    ),
+    trajectory(
+        "torch adds up the gradients of all steps",
+        TORCH_STEP,
+        "self.optimizer.zero_grad()",
+        "pass",
+    ),
+    trajectory(
+        "jax clips each element of the gradient by itself",
+        JAX_OPTIMIZER,
+        "optax.clip_by_global_norm(clip)",
+        "optax.clip(clip)",
+    ),
+    trajectory(
+        "jax forgets the weight decay",
+        JAX_OPTIMIZER,
+        "weight_decay=optimizer.weight_decay",
+        "weight_decay=0.0",
+    ),
+    trajectory(
+        "jax has another epsilon",
+        JAX_OPTIMIZER,
+        "eps=optimizer.epsilon",
+        "eps=1e-5",
+    ),
+    trajectory(
+        "jax keeps the learning rate constant",
+        "ragged_jax.training:_learning_rate",
+        "if optimizer.decay_steps is None:",
+        "if True:",
+    ),
+    trajectory(
+        "jax takes the mean over padding",
+        "ragged_jax.training:TrainingStep._update_once",
+        "self.loss(output, target, lengths=decoder_lengths)",
+        "self.loss(output, target)",
+    ),
+)

@@ -1,4 +1,4 @@
-"""Faults in training: dropout on each backend, and the optimiser's step, where they disagree."""
+"""Faults in training: dropout, the optimiser and its step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ONE_STEP = {"torch": "torch.ones_like(y[:, :1])", "jax": "jnp.ones_like(y[:, :1]
 BETWEEN_LAYERS = "test_lstm.py::test_between_layers_acts_there_and_nowhere_else[{backend}]"
 DROPS = "test_training_steps.py::test_seed_and_number_of_a_step_decide_what_it_drops[{backend}]"
 DROPS_NOTHING = "test_training_steps.py::test_evaluation_and_prediction_drop_nothing[{backend}]"
+FORMULA = "test_training_steps.py::test_steps_equal_the_formula[{backend}]"
 TRAJECTORY = "test_trajectory.py::test_backends_follow_one_trajectory[EncoderDecoderLSTM]"
 
 
@@ -81,6 +82,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             dropout("all_places_of_the_model_drop_independently"),
         ),
         *STEPS[backend],
+        *(fault(name, *change, FORMULA) for name, change in OPTIMIZER[backend].items()),
     )
 
 
@@ -133,8 +135,8 @@ STEPS = {
         fault(
             "dropout in evaluation",
             "ragged_jax.training:TrainingStep._total_and_count",
-            "nnx.merge(self._inference,",
-            "nnx.merge(self._training,",
+            "nnx.merge(self._inference, params, self._rest)",
+            "nnx.merge(self._training, params, self._rest, copy=True)",
             DROPS_NOTHING,
         ),
         fault(
@@ -148,86 +150,85 @@ STEPS = {
 }
 
 
-def trajectory(name: str, target: str, old: str, new: str) -> Fault:
-    """Make a fault that leads one backend off the other's trajectory."""
-    return fault(name, target, old, new, TRAJECTORY)
+TORCH = "ragged_torch.training:TrainingStep"
+JAX = "ragged_jax.training:create_optimizer"
+CLIP = "_clip(gradients, self.constants.gradient_clip)"
 
-
-TORCH_OPTIMIZER = "ragged_torch.training:TrainingStep.__init__"
-TORCH_STEP = "ragged_torch.training:TrainingStep.step"
-JAX_OPTIMIZER = "ragged_jax.training:create_optimizer"
+OPTIMIZER: dict[str, dict[str, tuple[str, str, str]]] = {
+    "torch": {
+        "gradient not clipped": (f"{TORCH}.step", CLIP, "pass"),
+        "gradients clipped parameter by parameter": (
+            f"{TORCH}.step",
+            CLIP,
+            "[_clip([gradient], self.constants.gradient_clip) for gradient in gradients]",
+        ),
+        "gradients of all steps added up": (f"{TORCH}.step", "self.optimizer.zero_grad()", "pass"),
+        "weight decay forgotten": (
+            f"{TORCH}.__init__",
+            "weight_decay=optimizer.weight_decay",
+            "weight_decay=0.0",
+        ),
+        "weight decay added to the gradient": (
+            f"{TORCH}.__init__",
+            "torch.optim.AdamW",
+            "torch.optim.Adam",
+        ),
+        "beta2 taken for beta1": (
+            f"{TORCH}.__init__",
+            "betas=(optimizer.beta1",
+            "betas=(optimizer.beta2",
+        ),
+        "epsilon of Adam ignored": (f"{TORCH}.__init__", "eps=optimizer.epsilon", "eps=1e-8"),
+        "learning rate kept constant": (
+            f"{TORCH}.step",
+            "self.constants.rate(self.steps)",
+            "self.constants.learning_rate",
+        ),
+        "learning rate a step late": (
+            f"{TORCH}.step",
+            "rate(self.steps)",
+            "rate(max(self.steps - 1, 0))",
+        ),
+        "training's mean taken over padding": (
+            f"{TORCH}.step",
+            "self.loss(*self._forecast(batch), lengths=batch.decoder_lengths)",
+            "self.loss(*self._forecast(batch))",
+        ),
+    },
+    "jax": {
+        "gradient not clipped": (JAX, "optax.clip_by_global_norm(clip)", "optax.identity()"),
+        "gradient clipped element by element": (
+            JAX,
+            "optax.clip_by_global_norm(clip)",
+            "optax.clip(clip)",
+        ),
+        "weight decay forgotten": (
+            JAX,
+            "weight_decay=optimizer.weight_decay",
+            "weight_decay=0.0",
+        ),
+        "beta2 taken for beta1": (JAX, "b1=optimizer.beta1", "b1=optimizer.beta2"),
+        "epsilon of Adam ignored": (JAX, "eps=optimizer.epsilon", "eps=1e-8"),
+        "learning rate kept constant": (
+            "ragged_jax.training:_learning_rate",
+            "if optimizer.decay_steps is None:",
+            "if True:",
+        ),
+        "training's mean taken over padding": (
+            "ragged_jax.training:TrainingStep._update_once",
+            "self.loss(output, target, lengths=decoder_lengths)",
+            "self.loss(output, target)",
+        ),
+    },
+}
 
 BETWEEN = (
-    trajectory(
-        "torch does not clip the gradient",
-        TORCH_STEP,
-        "_clip(gradients, self.constants.gradient_clip)",
-        "pass",
-    ),
-    trajectory(
-        "torch clips each parameter's gradient by itself",
-        TORCH_STEP,
-        "_clip(gradients, self.constants.gradient_clip)",
-        "[_clip([gradient], self.constants.gradient_clip) for gradient in gradients]",
-    ),
-    trajectory(
-        "torch forgets the weight decay",
-        TORCH_OPTIMIZER,
-        "weight_decay=optimizer.weight_decay",
-        "weight_decay=0.0",
-    ),
-    trajectory(
-        "torch adds the weight decay to the gradient",
-        TORCH_OPTIMIZER,
-        "torch.optim.AdamW",
-        "torch.optim.Adam",
-    ),
-    trajectory(
-        "torch swaps Adam's betas",
-        TORCH_OPTIMIZER,
-        "(optimizer.beta1, optimizer.beta2)",
-        "(optimizer.beta2, optimizer.beta1)",
-    ),
-    trajectory(
-        "torch is a step late with the learning rate",
-        TORCH_STEP,
-        "rate(self.steps)",
-        "rate(max(self.steps - 1, 0))",
-    ),
-    trajectory(
-        "torch adds up the gradients of all steps",
-        TORCH_STEP,
-        "self.optimizer.zero_grad()",
-        "pass",
-    ),
-    trajectory(
-        "jax clips each element of the gradient by itself",
-        JAX_OPTIMIZER,
-        "optax.clip_by_global_norm(clip)",
-        "optax.clip(clip)",
-    ),
-    trajectory(
+    fault("torch does not clip the gradient", f"{TORCH}.step", CLIP, "pass", TRAJECTORY),
+    fault(
         "jax forgets the weight decay",
-        JAX_OPTIMIZER,
+        JAX,
         "weight_decay=optimizer.weight_decay",
         "weight_decay=0.0",
-    ),
-    trajectory(
-        "jax has another epsilon",
-        JAX_OPTIMIZER,
-        "eps=optimizer.epsilon",
-        "eps=1e-5",
-    ),
-    trajectory(
-        "jax keeps the learning rate constant",
-        "ragged_jax.training:_learning_rate",
-        "if optimizer.decay_steps is None:",
-        "if True:",
-    ),
-    trajectory(
-        "jax takes the mean over padding",
-        "ragged_jax.training:TrainingStep._update_once",
-        "self.loss(output, target, lengths=decoder_lengths)",
-        "self.loss(output, target)",
+        TRAJECTORY,
     ),
 )

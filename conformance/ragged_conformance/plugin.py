@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if find_spec("hypothesis"):
         from ragged_conformance.strategies import load_profile
 
-        config.add_cleanup(load_profile(exhaustive=config.getoption("exhaustive")))
+        load_profile(exhaustive=config.getoption("exhaustive"))
     if config.getoption("dtype") == "float64" and "jax" in found:
         import jax
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,13 @@ Strategy = st.SearchStrategy[Any]
 SIDES = ("left", "right")
 
 
-def load_profile(*, exhaustive: bool) -> Callable[[], None]:
-    """Load the suite's hypothesis profile; return what removes the folder it keeps its notes in.
+def load_profile(*, exhaustive: bool) -> None:
+    """Load the suite's hypothesis profile.
 
     Nothing is left to chance from run to run: every worker draws the same cases.
     """
-    home = tempfile.TemporaryDirectory(prefix="hypothesis-")
-    set_hypothesis_home_dir(home.name)
+    # A cache that cannot be written is done without; else it would lie in the working folder.
+    set_hypothesis_home_dir(Path(os.devnull) / "hypothesis")
     settings.register_profile(
         "ragged",
         max_examples=200 if exhaustive else 8,
@@ -45,7 +46,6 @@ def load_profile(*, exhaustive: bool) -> Callable[[], None]:
         ],
     )
     settings.load_profile("ragged")
-    return home.cleanup
 
 
 def lengths(rows: int, width: int) -> Strategy:

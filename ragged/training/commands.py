@@ -80,16 +80,6 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
     print(f"{sum(map(len, found)):,} steps of {len(found)} events forecast to {output}")
 
 
-def conformance(
-    backend: str | None, dtype: str | None, device: str, report: Path | None, exhaustive: bool
-) -> int:
-    """Run the conformance suite; 0 if all is green, else 1."""
-    from ragged_conformance import command
-
-    dtypes = command.DTYPES if dtype is None else (dtype,)
-    return command.run(backend, dtypes, device, report, exhaustive)
-
-
 def info() -> None:
     """Print versions, backends and devices."""
     print(f"ragged-sequences {_version('ragged-sequences')}, Python {platform.python_version()}")

@@ -8,6 +8,7 @@ With `--exhaustive` every fault meets the whole suite of its backend instead of 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -17,31 +18,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from ragged.errors import RaggedError
-from tests import (
-    sabotage,
-    sabotage_between,
-    sabotage_core,
-    sabotage_jax,
-    sabotage_losses,
-    sabotage_models,
-    sabotage_torch,
-    sabotage_training,
-)
-from tests.sabotage import Fault, StaleFaultError
+from tests.sabotage import BOTH, FAULTS
+from tests.sabotage.faults import Fault, StaleFaultError, fault
 
 SUITE = Path(__file__).parents[1] / "conformance" / "ragged_conformance"
-BOTH = "torch = jax"  # in a backend's place: what only a comparison of the two can see
-FAULTS: dict[str, tuple[Fault, ...]] = {
-    backend: (
-        *sabotage_core.FAULTS,
-        *sabotage_losses.FAULTS,
-        *own.FAULTS,
-        *sabotage_models.faults_of(backend),
-        *sabotage_training.faults_of(backend),
-    )
-    for backend, own in (("torch", sabotage_torch), ("jax", sabotage_jax))
-}
-FAULTS[BOTH] = (*sabotage_between.FAULTS, *sabotage_training.BETWEEN)
 CASES = [(backend, one) for backend, faults in FAULTS.items() for one in faults]
 
 # Nothing that the outer session has set up for this process may be taken down by the inner one.
@@ -56,21 +36,40 @@ RED = (AssertionError, pytest.fail.Exception, RaggedError)
 
 
 @contextmanager
-def cheap_programs() -> Iterator[None]:
-    """Spend little on programs that run once: one thread, and no search for faster code."""
-    with ExitStack() as stack:
-        if find_spec("torch"):
-            import torch
+def cheap_torch() -> Iterator[None]:
+    """Run torch on one thread: on arrays this small, several wait for each other."""
+    import torch
 
-            stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(1)
-        if find_spec("jax"):
-            import jax
-
-            option = "jax_disable_most_optimizations"
-            stack.callback(jax.config.update, option, jax.config.read(option))
-            jax.config.update(option, True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def cheap_jax(folder: Path) -> Iterator[None]:
+    """Compile each program once for all faults that leave it as it is, and without optimising."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    options = {
+        "jax_compilation_cache_dir": str(folder),  # by content: a faulty program is another one
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {option: jax.config.values[option] for option in options}
+    try:
+        for option, value in options.items():
+            jax.config.update(option, value)
+        compilation_cache.reset_cache()
+        yield
+    finally:
+        for option, value in before.items():
+            jax.config.update(option, value)
+        compilation_cache.reset_cache()
 
 
 class Result(NamedTuple):
@@ -96,8 +95,15 @@ class Recorder:
         return report
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> Path:
+    """A folder that xdist's workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "programs"
+
+
 @pytest.fixture
-def run_suite(need, monkeypatch):
+def run_suite(need, monkeypatch, programs):
     """Run conformance tests of a backend, all if none are named, in this process."""
     for variable in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_CURRENT_TEST"):
         monkeypatch.delenv(variable, raising=False)
@@ -108,7 +114,10 @@ def run_suite(need, monkeypatch):
         chosen = [] if backend == BOTH else ["--backend", backend]
         places = [str(SUITE / test) for test in tests or [""]]
         recorder = Recorder()
-        with cheap_programs():
+        with ExitStack() as stack:
+            for name, cheap in (("torch", cheap_torch()), ("flax", cheap_jax(programs))):
+                if find_spec(name):
+                    stack.enter_context(cheap)
             code = pytest.main([*HERMETIC, *chosen, *places], plugins=[recorder])
         assert code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), f"it ended with {code!r}"
         return recorder.results
@@ -158,7 +167,7 @@ MASK = "ragged.masks:padding_mask"
     ],
 )
 def test_a_fault_that_no_longer_fits_is_refused(target: str, old: str, message: str) -> None:
-    stale = sabotage.fault("", target, old, "")
+    stale = fault("", target, old, "")
     with pytest.raises(StaleFaultError, match=message), stale.applied():
         pass
 
@@ -166,8 +175,8 @@ def test_a_fault_that_no_longer_fits_is_refused(target: str, old: str, message: 
 def test_a_fault_is_undone_whatever_happens() -> None:
     from ragged.masks import padding_mask
 
-    before, fault = padding_mask.__code__, sabotage.fault("", MASK, "steps < count", "steps")
-    with pytest.raises(KeyError), fault.applied():  # noqa: PT012
+    before, planted = padding_mask.__code__, fault("", MASK, "steps < count", "steps")
+    with pytest.raises(KeyError), planted.applied():  # noqa: PT012
         assert padding_mask.__code__ is not before
         raise KeyError
     assert padding_mask.__code__ is before

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.sabotage import Fault, fault
-from tests.sabotage_names import forecast
+from tests.sabotage.faults import Fault, fault
+from tests.sabotage.names import forecast
 
 CALL = {"torch": "forward", "jax": "__call__"}
 

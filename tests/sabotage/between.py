@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sabotage import fault
+from tests.sabotage.faults import fault
 
 AGREE = "test_backends_agree.py"
 EQUAL_SEEDS = f"{AGREE}::test_equal_seeds_give_equal_parameters_to_the_bit"

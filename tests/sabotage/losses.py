@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.sabotage import fault
-from tests.sabotage_names import gradient_of_loss, loss, nothing_valid
+from tests.sabotage.faults import fault
+from tests.sabotage.names import gradient_of_loss, loss, nothing_valid
 
 REDUCTIONS = (
     fault(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.sabotage import Fault, fault
-from tests.sabotage_names import dropout
+from tests.sabotage.faults import Fault, fault
+from tests.sabotage.names import dropout
 
 CALL = {"torch": "forward", "jax": "__call__"}
 RATE = {"torch": "self.dropout.p", "jax": "self.dropout.rate"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.sabotage import fault
-from tests.sabotage_names import (
+from tests.sabotage.faults import fault
+from tests.sabotage.names import (
     REFUSALS,
     align,
     flip,

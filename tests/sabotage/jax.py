@@ -1,9 +1,9 @@
-"""Faults in the JAX backend; those of sabotage_torch.py have the same names."""
+"""Faults in the JAX backend; those of torch.py have the same names."""
 
 from __future__ import annotations
 
-from tests.sabotage import fault
-from tests.sabotage_names import forecast, forward, lstm_gradients
+from tests.sabotage.faults import fault
+from tests.sabotage.names import forecast, forward, lstm_gradients
 
 HELD = "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))"
 

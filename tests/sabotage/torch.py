@@ -1,9 +1,9 @@
-"""Faults in the torch backend; those of sabotage_jax.py have the same names."""
+"""Faults in the torch backend; those of jax.py have the same names."""
 
 from __future__ import annotations
 
-from tests.sabotage import fault
-from tests.sabotage_names import forecast, forward, lstm_gradients
+from tests.sabotage.faults import fault
+from tests.sabotage.names import forecast, forward, lstm_gradients
 
 WEIGHTS = "list(weights.values()),"
 

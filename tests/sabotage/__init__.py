@@ -1,0 +1,19 @@
+"""The faults that the conformance suite must see, by the backend that they are planted for."""
+
+from __future__ import annotations
+
+from tests.sabotage import between, core, jax, losses, models, torch, training
+from tests.sabotage.faults import Fault
+
+BOTH = "torch = jax"  # in a backend's place: what only a comparison of the two can see
+FAULTS: dict[str, tuple[Fault, ...]] = {
+    backend: (
+        *core.FAULTS,
+        *losses.FAULTS,
+        *own.FAULTS,
+        *models.faults_of(backend),
+        *training.faults_of(backend),
+    )
+    for backend, own in (("torch", torch), ("jax", jax))
+}
+FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)

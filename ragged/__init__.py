@@ -15,6 +15,7 @@ from ragged.packing import (
     should_use_packing,
     unpack_to_fixed_length,
 )
+from ragged.schedule import explain, schedule
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ __all__ = [
     "align_sequences",
     "available_backends",
     "create_padding_mask",
+    "explain",
     "flip_sequences",
     "get_backend",
     "lengths_from_mask",
@@ -37,6 +39,7 @@ __all__ = [
     "pack_encoder_sequences",
     "pack_sequences",
     "save",
+    "schedule",
     "set_backend",
     "should_use_packing",
     "unpack_to_fixed_length",

@@ -25,6 +25,7 @@ from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError
 
 if TYPE_CHECKING:
     from ragged.lengths import Lengths
+    from ragged.schedule import Costs
 
 ENTRY_POINT_GROUP = "ragged.backends"
 Array = Any
@@ -70,6 +71,9 @@ class Backend(Protocol):
         between_layers: Callable[[Array], Array] | None,
     ) -> tuple[Array, State]:
         """Run a checked, batch-first LSTM."""
+
+    def lstm_costs(self, device: str) -> Costs:
+        """Tell what an LSTM layer costs on a device, for `ragged.schedule`."""
 
     def create_model(self, description: Any) -> Any:
         """Build the native module that a `ragged.models` description describes."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ragged.backend import Array, Backend
 from ragged.errors import LengthsError, OptionError, refusal
 
-POLICIES = ("auto", "rule", "always", "never")
+POLICIES = ("auto", "rule", "always", "never", "segments")
+
+
+class Stairs(NamedTuple):
+    """What of a schedule is fixed in a compiled program.
+
+    Args:
+        rows: how many of the sorted rows each piece runs; the first one all of them.
+        capacity: for how many steps of rows there is room; at least what the pieces compute.
+    """
+
+    rows: tuple[int, ...]
+    capacity: int
 
 
 class Lengths:
@@ -22,8 +34,9 @@ class Lengths:
         lengths: `(batch,)` integers; a list, a NumPy array, a framework array or `Lengths`.
         width: the array's `time` size; the longest row if not given.
         policy: how a backend may run them. "always" packs, "never" pads, "rule" asks
-            `should_use_packing`, "auto" takes what the backend knows to be fastest.
-            It changes speed, never numbers.
+            `should_use_packing`, "segments" lets rows that have ended leave the batch in a few
+            steps, "auto" takes what is cheapest there (see `ragged.schedule`). It changes speed,
+            never numbers.
 
     Raises:
         LengthsError: lengths not integer, not one-dimensional, negative or above the width.
@@ -37,7 +50,7 @@ class Lengths:
         (8, 0.56)
     """
 
-    __slots__ = ("_traced", "_values", "is_full", "policy", "width")
+    __slots__ = ("_traced", "_values", "is_full", "plans", "policy", "stairs", "width")
 
     def __init__(self, lengths: object, width: int | None = None, policy: str = "auto") -> None:
         if policy not in POLICIES:
@@ -48,6 +61,8 @@ class Lengths:
         self.width = int(width if width is not None else values.max(initial=0))
         self.policy = policy
         self.is_full = bool((values == self.width).all())
+        self.stairs: Stairs | None = None  # set by whoever compiles, once and for all
+        self.plans: dict[Any, Any] = {}  # the schedules made so far
         self._values: np.ndarray | None = values
         self._traced: Array = None
 
@@ -125,20 +140,25 @@ class Lengths:
 
     @classmethod
     def traced(
-        cls, values: Array, width: int, policy: str = "auto", is_full: bool = False
+        cls,
+        values: Array,
+        width: int,
+        policy: str = "auto",
+        is_full: bool = False,
+        stairs: Stairs | None = None,
     ) -> Lengths:
         """Wrap lengths that a compiler traces: they cannot be checked here."""
         self = object.__new__(cls)
-        self.width, self.policy, self.is_full = width, policy, is_full
-        self._values, self._traced = None, values
+        self.width, self.policy, self.is_full, self.stairs = width, policy, is_full, stairs
+        self._values, self._traced, self.plans = None, values, {}
         return self
 
     @classmethod
     def _trusted(cls, values: np.ndarray, width: int) -> Lengths:
         self = object.__new__(cls)
-        self.width, self.policy = width, "auto"
+        self.width, self.policy, self.stairs = width, "auto", None
         self.is_full = bool((values == width).all())
-        self._values, self._traced = values, None
+        self._values, self._traced, self.plans = values, None, {}
         return self
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ragged.backend import Array, Backend, State, as_own, backend_of, check_frameworks, get_backend
@@ -92,7 +93,13 @@ class LSTMShape:
         Raises:
             ShapeError: names or shapes that no LSTM has.
         """
-        found = {name: tuple(int(n) for n in value.shape) for name, value in parameters.items()}
+        shapes = tuple((name, tuple(map(int, value.shape))) for name, value in parameters.items())
+        return cls._of_shapes(shapes)
+
+    @classmethod
+    @cache  # a layer asks at every call
+    def _of_shapes(cls, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> LSTMShape:
+        found = dict(shapes)
         if not {"weight_ih_l0", "weight_hh_l0"} <= found.keys():
             raise ShapeError(
                 refusal(

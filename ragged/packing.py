@@ -156,18 +156,3 @@ def unpack_to_fixed_length(packed: Any, lengths: object, max_length: int) -> Arr
     """
     backend = backend_of("unpack_to_fixed_length", packed=packed.data, lengths=lengths)
     return backend.unpack_to_fixed_length(packed, lengths, max_length)
-
-
-def packs(lengths: Lengths, *, packing_is_fast: bool) -> bool:
-    """Decide by the policy of `lengths` whether a backend packs; no rows or steps, no packing.
-
-    Args:
-        lengths: concrete, checked lengths.
-        packing_is_fast: what "auto" goes by on this device: whether packing pays where the stated
-            rule would pack.
-    """
-    if lengths.policy == "never" or lengths.tokens == 0:
-        return False
-    if lengths.policy == "always":
-        return True
-    return should_use_packing(lengths) and (lengths.policy == "rule" or packing_is_fast)

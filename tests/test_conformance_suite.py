@@ -18,9 +18,7 @@ from ragged_conformance.report import Record, merge, render, summarize
 from ragged.cli import main
 
 THIRD_PARTY = Path(__file__).with_name("third_party")
-LACKING = (
-    "LSTM, TrainingStep, create_model, get_parameters, place, predict, set_parameters"  # sorted
-)
+LACKING = "LSTM, TrainingStep, create_model, get_parameters, lstm_costs, place, predict, set_parameters"  # sorted
 
 
 def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

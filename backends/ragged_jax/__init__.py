@@ -1,6 +1,16 @@
 """The JAX backend of `ragged`: everything that touches jax."""
 
-from ragged_jax.arrays import asarray, devices, framework, is_traced, name, owns, to_numpy, xp
+from ragged_jax.arrays import (
+    asarray,
+    devices,
+    framework,
+    is_traced,
+    lstm_costs,
+    name,
+    owns,
+    to_numpy,
+    xp,
+)
 from ragged_jax.lstm import LSTM, lstm
 from ragged_jax.models import create_model
 from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
@@ -18,6 +28,7 @@ __all__ = [
     "get_parameters",
     "is_traced",
     "lstm",
+    "lstm_costs",
     "name",
     "owns",
     "pack_sequences",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,12 +10,24 @@ import jax.numpy as xp
 import numpy as np
 from flax import nnx
 
-from ragged.lengths import Lengths
+from ragged.lengths import Lengths, Stairs
+from ragged.schedule import Costs, fix_stairs
 
 name = "jax"
 framework = "jax"
 
-__all__ = ["asarray", "devices", "framework", "is_traced", "name", "owns", "to_numpy", "xp"]
+__all__ = [
+    "asarray",
+    "devices",
+    "framework",
+    "is_traced",
+    "lstm_costs",
+    "name",
+    "owns",
+    "stairs_of",
+    "to_numpy",
+    "xp",
+]
 
 
 def owns(value: object) -> bool:
@@ -51,16 +64,37 @@ def devices() -> tuple[str, ...]:
     return ("cuda", "cpu") if "cuda" in found else ("cpu",)
 
 
-def _flatten(lengths: Lengths) -> tuple[tuple[Any], tuple[int, str, bool]]:
+# Static beside the lengths themselves: width, policy, is_full, stairs.
+_Static = tuple[int, str, bool, Stairs | None]
+
+# A piece takes 0.4 s to compile, which `call` spreads over a thousand calls. Loops whose steps are
+# read from the lengths leave a CPU no slower; a GPU would wait for the host at every step.
+CPU_COSTS = Costs(
+    call=400e-6, step=2e-6, rate=0.22e-9, thin=1.0, gates=130.0, pieces=6, compiles_rows=True
+)
+
+
+def lstm_costs(device: str) -> Costs:
+    """What a layer costs here, for `ragged.schedule`."""
+    return CPU_COSTS if device == "cpu" else replace(CPU_COSTS, call=float("inf"))
+
+
+def stairs_of(lengths: Lengths) -> Stairs | None:
+    """What a compiled program fixes of the schedule; None = a masked scan."""
+    return lengths.stairs if lengths.is_traced else fix_stairs(lengths, CPU_COSTS)
+
+
+def _flatten(lengths: Lengths) -> tuple[tuple[Any], _Static]:
+    stairs = stairs_of(lengths)
     leaf = lengths._traced if lengths.is_traced else lengths.host.astype(np.int32)
-    return (leaf,), (lengths.width, lengths.policy, lengths.is_full)
+    return (leaf,), (lengths.width, lengths.policy, lengths.is_full, stairs)
 
 
-def _unflatten(static: tuple[int, str, bool], leaves: tuple[Any]) -> Lengths:
-    width, policy, is_full = static
+def _unflatten(static: _Static, leaves: tuple[Any]) -> Lengths:
+    width, policy, is_full, stairs = static
     if isinstance(leaves[0], np.ndarray):
         return Lengths(leaves[0], width, policy)
-    return Lengths.traced(leaves[0], width, policy, is_full)
+    return Lengths.traced(leaves[0], width, policy, is_full, stairs)
 
 
 jax.tree_util.register_pytree_node(Lengths, _flatten, _unflatten)

@@ -1,4 +1,4 @@
-"""The LSTM layer on JAX: a masked scan, exact with host lengths and with traced ones."""
+"""The LSTM layer on JAX: loops over the tokens, or a masked scan over the whole width."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from jax import Array, lax
 from ragged import initial
 from ragged.alignment import flip, select_valid
 from ragged.backend import load_backend
-from ragged.lengths import Lengths
+from ragged.lengths import Lengths, Stairs
 from ragged.lstm import LSTMShape, run, stack_layers
 from ragged.masks import padding_mask
-from ragged_jax.arrays import asarray, name
+from ragged_jax.arrays import asarray, name, stairs_of
 from ragged_jax.blocks import Dropout
 from ragged_jax.parameters import draw_seed
+from ragged_jax.segments import enter, leave, run_layer
 
 State = tuple[Array, Array]
 Weights = dict[str, Array]
@@ -80,14 +81,48 @@ def lstm(
     state: State | None,
     between_layers: Callable[[Array], Array] | None,
 ) -> tuple[Array, State]:
-    """Run a checked, batch-first LSTM; every policy is the same masked scan."""
-    shapes = LSTMShape.of(parameters).state_shapes(len(x))
-    state = state or (jnp.zeros(shapes[0], x.dtype), jnp.zeros(shapes[1], x.dtype))
+    """Run a checked, batch-first LSTM by the schedule that the policy chooses."""
+    shape = LSTMShape.of(parameters)
+    h, c = (jnp.zeros(each, x.dtype) for each in shape.state_shapes(len(x)))
+    stairs = stairs_of(lengths)
+    if stairs is None or shape.proj_size or jax.default_backend() != "cpu":
+        return scan(parameters, x, lengths, state or (h, c), between_layers)
+    return segments(parameters, x, lengths, state or (h, c), between_layers, stairs)
 
-    def run_layer(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
+
+def segments(
+    parameters: Mapping[str, Array],
+    x: Array,
+    lengths: Lengths,
+    state: State,
+    between_layers: Callable[[Array], Array] | None,
+    stairs: Stairs,
+) -> tuple[Array, State]:
+    """Run loops over the pieces of a schedule, on tokens from the first layer to the last."""
+    counts = lengths.to(load_backend(name), like=x)
+    tokens, at = enter(stairs, x, counts)
+
+    def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
+        return run_layer(stairs, weights, x, state, at, counts)
+
+    own = (state[0][:, at.order], state[1][:, at.order])
+    tokens, (h, c) = stack_layers(run, parameters, tokens, own, jnp.concatenate, between_layers)
+    return leave(lengths.width, tokens, at), (h[:, at.rank], c[:, at.rank])
+
+
+def scan(
+    parameters: Mapping[str, Array],
+    x: Array,
+    lengths: Lengths,
+    state: State,
+    between_layers: Callable[[Array], Array] | None,
+) -> tuple[Array, State]:
+    """Run one masked scan over the whole width, which all of JAX's transformations take."""
+
+    def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
         return _layer(weights, x, lengths, state)
 
-    return stack_layers(run_layer, parameters, x, state, jnp.concatenate, between_layers)
+    return stack_layers(run, parameters, x, state, jnp.concatenate, between_layers)
 
 
 @jax.jit

@@ -1,7 +1,7 @@
 """The PyTorch backend of `ragged`: everything that touches torch."""
 
 from ragged_torch.arrays import asarray, devices, framework, is_traced, name, owns, to_numpy, xp
-from ragged_torch.lstm import LSTM, lstm
+from ragged_torch.lstm import LSTM, lstm, lstm_costs
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, place, set_parameters
@@ -17,6 +17,7 @@ __all__ = [
     "get_parameters",
     "is_traced",
     "lstm",
+    "lstm_costs",
     "name",
     "owns",
     "pack_sequences",

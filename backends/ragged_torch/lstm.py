@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ragged import initial
-from ragged.alignment import flip, select_valid
-from ragged.backend import Backend, load_backend
+from ragged.alignment import flip
+from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, run, stack_layers
-from ragged.masks import padding_mask
-from ragged.packing import PackingOrder, packs
+from ragged.packing import PackingOrder
+from ragged.schedule import Costs, Piece, plan
 from ragged_torch.arrays import asarray, name
 from ragged_torch.blocks import Dropout
 from ragged_torch.parameters import draw_seed
+from ragged_torch.segments import run_layer
 
 State = tuple[Tensor, Tensor]
 Weights = dict[str, Tensor]
 
-HOLD = 1e4  # sigmoid(-HOLD) is exactly 0 and sigmoid(HOLD) exactly 1, in every float dtype
+COSTS = {
+    "cpu": Costs(
+        call=500e-6,
+        step=2e-6,
+        rate=0.15e-9,
+        thin=1.5,
+        gates=86.0,
+        pieces=8,
+        packed_step=200e-6,
+        packed_rate=2.0,
+    ),
+    # Not measured yet: what is known of cuDNN's kernels, so that rows that end are not computed.
+    "cuda": Costs(
+        call=50e-6,
+        step=8e-6,
+        rate=1e-12,
+        thin=16.0,
+        gates=40.0,
+        pieces=8,
+        packed_step=8e-6,
+    ),
+}
+
+
+def lstm_costs(device: str) -> Costs:
+    """What a layer costs here, for `ragged.schedule`."""
+    return COSTS.get(device, COSTS["cpu"])
 
 
 class LSTM(nn.Module):
@@ -87,11 +114,15 @@ def lstm(
     state: State | None,
     between_layers: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, State]:
-    """Run a checked, batch-first LSTM by the path that the policy chooses."""
-    shapes = LSTMShape.of(parameters).state_shapes(len(x))
+    """Run a checked, batch-first LSTM by the schedule that the policy chooses."""
+    shape = LSTMShape.of(parameters)
+    shapes = shape.state_shapes(len(x))
     state = state or (x.new_zeros(shapes[0]), x.new_zeros(shapes[1]))
-    path = packed if packs(lengths, packing_is_fast=x.is_cuda) else dense
-    return path(parameters, x, lengths, state, between_layers)
+    costs = lstm_costs(x.device.type)
+    made = plan(lengths, costs, hidden_size=shape.hidden_size, input_size=shape.input_size)
+    if made.kind == "packed" and made.pieces:
+        return packed(parameters, x, lengths, state, between_layers)
+    return dense(parameters, x, lengths, state, between_layers, made.pieces)
 
 
 def packed(
@@ -135,67 +166,32 @@ def dense(
     lengths: Lengths,
     state: State,
     between_layers: Callable[[Tensor], Tensor] | None,
+    pieces: Sequence[Piece],
 ) -> tuple[Tensor, State]:
-    """Run torch's dense kernels over the whole width, each row's state held at padding."""
-    batch, width = x.shape[:2]
-    if not batch or not width:  # the kernels refuse both; a step of padding changes nothing
+    """Run torch's dense kernels over the pieces of a schedule."""
+    if not pieces:  # the kernels refuse no steps; a row and a step of padding change nothing
+        batch, width = x.shape[:2]
         x = nn.functional.pad(x, (0, 0, 0, 1, 0, 1))
         state = (
             nn.functional.pad(state[0], (0, 0, 0, 1)),
             nn.functional.pad(state[1], (0, 0, 0, 1)),
         )
-        lengths = Lengths([*lengths.host, 0], width + 1)
+        lengths, pieces = Lengths([*lengths.host, 0], width + 1), [Piece(batch + 1, 0, 1)]
+        y, (h, c) = dense(parameters, x, lengths, state, between_layers, pieces)
+        return y[:batch, :width], (h[:, :batch], c[:, :batch])
     backend = load_backend(name)
 
-    def run_layer(weights: list[Weights], x: Tensor, state: State) -> tuple[Tensor, State]:
+    def run(weights: list[Weights], x: Tensor, state: State) -> tuple[Tensor, State]:
         ys, hs, cs = [], [], []
         for direction, own in enumerate(weights):
             steps = flip(backend, x, lengths) if direction else x
-            y, h, c = _layer(backend, own, steps, lengths, state[0][direction], state[1][direction])
+            y, h, c = run_layer(
+                own, steps, lengths, pieces, state[0][direction], state[1][direction]
+            )
             ys.append(flip(backend, y, lengths) if direction else y)
             hs.append(h)
             cs.append(c)
-        return torch.cat(ys, -1), (torch.stack(hs), torch.stack(cs))
+        y = torch.cat(ys, -1) if len(ys) > 1 else ys[0]
+        return y, (torch.stack(hs), torch.stack(cs))
 
-    y, (h, c) = stack_layers(run_layer, parameters, x, state, torch.cat, between_layers)
-    return y[:batch, :width], (h[:, :batch], c[:, :batch])
-
-
-def _layer(
-    backend: Backend, weights: Weights, x: Tensor, lengths: Lengths, h0: Tensor, c0: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one layer in one direction: y, and h and c after each row's last valid step."""
-    if not lengths.is_full:
-        x, weights = _hold_at_padding(backend, weights, x, lengths)
-    y, h, c = torch.lstm(
-        x,
-        (h0[None], c0[None]),
-        list(weights.values()),
-        has_biases="bias_ih" in weights,
-        num_layers=1,
-        dropout=0.0,
-        train=torch.is_grad_enabled(),
-        bidirectional=False,
-        batch_first=True,
-    )
-    if lengths.is_full:
-        return y, h[0], c[0]
-    count = asarray(lengths.host, like=x)[:, None]
-    last = (count - 1).clamp(min=0)[..., None].expand(-1, 1, y.shape[2])
-    h = torch.where(count > 0, y.gather(1, last)[:, 0], h0)
-    return select_valid(backend, y, lengths), h, c[0]
-
-
-def _hold_at_padding(
-    backend: Backend, weights: Weights, x: Tensor, lengths: Lengths
-) -> tuple[Tensor, Weights]:
-    """Append an input that is 1 at padding and there shuts gate i and opens gate f for good.
-
-    Then c passes padding unchanged, forwards and backwards, in any dense kernel.
-    """
-    x = select_valid(backend, x, lengths)
-    padding = (~padding_mask(backend, lengths, like=x)).to(x.dtype)
-    hidden_size = weights["weight_hh"].shape[0] // 4
-    hold = x.new_tensor([-HOLD, HOLD, 0.0, 0.0]).repeat_interleave(hidden_size)
-    weight_ih = torch.cat([weights["weight_ih"], hold[:, None]], 1)
-    return torch.cat([x, padding[..., None]], -1), {**weights, "weight_ih": weight_ih}
+    return stack_layers(run, parameters, x, state, torch.cat, between_layers)

@@ -34,7 +34,8 @@ LSTM_OPTIONS: dict[str, dict[str, Any]] = {
     "everything": {"num_layers": 2, "bidirectional": True, "proj_size": 2},
 }
 
-POLICIES = ("auto", "rule", "always", "never")
+POLICIES = ("auto", "rule", "always", "never", "segments")
+EMULATED = {"rule": "segments", "always": "segments"}  # on JAX, which has no packed kernels
 WILD = (float("nan"), float("inf"), -float("inf"), 1e30)
 
 

@@ -87,7 +87,7 @@ def reductions(name: str, lengths: Any = GRADIENT_LENGTHS) -> Callable[..., tupl
 
 
 @pytest.mark.operation("lstm")
-@pytest.mark.parametrize("policy", ["always", "never"])
+@pytest.mark.parametrize("policy", ["always", "never", "segments"])
 @pytest.mark.parametrize("options", ["one layer", "everything"])
 @pytest.mark.usefixtures("float64")
 def test_torch_lstm_passes_gradcheck(torch_adapter: Adapter, options: str, policy: str) -> None:
@@ -109,28 +109,42 @@ def test_torch_losses_pass_gradcheck_twice(torch_adapter: Adapter, name: str) ->
     assert gradgradcheck(reductions(name), leaves)
 
 
-def assert_jax_derivatives(function: Callable[..., Any], arrays: list[Any], order: int) -> None:
-    """Check a scalar function's first derivatives in both modes, and forward over reverse."""
+def assert_jax_derivatives(
+    function: Callable[..., Any], arrays: list[Any], order: int, modes: Any = ("fwd", "rev")
+) -> None:
+    """Check a scalar function's first derivatives, and forward over reverse."""
     import jax
     from jax.test_util import check_grads
 
-    check_grads(jax.jit(function), arrays, order=1, modes=("fwd", "rev"))
+    check_grads(jax.jit(function), arrays, order=1, modes=modes)
     if order == 2:
         gradient = jax.jit(jax.grad(function, argnums=tuple(range(len(arrays)))))
         check_grads(gradient, arrays, order=1, modes=("fwd",))
 
 
 @pytest.mark.operation("lstm")
-@pytest.mark.parametrize(("options", "order"), [("one layer", 2), ("bidirectional", 1)])
+@pytest.mark.parametrize(
+    ("options", "policy", "order"),
+    [
+        ("one layer", "never", 2),
+        ("bidirectional", "never", 1),
+        ("one layer", "segments", 2),
+        ("bidirectional", "segments", 1),
+    ],
+)
 @pytest.mark.usefixtures("float64")
-def test_jax_lstm_passes_check_grads(jax_adapter: Adapter, options: str, order: int) -> None:
+def test_jax_lstm_passes_check_grads(
+    jax_adapter: Adapter, options: str, policy: str, order: int
+) -> None:
     inputs = jax_adapter.arrays(lstm_inputs(options))
-    run = flat_lstm(list(inputs), list(GRADIENT_LENGTHS))
+    lengths = ragged.Lengths(GRADIENT_LENGTHS, WIDTH, policy=policy)
+    run = flat_lstm(list(inputs), lengths)
+    modes = ("fwd", "rev") if policy == "never" else ("rev",)  # loops have no forward mode
 
     def total(*arrays: Any) -> Any:
         return sum((output**2).sum() for output in run(*arrays))
 
-    assert_jax_derivatives(total, list(inputs.values()), order)
+    assert_jax_derivatives(total, list(inputs.values()), order, modes)
 
 
 @losses

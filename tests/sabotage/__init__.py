@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sabotage import between, core, jax, losses, models, torch, training
+from tests.sabotage import between, core, jax, losses, models, schedules, torch, training
 from tests.sabotage.faults import Fault
 
 BOTH = "torch = jax"  # in a backend's place: what only a comparison of the two can see
@@ -10,6 +10,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     backend: (
         *core.FAULTS,
         *losses.FAULTS,
+        *schedules.faults_of(backend),
         *own.FAULTS,
         *models.faults_of(backend),
         *training.faults_of(backend),

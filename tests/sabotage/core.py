@@ -20,7 +20,7 @@ MASKS = (
         "steps < count",
         "steps <= count",
         mask("mixed-left"),
-        forward("mixed"),
+        forward("mixed", "projection"),
     ),
     fault(
         "mask one step too short",
@@ -28,7 +28,7 @@ MASKS = (
         "steps < count",
         "steps < count - 1",
         mask("mixed-left"),
-        forward("mixed"),
+        forward("mixed", "projection"),
     ),
     fault(
         "right-aligned mask one step too long",
@@ -51,7 +51,7 @@ MASKS = (
         "backend.xp.where(mask, x, backend.xp.zeros_like(x))",
         "x * mask",
         align("mixed-left-left"),
-        forward("mixed"),
+        forward("mixed", "projection"),
     ),
     fault(
         "lengths_from_mask takes holes",

@@ -60,5 +60,10 @@ def dropout(name: str, case: str = "") -> str:
     return f"test_dropout.py::test_{name}[{{backend}}{case}]"
 
 
+def schedule(name: str, case: str) -> str:
+    """Name a test of schedules."""
+    return f"test_schedule.py::test_{name}{_on(case)}"
+
+
 def _on(case: str) -> str:
     return f"[{{backend}}-{case}]"

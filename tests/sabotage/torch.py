@@ -5,78 +5,125 @@ from __future__ import annotations
 from tests.sabotage.faults import fault
 from tests.sabotage.names import forecast, forward, lstm_gradients
 
-WEIGHTS = "list(weights.values()),"
+WEIGHTS = "weights = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)"
+
+SWAPPED = """weights = tuple(
+        w.unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten(0, 1)
+        for w in (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)
+    )"""
 
 DENSE = (
     fault(
         "gates f and g swapped",
-        "ragged_torch.lstm:_layer",
+        "ragged_torch.segments:_forward",
         WEIGHTS,
-        "[w.unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten(0, 1) for w in weights.values()],",
+        SWAPPED,
         forward("mixed"),
     ),
     fault(
         "second bias forgotten",
-        "ragged_torch.lstm:_layer",
+        "ragged_torch.segments:_forward",
         WEIGHTS,
-        "[0 * w if own == 'bias_hh' else w for own, w in weights.items()],",
+        "weights = (_with_hold(weight_ih), weight_hh, bias_ih, 0 * bias_hh)",
         forward("mixed"),
     ),
     fault(
         "projection forgotten",
-        "ragged_torch.lstm:_layer",
-        WEIGHTS,
+        "ragged_torch.segments:_dense",
+        "list(weights.values()),",
         "[torch.eye(*w.shape) if own == 'weight_hr' else w for own, w in weights.items()],",
         forward("mixed", "projection"),
     ),
     fault(
         "state after the last padded step",
-        "ragged_torch.lstm:_hold_at_padding",
-        "[-HOLD, HOLD, 0.0, 0.0]",
+        "ragged_torch.segments:_with_hold",
+        "[-HOLD, HOLD, 0.0, -HOLD]",
         "[0.0, 0.0, 0.0, 0.0]",
         forward("mixed"),
     ),
     fault(
         "c fed with padding",
-        "ragged_torch.lstm:_hold_at_padding",
-        "[-HOLD, HOLD, 0.0, 0.0]",
-        "[0.0, HOLD, 0.0, 0.0]",
+        "ragged_torch.segments:_with_hold",
+        "[-HOLD, HOLD, 0.0, -HOLD]",
+        "[0.0, HOLD, 0.0, -HOLD]",
         forward("mixed"),
     ),
     fault(
         "c forgotten at padding",
-        "ragged_torch.lstm:_hold_at_padding",
+        "ragged_torch.segments:_with_hold",
+        "[-HOLD, HOLD, 0.0, -HOLD]",
+        "[-HOLD, 0.0, 0.0, -HOLD]",
+        forward("mixed"),
+    ),
+    fault(
+        "outputs at padding not 0",
+        "ragged_torch.segments:_with_hold",
+        "[-HOLD, HOLD, 0.0, -HOLD]",
         "[-HOLD, HOLD, 0.0, 0.0]",
-        "[-HOLD, 0.0, 0.0, 0.0]",
         forward("mixed"),
     ),
     fault(
         "h after the last padded step",
-        "ragged_torch.lstm:_layer",
+        "ragged_torch.segments:run_layer",
         "y.gather(1, last)[:, 0]",
         "y[:, -1]",
         forward("mixed"),
     ),
     fault(
         "empty row returns zeros for its state",
-        "ragged_torch.lstm:_layer",
+        "ragged_torch.segments:run_layer",
         "y.gather(1, last)[:, 0], h0)",
         "y.gather(1, last)[:, 0], torch.zeros_like(h0))",
         forward("length 0"),
     ),
     fault(
-        "outputs at padding not 0",
-        "ragged_torch.lstm:_layer",
-        "return select_valid(backend, y, lengths), h, c[0]",
-        "return y, h, c[0]",
+        "padding read",
+        "ragged_torch.segments:_Sorted.take",
+        ".masked_fill(_ended(self.lengths, piece)[..., None], 0.0)",
+        "",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "rows that ended get each other's c",
+        "ragged_torch.segments:_forward",
+        "where.order[: piece.rows], c[0]",
+        "torch.arange(piece.rows), c[0]",
         forward("mixed"),
     ),
     fault(
-        "padding read",
-        "ragged_torch.lstm:_hold_at_padding",
-        "x = select_valid(backend, x, lengths)",
-        "pass",
+        "outputs of sorted rows not turned back",
+        "ragged_torch.segments:_Sorted.put",
+        "self.order[: piece.rows]",
+        "torch.arange(piece.rows)",
+        forward("mixed"),
+    ),
+    fault(
+        "gradient of c lost between pieces",
+        "ragged_torch.segments:_backward",
+        "= found[5], found[6]",
+        "= found[5], 0 * found[6]",
         lstm_gradients("one layer"),
+    ),
+    fault(
+        "gradient of h lost between pieces",
+        "ragged_torch.segments:_backward",
+        "= found[5], found[6]",
+        "= 0 * found[5], found[6]",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "gradient of the weights of the first piece alone",
+        "ragged_torch.segments:_backward",
+        "grad += share",
+        "grad.copy_(share)",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "projection: c of rows that ended lost",
+        "ragged_torch.segments:_composed",
+        "cs.append(c[rows:])",
+        "cs.append(0 * c[rows:])",
+        forward("mixed", "projection"),
     ),
     fault(
         "second direction reads forwards",

@@ -1,0 +1,240 @@
+"""Dense kernels over the pieces of a schedule, each row's state held once it has ended.
+
+On the CPU in float32 a layer is one registered operator around oneDNN's kernels, forward and
+backward; elsewhere it is composed of torch's own dense calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ragged.alignment import select_valid
+from ragged.backend import load_backend
+from ragged.lengths import Lengths
+from ragged.schedule import Piece
+from ragged_torch.arrays import asarray, name
+
+Weights = dict[str, Tensor]
+
+HOLD = 1e4  # sigmoid(-HOLD) is exactly 0 and sigmoid(HOLD) exactly 1, in every float dtype
+LSTM_MODE = 2  # of aten's rnn functions
+
+
+def run_layer(
+    weights: Weights, x: Tensor, lengths: Lengths, pieces: Sequence[Piece], h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run one layer in one direction: y, and h and c after each row's last valid step."""
+    if lengths.is_full and len(pieces) == 1:
+        y, h, c = _dense(weights, x.transpose(0, 1), h0, c0)
+        return y.transpose(0, 1), h, c
+    if _has_operator(weights, x):
+        y, c = _operator(weights, x, lengths, pieces, h0, c0)
+    else:
+        y, c = _composed(weights, x, lengths, pieces, h0, c0)
+    count = asarray(lengths.host, like=x)[:, None]
+    last = (count - 1).clamp(min=0)[..., None].expand(-1, 1, y.shape[2])
+    return y, torch.where(count > 0, y.gather(1, last)[:, 0], h0), c
+
+
+def _composed(
+    weights: Weights, x: Tensor, lengths: Lengths, pieces: Sequence[Piece], h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Run each piece by torch's own dense call; autograd does the rest."""
+    host = asarray(lengths.host)
+    order = host.argsort(descending=True, stable=True)
+    h, c = h0[order], c0[order]
+    x = select_valid(load_backend(name), x, lengths)[order].transpose(0, 1)
+    weights = {**weights, "weight_ih": _with_hold(weights["weight_ih"])}
+    ys, cs = [], []
+    for rows, start, stop in pieces:
+        ended = _ended(host[order], Piece(rows, start, stop)).to(x)[..., None]
+        y, h, c_end = _dense(
+            weights, torch.cat([x[start:stop, :rows], ended], -1), h[:rows], c[:rows]
+        )
+        ys.append(nn.functional.pad(y, (0, 0, 0, len(host) - rows)))
+        cs.append(c[rows:])
+        c = c_end
+    y = torch.cat(ys)
+    y = nn.functional.pad(y, (0, 0, 0, 0, 0, lengths.width - len(y))).transpose(0, 1)
+    rank = order.argsort()
+    return select_valid(load_backend(name), y[rank], lengths), torch.cat([c, *cs[::-1]])[rank]
+
+
+def _dense(weights: Weights, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run `x (time, batch, features)` whole."""
+    y, h, c = torch.lstm(
+        x,
+        (h[None], c[None]),
+        list(weights.values()),
+        has_biases="bias_ih" in weights,
+        num_layers=1,
+        dropout=0.0,
+        train=torch.is_grad_enabled(),
+        bidirectional=False,
+        batch_first=False,
+    )
+    return y, h[0], c[0]
+
+
+def _with_hold(weight_ih: Tensor) -> Tensor:
+    """Append weights for an input that is 1 once a row has ended: h is 0 then and c kept.
+
+    Gates i and o shut and gate f opens for good, so that c passes unchanged, forwards and
+    backwards, in any dense kernel.
+    """
+    hold = weight_ih.new_tensor([-HOLD, HOLD, 0.0, -HOLD])
+    return torch.cat([weight_ih, hold.repeat_interleave(len(weight_ih) // 4)[:, None]], 1)
+
+
+def _ended(lengths: Tensor, piece: Piece) -> Tensor:
+    """Where a piece of the sorted rows computes steps that they do not have: `(steps, rows)`."""
+    return torch.arange(piece.start, piece.stop)[:, None] >= lengths[: piece.rows]
+
+
+def _has_operator(weights: Weights, x: Tensor) -> bool:
+    known = x.dtype == torch.float32 and x.device.type == "cpu" and "weight_hr" not in weights
+    mkldnn = torch.backends.mkldnn
+    return known and mkldnn.is_available() and bool(mkldnn.enabled)
+
+
+def _operator(
+    weights: Weights, x: Tensor, lengths: Lengths, pieces: Sequence[Piece], h0: Tensor, c0: Tensor
+) -> tuple[Tensor, Tensor]:
+    zeros = x.new_zeros(4 * h0.shape[1])
+    inputs = (
+        *(x, asarray(lengths.host), h0, c0, weights["weight_ih"], weights["weight_hh"]),
+        *(weights.get("bias_ih", zeros), weights.get("bias_hh", zeros)),
+    )
+    train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    rows, stops = [piece.rows for piece in pieces], [piece.stop for piece in pieces]
+    y, c, _ = torch.ops.ragged.lstm_segments(*inputs, rows, stops, train)
+    return y, c
+
+
+class _Sorted(NamedTuple):
+    """The sorted rows and their pieces, as both passes walk them."""
+
+    order: Tensor
+    lengths: Tensor
+    pieces: list[Piece]
+
+    @classmethod
+    def of(cls, lengths: Tensor, rows: list[int], stops: list[int]) -> _Sorted:
+        order = lengths.argsort(descending=True, stable=True)
+        starts = [0, *stops[:-1]]
+        return cls(order, lengths[order], list(map(Piece, rows, starts, stops)))
+
+    def take(self, x: Tensor, piece: Piece) -> Tensor:
+        """A piece of `x (batch, time, features)`, time first and 0 where a row has ended."""
+        part = x[:, piece.start : piece.stop].index_select(0, self.order[: piece.rows])
+        return part.transpose(0, 1).masked_fill(_ended(self.lengths, piece)[..., None], 0.0)
+
+    def put(self, x: Tensor, piece: Piece, part: Tensor) -> None:
+        """Undo `take`, into `x`."""
+        steps = x[:, piece.start : piece.stop]
+        steps.index_copy_(0, self.order[: piece.rows], part.transpose(0, 1))
+
+
+def _forward(
+    x: Tensor,
+    lengths: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    rows: list[int],
+    stops: list[int],
+    train: bool,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Run one layer in one direction over `x (batch, time, features)`: y, c, and what is saved."""
+    where = _Sorted.of(lengths, rows, stops)
+    weights = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)
+    y = x.new_zeros(*x.shape[:2], h0.shape[1])
+    c_final = c0.clone()
+    h, c = h0[where.order][None], c0[where.order][None]
+    saved = [h, c] if train else []
+    for piece in where.pieces:
+        ended = _ended(where.lengths, piece).to(x)[..., None]
+        steps = torch.cat([where.take(x, piece), ended], -1)
+        with torch.set_grad_enabled(train):  # without it the kernel keeps no workspace
+            part, h, c, workspace = torch.ops.aten.mkldnn_rnn_layer(
+                *(steps, *weights, *_first(piece.rows, h, c), False, [], LSTM_MODE),
+                *(h0.shape[1], 1, True, False, False, train),
+            )
+        h, c = h.detach(), c.detach()
+        where.put(y, piece, part)
+        c_final.index_copy_(0, where.order[: piece.rows], c[0])
+        saved += [steps, part.detach(), c, workspace.detach()] if train else []
+    return y, c_final, saved
+
+
+def _backward(
+    grad_y: Tensor,
+    grad_c: Tensor,
+    lengths: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    rows: list[int],
+    stops: list[int],
+    saved: list[Tensor],
+) -> list[Tensor]:
+    """Return the gradients of x, h0, c0 and the four weights."""
+    where = _Sorted.of(lengths, rows, stops)
+    held = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)
+    features = weight_ih.shape[1]
+    grad_x = grad_y.new_zeros(*grad_y.shape[:2], features)
+    grads = [torch.zeros_like(weight) for weight in held]
+    grad_h = torch.zeros_like(grad_c)[None]  # of the sorted rows, from the pieces after this one
+    grad_c = grad_c[where.order][None]
+    for piece, before, (steps, part, c, workspace) in _backwards(where.pieces, saved):
+        found = torch.ops.aten.mkldnn_rnn_layer_backward(
+            *(steps, *held, *_first(piece.rows, *before), part, part[-1:], c),
+            *(where.take(grad_y, piece), *_first(piece.rows, grad_h, grad_c)),
+            *(False, LSTM_MODE, c.shape[2], 1, True, True, False, [], False, workspace),
+        )
+        where.put(grad_x, piece, found[0][..., :features])
+        for grad, share in zip(grads, found[1:5], strict=True):
+            grad += share
+        grad_h[:, : piece.rows], grad_c[:, : piece.rows] = found[5], found[6]
+    rank = where.order.argsort()
+    return [grad_x, grad_h[0][rank], grad_c[0][rank], grads[0][:, :features].clone(), *grads[1:]]
+
+
+def _first(rows: int, *states: Tensor) -> tuple[Tensor, ...]:
+    return tuple(state[:, :rows].contiguous() for state in states)
+
+
+def _backwards(
+    pieces: list[Piece], saved: list[Tensor]
+) -> Iterator[tuple[Piece, tuple[Tensor, Tensor], list[Tensor]]]:
+    """Walk the pieces from the last, each with the state before it and what it saved."""
+    kept = [saved[place : place + 4] for place in range(2, len(saved), 4)]
+    before = [(saved[0], saved[1]), *((part[-1:], c) for _, part, c, _ in kept)]
+    yield from reversed(list(zip(pieces, before[:-1], kept, strict=True)))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    ctx.rows, ctx.stops = inputs[8:10]
+    ctx.save_for_backward(*inputs[1:2], *inputs[4:8], *output[2])
+
+
+def _differentiate(ctx: Any, grad_y: Tensor, grad_c: Tensor, _: Any) -> tuple[Any, ...]:
+    lengths, *weights = ctx.saved_tensors[:5]
+    saved = list(ctx.saved_tensors[5:])
+    found = torch.ops.ragged.lstm_segments_backward(
+        grad_y, grad_c, lengths, *weights, ctx.rows, ctx.stops, saved
+    )
+    return found[0], None, *found[1:], None, None, None
+
+
+_register = torch.library.custom_op("ragged::lstm_segments", mutates_args=())
+_register(_forward).register_autograd(_differentiate, setup_context=_save)
+torch.library.custom_op("ragged::lstm_segments_backward", mutates_args=())(_backward)

@@ -1,0 +1,72 @@
+"""Faults in the schedules, which both backends follow."""
+
+from __future__ import annotations
+
+from tests.sabotage.faults import Fault, fault
+from tests.sabotage.names import schedule
+
+STAIRS = {
+    "torch": fault(
+        "rows leave the batch a step early",
+        "ragged.schedule:exact_stairs",
+        "alive = descending[descending > 0]",
+        "alive = descending[descending > 0] - 1",
+        schedule("every_valid_step_is_computed_once", "always-mixed"),
+    ),
+    "jax": fault(
+        "rows leave the batch a step early",
+        "ragged.schedule:stairs",
+        "descending[list(rows[1:])]",
+        "(descending[list(rows[1:])] - 1)",
+        schedule("every_valid_step_is_computed_once", "always-mixed"),
+    ),
+}
+COMMON = (
+    fault(
+        "padded batches lose their last step",
+        "ragged.schedule:candidates",
+        "Piece(batch, 0, width)",
+        "Piece(batch, 0, width - 1)",
+        schedule("every_valid_step_is_computed_once", "never-mixed"),
+    ),
+    fault(
+        "dearest schedule taken",
+        "ragged.schedule:_plan",
+        "min(found.values()",
+        "max(found.values()",
+        schedule("auto_takes_the_cheapest", "mixed"),
+    ),
+    fault(
+        "thin products counted as full ones",
+        "ragged.schedule:candidates",
+        "costs.step + row * (rows + costs.thin)",
+        "costs.step + row * rows",
+        schedule("auto_takes_the_cheapest", "mixed"),
+    ),
+    fault(
+        "last cut left out",
+        "ragged.schedule:_cheapest_stairs",
+        "int(np.argmin(totals)) + 1",
+        "1",
+        "test_schedule.py::test_cuts_are_the_best_there_are[{backend}]",
+    ),
+    fault(
+        "policy of given lengths ignored",
+        "ragged.schedule:_asked",
+        "lengths if isinstance(lengths, Lengths) else",
+        "",
+        "test_schedule.py::test_lengths_keep_their_own_policy[{backend}]",
+    ),
+    fault(
+        "reason for a schedule not told",
+        "ragged.schedule:explain",
+        "policy={valid.policy!r}",
+        "policy",
+        "test_schedule.py::test_explain_names_what_is_taken_and_why[{backend}]",
+    ),
+)
+
+
+def faults_of(backend: str) -> tuple[Fault, ...]:
+    """The faults for one backend: each packs by its own stairs."""
+    return (STAIRS[backend], *COMMON)

@@ -1,10 +1,10 @@
-# Everything a newcomer needs: `make train`, `make train BACKEND=jax`, `make test`.
+# Everything a newcomer needs: `make train`, `make train BACKEND=jax`, `make test`, `make bench`.
 BACKEND ?= torch
 CONFIG  ?= storms
 PYTHON  ?= python3
 BIN     := .venv/bin
 
-.PHONY: train test clean
+.PHONY: train test bench bench-cuda clean
 
 train: .venv/installed
 	$(BIN)/ragged train --config $(CONFIG) --backend $(BACKEND)
@@ -17,6 +17,17 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest -n 2 conformance --dtype float64
+
+# Nothing is set here: the benchmarks take every core there is.
+bench: .venv/bench
+	$(BIN)/python -m benchmarks.run
+
+bench-cuda: .venv/bench
+	$(BIN)/python -m benchmarks.run --device cuda
+
+.venv/bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[torch,jax,train,bench]"
+	touch $@
 
 # The stamp is newer than what it was made from: a second call installs nothing.
 .venv/installed: pyproject.toml constraints.txt

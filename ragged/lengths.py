@@ -37,6 +37,8 @@ class Lengths:
             `should_use_packing`, "segments" lets rows that have ended leave the batch in a few
             steps, "auto" takes what is cheapest there (see `ragged.schedule`). It changes speed,
             never numbers.
+        typical: the lengths of a typical batch of this shape. What a compiler fixes of the
+            schedule is then made from those, so that all batches of the shape share a program.
 
     Raises:
         LengthsError: lengths not integer, not one-dimensional, negative or above the width.
@@ -50,9 +52,16 @@ class Lengths:
         (8, 0.56)
     """
 
-    __slots__ = ("_traced", "_values", "is_full", "plans", "policy", "stairs", "width")
+    __slots__ = ("_traced", "_values", "is_full", "plans", "policy", "stairs", "typical", "width")
 
-    def __init__(self, lengths: object, width: int | None = None, policy: str = "auto") -> None:
+    def __init__(
+        self,
+        lengths: object,
+        width: int | None = None,
+        policy: str = "auto",
+        *,
+        typical: Lengths | None = None,
+    ) -> None:
         if policy not in POLICIES:
             raise OptionError(
                 refusal("Lengths", "policy", repr(policy), f"one of {POLICIES}", "Name one.")
@@ -62,6 +71,7 @@ class Lengths:
         self.policy = policy
         self.is_full = bool((values == self.width).all())
         self.stairs: Stairs | None = None  # set by whoever compiles, once and for all
+        self.typical = typical
         self.plans: dict[Any, Any] = {}  # the schedules made so far
         self._values: np.ndarray | None = values
         self._traced: Array = None
@@ -150,7 +160,7 @@ class Lengths:
         """Wrap lengths that a compiler traces: they cannot be checked here."""
         self = object.__new__(cls)
         self.width, self.policy, self.is_full, self.stairs = width, policy, is_full, stairs
-        self._values, self._traced, self.plans = None, values, {}
+        self._values, self._traced, self.plans, self.typical = None, values, {}, None
         return self
 
     @classmethod
@@ -158,7 +168,7 @@ class Lengths:
         self = object.__new__(cls)
         self.width, self.policy, self.stairs = width, "auto", None
         self.is_full = bool((values == width).all())
-        self._values, self._traced, self.plans = values, None, {}
+        self._values, self._traced, self.plans, self.typical = values, None, {}, None
         return self
 
     def __len__(self) -> int:

@@ -192,10 +192,11 @@ def fix_stairs(lengths: Lengths, costs: Costs) -> Stairs | None:
     so that few programs do.
     """
     if lengths.stairs is None and len(lengths) and lengths.width:
-        made = plan(lengths, costs, hidden_size=128, input_size=128)
+        made = plan(lengths.typical or lengths, costs, hidden_size=128, input_size=128)
         if made.pieces and (made.kind != "padded" or lengths.policy == "auto"):
             whole = len(lengths) * lengths.width
-            grain = whole if len(made.pieces) == 1 else -(-whole // 8)
+            shared = lengths.typical is not None or len(made.pieces) == 1
+            grain = whole if shared else -(-whole // 8)
             capacity = min(whole, -(-max(1, made.computed) // grain) * grain)
             lengths.stairs = Stairs(tuple(piece.rows for piece in made.pieces), capacity)
     return lengths.stairs

@@ -18,7 +18,9 @@ from ragged_conformance.report import Record, merge, render, summarize
 from ragged.cli import main
 
 THIRD_PARTY = Path(__file__).with_name("third_party")
-LACKING = "LSTM, TrainingStep, create_model, get_parameters, lstm_costs, place, predict, set_parameters"  # sorted
+LACKING = (  # sorted
+    "LSTM, TrainingStep, create_model, get_parameters, lstm_costs, place, predict, set_parameters"
+)
 
 
 def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

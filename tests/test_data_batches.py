@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from ragged.data import (
     batches,
     collate,
 )
-from ragged.data.batches import batch_order, quantise
+from ragged.data.batches import batch_order
+from ragged.data.buckets import make_buckets, quantise
 from ragged.errors import DataError, OptionError
 
 
@@ -111,45 +113,100 @@ def test_collate_refusals():
         collate([row(1, 1)], batch_size=1, indices=[1, 2])
 
 
+def rows_of(lengths, batch_size, most):
+    return [bucket.rows for bucket in make_buckets(lengths, batch_size, most)]
+
+
 @pytest.mark.parametrize("count", [1, 7, 64, 203])
-@pytest.mark.parametrize("seed", [None, 0, 5])
-def test_every_row_comes_exactly_once(count, seed):
-    lengths = np.random.default_rng(1).integers(1, 50, count)
-    order = batch_order(lengths, 8, seed=seed, epoch=3, pool=4)
-    assert sorted(np.concatenate(order).tolist()) == list(range(count))
+@pytest.mark.parametrize("most", [1, 4, 30])
+def test_every_row_comes_exactly_once(count, most):
+    lengths = np.random.default_rng(1).integers(1, 50, (count, 2))
+    rows = rows_of(lengths, 8, most)
+    order = batch_order(rows, 8, seed=5, epoch=3)
+    assert len(rows) <= most
+    assert sorted(np.concatenate([rows for _, rows in order]).tolist()) == list(range(count))
     assert len(order) == -(-count // 8)
-    assert max(map(len, order)) <= 8
+    assert max(len(rows) for _, rows in order) <= 8
+    for bucket, places in order:
+        assert set(places) <= set(rows[bucket])
 
 
 def test_order_is_a_function_of_seed_and_epoch():
-    lengths = np.arange(100)
+    rows = rows_of(np.arange(100)[:, None], 8, 4)
 
     def flat(seed: int, epoch: int) -> list[int]:
-        return np.concatenate(batch_order(lengths, 8, seed=seed, epoch=epoch)).tolist()
+        order = batch_order(rows, 8, seed=seed, epoch=epoch)
+        return np.concatenate([rows for _, rows in order]).tolist()
 
     assert flat(1, 2) == flat(1, 2)
     assert len({tuple(flat(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
-def test_pools_reduce_waste():
-    lengths = np.random.default_rng(0).integers(1, 500, 512)
+def padded_steps(lengths, rows, batch_size):
+    """What the buckets' batches take, side by side, each padded to its bucket's longest row."""
+    return sum(
+        -(-len(members) // batch_size) * batch_size * int(lengths[members].max(axis=0).sum())
+        for members in rows
+    )
 
-    def padded(pool: int) -> int:
-        order = batch_order(lengths, 16, seed=0, pool=pool)
-        return sum(16 * int(lengths[places].max()) for places in order)
 
-    assert padded(8) < 0.75 * padded(1)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_buckets_are_the_best_there_are(seed):
+    lengths = np.random.default_rng(seed).integers(1, 60, (26, 2))
+    order = np.argsort(lengths.sum(axis=1), kind="stable")
+    best = min(
+        padded_steps(lengths, np.split(order, [26 - 4 * cut for cut in cuts][::-1]), 4)
+        for count in range(3)
+        for cuts in combinations(range(1, 7), count)
+    )
+    assert padded_steps(lengths, rows_of(lengths, 4, 3), 4) == best
+
+
+def test_buckets_reduce_waste():
+    lengths = np.random.default_rng(0).integers(1, 500, (512, 1))
+    waste = {n: padded_steps(lengths, rows_of(lengths, 16, n), 16) for n in (1, 4, 8)}
+    assert waste[1] == 512 * lengths.max()
+    assert waste[4] < 0.65 * waste[1]
+    assert waste[8] < 1.15 * lengths.sum()
+
+
+def test_a_bucket_has_one_shape_and_one_program():
+    data = EncoderDecoderDataModule(Storms()).train
+    found = list(batches(data, 16, shuffle_seed=0, buckets=3))
+    shapes = {(b.past.shape, b.future.shape) for b in found}
+    assert len(shapes) == 3
+    for batch in found:
+        typical = batch.decoder_lengths.typical
+        assert typical.width == batch.decoder_lengths.width
+        assert len(typical) == 16
+
+
+def test_an_epoch_compiles_a_program_a_bucket(need):
+    need("jax")
+    from ragged import backend, losses, models
+    from ragged.optimizer import AdamW
+
+    rng = np.random.default_rng(0)
+    rows = [row(int(n), int(n) + 2) for n in rng.integers(1, 40, 48)]
+    with backend.use_backend("jax") as jax_backend:
+        model = models.EncoderDecoderLSTM(3, 2, hidden_size=4, num_layers=1, seed=0)
+        step = jax_backend.TrainingStep(model, losses.mse, AdamW())
+        for epoch in range(2):
+            for batch in batches(Dataset(rows), 4, shuffle_seed=0, epoch=epoch, buckets=2):
+                step.step(batch)
+        assert step._update._cache_size() == 2
 
 
 def test_order_refusals():
     for options, message in (
         ({"batch_size": 0, "seed": 0}, "batches(): `batch_size` is 0; expected 1 or more"),
-        ({"batch_size": 1, "seed": 0, "pool": 0}, "batches(): `pool` is 0; expected 1 or more"),
         ({"batch_size": 1, "seed": -1}, "batches(): `shuffle_seed` is -1; expected 0 or more"),
         ({"batch_size": 1, "seed": 0, "epoch": -1}, "batches(): `epoch` is -1; expected 0 or"),
     ):
         with refuses(OptionError, message):
-            batch_order(np.arange(3), **options)
+            batch_order([np.arange(3)], **options)
+    with refuses(OptionError, "batches(): `buckets` is 0; expected 1 or more"):
+        next(batches(Dataset([]), 1, buckets=0))
 
 
 def test_batches_carry_every_value_of_every_row():
@@ -182,7 +239,7 @@ def test_batches_keep_the_order_without_a_seed_and_repeat_few_shapes():
         for epoch in range(20)
         for batch in batches(data, 16, shuffle_seed=0, epoch=epoch)
     }
-    assert len(shapes) <= 30
+    assert len(shapes) <= 4
     assert list(batches(Dataset([]), 4, shuffle_seed=0)) == []
 
 

@@ -43,7 +43,7 @@ def steps(name, dtype, count):
     endless = (
         batch
         for epoch in itertools.count()
-        for batch in batches(train, 16, shuffle_seed=0, epoch=epoch, dtype=dtype, shapes=1)
+        for batch in batches(train, 16, shuffle_seed=0, epoch=epoch, dtype=dtype, buckets=1)
     )
     with use_backend(name) as backend:
         model = models.EncoderDecoderLSTM(3, 2, hidden_size=16, dropout=0.0, seed=0)

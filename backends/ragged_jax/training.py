@@ -51,7 +51,7 @@ class TrainingStep:
         self._inference, _, _ = nnx.split(self.model, nnx.Param, ...)
         self.model.train()
         self._training, self._params, self._rest = nnx.split(self.model, nnx.Param, ...)
-        self._moments = self.optimizer.init(self._params)
+        self._moments = self._committed(self.optimizer.init(self._params))
         self._update = jax.jit(self._update_once, donate_argnums=(0, 1))
         self._evaluate = jax.jit(self._total_and_count)
 
@@ -92,7 +92,11 @@ class TrainingStep:
                 value = jnp.asarray(state[f"{slot}.{name}"], old.dtype)
                 leaf[...] = jax.device_put(value, old.sharding)
         counted = optax.tree_utils.tree_set(fresh, count=jnp.asarray(self.steps, jnp.int32))
-        self._moments = jax.tree.map(jnp.copy, counted)  # donation takes no buffer twice
+        self._moments = self._committed(jax.tree.map(jnp.copy, counted))  # donated once each
+
+    def _committed(self, moments: Any) -> Any:
+        """Pin the moments to the device, as a step returns them, lest it is compiled twice."""
+        return jax.device_put(moments, _device(self.device))
 
     def _update_once(
         self, params: Any, moments: Any, batch: tuple[Any, ...], key: Array
@@ -158,5 +162,8 @@ def _run(
 
 
 def _array(array: np.ndarray, device: str, dtype: str) -> Array:
-    target = jax.devices("gpu" if device == "cuda" else device)[0]
-    return jax.device_put(np.asarray(array, dtype), target)
+    return jax.device_put(np.asarray(array, dtype), _device(device))
+
+
+def _device(name: str) -> jax.Device:
+    return jax.devices("gpu" if name == "cuda" else name)[0]

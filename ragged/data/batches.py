@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ragged.data.buckets import check_at_least, quantise
 from ragged.data.dataset import Dataset, Row
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
@@ -37,31 +38,6 @@ class Batch:
     encoder_alignment: str = "left"
 
 
-def quantise(width: int, shapes: int = 2) -> int:
-    """Round a width up so that few widths occur: `shapes` of them between powers of two.
-
-    With 2 shapes the widths are 1 and 1.5 times a power of two: at most a half is added, and an
-    epoch compiles few programs. With 4 at most a quarter is added.
-
-    Args:
-        width: in steps, 0 or more.
-        shapes: widths for each doubling, 1 or more; fewer compile fewer programs and pad more.
-
-    Raises:
-        OptionError: a negative width, or no shapes.
-
-    >>> [quantise(width) for width in (0, 7, 9, 33, 512, 513)]
-    [0, 8, 12, 48, 512, 768]
-    """
-    _check_at_least("quantise", "width", width, 0)
-    _check_at_least("quantise", "shapes", shapes, 1)
-    if width == 0:
-        return 0
-    power: int = 1 << (width.bit_length() - 1)
-    step = max(1, power // shapes)
-    return min(-(-width // step) * step, 2 * power)
-
-
 def collate(
     rows: Sequence[Row],
     *,
@@ -70,11 +46,12 @@ def collate(
     alignment: str = "left",
     shapes: int = 2,
     indices: Sequence[int] | np.ndarray | None = None,
+    typical: Sequence[Lengths] | None = None,
 ) -> Batch:
     """Pad rows into a batch of a fixed size.
 
-    The widths are those of the longest rows, rounded up by `quantise`. Missing rows are filled
-    with rows of length 0, so that every batch has `batch_size` rows.
+    The widths are those of `typical`, or of the longest rows, rounded up by `quantise`. Missing
+    rows are filled with rows of length 0, so that every batch has `batch_size` rows.
 
     Args:
         rows: 1 to `batch_size` of them.
@@ -83,8 +60,11 @@ def collate(
         alignment: "left" or "right": where the context goes; the horizon is always left.
         shapes: as in `quantise`.
         indices: each row's place in the dataset; 0, 1, 2, ... if not given.
+        typical: encoder and decoder lengths of a typical batch, for whose widths and schedule a
+            program is compiled; no row may be longer.
 
     Raises:
+        LengthsError: a row longer than `typical` is wide.
         OptionError: an unknown alignment or dtype, no rows, more rows than `batch_size`, indices
             of another number than the rows.
 
@@ -96,8 +76,9 @@ def collate(
     ((2, 2, 1), Lengths([2, 0], width=2), [0, -1])
     """
     _check_collate(rows, batch_size, dtype, alignment, indices)
-    encoder = _lengths([len(row.past) for row in rows], batch_size, shapes)
-    decoder = _lengths([len(row.future) for row in rows], batch_size, shapes)
+    like = (None, None) if typical is None else typical
+    encoder = _lengths([len(row.past) for row in rows], batch_size, shapes, like[0])
+    decoder = _lengths([len(row.future) for row in rows], batch_size, shapes, like[1])
     places = np.full(batch_size, -1, dtype=np.int64)
     places[: len(rows)] = np.arange(len(rows)) if indices is None else indices
     return Batch(
@@ -112,43 +93,39 @@ def collate(
 
 
 def batch_order(
-    lengths: np.ndarray, batch_size: int, *, seed: int | None, epoch: int = 0, pool: int = 8
-) -> list[np.ndarray]:
+    buckets: Sequence[np.ndarray], batch_size: int, *, seed: int, epoch: int = 0
+) -> list[tuple[int, np.ndarray]]:
     """Say which rows form which batch: a pure function of the arguments, each row exactly once.
 
-    Without a seed the rows keep their order. With one they are shuffled, sorted by length within
-    pools of `pool` batches so that a batch holds rows of similar length, and the batches are
-    shuffled again.
+    The rows are shuffled within their buckets and cut into batches, and the batches of all buckets
+    are shuffled.
 
     Args:
-        lengths: `(rows,)` the length to sort by.
-        batch_size: rows of a batch; the one left over is smaller.
-        seed: 0 or more, or None for the given order.
+        buckets: for each bucket the places of its rows.
+        batch_size: rows of a batch; a bucket's last one may be smaller.
+        seed: 0 or more.
         epoch: 0 or more; each has its own order.
-        pool: how many batches are sorted together; 1 shuffles most, more wastes less.
 
     Returns:
-        For each batch the places of its rows, int64.
+        For each batch its bucket, and the places of its rows.
 
     Raises:
-        OptionError: a batch size or pool below 1, a negative seed or epoch.
+        OptionError: a batch size below 1, a negative seed or epoch.
 
-    >>> [batch.tolist() for batch in batch_order(np.array([3, 1, 2]), 2, seed=None)]
-    [[0, 1], [2]]
+    >>> rows = [np.array([1, 4]), np.array([3, 2, 0])]
+    >>> sorted((bucket, len(rows)) for bucket, rows in batch_order(rows, 2, seed=0))
+    [(0, 2), (1, 1), (1, 2)]
     """
-    _check_at_least("batches", "batch_size", batch_size, 1)
-    _check_at_least("batches", "pool", pool, 1)
-    _check_at_least("batches", "epoch", epoch, 0)
-    count = len(lengths)
-    if seed is None:
-        return _chunks(np.arange(count, dtype=np.int64), batch_size)
-    _check_at_least("batches", "shuffle_seed", seed, 0)
+    check_at_least("batches", "batch_size", batch_size, 1)
+    check_at_least("batches", "epoch", epoch, 0)
+    check_at_least("batches", "shuffle_seed", seed, 0)
     generator = np.random.default_rng([seed, epoch])
-    chunks: list[np.ndarray] = []
-    for members in _chunks(generator.permutation(count).astype(np.int64), pool * batch_size):
-        ordered = members[np.argsort(lengths[members], kind="stable")]
-        chunks.extend(_chunks(ordered, batch_size))
-    return [chunks[place] for place in generator.permutation(len(chunks))]
+    order = [
+        (place, rows)
+        for place, members in enumerate(buckets)
+        for rows in _chunks(generator.permutation(members), batch_size)
+    ]
+    return [order[place] for place in generator.permutation(len(order))]
 
 
 def batches(
@@ -160,28 +137,36 @@ def batches(
     dtype: Any = np.float32,
     alignment: str | None = None,
     shapes: int = 2,
-    pool: int = 8,
+    buckets: int = 4,
 ) -> Iterator[Batch]:
     """Yield one epoch of batches, each row exactly once.
 
     Args:
         dataset: the rows.
         batch_size: rows of every batch; the one left over is filled with rows of length 0.
-        shuffle_seed: 0 or more, or None for the dataset's order.
+        shuffle_seed: 0 or more, or None for the dataset's order, whose widths `shapes` rounds up.
         epoch: with the seed it decides the order, so that a resumed run sees the same one.
         dtype: of the arrays, float32 or float64.
         alignment: of the encoder; the dataset's if not given, and "left" if it has none.
         shapes: as in `quantise`.
-        pool: as in `batch_order`.
+        buckets: the most shapes of a shuffled epoch, 1 or more: a batch holds rows of similar
+            length, padded to the longest of its bucket, and a bucket is one compiled program.
+            With 1 rows of all lengths meet in a batch.
 
     Raises:
-        OptionError: an option that `batch_order` or `collate` refuses.
+        OptionError: an option that `batch_order` or `collate` refuses, or no buckets.
     """
+    check_at_least("batches", "batch_size", batch_size, 1)
+    check_at_least("batches", "buckets", buckets, 1)
     side = alignment or dataset.encoder_alignment or "left"
-    order = batch_order(
-        dataset.lengths[:, 1], batch_size, seed=shuffle_seed, epoch=epoch, pool=pool
-    )
-    for places in order:
+    made = dataset.buckets(batch_size, buckets)
+    if shuffle_seed is None:
+        whole = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
+        order = [(-1, places) for places in whole]
+    else:
+        rows = [bucket.rows for bucket in made]
+        order = batch_order(rows, batch_size, seed=shuffle_seed, epoch=epoch)
+    for bucket, places in order:
         yield collate(
             [dataset[int(place)] for place in places],
             batch_size=batch_size,
@@ -189,6 +174,7 @@ def batches(
             alignment=side,
             shapes=shapes,
             indices=places,
+            typical=None if bucket < 0 else made[bucket].typical,
         )
 
 
@@ -196,9 +182,9 @@ def _chunks(places: np.ndarray, size: int) -> list[np.ndarray]:
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def _lengths(lengths: list[int], batch_size: int, shapes: int) -> Lengths:
-    filled = lengths + [0] * (batch_size - len(lengths))
-    return Lengths(filled, width=quantise(max(lengths), shapes))
+def _lengths(lengths: list[int], batch_size: int, shapes: int, typical: Lengths | None) -> Lengths:
+    width = quantise(max(lengths), shapes) if typical is None else typical.width
+    return Lengths(lengths + [0] * (batch_size - len(lengths)), width, typical=typical)
 
 
 def _pad(parts: list[np.ndarray], lengths: Lengths, dtype: Any, alignment: str) -> np.ndarray:
@@ -207,12 +193,6 @@ def _pad(parts: list[np.ndarray], lengths: Lengths, dtype: Any, alignment: str) 
         start = lengths.width - len(values) if alignment == "right" else 0
         padded[row, start : start + len(values)] = values
     return padded
-
-
-def _check_at_least(function: str, argument: str, value: int, least: int) -> None:
-    if value < least:
-        expected = f"{least} or more"
-        raise OptionError(refusal(function, argument, str(value), expected, "Raise it."))
 
 
 def _check_collate(

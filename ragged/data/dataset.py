@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ragged.data.buckets import Bucket, make_buckets
 from ragged.data.sources import Event
 
 
@@ -54,6 +55,16 @@ class Dataset:
         """Encoder and decoder length of each row, `(rows, 2)` int64."""
         pairs = [(len(row.past), len(row.future)) for row in self.rows]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+    def buckets(self, batch_size: int, most: int) -> list[Bucket]:
+        """The rows in buckets of similar lengths, made once; see `make_buckets`."""
+        if (batch_size, most) not in self._buckets:
+            self._buckets[batch_size, most] = make_buckets(self.lengths, batch_size, most)
+        return self._buckets[batch_size, most]
+
+    @cached_property
+    def _buckets(self) -> dict[tuple[int, int], list[Bucket]]:
+        return {}
 
     @property
     def tokens(self) -> int:

@@ -1,0 +1,1 @@
+"""What ragged work costs, beside its peers; see README.md."""

@@ -1,0 +1,78 @@
+"""Compare our layers with what else there is, and write the tables and plots.
+
+python -m benchmarks.run --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+PARTS = ("grid", "memory", "epochs")
+POINT_SECONDS = 1.5  # repeats of a point: least rounds come on top
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quick", action="store_true", help="a few points; a minute or two")
+    parser.add_argument("--only", default="", help="regular expression of cases' names")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--budget", type=float, default=POINT_SECONDS, help="seconds of a point")
+    parser.add_argument("--no-keras", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
+    _settle(chosen.device)
+
+    from benchmarks import epochs, machine, memory, plots, report
+
+    started = time.perf_counter()
+    results: dict[str, Any] = {"machine": machine.describe(chosen.device)}
+    if "grid" in chosen.parts:
+        results["grid"] = _grid(chosen)
+    if "memory" in chosen.parts:
+        results["memory"] = memory.measure(chosen.device, chosen.quick)
+    if "epochs" in chosen.parts:
+        results["epochs"] = epochs.measure(chosen.device, chosen.quick)
+    results["seconds"] = round(time.perf_counter() - started, 1)
+    print(report.write(results, chosen.out, chosen.device))
+    plots.write(results, chosen.out, chosen.device)
+    print(f"written to {chosen.out}")
+
+
+def _grid(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    from benchmarks.cases import CASES, KINDS, QUICK_CASES, QUICK_KINDS, Case
+    from benchmarks.grid import measure_case
+    from benchmarks.peers_keras import Worker
+
+    kinds = list(QUICK_KINDS if chosen.quick else KINDS)
+    grid: tuple[Case, ...] = QUICK_CASES if chosen.quick else CASES
+    cases = [case for case in grid if re.search(chosen.only, case.name)]
+    with_keras = find_spec("keras") is not None and not chosen.no_keras
+    names = ("torch", "jax") if with_keras else ()
+    keras = {name: Worker(name, chosen.device) for name in names}
+    try:
+        return [measure_case(case, kinds, chosen.device, keras, chosen.budget) for case in cases]
+    finally:
+        for worker in keras.values():
+            worker.close()
+
+
+def _settle(device: str) -> None:
+    """Let frameworks see the device that is measured, in this process and those it starts."""
+    if device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:  # or the first process to ask would take all memory
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+if __name__ == "__main__":
+    main()

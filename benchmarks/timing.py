@@ -1,0 +1,78 @@
+"""Fair clocks: everything that is compared runs in turn, and medians are told with their spread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+HOPELESS = 20  # times slower than its rival: one run says enough
+LONG = 0.5  # seconds: a first run that long has no cold caches worth a second one
+
+
+class Timing(NamedTuple):
+    """Seconds: the median of the runs, its quartiles, and the first run, compilation included.
+
+    `runs` says how many the median is of; 1 if one was enough to see that it is far behind.
+    """
+
+    median: float
+    low: float
+    high: float
+    first: float
+    runs: int = 0
+
+
+def interleave(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    budget: float,
+    least: int = 3,
+    most: int = 15,
+    brief: Collection[str] = (),
+    rivals: Mapping[str, str] | None = None,
+) -> dict[str, Timing]:
+    """Time each run in turn, round after round, so that a slow moment of the machine hits all.
+
+    Args:
+        runs: called without arguments; each returns once its work is done.
+        budget: seconds to spend after the first round, about.
+        least, most: rounds.
+        brief: runs that need no `least` rounds: one, and more while their share of `budget` lasts.
+        rivals: whom a run is compared with; a first run of a second that took `HOPELESS` times as
+            long as its rival's stays the only one.
+    """
+    first = {name: _seconds(run) for name, run in runs.items()}
+    hopeless = {
+        name
+        for name, rival in (rivals or {}).items()
+        if name in runs and rival in runs and first[name] > max(1.0, HOPELESS * first[rival])
+    }
+    going = {name: run for name, run in runs.items() if name not in hopeless}
+    for name, run in going.items():
+        if name not in brief and first[name] < LONG:
+            run()  # the first one also filled caches
+    times: dict[str, list[float]] = {name: [] for name in going}
+    share = budget / max(1, len(going))
+    end = time.perf_counter() + budget
+    for round_ in range(most):
+        if round_ >= least and time.perf_counter() > end:
+            break
+        for name, run in going.items():
+            if name not in brief or round_ == 0 or sum(times[name]) < share:
+                times[name].append(_seconds(run))
+    times |= {name: [first[name]] for name in hopeless}
+    return {name: _summary(times[name], first[name]) for name in runs}
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _summary(times: list[float], first: float) -> Timing:
+    low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
+    return Timing(float(median), float(low), float(high), first, len(times))

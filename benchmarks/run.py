@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("grid", "memory", "epochs")
-POINT_SECONDS = 1.5  # repeats of a point: least rounds come on top
+POINT_SECONDS = 0.7  # repeats of a point: least rounds come on top
 RESULTS = Path(__file__).parent / "results"
 
 

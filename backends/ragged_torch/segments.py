@@ -51,7 +51,7 @@ def _composed(
     weights = {**weights, "weight_ih": _with_hold(weights["weight_ih"])}
     ys, cs = [], []
     for rows, start, stop in pieces:
-        ended = _ended(host[order], Piece(rows, start, stop)).to(x)[..., None]
+        ended = _ended(host[order], Piece(rows, start, stop)).to(x)
         y, h, c_end = _dense(
             weights, torch.cat([x[start:stop, :rows], ended], -1), h[:rows], c[:rows]
         )
@@ -91,8 +91,9 @@ def _with_hold(weight_ih: Tensor) -> Tensor:
 
 
 def _ended(lengths: Tensor, piece: Piece) -> Tensor:
-    """Where a piece of the sorted rows computes steps that they do not have: `(steps, rows)`."""
-    return torch.arange(piece.start, piece.stop)[:, None] >= lengths[: piece.rows]
+    """Where a piece of the sorted rows computes steps that they lack: `(steps, rows, 1)`."""
+    steps = torch.arange(piece.start, piece.stop)[:, None]
+    return (steps >= lengths[: piece.rows])[..., None]
 
 
 def _has_operator(weights: Weights, x: Tensor) -> bool:
@@ -111,7 +112,9 @@ def _operator(
     )
     train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     rows, stops = [piece.rows for piece in pieces], [piece.stop for piece in pieces]
-    y, c, _ = torch.ops.ragged.lstm_segments(*inputs, rows, stops, train)
+    compiled = torch.compiler.is_compiling()  # else the operator's own checks cost most of 1 ms
+    call = torch.ops.ragged.lstm_segments if compiled else _Eager.apply
+    y, c, _ = call(*inputs, rows, stops, train)
     return y, c
 
 
@@ -119,19 +122,23 @@ class _Sorted(NamedTuple):
     """The sorted rows and their pieces, as both passes walk them."""
 
     order: Tensor
-    lengths: Tensor
+    ended: Tensor  # (steps, rows, 1): where a row is computed beyond its end
     pieces: list[Piece]
 
     @classmethod
     def of(cls, lengths: Tensor, rows: list[int], stops: list[int]) -> _Sorted:
         order = lengths.argsort(descending=True, stable=True)
-        starts = [0, *stops[:-1]]
-        return cls(order, lengths[order], list(map(Piece, rows, starts, stops)))
+        pieces = list(map(Piece, rows, [0, *stops[:-1]], stops))
+        return cls(order, _ended(lengths[order], Piece(len(order), 0, stops[-1])), pieces)
+
+    def beyond(self, piece: Piece) -> Tensor:
+        """Where a piece computes steps that its rows do not have: `(steps, rows, 1)`."""
+        return self.ended[piece.start : piece.stop, : piece.rows]
 
     def take(self, x: Tensor, piece: Piece) -> Tensor:
         """A piece of `x (batch, time, features)`, time first and 0 where a row has ended."""
         part = x[:, piece.start : piece.stop].index_select(0, self.order[: piece.rows])
-        return part.transpose(0, 1).masked_fill(_ended(self.lengths, piece)[..., None], 0.0)
+        return part.transpose(0, 1).masked_fill(self.beyond(piece), 0.0)
 
     def put(self, x: Tensor, piece: Piece, part: Tensor) -> None:
         """Undo `take`, into `x`."""
@@ -160,8 +167,7 @@ def _forward(
     h, c = h0[where.order][None], c0[where.order][None]
     saved = [h, c] if train else []
     for piece in where.pieces:
-        ended = _ended(where.lengths, piece).to(x)[..., None]
-        steps = torch.cat([where.take(x, piece), ended], -1)
+        steps = torch.cat([where.take(x, piece), where.beyond(piece).to(x)], -1)
         with torch.set_grad_enabled(train):  # without it the kernel keeps no workspace
             part, h, c, workspace = torch.ops.aten.mkldnn_rnn_layer(
                 *(steps, *weights, *_first(piece.rows, h, c), False, [], LSTM_MODE),
@@ -222,17 +228,40 @@ def _backwards(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    ctx.rows, ctx.stops = inputs[8:10]
+    ctx.set_materialize_grads(False)  # or what is saved gets a gradient of zeros, as large as it
+    ctx.width, (ctx.rows, ctx.stops) = inputs[0].shape[1], inputs[8:10]
     ctx.save_for_backward(*inputs[1:2], *inputs[4:8], *output[2])
 
 
-def _differentiate(ctx: Any, grad_y: Tensor, grad_c: Tensor, _: Any) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
+) -> tuple[Any, ...]:
     lengths, *weights = ctx.saved_tensors[:5]
     saved = list(ctx.saved_tensors[5:])
-    found = torch.ops.ragged.lstm_segments_backward(
-        grad_y, grad_c, lengths, *weights, ctx.rows, ctx.stops, saved
-    )
+    if grad_c is None:
+        grad_c = torch.zeros_like(saved[1][0])
+    if grad_y is None:
+        grad_y = grad_c.new_zeros(len(lengths), ctx.width, grad_c.shape[1])
+    compiled = torch.compiler.is_compiling()
+    call: Any = torch.ops.ragged.lstm_segments_backward if compiled else _backward
+    found = call(grad_y, grad_c, lengths, *weights, ctx.rows, ctx.stops, saved)
     return found[0], None, *found[1:], None, None, None
+
+
+class _Eager(torch.autograd.Function):
+    """The operator without its dispatcher."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+        return _forward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        _save(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        return _differentiate(ctx, *gradients)
 
 
 _register = torch.library.custom_op("ragged::lstm_segments", mutates_args=())

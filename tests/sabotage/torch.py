@@ -79,7 +79,7 @@ DENSE = (
     fault(
         "padding read",
         "ragged_torch.segments:_Sorted.take",
-        ".masked_fill(_ended(self.lengths, piece)[..., None], 0.0)",
+        ".masked_fill(self.beyond(piece), 0.0)",
         "",
         lstm_gradients("one layer"),
     ),

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ragged import initial
-from ragged.alignment import flip
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, run, stack_layers
@@ -24,7 +23,7 @@ Weights = dict[str, Tensor]
 
 COSTS = {
     "cpu": Costs(
-        call=500e-6,
+        call=250e-6,
         step=2e-6,
         rate=0.15e-9,
         thin=1.5,
@@ -179,16 +178,13 @@ def dense(
         lengths, pieces = Lengths([*lengths.host, 0], width + 1), [Piece(batch + 1, 0, 1)]
         y, (h, c) = dense(parameters, x, lengths, state, between_layers, pieces)
         return y[:batch, :width], (h[:, :batch], c[:, :batch])
-    backend = load_backend(name)
 
     def run(weights: list[Weights], x: Tensor, state: State) -> tuple[Tensor, State]:
         ys, hs, cs = [], [], []
         for direction, own in enumerate(weights):
-            steps = flip(backend, x, lengths) if direction else x
-            y, h, c = run_layer(
-                own, steps, lengths, pieces, state[0][direction], state[1][direction]
-            )
-            ys.append(flip(backend, y, lengths) if direction else y)
+            h0, c0 = state[0][direction], state[1][direction]
+            y, h, c = run_layer(own, x, lengths, pieces, h0, c0, reverse=direction == 1)
+            ys.append(y)
             hs.append(h)
             cs.append(c)
         y = torch.cat(ys, -1) if len(ys) > 1 else ys[0]

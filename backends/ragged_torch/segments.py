@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ragged.alignment import select_valid
+from ragged.alignment import flip, select_valid
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.schedule import Piece
@@ -25,19 +25,36 @@ LSTM_MODE = 2  # of aten's rnn functions
 
 
 def run_layer(
-    weights: Weights, x: Tensor, lengths: Lengths, pieces: Sequence[Piece], h0: Tensor, c0: Tensor
+    weights: Weights,
+    x: Tensor,
+    lengths: Lengths,
+    pieces: Sequence[Piece],
+    h0: Tensor,
+    c0: Tensor,
+    *,
+    reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one layer in one direction: y, and h and c after each row's last valid step."""
+    """Run one layer in one direction: y, and h and c after the last step of each row it reads."""
+    backend = load_backend(name)
+    if _has_operator(weights, x) and not (lengths.is_full and len(pieces) == 1):
+        y, c = _operator(weights, x, lengths, pieces, h0, c0, reverse)
+        return y, _last(y, lengths, h0, reverse=reverse), c
+    x = flip(backend, x, lengths) if reverse else x
     if lengths.is_full and len(pieces) == 1:
         y, h, c = _dense(weights, x.transpose(0, 1), h0, c0)
-        return y.transpose(0, 1), h, c
-    if _has_operator(weights, x):
-        y, c = _operator(weights, x, lengths, pieces, h0, c0)
+        y = y.transpose(0, 1)
     else:
         y, c = _composed(weights, x, lengths, pieces, h0, c0)
-    count = asarray(lengths.host, like=x)[:, None]
-    last = (count - 1).clamp(min=0)[..., None].expand(-1, 1, y.shape[2])
-    return y, torch.where(count > 0, y.gather(1, last)[:, 0], h0), c
+        h = _last(y, lengths, h0)
+    return (flip(backend, y, lengths) if reverse else y), h, c
+
+
+def _last(y: Tensor, lengths: Lengths, h0: Tensor, *, reverse: bool = False) -> Tensor:
+    """Gather h where each row's reading ends; a row of length 0 keeps its own."""
+    count = asarray(lengths.host, like=y)[:, None]
+    last = torch.zeros_like(count) if reverse else (count - 1).clamp(min=0)
+    found = y.gather(1, last[..., None].expand(-1, 1, y.shape[2]))[:, 0]
+    return torch.where(count > 0, found, h0)
 
 
 def _composed(
@@ -103,7 +120,13 @@ def _has_operator(weights: Weights, x: Tensor) -> bool:
 
 
 def _operator(
-    weights: Weights, x: Tensor, lengths: Lengths, pieces: Sequence[Piece], h0: Tensor, c0: Tensor
+    weights: Weights,
+    x: Tensor,
+    lengths: Lengths,
+    pieces: Sequence[Piece],
+    h0: Tensor,
+    c0: Tensor,
+    reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     zeros = x.new_zeros(4 * h0.shape[1])
     inputs = (
@@ -114,7 +137,7 @@ def _operator(
     rows, stops = [piece.rows for piece in pieces], [piece.stop for piece in pieces]
     compiled = torch.compiler.is_compiling()  # else the operator's own checks cost most of 1 ms
     call = torch.ops.ragged.lstm_segments if compiled else _Eager.apply
-    y, c, _ = call(*inputs, rows, stops, train)
+    y, c, _ = call(*inputs, rows, stops, reverse, train)
     return y, c
 
 
@@ -122,28 +145,39 @@ class _Sorted(NamedTuple):
     """The sorted rows and their pieces, as both passes walk them."""
 
     order: Tensor
-    ended: Tensor  # (steps, rows, 1): where a row is computed beyond its end
+    source: Tensor  # (steps, rows): where each step stands in the flat (batch * time) array
+    ended: Tensor  # (steps, rows): where a row is computed beyond its end
     pieces: list[Piece]
 
     @classmethod
-    def of(cls, lengths: Tensor, rows: list[int], stops: list[int]) -> _Sorted:
+    def of(
+        cls, lengths: Tensor, width: int, rows: list[int], stops: list[int], reverse: bool
+    ) -> _Sorted:
         order = lengths.argsort(descending=True, stable=True)
         pieces = list(map(Piece, rows, [0, *stops[:-1]], stops))
-        return cls(order, _ended(lengths[order], Piece(len(order), 0, stops[-1])), pieces)
+        step, count = torch.arange(stops[-1])[:, None], lengths[order]
+        step_read = (count - 1 - step).clamp(min=0) if reverse else step
+        return cls(order, order * width + step_read, step >= count, pieces)
 
     def beyond(self, piece: Piece) -> Tensor:
         """Where a piece computes steps that its rows do not have: `(steps, rows, 1)`."""
-        return self.ended[piece.start : piece.stop, : piece.rows]
+        return self.ended[piece.start : piece.stop, : piece.rows, None]
 
     def take(self, x: Tensor, piece: Piece) -> Tensor:
         """A piece of `x (batch, time, features)`, time first and 0 where a row has ended."""
-        part = x[:, piece.start : piece.stop].index_select(0, self.order[: piece.rows])
-        return part.transpose(0, 1).masked_fill(self.beyond(piece), 0.0)
+        source = self.source[piece.start : piece.stop, : piece.rows]
+        part = x.reshape(-1, x.shape[2]).index_select(0, source.reshape(-1))
+        return part.view(*source.shape, -1).masked_fill_(self.beyond(piece), 0.0)
 
-    def put(self, x: Tensor, piece: Piece, part: Tensor) -> None:
-        """Undo `take`, into `x`."""
-        steps = x[:, piece.start : piece.stop]
-        steps.index_copy_(0, self.order[: piece.rows], part.transpose(0, 1))
+    def put(self, flat: Tensor, piece: Piece, part: Tensor) -> None:
+        """Undo `take`, into `(batch * time + 1, features)`; the last row is not looked at."""
+        source = self.source[piece.start : piece.stop, : piece.rows]
+        place = source.masked_fill(self.beyond(piece)[..., 0], len(flat) - 1)
+        flat.index_copy_(0, place.reshape(-1), part.reshape(-1, flat.shape[1]))
+
+
+def _unflatten(flat: Tensor, like: Tensor) -> Tensor:
+    return flat[:-1].view(*like.shape[:2], -1)
 
 
 def _forward(
@@ -157,12 +191,13 @@ def _forward(
     bias_hh: Tensor,
     rows: list[int],
     stops: list[int],
+    reverse: bool,
     train: bool,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Run one layer in one direction over `x (batch, time, features)`: y, c, and what is saved."""
-    where = _Sorted.of(lengths, rows, stops)
+    where = _Sorted.of(lengths, x.shape[1], rows, stops, reverse)
     weights = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)
-    y = x.new_zeros(*x.shape[:2], h0.shape[1])
+    y = x.new_zeros(len(x) * x.shape[1] + 1, h0.shape[1])
     c_final = c0.clone()
     h, c = h0[where.order][None], c0[where.order][None]
     saved = [h, c] if train else []
@@ -177,7 +212,7 @@ def _forward(
         where.put(y, piece, part)
         c_final.index_copy_(0, where.order[: piece.rows], c[0])
         saved += [steps, part.detach(), c, workspace.detach()] if train else []
-    return y, c_final, saved
+    return _unflatten(y, x), c_final, saved
 
 
 def _backward(
@@ -190,13 +225,14 @@ def _backward(
     bias_hh: Tensor,
     rows: list[int],
     stops: list[int],
+    reverse: bool,
     saved: list[Tensor],
 ) -> list[Tensor]:
     """Return the gradients of x, h0, c0 and the four weights."""
-    where = _Sorted.of(lengths, rows, stops)
+    where = _Sorted.of(lengths, grad_y.shape[1], rows, stops, reverse)
     held = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)
     features = weight_ih.shape[1]
-    grad_x = grad_y.new_zeros(*grad_y.shape[:2], features)
+    grad_x = grad_y.new_zeros(len(lengths) * grad_y.shape[1] + 1, features)
     grads = [torch.zeros_like(weight) for weight in held]
     grad_h = torch.zeros_like(grad_c)[None]  # of the sorted rows, from the pieces after this one
     grad_c = grad_c[where.order][None]
@@ -211,6 +247,7 @@ def _backward(
             grad += share
         grad_h[:, : piece.rows], grad_c[:, : piece.rows] = found[5], found[6]
     rank = where.order.argsort()
+    grad_x = _unflatten(grad_x, grad_y)
     return [grad_x, grad_h[0][rank], grad_c[0][rank], grads[0][:, :features].clone(), *grads[1:]]
 
 
@@ -229,7 +266,7 @@ def _backwards(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     ctx.set_materialize_grads(False)  # or what is saved gets a gradient of zeros, as large as it
-    ctx.width, (ctx.rows, ctx.stops) = inputs[0].shape[1], inputs[8:10]
+    ctx.width, ctx.static = inputs[0].shape[1], inputs[8:11]
     ctx.save_for_backward(*inputs[1:2], *inputs[4:8], *output[2])
 
 
@@ -244,8 +281,8 @@ def _differentiate(
         grad_y = grad_c.new_zeros(len(lengths), ctx.width, grad_c.shape[1])
     compiled = torch.compiler.is_compiling()
     call: Any = torch.ops.ragged.lstm_segments_backward if compiled else _backward
-    found = call(grad_y, grad_c, lengths, *weights, ctx.rows, ctx.stops, saved)
-    return found[0], None, *found[1:], None, None, None
+    found = call(grad_y, grad_c, lengths, *weights, *ctx.static, saved)
+    return found[0], None, *found[1:], None, None, None, None
 
 
 class _Eager(torch.autograd.Function):

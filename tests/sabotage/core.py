@@ -143,7 +143,7 @@ ALIGNMENT = (
         'count - 1 if alignment == "left"',
         'lengths.width - 1 if alignment == "left"',
         flip("mixed-left"),
-        forward("mixed", "bidirectional"),
+        forward("mixed", "everything"),
     ),
     fault(
         "rows truncated to max_length",

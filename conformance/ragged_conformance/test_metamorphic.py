@@ -273,6 +273,8 @@ def test_packing_policy_changes_nothing(
     runner: Runner, data: Any, policy: str, value: float
 ) -> None:
     if runner.adapter.name == "jax":
+        if runner.subject.operation != "LSTM":
+            pytest.skip("each random shape is a program to compile; the LSTM's show it")
         policy = EMULATED.get(policy, policy)
     batch = runner.draw(data)
     lengths = {

@@ -14,13 +14,15 @@ from ragged.schedule import plan
 
 def torch_layer(work: Work) -> Any:
     """Our layer on torch, with the parameters that all contestants have."""
-    with ragged.use_backend("torch") as backend:
-        shape = work.case.shape
-        layer = ragged.LSTM(
-            shape.input_size, shape.hidden_size, shape.num_layers, bidirectional=shape.bidirectional
-        )
+    return _layer("torch", work).to(work.device)
+
+
+def _layer(framework: str, work: Work) -> Any:
+    with ragged.use_backend(framework) as backend:
+        case = work.case
+        layer = ragged.LSTM(case.inputs, case.hidden, case.layers, bidirectional=case.bidirectional)
         backend.set_parameters(layer, work.parameters)
-    return layer.to(work.device)
+    return layer
 
 
 def torch_run(layer: Any, work: Work, lengths: ragged.Lengths, backward: bool = True) -> Run:
@@ -39,13 +41,7 @@ def jax_layer(work: Work) -> JaxPass:
     """Our layer on JAX; what it compiles depends on the lengths it is called with."""
     from flax import nnx
 
-    with ragged.use_backend("jax") as backend:
-        shape = work.case.shape
-        layer = ragged.LSTM(
-            shape.input_size, shape.hidden_size, shape.num_layers, bidirectional=shape.bidirectional
-        )
-        backend.set_parameters(layer, work.parameters)
-    graph, parameters, rest = nnx.split(layer, nnx.Param, ...)
+    graph, parameters, rest = nnx.split(_layer("jax", work), nnx.Param, ...)
 
     def forward(parameters: Any, x: Any, lengths: Any) -> tuple[Any, Any]:
         y, (_, c) = nnx.merge(graph, parameters, rest)(x, lengths)

@@ -107,9 +107,9 @@ class Suite:
             "LSTMCell": lambda: peers_jax.flax_rnn(self.work, "LSTMCell"),
             "OptimizedLSTMCell": lambda: peers_jax.flax_rnn(self.work, "OptimizedLSTMCell"),
         }
-        key = "ours" if what in POLICIES else what
         if what not in self._jax:  # a policy of ours has a pass of its own, to count its programs
-            self._jax[what] = ours.jax_layer(self.work) if key == "ours" else makers[what]()
+            ours_too = what in POLICIES
+            self._jax[what] = ours.jax_layer(self.work) if ours_too else makers[what]()
         return self._jax[what]
 
     def _jax_lengths(self, what: str, lengths: np.ndarray) -> Any:

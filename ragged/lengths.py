@@ -67,14 +67,23 @@ class Lengths:
                 refusal("Lengths", "policy", repr(policy), f"one of {POLICIES}", "Name one.")
             )
         values = check_lengths(lengths, width, function="Lengths")
-        self.width = int(width if width is not None else values.max(initial=0))
-        self.policy = policy
-        self.is_full = bool((values == self.width).all())
+        width = int(width if width is not None else values.max(initial=0))
+        self._fill(values, width, policy, is_full=bool((values == width).all()), typical=typical)
+
+    def _fill(
+        self,
+        values: np.ndarray | None,
+        width: int,
+        policy: str,
+        *,
+        is_full: bool,
+        typical: Lengths | None = None,
+    ) -> None:
+        self._values, self.width, self.policy, self.is_full = values, width, policy, is_full
+        self._traced: Array = None
         self.stairs: Stairs | None = None  # set by whoever compiles, once and for all
         self.typical = typical
         self.plans: dict[Any, Any] = {}  # the schedules made so far
-        self._values: np.ndarray | None = values
-        self._traced: Array = None
 
     @property
     def host(self) -> np.ndarray:
@@ -159,16 +168,14 @@ class Lengths:
     ) -> Lengths:
         """Wrap lengths that a compiler traces: they cannot be checked here."""
         self = object.__new__(cls)
-        self.width, self.policy, self.is_full, self.stairs = width, policy, is_full, stairs
-        self._values, self._traced, self.plans, self.typical = None, values, {}, None
+        self._fill(None, width, policy, is_full=is_full)
+        self._traced, self.stairs = values, stairs
         return self
 
     @classmethod
     def _trusted(cls, values: np.ndarray, width: int) -> Lengths:
         self = object.__new__(cls)
-        self.width, self.policy, self.stairs = width, "auto", None
-        self.is_full = bool((values == width).all())
-        self._values, self._traced, self.plans, self.typical = values, None, {}, None
+        self._fill(values, width, "auto", is_full=bool((values == width).all()))
         return self
 
     def __len__(self) -> int:

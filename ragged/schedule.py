@@ -89,9 +89,9 @@ class Costs:
         rate: a product of a row's step.
         thin: rows that a step costs beyond its own: thin products run at a fraction of the peak.
         gates: products that the nonlinearities of one hidden unit are worth.
-        pieces: the most pieces worth having.
-        compiles_rows: whether each row count is compiled, so that few may occur: those of MENU.
-            Where a piece ends is then known only as the program runs, and is exact.
+        pieces: the most pieces worth having; None = each row count is compiled, so that few may
+            occur, those of MENU. Where a piece ends is then known only as the program runs, and
+            is exact.
         packed_step: a step of the packed kernel; infinite if there is none.
         packed_rate: how many times slower than a dense one it works on a row.
     """
@@ -101,8 +101,7 @@ class Costs:
     rate: float
     thin: float
     gates: float
-    pieces: int
-    compiles_rows: bool = False
+    pieces: int | None
     packed_step: float = float("inf")
     packed_rate: float = 1.0
 
@@ -155,7 +154,7 @@ def candidates(
         p.steps * (costs.packed_step + costs.packed_rate * row * (p.rows + costs.thin))
         for p in exact
     )
-    if costs.compiles_rows:
+    if costs.pieces is None:
         each = [stairs(descending, rows) for rows in _menu(batch)] if batch else [()]
         cut = min((dense("segments", pieces) for pieces in each), key=lambda found: found.seconds)
     else:
@@ -211,10 +210,9 @@ def _menu(batch: int) -> list[tuple[int, ...]]:
 def _cheapest_stairs(
     descending: np.ndarray, batch: int, width: int, most: int, seconds: Callable[[Any, Any], Any]
 ) -> tuple[Piece, ...]:
-    """Cut time where it costs least, exactly, by dynamic programming over at most GRAIN cuts.
+    """Cut time where it costs least, exactly, at multiples of a GRAINth of the width.
 
-    `best[k, j]` is the least cost of reaching cut j with k pieces; a piece from cut i to cut j
-    runs all rows alive at cut i, rounded up so that few shapes occur.
+    A piece from cut i to cut j runs all rows alive at cut i, rounded up so that few shapes occur.
     """
     if not descending.size or not descending[0]:
         return ()
@@ -227,17 +225,34 @@ def _cheapest_stairs(
         np.inf,
         seconds(rows[:, None], cuts[None, :] - cuts[:, None]),
     )
-    best, origins, totals = np.where(cuts == 0, 0.0, np.inf), [], []
-    for _ in range(min(most, len(cuts) - 1)):
+    edges = cheapest_cuts(cost, most)
+    return tuple(Piece(int(rows[i]), int(cuts[i]), int(cuts[j])) for i, j in pairwise(edges))
+
+
+def cheapest_cuts(cost: np.ndarray, most: int) -> list[int]:
+    """Go from the first place to the last in at most `most` steps that cost least together.
+
+    Exact, by dynamic programming: after k rounds `best[j]` is the least cost of reaching place j
+    in k steps, and `origins[k - 1][j]` is where the last of them starts.
+
+    Args:
+        cost: `(places, places)`, of a step from i to j; infinite where there is none.
+        most: steps, 1 or more.
+
+    >>> cheapest_cuts(np.array([[np.inf, 1, 5], [np.inf, np.inf, 1], [np.inf] * 3]), most=2)
+    [0, 1, 2]
+    """
+    places = len(cost)
+    best, origins, totals = np.where(np.arange(places) == 0, 0.0, np.inf), [], []
+    for _ in range(min(most, places - 1)):
         reached = best[:, None] + cost
         origins.append(reached.argmin(axis=0))
         best = reached.min(axis=0)
         totals.append(best[-1])
-    stops = [len(cuts) - 1]
+    stops = [places - 1]
     for origin in reversed(origins[: int(np.argmin(totals)) + 1]):
         stops.append(int(origin[stops[-1]]))
-    edges = stops[::-1]
-    return tuple(Piece(int(rows[i]), int(cuts[i]), int(cuts[j])) for i, j in pairwise(edges))
+    return stops[::-1]
 
 
 def _round_up(values: np.ndarray, grain: int) -> np.ndarray:
@@ -303,10 +318,8 @@ def explain(
     reason = "the cheapest" if valid.policy == "auto" else f"policy={valid.policy!r}"
     tokens = valid.tokens
     print(
-        f"{len(valid)} rows, width {valid.width}: {tokens} tokens, {valid.waste:.0%}".replace(
-            "%", " %"
-        )
-        + " of the padded batch is padding"
+        f"{len(valid)} rows, width {valid.width}: {tokens} tokens, "
+        f"{100 * valid.waste:.0f} % of the padded batch is padding"
     )
     print(
         f"{'schedule':<9}{'calls':>7}{'steps':>7}{'computed':>10}{'beyond tokens':>15}  predicted"

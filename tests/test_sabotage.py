@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ragged_conformance.evaluation import one_torch_thread
 
 from ragged.errors import RaggedError
 from tests.sabotage import BOTH, FAULTS
@@ -33,19 +34,6 @@ HERMETIC = (
 
 # A crash is no proof that the suite compares anything.
 RED = (AssertionError, pytest.fail.Exception, RaggedError)
-
-
-@contextmanager
-def cheap_torch() -> Iterator[None]:
-    """Run torch on one thread: on arrays this small, several wait for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager
@@ -115,7 +103,7 @@ def run_suite(need, monkeypatch, programs):
         places = [str(SUITE / test) for test in tests or [""]]
         recorder = Recorder()
         with ExitStack() as stack:
-            for name, cheap in (("torch", cheap_torch()), ("flax", cheap_jax(programs))):
+            for name, cheap in (("torch", one_torch_thread()), ("flax", cheap_jax(programs))):
                 if find_spec(name):
                     stack.enter_context(cheap)
             code = pytest.main([*HERMETIC, *chosen, *places], plugins=[recorder])

@@ -69,9 +69,7 @@ _Static = tuple[int, str, bool, Stairs | None]
 
 # A piece takes 0.4 s to compile, which `call` spreads over a thousand calls. Loops whose steps are
 # read from the lengths leave a CPU no slower; a GPU would wait for the host at every step.
-CPU_COSTS = Costs(
-    call=400e-6, step=2e-6, rate=0.22e-9, thin=1.0, gates=130.0, pieces=6, compiles_rows=True
-)
+CPU_COSTS = Costs(call=400e-6, step=2e-6, rate=0.22e-9, thin=1.0, gates=130.0, pieces=None)
 
 
 def lstm_costs(device: str) -> Costs:

@@ -83,11 +83,13 @@ def lstm(
 ) -> tuple[Array, State]:
     """Run a checked, batch-first LSTM by the schedule that the policy chooses."""
     shape = LSTMShape.of(parameters)
-    h, c = (jnp.zeros(each, x.dtype) for each in shape.state_shapes(len(x)))
+    if state is None:
+        h, c = shape.state_shapes(len(x))
+        state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
     stairs = stairs_of(lengths)
     if stairs is None or shape.proj_size or jax.default_backend() != "cpu":
-        return scan(parameters, x, lengths, state or (h, c), between_layers)
-    return segments(parameters, x, lengths, state or (h, c), between_layers, stairs)
+        return scan(parameters, x, lengths, state, between_layers)
+    return segments(parameters, x, lengths, state, between_layers, stairs)
 
 
 def segments(

@@ -50,13 +50,18 @@ def place(module: nnx.Module, *, device: str, dtype: str) -> nnx.Module:
         OptionError: float64 where JAX has 64 bits disabled; nothing global is changed here.
     """
     check_dtype(dtype)
-    target = jax.devices("gpu" if device == "cuda" else device)[0]
+    target = find_device(device)
 
     def move(leaf: Any) -> Any:
         return jax.device_put(leaf.astype(dtype), target)
 
     nnx.update(module, jax.tree.map(move, nnx.state(module, nnx.Param)))
     return module
+
+
+def find_device(name: str) -> jax.Device:
+    """Find the first device of a kind, "cpu" or "cuda"."""
+    return jax.devices("gpu" if name == "cuda" else name)[0]
 
 
 def check_dtype(dtype: str) -> None:

@@ -15,7 +15,7 @@ from jax import Array
 from ragged.losses import MaskedLoss
 from ragged.optimizer import AdamW
 from ragged_jax.arrays import to_numpy
-from ragged_jax.parameters import named, place
+from ragged_jax.parameters import find_device, named, place
 
 SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu"}  # torch's names, which checkpoints use: optax's
 
@@ -96,7 +96,7 @@ class TrainingStep:
 
     def _committed(self, moments: Any) -> Any:
         """Pin the moments to the device, as a step returns them, lest it is compiled twice."""
-        return jax.device_put(moments, _device(self.device))
+        return jax.device_put(moments, find_device(self.device))
 
     def _update_once(
         self, params: Any, moments: Any, batch: tuple[Any, ...], key: Array
@@ -162,8 +162,4 @@ def _run(
 
 
 def _array(array: np.ndarray, device: str, dtype: str) -> Array:
-    return jax.device_put(np.asarray(array, dtype), _device(device))
-
-
-def _device(name: str) -> jax.Device:
-    return jax.devices("gpu" if name == "cuda" else name)[0]
+    return jax.device_put(np.asarray(array, dtype), find_device(device))

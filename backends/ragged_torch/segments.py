@@ -61,18 +61,17 @@ def _composed(
     weights: Weights, x: Tensor, lengths: Lengths, pieces: Sequence[Piece], h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Run each piece by torch's own dense call; autograd does the rest."""
-    host = asarray(lengths.host)
-    order = host.argsort(descending=True, stable=True)
+    where = _Sorted.of(asarray(lengths.host), lengths.width, *_edges(pieces), reverse=False)
+    order = where.order
     h, c = h0[order], c0[order]
     x = select_valid(load_backend(name), x, lengths)[order].transpose(0, 1)
     weights = {**weights, "weight_ih": _with_hold(weights["weight_ih"])}
     ys, cs = [], []
-    for rows, start, stop in pieces:
-        ended = _ended(host[order], Piece(rows, start, stop)).to(x)
-        y, h, c_end = _dense(
-            weights, torch.cat([x[start:stop, :rows], ended], -1), h[:rows], c[:rows]
-        )
-        ys.append(nn.functional.pad(y, (0, 0, 0, len(host) - rows)))
+    for piece in where.pieces:
+        rows = piece.rows
+        part, ended = x[piece.start : piece.stop, :rows], where.beyond(piece).to(x)
+        y, h, c_end = _dense(weights, torch.cat([part, ended], -1), h[:rows], c[:rows])
+        ys.append(nn.functional.pad(y, (0, 0, 0, len(order) - rows)))
         cs.append(c[rows:])
         c = c_end
     y = torch.cat(ys)
@@ -107,10 +106,9 @@ def _with_hold(weight_ih: Tensor) -> Tensor:
     return torch.cat([weight_ih, hold.repeat_interleave(len(weight_ih) // 4)[:, None]], 1)
 
 
-def _ended(lengths: Tensor, piece: Piece) -> Tensor:
-    """Where a piece of the sorted rows computes steps that they lack: `(steps, rows, 1)`."""
-    steps = torch.arange(piece.start, piece.stop)[:, None]
-    return (steps >= lengths[: piece.rows])[..., None]
+def _edges(pieces: Sequence[Piece]) -> tuple[list[int], list[int]]:
+    """The pieces as an operator takes them: their row counts and where they stop."""
+    return [piece.rows for piece in pieces], [piece.stop for piece in pieces]
 
 
 def _has_operator(weights: Weights, x: Tensor) -> bool:
@@ -134,10 +132,9 @@ def _operator(
         *(weights.get("bias_ih", zeros), weights.get("bias_hh", zeros)),
     )
     train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    rows, stops = [piece.rows for piece in pieces], [piece.stop for piece in pieces]
     compiled = torch.compiler.is_compiling()  # else the operator's own checks cost most of 1 ms
     call = torch.ops.ragged.lstm_segments if compiled else _Eager.apply
-    y, c, _ = call(*inputs, rows, stops, reverse, train)
+    y, c, _ = call(*inputs, *_edges(pieces), reverse, train)
     return y, c
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -74,9 +74,13 @@ def to_numpy(adapter: Adapter, arrays: Arrays) -> Results:
 @contextmanager
 def one_thread(adapter: Adapter) -> Iterator[None]:
     """Run torch on one thread: on arrays this small, several wait for each other for most of it."""
-    if not isinstance(adapter, TorchAdapter):
+    with one_torch_thread() if isinstance(adapter, TorchAdapter) else nullcontext():
         yield
-        return
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Run torch on one thread inside a `with` block."""
     import torch
 
     threads = torch.get_num_threads()

@@ -159,14 +159,16 @@ def batches(
     check_at_least("batches", "batch_size", batch_size, 1)
     check_at_least("batches", "buckets", buckets, 1)
     side = alignment or dataset.encoder_alignment or "left"
-    made = dataset.buckets(batch_size, buckets)
+    order: list[tuple[tuple[Lengths, ...] | None, np.ndarray]]
     if shuffle_seed is None:
         whole = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
-        order = [(-1, places) for places in whole]
+        order = [(None, places) for places in whole]
     else:
+        made = dataset.buckets(batch_size, buckets)
         rows = [bucket.rows for bucket in made]
-        order = batch_order(rows, batch_size, seed=shuffle_seed, epoch=epoch)
-    for bucket, places in order:
+        drawn = batch_order(rows, batch_size, seed=shuffle_seed, epoch=epoch)
+        order = [(made[bucket].typical, places) for bucket, places in drawn]
+    for typical, places in order:
         yield collate(
             [dataset[int(place)] for place in places],
             batch_size=batch_size,
@@ -174,7 +176,7 @@ def batches(
             alignment=side,
             shapes=shapes,
             indices=places,
-            typical=None if bucket < 0 else made[bucket].typical,
+            typical=typical,
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
+from ragged.schedule import cheapest_cuts
 
 SHAPES = 8  # so that rows cut anew in every epoch meet the same widths again
 CUTS = 256  # places where a bucket may end; more plan longer and save nothing that shows
@@ -55,19 +56,10 @@ def make_buckets(lengths: np.ndarray, batch_size: int, most: int) -> list[Bucket
     ends = np.arange(count, 0, -batch_size * step)[::-1]  # the short rows fill no whole batch
     edges = np.concatenate([[0], ends])
     cost = _padded_steps(ascending, edges, batch_size)
-    best, origins, totals = np.where(edges == 0, 0.0, np.inf), [], []
-    for _ in range(min(most, len(ends))):
-        reached = best[:, None] + cost
-        origins.append(reached.argmin(axis=0))
-        best = reached.min(axis=0)
-        totals.append(best[-1])
-    stops = [len(edges) - 1]
-    for origin in reversed(origins[: int(np.argmin(totals)) + 1]):
-        stops.append(int(origin[stops[-1]]))
-    cuts = edges[stops[::-1]]
+    cuts = edges[cheapest_cuts(cost, most)].tolist()
     return [
         Bucket(order[start:stop], _typical(ascending[start:stop], batch_size))
-        for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
+        for start, stop in pairwise(cuts)
     ]
 
 

@@ -116,7 +116,7 @@ LENGTHS = (
     fault(
         "equal rows taken for full ones",
         "ragged.lengths:Lengths.__init__",
-        "(values == self.width)",
+        "(values == width)",
         "(values == values[:1])",
         forward("all equal, padded"),
     ),

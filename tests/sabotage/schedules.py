@@ -45,7 +45,7 @@ COMMON = (
     ),
     fault(
         "last cut left out",
-        "ragged.schedule:_cheapest_stairs",
+        "ragged.schedule:cheapest_cuts",
         "int(np.argmin(totals)) + 1",
         "1",
         "test_schedule.py::test_cuts_are_the_best_there_are[{backend}]",

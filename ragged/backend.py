@@ -87,8 +87,8 @@ class Backend(Protocol):
     def place(self, module: Any, *, device: str, dtype: str) -> Any:
         """Move a module to a device and a floating dtype."""
 
-    def predict(self, module: Any, batch: Any, *, device: str, dtype: str) -> np.ndarray:
-        """Run a forecasting model in inference mode on a host batch."""
+    def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:
+        """Run a forecasting model in inference mode on a host batch: a `Forecast` on the host."""
 
 
 MEMBERS = tuple(

@@ -149,12 +149,23 @@ def _parser(description: str) -> Any:
     )
 
 
+def parts_parser(parser: Any = None) -> Any:
+    """Add what a run needs beside its model to a parser: data and trainer."""
+    from jsonargparse import ArgumentParser
+
+    from ragged.data import EncoderDecoderDataModule
+    from ragged.training import Trainer
+
+    parser = parser or ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(EncoderDecoderDataModule, "data")
+    parser.add_class_arguments(Trainer, "trainer")
+    return parser
+
+
 def _train_parser() -> Any:
     from jsonargparse import ActionConfigFile
 
-    from ragged.data import EncoderDecoderDataModule
     from ragged.models import Model
-    from ragged.training import Trainer
 
     parser = _parser("Train a model. Any value of the YAML file can be given here too.")
     parser.add_argument(
@@ -166,10 +177,13 @@ def _train_parser() -> Any:
     parser.add_argument("--backend", type=str, default="torch", help="torch, jax or a module")
     parser.add_argument("--seed", type=int, default=0, help="seed of values, order and dropout")
     parser.add_subclass_arguments(Model, "model", required=False)
-    parser.add_class_arguments(EncoderDecoderDataModule, "data")
-    parser.add_class_arguments(Trainer, "trainer")
-    for side in ("past_features", "future_features"):
-        parser.link_arguments(f"data.{side}", f"model.init_args.{side}", apply_on="instantiate")
+    parts_parser(parser)
+    for name in ("past_features", "future_features"):
+        parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+    for name in ("context_length", "reference_length"):  # of the models that have one
+        parser.link_arguments(
+            "data.longest_context", f"model.init_args.{name}", apply_on="instantiate"
+        )
     parser.link_arguments("seed", "model.init_args.seed")
     return parser
 

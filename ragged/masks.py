@@ -132,3 +132,42 @@ def _refuse_holes(mask: np.ndarray, alignment: str) -> None:
                 "Realign the rows, or keep the mask for the losses, which take holes.",
             )
         )
+
+
+def decoder_attention_mask(
+    backend: Backend, encoder: Lengths, decoder: Lengths, *, causal: bool = True, like: Array = None
+) -> Array:
+    """Say which of the keys [encoder; decoder] each decoder step sees.
+
+    It sees the valid encoder steps, and the valid decoder steps before it, not itself; all valid
+    decoder steps if not `causal`. A padding step sees nothing.
+
+    Args:
+        backend: whose arrays to make.
+        encoder: lengths of the encoder's rows, left aligned.
+        decoder: lengths of the decoder's rows, left aligned.
+        causal: hide a decoder step and what comes after it.
+        like: array on whose device the mask is put.
+
+    Returns:
+        Boolean `(batch, decoder_time, encoder_time + decoder_time)`, True = visible.
+    """
+    xp = backend.xp
+    past = padding_mask(backend, encoder, like=like)[:, None, :]
+    future = padding_mask(backend, decoder, like=like)
+    seen = future[:, None, :]
+    if causal:
+        steps = backend.asarray(np.arange(decoder.width), like=like)
+        seen = seen & (steps[None, :] < steps[:, None])[None]
+    query = future[:, :, None]
+    return xp.concat([past & query, seen & query], axis=2)
+
+
+def self_attention_mask(backend: Backend, lengths: Lengths, *, like: Array = None) -> Array:
+    """Say which steps of its row each step sees: all valid ones; a padding step sees nothing.
+
+    Returns:
+        Boolean `(batch, time, time)`, True = visible.
+    """
+    valid = padding_mask(backend, lengths, like=like)
+    return valid[:, None, :] & valid[:, :, None]

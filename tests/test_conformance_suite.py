@@ -60,7 +60,7 @@ def test_a_third_partys_backend_passes_what_it_claims_and_hears_what_it_lacks(tm
     assert proved["LSTM"]["skipped"] > 0
     reasons = {row["reason"] for row in report["skipped"]}
     assert "backend 'numpy' lacks `LSTM`; expected it in its module. Add it." in reasons
-    assert "the conformance adapter of 'numpy' has no `gradients`" in reasons
+    assert "the conformance adapter of 'numpy' has no `differentiate`" in reasons
     page = (tmp_path / "report" / "report.html").read_text()
     assert "all green" in page
     assert LACKING in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 from jax import Array
 
 from ragged.losses import MaskedLoss
+from ragged.models.base import Forecast, check_batch
 from ragged.optimizer import AdamW
 from ragged_jax.arrays import to_numpy
 from ragged_jax.parameters import find_device, named, place
@@ -25,7 +27,7 @@ class TrainingStep:
 
     Args:
         model: a forecasting module.
-        loss: one of `ragged.losses`.
+        loss: one of `ragged.losses`, or what is called as they are.
         optimizer: the optimiser's constants.
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
         device: "cpu" or "cuda".
@@ -119,8 +121,10 @@ class TrainingStep:
         return self.loss.total_and_count(output, target, lengths=decoder_lengths)
 
     def _arrays(self, batch: Any) -> tuple[Any, ...]:
+        check_batch(self.model.config, batch)
+        device = find_device(self.device)
         floats = (batch.past, batch.future, batch.target)
-        arrays = (_array(array, self.device, self.dtype) for array in floats)
+        arrays = (_array(array, device, self.dtype) for array in floats)
         return (*arrays, batch.encoder_lengths, batch.decoder_lengths)
 
 
@@ -146,20 +150,33 @@ def _learning_rate(optimizer: AdamW) -> Any:
     return optax.cosine_decay_schedule(optimizer.learning_rate, optimizer.decay_steps)
 
 
-def predict(module: nnx.Module, batch: Any, *, device: str, dtype: str) -> np.ndarray:
-    """Return the forecast of a host batch in inference mode; the module's mode is kept."""
+def predict(module: nnx.Module, batch: Any, *, need_weights: bool = False) -> Forecast:
+    """Return the forecast of a host batch in inference mode, on the host.
+
+    It runs where the module is, in its dtype; the module's mode is kept.
+    """
+    check_batch(module.config, batch)
+    weight = jax.tree.leaves(nnx.state(module, nnx.Param))[0]
     model = nnx.merge(*nnx.split(module))
     model.eval()
-    arrays = [_array(array, device, dtype) for array in (batch.past, batch.future)]
-    return to_numpy(_run(model, *arrays, batch.encoder_lengths, batch.decoder_lengths))
+    (device,) = weight.devices()
+    arrays = [_array(array, device, weight.dtype) for array in (batch.past, batch.future)]
+    found = _run(model, *arrays, batch.encoder_lengths, batch.decoder_lengths, need_weights)
+    return Forecast(*(None if array is None else to_numpy(array) for array in found))
 
 
-@nnx.jit
+@partial(nnx.jit, static_argnums=5)
 def _run(
-    model: nnx.Module, past: Array, future: Array, encoder_lengths: Any, decoder_lengths: Any
-) -> Array:
-    return model(past, future, encoder_lengths, decoder_lengths).output
+    model: nnx.Module,
+    past: Array,
+    future: Array,
+    encoder_lengths: Any,
+    decoder_lengths: Any,
+    need_weights: bool,
+) -> Forecast:
+    asked = {"need_weights": True} if need_weights else {}
+    return model(past, future, encoder_lengths, decoder_lengths, **asked)
 
 
-def _array(array: np.ndarray, device: str, dtype: str) -> Array:
-    return jax.device_put(np.asarray(array, dtype), find_device(device))
+def _array(array: np.ndarray, device: jax.Device, dtype: Any) -> Array:
+    return jax.device_put(np.asarray(array, dtype), device)

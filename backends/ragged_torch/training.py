@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ragged.losses import MaskedLoss
+from ragged.models.base import Forecast, check_batch
 from ragged.optimizer import AdamW
 from ragged_torch.arrays import to_numpy
 from ragged_torch.parameters import place
@@ -23,7 +24,7 @@ class TrainingStep:
 
     Args:
         model: a forecasting module.
-        loss: one of `ragged.losses`.
+        loss: one of `ragged.losses`, or what is called as they are.
         optimizer: the optimiser's constants.
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
         device: "cpu" or "cuda".
@@ -102,31 +103,39 @@ class TrainingStep:
                 }
 
     def _forecast(self, batch: Any) -> tuple[Tensor, Tensor]:
-        return (
-            _run(self.model, batch, self.device, self.dtype),
-            _array(batch.target, self.device, self.dtype),
-        )
+        dtype = getattr(torch, self.dtype)
+        output = _run(self.model, batch, self.device, dtype).output
+        return output, _array(batch.target, self.device, dtype)
 
 
-def predict(module: nn.Module, batch: Any, *, device: str, dtype: str) -> np.ndarray:
-    """Return the forecast of a host batch in inference mode; the module's mode is kept."""
+def predict(module: nn.Module, batch: Any, *, need_weights: bool = False) -> Forecast:
+    """Return the forecast of a host batch in inference mode, on the host.
+
+    It runs where the module is, in its dtype; the module's mode is kept.
+    """
+    weight = next(module.parameters())
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:
         with torch.no_grad():
-            return to_numpy(_run(module, batch, device, dtype))
+            found = _run(module, batch, weight.device, weight.dtype, need_weights)
     finally:
         for m, training in modes.items():
             m.training = training
+    return Forecast(*(None if array is None else to_numpy(array) for array in found))
 
 
-def _run(model: nn.Module, batch: Any, device: str, dtype: str) -> Tensor:
+def _run(
+    model: nn.Module, batch: Any, device: Any, dtype: torch.dtype, need_weights: bool = False
+) -> Forecast:
+    check_batch(model.config, batch)
     past, future = _array(batch.past, device, dtype), _array(batch.future, device, dtype)
-    return model(past, future, batch.encoder_lengths, batch.decoder_lengths).output
+    asked = {"need_weights": True} if need_weights else {}
+    return model(past, future, batch.encoder_lengths, batch.decoder_lengths, **asked)
 
 
-def _array(array: np.ndarray, device: str, dtype: str) -> Tensor:
-    return torch.from_numpy(array).to(device=device, dtype=getattr(torch, dtype))
+def _array(array: np.ndarray, device: Any, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(array).to(device=device, dtype=dtype)
 
 
 def _clip(gradients: list[Tensor], limit: float | None) -> None:

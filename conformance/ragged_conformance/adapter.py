@@ -74,7 +74,12 @@ class Adapter:
 
     def gradients(self, function: Function, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Differentiate `function(**values)`, a scalar, by each value."""
-        raise MissingMemberError(f"the conformance adapter of {self.name!r} has no `gradients`")
+        found = self.differentiate(lambda leaves: function(**leaves), values)
+        return {name: self.to_numpy(gradient) for name, gradient in found.items()}
+
+    def differentiate(self, function: Function, values: Mapping[str, Any]) -> dict[str, Array]:
+        """Differentiate `function(values)`, a scalar, by each value, into native arrays."""
+        raise MissingMemberError(f"the conformance adapter of {self.name!r} has no `differentiate`")
 
     def functional(self, module: Any) -> tuple[dict[str, Array], Function]:
         """Split a module into parameters by name and `call(parameters, *args, **kwargs)`."""
@@ -101,15 +106,13 @@ class TorchAdapter(Adapter):
             torch.manual_seed(seed)
             yield
 
-    def gradients(self, function: Function, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def differentiate(self, function: Function, values: Mapping[str, Any]) -> dict[str, Array]:
         """Differentiate by autograd."""
         import torch
 
         leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
-        found = torch.autograd.grad(
-            function(**leaves), list(leaves.values()), materialize_grads=True
-        )
-        return {name: self.to_numpy(g) for name, g in zip(leaves, found, strict=True)}
+        found = torch.autograd.grad(function(leaves), list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, found, strict=True))
 
     def functional(self, module: Any) -> tuple[dict[str, Array], Function]:
         """Split a module."""
@@ -141,12 +144,11 @@ class JaxAdapter(Adapter):
         nnx.reseed(module, dropout=seed)
         return nullcontext()
 
-    def gradients(self, function: Function, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def differentiate(self, function: Function, values: Mapping[str, Any]) -> dict[str, Array]:
         """Differentiate by `jax.grad`."""
         import jax
 
-        found = jax.grad(lambda leaves: function(**leaves))(dict(values))
-        return {name: self.to_numpy(g) for name, g in found.items()}
+        return jax.grad(function)(dict(values))
 
     def functional(self, module: Any) -> tuple[dict[str, Array], Function]:
         """Split a module."""

@@ -37,7 +37,7 @@ def evaluator(adapter: Adapter, function: Function) -> Evaluate:
 def _compiled(adapter: Adapter, function: Function) -> Evaluate:
     import jax
 
-    program = _jit(adapter, jax.grad(function, has_aux=True))
+    program = compiled(adapter, jax.grad(function, has_aux=True))
 
     def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
         gradients, outputs = program(dict(inputs), dict(constants))
@@ -46,8 +46,10 @@ def _compiled(adapter: Adapter, function: Function) -> Evaluate:
     return evaluate
 
 
-def _jit(adapter: Adapter, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without optimising, which takes XLA seconds for programs that run milliseconds."""
+def compiled(adapter: Adapter, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile for JAX, without optimising: that takes XLA seconds for programs of milliseconds."""
+    if not isinstance(adapter, JaxAdapter):
+        return function
     import jax
 
     options = {"xla_backend_optimization_level": 0} if adapter.device == "cpu" else None
@@ -55,9 +57,8 @@ def _jit(adapter: Adapter, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., Results]:
-    """Make a function of arrays that copies its outputs to the host; on JAX it is compiled."""
-    if isinstance(adapter, JaxAdapter):
-        function = _jit(adapter, function)
+    """Make a function that copies its outputs to the host; on JAX it is compiled."""
+    function = compiled(adapter, function)
 
     def run(*arrays: Any) -> Results:
         with one_thread(adapter):

@@ -88,8 +88,8 @@ def lstm_subject(**options: Any) -> Subject:
     )
 
 
-def encoder_decoder_lstm_subject(**options: Any) -> Subject:
-    """Make the EncoderDecoderLSTM a subject."""
+def model_subject(name: str, **options: Any) -> Subject:
+    """Make a forecasting model a subject."""
 
     def call(model: Callable[..., Any], arrays: Arrays, lengths: Mapping[str, Any]) -> Arrays:
         forecast = model(arrays["past"], arrays["future"], lengths["past"], lengths["future"])
@@ -98,13 +98,35 @@ def encoder_decoder_lstm_subject(**options: Any) -> Subject:
     arrays = {"past": normal(4, WIDTH, 2), "future": normal(4, 4, 1)}
     lengths = {"past": np.array([3, 0, 5, 1]), "future": np.array([4, 2, 1, 0])}
     return Subject(
-        "models.EncoderDecoderLSTM",
-        lambda: ragged.models.EncoderDecoderLSTM(2, 1, hidden_size=HIDDEN, seed=0, **options),
+        f"models.{name}",
+        lambda: getattr(ragged.models, name)(2, 1, seed=0, **options),
         call,
         Batch(arrays, lengths),
         {"output": "future"},
         MODEL,
     )
+
+
+def encoder_decoder_lstm_subject(**options: Any) -> Subject:
+    """Make the EncoderDecoderLSTM a subject."""
+    return model_subject("EncoderDecoderLSTM", hidden_size=HIDDEN, **options)
+
+
+# Small, one layer each: what is to be proved of layers, the LSTM proves. Lengths on the left, where
+# the batches of the suite have them; `test_attention_models` moves them to the right.
+ATTENTION: dict[str, dict[str, Any]] = {
+    "AttentionLSTM": {"decoder_hidden_size": 2},
+    "TransformerLSTM": {"num_blocks": 1},
+    "TemporalFusionTransformer": {"context_length": 5, "encoder_alignment": "left"},
+    "PFTemporalFusionTransformer": {"reference_length": 5, "encoder_alignment": "left"},
+    "XTFT": {"encoder_alignment": "left"},
+}
+
+
+def attention_subject(name: str, **options: Any) -> Subject:
+    """Make a model with attention a subject."""
+    sizes = {"hidden_size": 4, "num_layers": 1, "num_heads": 2, "output_size": 2}
+    return model_subject(name, **{**sizes, **ATTENTION[name], **options})
 
 
 def marked(subjects: Mapping[str, Subject]) -> list[Any]:
@@ -118,4 +140,5 @@ def marked(subjects: Mapping[str, Subject]) -> list[Any]:
 SUBJECTS: dict[str, Subject] = {
     "LSTM": lstm_subject(num_layers=2, bidirectional=True),
     "EncoderDecoderLSTM": encoder_decoder_lstm_subject(decoder_hidden_size=2, output_size=2),
+    **{name: attention_subject(name) for name in ATTENTION},
 }

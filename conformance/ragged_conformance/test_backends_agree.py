@@ -1,13 +1,12 @@
 """Both backends: the same initial parameters to the bit, the same forecasts and gradients."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 import ragged
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import HIDDEN, INPUTS, LSTM_OPTIONS, normal
+from ragged_conformance.cases import HIDDEN, INPUTS, LSTM_OPTIONS
+from ragged_conformance.runner import runner
 from ragged_conformance.subjects import SUBJECTS, Subject, lstm_subject, marked
 from ragged_conformance.tolerances import assert_all_close
 
@@ -55,27 +54,9 @@ def test_parameters_travel_between_backends(both: tuple[Adapter, Adapter]) -> No
 
 @pytest.mark.parametrize("name", marked(SUBJECTS))
 def test_outputs_and_gradients_agree(both: tuple[Adapter, Adapter], name: str) -> None:
-    torch, jax = (results(adapter, SUBJECTS[name]) for adapter in both)
+    batch = SUBJECTS[name].batch.filled(np.nan)
+    torch, jax = (
+        {**runner(adapter, name).run(batch), **runner(adapter, name).gradients(batch)}
+        for adapter in both
+    )
     assert_all_close(jax, torch, both[0].dtype)
-
-
-def results(adapter: Adapter, subject: Subject) -> dict[str, np.ndarray]:
-    """All outputs, and all gradients of a weighted sum of them."""
-    with ragged.use_backend(adapter.name):
-        module = adapter.prepare(subject.build())
-    own, call = adapter.functional(module)
-    batch = subject.batch.filled(np.nan)
-
-    def forward(**values: Any) -> Any:
-        named = {name: values[name] for name in own}
-        return subject.call(lambda *a: call(named, *a), values, batch.lengths)
-
-    def total(**values: Any) -> Any:
-        return sum(
-            (output * adapter.array(normal(*output.shape, seed=8))).sum()
-            for output in forward(**values).values()
-        )
-
-    values = {**adapter.arrays(batch.arrays), **own}
-    outputs = {f"output {k}": adapter.to_numpy(v) for k, v in forward(**values).items()}
-    return {**outputs, **adapter.gradients(total, values)}

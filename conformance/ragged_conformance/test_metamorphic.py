@@ -36,11 +36,14 @@ def without_state(subject: Subject) -> Subject:
     return replace(subject, call=call, batch=batch)
 
 
+OFTEN = ("LSTM", "EncoderDecoderLSTM", "TemporalFusionTransformer")
 VARIANTS: dict[str, Subject] = {
-    **SUBJECTS,
+    **{name: SUBJECTS[name] for name in OFTEN},
     "LSTM, bare": without_state(lstm_subject(bias=False, proj_size=PROJECTION)),
 }
 MORE: dict[str, Subject] = {
+    name: subject for name, subject in SUBJECTS.items() if name not in OFTEN
+} | {
     f"LSTM, {name}{suffix}": change(lstm_subject(**options))
     for name, options in LSTM_OPTIONS.items()
     for suffix, change in (("", lambda subject: subject), (", without state", without_state))

@@ -8,60 +8,38 @@ import pytest
 
 import ragged
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import EMULATED, POLICIES, WILD, fill_padding, normal
+from ragged_conformance.cases import EMULATED, POLICIES, WILD, normal
 from ragged_conformance.oracle import padding_mask
-from ragged_conformance.subjects import SUBJECTS, Batch, Subject, marked
+from ragged_conformance.runner import Results, Runner, runner
+from ragged_conformance.subjects import SUBJECTS, Batch, marked
 from ragged_conformance.tolerances import assert_all_close, assert_close
-
-Results = dict[str, np.ndarray]
 
 
 @pytest.fixture(params=marked(SUBJECTS))
-def subject(request: pytest.FixtureRequest) -> Subject:
-    """The layer or model under test."""
-    return SUBJECTS[request.param]
+def tested(request: pytest.FixtureRequest, adapter: Adapter) -> Runner:
+    """The layer or model under test on the backend under test."""
+    return runner(adapter, request.param)
 
 
-def run(adapter: Adapter, subject: Subject, module: Any, batch: Batch, lengths: Any = None) -> Any:
-    """Run a module on a batch and copy its outputs to the host."""
-    arrays = adapter.arrays(batch.arrays)
-    found = subject.call(module, arrays, batch.lengths if lengths is None else lengths)
-    return {name: adapter.to_numpy(value) for name, value in found.items()}
+# The models with attention hand their lengths on to LSTMs; what schedules do, those two show.
+ALL_POLICIES = {name: SUBJECTS[name] for name in ("LSTM", "EncoderDecoderLSTM")}
+MODELS = {name: subject for name, subject in SUBJECTS.items() if name != "LSTM"}
+by_policy = pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        pytest.param(name, policy, marks=pytest.mark.operation(subject.operation))
+        for name, subject in SUBJECTS.items()
+        for policy in (POLICIES if name in ALL_POLICIES else ("auto",))
+    ],
+)
 
 
-def module_of(adapter: Adapter, subject: Subject) -> Any:
-    """Build the module under test."""
-    return adapter.prepare(subject.build())
-
-
-def gradients(
-    adapter: Adapter, subject: Subject, module: Any, batch: Batch, lengths: Any = None
-) -> Results:
-    """Differentiate a weighted sum of the outputs and a masked loss by inputs and parameters."""
-    own, call = adapter.functional(module)
-    lengths = batch.lengths if lengths is None else lengths
-
-    def total(**values: Any) -> Any:
-        parameters = {name: values[name] for name in own}
-        outputs = subject.call(lambda *a: call(parameters, *a), values, lengths)
-        result = 0.0
-        for name, output in outputs.items():
-            result = result + (output * adapter.array(normal(*output.shape, seed=8))).sum()
-            if name in subject.sequences:
-                n = batch.lengths[subject.sequences[name]]
-                target = adapter.array(fill_padding(normal(*output.shape, seed=9), n))
-                result = result + ragged.losses.mse(output, target, lengths=n)
-        return result
-
-    return adapter.gradients(total, {**adapter.arrays(batch.arrays), **own})
-
-
-def test_alone_as_in_the_batch(adapter: Adapter, subject: Subject) -> None:
-    module = module_of(adapter, subject)
-    together = run(adapter, subject, module, subject.batch)
+def test_alone_as_in_the_batch(adapter: Adapter, tested: Runner) -> None:
+    subject = tested.subject
+    together = tested.run(subject.batch)
     for row in range(4):
         one = subject.batch.rows([row])
-        alone = run(adapter, subject, module, one.trimmed(), dict.fromkeys(one.lengths))
+        alone = tested.run(one.trimmed(), dict.fromkeys(one.lengths))
         for name, value in alone.items():
             expected = together[name][[row]]
             if name in subject.sequences:
@@ -72,8 +50,7 @@ def test_alone_as_in_the_batch(adapter: Adapter, subject: Subject) -> None:
 @pytest.mark.operation("LSTM")
 def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter) -> None:
     subject = SUBJECTS["LSTM"]
-    module = module_of(adapter, subject)
-    own, call = adapter.functional(module)
+    own, call = adapter.functional(runner(adapter, "LSTM").module)
 
     def of(batch: Batch) -> Results:
         def total(**parameters: Any) -> Any:
@@ -91,45 +68,42 @@ def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter) -> None:
 
 @pytest.mark.operation("LSTM")
 def test_empty_row_returns_its_state_and_zeros(adapter: Adapter) -> None:
-    subject = SUBJECTS["LSTM"]
-    module = module_of(adapter, subject)
+    subject, tested = SUBJECTS["LSTM"], runner(adapter, "LSTM")
     mixed, empty = subject.batch.filled(np.nan), subject.batch.emptied().filled(np.nan)
     for batch, rows in ((mixed, [2]), (empty, [0, 1, 2, 3])):
-        found = run(adapter, subject, module, batch)
+        found = tested.run(batch)
         assert (found["y"][rows] == 0).all()
         for name in ("h", "c"):
             np.testing.assert_array_equal(found[name][rows], batch.arrays[name][rows])
 
 
-def test_all_empty_batch_has_zero_outputs_and_finite_gradients(
-    adapter: Adapter, subject: Subject
-) -> None:
-    module, batch = module_of(adapter, subject), subject.batch.emptied().filled(np.nan)
-    found = run(adapter, subject, module, batch)
-    assert all((found[name] == 0).all() for name in subject.sequences)
-    for name, value in gradients(adapter, subject, module, batch).items():
+def test_all_empty_batch_has_zero_outputs_and_finite_gradients(tested: Runner) -> None:
+    batch = tested.subject.batch.emptied().filled(np.nan)
+    found = tested.run(batch)
+    assert all((found[name] == 0).all() for name in tested.subject.sequences)
+    for name, value in tested.gradients(batch).items():
         assert np.isfinite(value).all(), name
         assert name not in batch.lengths or (value == 0).all(), name
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_padding_cannot_speak(adapter: Adapter, subject: Subject, policy: str) -> None:
+@by_policy
+def test_padding_cannot_speak(adapter: Adapter, name: str, policy: str) -> None:
     if adapter.name == "jax" and policy in EMULATED:
         pytest.skip(f"JAX packs by {EMULATED[policy]}")
-    module, clean = module_of(adapter, subject), subject.batch.filled(0.0)
+    tested = runner(adapter, name)
+    subject, clean = tested.subject, tested.subject.batch.filled(0.0)
     lengths = lengths_of(clean, policy)
-    expected = run(adapter, subject, module, clean, lengths)
-    expected_gradients = gradients(adapter, subject, module, clean, lengths)
+    expected, expected_gradients = tested.run(clean, lengths), tested.gradients(clean, lengths)
     for output, name in subject.sequences.items():
         width = clean.arrays[name].shape[1]
         padding = ~padding_mask(clean.lengths[name], width)
         assert (expected[output][padding] == 0).all(), f"{output} at padding"
     for value in WILD:
         wild = clean.filled(value)
-        found = run(adapter, subject, module, wild, lengths)
+        found = tested.run(wild, lengths)
         for name in expected:
             np.testing.assert_array_equal(found[name], expected[name], f"{name}, {value}")
-        found = gradients(adapter, subject, module, wild, lengths)
+        found = tested.gradients(wild, lengths)
         for name in expected_gradients:
             np.testing.assert_array_equal(found[name], expected_gradients[name], f"{name}, {value}")
         for name, n in wild.lengths.items():
@@ -145,9 +119,9 @@ def lengths_of(batch: Batch, policy: str) -> dict[str, ragged.Lengths]:
     }
 
 
-def test_width_is_kept_and_more_padding_changes_nothing(adapter: Adapter, subject: Subject) -> None:
-    module, wide = module_of(adapter, subject), subject.batch.widened(3)
-    expected, found = (run(adapter, subject, module, b) for b in (subject.batch, wide))
+def test_width_is_kept_and_more_padding_changes_nothing(adapter: Adapter, tested: Runner) -> None:
+    subject, wide = tested.subject, tested.subject.batch.widened(3)
+    expected, found = (tested.run(batch) for batch in (subject.batch, wide))
     for name, value in found.items():
         if name in subject.sequences:
             width = wide.arrays[subject.sequences[name]].shape[1]
@@ -158,28 +132,29 @@ def test_width_is_kept_and_more_padding_changes_nothing(adapter: Adapter, subjec
 
 
 @pytest.mark.operation("Lengths")
-def test_policy_and_form_of_lengths_change_no_number(adapter: Adapter, subject: Subject) -> None:
-    module, batch = module_of(adapter, subject), subject.batch
-    expected = run(adapter, subject, module, batch)
-    expected_gradients = gradients(adapter, subject, module, batch)
+@pytest.mark.parametrize("name", marked(ALL_POLICIES))
+def test_policy_and_form_of_lengths_change_no_number(adapter: Adapter, name: str) -> None:
+    tested = runner(adapter, name)
+    batch, kind = tested.subject.batch, tested.subject.kind
+    expected, expected_gradients = tested.run(batch), tested.gradients(batch)
     forms: dict[str, Any] = {policy: lengths_of(batch, policy) for policy in POLICIES}
     forms["list"] = {name: n.tolist() for name, n in batch.lengths.items()}
     forms["native"] = adapter.arrays(batch.lengths)
     for form, lengths in forms.items():
-        found = run(adapter, subject, module, batch, lengths)
-        for name in expected:
-            assert_close(found[name], expected[name], adapter.dtype, subject.kind, form)
-        assert_all_close(
-            gradients(adapter, subject, module, batch, lengths), expected_gradients, adapter.dtype
-        )
+        found = tested.run(batch, lengths)
+        for output in expected:
+            assert_close(found[output], expected[output], adapter.dtype, kind, form)
+        assert_all_close(tested.gradients(batch, lengths), expected_gradients, adapter.dtype)
 
 
 @pytest.mark.parametrize("form", ["traced", "Lengths"])
-def test_jit_changes_no_number(subject: Subject, jax_adapter: Adapter, form: str) -> None:
+@pytest.mark.parametrize("name", marked(ALL_POLICIES))
+def test_jit_changes_no_number(name: str, jax_adapter: Adapter, form: str) -> None:
     import jax
 
-    adapter, batch = jax_adapter, subject.batch.filled(np.nan)
-    own, call = adapter.functional(module_of(adapter, subject))
+    adapter, subject = jax_adapter, SUBJECTS[name]
+    batch = subject.batch.filled(np.nan)
+    own, call = adapter.functional(runner(adapter, name).module)
     lengths = adapter.arrays(batch.lengths) if form == "traced" else lengths_of(batch, "auto")
 
     def forward(parameters: Any, arrays: Any, lengths: Any) -> Any:
@@ -198,14 +173,30 @@ def test_jit_changes_no_number(subject: Subject, jax_adapter: Adapter, form: str
             )
 
 
+@pytest.mark.parametrize("name", marked(MODELS))
+def test_nnx_jit_changes_no_number(name: str, jax_adapter: Adapter) -> None:
+    from flax import nnx
+
+    adapter, subject = jax_adapter, SUBJECTS[name]
+    module, batch = runner(adapter, name).module, subject.batch.filled(np.nan)
+    run = nnx.jit(lambda module, arrays, lengths: subject.call(module, arrays, lengths))
+    found = run(module, adapter.arrays(batch.arrays), lengths_of(batch, "auto"))
+    for output, expected in subject.call(
+        module, adapter.arrays(batch.arrays), batch.lengths
+    ).items():
+        one, other = adapter.to_numpy(found[output]), adapter.to_numpy(expected)
+        assert_close(one, other, adapter.dtype, subject.kind, output)
+
+
 # Torch warns of its own code here, in the compiler.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_torch_compile_changes_no_number(subject: Subject, torch_adapter: Adapter) -> None:
+@pytest.mark.parametrize("name", marked(SUBJECTS))
+def test_torch_compile_changes_no_number(name: str, torch_adapter: Adapter) -> None:
     import torch
 
-    adapter, batch = torch_adapter, subject.batch.filled(np.nan)
-    module = module_of(adapter, subject)
+    adapter, subject = torch_adapter, SUBJECTS[name]
+    batch, module = subject.batch.filled(np.nan), runner(adapter, name).module
 
     class Doubled(torch.nn.Module):
         """A module of the user's own around the one under test."""
@@ -222,15 +213,14 @@ def test_torch_compile_changes_no_number(subject: Subject, torch_adapter: Adapte
         compiled = torch.compile(Doubled())(adapter.arrays(batch.arrays), batch.lengths)
     finally:
         torch.compiler.reset()
-    for name, expected in run(adapter, subject, module, batch).items():
-        found = adapter.to_numpy(compiled[name])
-        assert_close(found, 2 * expected, adapter.dtype, subject.kind, name)
+    for output, expected in runner(adapter, name).run(batch).items():
+        found = adapter.to_numpy(compiled[output])
+        assert_close(found, 2 * expected, adapter.dtype, subject.kind, output)
 
 
-def test_order_is_kept(adapter: Adapter, subject: Subject) -> None:
-    module, order = module_of(adapter, subject), np.array([2, 0, 3, 1])
-    expected = run(adapter, subject, module, subject.batch)
-    found = run(adapter, subject, module, subject.batch.rows(order))
+def test_order_is_kept(adapter: Adapter, tested: Runner) -> None:
+    subject, order = tested.subject, np.array([2, 0, 3, 1])
+    expected, found = tested.run(subject.batch), tested.run(subject.batch.rows(order))
     for name, value in found.items():
         assert_close(value, expected[name][order], adapter.dtype, subject.kind, name)
 
@@ -250,13 +240,13 @@ BAD_LENGTHS: Mapping[str, tuple[Any, str]] = {
 
 @pytest.mark.operation("Lengths")
 @pytest.mark.parametrize("bad", BAD_LENGTHS)
-def test_bad_lengths_are_refused_at_the_door(adapter: Adapter, subject: Subject, bad: str) -> None:
-    module, (lengths, message) = module_of(adapter, subject), BAD_LENGTHS[bad]
+def test_bad_lengths_are_refused_at_the_door(adapter: Adapter, tested: Runner, bad: str) -> None:
+    subject, (lengths, message) = tested.subject, BAD_LENGTHS[bad]
     for argument in subject.batch.lengths:
         given = {**subject.batch.lengths, argument: lengths}
         # The form of every refusal: function, argument, what came, what was expected, the remedy.
         with pytest.raises(ragged.RaggedError, match=rf"^\w+\(\): {message}.*\. \w.*") as it:
-            run(adapter, subject, module, subject.batch, given)
+            subject.call(tested.module, adapter.arrays(subject.batch.arrays), given)
         assert isinstance(it.value, ValueError)
 
 

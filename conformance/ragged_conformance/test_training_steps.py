@@ -114,9 +114,7 @@ def test_evaluation_and_prediction_drop_nothing(adapter: Adapter) -> None:
     total, count = step.evaluate(batch)
     step.step(batch)
     assert step.evaluate(batch) == (total, count), "after a step"
-    found = adapter.backend.predict(
-        step.module(), batch, device=adapter.device, dtype=adapter.dtype
-    )
+    found = adapter.backend.predict(step.module(), batch).output
     lengths = batch.decoder_lengths.host
     expected = loss("mse", found.astype(float), batch.target.astype(float), lengths=lengths)
     assert count == lengths.sum()

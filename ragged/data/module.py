@@ -104,6 +104,11 @@ class EncoderDecoderDataModule:
         """How many columns are forecast."""
         return len(self.source.roles.target)
 
+    @property
+    def longest_context(self) -> int:
+        """The most context steps of a row to train on, as the rows are cut without chance."""
+        return max(self._split(event) for event in self.events[0])
+
     def setup(self) -> None:
         """Read, split and normalise now rather than when first asked for.
 

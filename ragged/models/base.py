@@ -6,15 +6,41 @@ import inspect
 from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
+
+from ragged.alignment import align_encoder_sequences, select_valid
 from ragged.backend import Array, Backend, as_own, check_frameworks, get_backend
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 
 
 class Forecast(NamedTuple):
-    """What a model returns: `output (batch, decoder_time, output_size)`, exactly 0 at padding."""
+    """What a model returns; what it does not have, or was not asked for, is None.
+
+    Args:
+        output: `(batch, decoder_time, output_size)`, exactly 0 at padding.
+        attention: `(batch, heads, decoder_time, encoder_time + decoder_time)`, what each decoder
+            step sees of the encoder's and the decoder's steps, both left aligned; where the call
+            says `need_weights=True`.
+        past_selection: `(batch, encoder_time, past_features)`, left aligned.
+        future_selection: `(batch, decoder_time, future_features)`.
+        static_selection: `(batch, 1 + static_features)`, the row's length first.
+    """
 
     output: Array
+    attention: Array = None
+    past_selection: Array = None
+    future_selection: Array = None
+    static_selection: Array = None
+
+
+class Inputs(NamedTuple):
+    """A model's inputs, checked, left aligned, 0 at padding, with the lengths of both sides."""
+
+    past: Array
+    future: Array
+    encoder: Lengths
+    decoder: Lengths
 
 
 class ModelType(type):
@@ -37,9 +63,13 @@ class ModelType(type):
 
 
 class Model(metaclass=ModelType):
-    """A forecasting model: its arguments, and what it needs of its data."""
+    """A forecasting model: its arguments, and what it needs of its data.
 
-    encoder_alignment: ClassVar[str]
+    Each has an `encoder_alignment`, the side that `past` is on: a constant of the class, or one of
+    its arguments. `default_loss` trains a model of the default `output_size`.
+    """
+
+    default_loss: ClassVar[str] = "mse"
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, plain values that a YAML file can hold."""
@@ -69,15 +99,15 @@ class Model(metaclass=ModelType):
         return cls.describe(**arguments)
 
 
-def check_inputs(
+def open_inputs(
     config: Any,
     backend: Backend,
     past: Array,
     future: Array,
     encoder_lengths: object,
     decoder_lengths: object,
-) -> tuple[Array, Array, Lengths]:
-    """Check and convert a model's inputs and its decoder lengths at the door."""
+) -> Inputs:
+    """Check and convert a model's inputs at the door, and bring them to the left."""
     model = type(config).__name__
     check_frameworks(
         model,
@@ -104,18 +134,60 @@ def check_inputs(
                     f"Set {name}_features to the features of the data.",
                 )
             )
-    batch, width = int(future.shape[0]), int(future.shape[1])
-    if int(past.shape[0]) != batch:
+    batch = int(past.shape[0])
+    if int(future.shape[0]) != batch:
         raise ShapeError(
             refusal(
                 model,
                 "future",
-                f"of {batch} rows",
-                f"{int(past.shape[0])}, one for each row of `past`",
+                f"of {int(future.shape[0])} rows",
+                f"{batch}, one for each row of `past`",
                 "Give both sides of the same batch.",
             )
         )
-    return past, future, Lengths.of(decoder_lengths, width, backend, function=model, batch=batch)
+    encoder, decoder = (
+        Lengths.of(lengths, int(array.shape[1]), backend, function=model, batch=batch)
+        for lengths, array in ((encoder_lengths, past), (decoder_lengths, future))
+    )
+    if config.encoder_alignment == "right" and not encoder.is_full:
+        past = align_encoder_sequences(past, encoder)
+    past = select_valid(backend, past, encoder)
+    return Inputs(past, select_valid(backend, future, decoder), encoder, decoder)
+
+
+def check_batch(config: Any, batch: Any) -> None:
+    """Refuse a batch whose context is on the other side than the model takes it."""
+    needed = config.encoder_alignment
+    if batch.encoder_alignment != needed:
+        raise OptionError(
+            refusal(
+                type(config).__name__,
+                "batch",
+                f"{batch.encoder_alignment} aligned in its encoder part",
+                f"{needed} aligned, which the model takes",
+                f"Set data.encoder_alignment, or `alignment` of collate, to {needed!r}.",
+            )
+        )
+
+
+def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
+    """Put what a forecast explains into a dict of host arrays, exactly 0 at padding."""
+    encoder, decoder = batch.encoder_lengths, batch.decoder_lengths
+    found = {
+        "attention": forecast.attention,
+        "past_selection": _at_valid(forecast.past_selection, encoder),
+        "future_selection": _at_valid(forecast.future_selection, decoder),
+        "static_selection": forecast.static_selection,
+    }
+    explained = {name: value for name, value in found.items() if value is not None}
+    return {**explained, "encoder_lengths": encoder.host, "decoder_lengths": decoder.host}
+
+
+def _at_valid(weights: np.ndarray | None, lengths: Lengths) -> np.ndarray | None:
+    if weights is None:
+        return None
+    valid = np.arange(lengths.width)[None, :] < lengths.host[:, None]
+    return np.where(valid[..., None], weights, 0)
 
 
 def check_at_least(model: str, least: float, **values: float) -> None:
@@ -123,6 +195,20 @@ def check_at_least(model: str, least: float, **values: float) -> None:
     for name, value in values.items():
         if value < least:
             raise OptionError(refusal(model, name, repr(value), f"{least} or more", "Raise it."))
+
+
+def check_heads(model: str, name: str, size: int, num_heads: int) -> None:
+    """Refuse a width that the heads cannot share out."""
+    if size % num_heads:
+        raise OptionError(
+            refusal(
+                model,
+                name,
+                str(size),
+                f"a multiple of num_heads, {num_heads}",
+                "Change one of the two.",
+            )
+        )
 
 
 def check_rate(model: str, **values: float) -> None:

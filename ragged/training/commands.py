@@ -18,7 +18,7 @@ from ragged.backend import available_backends, get_backend, load_backend, use_ba
 from ragged.data import EncoderDecoderDataModule, Standardizer
 from ragged.errors import OptionError, refusal
 from ragged.training import figures, runs, scores
-from ragged.training.forecasts import forecast_rows, to_units
+from ragged.training.forecasts import RowForecast, forecast_rows
 from ragged.training.scores import Score
 from ragged.training.trainer import Fit, steps_per_epoch
 
@@ -47,37 +47,31 @@ def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, Sc
     """Print a run's scores on its test events beside the baselines' and return them."""
     with use_backend(backend or runs.read_config(run, parser).backend):
         opened = runs.open_run(run, parser)
-        results = _score(opened.module, opened.data, opened.trainer)[0]
+        results, found = _score(opened.module, opened.data, opened.trainer)
     print(table(results, _target_name(opened.data)))
+    _print_calibration(_calibrate(opened.data, found))
     return results
 
 
 def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | None = None) -> None:
     """Forecast the events of a CSV file into another, in the units of the source."""
-    with use_backend(backend or runs.read_config(run, parser).backend) as chosen:
+    with use_backend(backend or runs.read_config(run, parser).backend):
         opened = runs.open_run(run, parser)
         data, trainer = opened.data, opened.trainer
         data.standardizer = Standardizer.from_dict(opened.normalization)
         rows = data.rows_for(data.source.read(input))
-        found = forecast_rows(
-            opened.module,
-            rows,
-            data.batch_size,
-            device=trainer.pick_device(chosen),
-            dtype=trainer.precision,
-        )
-    names = data.source.roles.target
-    heads = [f"{data.source.raw_target(name, np.zeros(1))[0]}_forecast" for name in names]
+        found = forecast_rows(opened.module, rows, data, trainer)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["event", data.source.time_label, *heads])
     for row, forecast in zip(rows.rows, found, strict=True):
-        values = to_units(data, forecast)
-        columns = [data.source.raw_target(name, values[:, i])[1] for i, name in enumerate(names)]
+        columns = _columns(data, forecast)
+        if buffer.tell() == 0:
+            writer.writerow(["event", data.source.time_label, *columns])
         for step, time in enumerate(row.event.time[row.split :]):
-            writer.writerow([row.event.name, f"{time:g}", *(f"{c[step]:.6g}" for c in columns)])
+            values = (f"{column[step]:.6g}" for column in columns.values())
+            writer.writerow([row.event.name, f"{time:g}", *values])
     checkpoint.write_file(output, buffer.getvalue().encode())
-    print(f"{sum(map(len, found)):,} steps of {len(found)} events forecast to {output}")
+    print(f"{sum(len(f.point) for f in found):,} steps of {len(found)} events forecast to {output}")
 
 
 def info() -> None:
@@ -125,15 +119,17 @@ def _finish(fit: Fit) -> None:
     backend = get_backend()
     best = checkpoint.read(fit.best).create_model(backend)
     results, found = _score(best, fit.data, fit.trainer)
+    calibration = _calibrate(fit.data, found)
     name = _target_name(fit.data)
-    content = json.dumps({k: asdict(v) for k, v in results.items()}, indent=2)
+    content = json.dumps({k: asdict(v) for k, v in results.items()} | calibration, indent=2)
     checkpoint.write_file(fit.folder / "scores.json", content.encode())
     records = runs.read_metrics(fit.folder)
-    figures.loss_curves(fit.folder / "loss.png", records, fit.best_epoch + 1, fit.trainer.loss)
+    figures.loss_curves(fit.folder / "loss.png", records, fit.best_epoch + 1, fit.objective.name)
     figures.forecasts(fit.folder / "forecast.png", *_panels(fit.data, found))
     seconds = sum(record["seconds"] for record in records)
     print(f"best epoch {fit.best_epoch + 1} of {fit.epoch}, {seconds:.0f} s of training")
     print(table(results, name))
+    _print_calibration(calibration)
     print(f"run: {fit.folder}")
 
 
@@ -157,44 +153,73 @@ def _introduce(fit: Fit) -> None:
 
 def _score(
     module: Any, data: EncoderDecoderDataModule, trainer: Any
-) -> tuple[dict[str, Score], list[np.ndarray]]:
+) -> tuple[dict[str, Score], list[RowForecast]]:
     """Score the model and the baselines on the same steps, in the target's units."""
-    backend = get_backend()
-    found = forecast_rows(
-        module,
-        data.test,
-        data.batch_size,
-        device=trainer.pick_device(backend),
-        dtype=trainer.precision,
-    )
+    found = forecast_rows(module, data.test, data, trainer)
     rows = list(data.test.rows)
     fit_rows = [*data.train.rows, *data.validation.rows]
-    everything = {
-        type(module.config).__name__: [forecast[:, 0] for forecast in found],
-        **scores.baselines(fit_rows, rows),
-    }
     name = data.source.roles.target[0]
-    truth = np.concatenate([row.event.columns[name][row.split :] for row in rows])
-    results = {
-        key: Score.of(truth, data.standardizer.inverse(name, np.concatenate(values)))
-        for key, values in everything.items()
+    forecasts = {type(module.config).__name__: np.concatenate([f.point[:, 0] for f in found])}
+    for key, values in scores.baselines(fit_rows, rows).items():
+        forecasts[key] = data.standardizer.inverse(name, np.concatenate(values))
+    truth = _truth(data)
+    return {key: Score.of(truth, values) for key, values in forecasts.items()}, found
+
+
+def _truth(data: EncoderDecoderDataModule) -> np.ndarray:
+    """The target of all test steps."""
+    name = data.source.roles.target[0]
+    return np.concatenate([row.event.columns[name][row.split :] for row in data.test.rows])
+
+
+def _calibrate(data: EncoderDecoderDataModule, found: list[RowForecast]) -> dict[str, float]:
+    """What quantile forecasts are worth on the test events; nothing of a point forecast."""
+    truth, result = _truth(data), {}
+    levels = {
+        level: np.concatenate([f.levels[level][:, 0] for f in found]) for level in found[0].levels
     }
-    return results, found
+    if levels:
+        result["pinball"] = scores.pinball(truth, levels)
+    edges = [f.band for f in found if f.band is not None]
+    if edges:
+        lower, upper = (np.concatenate([each[side][:, 0] for each in edges]) for side in (0, 1))
+        result["coverage"] = scores.coverage(truth, lower, upper)
+    return result
+
+
+def _print_calibration(calibration: dict[str, float]) -> None:
+    if "pinball" in calibration:
+        print(f"pinball loss {calibration['pinball']:.3f}, the mean over the quantiles")
+    if "coverage" in calibration:
+        print(
+            f"{calibration['coverage']:.1%} of the truths lie in the 10..90 % band, made for 80 %"
+        )
+
+
+def _columns(data: EncoderDecoderDataModule, forecast: RowForecast) -> dict[str, np.ndarray]:
+    """The columns of a table of forecasts, in the units of the source's files."""
+    columns = {}
+    for i, name in enumerate(data.source.roles.target):
+        head, values = data.source.raw_target(name, forecast.point[:, i])
+        columns[f"{head}_forecast"] = values
+        for level, each in forecast.levels.items():
+            columns[f"{head}_q{level:g}"] = data.source.raw_target(name, each[:, i])[1]
+    return columns
 
 
 def _panels(
-    data: EncoderDecoderDataModule, found: list[np.ndarray]
+    data: EncoderDecoderDataModule, found: list[RowForecast]
 ) -> tuple[list[figures.Panel], figures.Axes]:
     """Pick the best, the median and the worst test event by RMSE."""
     target, driver = data.source.roles.target[0], data.source.roles.known[0]
     units = data.source.units
     panels = []
     for row, forecast in zip(data.test.rows, found, strict=True):
-        truth, values = row.event.columns[target], to_units(data, forecast)[:, 0]
-        rmse = Score.of(truth[row.split :], values).rmse
-        panels.append(
-            (rmse, figures.Panel("", row.event.time, row.event.columns[driver], truth, values), row)
-        )
+        event, values = row.event, forecast.point[:, 0]
+        band = None if forecast.band is None else tuple(edge[:, 0] for edge in forecast.band)
+        truth = event.columns[target]
+        panel = figures.Panel("", event.time, event.columns[driver], truth, values, band)
+        panels.append((Score.of(truth[row.split :], values).rmse, panel, row))
     panels.sort(key=lambda item: item[0])
     chosen = {"best": panels[0], "median": panels[len(panels) // 2], "worst": panels[-1]}
     titled = [

@@ -24,6 +24,7 @@ class Panel:
     driver: np.ndarray
     truth: np.ndarray
     forecast: np.ndarray  # of the last len(forecast) steps
+    band: tuple[np.ndarray, ...] | None = None  # the lower and upper edge of 10..90 %
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ def forecasts(path: Path, panels: Sequence[Panel], axes: Axes) -> None:
         left.axvspan(panel.time[0], panel.time[context], color=GREY, alpha=0.15, lw=0)
         left.plot(panel.time, panel.truth, color=BLUE, label="truth")
         left.plot(panel.time[context:], panel.forecast, color=ORANGE, label="forecast")
+        if panel.band is not None:
+            times, label = panel.time[context:], "10..90 % band"
+            left.fill_between(times, *panel.band, color=ORANGE, alpha=0.25, lw=0, label=label)
         left.plot([], [], color=GREY, alpha=0.3, lw=8, label="context")
         left.set(title=panel.title, xlabel=axes.time, ylabel=axes.target)
         left.legend(loc="best", frameon=False)

@@ -35,6 +35,27 @@ class Score:
         )
 
 
+def pinball(truth: np.ndarray, levels: dict[float, np.ndarray]) -> float:
+    """The mean quantile loss of forecasts at several levels.
+
+    Example:
+        >>> pinball(np.array([1.0]), {0.25: np.array([0.0]), 0.75: np.array([2.0])})
+        0.25
+    """
+    errors = {level: truth - forecast for level, forecast in levels.items()}
+    return float(np.mean([np.maximum(q * e, (q - 1) * e) for q, e in errors.items()]))
+
+
+def coverage(truth: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    """The share of the truths inside a band, its edges included.
+
+    Example:
+        >>> coverage(np.array([1.0, 5.0]), np.array([0.0, 0.0]), np.array([2.0, 2.0]))
+        0.5
+    """
+    return float(((lower <= truth) & (truth <= upper)).mean())
+
+
 Features = Callable[[Row], np.ndarray]
 
 

@@ -17,6 +17,7 @@ from ragged.data import Batch, Dataset, EncoderDecoderDataModule, batches
 from ragged.errors import CheckpointError, DivergenceError, OptionError, refusal
 from ragged.models import Model
 from ragged.optimizer import AdamW
+from ragged.training.objective import Objective
 
 PRECISIONS = ("float32", "float64")
 
@@ -33,7 +34,8 @@ class Trainer:
             where a later one, of a lower learning rate, is as good.
         device: "auto" (the best at hand), "cpu" or "cuda".
         precision: "float32" or "float64" (JAX needs JAX_ENABLE_X64=1 for it).
-        loss: name of a loss of ragged.losses.
+        loss: name of a loss of ragged.losses; None = the model's own.
+        quantiles: levels of the quantile loss, inside 0..1; None = 2, 10, 25, 50, 75, 90, 98 %.
         optimizer: AdamW with all its constants.
     """
 
@@ -42,7 +44,8 @@ class Trainer:
     tolerance: float = 0.0
     device: str = "auto"
     precision: str = "float32"
-    loss: str = "mse"
+    loss: str | None = None
+    quantiles: tuple[float, ...] | None = None
     optimizer: AdamW = field(default_factory=AdamW)
 
     def __post_init__(self) -> None:
@@ -60,10 +63,25 @@ class Trainer:
             got = repr(self.tolerance)
             raise OptionError(refusal("Trainer", "tolerance", got, "0 or more", "Raise it."))
         known = [n for n, v in vars(losses).items() if isinstance(v, losses.MaskedLoss)]
-        if self.loss not in known:
+        if self.loss not in (None, *known):
             raise OptionError(
                 refusal("Trainer", "loss", repr(self.loss), f"one of {known}", "Name one.")
             )
+        levels = self.quantiles
+        if levels is not None and not (levels and all(0 < level < 1 for level in levels)):
+            raise OptionError(
+                refusal(
+                    "Trainer",
+                    "quantiles",
+                    str(levels),
+                    "one level or more, each inside 0..1",
+                    "Or leave it out.",
+                )
+            )
+
+    def objective(self, model: Model, data: EncoderDecoderDataModule) -> Objective:
+        """Return the loss of a model on data; see `Objective.of`."""
+        return Objective.of(self.loss, self.quantiles, model, data.target_features)
 
     def pick_device(self, backend: Backend) -> str:
         """Return the device to run on.
@@ -103,9 +121,10 @@ class Fit:
     def __post_init__(self) -> None:
         backend = get_backend()
         self.description: Model = self.model.config
+        self.objective = self.trainer.objective(self.description, self.data)
         self.step = backend.TrainingStep(
             self.model,
-            getattr(losses, self.trainer.loss),
+            self.objective,
             self.trainer.optimizer,
             seed=self.seed,
             device=self.trainer.pick_device(backend),

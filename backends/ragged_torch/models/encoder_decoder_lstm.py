@@ -9,7 +9,7 @@ from ragged import initial
 from ragged.alignment import select_valid
 from ragged.backend import load_backend
 from ragged.models import encoder_decoder_lstm as description
-from ragged.models.base import Forecast, check_inputs
+from ragged.models.base import Forecast, open_inputs
 from ragged_torch.arrays import name
 from ragged_torch.blocks import MLP, Linear
 from ragged_torch.lstm import LSTM
@@ -45,11 +45,11 @@ class EncoderDecoderLSTM(nn.Module):
     ) -> Forecast:
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
         backend = load_backend(name)
-        past, future, valid = check_inputs(
+        past, future, encoder, decoder = open_inputs(
             self.config, backend, past, future, encoder_lengths, decoder_lengths
         )
-        _, (h, c) = self.encoder(past, encoder_lengths)
+        _, (h, c) = self.encoder(past, encoder)
         if self.config.hidden_size != self.config.decoder_size:
             h, c = self.bridge_h(h), self.bridge_c(c)
-        decoded, _ = self.decoder(future, valid, (h, c))
-        return Forecast(select_valid(backend, self.head(decoded), valid))
+        decoded, _ = self.decoder(future, decoder, (h, c))
+        return Forecast(select_valid(backend, self.head(decoded), decoder))

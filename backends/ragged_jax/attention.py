@@ -1,0 +1,64 @@
+"""Attention over rows of different lengths, on JAX."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ragged_jax.blocks import Dropout, Linear
+
+
+class InterpretableAttention(nnx.Module):
+    """Attention whose heads share their values, so that the mean of their weights explains it.
+
+        A_k    = softmax(query_k(q) @ key_k(m).T / sqrt(size / heads))     where the mask is True
+        output = Linear(mean_k(A_k) @ value(m))
+
+    A query that sees nothing has weights of 0.
+
+    Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 13 to 16.
+    """
+
+    def __init__(
+        self, size: int, num_heads: int, dropout: float = 0.0, *, rng: np.random.Generator
+    ) -> None:
+        self.num_heads = num_heads
+        self.query = Linear(size, size, rng=rng)
+        # A bias would add the same to all scores of a query, which the softmax takes away again.
+        self.key = Linear(size, size, bias=False, rng=rng)
+        self.value = Linear(size, size // num_heads, rng=rng)
+        self.output = Linear(size // num_heads, size, rng=rng)
+        self.weights_dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout)
+
+    def __call__(
+        self, query: Array, memory: Array, mask: Array, need_weights: bool = False
+    ) -> tuple[Array, Array | None]:
+        """Attend from `query (batch, q, size)` to `memory (batch, k, size)`.
+
+        Args:
+            query: what asks.
+            memory: keys and values.
+            mask: boolean `(batch, q, k)`, True = visible.
+            need_weights: return the weights too, `(batch, heads, q, k)`, which fused kernels skip.
+        """
+        q, k, v = self._heads(self.query(query)), self._heads(self.key(memory)), self.value(memory)
+        some = mask.any(-1, keepdims=True)
+        visible = mask | ~some  # a query that sees nothing sees all, and is put to 0 afterwards
+        on_cpu = jax.default_backend() == "cpu"  # where JAX's attention is no kernel of its own
+        if need_weights or self.weights_dropout.is_on or on_cpu:
+            scores = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k)
+            weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), -1)
+            mixed = self.weights_dropout(weights).mean(1) @ v
+        else:
+            values = jnp.broadcast_to(v[:, :, None], k.shape)
+            mixed = jax.nn.dot_product_attention(q, k, values, mask=visible[:, None]).mean(2)
+        output = self.dropout(self.output(jnp.where(some, mixed, 0.0)))
+        return output, jnp.where(some[:, None], weights, 0.0) if need_weights else None
+
+    def _heads(self, x: Array) -> Array:
+        """Split `(batch, time, size)` into `(batch, time, heads, size / heads)`."""
+        return x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)

@@ -1,0 +1,127 @@
+"""TemporalFusionTransformer as a flax module, and the graph that its relatives share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ragged import initial
+from ragged.alignment import select_valid
+from ragged.backend import load_backend
+from ragged.masks import decoder_attention_mask
+from ragged.models.base import Forecast, open_inputs
+from ragged.models.temporal_fusion import TemporalFusion
+from ragged_jax.arrays import name
+from ragged_jax.attention import InterpretableAttention
+from ragged_jax.blocks import GRN, GateAddNorm, Linear, VariableSelection
+from ragged_jax.lstm import LSTM
+from ragged_jax.models.base import AttentionModel
+from ragged_jax.parameters import draw_seed
+
+
+class Contexts(NamedTuple):
+    """What a row's static values say to the parts of the graph; all None without any."""
+
+    selection: Array | None = None
+    h: Array | None = None
+    c: Array | None = None
+    enrichment: Array | None = None
+    weights: Array | None = None
+
+
+class StaticContexts(nnx.Module):
+    """Select among a row's static values and turn them into its contexts."""
+
+    def __init__(self, config: TemporalFusion, *, rng: np.random.Generator) -> None:
+        size, small, rate = config.hidden_size, config.hidden_continuous_size, config.dropout
+        self.variables = VariableSelection(config.static_size, small, size, rate, rng=rng)
+        self.selection = GRN(size, size, size, rate, rng=rng)
+        self.h = GRN(size, size, size, rate, rng=rng)
+        self.c = GRN(size, size, size, rate, rng=rng)
+        self.enrichment = GRN(size, size, size, rate, rng=rng)
+
+    def __call__(self, static: Array) -> Contexts:
+        """Map `(batch, static_size)` to contexts `(batch, hidden_size)`."""
+        s, weights = self.variables(static[:, None])
+        return Contexts(
+            self.selection(s)[:, 0],
+            self.h(s)[:, 0],
+            self.c(s)[:, 0],
+            self.enrichment(s)[:, 0],
+            weights[:, 0],
+        )
+
+
+class TemporalFusionTransformer(AttentionModel):
+    """Forecast quantiles; see `ragged.models.TemporalFusionTransformer`."""
+
+    def __init__(self, config: TemporalFusion) -> None:
+        self.config = config
+        rng = initial.generator(draw_seed(config.seed))
+        size, small = config.hidden_size, config.hidden_continuous_size
+        layers, rate, has_statics = config.num_layers, config.dropout, config.static_size > 0
+        context = size if has_statics else None
+        if has_statics:
+            self.static = StaticContexts(config, rng=rng)
+        self.past_selection = VariableSelection(
+            config.past_features, small, size, rate, context_size=context, rng=rng
+        )
+        self.future_selection = VariableSelection(
+            config.future_features, small, size, rate, context_size=context, rng=rng
+        )
+        self.encoder = LSTM(size, size, layers, dropout=rate, seed=rng)
+        self.decoder = LSTM(size, size, layers, dropout=rate, seed=rng)
+        self.lstm_join = GateAddNorm(size, rate, rng=rng)
+        if has_statics:
+            self.enrichment = GRN(size, size, size, rate, context_size=size, rng=rng)
+        self.attention = InterpretableAttention(size, config.num_heads, rate, rng=rng)
+        self.attention_join = GateAddNorm(size, rate, rng=rng)
+        self.feed_forward = GRN(size, size, size, rate, rng=rng)
+        self.output_join = GateAddNorm(size, rng=rng)
+        self.head = Linear(size, config.output_size, rng=rng)
+
+    def __call__(
+        self,
+        past: Array,
+        future: Array,
+        encoder_lengths: object = None,
+        decoder_lengths: object = None,
+        *,
+        static: Array | None = None,
+        need_weights: bool = False,
+    ) -> Forecast:
+        """Return the forecast, `(batch, decoder_time, output_size)`, and what explains it."""
+        backend = load_backend(name)
+        past, future, encoder, decoder = open_inputs(
+            self.config, backend, past, future, encoder_lengths, decoder_lengths
+        )
+        values = self.config.static_values(backend, encoder, static, past)
+        context = Contexts() if values is None else self.static(values)
+        xe, past_weights = self.past_selection(past, context.selection)
+        xd, future_weights = self.future_selection(future, context.selection)
+
+        e, state = self.encoder(xe, encoder, self._state(context))
+        d, _ = self.decoder(xd, decoder, state)
+        e, d = self.lstm_join(e, xe), self.lstm_join(d, xd)
+
+        a = jnp.concatenate([e, d], 1)
+        if context.enrichment is not None:
+            a = self.enrichment(a, context.enrichment)
+        query = a[:, encoder.width :]
+        mask = decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=a)
+        mixed, weights = self.attention(query, a, mask, need_weights)
+        mixed = self.feed_forward(self.attention_join(mixed, query))
+        output = self.head(self.output_join(mixed, d))
+        output = select_valid(backend, output, decoder)
+        return Forecast(output, weights, past_weights, future_weights, context.weights)
+
+    def _state(self, context: Contexts) -> tuple[Array, Array] | None:
+        """The same initial state for every layer; None = zeros."""
+        if context.h is None or context.c is None:
+            return None
+        shape = (self.config.num_layers, *context.h.shape)
+        return jnp.broadcast_to(context.h, shape), jnp.broadcast_to(context.c, shape)

@@ -1,0 +1,86 @@
+"""TransformerLSTM as a flax module."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ragged import initial
+from ragged.alignment import select_valid
+from ragged.backend import load_backend
+from ragged.masks import decoder_attention_mask, self_attention_mask
+from ragged.models import transformer_lstm as description
+from ragged.models.base import Forecast, open_inputs
+from ragged_jax.arrays import name
+from ragged_jax.attention import InterpretableAttention
+from ragged_jax.blocks import GRN, GateAddNorm, Linear
+from ragged_jax.lstm import LSTM
+from ragged_jax.models.base import AttentionModel
+from ragged_jax.parameters import draw_seed
+
+
+class Block(nnx.Module):
+    """Attention among the encoder's steps, then from the decoder's to both."""
+
+    def __init__(self, config: description.TransformerLSTM, *, rng: np.random.Generator) -> None:
+        size, heads, rate = config.hidden_size, config.num_heads, config.dropout
+        self.encoder_attention = InterpretableAttention(size, heads, rate, rng=rng)
+        self.encoder_join = GateAddNorm(size, rate, rng=rng)
+        self.decoder_attention = InterpretableAttention(size, heads, rate, rng=rng)
+        self.decoder_join = GateAddNorm(size, rate, rng=rng)
+
+    def __call__(
+        self, e: Array, d: Array, masks: tuple[Array, Array], need_weights: bool
+    ) -> tuple[Array, Array, Array | None]:
+        """Return both sides, and what the decoder's steps looked at."""
+        e = self.encoder_join(self.encoder_attention(e, e, masks[0])[0], e)
+        a, weights = self.decoder_attention(d, jnp.concatenate([e, d], 1), masks[1], need_weights)
+        return e, self.decoder_join(a, d), weights
+
+
+class TransformerLSTM(AttentionModel):
+    """Forecast with LSTMs below attention blocks; see `ragged.models.TransformerLSTM`."""
+
+    def __init__(self, config: description.TransformerLSTM) -> None:
+        self.config = config
+        rng = initial.generator(draw_seed(config.seed))
+        size, layers, rate = config.hidden_size, config.num_layers, config.dropout
+        self.past_embedding = GRN(config.past_features, size, size, rate, rng=rng)
+        self.future_embedding = GRN(config.future_features, size, size, rate, rng=rng)
+        self.encoder = LSTM(size, size, layers, dropout=rate, seed=rng)
+        if not config.share_lstm:
+            self.decoder = LSTM(size, size, layers, dropout=rate, seed=rng)
+        self.blocks = nnx.List(Block(config, rng=rng) for _ in range(config.num_blocks))
+        self.head = Linear(size, config.output_size, rng=rng)
+
+    def __call__(
+        self,
+        past: Array,
+        future: Array,
+        encoder_lengths: object = None,
+        decoder_lengths: object = None,
+        *,
+        need_weights: bool = False,
+    ) -> Forecast:
+        """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
+        backend = load_backend(name)
+        x, future, encoder, decoder = open_inputs(
+            self.config, backend, past, future, encoder_lengths, decoder_lengths
+        )
+        e, d = self.past_embedding(x), self.future_embedding(future)
+        y, state = self.encoder(e, encoder)
+        e = e + y
+        y, _ = (self.encoder if self.config.share_lstm else self.decoder)(d, decoder, state)
+        d = d + y
+        masks = (
+            self_attention_mask(backend, encoder, like=e),
+            decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=d),
+        )
+        seen = []
+        for block in self.blocks:
+            e, d, weights = block(e, d, masks, need_weights)
+            seen.append(weights)
+        output = select_valid(backend, self.head(d), decoder)
+        return Forecast(output, jnp.concatenate(seen, 1) if need_weights else None)

@@ -1,0 +1,64 @@
+"""Attention over rows of different lengths, on torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ragged_torch.blocks import Dropout, Linear
+
+
+class InterpretableAttention(nn.Module):
+    """Attention whose heads share their values, so that the mean of their weights explains it.
+
+        A_k    = softmax(query_k(q) @ key_k(m).T / sqrt(size / heads))     where the mask is True
+        output = Linear(mean_k(A_k) @ value(m))
+
+    A query that sees nothing has weights of 0.
+
+    Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 13 to 16.
+    """
+
+    def __init__(
+        self, size: int, num_heads: int, dropout: float = 0.0, *, rng: np.random.Generator
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = Linear(size, size, rng=rng)
+        # A bias would add the same to all scores of a query, which the softmax takes away again.
+        self.key = Linear(size, size, bias=False, rng=rng)
+        self.value = Linear(size, size // num_heads, rng=rng)
+        self.output = Linear(size // num_heads, size, rng=rng)
+        self.weights_dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout)
+
+    def forward(
+        self, query: Tensor, memory: Tensor, mask: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from `query (batch, q, size)` to `memory (batch, k, size)`.
+
+        Args:
+            query: what asks.
+            memory: keys and values.
+            mask: boolean `(batch, q, k)`, True = visible.
+            need_weights: return the weights too, `(batch, heads, q, k)`, which fused kernels skip.
+        """
+        q, k, v = self._heads(self.query(query)), self._heads(self.key(memory)), self.value(memory)
+        some = mask.any(-1, keepdim=True)
+        visible = mask | ~some  # a query that sees nothing sees all, and is put to 0 afterwards
+        drops = self.training and self.weights_dropout.p > 0
+        if need_weights or drops:
+            scores = (q * q.shape[-1] ** -0.5) @ k.mT
+            weights = torch.softmax(scores.masked_fill(~visible[:, None], float("-inf")), -1)
+            mixed = self.weights_dropout(weights).mean(1) @ v
+        else:
+            values = v[:, None].expand(-1, self.num_heads, -1, -1)
+            attend = nn.functional.scaled_dot_product_attention
+            mixed = attend(q, k, values, visible[:, None]).mean(1)
+        output = self.dropout(self.output(torch.where(some, mixed, 0.0)))
+        return output, torch.where(some[:, None], weights, 0.0) if need_weights else None
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Split `(batch, time, size)` into `(batch, heads, time, size / heads)`."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -1,0 +1,64 @@
+"""AttentionLSTM as a torch module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ragged import initial
+from ragged.alignment import select_valid
+from ragged.backend import load_backend
+from ragged.masks import decoder_attention_mask
+from ragged.models import attention_lstm as description
+from ragged.models.base import Forecast, open_inputs
+from ragged_torch.arrays import name
+from ragged_torch.attention import InterpretableAttention
+from ragged_torch.blocks import AddNorm, GateAddNorm, Linear
+from ragged_torch.lstm import LSTM
+from ragged_torch.models.base import AttentionModel
+from ragged_torch.parameters import draw_seed
+
+
+class AttentionLSTM(AttentionModel):
+    """Forecast with two LSTMs and attention; see `ragged.models.AttentionLSTM`."""
+
+    def __init__(self, config: description.AttentionLSTM) -> None:
+        super().__init__()
+        self.config = config
+        rng = initial.generator(draw_seed(config.seed))
+        wide, narrow = config.hidden_size, config.decoder_size
+        layers, rate = config.num_layers, config.dropout
+        self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)
+        if wide != narrow:
+            self.bridge_h = Linear(wide, narrow, rng=rng)
+            self.bridge_c = Linear(wide, narrow, rng=rng)
+            self.bridge_y = Linear(wide, narrow, rng=rng)
+        self.decoder = LSTM(config.future_features, narrow, layers, dropout=rate, seed=rng)
+        self.attention = InterpretableAttention(narrow, config.num_heads, rate, rng=rng)
+        gated = config.gated
+        self.join = GateAddNorm(narrow, rate, rng=rng) if gated else AddNorm(narrow)
+        self.head = Linear(narrow, config.output_size, rng=rng)
+
+    @torch.compiler.disable  # lengths are host data, which Dynamo would trace as tensors
+    def forward(
+        self,
+        past: Tensor,
+        future: Tensor,
+        encoder_lengths: object = None,
+        decoder_lengths: object = None,
+        *,
+        need_weights: bool = False,
+    ) -> Forecast:
+        """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
+        backend = load_backend(name)
+        x, future, encoder, decoder = open_inputs(
+            self.config, backend, past, future, encoder_lengths, decoder_lengths
+        )
+        e, (h, c) = self.encoder(x, encoder)
+        if self.config.hidden_size != self.config.decoder_size:
+            e, h, c = self.bridge_y(e), self.bridge_h(h), self.bridge_c(c)
+        d, _ = self.decoder(future, decoder, (h, c))
+        mask = decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=d)
+        a, weights = self.attention(d, torch.cat([e, d], 1), mask, need_weights)
+        output = self.head(self.join(a, d))
+        return Forecast(select_valid(backend, output, decoder), weights)

@@ -1,0 +1,275 @@
+"""The oracle of the models with attention: NumPy, one row at a time, from the equations.
+
+As in `oracle`, a row is cut to its lengths first, so that nothing here knows of padding, and all is
+analytic. Parameters come under the names that the modules give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ragged_conformance.oracle import Arrays, Ints, inside, linear, lstm_row, pad, valid_part
+
+Row = dict[str, np.ndarray]
+Model = Callable[..., Row]
+
+
+def layer_norm(parameters: Arrays, x: np.ndarray) -> np.ndarray:
+    """Bring the features to mean 0 and variance 1, then scale and shift them."""
+    centred = x - x.mean(-1, keepdims=True)
+    variance = (centred**2).mean(-1, keepdims=True)
+    return centred / np.sqrt(variance + 1e-5) * parameters["weight"] + parameters["bias"]
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """The logistic function."""
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Exponentials over their sum."""
+    shares = np.exp(scores - scores.real.max())
+    return shares / shares.sum()
+
+
+def glu(parameters: Arrays, x: np.ndarray) -> np.ndarray:
+    """Gate one half of a Linear with the other."""
+    value, gate = np.split(linear(parameters, "linear", x), 2, axis=-1)
+    return value * sigmoid(gate)
+
+
+def add_norm(parameters: Arrays, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """LayerNorm of the sum; y is scaled where there is a scale."""
+    if "scale" in parameters:
+        y = y * 2 * sigmoid(parameters["scale"])
+    return layer_norm(inside(parameters, "norm"), x + y)
+
+
+def gate_add_norm(parameters: Arrays, x: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """Gate x, add the residual, norm."""
+    gated = glu(inside(parameters, "gate"), x)
+    return add_norm(inside(parameters, "add_norm"), gated, residual)
+
+
+def interpolate(x: np.ndarray, size: int) -> np.ndarray:
+    """Read each new point off the line between its two neighbours, both ends aligned."""
+    points = []
+    for j in range(size):
+        place = j * (x.shape[-1] - 1) / (size - 1) if size > 1 else 0.0
+        left = min(int(place), max(x.shape[-1] - 2, 0))
+        right, share = min(left + 1, x.shape[-1] - 1), place - left
+        points.append((1 - share) * x[..., left] + share * x[..., right])
+    return np.stack(points, axis=-1)
+
+
+def grn(parameters: Arrays, x: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
+    """The gated residual network of one set of parameters."""
+    hidden = linear(parameters, "hidden", x)
+    if context is not None:
+        hidden = hidden + context @ parameters["context.weight"].T
+    hidden = np.where(hidden.real > 0, hidden, np.exp(hidden) - 1)
+    y = glu(inside(parameters, "gate"), linear(parameters, "output", hidden))
+    residual = x
+    if "residual.scale" in parameters:
+        scale = 2 * sigmoid(parameters["residual.scale"])
+        stretched = interpolate(x, y.shape[-1]) * scale
+        residual = layer_norm(inside(parameters, "residual.norm"), stretched)
+    elif "residual.weight" in parameters:
+        residual = linear(parameters, "residual", x)
+    return layer_norm(inside(parameters, "norm"), y + residual)
+
+
+def select_variables(
+    parameters: Arrays, x: np.ndarray, context: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weigh features by a softmax: `(steps, features)` to `(steps, size)` and the weights."""
+    each, values = [], []
+    for i in range(x.shape[-1]):
+        own = {name: value[i] for name, value in inside(parameters, "linears").items()}
+        each.append(x[:, i : i + 1] @ own["weight"].T + own["bias"])
+        copy = {name: value[i] for name, value in inside(parameters, "grns").items()}
+        values.append(grn(copy, each[-1]))
+    if len(values) == 1:
+        return values[0], np.ones_like(x)
+    scores = grn(inside(parameters, "weights"), np.concatenate(each, axis=-1), context)
+    weights = np.stack([softmax(step) for step in scores]) if len(scores) else scores
+    return sum(weights[:, i : i + 1] * value for i, value in enumerate(values)), weights
+
+
+def attend(
+    parameters: Arrays, query: np.ndarray, memory: np.ndarray, sees: Callable[[int], list[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpretable attention, query by query; `sees(i)` lists what query i may look at."""
+    q, v = linear(parameters, "query", query), linear(parameters, "value", memory)
+    k = memory @ parameters["key.weight"].T
+    size = v.shape[-1]
+    heads = q.shape[-1] // size
+    weights = np.zeros((heads, len(query), len(memory)), np.result_type(q, k))
+    for head in range(heads):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(len(query)):
+            seen = sees(i)
+            if seen:
+                weights[head, i, seen] = softmax(k[seen, part] @ q[i, part] / np.sqrt(size))
+    return linear(parameters, "output", weights.mean(0) @ v), weights
+
+
+def decoder_sight(encoder: int, decoder: int, causal: bool) -> Callable[[int], list[int]]:
+    """Decoder step i sees the encoder and the decoder's steps before it, or all of them."""
+    return lambda i: list(range(encoder + (i if causal else decoder)))
+
+
+def everything(steps: int) -> Callable[[int], list[int]]:
+    """Every step sees all."""
+    return lambda i: list(range(steps))
+
+
+def run_lstm(
+    parameters: Arrays, x: np.ndarray, state: Any, layers: int, size: int
+) -> tuple[np.ndarray, Any]:
+    """Run an LSTM over a row from a state, zeros if there is none."""
+    h, c = (np.zeros((layers, size)),) * 2 if state is None else state
+    y, hs, cs = lstm_row(parameters, x, h, c)
+    return y, (np.stack(hs), np.stack(cs))
+
+
+def attention_lstm(parameters: Arrays, past: np.ndarray, future: np.ndarray, config: Any) -> Row:
+    """One row of the AttentionLSTM."""
+    layers = config.num_layers
+    e, (h, c) = run_lstm(inside(parameters, "encoder"), past, None, layers, config.hidden_size)
+    if "bridge_h.weight" in parameters:
+        h, c = linear(parameters, "bridge_h", h), linear(parameters, "bridge_c", c)
+        e = linear(parameters, "bridge_y", e)
+    d, _ = run_lstm(inside(parameters, "decoder"), future, (h, c), layers, d_size(config))
+    sees = decoder_sight(len(past), len(future), config.causal)
+    a, weights = attend(inside(parameters, "attention"), d, np.concatenate([e, d]), sees)
+    join = gate_add_norm if config.gated else add_norm
+    output = linear(parameters, "head", join(inside(parameters, "join"), a, d))
+    return {"output": output, "attention": weights}
+
+
+def d_size(config: Any) -> int:
+    """The decoder's width."""
+    return config.decoder_hidden_size or config.hidden_size
+
+
+def transformer_lstm(parameters: Arrays, past: np.ndarray, future: np.ndarray, config: Any) -> Row:
+    """One row of the TransformerLSTM."""
+    layers, size = config.num_layers, config.hidden_size
+    e = grn(inside(parameters, "past_embedding"), past)
+    d = grn(inside(parameters, "future_embedding"), future)
+    y, state = run_lstm(inside(parameters, "encoder"), e, None, layers, size)
+    e = e + y
+    decoder = inside(parameters, "encoder" if config.share_lstm else "decoder")
+    y, _ = run_lstm(decoder, d, state, layers, size)
+    d = d + y
+    sees, seen = decoder_sight(len(past), len(future), config.causal), []
+    for i in range(config.num_blocks):
+        block = inside(parameters, f"blocks.{i}")
+        own, _ = attend(inside(block, "encoder_attention"), e, e, everything(len(past)))
+        e = gate_add_norm(inside(block, "encoder_join"), own, e)
+        a, weights = attend(inside(block, "decoder_attention"), d, np.concatenate([e, d]), sees)
+        d = gate_add_norm(inside(block, "decoder_join"), a, d)
+        seen.append(weights)
+    return {"output": linear(parameters, "head", d), "attention": np.concatenate(seen)}
+
+
+def temporal_fusion(
+    parameters: Arrays,
+    past: np.ndarray,
+    future: np.ndarray,
+    config: Any,
+    static: np.ndarray | None = None,
+) -> Row:
+    """One row of the TemporalFusionTransformer, its PF relative or the XTFT."""
+    layers, size = config.num_layers, config.hidden_size
+    row: Row = {}
+    selection = enrichment = state = None
+    values = static_values(config, len(past), static)
+    if values is not None:
+        own = inside(parameters, "static")
+        s, weights = select_variables(inside(own, "variables"), values[None])
+        selection, h, c, enrichment = (
+            grn(inside(own, name), s)[0] for name in ("selection", "h", "c", "enrichment")
+        )
+        state = np.stack([h] * layers), np.stack([c] * layers)
+        row["static_selection"] = weights[0]
+    xe, row["past_selection"] = select_variables(
+        inside(parameters, "past_selection"), past, selection
+    )
+    xd, row["future_selection"] = select_variables(
+        inside(parameters, "future_selection"), future, selection
+    )
+    e, state = run_lstm(inside(parameters, "encoder"), xe, state, layers, size)
+    d, _ = run_lstm(inside(parameters, "decoder"), xd, state, layers, size)
+    join = inside(parameters, "lstm_join")
+    e, d = gate_add_norm(join, e, xe), gate_add_norm(join, d, xd)
+    a = np.concatenate([e, d])
+    if enrichment is not None:
+        a = grn(inside(parameters, "enrichment"), a, enrichment)
+    query = a[len(e) :]
+    sees = decoder_sight(len(past), len(future), config.causal)
+    mixed, row["attention"] = attend(inside(parameters, "attention"), query, a, sees)
+    mixed = gate_add_norm(inside(parameters, "attention_join"), mixed, query)
+    mixed = grn(inside(parameters, "feed_forward"), mixed)
+    mixed = gate_add_norm(inside(parameters, "output_join"), mixed, d)
+    return {**row, "output": linear(parameters, "head", mixed)}
+
+
+def static_values(config: Any, length: int, static: np.ndarray | None) -> np.ndarray | None:
+    """What is the same all along a row: its length, scaled, and the user's values."""
+    if hasattr(config, "context_length"):
+        scaled = 2 * length / config.context_length - 1
+    elif hasattr(config, "reference_length"):
+        scaled = length / config.reference_length
+    else:
+        return None
+    return np.concatenate([[scaled], [] if static is None else static])
+
+
+MODELS: Mapping[str, Model] = {
+    "AttentionLSTM": attention_lstm,
+    "TransformerLSTM": transformer_lstm,
+    "TemporalFusionTransformer": temporal_fusion,
+    "PFTemporalFusionTransformer": temporal_fusion,
+    "XTFT": temporal_fusion,
+}
+
+
+def run(
+    config: Any,
+    parameters: Arrays,
+    past: np.ndarray,
+    future: np.ndarray,
+    encoder_lengths: Ints,
+    decoder_lengths: Ints,
+    static: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Run a model row by row and pad what it gives, the encoder's side to the left."""
+    model, rows = MODELS[type(config).__name__], []
+    for i, (context, horizon) in enumerate(zip(encoder_lengths, decoder_lengths, strict=True)):
+        own = {} if static is None else {"static": static[i]}
+        row = model(
+            parameters,
+            valid_part(past[i], context, config.encoder_alignment),
+            future[i, :horizon],
+            config,
+            **own,
+        )
+        rows.append(padded(row, past.shape[1], future.shape[1], context))
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def padded(row: Row, encoder: int, decoder: int, context: int) -> Row:
+    """Pad a row's results with zeros."""
+    to = {"output": decoder, "future_selection": decoder, "past_selection": encoder}
+    found = {n: pad(v, to[n], "left") if n in to else v for n, v in row.items()}
+    weights = row["attention"]
+    wide = np.zeros((len(weights), decoder, encoder + decoder), weights.dtype)
+    steps = weights.shape[1]
+    wide[:, :steps, :context] = weights[..., :context]
+    wide[:, :steps, encoder : encoder + steps] = weights[..., context:]
+    return {**found, "attention": wide}

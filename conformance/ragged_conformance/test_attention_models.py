@@ -1,0 +1,295 @@
+"""The models with attention: forecasts, what explains them, and gradients against the oracle."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ragged
+from ragged.data import Event, Row, collate
+from ragged_conformance import evaluation, oracle, oracle_models
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import fill_padding, normal
+from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
+
+WIDTH, HORIZON, PAST, FUTURE, SIZE = 5, 4, 3, 2, 4
+LENGTHS: dict[str, tuple[list[int], list[int]]] = {
+    "mixed": ([3, 5, 1, 4], [4, 2, 1, 3]),
+    "full": ([5, 5, 5, 5], [4, 4, 4, 4]),
+    "length 0": ([3, 0, 5, 0], [4, 2, 0, 0]),
+}
+CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "AttentionLSTM": ("AttentionLSTM", {"num_layers": 1}),
+    "AttentionLSTM, bridge, ungated, all seen": (
+        "AttentionLSTM",
+        {"decoder_hidden_size": 2, "gated": False, "causal": False},
+    ),
+    "TransformerLSTM": ("TransformerLSTM", {"num_layers": 1}),
+    "TransformerLSTM, shared, all seen": (
+        "TransformerLSTM",
+        {"num_blocks": 1, "share_lstm": True, "causal": False},
+    ),
+    "TemporalFusionTransformer": ("TemporalFusionTransformer", {"context_length": 4}),
+    "TemporalFusionTransformer, statics, left, all seen": (
+        "TemporalFusionTransformer",
+        {
+            "context_length": 5,
+            "static_features": 2,
+            "encoder_alignment": "left",
+            "causal": False,
+            "num_layers": 1,
+        },
+    ),
+    "PFTemporalFusionTransformer": ("PFTemporalFusionTransformer", {"reference_length": 5}),
+    "XTFT": ("XTFT", {}),
+    "XTFT, one feature": ("XTFT", {"past_features": 1, "future_features": 1, "num_layers": 1}),
+}
+
+
+def named_after_models(cases: Any) -> Any:
+    """Parametrise a test by configurations, each marked with the model that it proves."""
+    marked = [
+        pytest.param(case, marks=pytest.mark.operation(f"models.{CONFIGURATIONS[case][0]}"))
+        for case in cases
+    ]
+    return pytest.mark.parametrize("configuration", marked)
+
+
+configurations = named_after_models(CONFIGURATIONS)
+
+
+def arguments(configuration: str) -> tuple[Any, dict[str, Any]]:
+    """A model's class and its arguments."""
+    name, options = CONFIGURATIONS[configuration]
+    given = {
+        "past_features": PAST, "future_features": FUTURE, "hidden_size": SIZE, "num_heads": 2,
+        "output_size": 2, "seed": 0, **options,
+    }  # fmt: skip
+    return getattr(ragged.models, name), given
+
+
+def make(configuration: str, **changed: Any) -> Any:
+    """A model of the chosen backend."""
+    model, given = arguments(configuration)
+    return model(**{**given, **changed})
+
+
+def describe(configuration: str) -> Any:
+    """A model's description."""
+    model, given = arguments(configuration)
+    return model.describe(**given)
+
+
+def inputs(configuration: str, case: str, value: float = float("nan")) -> dict[str, np.ndarray]:
+    """Past and future with a value at padding, and static values where the model takes them."""
+    config, (encoder, decoder) = describe(configuration), LENGTHS[case]
+    rows = len(encoder)
+    past = normal(rows, WIDTH, config.past_features)
+    future = normal(rows, HORIZON, config.future_features, seed=1)
+    found = {
+        "past": fill_padding(past, encoder, value, config.encoder_alignment),
+        "future": fill_padding(future, decoder, value),
+    }
+    if getattr(config, "static_features", 0):
+        found["static"] = normal(rows, config.static_features, seed=2)
+    return found
+
+
+def lengths_of(case: str) -> dict[str, list[int]]:
+    """The lengths as arguments."""
+    return dict(zip(("encoder_lengths", "decoder_lengths"), LENGTHS[case], strict=True))
+
+
+@functools.cache
+def parameters_of(configuration: str) -> dict[str, np.ndarray]:
+    """Parameters none of which is 0 or 1, as biases and norms are at first."""
+    found = ragged.get_backend().get_parameters(make(configuration))
+    return {
+        name: value.astype(float) + 0.25 * normal(*value.shape, seed=i)
+        for i, (name, value) in enumerate(sorted(found.items()))
+    }
+
+
+@functools.cache
+def expected_of(configuration: str, case: str) -> dict[str, np.ndarray]:
+    """What the oracle says."""
+    given: Any = {**inputs(configuration, case, 0.0), **lengths_of(case)}
+    return oracle_models.run(describe(configuration), parameters_of(configuration), **given)
+
+
+def prepared(adapter: Adapter, configuration: str, **changed: Any) -> Any:
+    """A model with the parameters that the oracle has."""
+    model = make(configuration, **changed)
+    adapter.backend.set_parameters(model, parameters_of(configuration))
+    return adapter.prepare(model)
+
+
+def forecast(
+    adapter: Adapter,
+    configuration: str,
+    arrays: dict[str, np.ndarray],
+    lengths: dict[str, list[int]],
+    **options: Any,
+) -> dict[str, np.ndarray]:
+    """Run a model; what it does not return is left out."""
+    widths = {"encoder_lengths": WIDTH, "decoder_lengths": HORIZON}
+    made = {name: ragged.Lengths(value, widths[name]) for name, value in lengths.items()}
+    run = program(adapter, configuration, *options.items())
+    return run(adapter.arrays(arrays), made)
+
+
+@functools.cache
+def program(adapter: Adapter, configuration: str, *options: tuple[str, Any]) -> Any:
+    """A model as a function of arrays and lengths, compiled once on JAX."""
+    given = dict(options)
+    changed = {name: given.pop(name) for name in ("encoder_alignment",) if name in given}
+    with ragged.use_backend(adapter.name):
+        model = prepared(adapter, configuration, **changed)
+
+    def run(arrays: Any, lengths: Any) -> Any:
+        found = model(**arrays, **lengths, **given)._asdict()
+        return {name: value for name, value in found.items() if value is not None}
+
+    return evaluation.forward(adapter, run)
+
+
+@pytest.mark.parametrize("case", LENGTHS)
+@configurations
+def test_forecast_equals_the_oracle(adapter: Adapter, configuration: str, case: str) -> None:
+    expected = expected_of(configuration, case)
+    fused = forecast(adapter, configuration, inputs(configuration, case), lengths_of(case))
+    assert_close(fused["output"], expected["output"], adapter.dtype, MODEL, "output")
+    explained = forecast(
+        adapter, configuration, inputs(configuration, case), lengths_of(case), need_weights=True
+    )
+    assert set(explained) == set(expected)
+    for name, value in expected.items():
+        found = explained[name]
+        if name in ("past_selection", "future_selection"):
+            encoder, decoder = LENGTHS[case]
+            found = fill_padding(found, encoder if name == "past_selection" else decoder, 0.0)
+        assert_close(found, value, adapter.dtype, MODEL, name)
+
+
+@functools.cache
+def oracle_slopes(configuration: str) -> tuple[np.ndarray, Any, Any]:
+    """The weights of the sum, the directions, and the sum's slopes along them."""
+    config, given = describe(configuration), inputs(configuration, "length 0", 0.0)
+    parameters = parameters_of(configuration)
+
+    def outputs(**values: Any) -> np.ndarray:
+        arrays: Any = {**{name: values.pop(name) for name in given}, **lengths_of("length 0")}
+        return oracle_models.run(config, values, **arrays)["output"]
+
+    values = {**given, **parameters}
+    weight = normal(*outputs(**values).shape, seed=7)
+    directions = {
+        name: normal(*value.shape, seed=100 + i) for i, (name, value) in enumerate(values.items())
+    }
+    found = oracle.slopes(lambda **v: (outputs(**v) * weight).sum(), values, directions)
+    return weight, directions, found
+
+
+@configurations
+def test_gradients_equal_the_oracle(adapter: Adapter, configuration: str) -> None:
+    weight, directions, expected = oracle_slopes(configuration)
+    own, call = adapter.functional(prepared(adapter, configuration))
+    arrays, native = adapter.arrays(inputs(configuration, "length 0")), adapter.array(weight)
+
+    def total(values: Any) -> Any:
+        parameters = {name: values[name] for name in own}
+        given = {name: values[name] for name in arrays}
+        return (call(parameters, **given, **lengths_of("length 0")).output * native).sum()
+
+    differentiate = evaluation.forward(adapter, lambda v: adapter.differentiate(total, v))
+    gradients = differentiate({**arrays, **own})
+    assert set(gradients) == set(expected)
+    found = {name: (value * directions[name]).sum() for name, value in gradients.items()}
+    assert_all_close(found, expected, adapter.dtype)
+
+
+@named_after_models(name for name in CONFIGURATIONS if "Temporal" in name or name == "XTFT")
+def test_the_side_of_the_past_changes_nothing(adapter: Adapter, configuration: str) -> None:
+    needed = describe(configuration).encoder_alignment
+    other = {"left": "right", "right": "left"}[needed]
+    given, lengths = inputs(configuration, "length 0", 0.0), lengths_of("length 0")
+    encoder = lengths["encoder_lengths"]
+    past = oracle.align(given["past"], encoder, needed, other)
+    moved = {**given, "past": fill_padding(past, encoder, alignment=other)}
+    one, two = (
+        forecast(adapter, configuration, arrays, lengths, need_weights=True, encoder_alignment=side)
+        for side, arrays in ((needed, given), (other, moved))
+    )
+    for name, value in one.items():
+        assert_close(two[name], value, adapter.dtype, MODEL, name)
+
+
+@named_after_models(CONFIGURATIONS)
+def test_the_future_beyond_a_step_is_not_seen_before_it(
+    adapter: Adapter, configuration: str
+) -> None:
+    causal = describe(configuration).causal
+    given, lengths = inputs(configuration, "full"), lengths_of("full")
+    before = forecast(adapter, configuration, given, lengths)["output"]
+    for step in range(HORIZON):
+        changed = given["future"].copy()
+        changed[:, step] += 100.0
+        moved = {**given, "future": changed}
+        after = forecast(adapter, configuration, moved, lengths)["output"]
+        if causal:
+            assert_close(after[:, :step], before[:, :step], adapter.dtype, MODEL, f"before {step}")
+        elif step:
+            assert (np.abs(after - before)[:, :step] > 1e-6).any()
+        assert (np.abs(after - before)[:, step] > 1e-6).any()
+
+
+def batch_of(configuration: str, case: str, alignment: str) -> Any:
+    """The case's rows as a data module would batch them."""
+    given, rows = inputs(configuration, case, 0.0), []
+    for i, (context, horizon) in enumerate(zip(*LENGTHS[case], strict=True)):
+        side = describe(configuration).encoder_alignment
+        past, future = oracle.valid_part(given["past"][i], context, side), given["future"][i]
+        event = Event(str(i), np.arange(float(context + horizon)), {})
+        rows.append(Row(past, future[:horizon], future[:horizon, :1], event, context))
+    return collate(rows, batch_size=len(rows), alignment=alignment, shapes=64)
+
+
+@named_after_models(name for name in CONFIGURATIONS if "," not in name)
+def test_interpretation_is_that_of_the_oracle_and_of_its_own_side(
+    adapter: Adapter, configuration: str
+) -> None:
+    model, side = prepared(adapter, configuration), describe(configuration).encoder_alignment
+    found = model.interpret(batch_of(configuration, "length 0", side))
+    expected = expected_of(configuration, "length 0")
+    assert set(found) == {*expected, "encoder_lengths", "decoder_lengths"} - {"output"}
+    for name in set(expected) - {"output"}:
+        assert_close(found[name], expected[name], adapter.dtype, MODEL, name)
+    assert (found["encoder_lengths"].tolist(), found["decoder_lengths"].tolist()) == LENGTHS[
+        "length 0"
+    ]
+    other = {"left": "right", "right": "left"}[side]
+    message = f"`batch` is {other} aligned in its encoder part; expected {side} aligned.*Set data"
+    with pytest.raises(ragged.RaggedError, match=message):
+        model.interpret(batch_of(configuration, "length 0", other))
+
+
+@pytest.mark.operation("models.AttentionLSTM", "models.TemporalFusionTransformer")
+def test_wrong_arguments_are_refused(adapter: Adapter) -> None:
+    refused: list[tuple[str, dict[str, Any], str]] = [
+        ("AttentionLSTM", {"num_heads": 3}, "`hidden_size` is 4; expected a multiple of num_heads"),
+        ("AttentionLSTM", {"decoder_hidden_size": 3}, "`decoder_hidden_size` is 3; expected a mul"),
+        ("TransformerLSTM", {"num_blocks": 0}, "`num_blocks` is 0; expected 1 or more"),
+        ("XTFT", {"encoder_alignment": "top"}, "`encoder_alignment` is 'top'; expected 'left'"),
+        ("XTFT", {"dropout": 1.0}, r"`dropout` is 1\.0; expected 0 or more, below 1"),
+        ("PFTemporalFusionTransformer", {"reference_length": 0}, "`reference_length` is 0; exp"),
+        ("TemporalFusionTransformer", {"static_features": -1}, "`static_features` is -1; expec"),
+    ]
+    for configuration, changed, message in refused:
+        with pytest.raises(ragged.RaggedError, match=message):
+            make(configuration, **changed)
+    statics = "TemporalFusionTransformer, statics, left, all seen"
+    model, given = prepared(adapter, statics), adapter.arrays(inputs(statics, "full"))
+    for static, came in ((None, "missing"), (given["static"][:, :1], r"of shape \(4, 1\)")):
+        with pytest.raises(ragged.RaggedError, match=rf"`static` is {came}; expected .*\(4, 2\)"):
+            model(**{**given, "static": static})

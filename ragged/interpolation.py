@@ -1,0 +1,34 @@
+"""Linear interpolation along features, as a matrix."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+
+@cache
+def interpolation_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """Give the matrix that stretches `inputs` points to `outputs`, both ends aligned.
+
+    Output j lies at j * (inputs - 1) / (outputs - 1) of the inputs and is read off the line between
+    its two neighbours. A single output is the first input.
+
+    Args:
+        inputs: points given, 1 or more.
+        outputs: points wanted, 1 or more.
+
+    Returns:
+        float64 `(inputs, outputs)`, to be multiplied from the right.
+
+    Example:
+        >>> interpolation_matrix(2, 3).tolist()
+        [[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]
+
+    Source: `torch.nn.functional.interpolate(mode="linear", align_corners=True)`;
+    `jax.image.resize` places the points otherwise.
+    """
+    places = np.linspace(0, inputs - 1, outputs) if outputs > 1 else np.zeros(1)
+    basis = np.eye(inputs)
+    known = np.arange(inputs)
+    return np.stack([np.interp(places, known, row) for row in basis])

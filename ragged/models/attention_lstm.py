@@ -1,0 +1,86 @@
+"""AttentionLSTM: an encoder-decoder LSTM whose decoder looks back at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ragged.models.base import Model, check_at_least, check_heads, check_rate
+
+
+@dataclass(frozen=True)
+class AttentionLSTM(Model):
+    """Forecast from the past and a known future with two LSTMs and attention between them.
+
+        E, (h, c) = encoder(past, encoder_lengths)
+        E, h, c   = a Linear of each                     (where the widths differ)
+        D, _      = decoder(future, decoder_lengths, (h, c))
+        A         = attention(D, [E; D])                 (what is valid and came before)
+        output    = Linear(GateAddNorm(A, D))            (exactly 0 at padding)
+
+    The module is called `model(past, future, encoder_lengths=None, decoder_lengths=None,
+    need_weights=False)` with `past (batch, encoder_time, past_features)` and `future (batch,
+    decoder_time, future_features)`, both left aligned, and returns a `Forecast`.
+
+    Args:
+        past_features: features of each encoder step.
+        future_features: features of each decoder step.
+        hidden_size: width of the encoder LSTM.
+        decoder_hidden_size: width of the decoder LSTM and of the attention; None = as the encoder.
+        num_layers: layers of each LSTM.
+        num_heads: attention heads; they divide the decoder's width.
+        dropout: rate between LSTM layers, on attention weights and its output, and before the gate.
+        gated: GateAddNorm after the attention; else LayerNorm(A + D).
+        causal: a decoder step sees the decoder steps before it; else all valid ones.
+        output_size: outputs a step; the number of quantiles with the quantile loss.
+        seed: seed of the initial values, equal on every backend; None draws one.
+
+    Raises:
+        OptionError: a size below 1, a rate outside 0..1, or heads that do not divide the width.
+
+    Example:
+        >>> import ragged
+        >>> model = ragged.models.AttentionLSTM(2, 1, hidden_size=4, num_heads=2, seed=0)
+        >>> forecast = model([[[1., 2.]]], [[[3.], [4.]]], need_weights=True)
+        >>> tuple(forecast.output.shape), tuple(forecast.attention.shape)
+        ((1, 2, 1), (1, 2, 2, 3))
+
+    Source: D. Bahdanau and others, Neural Machine Translation by Jointly Learning to Align and
+    Translate (2015).
+    """
+
+    past_features: int
+    future_features: int
+    hidden_size: int = 128
+    decoder_hidden_size: int | None = None
+    num_layers: int = 2
+    num_heads: int = 4
+    dropout: float = 0.1
+    gated: bool = True
+    causal: bool = True
+    output_size: int = 1
+    seed: int | None = None
+
+    encoder_alignment: ClassVar[str] = "left"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_at_least(
+            name,
+            1,
+            past_features=self.past_features,
+            future_features=self.future_features,
+            hidden_size=self.hidden_size,
+            decoder_hidden_size=self.decoder_size,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            output_size=self.output_size,
+        )
+        check_rate(name, dropout=self.dropout)
+        wide = "hidden_size" if self.decoder_hidden_size is None else "decoder_hidden_size"
+        check_heads(name, wide, self.decoder_size, self.num_heads)
+
+    @property
+    def decoder_size(self) -> int:
+        """The decoder's width."""
+        return self.hidden_size if self.decoder_hidden_size is None else self.decoder_hidden_size

@@ -1,0 +1,103 @@
+"""What the three temporal fusion models have in common, and what tells a row's length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ragged.backend import Array, Backend, as_own, check_frameworks
+from ragged.errors import ShapeError, refusal
+from ragged.lengths import Lengths
+from ragged.masks import check_alignment
+from ragged.models.base import Model, check_at_least, check_heads, check_rate
+
+
+@dataclass(frozen=True)
+class TemporalFusion(Model):
+    """The arguments that all three share; see `TemporalFusionTransformer`."""
+
+    past_features: int
+    future_features: int
+    hidden_size: int = 300
+    hidden_continuous_size: int = 8
+    num_layers: int = 2
+    num_heads: int = 4
+    dropout: float = 0.1
+    causal: bool = True
+    output_size: int = 7
+    encoder_alignment: str = "right"
+    seed: int | None = None
+
+    default_loss: ClassVar[str] = "quantile"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_at_least(
+            name,
+            1,
+            past_features=self.past_features,
+            future_features=self.future_features,
+            hidden_size=self.hidden_size,
+            hidden_continuous_size=self.hidden_continuous_size,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            output_size=self.output_size,
+        )
+        check_rate(name, dropout=self.dropout)
+        check_heads(name, "hidden_size", self.hidden_size, self.num_heads)
+        check_alignment(name, "encoder_alignment", self.encoder_alignment)
+
+    @property
+    def static_size(self) -> int:
+        """How many static values a row has."""
+        return 0
+
+    def static_values(
+        self, backend: Backend, lengths: Lengths, static: Array, like: Array
+    ) -> Array | None:
+        """A row's static values, `(batch, static_size)`; None if it has none."""
+        return None
+
+
+@dataclass(frozen=True)
+class WithStatics(TemporalFusion):
+    """The temporal fusion models that know a row's length and what else is the same all along."""
+
+    static_features: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(type(self).__name__, 0, static_features=self.static_features)
+
+    @property
+    def static_size(self) -> int:
+        """How many static values a row has: its length, and the user's."""
+        return 1 + self.static_features
+
+    def scaled(self, length: Array) -> Array:
+        """A row's length as the model reads it."""
+        raise NotImplementedError
+
+    def static_values(
+        self, backend: Backend, lengths: Lengths, static: Array, like: Array
+    ) -> Array:
+        """The scaled length, and the user's values."""
+        xp, model = backend.xp, type(self).__name__
+        count = xp.astype(lengths.to(backend, like), like.dtype)
+        length = self.scaled(count)[:, None]
+        if static is None and self.static_features == 0:
+            return length
+        check_frameworks(model, backend, static=static)
+        given = None if static is None else as_own(backend, static, like)
+        expected = (len(lengths), self.static_features)
+        if given is None or tuple(given.shape) != expected:
+            raise ShapeError(
+                refusal(
+                    model,
+                    "static",
+                    "missing" if given is None else f"of shape {tuple(given.shape)}",
+                    f"(batch, static_features) = {expected}",
+                    "Give each row its static values, and set static_features to their number.",
+                )
+            )
+        return xp.concat([length, xp.astype(given, like.dtype)], axis=1)

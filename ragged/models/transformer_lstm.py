@@ -1,0 +1,80 @@
+"""TransformerLSTM: LSTMs give the steps their places, attention blocks mix them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ragged.models.base import Model, check_at_least, check_heads, check_rate
+
+
+@dataclass(frozen=True)
+class TransformerLSTM(Model):
+    """Forecast from the past and a known future with LSTMs below a stack of attention blocks.
+
+        e, d      = GRN(past), GRN(future)
+        y, (h, c) = encoder(e, encoder_lengths);          E = e + y
+        y, _      = decoder(d, decoder_lengths, (h, c));  D = d + y
+        in each block:
+            E = GateAddNorm(attention(E, E), E)           (what is valid)
+            D = GateAddNorm(attention(D, [E; D]), D)      (what is valid and came before)
+        output    = Linear(D)                             (exactly 0 at padding)
+
+    The module is called `model(past, future, encoder_lengths=None, decoder_lengths=None,
+    need_weights=False)` with `past (batch, encoder_time, past_features)` and `future (batch,
+    decoder_time, future_features)`, both left aligned, and returns a `Forecast`; its `attention`
+    holds the decoder's heads of all blocks, block after block.
+
+    Args:
+        past_features: features of each encoder step.
+        future_features: features of each decoder step.
+        hidden_size: width of everything inside.
+        num_layers: layers of each LSTM.
+        num_blocks: attention blocks.
+        num_heads: attention heads; they divide `hidden_size`.
+        dropout: rate between LSTM layers, on attention weights and outputs, and before the gates.
+        causal: a decoder step sees the decoder steps before it; else all valid ones.
+        share_lstm: one LSTM serves as encoder and decoder.
+        output_size: outputs a step; the number of quantiles with the quantile loss.
+        seed: seed of the initial values, equal on every backend; None draws one.
+
+    Raises:
+        OptionError: a size below 1, a rate outside 0..1, or heads that do not divide the width.
+
+    Example:
+        >>> import ragged
+        >>> model = ragged.models.TransformerLSTM(2, 1, hidden_size=4, num_heads=2, seed=0)
+        >>> forecast = model([[[1., 2.]]], [[[3.], [4.]]], decoder_lengths=[1])
+        >>> tuple(forecast.output.shape), forecast.output[0, 1].tolist()
+        ((1, 2, 1), [0.0])
+    """
+
+    past_features: int
+    future_features: int
+    hidden_size: int = 128
+    num_layers: int = 2
+    num_blocks: int = 2
+    num_heads: int = 4
+    dropout: float = 0.1
+    causal: bool = True
+    share_lstm: bool = False
+    output_size: int = 1
+    seed: int | None = None
+
+    encoder_alignment: ClassVar[str] = "left"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_at_least(
+            name,
+            1,
+            past_features=self.past_features,
+            future_features=self.future_features,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            num_blocks=self.num_blocks,
+            num_heads=self.num_heads,
+            output_size=self.output_size,
+        )
+        check_rate(name, dropout=self.dropout)
+        check_heads(name, "hidden_size", self.hidden_size, self.num_heads)

@@ -1,0 +1,111 @@
+"""What a model's outputs mean: the loss that trains them and the forecast that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ragged import losses
+from ragged.backend import Array
+from ragged.errors import OptionError, refusal
+from ragged.losses import MaskedLoss
+from ragged.models import Model
+
+QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
+BAND = (0.1, 0.9)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and how a model's outputs are laid out for it.
+
+    A step's outputs are its targets, one after the other; with the quantile loss each target has
+    one output for each level, with the Gaussian one a mean and a log variance.
+
+    Args:
+        loss: one of `ragged.losses`.
+        quantiles: the levels of the quantile loss; empty with any other.
+    """
+
+    loss: MaskedLoss
+    quantiles: tuple[float, ...] = ()
+
+    @classmethod
+    def of(
+        cls, loss: str | None, quantiles: Sequence[float] | None, model: Model, targets: int
+    ) -> Objective:
+        """Choose the loss of a model, its own if none is named.
+
+        Raises:
+            OptionError: the model has another number of outputs than the loss needs.
+        """
+        name = loss or type(model).default_loss
+        levels = tuple(quantiles or QUANTILES) if name == "quantile" else ()
+        chosen = cls(getattr(losses, name), levels)
+        found, expected = model.arguments()["output_size"], targets * chosen.outputs
+        if found != expected:
+            needs = f"{targets} target(s) of {chosen.outputs} output(s)"
+            raise OptionError(
+                refusal(
+                    "train",
+                    "model.init_args.output_size",
+                    str(found),
+                    f"{expected}: the {name} loss has {needs}",
+                    f"Set it to {expected}, or change trainer.loss or trainer.quantiles.",
+                )
+            )
+        return chosen
+
+    @property
+    def name(self) -> str:
+        """The loss's name."""
+        return self.loss.__name__
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a target has."""
+        if self.quantiles:
+            return len(self.quantiles)
+        return 1 if self.loss.extra_axis is None else 2
+
+    def __call__(self, prediction: Array, target: Array, *, lengths: object) -> Array:
+        """Return the mean loss over valid steps."""
+        return self.loss(self._split(prediction, target), target, lengths=lengths, **self._options)
+
+    def total_and_count(
+        self, prediction: Array, target: Array, *, lengths: object
+    ) -> tuple[Array, Array]:
+        """Return the sum of the losses and of the weights."""
+        return self.loss.total_and_count(
+            self._split(prediction, target), target, lengths=lengths, **self._options
+        )
+
+    def point(self, forecast: np.ndarray) -> np.ndarray:
+        """The forecast of each target, `(steps, targets)`: the level nearest to the median."""
+        middle = [abs(level - 0.5) for level in self.quantiles]
+        return self._each(forecast)[..., int(np.argmin(middle)) if middle else 0]
+
+    def at_levels(self, forecast: np.ndarray) -> dict[float, np.ndarray]:
+        """The forecast of each target at each level, `(steps, targets)` each."""
+        each = self._each(forecast)
+        return {level: each[..., i] for i, level in enumerate(self.quantiles)}
+
+    def band(self, forecast: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """The forecast's 10..90 % band, if both levels are forecast."""
+        levels = self.at_levels(forecast)
+        return (levels[BAND[0]], levels[BAND[1]]) if set(BAND) <= set(levels) else None
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"quantiles": self.quantiles} if self.quantiles else {}
+
+    def _split(self, prediction: Array, target: Array) -> Array:
+        if self.loss.extra_axis is None:
+            return prediction
+        return prediction.reshape(*target.shape, self.outputs)
+
+    def _each(self, forecast: np.ndarray) -> np.ndarray:
+        return forecast.reshape(*forecast.shape[:-1], -1, self.outputs)

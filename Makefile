@@ -4,7 +4,7 @@ CONFIG  ?= storms
 PYTHON  ?= python3
 BIN     := .venv/bin
 
-.PHONY: train test bench bench-cuda clean
+.PHONY: train test models bench bench-cuda clean
 
 train: .venv/installed
 	$(BIN)/ragged train --config $(CONFIG) --backend $(BACKEND)
@@ -22,6 +22,10 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
 	$(BIN)/python -m pytest -n 2 --dist worksteal conformance --dtype float64
+
+# All six models on the storms with both backends; 20 minutes.
+models: .venv/installed
+	$(BIN)/python -m benchmarks.models
 
 # Nothing is set here: the benchmarks take every core there is.
 bench: .venv/bench

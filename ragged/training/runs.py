@@ -78,17 +78,21 @@ def instantiate(config: Any, parser: Any) -> Any:
 
 def open_run(folder: Path, parser: Any) -> Run:
     """Open a run's best model with the chosen backend, whichever wrote it."""
+    config = read_config(folder, parser)
+    saved = checkpoint.read(folder / "checkpoints" / "best")
+    parts = open_parts(config)
+    module = saved.create_model(get_backend())
+    parts.data.encoder_alignment = module.config.encoder_alignment
+    return Run(folder, config, parts.data, parts.trainer, module, saved.state["normalization"])
+
+
+def open_parts(config: Any) -> Any:
+    """Build data and trainer alone: a new model would ask the training data for its sizes."""
     from jsonargparse import Namespace
 
     from ragged.cli import parts_parser
 
-    config = read_config(folder, parser)
-    saved = checkpoint.read(folder / "checkpoints" / "best")
-    # The checkpoint has the model; a new one would ask the training data for its sizes.
-    parts = parts_parser().instantiate(Namespace(data=config.data, trainer=config.trainer))
-    module = saved.create_model(get_backend())
-    parts.data.encoder_alignment = module.config.encoder_alignment
-    return Run(folder, config, parts.data, parts.trainer, module, saved.state["normalization"])
+    return parts_parser().instantiate(Namespace(data=config.data, trainer=config.trainer))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@
     python tests/record_blocks.py
 
 It writes `tests/data/pytorch_forecasting_blocks.npz`: inputs, parameters under our names, outputs,
-in float64. Its GRN is as wide behind its first Linear as behind its second, where ours may differ, so
+in float64. Its GRN is as wide behind its first Linear as behind its second, where ours may differ:
 the sizes recorded are those at which both are the same. The biases of its keys, which ours lack,
 are drawn too: they change nothing.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sabotage import between, core, jax, losses, models, schedules, torch, training
+from tests.sabotage import attention, between, core, jax, losses, models, schedules, torch, training
 from tests.sabotage.faults import Fault
 
 BOTH = "torch = jax"  # in a backend's place: what only a comparison of the two can see
@@ -13,6 +13,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         *schedules.faults_of(backend),
         *own.FAULTS,
         *models.faults_of(backend),
+        *attention.faults_of(backend),
         *training.faults_of(backend),
     )
     for backend, own in (("torch", torch), ("jax", jax))

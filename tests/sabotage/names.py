@@ -40,6 +40,12 @@ def forecast(case: str) -> str:
     return f"test_encoder_decoder_lstm.py::test_forecast_equals_the_oracle{_on(case)}"
 
 
+def attention(name: str, configuration: str, case: str = "") -> str:
+    """Name a test of the models with attention."""
+    case = f"-{case}" if case else ""
+    return f"test_attention_models.py::test_{name}{_on(configuration + case)}"
+
+
 def loss(name: str, case: str = "lengths-none") -> str:
     """Name a test of a loss's values."""
     return f"test_losses.py::test_values_equal_the_oracle{_on(f'{name}-{case}')}"

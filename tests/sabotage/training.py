@@ -9,7 +9,7 @@ CALL = {"torch": "forward", "jax": "__call__"}
 RATE = {"torch": "self.dropout.p", "jax": "self.dropout.rate"}
 ALWAYS = {
     "torch": "nn.functional.dropout(y, self.dropout.p)",
-    "jax": "self.dropout(y, deterministic=False)",
+    "jax": "jnp.where(jax.random.bernoulli(self.dropout.rngs(), 0.6, y.shape), y / 0.6, 0)",
 }
 ONE_STEP = {"torch": "torch.ones_like(y[:, :1])", "jax": "jnp.ones_like(y[:, :1])"}
 BETWEEN_LAYERS = "test_lstm.py::test_between_layers_acts_there_and_nowhere_else[{backend}]"
@@ -82,6 +82,13 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             dropout("all_places_of_the_model_drop_independently"),
         ),
         *STEPS[backend],
+        fault(
+            "what is to be dropped kept, and the rest dropped",
+            f"ragged_{backend}.blocks:Dropout.{CALL[backend]}",
+            "bits >= ",
+            "bits < ",
+            dropout("rate_and_scale"),
+        ),
         *(fault(name, *change, FORMULA) for name, change in OPTIMIZER[backend].items()),
     )
 

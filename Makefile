@@ -23,7 +23,7 @@ test: .venv/installed
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
 	$(BIN)/python -m pytest -n 2 --dist worksteal conformance --dtype float64
 
-# All six models on the storms with both backends; 20 minutes.
+# All six models on the storms with both backends; half an hour.
 models: .venv/installed
 	$(BIN)/python -m benchmarks.models
 

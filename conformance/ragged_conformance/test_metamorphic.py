@@ -36,7 +36,7 @@ def without_state(subject: Subject) -> Subject:
     return replace(subject, call=call, batch=batch)
 
 
-OFTEN = ("LSTM", "EncoderDecoderLSTM", "TemporalFusionTransformer")
+OFTEN = ("LSTM", "EncoderDecoderLSTM", "AttentionLSTM")
 VARIANTS: dict[str, Subject] = {
     **{name: SUBJECTS[name] for name in OFTEN},
     "LSTM, bare": without_state(lstm_subject(bias=False, proj_size=PROJECTION)),

@@ -12,7 +12,7 @@ from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import HIDDEN, fill_padding, normal
 from ragged_conformance.evaluation import forward
 from ragged_conformance.oracle_losses import LOSSES
-from ragged_conformance.subjects import SUBJECTS, marked
+from ragged_conformance.subjects import ATTENTION, SUBJECTS, marked
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert_close
 
 PAST, FUTURE, TARGETS = 2, 1, 2
@@ -66,8 +66,12 @@ def train(adapter: Adapter, name: str, optimizer: AdamW) -> tuple[np.ndarray, di
 
 
 @models
-def test_backends_follow_one_trajectory(both: tuple[Adapter, Adapter], name: str) -> None:
+def test_backends_follow_one_trajectory(
+    both: tuple[Adapter, Adapter], name: str, pytestconfig: pytest.Config
+) -> None:
     dtype = both[0].dtype
+    if dtype == "float32" and name in ATTENTION and not pytestconfig.getoption("exhaustive"):
+        pytest.skip("float64, where a bound is tight, shows every model; float32 one of them")
     if dtype not in ("float64", "float32"):
         pytest.skip("half precision rounds a trajectory apart within a few steps")
     (torch, torch_parameters), (jax, jax_parameters) = (train(a, name, OPTIMIZER) for a in both)

@@ -15,15 +15,15 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "decoder does not get the encoder's state",
             call,
-            "self.decoder(future, valid, (h, c))",
-            "self.decoder(future, valid)",
+            "self.decoder(future, decoder, (h, c))",
+            "self.decoder(future, decoder)",
             forecast("one layer-mixed"),
         ),
         fault(
             "decoder gets h and c swapped",
             call,
-            "self.decoder(future, valid, (h, c))",
-            "self.decoder(future, valid, (c, h))",
+            "self.decoder(future, decoder, (h, c))",
+            "self.decoder(future, decoder, (c, h))",
             forecast("one layer-mixed"),
         ),
         fault(
@@ -36,14 +36,14 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "encoder runs over padding",
             call,
-            "self.encoder(past, encoder_lengths)",
+            "self.encoder(past, encoder)",
             "self.encoder(past)",
             forecast("one layer-mixed"),
         ),
         fault(
             "forecast at padding not 0",
             call,
-            "select_valid(backend, self.head(decoded), valid)",
+            "select_valid(backend, self.head(decoded), decoder)",
             "self.head(decoded)",
             forecast("one layer-mixed"),
         ),

@@ -178,6 +178,8 @@ def test_nnx_jit_changes_no_number(name: str, jax_adapter: Adapter) -> None:
     from flax import nnx
 
     adapter, subject = jax_adapter, SUBJECTS[name]
+    if adapter.dtype == "float64":
+        pytest.skip("float32 shows it, and eager JAX compiles each operation for itself")
     module, batch = runner(adapter, name).module, subject.batch.filled(np.nan)
     run = nnx.jit(lambda module, arrays, lengths: subject.call(module, arrays, lengths))
     found = run(module, adapter.arrays(batch.arrays), lengths_of(batch, "auto"))

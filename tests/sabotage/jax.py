@@ -230,7 +230,7 @@ BLOCKS = (
     fault(
         "bias of Linear forgotten",
         "ragged_jax.blocks:Linear.__call__",
-        " + self.bias[...]",
+        " + spread(self.bias[...])",
         "",
         forecast("one layer-mixed"),
     ),

@@ -120,9 +120,9 @@ def expected_of(configuration: str, case: str) -> dict[str, np.ndarray]:
 
 def prepared(adapter: Adapter, configuration: str, **changed: Any) -> Any:
     """A model with the parameters that the oracle has."""
-    model = make(configuration, **changed)
+    model = adapter.prepare(make(configuration, **changed))
     adapter.backend.set_parameters(model, parameters_of(configuration))
-    return adapter.prepare(model)
+    return model
 
 
 def forecast(

@@ -146,19 +146,17 @@ class GateAddNorm(nn.Module):
 class Interpolation(nn.Module):
     """Stretch the features by linear interpolation, scale them by `2 * sigmoid(scale)`, norm."""
 
-    matrix: Tensor
-
     def __init__(self, inputs: int, outputs: int, *, copies: int | None = None) -> None:
         super().__init__()
         shape = (outputs,) if copies is None else (copies, outputs)
-        matrix = asarray(interpolation_matrix(inputs, outputs), dtype="float32")
-        self.register_buffer("matrix", matrix, persistent=False)
+        self.sizes = (inputs, outputs)
         self.scale = nn.Parameter(torch.zeros(shape))
         self.norm = LayerNorm(outputs, copies=copies)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        return self.norm(x @ self.matrix * 2 * torch.sigmoid(spread(self.scale)))
+        matrix = asarray(interpolation_matrix(*self.sizes), like=x).to(x.dtype)
+        return self.norm(x @ matrix * 2 * torch.sigmoid(spread(self.scale)))
 
 
 class GRN(nn.Module):

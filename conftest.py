@@ -1,4 +1,4 @@
-"""Run the examples in docstrings on the first backend that is installed."""
+"""Run the examples in docstrings on one backend that is installed."""
 
 from collections.abc import Iterator
 
@@ -14,5 +14,5 @@ def _example_backend(request: pytest.FixtureRequest) -> Iterator[None]:
     if not isinstance(request.node, DoctestItem) or not available:
         yield
         return
-    with ragged.use_backend(available[0]):
+    with ragged.use_backend(available[-1]):  # torch, where it is: it compiles nothing
         yield

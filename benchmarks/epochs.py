@@ -85,10 +85,10 @@ class _StormRun:
     """The packaged configuration, built as the command line builds it, with batches of a kind."""
 
     def __init__(self, make: Any, device: str) -> None:
-        from ragged.cli import CONFIGS, _train_parser, load_config, parse
+        from ragged.cli import CONFIGS, load_config, parse, train_parser
         from ragged.training import runs
 
-        parser = _train_parser()
+        parser = train_parser()
         parts = runs.instantiate(parse(parser, load_config(CONFIGS / "storms.yaml")), parser)
         self.make, self.data = make, parts.data
         self.data.encoder_alignment = parts.model.config.encoder_alignment

@@ -111,11 +111,11 @@ def count_parameters(run: Path) -> int:
 
 def batching_seconds(run: Path) -> float:
     """How long drawing and collating one epoch's batches takes, the median of five."""
-    from ragged.cli import _train_parser
+    from ragged.cli import train_parser
     from ragged.data import batches
     from ragged.training import runs
 
-    config = runs.read_config(run, _train_parser())
+    config = runs.read_config(run, train_parser())
     data = runs.open_parts(config).data
     times = []
     for epoch in range(5):

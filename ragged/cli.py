@@ -43,16 +43,16 @@ def _run(arguments: list[str]) -> int:
     elif verb == "train":
         train = config.train
         if train.resume:
-            commands.resume(Path(train.resume), _train_parser())
+            commands.resume(Path(train.resume), train_parser())
         else:
-            commands.train(_train_parser(), train)
+            commands.train(train_parser(), train)
     elif verb == "info":
         commands.info()
     elif verb == "conformance":
         return _prove(**vars(config.conformance))
     else:
         options = config[verb]
-        getattr(commands, verb)(_train_parser(), **vars(options))
+        getattr(commands, verb)(train_parser(), **vars(options))
     return 0
 
 
@@ -72,7 +72,7 @@ def create_parser() -> Any:
 
     parser = _parser("Exact sequence models on rows of different lengths.")
     verbs = parser.add_subcommands(required=False)
-    verbs.add_subcommand("train", _train_parser(), help="train a model from one YAML file")
+    verbs.add_subcommand("train", train_parser(), help="train a model from one YAML file")
 
     evaluate = _parser("Score a run on its test events, beside the baselines.")
     evaluate.add_argument("run", type=Path, help="folder of the run")
@@ -162,7 +162,8 @@ def parts_parser(parser: Any = None) -> Any:
     return parser
 
 
-def _train_parser() -> Any:
+def train_parser() -> Any:
+    """The parser of a configuration, from files and the command line."""
     from jsonargparse import ActionConfigFile
 
     from ragged.models import Model
@@ -255,7 +256,7 @@ def _known_names() -> set[str]:
     """Every part of a dotted name that a configuration can hold."""
     from ragged import data, models
 
-    dotted = {action.dest for action in _train_parser()._actions}
+    dotted = {action.dest for action in train_parser()._actions}
     classes = {n: v for m in (data, models) for n, v in vars(m).items() if isinstance(v, type)}
     arguments = {name for value in classes.values() for name in inspect.signature(value).parameters}
     parts = {part for name in dotted for part in name.split(".")}

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("jsonargparse")
 
-from ragged_conformance import command
+from ragged_conformance import command, programs
 from ragged_conformance.report import Record, merge, render, summarize
 
 from ragged.cli import main
@@ -161,3 +162,17 @@ def test_a_report_escapes_what_it_shows_and_joins_its_runs():
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
     assert "1 passed, 1 failed, 1 skipped" in page
+
+
+def test_programs_are_forgotten_before_a_process_can_map_no_more(tmp_path, monkeypatch):
+    forgotten: list[str] = []
+    jax = SimpleNamespace(clear_caches=lambda: forgotten.append("programs"))
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    monkeypatch.setattr(programs, "MAPS", tmp_path / "maps")
+    monkeypatch.setattr(programs, "LIMIT", tmp_path / "limit")
+    (tmp_path / "limit").write_text("20\n")
+    for taken, expected in ((10, []), (11, ["programs"])):
+        (tmp_path / "maps").write_text("7f00-7f01 r-xp\n" * taken)
+        for _ in range(programs.TESTS_BETWEEN):
+            programs.forget_if_crowded()
+        assert forgotten == expected

@@ -12,6 +12,7 @@ import ragged
 from ragged import cli
 from ragged.errors import OptionError
 from ragged.models import XTFT, AttentionLSTM
+from ragged.training.forecasts import RowForecast
 from ragged.training.objective import QUANTILES, Objective
 from ragged.training.scores import coverage, pinball
 
@@ -56,19 +57,26 @@ def test_what_a_step_of_outputs_means():
     two = Objective.of("quantile", (0.1, 0.5, 0.9), XTFT.describe(1, 1, output_size=6), targets=2)
     forecast = np.arange(12.0).reshape(2, 6)  # two steps of [a10, a50, a90, b10, b50, b90]
     np.testing.assert_array_equal(two.point(forecast), [[1, 4], [7, 10]])
-    lower, upper = two.band(forecast)
-    np.testing.assert_array_equal(lower, [[0, 3], [6, 9]])
-    np.testing.assert_array_equal(upper, [[2, 5], [8, 11]])
+    levels = two.at_levels(forecast)
+    np.testing.assert_array_equal(levels[0.1], [[0, 3], [6, 9]])
+    np.testing.assert_array_equal(levels[0.9], [[2, 5], [8, 11]])
     plain = Objective.of(None, None, AttentionLSTM.describe(1, 1), targets=1)
     assert (plain.name, plain.outputs, plain.at_levels(np.zeros((2, 1)))) == ("mse", 1, {})
-    assert plain.band(np.zeros((2, 1))) is None
     own = Objective.of(None, None, XTFT.describe(1, 1), targets=1)
     assert (own.name, own.quantiles) == ("quantile", QUANTILES)
     no_band = Objective.of("quantile", (0.4, 0.7), XTFT.describe(1, 1, output_size=2), targets=1)
-    assert no_band.band(np.zeros((1, 2))) is None
     np.testing.assert_array_equal(no_band.point(np.array([[1.0, 2.0]])), [[1.0]])
     gaussian = Objective.of("gaussian_nll", None, AttentionLSTM.describe(1, 1, output_size=2), 1)
     np.testing.assert_array_equal(gaussian.point(np.array([[1.0, 2.0]])), [[1.0]])
+
+
+def test_a_band_needs_both_of_its_levels():
+    point, low, high = np.array([[1.0]]), np.array([[0.0]]), np.array([[2.0]])
+    rows = [RowForecast(point, {0.1: low, 0.9: high})] * 2
+    for found, expected in zip(RowForecast.joined(rows).band, (low, high), strict=True):
+        np.testing.assert_array_equal(found, np.concatenate([expected] * 2))
+    assert RowForecast(point, {0.4: low, 0.9: high}).band is None
+    assert RowForecast(point, {}).band is None
 
 
 @pytest.mark.parametrize("loss", ["quantile", "gaussian_nll", "mse"])

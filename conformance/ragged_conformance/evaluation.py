@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,21 @@ def compiled(adapter: Adapter, function: Callable[..., Any]) -> Callable[..., An
         return function
     import jax
 
-    options = {"xla_backend_optimization_level": 0} if adapter.device == "cpu" else None
-    return jax.jit(function, compiler_options=options)
+    return jax.jit(function, compiler_options=quick() if adapter.device == "cpu" else None)
+
+
+@functools.cache
+def quick() -> dict[str, Any] | None:
+    """The options that make XLA's CPU compiler quick, those that this version of it knows."""
+    import jax
+
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    known = {}
+    for name, value in options.items():
+        with suppress(jax.errors.JaxRuntimeError):
+            jax.jit(lambda: 0, compiler_options={name: value})()
+            known[name] = value
+    return known or None
 
 
 def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., Results]:

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ragged_conformance.oracle import Arrays, Ints, inside, linear, lstm_row, pad, valid_part
+from ragged_conformance.oracle import (
+    Arrays,
+    Ints,
+    inside,
+    linear,
+    lstm_row,
+    pad,
+    sigmoid,
+    valid_part,
+)
 
 Row = dict[str, np.ndarray]
 Model = Callable[..., Row]
@@ -22,11 +31,6 @@ def layer_norm(parameters: Arrays, x: np.ndarray) -> np.ndarray:
     centred = x - x.mean(-1, keepdims=True)
     variance = (centred**2).mean(-1, keepdims=True)
     return centred / np.sqrt(variance + 1e-5) * parameters["weight"] + parameters["bias"]
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The logistic function."""
-    return 1 / (1 + np.exp(-x))
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 import ragged
 from ragged.backend import load_backend, missing_members
 from ragged.errors import MissingMemberError
+from ragged_conformance import programs
 from ragged_conformance.adapter import ADAPTERS, Adapter, make_adapter
 from ragged_conformance.recording import SUITE, Recorder, backend_of
 
@@ -76,6 +77,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if limit.applies(backend, name, dtype, device):
                 reason = f"{limit.reason} {limit.link}".strip()
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def pytest_runtest_logfinish() -> None:
+    """Keep a long session below what Linux lets one process map into memory."""
+    programs.forget_if_crowded()
 
 
 @pytest.hookimpl(wrapper=True)

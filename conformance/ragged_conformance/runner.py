@@ -1,86 +1,140 @@
-"""Modules under test, whose programs are compiled once for all tests that run them."""
+"""Layers and models under test, whose programs are compiled once for all tests that run them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 import ragged
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import fill_padding, normal
-from ragged_conformance.evaluation import compiled, one_thread, to_numpy
-from ragged_conformance.subjects import SUBJECTS, Batch
+from ragged_conformance.cases import normal
+from ragged_conformance.evaluation import (
+    Evaluate,
+    Results,
+    evaluator,
+    forward,
+    one_thread,
+    to_numpy,
+)
+from ragged_conformance.subjects import Batch, Subject
 
-Results = dict[str, np.ndarray]
+WIDER = 3  # the padding that a wide batch has more than a subject's own
 
 
 class Runner:
     """One subject on one backend, built once, in inference mode.
 
     Eager frameworks run it as it stands. JAX, whose single operations take longer to compile than
-    the whole, compiles a program for each form of lengths, which stay on the host: they are those
-    of a user who hands them over outside of `jax.jit`.
+    the whole, compiles a program a shape; lengths are traced, or `Lengths` of the host, as a user
+    hands them over.
     """
 
-    def __init__(self, adapter: Adapter, name: str) -> None:
-        self.adapter, self.subject = adapter, SUBJECTS[name]
+    def __init__(self, adapter: Adapter, subject: Subject, *, traced: bool) -> None:
+        self.adapter, self.subject, self._traced = adapter, subject, traced
         with ragged.use_backend(adapter.name):
-            self.module = adapter.prepare(self.subject.build())
-        self._programs: dict[Any, Callable[..., Any]] = {}
+            self.module = adapter.prepare(subject.build())
+        self._run = forward(
+            adapter, lambda arrays, lengths: subject.call(self.module, arrays, lengths)
+        )
 
-    def run(self, batch: Batch, lengths: Any = None) -> Results:
-        """Run the module on a batch and copy its outputs to the host."""
-        lengths = batch.lengths if lengths is None else lengths
+    def run(self, batch: Batch, lengths: Mapping[str, Any] | None = None) -> Results:
+        """The outputs of a batch."""
+        arrays = {name: batch.arrays[name] for name in self.subject.batch.arrays}
+        return self._run(self.adapter.arrays(arrays), self._lengths(batch, lengths))
 
-        def forward(arrays: Any) -> Any:
-            return self.subject.call(self.module, arrays, lengths)
-
+    def as_called(self, batch: Batch, lengths: Mapping[str, Any]) -> Results:
+        """The outputs of a batch where nothing is compiled, whatever form its lengths have."""
         with one_thread(self.adapter):
-            found = self._program("run", lengths, forward)(self.adapter.arrays(batch.arrays))
+            found = self.subject.call(self.module, self.adapter.arrays(batch.arrays), lengths)
         return to_numpy(self.adapter, found)
 
-    def gradients(self, batch: Batch, lengths: Any = None) -> Results:
-        """Differentiate a weighted sum of the outputs and a masked loss by all there is."""
-        own, call = self.adapter.functional(self.module)
-        lengths = batch.lengths if lengths is None else lengths
+    def study(
+        self, batch: Batch, lengths: Mapping[str, Any] | None = None
+    ) -> tuple[Results, Results]:
+        """The outputs of a completed batch, and all gradients."""
+        inputs = {name: x for name, x in batch.arrays.items() if not name.startswith("weights")}
+        weights = {name: x for name, x in batch.arrays.items() if name not in inputs}
+        native = self.adapter.arrays
+        return self._study(
+            {**native(inputs), **self.parameters},
+            {**native(weights), "lengths": self._lengths(batch, lengths)},
+        )
 
-        def total(values: Any) -> Any:
-            parameters = {name: values[name] for name in own}
-            outputs = self.subject.call(lambda *a: call(parameters, *a), values, lengths)
-            result = 0.0
-            for name, output in outputs.items():
-                weight = self.adapter.array(normal(*output.shape, seed=8))
-                result = result + (output * weight).sum()
-                if name in self.subject.sequences:
-                    n = batch.lengths[self.subject.sequences[name]]
-                    target = self.adapter.array(fill_padding(normal(*output.shape, seed=9), n))
-                    result = result + ragged.losses.mse(output, target, lengths=n)
-            return result
+    @functools.cached_property
+    def batch(self) -> Batch:
+        """The subject's own batch, completed."""
+        return self.complete(self.subject.batch)
 
-        with one_thread(self.adapter):
-            differentiate = self._program(
-                "gradients", lengths, lambda values: self.adapter.differentiate(total, values)
-            )
-            found = differentiate({**self.adapter.arrays(batch.arrays), **own})
-        return to_numpy(self.adapter, found)
+    def complete(self, batch: Batch, seed: int = 0) -> Batch:
+        """Add what `study` sums up: the `weights of` each output, a `target of` each sequence."""
+        arrays, lengths, own = dict(batch.arrays), dict(batch.lengths), self.subject.batch
+        for output, features in self.features.items():
+            shape: tuple[int, ...] = (len(next(iter(batch.arrays.values()))), *features)
+            if output in self.subject.sequences:
+                source = self.subject.sequences[output]
+                target, width = f"target of {output}", own.arrays[source].shape[1] + WIDER
+                shape = (shape[0], width, *features)
+                arrays[target] = normal(*arrays[source].shape[:2], *features, seed=seed)
+                lengths[target] = lengths[source]
+            arrays[f"weights of {output}"] = normal(*shape, seed=seed + 1)
+        return Batch(arrays, lengths)
 
-    def _program(self, what: str, lengths: Any, function: Callable[..., Any]) -> Any:
-        key = (what, *((name, _key(value)) for name, value in lengths.items()))
-        if key not in self._programs:
-            self._programs[key] = compiled(self.adapter, function)
-        return self._programs[key]
+    @functools.cached_property
+    def features(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one row, or of one step, of each output."""
+        example, sequences = self.run(self.subject.batch), self.subject.sequences
+        return {name: x.shape[2 if name in sequences else 1 :] for name, x in example.items()}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The module's parameters by name."""
+        return self._functional[0]
+
+    @functools.cached_property
+    def _functional(self) -> tuple[dict[str, Any], Any]:
+        return self.adapter.functional(self.module)
+
+    @functools.cached_property
+    def _study(self) -> Evaluate:
+        parameters, call = self._functional
+
+        def function(inputs: Any, constants: Any) -> tuple[Any, Any]:
+            own, lengths = {name: inputs[name] for name in parameters}, constants["lengths"]
+            outputs = self.subject.call(lambda *args: call(own, *args), inputs, lengths)
+            return self._total(outputs, inputs, constants), outputs
+
+        return evaluator(self.adapter, function)
+
+    def _total(self, outputs: Any, inputs: Any, constants: Any) -> Any:
+        """Sum what adds up over rows: the outputs, and a masked loss of those with steps."""
+        total = 0.0
+        for name, output in outputs.items():
+            weights = constants[f"weights of {name}"]
+            if name in self.subject.sequences:
+                target, weights = f"target of {name}", weights[:, : output.shape[1]]
+                lengths = constants["lengths"][target]
+                total = total + ragged.losses.mse(
+                    output, inputs[target], lengths=lengths, reduction="sum"
+                )
+            total = total + (weights * output).sum()
+        return total
+
+    def _lengths(self, batch: Batch, lengths: Mapping[str, Any] | None) -> dict[str, Any]:
+        if lengths is not None:
+            return dict(lengths)
+        return self.adapter.arrays(batch.lengths) if self._traced else lengths_of(batch, "auto")
+
+
+def lengths_of(batch: Batch, policy: str) -> dict[str, ragged.Lengths]:
+    """A batch's lengths with a policy."""
+    return {
+        name: ragged.Lengths(n, batch.arrays[name].shape[1], policy=policy)
+        for name, n in batch.lengths.items()
+    }
 
 
 @functools.cache
-def runner(adapter: Adapter, name: str) -> Runner:
-    """The runner of a subject of `subjects`, one for all tests."""
-    return Runner(adapter, name)
-
-
-def _key(lengths: Any) -> Any:
-    if isinstance(lengths, ragged.Lengths):
-        return (lengths.width, lengths.policy, *lengths.host.tolist())
-    return None if lengths is None else (str(type(lengths)), *np.asarray(lengths).tolist())
+def runner(adapter: Adapter, subject: Subject, *, traced: bool = False) -> Runner:
+    """The runner of a subject, one for all tests."""
+    return Runner(adapter, subject, traced=traced or subject.hands_lengths_on)

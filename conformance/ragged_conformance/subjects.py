@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,12 +51,14 @@ class Batch:
         return Batch({**self.arrays, **changed}, self.lengths)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A layer or model under test.
 
     `call(module, arrays, lengths)` gives the outputs with rows first; `sequences` names the input
-    whose lengths each output with steps has; `operation` is its public name.
+    whose lengths each output with steps has; `operation` is its public name. One that
+    `hands_lengths_on` to layers, of which other subjects show what schedules do, is tested with
+    native lengths: JAX then compiles one program for them all.
     """
 
     operation: str
@@ -65,6 +67,7 @@ class Subject:
     batch: Batch
     sequences: dict[str, str]
     kind: str
+    hands_lengths_on: bool = False
 
 
 def lstm_subject(**options: Any) -> Subject:
@@ -126,7 +129,8 @@ ATTENTION: dict[str, dict[str, Any]] = {
 def attention_subject(name: str, **options: Any) -> Subject:
     """Make a model with attention a subject."""
     sizes = {"hidden_size": 4, "num_layers": 1, "num_heads": 2, "output_size": 2}
-    return model_subject(name, **{**sizes, **ATTENTION[name], **options})
+    subject = model_subject(name, **{**sizes, **ATTENTION[name], **options})
+    return replace(subject, hands_lengths_on=True)
 
 
 def marked(subjects: Mapping[str, Subject]) -> list[Any]:

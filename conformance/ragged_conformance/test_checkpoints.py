@@ -7,8 +7,7 @@ import pytest
 
 import ragged
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.subjects import SUBJECTS, Subject
-from ragged_conformance.tolerances import assert_close
+from ragged_conformance.subjects import SUBJECTS
 
 MODELS = {name: subject for name, subject in SUBJECTS.items() if hasattr(ragged.models, name)}
 
@@ -32,17 +31,5 @@ def test_the_other_backend_loads_what_one_saved(
         assert written.keys() == read.keys()
         for parameter, value in written.items():
             np.testing.assert_array_equal(read[parameter], value, parameter, strict=True)
-        expected, actual = (
-            outputs(adapter, MODELS[name], module)
-            for adapter, module in ((writer, model), (reader, found))
-        )
-        for output, value in expected.items():
-            assert_close(actual[output], value, writer.dtype, MODELS[name].kind, output)
-
-
-def outputs(adapter: Adapter, subject: Subject, module: object) -> dict[str, np.ndarray]:
-    """What a module makes of the subject's batch."""
-    module = adapter.prepare(module)
-    arrays = adapter.arrays(subject.batch.arrays)
-    found = subject.call(module, arrays, subject.batch.lengths)  # type: ignore[arg-type]
-    return {name: adapter.to_numpy(value) for name, value in found.items()}
+        # All that a forecast depends on: equal modules agree, as `test_backends_agree` shows.
+        assert found.config == model.config

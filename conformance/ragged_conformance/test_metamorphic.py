@@ -1,9 +1,8 @@
 """The promises on random batches: what may change about a batch without changing its numbers."""
 
-import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,15 @@ import ragged
 from ragged_conformance import strategies
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import EMULATED, INPUTS, LSTM_OPTIONS, WIDTH, normal
-from ragged_conformance.evaluation import Evaluate, Results, evaluator, one_thread, to_numpy
+from ragged_conformance.evaluation import Results, one_thread
 from ragged_conformance.oracle import padding_mask
+from ragged_conformance.runner import WIDER, Runner
+from ragged_conformance.runner import runner as make
 from ragged_conformance.subjects import SUBJECTS, Batch, Subject, lstm_subject
 from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
 
 ROWS = 4
 PROJECTION = 2
-WIDER = 3  # the padding that a wide batch has more than a narrow one
 
 
 def without_state(subject: Subject) -> Subject:
@@ -68,97 +68,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def runner(request: pytest.FixtureRequest, adapter: Adapter) -> "Runner":
+def runner(request: pytest.FixtureRequest, adapter: Adapter) -> Runner:
     """The layer or model under test."""
     return make_runner(adapter, request.param)
 
 
-@dataclass(frozen=True)
-class Runner:
-    """A layer or model with the means to run and differentiate it.
-
-    A batch holds for every output, beside the inputs, the `weights of` it in the sum that is
-    differentiated and, for sequences, the `target of` it in a loss that is added.
-    """
-
-    adapter: Adapter
-    subject: Subject
-    module: Any
-    parameters: dict[str, Any]
-    evaluate: Evaluate
-    features: dict[str, tuple[int, ...]]  # an output's shape of one row, or of one step
-
-    def study(self, batch: Batch, lengths: Any = None) -> tuple[Results, Results]:
-        """The outputs and all gradients of a batch."""
-        inputs = {name: x for name, x in batch.arrays.items() if not name.startswith("weights")}
-        constants = {name: x for name, x in batch.arrays.items() if name not in inputs}
-        native = self.adapter.arrays
-        lengths = native(batch.lengths) if lengths is None else lengths
-        return self.evaluate(
-            {**native(inputs), **self.parameters}, {**native(constants), "lengths": lengths}
-        )
-
-    def outputs(self, batch: Batch, lengths: Any) -> Results:
-        """The outputs alone, as a user calls the module."""
-        with one_thread(self.adapter):
-            found = self.subject.call(self.module, self.adapter.arrays(batch.arrays), lengths)
-        return to_numpy(self.adapter, found)
-
-    def draw(self, data: Any, more: int = 0) -> Batch:
-        """Draw a batch with the subject's own width and some steps more."""
-        own = self.subject.batch
-        lengths, shapes = {}, {name: (ROWS, *x.shape[1:]) for name, x in own.arrays.items()}
-        for name in own.lengths:
-            width = shapes[name][1] + more
-            lengths[name] = data.draw(strategies.lengths(ROWS, width), f"lengths of {name}")
-            shapes[name] = (ROWS, width, *shapes[name][2:])
-        for output, features in self.features.items():
-            shapes[f"weights of {output}"] = (ROWS, *features)
-            if output in self.subject.sequences:
-                sequence = self.subject.sequences[output]
-                width = own.arrays[sequence].shape[1] + WIDER  # a narrow batch uses the first ones
-                shapes[f"weights of {output}"] = (ROWS, width, *features)
-                shapes[f"target of {output}"] = (*shapes[sequence][:2], *features)
-                lengths[f"target of {output}"] = lengths[sequence]
-        seed = data.draw(strategies.seeds(), "seed")
-        drawn = enumerate(shapes.items(), start=seed)
-        return Batch({name: normal(*shape, seed=i) for i, (name, shape) in drawn}, lengths)
-
-
-@functools.cache
 def make_runner(adapter: Adapter, variant: str) -> Runner:
-    """Build a layer or model once, and on JAX each of its programs once."""
-    subject = {**VARIANTS, **MORE}[variant]
-    module = adapter.prepare(subject.build())
-    parameters, call = adapter.functional(module)
-
-    def function(inputs: Any, constants: Any) -> tuple[Any, Any]:
-        own = {name: inputs[name] for name in parameters}
-        outputs = subject.call(lambda *args: call(own, *args), inputs, constants["lengths"])
-        return weighted_sum(subject, outputs, inputs, constants), outputs
-
-    example = subject.call(module, adapter.arrays(subject.batch.arrays), subject.batch.lengths)
-    features = {
-        name: tuple(value.shape[2 if name in subject.sequences else 1 :])
-        for name, value in example.items()
-    }
-    evaluate = evaluator(adapter, function)
-    return Runner(adapter, subject, module, parameters, evaluate, features)
+    """The runner of a variant, whose lengths are traced on JAX: a program serves all of them."""
+    return make(adapter, {**VARIANTS, **MORE}[variant], traced=True)
 
 
-def weighted_sum(subject: Subject, outputs: Any, inputs: Any, constants: Any) -> Any:
-    """Sum what adds up over rows: the outputs, and a masked loss of those that are sequences."""
-    total = 0.0
-    for name, output in outputs.items():
-        weights = constants[f"weights of {name}"]
-        if name in subject.sequences:
-            target, weights = f"target of {name}", weights[:, : output.shape[1]]
-            lengths = constants["lengths"][target]
-            total = total + ragged.losses.mse(
-                output, inputs[target], lengths=lengths, reduction="sum"
-            )
-        total = total + (weights * output).sum()
-    return total
+def draw(runner: Runner, data: Any, more: int = 0) -> Batch:
+    """Draw a batch with the subject's own width and some steps more."""
+    own = runner.subject.batch
+    lengths, shapes = {}, {name: (ROWS, *x.shape[1:]) for name, x in own.arrays.items()}
+    for name in own.lengths:
+        width = shapes[name][1] + more
+        lengths[name] = data.draw(strategies.lengths(ROWS, width), f"lengths of {name}")
+        shapes[name] = (ROWS, width, *shapes[name][2:])
+    seed = data.draw(strategies.seeds(), "seed")
+    drawn = enumerate(shapes.items(), start=seed)
+    batch = Batch({name: normal(*shape, seed=i) for i, (name, shape) in drawn}, lengths)
+    return runner.complete(batch, seed=seed + len(shapes))
 
 
 def assert_studies_close(runner: Runner, found: Any, expected: Any) -> None:
@@ -186,7 +117,7 @@ def rows_of(runner: Runner, study: Any, rows: np.ndarray) -> Any:
 
 @given(data=st.data(), value=strategies.garbage())
 def test_garbage_in_padding_changes_nothing(runner: Runner, data: Any, value: float) -> None:
-    batch = runner.draw(data, WIDER)
+    batch = draw(runner, data, WIDER)
     found = runner.study(batch.filled(value))
     assert_studies_equal(found, runner.study(batch.filled(0.0)))
     for name, lengths in batch.lengths.items():
@@ -199,7 +130,7 @@ def test_garbage_in_padding_changes_nothing(runner: Runner, data: Any, value: fl
 
 @given(data=st.data(), order=strategies.orders(ROWS))
 def test_rows_may_come_in_any_order(runner: Runner, data: Any, order: np.ndarray) -> None:
-    batch = runner.draw(data, WIDER).filled(np.nan)
+    batch = draw(runner, data, WIDER).filled(np.nan)
     expected = rows_of(runner, runner.study(batch), order)
     assert_studies_close(runner, runner.study(batch.rows(order)), expected)
 
@@ -208,7 +139,7 @@ def test_rows_may_come_in_any_order(runner: Runner, data: Any, order: np.ndarray
 def test_empty_rows_change_nothing_for_the_others(
     runner: Runner, data: Any, empty: np.ndarray
 ) -> None:
-    batch = runner.draw(data, WIDER)
+    batch = draw(runner, data, WIDER)
     lengths = {name: np.where(empty, 0, n) for name, n in batch.lengths.items()}
     found = runner.study(Batch(batch.arrays, lengths).filled(np.inf))
     (found, found_gradients), (expected, expected_gradients) = (
@@ -222,7 +153,7 @@ def test_empty_rows_change_nothing_for_the_others(
 
 @given(data=st.data())
 def test_parts_add_up_to_the_batch_whatever_its_padding(runner: Runner, data: Any) -> None:
-    batch = runner.draw(data)
+    batch = draw(runner, data)
     outputs, gradients = runner.study(batch.widened(WIDER).filled(np.nan))
     parts = [runner.study(batch.rows([row])) for row in range(ROWS)]
     summed = {
@@ -260,12 +191,12 @@ def cut(x: np.ndarray, width: int) -> np.ndarray:
 
 @given(data=st.data(), form=strategies.forms())
 def test_form_of_lengths_and_padding_change_nothing(runner: Runner, data: Any, form: str) -> None:
-    batch = runner.draw(data)
+    batch = draw(runner, data)
     given_form = {
         name: strategies.FORMS[form](runner.adapter, n, batch.arrays[name].shape[1])
         for name, n in batch.lengths.items()
     }
-    found = runner.outputs(batch, given_form)
+    found = runner.as_called(batch, given_form)
     wide = runner.study(batch.widened(WIDER).filled(np.nan))
     expected, _ = narrowed(runner, batch, *wide)
     assert_all_close(found, expected, runner.adapter.dtype, runner.subject.kind)
@@ -279,7 +210,7 @@ def test_packing_policy_changes_nothing(
         if runner.subject.operation != "LSTM":
             pytest.skip("each random shape is a program to compile; the LSTM's show it")
         policy = EMULATED.get(policy, policy)
-    batch = runner.draw(data)
+    batch = draw(runner, data)
     lengths = {
         name: ragged.Lengths(n, batch.arrays[name].shape[1], policy=policy)
         for name, n in batch.lengths.items()
@@ -290,7 +221,7 @@ def test_packing_policy_changes_nothing(
 
 def test_no_rows_give_no_rows(runner: Runner) -> None:
     batch = runner.subject.batch.rows([])
-    found = runner.outputs(batch, batch.lengths)
+    found = runner.as_called(batch, batch.lengths)
     for name, features in runner.features.items():
         assert found[name].shape[0] == 0
         assert found[name].shape[-len(features) :] == features
@@ -301,7 +232,7 @@ def test_no_rows_give_no_rows(runner: Runner) -> None:
 def test_right_aligned_rows_moved_left_are_left_aligned_rows(
     runner: Runner, data: Any, value: float
 ) -> None:
-    batch, to_numpy = runner.draw(data, WIDER).filled(value), runner.adapter.to_numpy
+    batch, to_numpy = draw(runner, data, WIDER).filled(value), runner.adapter.to_numpy
     arrays = dict(batch.arrays)
     for name in runner.subject.batch.lengths:
         x, lengths = runner.adapter.array(arrays[name]), batch.lengths[name]

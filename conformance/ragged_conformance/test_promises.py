@@ -9,8 +9,9 @@ import pytest
 import ragged
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import EMULATED, POLICIES, WILD, normal
+from ragged_conformance.evaluation import Results
 from ragged_conformance.oracle import padding_mask
-from ragged_conformance.runner import Results, Runner, runner
+from ragged_conformance.runner import Runner, lengths_of, runner
 from ragged_conformance.subjects import SUBJECTS, Batch, marked
 from ragged_conformance.tolerances import assert_all_close, assert_close
 
@@ -18,11 +19,11 @@ from ragged_conformance.tolerances import assert_all_close, assert_close
 @pytest.fixture(params=marked(SUBJECTS))
 def tested(request: pytest.FixtureRequest, adapter: Adapter) -> Runner:
     """The layer or model under test on the backend under test."""
-    return runner(adapter, request.param)
+    return runner(adapter, SUBJECTS[request.param])
 
 
-# The models with attention hand their lengths on to LSTMs; what schedules do, those two show.
-ALL_POLICIES = {name: SUBJECTS[name] for name in ("LSTM", "EncoderDecoderLSTM")}
+# What schedules do, these show for all that hands its lengths on to them.
+ALL_POLICIES = {name: one for name, one in SUBJECTS.items() if not one.hands_lengths_on}
 MODELS = {name: subject for name, subject in SUBJECTS.items() if name != "LSTM"}
 by_policy = pytest.mark.parametrize(
     ("name", "policy"),
@@ -50,7 +51,7 @@ def test_alone_as_in_the_batch(adapter: Adapter, tested: Runner) -> None:
 @pytest.mark.operation("LSTM")
 def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter) -> None:
     subject = SUBJECTS["LSTM"]
-    own, call = adapter.functional(runner(adapter, "LSTM").module)
+    own, call = adapter.functional(runner(adapter, subject).module)
 
     def of(batch: Batch) -> Results:
         def total(**parameters: Any) -> Any:
@@ -68,7 +69,8 @@ def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter) -> None:
 
 @pytest.mark.operation("LSTM")
 def test_empty_row_returns_its_state_and_zeros(adapter: Adapter) -> None:
-    subject, tested = SUBJECTS["LSTM"], runner(adapter, "LSTM")
+    subject = SUBJECTS["LSTM"]
+    tested = runner(adapter, subject)
     mixed, empty = subject.batch.filled(np.nan), subject.batch.emptied().filled(np.nan)
     for batch, rows in ((mixed, [2]), (empty, [0, 1, 2, 3])):
         found = tested.run(batch)
@@ -78,10 +80,10 @@ def test_empty_row_returns_its_state_and_zeros(adapter: Adapter) -> None:
 
 
 def test_all_empty_batch_has_zero_outputs_and_finite_gradients(tested: Runner) -> None:
-    batch = tested.subject.batch.emptied().filled(np.nan)
-    found = tested.run(batch)
+    batch = tested.batch.emptied().filled(np.nan)
+    found, gradients = tested.study(batch)
     assert all((found[name] == 0).all() for name in tested.subject.sequences)
-    for name, value in tested.gradients(batch).items():
+    for name, value in gradients.items():
         assert np.isfinite(value).all(), name
         assert name not in batch.lengths or (value == 0).all(), name
 
@@ -90,33 +92,23 @@ def test_all_empty_batch_has_zero_outputs_and_finite_gradients(tested: Runner) -
 def test_padding_cannot_speak(adapter: Adapter, name: str, policy: str) -> None:
     if adapter.name == "jax" and policy in EMULATED:
         pytest.skip(f"JAX packs by {EMULATED[policy]}")
-    tested = runner(adapter, name)
-    subject, clean = tested.subject, tested.subject.batch.filled(0.0)
-    lengths = lengths_of(clean, policy)
-    expected, expected_gradients = tested.run(clean, lengths), tested.gradients(clean, lengths)
-    for output, name in subject.sequences.items():
-        width = clean.arrays[name].shape[1]
-        padding = ~padding_mask(clean.lengths[name], width)
+    tested = runner(adapter, SUBJECTS[name])
+    clean = tested.batch.filled(0.0)
+    lengths = None if tested.subject.hands_lengths_on else lengths_of(clean, policy)
+    expected, expected_gradients = tested.study(clean, lengths)
+    for output, source in tested.subject.sequences.items():
+        padding = ~padding_mask(clean.lengths[source], clean.arrays[source].shape[1])
         assert (expected[output][padding] == 0).all(), f"{output} at padding"
     for value in WILD:
         wild = clean.filled(value)
-        found = tested.run(wild, lengths)
-        for name in expected:
-            np.testing.assert_array_equal(found[name], expected[name], f"{name}, {value}")
-        found = tested.gradients(wild, lengths)
-        for name in expected_gradients:
-            np.testing.assert_array_equal(found[name], expected_gradients[name], f"{name}, {value}")
-        for name, n in wild.lengths.items():
-            padding = ~padding_mask(n, wild.arrays[name].shape[1])
-            assert (found[name][padding] == 0).all(), f"gradient of {name} at padding, {value}"
-
-
-def lengths_of(batch: Batch, policy: str) -> dict[str, ragged.Lengths]:
-    """The batch's lengths with a policy."""
-    return {
-        name: ragged.Lengths(n, batch.arrays[name].shape[1], policy=policy)
-        for name, n in batch.lengths.items()
-    }
+        found, gradients = tested.study(wild, lengths)
+        for output in expected:
+            np.testing.assert_array_equal(found[output], expected[output], f"{output}, {value}")
+        for source, gradient in expected_gradients.items():
+            np.testing.assert_array_equal(gradients[source], gradient, f"{source}, {value}")
+        for source, n in wild.lengths.items():
+            padding = ~padding_mask(n, wild.arrays[source].shape[1])
+            assert (gradients[source][padding] == 0).all(), f"of {source} at padding, {value}"
 
 
 def test_width_is_kept_and_more_padding_changes_nothing(adapter: Adapter, tested: Runner) -> None:
@@ -134,17 +126,16 @@ def test_width_is_kept_and_more_padding_changes_nothing(adapter: Adapter, tested
 @pytest.mark.operation("Lengths")
 @pytest.mark.parametrize("name", marked(ALL_POLICIES))
 def test_policy_and_form_of_lengths_change_no_number(adapter: Adapter, name: str) -> None:
-    tested = runner(adapter, name)
-    batch, kind = tested.subject.batch, tested.subject.kind
-    expected, expected_gradients = tested.run(batch), tested.gradients(batch)
+    tested = runner(adapter, SUBJECTS[name])
+    batch, kind = tested.batch, tested.subject.kind
+    expected, expected_gradients = tested.study(batch)
     forms: dict[str, Any] = {policy: lengths_of(batch, policy) for policy in POLICIES}
-    forms["list"] = {name: n.tolist() for name, n in batch.lengths.items()}
     forms["native"] = adapter.arrays(batch.lengths)
     for form, lengths in forms.items():
-        found = tested.run(batch, lengths)
+        found, gradients = tested.study(batch, lengths)
         for output in expected:
             assert_close(found[output], expected[output], adapter.dtype, kind, form)
-        assert_all_close(tested.gradients(batch, lengths), expected_gradients, adapter.dtype)
+        assert_all_close(gradients, expected_gradients, adapter.dtype)
 
 
 @pytest.mark.parametrize("form", ["traced", "Lengths"])
@@ -154,7 +145,7 @@ def test_jit_changes_no_number(name: str, jax_adapter: Adapter, form: str) -> No
 
     adapter, subject = jax_adapter, SUBJECTS[name]
     batch = subject.batch.filled(np.nan)
-    own, call = adapter.functional(runner(adapter, name).module)
+    own, call = adapter.functional(runner(adapter, SUBJECTS[name]).module)
     lengths = adapter.arrays(batch.lengths) if form == "traced" else lengths_of(batch, "auto")
 
     def forward(parameters: Any, arrays: Any, lengths: Any) -> Any:
@@ -180,7 +171,7 @@ def test_nnx_jit_changes_no_number(name: str, jax_adapter: Adapter) -> None:
     adapter, subject = jax_adapter, SUBJECTS[name]
     if adapter.dtype == "float64":
         pytest.skip("float32 shows it, and eager JAX compiles each operation for itself")
-    module, batch = runner(adapter, name).module, subject.batch.filled(np.nan)
+    module, batch = runner(adapter, SUBJECTS[name]).module, subject.batch.filled(np.nan)
     run = nnx.jit(lambda module, arrays, lengths: subject.call(module, arrays, lengths))
     found = run(module, adapter.arrays(batch.arrays), lengths_of(batch, "auto"))
     for output, expected in subject.call(
@@ -198,7 +189,7 @@ def test_torch_compile_changes_no_number(name: str, torch_adapter: Adapter) -> N
     import torch
 
     adapter, subject = torch_adapter, SUBJECTS[name]
-    batch, module = subject.batch.filled(np.nan), runner(adapter, name).module
+    batch, module = subject.batch.filled(np.nan), runner(adapter, SUBJECTS[name]).module
 
     class Doubled(torch.nn.Module):
         """A module of the user's own around the one under test."""
@@ -215,7 +206,7 @@ def test_torch_compile_changes_no_number(name: str, torch_adapter: Adapter) -> N
         compiled = torch.compile(Doubled())(adapter.arrays(batch.arrays), batch.lengths)
     finally:
         torch.compiler.reset()
-    for output, expected in runner(adapter, name).run(batch).items():
+    for output, expected in runner(adapter, SUBJECTS[name]).run(batch).items():
         found = adapter.to_numpy(compiled[output])
         assert_close(found, 2 * expected, adapter.dtype, subject.kind, output)
 

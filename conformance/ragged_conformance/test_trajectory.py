@@ -130,27 +130,28 @@ def test_parts_of_a_batch_add_up_to_its_loss(adapter: Adapter, name: str) -> Non
 
 @pytest.mark.parametrize("name", marked({n: SUBJECTS[n] for n in ("EncoderDecoderLSTM", "XTFT")}))
 def test_gradients_of_parts_add_up_to_those_of_the_batch(adapter: Adapter, name: str) -> None:
-    subject = SUBJECTS[name]
+    subject, mse = SUBJECTS[name], ragged.losses.mse
     batch, module = subject.batch, adapter.prepare(subject.build())
     own, call = adapter.functional(module)
     arrays, steps = adapter.arrays(batch.arrays), batch.lengths["future"]
     target = fill_padding(normal(4, batch.arrays["future"].shape[1], TARGETS, seed=4), steps)
 
-    def gradients(measure: Any, rows: list[int]) -> dict[str, np.ndarray]:
+    def gradients(measure: Any) -> Any:
+        def measured(own: Any, lengths: Any) -> Any:
+            output = subject.call(lambda *a: call(own, *a), arrays, lengths)["output"]
+            return measure(output, adapter.array(target), lengths=lengths["future"])
+
+        return forward(
+            adapter,
+            lambda own, lengths: adapter.differentiate(lambda own: measured(own, lengths), own),
+        )
+
+    expected = gradients(mse)(own, adapter.arrays(batch.lengths))
+    total, parts = gradients(lambda *a, **k: mse.total_and_count(*a, **k)[0]), []
+    for rows in ([0, 3], [1, 2]):
         # As `collate` fills a batch: the rows that are not there have length 0.
         part = {what: np.where(np.isin(range(4), rows), n, 0) for what, n in batch.lengths.items()}
-
-        def measured(parameters: Any) -> Any:
-            output = subject.call(lambda *a: call(parameters, *a), arrays, part)["output"]
-            return measure(output, adapter.array(target), lengths=part["future"])
-
-        return forward(adapter, lambda own: adapter.differentiate(measured, own))(own)
-
-    mse = ragged.losses.mse
-    expected = gradients(mse, [0, 1, 2, 3])
-    parts = [
-        gradients(lambda *a, **k: mse.total_and_count(*a, **k)[0], r) for r in ([0, 3], [1, 2])
-    ]
+        parts.append(total(own, adapter.arrays(part)))
     count = steps.sum() * TARGETS
     found = {parameter: sum(part[parameter] for part in parts) / count for parameter in own}
     assert_all_close(found, expected, adapter.dtype)

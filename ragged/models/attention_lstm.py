@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ragged.models.base import Model, check_at_least, check_heads, check_rate
+from ragged.models.base import Model, check_at_least, check_heads
 
 
 @dataclass(frozen=True)
@@ -64,21 +64,10 @@ class AttentionLSTM(Model):
     encoder_alignment: ClassVar[str] = "left"
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        check_at_least(
-            name,
-            1,
-            past_features=self.past_features,
-            future_features=self.future_features,
-            hidden_size=self.hidden_size,
-            decoder_hidden_size=self.decoder_size,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            output_size=self.output_size,
-        )
-        check_rate(name, dropout=self.dropout)
-        wide = "hidden_size" if self.decoder_hidden_size is None else "decoder_hidden_size"
-        check_heads(name, wide, self.decoder_size, self.num_heads)
+        super().__post_init__()
+        check_at_least(self, 1, "decoder_hidden_size")
+        own = self.decoder_hidden_size is not None
+        check_heads(self, "decoder_hidden_size" if own else "hidden_size")
 
     @property
     def decoder_size(self) -> int:

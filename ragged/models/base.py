@@ -71,6 +71,11 @@ class Model(metaclass=ModelType):
 
     default_loss: ClassVar[str] = "mse"
 
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "past_features", "future_features")
+        check_at_least(self, 1, "hidden_size", "num_layers", "output_size")
+        check_rate(self, "dropout")
+
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, plain values that a YAML file can hold."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
@@ -151,7 +156,8 @@ def open_inputs(
     )
     if config.encoder_alignment == "right" and not encoder.is_full:
         past = align_encoder_sequences(past, encoder)
-    past = select_valid(backend, past, encoder)
+    else:
+        past = select_valid(backend, past, encoder)
     return Inputs(past, select_valid(backend, future, decoder), encoder, decoder)
 
 
@@ -190,19 +196,23 @@ def _at_valid(weights: np.ndarray | None, lengths: Lengths) -> np.ndarray | None
     return np.where(valid[..., None], weights, 0)
 
 
-def check_at_least(model: str, least: float, **values: float) -> None:
-    """Refuse sizes below the least value."""
-    for name, value in values.items():
-        if value < least:
-            raise OptionError(refusal(model, name, repr(value), f"{least} or more", "Raise it."))
+def check_at_least(config: Model, least: int, *names: str) -> None:
+    """Refuse arguments below the least value; those left at None are not looked at."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            model, expected = type(config).__name__, f"{least} or more"
+            raise OptionError(refusal(model, name, repr(value), expected, "Raise it."))
 
 
-def check_heads(model: str, name: str, size: int, num_heads: int) -> None:
+def check_heads(config: Model, name: str) -> None:
     """Refuse a width that the heads cannot share out."""
+    check_at_least(config, 1, "num_heads")
+    size, num_heads = getattr(config, name), config.arguments()["num_heads"]
     if size % num_heads:
         raise OptionError(
             refusal(
-                model,
+                type(config).__name__,
                 name,
                 str(size),
                 f"a multiple of num_heads, {num_heads}",
@@ -211,8 +221,9 @@ def check_heads(model: str, name: str, size: int, num_heads: int) -> None:
         )
 
 
-def check_rate(model: str, **values: float) -> None:
-    """Refuse dropout rates outside 0..1."""
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise OptionError(refusal(model, name, repr(value), "0 or more, below 1", "Lower it."))
+def check_rate(config: Model, name: str) -> None:
+    """Refuse a dropout rate outside 0..1."""
+    value = getattr(config, name)
+    if not 0 <= value < 1:
+        model = type(config).__name__
+        raise OptionError(refusal(model, name, repr(value), "0 or more, below 1", "Lower it."))

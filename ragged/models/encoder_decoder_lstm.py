@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ragged.errors import OptionError, refusal
-from ragged.models.base import Model, check_at_least, check_rate
+from ragged.models.base import Model, check_at_least
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,12 @@ class EncoderDecoderLSTM(Model):
     encoder_alignment: ClassVar[str] = "left"
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        check_at_least(
-            name,
-            1,
-            past_features=self.past_features,
-            future_features=self.future_features,
-            hidden_size=self.hidden_size,
-            decoder_hidden_size=self.decoder_size,
-            num_layers=self.num_layers,
-            head_hidden_size=1 if self.head_hidden_size is None else self.head_hidden_size,
-            output_size=self.output_size,
-        )
-        check_rate(name, dropout=self.dropout)
+        super().__post_init__()
+        check_at_least(self, 1, "decoder_hidden_size", "head_hidden_size")
         if self.decoder_num_layers not in (None, self.num_layers):
             raise OptionError(
                 refusal(
-                    name,
+                    type(self).__name__,
                     "decoder_num_layers",
                     str(self.decoder_num_layers),
                     f"num_layers, {self.num_layers}: each encoder layer's state starts a decoder's",

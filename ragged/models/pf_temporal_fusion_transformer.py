@@ -47,7 +47,7 @@ class PFTemporalFusionTransformer(WithStatics):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(type(self).__name__, 1, reference_length=self.reference_length)
+        check_at_least(self, 1, "reference_length")
 
     def scaled(self, length: Array) -> Array:
         """The length as a share of the length of reference."""

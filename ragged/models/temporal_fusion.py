@@ -9,7 +9,7 @@ from ragged.backend import Array, Backend, as_own, check_frameworks
 from ragged.errors import ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import check_alignment
-from ragged.models.base import Model, check_at_least, check_heads, check_rate
+from ragged.models.base import Model, check_at_least, check_heads
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,10 @@ class TemporalFusion(Model):
     default_loss: ClassVar[str] = "quantile"
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        check_at_least(
-            name,
-            1,
-            past_features=self.past_features,
-            future_features=self.future_features,
-            hidden_size=self.hidden_size,
-            hidden_continuous_size=self.hidden_continuous_size,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            output_size=self.output_size,
-        )
-        check_rate(name, dropout=self.dropout)
-        check_heads(name, "hidden_size", self.hidden_size, self.num_heads)
-        check_alignment(name, "encoder_alignment", self.encoder_alignment)
+        super().__post_init__()
+        check_at_least(self, 1, "hidden_continuous_size")
+        check_heads(self, "hidden_size")
+        check_alignment(type(self).__name__, "encoder_alignment", self.encoder_alignment)
 
     @property
     def static_size(self) -> int:
@@ -67,7 +56,7 @@ class WithStatics(TemporalFusion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(type(self).__name__, 0, static_features=self.static_features)
+        check_at_least(self, 0, "static_features")
 
     @property
     def static_size(self) -> int:

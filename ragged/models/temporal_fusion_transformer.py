@@ -63,7 +63,7 @@ class TemporalFusionTransformer(WithStatics):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(type(self).__name__, 1, context_length=self.context_length)
+        check_at_least(self, 1, "context_length")
 
     def scaled(self, length: Array) -> Array:
         """The length on a scale from -1 to 1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ragged.models.base import Model, check_at_least, check_heads, check_rate
+from ragged.models.base import Model, check_at_least, check_heads
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,6 @@ class TransformerLSTM(Model):
     encoder_alignment: ClassVar[str] = "left"
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        check_at_least(
-            name,
-            1,
-            past_features=self.past_features,
-            future_features=self.future_features,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            num_blocks=self.num_blocks,
-            num_heads=self.num_heads,
-            output_size=self.output_size,
-        )
-        check_rate(name, dropout=self.dropout)
-        check_heads(name, "hidden_size", self.hidden_size, self.num_heads)
+        super().__post_init__()
+        check_at_least(self, 1, "num_blocks")
+        check_heads(self, "hidden_size")

@@ -159,7 +159,7 @@ def _score(
     rows = list(data.test.rows)
     fit_rows = [*data.train.rows, *data.validation.rows]
     name = data.source.roles.target[0]
-    forecasts = {type(module.config).__name__: np.concatenate([f.point[:, 0] for f in found])}
+    forecasts = {type(module.config).__name__: RowForecast.joined(found).point[:, 0]}
     for key, values in scores.baselines(fit_rows, rows).items():
         forecasts[key] = data.standardizer.inverse(name, np.concatenate(values))
     truth = _truth(data)
@@ -174,16 +174,13 @@ def _truth(data: EncoderDecoderDataModule) -> np.ndarray:
 
 def _calibrate(data: EncoderDecoderDataModule, found: list[RowForecast]) -> dict[str, float]:
     """What quantile forecasts are worth on the test events; nothing of a point forecast."""
-    truth, result = _truth(data), {}
-    levels = {
-        level: np.concatenate([f.levels[level][:, 0] for f in found]) for level in found[0].levels
-    }
-    if levels:
-        result["pinball"] = scores.pinball(truth, levels)
-    edges = [f.band for f in found if f.band is not None]
-    if edges:
-        lower, upper = (np.concatenate([each[side][:, 0] for each in edges]) for side in (0, 1))
-        result["coverage"] = scores.coverage(truth, lower, upper)
+    truth, whole, result = _truth(data), RowForecast.joined(found), {}
+    if whole.levels:
+        first = {level: values[:, 0] for level, values in whole.levels.items()}
+        result["pinball"] = scores.pinball(truth, first)
+    if whole.band is not None:
+        lower, upper = whole.band
+        result["coverage"] = scores.coverage(truth, lower[:, 0], upper[:, 0])
     return result
 
 

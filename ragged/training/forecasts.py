@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +13,35 @@ from ragged.data import Dataset, EncoderDecoderDataModule, batches
 from ragged.training.objective import Objective
 from ragged.training.trainer import Trainer
 
+BAND = (0.1, 0.9)
+
 
 @dataclass(frozen=True, eq=False)
 class RowForecast:
-    """The forecast of one row.
+    """The forecast of one row, or of several joined.
 
     Args:
         point: `(horizon, targets)`.
         levels: the same for each quantile level that the model forecasts.
-        band: the lower and upper edge of the 10..90 % band, where the model forecasts both.
     """
 
     point: np.ndarray
     levels: dict[float, np.ndarray]
-    band: tuple[np.ndarray, np.ndarray] | None
+
+    @property
+    def band(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The lower and upper edge of the 10..90 % band, where the model forecasts both."""
+        lower, upper = (self.levels.get(level) for level in BAND)
+        return None if lower is None or upper is None else (lower, upper)
+
+    @classmethod
+    def joined(cls, forecasts: Sequence[RowForecast]) -> RowForecast:
+        """Put rows one after the other."""
+        levels = {
+            level: np.concatenate([each.levels[level] for each in forecasts])
+            for level in forecasts[0].levels
+        }
+        return cls(np.concatenate([each.point for each in forecasts]), levels)
 
 
 def forecast_rows(
@@ -55,6 +71,4 @@ def _in_units(
         return np.stack(columns, axis=-1)
 
     levels = {level: inverse(f) for level, f in objective.at_levels(output).items()}
-    band = objective.band(output)
-    edges = None if band is None else (inverse(band[0]), inverse(band[1]))
-    return RowForecast(inverse(objective.point(output)), levels, edges)
+    return RowForecast(inverse(objective.point(output)), levels)

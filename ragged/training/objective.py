@@ -15,7 +15,6 @@ from ragged.losses import MaskedLoss
 from ragged.models import Model
 
 QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
-BAND = (0.1, 0.9)
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,6 @@ class Objective:
         """The forecast of each target at each level, `(steps, targets)` each."""
         each = self._each(forecast)
         return {level: each[..., i] for i, level in enumerate(self.quantiles)}
-
-    def band(self, forecast: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """The forecast's 10..90 % band, if both levels are forecast."""
-        levels = self.at_levels(forecast)
-        return (levels[BAND[0]], levels[BAND[1]]) if set(BAND) <= set(levels) else None
 
     @property
     def _options(self) -> dict[str, Any]:

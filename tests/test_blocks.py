@@ -135,3 +135,48 @@ def test_interpolation_is_torchs_with_aligned_ends(need, inputs, outputs):
         torch.from_numpy(x)[:, None], outputs, mode="linear", align_corners=True
     )[:, 0]
     np.testing.assert_allclose(x @ interpolation_matrix(inputs, outputs), expected, atol=1e-12)
+
+
+def test_attention_drops_weights_and_outputs_at_its_rate(name, own_random_state):
+    rows, keys, rate = 2000, 8, 0.3
+    backend = load_backend(name)
+    attention = import_module(f"ragged_{name}.attention")
+    module = attention.InterpretableAttention(SIZE, HEADS, rate, rng=rng())
+    # Every score is 0 and every value 1, so that the output is the share of the weights kept.
+    parameters = {n: np.zeros_like(v) for n, v in backend.get_parameters(module).items()}
+    parameters["value.bias"][:] = 1
+    parameters["output.weight"][:] = HEADS / SIZE
+    backend.set_parameters(module, parameters)
+    module.train()
+    query, memory, mask = (
+        backend.asarray(value)
+        for value in (
+            np.zeros((rows, 1, SIZE), np.float32),
+            np.zeros((rows, keys, SIZE), np.float32),
+            np.ones((rows, 1, keys), bool),
+        )
+    )
+    output = backend.to_numpy(module(query, memory, mask)[0])[:, 0]
+    kept = output * (1 - rate) ** 2 * keys * HEADS  # how many weights, where the output is kept
+    np.testing.assert_allclose(kept, kept.round(), atol=1e-4)
+    dropped = kept == 0
+    assert abs(dropped.mean() - rate) < 6 * (rate * (1 - rate) / dropped.size) ** 0.5
+    # The four units of a row share its weights: all that are kept hold one number.
+    counts = kept.max(axis=1)[~dropped.all(axis=1)]
+    assert (dropped | (np.abs(kept - kept.max(axis=1, keepdims=True)) < 1e-3)).all()
+    expected = keys * HEADS * (1 - rate)
+    assert abs(counts.mean() - expected) < 6 * (expected * rate / len(counts)) ** 0.5
+    module.eval()
+    np.testing.assert_allclose(backend.to_numpy(module(query, memory, mask)[0]), 1, rtol=1e-6)
+
+
+@pytest.fixture
+def own_random_state(name):
+    if name != "torch":
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

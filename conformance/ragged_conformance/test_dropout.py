@@ -1,5 +1,6 @@
 """Dropout: none in inference; in training the right rate and scale, and never across padding."""
 
+import functools
 import math
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged_conformance.adapter import Adapter
+from ragged_conformance.adapter import Adapter, JaxAdapter
 from ragged_conformance.cases import EMULATED, POLICIES, WILD
+from ragged_conformance.evaluation import to_numpy
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.subjects import (
     Batch,
     Subject,
+    attention_subject,
     encoder_decoder_lstm_subject,
     lstm_subject,
     marked,
@@ -26,6 +29,8 @@ MODEL_OPTIONS: dict[str, Any] = {
     "head_hidden_size": 4,
     "output_size": 2,
 }
+# The other two consist of the modules of the third.
+ATTENTION_MODELS = ("AttentionLSTM", "TransformerLSTM", "TemporalFusionTransformer")
 
 
 def subjects(rate: float) -> dict[str, Subject]:
@@ -33,6 +38,7 @@ def subjects(rate: float) -> dict[str, Subject]:
     return {
         "LSTM": lstm_subject(num_layers=2, bidirectional=True, dropout=rate),
         "EncoderDecoderLSTM": encoder_decoder_lstm_subject(dropout=rate, **MODEL_OPTIONS),
+        **{name: attention_subject(name, dropout=rate) for name in ATTENTION_MODELS},
     }
 
 
@@ -48,8 +54,18 @@ def outputs(
         name: ragged.Lengths(n, batch.arrays[name].shape[1], policy=policy)
         for name, n in batch.lengths.items()
     }
-    found = subject.call(module, adapter.arrays(batch.arrays), lengths)
-    return {name: adapter.to_numpy(value) for name, value in found.items()}
+    found = program(adapter, subject)(module, adapter.arrays(batch.arrays), lengths)
+    return to_numpy(adapter, found)
+
+
+@functools.cache
+def program(adapter: Adapter, subject: Subject) -> Any:
+    """The call of a module, which on JAX is compiled once for all modules of one structure."""
+    if not isinstance(adapter, JaxAdapter):
+        return subject.call
+    from flax import nnx
+
+    return nnx.jit(subject.call)
 
 
 def trained(
@@ -99,8 +115,14 @@ def test_each_call_drops_others(adapter: Adapter, name: str) -> None:
     assert differ(one, two)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@names
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        pytest.param(name, policy, marks=pytest.mark.operation(subject.operation))
+        for name, subject in WITH.items()
+        for policy in (("auto",) if subject.hands_lengths_on else POLICIES)
+    ],
+)
 def test_padding_cannot_speak_in_training(adapter: Adapter, name: str, policy: str) -> None:
     if adapter.name == "jax" and policy in EMULATED:
         pytest.skip(f"JAX packs by {EMULATED[policy]}")

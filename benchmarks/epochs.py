@@ -95,7 +95,7 @@ class _StormRun:
         self.data.setup()
         self.step = ragged.backend.get_backend().TrainingStep(
             parts.model,
-            getattr(losses, parts.trainer.loss),
+            parts.trainer.objective(parts.model.config, self.data),
             parts.trainer.optimizer,
             seed=SEED,
             device=device,

@@ -1,13 +1,16 @@
 """Checkpoints: what one backend saves the other loads, to the bit."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ragged
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.subjects import SUBJECTS
+from ragged_conformance.evaluation import forward
+from ragged_conformance.subjects import SUBJECTS, Subject
+from ragged_conformance.tolerances import assert_close
 
 MODELS = {name: subject for name, subject in SUBJECTS.items() if hasattr(ragged.models, name)}
 
@@ -31,5 +34,17 @@ def test_the_other_backend_loads_what_one_saved(
         assert written.keys() == read.keys()
         for parameter, value in written.items():
             np.testing.assert_array_equal(read[parameter], value, parameter, strict=True)
-        # All that a forecast depends on: equal modules agree, as `test_backends_agree` shows.
         assert found.config == model.config
+        expected, actual = (
+            outputs(adapter, MODELS[name], module)
+            for adapter, module in ((writer, model), (reader, found))
+        )
+        for output, value in expected.items():
+            assert_close(actual[output], value, writer.dtype, MODELS[name].kind, output)
+
+
+def outputs(adapter: Adapter, subject: Subject, module: Any) -> dict[str, np.ndarray]:
+    """What a module makes of the subject's batch."""
+    module, batch = adapter.prepare(module), subject.batch
+    run = forward(adapter, lambda arrays: subject.call(module, arrays, batch.lengths))
+    return run(adapter.arrays(batch.arrays))

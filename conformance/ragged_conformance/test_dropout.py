@@ -12,6 +12,7 @@ from ragged_conformance.adapter import Adapter, JaxAdapter
 from ragged_conformance.cases import EMULATED, POLICIES, WILD
 from ragged_conformance.evaluation import to_numpy
 from ragged_conformance.oracle import padding_mask
+from ragged_conformance.runner import lengths_of
 from ragged_conformance.subjects import (
     Batch,
     Subject,
@@ -50,11 +51,8 @@ def outputs(
     adapter: Adapter, subject: Subject, module: Any, batch: Batch, policy: str = "auto"
 ) -> dict[str, np.ndarray]:
     """Run a module in the mode it is in."""
-    lengths = {
-        name: ragged.Lengths(n, batch.arrays[name].shape[1], policy=policy)
-        for name, n in batch.lengths.items()
-    }
-    found = program(adapter, subject)(module, adapter.arrays(batch.arrays), lengths)
+    arrays, lengths = adapter.arrays(batch.arrays), lengths_of(batch, policy)
+    found = program(adapter, subject)(module, arrays, lengths)
     return to_numpy(adapter, found)
 
 

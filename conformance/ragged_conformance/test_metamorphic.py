@@ -16,7 +16,7 @@ from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import EMULATED, INPUTS, LSTM_OPTIONS, WIDTH, normal
 from ragged_conformance.evaluation import Results, one_thread
 from ragged_conformance.oracle import padding_mask
-from ragged_conformance.runner import WIDER, Runner
+from ragged_conformance.runner import WIDER, Runner, lengths_of
 from ragged_conformance.runner import runner as make
 from ragged_conformance.subjects import SUBJECTS, Batch, Subject, lstm_subject
 from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
@@ -211,11 +211,7 @@ def test_packing_policy_changes_nothing(
             pytest.skip("each random shape is a program to compile; the LSTM's show it")
         policy = EMULATED.get(policy, policy)
     batch = draw(runner, data)
-    lengths = {
-        name: ragged.Lengths(n, batch.arrays[name].shape[1], policy=policy)
-        for name, n in batch.lengths.items()
-    }
-    found = runner.study(batch.filled(value), lengths)
+    found = runner.study(batch.filled(value), lengths_of(batch, policy))
     assert_studies_close(runner, found, runner.study(batch))
 
 

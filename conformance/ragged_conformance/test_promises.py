@@ -136,6 +136,9 @@ def test_policy_and_form_of_lengths_change_no_number(adapter: Adapter, name: str
         for output in expected:
             assert_close(found[output], expected[output], adapter.dtype, kind, form)
         assert_all_close(gradients, expected_gradients, adapter.dtype)
+    lists = {name: n.tolist() for name, n in batch.lengths.items()}
+    for output, value in tested.as_called(batch, lists).items():
+        assert_close(value, expected[output], adapter.dtype, kind, "list")
 
 
 @pytest.mark.parametrize("form", ["traced", "Lengths"])

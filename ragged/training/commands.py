@@ -47,9 +47,9 @@ def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, Sc
     """Print a run's scores on its test events beside the baselines' and return them."""
     with use_backend(backend or runs.read_config(run, parser).backend):
         opened = runs.open_run(run, parser)
-        results, found = _score(opened.module, opened.data, opened.trainer)
+        results, calibration, _ = _score(opened.module, opened.data, opened.trainer)
     print(table(results, _target_name(opened.data)))
-    _print_calibration(_calibrate(opened.data, found))
+    _print_calibration(calibration)
     return results
 
 
@@ -118,8 +118,7 @@ def _finish(fit: Fit) -> None:
         fit.run(progress)
     backend = get_backend()
     best = checkpoint.read(fit.best).create_model(backend)
-    results, found = _score(best, fit.data, fit.trainer)
-    calibration = _calibrate(fit.data, found)
+    results, calibration, found = _score(best, fit.data, fit.trainer)
     name = _target_name(fit.data)
     content = json.dumps({k: asdict(v) for k, v in results.items()} | calibration, indent=2)
     checkpoint.write_file(fit.folder / "scores.json", content.encode())
@@ -153,28 +152,24 @@ def _introduce(fit: Fit) -> None:
 
 def _score(
     module: Any, data: EncoderDecoderDataModule, trainer: Any
-) -> tuple[dict[str, Score], list[RowForecast]]:
+) -> tuple[dict[str, Score], dict[str, float], list[RowForecast]]:
     """Score the model and the baselines on the same steps, in the target's units."""
     found = forecast_rows(module, data.test, data, trainer)
+    whole = RowForecast.joined(found)
     rows = list(data.test.rows)
     fit_rows = [*data.train.rows, *data.validation.rows]
     name = data.source.roles.target[0]
-    forecasts = {type(module.config).__name__: RowForecast.joined(found).point[:, 0]}
+    forecasts = {type(module.config).__name__: whole.point[:, 0]}
     for key, values in scores.baselines(fit_rows, rows).items():
         forecasts[key] = data.standardizer.inverse(name, np.concatenate(values))
-    truth = _truth(data)
-    return {key: Score.of(truth, values) for key, values in forecasts.items()}, found
+    truth = np.concatenate([row.event.columns[name][row.split :] for row in rows])
+    results = {key: Score.of(truth, values) for key, values in forecasts.items()}
+    return results, _calibrate(truth, whole), found
 
 
-def _truth(data: EncoderDecoderDataModule) -> np.ndarray:
-    """The target of all test steps."""
-    name = data.source.roles.target[0]
-    return np.concatenate([row.event.columns[name][row.split :] for row in data.test.rows])
-
-
-def _calibrate(data: EncoderDecoderDataModule, found: list[RowForecast]) -> dict[str, float]:
+def _calibrate(truth: np.ndarray, whole: RowForecast) -> dict[str, float]:
     """What quantile forecasts are worth on the test events; nothing of a point forecast."""
-    truth, whole, result = _truth(data), RowForecast.joined(found), {}
+    result = {}
     if whole.levels:
         first = {level: values[:, 0] for level, values in whole.levels.items()}
         result["pinball"] = scores.pinball(truth, first)

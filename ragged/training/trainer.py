@@ -13,7 +13,7 @@ from typing import Any
 from ragged import checkpoint, losses
 from ragged.backend import Backend, get_backend
 from ragged.checkpoint import Checkpoint
-from ragged.data import Batch, Dataset, EncoderDecoderDataModule, batches
+from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, batches
 from ragged.errors import CheckpointError, DivergenceError, OptionError, refusal
 from ragged.models import Model
 from ragged.optimizer import AdamW
@@ -235,7 +235,7 @@ class Fit:
         return Checkpoint(
             get_backend().get_parameters(self.model),
             self.description.to_config(),
-            {"training": training, "normalization": self.data.standardizer.to_dict()},
+            {"training": training, "normalization": self.data.normalization.to_dict()},
             self.step.state() if with_optimizer else None,
         )
 
@@ -246,7 +246,7 @@ class Fit:
         kept = [line for line in lines if _epoch_of(line) <= self.epoch]
         checkpoint.write_file(path, "".join(f"{line}\n" for line in kept).encode())
 
-    def _batches(self, dataset: Dataset, *, shuffle: bool) -> Iterator[Batch]:
+    def _batches(self, dataset: RaggedDataset, *, shuffle: bool) -> Iterator[Batch]:
         seed = self.seed if shuffle else None
         return batches(
             dataset,

@@ -270,8 +270,6 @@ class EncoderDecoderDataModule:
             DataError: an event whose first target is unknown, or too short to be cut; a horizon
                 longer than the windows'.
         """
-        for event in events:
-            self._check_steps(event, event.steps)
         cuts = [self._forecast_cuts(place, event) for place, event in enumerate(events)]
         series = [self._normalised(event) for event in events]
         return self._dataset(SeriesRows(series, np.concatenate([_NO_CUTS, *cuts])))
@@ -332,6 +330,7 @@ class EncoderDecoderDataModule:
     def _forecast_cuts(self, place: int, event: Event) -> np.ndarray:
         split = self._first_unknown(event)
         if split is None:
+            self._check_steps(event, event.steps)
             return self._cuts_of(Part(place, 0, event.steps))
         if self.windows is None:
             return np.array([[place, 0, split, event.steps]])

@@ -225,7 +225,7 @@ class Tables(Source):
         """Cut events at their gaps, and sort those with dates by their start."""
         events = [part for event in whole for part in self._parts(event)]
         cut = len(events) - len(whole)
-        self._notes = [f"gaps in time: {len(whole)} events became {len(events)}"] if cut else []
+        self._notes = [f"gaps in time made {len(events)} events of {len(whole)}"] if cut else []
         dated = [event for event in events if event.start is not None]
         self._has_dates = bool(dated)
         if 0 < len(dated) < len(events):

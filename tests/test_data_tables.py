@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -279,6 +280,11 @@ def test_parquet_without_its_extra_names_the_extra(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with refuses("Install the extra: pip install 'ragged-sequences[tables]'.", MissingExtraError):
         wells(write(b"PAR1", "w.parquet")).events()
+
+
+def test_pandas_is_imported_by_those_who_need_it():
+    code = "import ragged.data, sys; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_damaged_parquet_is_refused(write):

@@ -152,6 +152,11 @@ def test_changes_start_from_the_last_value_seen():
 def test_a_driver_is_held_over_the_horizon_too():
     known = event()
     known.columns["k"][[0, 8]] = nan
+    (curve,) = fit([CalibrationCurve("k", 1)], known).chains["t"]
+    k, t = np.delete(known.columns["k"], 0), np.delete(known.columns["t"], 0)
+    k[7] = k[6]
+    expected = np.polynomial.Polynomial.fit(k, t, 1)
+    np.testing.assert_allclose(curve.coefficients, expected.coef)
     normalization = fit([CalibrationCurve("k", 1)])
     normal = normalization.transform(known)["t"]
     np.testing.assert_allclose(

@@ -114,8 +114,7 @@ class Normalization:
         chain, event, split = self._chain(column), row.event, row.split
         steps = slice(split, split + len(values))
         for transform, last in zip(chain[::-1], self._lasts(column, row), strict=True):
-            driver = None if transform.reads is None else hold(event.columns[transform.reads])
-            values = transform.inverse(values, None if driver is None else driver[steps], last)
+            values = transform.inverse(values, _driver(transform, event, steps), last)
         return values
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -173,7 +172,8 @@ class Normalization:
         chain = self._chain(column)
         if not any(transform.needs_last for transform in chain):
             return iter([np.nan] * len(chain))
-        values = hold(row.event.columns[column])[: row.split]
+        first = max(0, row.split - 1 - len(chain))  # each difference looks back by one step
+        values = hold(row.event.columns[column])[first : row.split]
         if np.isnan(values[-1:]).any() or not row.split:
             got = f"never known before step {row.split} of event '{row.event.name}'"
             remedy = "Give an earlier value, or leave Difference out of its transforms."
@@ -182,7 +182,7 @@ class Normalization:
         lasts = []
         for transform in chain:
             lasts.append(float(values[-1]))
-            values = _apply(transform, column, values, row.event)
+            values = _apply(transform, column, values, row.event, first)
         return reversed(lasts)
 
     def _columns_of(self, event: Event) -> Iterator[str]:
@@ -237,13 +237,20 @@ def _known(
     return values, drives
 
 
-def _apply(transform: Transform, column: str, values: np.ndarray, event: Event) -> np.ndarray:
-    """Transform the first steps of an event, and say whose they were if they are refused."""
-    driver = None if transform.reads is None else hold(event.columns[transform.reads])
+def _apply(
+    transform: Transform, column: str, values: np.ndarray, event: Event, first: int = 0
+) -> np.ndarray:
+    """Transform steps of an event, and say whose they were if they are refused."""
+    driver = _driver(transform, event, slice(first, first + len(values)))
     try:
-        return transform.transform(values, None if driver is None else driver[: len(values)])
+        return transform.transform(values, driver)
     except DataError as error:
         raise DataError(f"column '{column}' of event '{event.name}': {error}") from error
+
+
+def _driver(transform: Transform, event: Event, steps: slice) -> np.ndarray | None:
+    """The column that a transform reads, held, at steps of an event."""
+    return None if transform.reads is None else hold(event.columns[transform.reads])[steps]
 
 
 def _check_transforms(transforms: Mapping[str, Sequence[Transform]], roles: Roles) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -157,7 +157,7 @@ class Source(ABC):
 
 
 def check_increasing(
-    name: str, time: np.ndarray, column: str, show: Callable[[int], str] | None = None
+    name: str, time: np.ndarray, column: str, dates: Sequence[datetime] | None = None
 ) -> None:
     """Refuse the time of an event that stands still or goes back.
 
@@ -165,7 +165,7 @@ def check_increasing(
         name: the event's.
         time: `(steps,)` float64.
         column: what the table calls it.
-        show: writes the time of a step as the table does.
+        dates: what the table calls each step, where that is no number.
 
     Raises:
         DataError: the first step that is not later than the one before.
@@ -178,7 +178,7 @@ def check_increasing(
     if wrong.any():
         expected = "a greater value on each row"
         remedy = "Sort the event and drop repeated rows."
-        raise _refuse_time(name, time, column, wrong, expected, remedy, show)
+        raise _refuse_time(name, time, column, wrong, expected, remedy, dates)
 
 
 def check_time(name: str, time: np.ndarray, column: str) -> None:
@@ -211,10 +211,10 @@ def _refuse_time(
     wrong: np.ndarray,
     expected: str,
     remedy: str,
-    show: Callable[[int], str] | None = None,
+    dates: Sequence[datetime] | None = None,
 ) -> DataError:
     step = int(np.argmax(wrong)) + 1
-    after, before = (show(at) if show else f"{time[at]:g}" for at in (step, step - 1))
+    after, before = (str(dates[at]) if dates else f"{time[at]:g}" for at in (step, step - 1))
     got = f"{after} after {before} (event '{name}', step {step})"
     return DataError(refusal("read", column, got, expected, remedy))
 

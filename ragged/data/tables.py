@@ -174,15 +174,13 @@ class Tables(Source):
             DataError: what the table above says is refused.
             MissingExtraError: a Parquet file without pandas and pyarrow.
         """
-        tables, is_folder = read_tables(Path(path)), Path(path).is_dir()
-        return self._cut(
-            [
-                replace(event, name=f"{table.name}/{event.name}") if named else event
-                for table in tables
-                for named in [is_folder and self.group is not None]
-                for event in self._events(table)
-            ]
-        )
+        events = []
+        has_groups_in_files = Path(path).is_dir() and self.group is not None
+        for table in read_tables(Path(path)):
+            for event in self._events(table):
+                name = f"{table.name}/{event.name}" if has_groups_in_files else event.name
+                events.append(replace(event, name=name))
+        return self._cut(events)
 
     def _events(self, table: Table) -> list[Event]:
         """The events of one table, each as long as it is there."""
@@ -198,14 +196,12 @@ class Tables(Source):
         labels = table.labels(self.group) if self.group else [table.name] * len(table.lines)
         events = []
         for name, rows in rows_of(labels).items():
-            if steps is None:
-                time, start = np.arange(len(rows), dtype=np.float64), None
-            else:
-                show = None if dates is None else lambda at, of=rows: str(dates[of[at]])
-                check_increasing(name, steps[rows], str(self.time), show)
-                start = None if dates is None else dates[rows[0]]
-                time = steps[rows] if start is None else (steps[rows] - steps[rows[0]]) / HOUR
-            event = Event(name, time, {c: values[rows] for c, values in columns.items()}, start)
+            time = np.arange(float(len(rows))) if steps is None else steps[rows]
+            when = None if dates is None else [dates[row] for row in rows]
+            check_increasing(name, time, str(self.time), when)
+            hours = time if when is None else (time - time[0]) / HOUR
+            start = None if when is None else when[0]
+            event = Event(name, hours, {c: values[rows] for c, values in columns.items()}, start)
             events.append(self._with_statics(event))
         return events
 

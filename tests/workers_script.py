@@ -35,7 +35,7 @@ def batches(alignment: str) -> list:
             target[1:2] = np.nan  # unknown, so that the workers know unequal numbers
             event = Event("row", np.arange(float(context + horizon)), {})
             rows.append(Row(*arrays, target, event=event, split=context))
-        made.append(collate(rows, batch_size=5, dtype=np.float64, alignment=alignment))
+        made.append(collate(rows, batch_size=5, dtype=np.float64, encoder_alignment=alignment))
     return made
 
 

@@ -14,6 +14,8 @@ from ragged.data.sources import Event, Source
 from ragged.errors import DataError, OptionError, refusal
 from ragged.masks import ALIGNMENTS
 
+MOST_ROWS = 2**16  # of a batch, which is filled up to its size
+
 __all__ = ["Dataset", "EncoderDecoderDataModule", "Row"]
 
 
@@ -73,6 +75,7 @@ class EncoderDecoderDataModule:
         _check("test", test, 0 <= test < 1, "0 or more and below 1")
         _check("test", test, validation + test < 1, "below 1 together with `validation`")
         _check("batch_size", batch_size, batch_size >= 1, "1 or more")
+        _check("batch_size", batch_size, batch_size <= MOST_ROWS, f"at most {MOST_ROWS}")
         _check("min_context", min_context, min_context >= 1, "1 or more")
         _check("min_horizon", min_horizon, min_horizon >= 1, "1 or more")
         _check("level_jitter", level_jitter, level_jitter >= 0, "0 or more")

@@ -50,7 +50,8 @@ def save_config(folder: Path, parser: Any, config: Any) -> None:
 
 def read_config(folder: Path, parser: Any) -> Any:
     """Parse a run's configuration again, under the same restrictions as a user's."""
-    from ragged.cli import load_config, parse
+    from ragged.cli import parse
+    from ragged.configuration import load_config
 
     if not (folder / "config.yaml").is_file():
         raise CheckpointError(

@@ -78,7 +78,7 @@ class TrainingStep:
     def state(self) -> dict[str, np.ndarray]:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
-        for slot, moments in SLOTS.items() if self.steps else ():
+        for slot, moments in SLOTS.items():
             found = named(optax.tree_utils.tree_get(self._moments, moments))
             state |= {f"{slot}.{n}": to_numpy(leaf[...]).copy() for n, leaf in found.items()}
         return state

@@ -86,8 +86,9 @@ class TrainingStep:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
         for name, parameter in self.model.named_parameters():
-            for slot in SLOTS if self.steps else ():
-                moment = self.optimizer.state[parameter][slot]
+            moments = self.optimizer.state.get(parameter, {})
+            for slot in SLOTS:
+                moment = moments.get(slot, torch.zeros_like(parameter))
                 state[f"{slot}.{name}"] = to_numpy(moment).copy()
         return state
 

@@ -84,7 +84,8 @@ def open_run(folder: Path, parser: Any) -> Run:
     parts = open_parts(config)
     module = saved.create_model(get_backend())
     parts.data.encoder_alignment = module.config.encoder_alignment
-    return Run(folder, config, parts.data, parts.trainer, module, saved.state["normalization"])
+    normalization = saved.normalization(parts.data.source.roles.encoder).to_dict()
+    return Run(folder, config, parts.data, parts.trainer, module, normalization)
 
 
 def open_parts(config: Any) -> Any:

@@ -14,7 +14,7 @@ from ragged import checkpoint, losses
 from ragged.backend import Backend, get_backend
 from ragged.checkpoint import Checkpoint
 from ragged.data import Batch, Dataset, EncoderDecoderDataModule, batches
-from ragged.errors import CheckpointError, DivergenceError, OptionError, refusal
+from ragged.errors import DivergenceError, OptionError, refusal
 from ragged.models import Model
 from ragged.optimizer import AdamW
 from ragged.training.objective import Objective
@@ -159,18 +159,10 @@ class Fit:
             self._rewrite_metrics()
             return
         saved = checkpoint.read(self.last)
-        if saved.optimizer is None:
-            raise CheckpointError(
-                f"resume: {str(self.last)!r} holds no optimizer.safetensors; expected a "
-                "checkpoint that training wrote. Start a new run."
-            )
-        backend = get_backend()
-        self.model = saved.create_model(backend)
+        self.model = saved.create_model(get_backend())
         self.__post_init__()
-        self.step.load_state(saved.optimizer)
-        state = saved.state["training"]
-        self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
-        self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
+        self.step.load_state(saved.moments(self.step.state()))
+        self.epoch, self.best_epoch, self.best_loss = saved.progress
         self._rewrite_metrics()
 
     def _run_epoch(self, progress: Any) -> dict[str, Any]:
@@ -266,5 +258,5 @@ def _epoch_of(line: str) -> float:
     """The epoch of a metrics record; a line that a kill cut short belongs to no epoch kept."""
     try:
         return float(json.loads(line)["epoch"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf

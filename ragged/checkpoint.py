@@ -14,19 +14,17 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ragged.backend import Backend, backend_of, get_backend
-from ragged.errors import CheckpointError, DataError, RaggedError
+from ragged.errors import CheckpointError, RaggedError
 from ragged.files import has_leftover, read_folder, replace_folder, write_file
-
-if TYPE_CHECKING:
-    from ragged.data import Standardizer
 
 __all__ = ["Checkpoint", "has_leftover", "load", "read", "save", "write", "write_file"]
 
@@ -93,7 +91,7 @@ class Checkpoint:
         _check_tensors(self.folder / OPTIMIZER, self.optimizer, expected)
         steps = int(self.optimizer["steps"])
         if not 1 <= steps < 2**31:
-            raise self._refuse("steps", steps, "1 or more, of at most 31 bits", OPTIMIZER)
+            raise self.refuse("steps", steps, "1 or more, of at most 31 bits", OPTIMIZER)
         return self.optimizer
 
     @property
@@ -106,29 +104,12 @@ class Checkpoint:
         found = self.section("training")
         epoch, best, loss = (found.get(name) for name in Progress._fields)
         if type(epoch) is not int or epoch < 1:
-            raise self._refuse("training.epoch", epoch, "an integer of 1 or more")
+            raise self.refuse("training.epoch", epoch, "an integer of 1 or more")
         if type(best) is not int or not -1 <= best < epoch:
-            raise self._refuse("training.best_epoch", best, f"an integer from -1 to {epoch - 1}")
+            raise self.refuse("training.best_epoch", best, f"an integer from -1 to {epoch - 1}")
         if (loss is None) != (best == -1) or not (loss is None or _is_finite(loss)):
-            raise self._refuse("training.best_loss", loss, "a finite number, or null without best")
+            raise self.refuse("training.best_loss", loss, "a finite number, or null without best")
         return Progress(epoch, best, math.inf if loss is None else float(loss))
-
-    def normalization(self, columns: Iterable[str]) -> Standardizer:
-        """Return the normalisation of the data that the model was trained on.
-
-        Raises:
-            CheckpointError: `normalization` in state.json is missing, damaged, or without a column.
-        """
-        from ragged.data import Standardizer
-
-        try:
-            found = Standardizer.from_dict(self.section("normalization"))
-        except DataError as error:
-            raise _damaged(self.folder / STATE, error) from error
-        missing = sorted(set(columns) - set(found.mean))
-        if missing:
-            raise self._refuse(f"normalization.mean.{missing[0]}", None, "a number")
-        return found
 
     def section(self, name: str) -> dict[str, Any]:
         """Return a mapping of state.json.
@@ -138,12 +119,13 @@ class Checkpoint:
         """
         found = self.state.get(name)
         if not isinstance(found, dict):
-            raise self._refuse(name, found, "a mapping, as training writes it")
+            raise self.refuse(name, found, "a mapping, as training writes it")
         return found
 
-    def _refuse(self, name: str, got: object, expected: str, file: str = STATE) -> CheckpointError:
+    def refuse(self, name: str, got: object, expected: str, file: str = STATE) -> CheckpointError:
+        """Compose the error for a value of one of the folder's files."""
         return CheckpointError(
-            f"load(): `{name}` of {str(self.folder / file)!r} is {str(got)[:80]!s}; expected "
+            f"load(): `{name}` of {str(self.folder / file)!r} is {str(got)[:80]}; expected "
             f"{expected}. Restore the file as it was written."
         )
 
@@ -294,7 +276,7 @@ def _kind(tensor: np.ndarray | None, absent: str) -> str:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and abs(value) < math.inf
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _damaged(path: Path, error: object) -> CheckpointError:

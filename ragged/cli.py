@@ -159,7 +159,7 @@ def parse(parser: Any, arguments: Sequence[str] | dict[str, Any]) -> Any:
             config = parser.parse_object(arguments)
         else:
             config = parser.parse_args(list(arguments))
-    except (ArgumentError, argparse.ArgumentError) as error:
+    except (ArgumentError, argparse.ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(_explain(str(error))) from error
     except RecursionError as error:
         raise ConfigError("config: a value is nested too deeply. Write it flat.") from error

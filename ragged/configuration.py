@@ -13,7 +13,7 @@ from typing import Any
 from ragged.backend import ENTRY_POINT_GROUP
 from ragged.errors import ConfigError
 
-SECTIONS = ("model", "data", "trainer")
+SECTIONS = ("model", "data", "trainer", "trainer.optimizer")
 LARGEST_INTEGER = 2**31 - 1  # of the frameworks' seeds and counters
 
 
@@ -42,14 +42,27 @@ def load_config(path: Path) -> dict[str, Any]:
             f"config: {str(path)!r} holds no mapping; see `ragged train --print_config`."
         )
     for name, value in config.items():
-        if name == "config" or (
-            name in SECTIONS and isinstance(value, str) and os.path.exists(value)
-        ):
-            raise ConfigError(
-                f"config: `{name}` of {str(path)!r} is {value!r}, another file; expected the "
-                "section itself. Write all of a configuration into one file."
-            )
+        _check_section(path, str(name), value)
     return config
+
+
+def _check_section(path: Path, name: str, value: Any) -> None:
+    """Refuse what the parser would read from elsewhere, or pass over without a word."""
+    is_file = isinstance(value, str) and os.path.exists(value)
+    if name == "config" or (name in SECTIONS and is_file):
+        got, expected = f"{value!r}, another file", "the section itself"
+    elif value == {} and not name.endswith("init_args"):
+        got, expected = "empty", "values"
+    elif name in SECTIONS and isinstance(value, (list, int, float)):
+        got, expected = repr(value), "a mapping"
+    else:
+        for key, part in value.items() if isinstance(value, dict) else ():
+            _check_section(path, f"{name}.{key}", part)
+        return
+    raise ConfigError(
+        f"config: `{name}` of {str(path)!r} is {got}; expected {expected}. Write it out, all in "
+        "one file, or leave it out."
+    )
 
 
 def check_value(name: str, value: Any) -> None:

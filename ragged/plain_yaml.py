@@ -70,10 +70,11 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ComposerError(None, None, "a key that is no plain value", key.start_mark)
             if key.value in seen:
                 raise ComposerError(None, None, f"key {key.value!r} is repeated", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def _problem(self, event: Any) -> str | None:

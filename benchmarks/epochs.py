@@ -98,6 +98,7 @@ class _StormRun:
             parts.model,
             parts.trainer.objective(parts.model.config, self.data),
             parts.trainer.optimizer,
+            gradient_clip=parts.trainer.gradient_clip,
             seed=SEED,
             device=device,
             dtype=parts.trainer.precision,

@@ -14,11 +14,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,20 +36,6 @@ MODEL, OPTIMIZER, CONFIG, STATE = (
 )
 REQUIRED = {STATE: 2**20, CONFIG: 2**18, MODEL: 2**34}  # at most so many bytes
 OPTIONAL = {OPTIMIZER: 2**36}
-
-
-class Progress(NamedTuple):
-    """How far a training run had come.
-
-    Args:
-        epoch: epochs done.
-        best_epoch: the last one worth keeping, counted from 0; -1 = none.
-        best_loss: the lowest validation loss; infinite = none.
-    """
-
-    epoch: int
-    best_epoch: int
-    best_loss: float
 
 
 @dataclass(frozen=True)
@@ -90,26 +75,9 @@ class Checkpoint:
             )
         _check_tensors(self.folder / OPTIMIZER, self.optimizer, expected)
         steps = int(self.optimizer["steps"])
-        if not 1 <= steps < 2**31:
-            raise self.refuse("steps", steps, "1 or more, of at most 31 bits", OPTIMIZER)
+        if not 0 <= steps < 2**31:
+            raise self.refuse("steps", steps, "0 or more, of at most 31 bits", OPTIMIZER)
         return self.optimizer
-
-    @property
-    def progress(self) -> Progress:
-        """How far the training run had come.
-
-        Raises:
-            CheckpointError: `training` in state.json is missing or says what cannot be.
-        """
-        found = self.section("training")
-        epoch, best, loss = (found.get(name) for name in Progress._fields)
-        if type(epoch) is not int or epoch < 1:
-            raise self.refuse("training.epoch", epoch, "an integer of 1 or more")
-        if type(best) is not int or not -1 <= best < epoch:
-            raise self.refuse("training.best_epoch", best, f"an integer from -1 to {epoch - 1}")
-        if (loss is None) != (best == -1) or not (loss is None or _is_finite(loss)):
-            raise self.refuse("training.best_loss", loss, "a finite number, or null without best")
-        return Progress(epoch, best, math.inf if loss is None else float(loss))
 
     def section(self, name: str) -> dict[str, Any]:
         """Return a mapping of state.json.
@@ -189,10 +157,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
     folder = Path(path)
     files = read_folder(folder, REQUIRED, OPTIONAL)
-    try:
-        state = json.loads(files[STATE])
-    except (ValueError, RecursionError) as error:
-        raise _damaged(folder / STATE, error) from error
+    state = _to_json(folder / STATE, files[STATE])
     try:
         model = plain_yaml.load(files[CONFIG])
     except yaml.YAMLError as error:
@@ -275,8 +240,29 @@ def _kind(tensor: np.ndarray | None, absent: str) -> str:
     return absent if tensor is None else f"{tensor.dtype} {tensor.shape}"
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+def _to_json(path: Path, content: bytes) -> Any:
+    """Read JSON whose numbers are finite, in 64 bits."""
+    try:
+        return json.loads(
+            content,
+            parse_int=_below(2**63, int),
+            parse_float=_below(math.inf, float),
+            parse_constant=_refuse,
+        )
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _below(limit: float, kind: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        number = kind(text)
+        return number if abs(number) < limit else _refuse(text)
+
+    return read
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"the number {text[:20]}")
 
 
 def _damaged(path: Path, error: object) -> CheckpointError:

@@ -188,7 +188,8 @@ def parts_parser(parser: Any = None) -> Any:
     from ragged.training import Trainer
 
     parser = parser or ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(EncoderDecoderDataModule, "data")
+    parser.add_subclass_arguments(EncoderDecoderDataModule, "data", required=False)
+    parser.set_defaults({"data": "ragged.data.EncoderDecoderDataModule"})
     parser.add_class_arguments(Trainer, "trainer")
     return parser
 
@@ -259,10 +260,16 @@ def _config_path(value: str) -> str:
 
 def _known_names() -> set[str]:
     """Every part of a dotted name that a configuration can hold."""
-    from ragged import data, models
+    from ragged import data, learning_rate, models, optimizer
 
     dotted = {action.dest for action in train_parser()._actions}
-    classes = {n: v for m in (data, models) for n, v in vars(m).items() if isinstance(v, type)}
+    modules = (data, learning_rate, models, optimizer)
+    classes = {
+        n: v
+        for m in modules
+        for n, v in vars(m).items()
+        if isinstance(v, type) and v.__module__.startswith(m.__name__)
+    }
     arguments = {name for value in classes.values() for name in inspect.signature(value).parameters}
     parts = {part for name in dotted for part in name.split(".")}
     return {*parts, *classes, *arguments, "ragged", "models", "class_path", "init_args"}

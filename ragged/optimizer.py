@@ -1,35 +1,61 @@
-"""The optimiser's constants, all written out, so that every backend follows one trajectory."""
+"""Optimisers: their constants, all written out, so that every backend follows one trajectory."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
 
 from ragged.errors import OptionError, refusal
 
 
-@dataclass(frozen=True)
-class AdamW:
-    """AdamW after clipping the gradient's global norm.
+class Optimizer(ABC):
+    """How a gradient moves the parameters; the learning rate may be scheduled."""
 
-        g = g * min(1, gradient_clip / |g|)
+    learning_rate: float
+
+    @property
+    @abstractmethod
+    def slots(self) -> tuple[str, ...]:
+        """What is kept for each parameter between steps, by torch's names."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            above = field.name in ("learning_rate", "epsilon")
+            below = field.name in ("beta1", "beta2", "momentum")
+            if above and not value > 0:
+                raise self._refuse(field.name, "above 0")
+            if below and not 0 <= value < 1:
+                raise self._refuse(field.name, "0 or more, below 1")
+            if field.name == "weight_decay" and not value >= 0:
+                raise self._refuse(field.name, "0 or more")
+
+    def _refuse(self, name: str, expected: str) -> OptionError:
+        got = repr(getattr(self, name))
+        return OptionError(refusal(type(self).__name__, name, got, expected, "Change it."))
+
+
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    """AdamW: Adam with decoupled weight decay.
+
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
         p = p - learning_rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * p)
 
     Args:
         learning_rate: step size; above 0.
-        beta1: decay of the first moment, in 0..1.
-        beta2: decay of the second moment, in 0..1.
-        epsilon: added to the root of the second moment.
-        weight_decay: decoupled decay of every parameter.
-        gradient_clip: largest global norm of the gradient; None = any.
-        decay_steps: steps over which the learning rate falls to 0 along half a cosine;
-            None = it stays.
+        beta1: decay of the first moment, 0 or more, below 1.
+        beta2: decay of the second moment, 0 or more, below 1.
+        epsilon: added to the root of the second moment; above 0.
+        weight_decay: decoupled decay of every parameter, 0 or more.
+
+    Raises:
+        OptionError: a constant outside its range.
 
     Example:
-        >>> [round(AdamW(learning_rate=2.0, decay_steps=4).rate(step), 3) for step in (0, 2, 4, 9)]
-        [2.0, 1.0, 0.0, 0.0]
+        >>> AdamW(learning_rate=0.001).slots
+        ('exp_avg', 'exp_avg_sq')
 
     Source: I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization (2019).
     """
@@ -39,31 +65,81 @@ class AdamW:
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 1e-2
-    gradient_clip: float | None = 1.0
-    decay_steps: int | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "epsilon"):
-            if not getattr(self, name) > 0:
-                got = repr(getattr(self, name))
-                raise OptionError(refusal("AdamW", name, got, "above 0", "Raise it."))
-        if self.decay_steps is not None and self.decay_steps < 1:
-            got = repr(self.decay_steps)
-            raise OptionError(refusal("AdamW", "decay_steps", got, "1 or more", "Or leave it out."))
-        if self.gradient_clip is not None and not self.gradient_clip > 0:
-            raise OptionError(
-                refusal(
-                    "AdamW",
-                    "gradient_clip",
-                    repr(self.gradient_clip),
-                    "above 0",
-                    "Or leave it out.",
-                )
-            )
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The two moments."""
+        return ("exp_avg", "exp_avg_sq")
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        if self.decay_steps is None:
-            return self.learning_rate
-        done = min(step / self.decay_steps, 1.0)
-        return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam, without weight decay; see `AdamW` for the formula.
+
+    Args:
+        learning_rate: step size; above 0.
+        beta1: decay of the first moment, 0 or more, below 1.
+        beta2: decay of the second moment, 0 or more, below 1.
+        epsilon: added to the root of the second moment; above 0.
+
+    Raises:
+        OptionError: a constant outside its range.
+
+    Example:
+        >>> Adam().learning_rate
+        0.003
+
+    Source: D. P. Kingma and J. Ba, Adam: A Method for Stochastic Optimization (2015).
+    """
+
+    learning_rate: float = 3e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The two moments."""
+        return ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as torch writes it.
+
+        g = g + weight_decay * p
+        b = momentum * b + g
+        p = p - learning_rate * (g + momentum * b if nesterov else b)
+
+    Args:
+        learning_rate: step size; above 0.
+        momentum: decay of the running sum of gradients, 0 or more, below 1.
+        nesterov: look ahead along the running sum.
+        weight_decay: L2 penalty of every parameter, added to its gradient; 0 or more.
+
+    Raises:
+        OptionError: a constant outside its range.
+
+    Example:
+        >>> SGD(learning_rate=0.1, momentum=0.5).momentum
+        0.5
+
+    Source: I. Sutskever et al., On the importance of initialization and momentum (2013).
+    """
+
+    learning_rate: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The running sum, if there is one."""
+        return ("momentum_buffer",) if self.momentum else ()
+
+
+def unknown(optimizer: object) -> OptionError:
+    """What a backend raises at an optimiser that it does not have."""
+    got = type(optimizer).__name__
+    expected = "AdamW, Adam or SGD of ragged.optimizer"
+    return OptionError(refusal("TrainingStep", "optimizer", got, expected, "Choose one of them."))

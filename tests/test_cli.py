@@ -61,6 +61,7 @@ def test_a_run_folder_holds_everything(name, tiny_run, read_losses):
         "loss.png",
         "metrics.jsonl",
         "scores.json",
+        "tensorboard",
     }
     for picture in ("loss.png", "forecast.png"):
         content = (run / picture).read_bytes()
@@ -231,7 +232,7 @@ def test_print_config_gives_a_configuration_that_runs(need, tmp_path, tiny_argum
     text = capsys.readouterr().out
     config = yaml.safe_load(text)
     assert config["model"]["init_args"]["hidden_size"] == 4
-    assert config["trainer"]["optimizer"]["beta2"] == 0.999
+    assert config["trainer"]["optimizer"]["init_args"]["beta2"] == 0.999
     assert not (tmp_path / "runs").exists()
     (tmp_path / "again.yaml").write_text(text)
     assert main(["train", "--config", str(tmp_path / "again.yaml")]) == 0

@@ -171,7 +171,7 @@ BOMB = "".join(
         ("trainer: {tolerance: .inf}", "`trainer.tolerance` is inf"),
         ("trainer: {tolerance: 1e999}", "`trainer.tolerance` is inf"),
         ("trainer: {quantiles: [0.1, .nan]}", "`trainer.quantiles` is nan"),
-        ("trainer: {optimizer: {beta1: .nan}}", "`trainer.optimizer.beta1` is nan"),
+        ("trainer: {optimizer: {beta1: .nan}}", "optimizer.init_args.beta1` is nan"),
         ("trainer: {max_epochs: [1]}", "max_epochs"),
         ("trainer: {max_epochs: 1.5}", "max_epochs"),
         ("trainer: 3", "`trainer` of"),

@@ -166,7 +166,7 @@ def renamed(found: dict[str, np.ndarray], prefix: str, change) -> None:
 
 
 @pytest.mark.parametrize(
-    "steps", [np.array(-1), np.array(0), np.array(2**40), np.array([1]), np.array(1.5), None]
+    "steps", [np.array(-1), np.array(2**40), np.array([1]), np.array(1.5), None]
 )
 def test_the_count_of_steps_is_checked(copied, refused, steps):
     path = copied / "checkpoints" / "last" / "optimizer.safetensors"
@@ -179,20 +179,23 @@ def test_the_count_of_steps_is_checked(copied, refused, steps):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"training": None}, "`training`"),
-        ({"training": [1, 2]}, "`training`"),
-        ({"training": {}}, "`training.epoch` of"),
-        ({"training.epoch": "x"}, "`training.epoch` of"),
-        ({"training.epoch": -1}, "`training.epoch` of"),
-        ({"training.epoch": True}, "`training.epoch` of"),
-        ({"training.epoch": 1.0}, "`training.epoch` of"),
-        ({"training.best_epoch": 99}, "`training.best_epoch` of"),
-        ({"training.best_epoch": None}, "`training.best_epoch` of"),
-        ({"training.best_loss": [1]}, "`training.best_loss` of"),
-        ({"training.best_loss": float("nan")}, "`training.best_loss` of"),
-        ({"training.best_loss": float("-inf")}, "`training.best_loss` of"),
-        ({"training.best_loss": 10**400}, "`training.best_loss` of"),
-        ({"training.best_loss": None}, "`training.best_loss` of"),
+        ({"training": None}, "`losses` of state.json's training is missing"),
+        ({"training": [1, 2]}, "`losses` of"),
+        ({"training": {}}, "`losses` of"),
+        ({"training.epoch": "x"}, "`epoch` of"),
+        ({"training.epoch": -1}, "`epoch` of"),
+        ({"training.epoch": True}, "`epoch` of"),
+        ({"training.epoch": 1.0}, "`epoch` of"),
+        ({"training.epoch": 2}, "`epoch` of"),
+        ({"training.best_epoch": 99}, "`epoch` of"),
+        ({"training.best_epoch": None}, "`best_epoch` of"),
+        ({"training.best_loss": [1]}, "`best_loss` of"),
+        ({"training.best_loss": float("nan")}, "state.json' is damaged"),
+        ({"training.best_loss": float("-inf")}, "state.json' is damaged"),
+        ({"training.best_loss": 10**400}, "state.json' is damaged"),
+        ({"training.losses": ["x"]}, "`losses` of"),
+        ({"training.current": []}, "`current` of"),
+        ({"training.current.steps": 10**30}, "state.json' is damaged"),
         ({"format_version": True}, "format version True"),
         ({"format_version": [1] * 1000}, "format version [1, 1"),
     ],
@@ -201,7 +204,6 @@ def test_how_far_training_came_is_checked(copied, refused, changes, expected):
     edit_state(copied / "checkpoints" / "last", changes)
     said = refused("train", "--resume", copied)
     assert expected in said
-    assert str(copied / "checkpoints" / "last") in said
     assert len(said) < 1000
 
 
@@ -224,7 +226,7 @@ def edit_state(folder: Path, changes: dict[str, object]) -> None:
         ({"normalization.scale": {}}, "`normalization` of"),
         ({"normalization.mean.field": "x"}, "`normalization` of"),
         ({"normalization.scale.field": 0}, "`normalization` of"),
-        ({"normalization.scale.field": float("nan")}, "`normalization` of"),
+        ({"normalization.scale.field": float("nan")}, "state.json' is damaged"),
         ({"normalization.mean": {}, "normalization.scale": {}}, "`normalization.mean.current` of"),
     ],
 )

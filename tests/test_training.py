@@ -23,7 +23,8 @@ from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, batches
 from ragged.errors import CheckpointError, DivergenceError, OptionError
 from ragged.optimizer import AdamW
 from ragged.training import Trainer
-from ragged.training.trainer import Fit
+from ragged.training.fit import Fit
+from ragged.training.stopping import StopRequest
 
 BACKENDS = ("torch", "jax")
 
@@ -222,7 +223,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(name, tmp_path, mo
         fit = small_fit(name, tmp_path, max_epochs=3)
         real, count = fit.step.step, itertools.count()
         monkeypatch.setattr(
-            fit.step, "step", lambda batch: float("nan") if next(count) == 2 else real(batch)
+            fit.step,
+            "step",
+            lambda batch, rate: float("nan") if next(count) == 3 else real(batch, rate=rate),
         )
         text = r"training: the loss is nan in epoch 2, at the batch of events \[('\d',? ?){1,4}\];"
         with pytest.raises(DivergenceError, match=text) as caught:
@@ -233,9 +236,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(name, tmp_path, mo
 
 
 def test_a_huge_learning_rate_diverges_with_a_typed_error(name, tmp_path):
-    optimizer = AdamW(learning_rate=1e30, gradient_clip=None)
+    optimizer = AdamW(learning_rate=1e30)
     with use_backend(name):
-        fit = small_fit(name, tmp_path, max_epochs=5, optimizer=optimizer)
+        fit = small_fit(name, tmp_path, max_epochs=5, optimizer=optimizer, gradient_clip=None)
         with pytest.raises(DivergenceError, match=r"the loss is (nan|inf) in epoch \d, at the"):
             fit.run()
 
@@ -246,7 +249,8 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(name, tmp_path, monkey
         fit = small_fit(name, tmp_path, max_epochs=9, patience=2)
         monkeypatch.setattr(fit, "_validation_loss", lambda: next(values))
         fit.run()
-    assert (fit.epoch, fit.best_epoch, fit.best_loss) == (4, 1, 2.0)
+    standing = fit.standing
+    assert (standing.epoch, standing.best_epoch, standing.best_loss) == (4, 1, 2.0)
     assert checkpoint.read(fit.best).state["training"]["epoch"] == 2
     assert checkpoint.read(fit.last).state["training"]["epoch"] == 4
 
@@ -258,8 +262,9 @@ def test_a_later_epoch_within_the_tolerance_is_kept(name, tmp_path, monkeypatch)
         monkeypatch.setattr(fit, "_validation_loss", lambda: next(values))
         kept = []
         while not fit.is_done:
-            fit._keep(fit._run_epoch(None))
-            kept.append((fit.best_epoch, fit.best_loss))
+            fit._run_epoch(None, StopRequest())
+            fit._end_epoch(None)
+            kept.append((fit.standing.best_epoch, fit.standing.best_loss))
     assert kept == [(0, 3.0), (1, 2.0), (2, 2.0), (2, 2.0), (4, 1.99), (4, 1.99)]
 
 
@@ -323,7 +328,10 @@ def test_training_does_not_touch_the_chosen_backend(name, no_backend_chosen, tmp
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"precision": "float16"}, "Trainer(): `precision` is 'float16'; expected one of"),
+        ({"precision": "float8"}, "Trainer(): `precision` is 'float8'; expected one of"),
+        ({"accumulate": 0}, "Trainer(): `accumulate` is 0; expected 1 or more"),
+        ({"ema_decay": 1.0}, "Trainer(): `ema_decay` is 1.0; expected 0 or more, below 1"),
+        ({"gradient_clip": 0.0}, "Trainer(): `gradient_clip` is 0.0; expected above 0"),
         ({"loss": "mean"}, "Trainer(): `loss` is 'mean'; expected one of ['"),
     ],
 )
@@ -343,4 +351,4 @@ def test_all_steps_are_reported_to_the_progress_bar(name, tmp_path):
     with use_backend(name), tqdm(total=6, file=io.StringIO()) as progress:
         fit = small_fit(name, tmp_path)
         fit.run(progress)
-        assert progress.n == 2 * -(-len(fit.data.train) // fit.data.batch_size)
+        assert progress.n == 2 * fit.steps_per_epoch == 2 * -(-len(fit.data.train) // 4)

@@ -13,13 +13,17 @@ import optax
 from flax import nnx
 from jax import Array
 
+from ragged import optimizer as constants
 from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast, check_batch
-from ragged.optimizer import AdamW
+from ragged.optimizer import Optimizer
+from ragged.precision import LossScale, master, ramped_decay
 from ragged_jax.arrays import to_numpy
-from ragged_jax.parameters import find_device, named, place
+from ragged_jax.parameters import named, place
+from ragged_jax.workers import Workers
 
-SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu"}  # torch's names, which checkpoints use: optax's
+# torch's names, which checkpoints use: optax's.
+SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "momentum_buffer": "trace"}
 
 
 class TrainingStep:
@@ -29,125 +33,233 @@ class TrainingStep:
         model: a forecasting module.
         loss: one of `ragged.losses`, or what is called as they are.
         optimizer: the optimiser's constants.
+        gradient_clip: largest global norm of the gradient; None = any.
+        ema_decay: decay of a running average of the parameters, which then is what is evaluated and
+            kept; None = none.
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
         device: "cpu" or "cuda".
-        dtype: "float32" or "float64".
+        dtype: "float32" or "float64"; "bfloat16" or "float16" compute with fewer bits and keep the
+            parameters in float32.
+        devices: how many devices share each batch.
     """
 
     def __init__(
         self,
         model: nnx.Module,
         loss: MaskedLoss,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         *,
+        gradient_clip: float | None = 1.0,
+        ema_decay: float | None = None,
         seed: int = 0,
         device: str = "cpu",
         dtype: str = "float32",
+        devices: int = 1,
     ) -> None:
-        self.model = place(model, device=device, dtype=dtype)
-        self.loss = loss
-        self.seed, self.device, self.dtype = seed, device, dtype
+        self.model = place(model, device=device, dtype=master(dtype))
+        self.loss, self.constants = loss, optimizer
+        self.ema_decay = ema_decay
+        self.seed, self.dtype = seed, dtype
         self.steps = 0
-        self.optimizer = create_optimizer(optimizer)
+        self.scale = LossScale.of(dtype)
+        self.workers = Workers(device, devices)
+        self.optimizer = create_optimizer(optimizer, gradient_clip)
         self.model.eval()
         self._inference, _, _ = nnx.split(self.model, nnx.Param, ...)
         self.model.train()
-        self._training, self._params, self._rest = nnx.split(self.model, nnx.Param, ...)
-        self._moments = self._committed(self.optimizer.init(self._params))
-        self._update = jax.jit(self._update_once, donate_argnums=(0, 1))
-        self._evaluate = jax.jit(self._total_and_count)
+        self._training, params, self._rest = nnx.split(self.model, nnx.Param, ...)
+        self._params = self.workers.replicate(params)
+        self._moments = self.workers.replicate(self.optimizer.init(self._params))
+        self._averaged = None if ema_decay is None else jax.tree.map(jnp.copy, self._params)
+        self._update = jax.jit(self._update_once, donate_argnums=(0, 1, 2))
+        self._differentiate = jax.jit(self._differentiated)
+        self._add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
+        self._apply = jax.jit(self._applied, donate_argnums=(0, 1, 2))
+        self._evaluate = jax.jit(self._evaluated)
 
-    def step(self, batch: Any) -> float:
-        """Advance by one batch and return its mean loss before the step."""
+    def step(self, *batches: Any, rate: float | None = None) -> float:
+        """Advance once by one batch, or by several as if they were one.
+
+        Args:
+            batches: host batches; the loss is the mean over what is valid in all of them.
+            rate: the learning rate; by default the optimiser's own.
+
+        Returns:
+            The mean loss before the step.
+        """
         key = jax.random.fold_in(jax.random.key(self.seed), self.steps)
-        arrays = self._arrays(batch)
-        self._params, self._moments, loss = self._update(self._params, self._moments, arrays, key)
-        self.steps += 1
-        return float(loss)
+        elements = max(1, sum(batch.count for batch in batches))
+        count = self._number(elements / self.scale.value)
+        numbers = self._numbers(self.constants.learning_rate if rate is None else rate)
+        if len(batches) == 1:
+            state, loss, finite = self._update(
+                *self._state, self._arrays(batches[0]), key, count, numbers
+            )
+        else:
+            loss, gradients = self._differentiate(
+                self._params, self._arrays(batches[0]), key, count
+            )
+            for part, batch in enumerate(batches[1:], 1):
+                more, own = self._differentiate(
+                    self._params, self._arrays(batch), jax.random.fold_in(key, part), count
+                )
+                loss, gradients = loss + more, self._add(gradients, own)
+            state, finite = self._apply(*self._state, gradients, numbers)
+        self._params, self._moments, self._averaged = state
+        loss = float(loss) / self.scale.value
+        if self.dtype == "float16":
+            self.scale.update(bool(finite))
+        self.steps += bool(finite)
+        return loss
 
     def evaluate(self, batch: Any) -> tuple[float, float]:
         """Return the sum of the losses and of the weights of one batch, in inference mode."""
-        total, count = self._evaluate(self._params, self._arrays(batch))
+        params = self._params if self._averaged is None else self._averaged
+        total, count = self._evaluate(params, self._arrays(batch))
         return float(total), float(count)
 
     def module(self) -> nnx.Module:
-        """Return the model with its current parameters."""
-        nnx.update(self.model, jax.tree.map(jnp.copy, self._params))  # ours will be donated
+        """Return the model with its current parameters, averaged if they are."""
+        params = self._params if self._averaged is None else self._averaged
+        nnx.update(self.model, jax.tree.map(self.workers.single, params))  # ours will be donated
         return self.model
 
     def state(self) -> dict[str, np.ndarray]:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
-        for slot, moments in SLOTS.items():
-            found = named(optax.tree_utils.tree_get(self._moments, moments))
+        for slot in self.constants.slots:
+            found = named(optax.tree_utils.tree_get(self._moments, SLOTS[slot]))
             state |= {f"{slot}.{n}": to_numpy(leaf[...]).copy() for n, leaf in found.items()}
+        if self._averaged is not None:
+            found = named(self._params)
+            state |= {f"parameter.{n}": to_numpy(leaf[...]).copy() for n, leaf in found.items()}
+        if self.dtype == "float16":
+            state["loss_scale"] = self.scale.state
         return state
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Undo `state`."""
         self.steps = int(state["steps"])
         fresh = self.optimizer.init(self._params)
-        for slot, moments in SLOTS.items() if self.steps else ():
-            tree = optax.tree_utils.tree_get(fresh, moments)
-            for name, leaf in named(tree).items():
-                old = leaf[...]
-                value = jnp.asarray(state[f"{slot}.{name}"], old.dtype)
-                leaf[...] = jax.device_put(value, old.sharding)
-        counted = optax.tree_utils.tree_set(fresh, count=jnp.asarray(self.steps, jnp.int32))
-        self._moments = self._committed(jax.tree.map(jnp.copy, counted))  # donated once each
+        for slot in self.constants.slots if self.steps else ():
+            _fill(optax.tree_utils.tree_get(fresh, SLOTS[slot]), f"{slot}.", state)
+        if "exp_avg" in self.constants.slots:
+            fresh = optax.tree_utils.tree_set(fresh, count=jnp.asarray(self.steps, jnp.int32))
+        copied = jax.tree.map(jnp.copy, fresh)  # each is donated once
+        self._moments = self.workers.replicate(copied)
+        if self._averaged is not None:
+            params = jax.tree.map(jnp.copy, self._params)
+            _fill(params, "parameter.", state)
+            self._params = self.workers.replicate(params)
+        if self.dtype == "float16":
+            self.scale.load(state["loss_scale"])
 
-    def _committed(self, moments: Any) -> Any:
-        """Pin the moments to the device, as a step returns them, lest it is compiled twice."""
-        return jax.device_put(moments, find_device(self.device))
+    @property
+    def _state(self) -> tuple[Any, Any, Any]:
+        return self._params, self._moments, self._averaged
+
+    def _number(self, value: float) -> Array:
+        return jnp.asarray(value, master(self.dtype))
+
+    def _numbers(self, rate: float) -> tuple[Array, Array, Array]:
+        """The learning rate, what the average keeps, and the loss's scale: they may change."""
+        decay = 0.0 if self.ema_decay is None else ramped_decay(self.ema_decay, self.steps)
+        return self._number(rate), self._number(decay), self._number(self.scale.value)
 
     def _update_once(
-        self, params: Any, moments: Any, batch: tuple[Any, ...], key: Array
-    ) -> tuple[Any, Any, Array]:
-        def objective(params: Any) -> Array:
-            model = nnx.merge(self._training, params, self._rest, copy=True)
+        self,
+        params: Any,
+        moments: Any,
+        averaged: Any,
+        batch: tuple[Any, ...],
+        key: Array,
+        count: Array,
+        numbers: tuple[Array, Array, Array],
+    ) -> tuple[Any, Array, Array]:
+        loss, gradients = self._differentiated(params, batch, key, count)
+        state, finite = self._applied(params, moments, averaged, gradients, numbers)
+        return state, loss, finite
+
+    def _differentiated(
+        self, params: Any, batch: tuple[Any, ...], key: Array, count: Array
+    ) -> tuple[Array, Any]:
+        """Return the sum of a batch's losses over `count`, and its gradient."""
+
+        def objective(params: Any, batch: tuple[Any, ...], key: Array) -> Array:
+            model = nnx.merge(self._training, self._cast(params), self._rest, copy=True)
             nnx.reseed(model, dropout=key)
-            past, future, target, encoder_lengths, decoder_lengths = batch
-            output = model(past, future, encoder_lengths, decoder_lengths).output
-            return self.loss(output, target, lengths=decoder_lengths)
+            return self._total(model, batch)[0] / count
 
-        loss, gradients = jax.value_and_grad(objective)(params)
-        updates, moments = self.optimizer.update(gradients, moments, params)
-        return optax.apply_updates(params, updates), moments, loss
+        differentiate = jax.value_and_grad(objective)
+        found: tuple[Array, Any] = self.workers.added_up(differentiate)(params, batch, key)
+        return found
 
-    def _total_and_count(self, params: Any, batch: tuple[Any, ...]) -> tuple[Array, Array]:
-        model = nnx.merge(self._inference, params, self._rest)
-        past, future, target, encoder_lengths, decoder_lengths = batch
-        output = model(past, future, encoder_lengths, decoder_lengths).output
-        return self.loss.total_and_count(output, target, lengths=decoder_lengths)
+    def _applied(
+        self,
+        params: Any,
+        moments: Any,
+        averaged: Any,
+        gradients: Any,
+        numbers: tuple[Array, Array, Array],
+    ) -> tuple[Any, Array]:
+        """Move the parameters along the gradient, unless it has overflowed."""
+        rate, decay, scale = numbers
+        old = params, moments, averaged
+        finite = jnp.asarray(True)
+        if self.dtype == "float16":
+            gradients = jax.tree.map(lambda g: g / scale, gradients)
+            leaves = jax.tree.leaves(gradients)
+            finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+        updates, moved = self.optimizer.update(gradients, moments, params)
+        new = optax.apply_updates(params, jax.tree.map(lambda u: -rate * u, updates))
+        if averaged is not None:
+            averaged = optax.incremental_update(new, averaged, 1 - decay)
+        state = new, moved, averaged
+        if self.dtype == "float16":
+            state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), state, old)
+        return state, finite
+
+    def _evaluated(self, params: Any, batch: tuple[Any, ...]) -> tuple[Array, Array]:
+        def total_and_count(params: Any, batch: tuple[Any, ...], _: Any) -> tuple[Array, Array]:
+            return self._total(nnx.merge(self._inference, self._cast(params), self._rest), batch)
+
+        found: tuple[Array, Array] = self.workers.added_up(total_and_count)(params, batch, None)
+        return found
+
+    def _total(self, model: nnx.Module, batch: tuple[Any, ...]) -> tuple[Array, Array]:
+        """Return the sum of the losses and of the weights."""
+        *arrays, target = batch
+        return self.loss.total_and_count(model(*arrays).output, target, lengths=arrays[3])
+
+    def _cast(self, params: Any) -> Any:
+        return jax.tree.map(lambda value: value.astype(self.dtype), params)
 
     def _arrays(self, batch: Any) -> tuple[Any, ...]:
+        """What the model is called with, and the target, on the devices that share them."""
         check_batch(self.model.config, batch)
-        device = find_device(self.device)
-        floats = (batch.past, batch.future, batch.target)
-        arrays = (_array(array, device, self.dtype) for array in floats)
-        return (*arrays, batch.encoder_lengths, batch.decoder_lengths)
+        return self.workers.share(batch, self.dtype, master(self.dtype))
 
 
-def create_optimizer(optimizer: AdamW) -> optax.GradientTransformation:
-    """Build optax's AdamW with the given constants."""
-    clip = optimizer.gradient_clip
-    return optax.chain(
-        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-        optax.adamw(
-            _learning_rate(optimizer),
-            b1=optimizer.beta1,
-            b2=optimizer.beta2,
-            eps=optimizer.epsilon,
-            weight_decay=optimizer.weight_decay,
-        ),
-    )
+def create_optimizer(own: Optimizer, gradient_clip: float | None) -> optax.GradientTransformation:
+    """Build optax's optimiser with the given constants, all but the learning rate."""
+    clip = optax.identity() if gradient_clip is None else optax.clip_by_global_norm(gradient_clip)
+    match own:
+        case constants.AdamW() | constants.Adam():
+            moments = optax.scale_by_adam(own.beta1, own.beta2, own.epsilon)
+            decay = optax.add_decayed_weights(getattr(own, "weight_decay", 0.0))
+            return optax.chain(clip, moments, decay)
+        case constants.SGD():
+            decay = optax.add_decayed_weights(own.weight_decay)
+            if not own.momentum:
+                return optax.chain(clip, decay)
+            return optax.chain(clip, decay, optax.trace(own.momentum, own.nesterov))
+    raise constants.unknown(own)
 
 
-def _learning_rate(optimizer: AdamW) -> Any:
-    """Return the constant, or `AdamW.rate` as optax writes it."""
-    if optimizer.decay_steps is None:
-        return optimizer.learning_rate
-    return optax.cosine_decay_schedule(optimizer.learning_rate, optimizer.decay_steps)
+def _fill(tree: nnx.State, prefix: str, state: Mapping[str, np.ndarray]) -> None:
+    for name, leaf in named(tree).items():
+        old = leaf[...]
+        leaf[...] = jax.device_put(jnp.asarray(state[f"{prefix}{name}"], old.dtype), old.sharding)
 
 
 def predict(module: nnx.Module, batch: Any, *, need_weights: bool = False) -> Forecast:
@@ -160,23 +272,16 @@ def predict(module: nnx.Module, batch: Any, *, need_weights: bool = False) -> Fo
     model = nnx.merge(*nnx.split(module))
     model.eval()
     (device,) = weight.devices()
-    arrays = [_array(array, device, weight.dtype) for array in (batch.past, batch.future)]
-    found = _run(model, *arrays, batch.encoder_lengths, batch.decoder_lengths, need_weights)
+    floats = [batch.past, batch.future, *(() if batch.static is None else (batch.static,))]
+    past, future, *static = (jax.device_put(np.asarray(a, weight.dtype), device) for a in floats)
+    found = _run(
+        model, (past, future, batch.encoder_lengths, batch.decoder_lengths, *static), need_weights
+    )
     return Forecast(*(None if array is None else to_numpy(array) for array in found))
 
 
-@partial(nnx.jit, static_argnums=5)
-def _run(
-    model: nnx.Module,
-    past: Array,
-    future: Array,
-    encoder_lengths: Any,
-    decoder_lengths: Any,
-    need_weights: bool,
-) -> Forecast:
+@partial(nnx.jit, static_argnums=2)
+def _run(model: nnx.Module, arrays: tuple[Any, ...], need_weights: bool) -> Forecast:
     asked = {"need_weights": True} if need_weights else {}
-    return model(past, future, encoder_lengths, decoder_lengths, **asked)
-
-
-def _array(array: np.ndarray, device: jax.Device, dtype: Any) -> Array:
-    return jax.device_put(np.asarray(array, dtype), device)
+    found: Forecast = model(*arrays, **asked)
+    return found

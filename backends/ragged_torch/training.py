@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ragged import optimizer as constants
 from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast, check_batch
-from ragged.optimizer import AdamW
+from ragged.optimizer import Optimizer
+from ragged.precision import LossScale, master, ramped_decay
+from ragged.sharing import share
 from ragged_torch.arrays import to_numpy
 from ragged_torch.parameters import place
-
-SLOTS = ("exp_avg", "exp_avg_sq")
+from ragged_torch.workers import Workers
 
 
 class TrainingStep:
@@ -26,70 +29,87 @@ class TrainingStep:
         model: a forecasting module.
         loss: one of `ragged.losses`, or what is called as they are.
         optimizer: the optimiser's constants.
+        gradient_clip: largest global norm of the gradient; None = any.
+        ema_decay: decay of a running average of the parameters, which then is what is evaluated and
+            kept; None = none.
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
         device: "cpu" or "cuda".
-        dtype: "float32" or "float64".
+        dtype: "float32" or "float64"; "bfloat16" or "float16" compute with fewer bits and keep the
+            parameters in float32.
+        devices: 1; more of them take more processes.
+
+    In a process group every worker is given the same batches; each computes its share of them.
     """
 
     def __init__(
         self,
         model: nn.Module,
         loss: MaskedLoss,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         *,
+        gradient_clip: float | None = 1.0,
+        ema_decay: float | None = None,
         seed: int = 0,
         device: str = "cpu",
         dtype: str = "float32",
+        devices: int = 1,
     ) -> None:
-        self.model = place(model, device=device, dtype=dtype)
-        self.loss = loss
-        self.constants = optimizer
+        self.model = place(model, device=device, dtype=master(dtype))
+        self.loss, self.constants = loss, optimizer
+        self.gradient_clip, self.ema_decay = gradient_clip, ema_decay
         self.seed, self.device, self.dtype = seed, device, dtype
         self.steps = 0
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=optimizer.learning_rate,
-            betas=(optimizer.beta1, optimizer.beta2),
-            eps=optimizer.epsilon,
-            weight_decay=optimizer.weight_decay,
-        )
+        self.scale = LossScale.of(dtype)
+        self.workers = Workers(devices)
+        self.averaged = self.model if ema_decay is None else copy.deepcopy(self.model)
+        self.optimizer = create_optimizer(optimizer, self.model.parameters())
+        self.network = self.workers.wrap(_Computed(self.model, getattr(torch, dtype)))
 
-    def step(self, batch: Any) -> float:
-        """Advance by one batch and return its mean loss before the step."""
+    def step(self, *batches: Any, rate: float | None = None) -> float:
+        """Advance once by one batch, or by several as if they were one.
+
+        Args:
+            batches: host batches; the loss is the mean over what is valid in all of them.
+            rate: the learning rate; by default the optimiser's own.
+
+        Returns:
+            The mean loss before the step.
+        """
         self.model.train()
         self.optimizer.zero_grad()
-        with _own_random_state(self.seed, self.steps, self.device):
-            loss = self.loss(*self._forecast(batch), lengths=batch.decoder_lengths)
-        loss.backward()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        _clip(gradients, self.constants.gradient_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.constants.rate(self.steps)
-        self.optimizer.step()
-        self.steps += 1
-        return float(loss.detach())
+        count = max(1, sum(batch.count for batch in batches))
+        loss = sum(
+            self._differentiate(batch, count, part, is_last=part == len(batches) - 1)
+            for part, batch in enumerate(batches)
+        )
+        self._update(self.constants.learning_rate if rate is None else rate)
+        return float(self.workers.add(loss))
 
     def evaluate(self, batch: Any) -> tuple[float, float]:
         """Return the sum of the losses and of the weights of one batch, in inference mode."""
-        self.model.eval()
+        network = _Computed(self.averaged, getattr(torch, self.dtype))
+        self.averaged.eval()
         with torch.no_grad():
-            total, count = self.loss.total_and_count(
-                *self._forecast(batch), lengths=batch.decoder_lengths
-            )
+            total, count = self._total(network, share(batch, self.workers.count)[self.workers.rank])
+        total, count = self.workers.add(torch.stack([total, count]).double())
         return float(total), float(count)
 
     def module(self) -> nn.Module:
-        """Return the model with its current parameters."""
-        return self.model
+        """Return the model with its current parameters, averaged if they are."""
+        return self.averaged
 
     def state(self) -> dict[str, np.ndarray]:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
         for name, parameter in self.model.named_parameters():
-            moments = self.optimizer.state.get(parameter, {})
-            for slot in SLOTS:
-                moment = moments.get(slot, torch.zeros_like(parameter))
-                state[f"{slot}.{name}"] = to_numpy(moment).copy()
+            slots = self.optimizer.state.get(parameter, {})
+            for slot in self.constants.slots:
+                value = slots.get(slot, torch.zeros_like(parameter))
+                state[f"{slot}.{name}"] = to_numpy(value).copy()
+            if self.ema_decay is not None:
+                state[f"parameter.{name}"] = to_numpy(parameter).copy()
+        if self.dtype == "float16":
+            state["loss_scale"] = self.scale.state
         return state
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -97,16 +117,99 @@ class TrainingStep:
         self.steps = int(state["steps"])
         for name, parameter in self.model.named_parameters():
             if self.steps:
-                moments = {slot: torch.from_numpy(state[f"{slot}.{name}"]) for slot in SLOTS}
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self.steps)),
-                    **{slot: moment.to(parameter) for slot, moment in moments.items()},
+                slots = {
+                    slot: torch.from_numpy(np.array(state[f"{slot}.{name}"])).to(parameter)
+                    for slot in self.constants.slots
                 }
+                step = {"step": torch.tensor(float(self.steps))}
+                self.optimizer.state[parameter] = {**step, **slots}
+            if self.ema_decay is not None:
+                parameter.data.copy_(torch.from_numpy(np.array(state[f"parameter.{name}"])))
+        if self.dtype == "float16":
+            self.scale.load(state["loss_scale"])
 
-    def _forecast(self, batch: Any) -> tuple[Tensor, Tensor]:
-        dtype = getattr(torch, self.dtype)
-        output = _run(self.model, batch, self.device, dtype).output
-        return output, _array(batch.target, self.device, dtype)
+    def _differentiate(self, batch: Any, count: int, part: int, *, is_last: bool) -> Tensor:
+        """Add a batch's share of the gradient, and return its share of the loss."""
+        own = share(batch, self.workers.count)[self.workers.rank]
+        draw = (self.seed, self.steps, part, self.workers.rank)
+        with nullcontext() if is_last else self.workers.apart(self.network):
+            with _own_random_state(draw, self.device):
+                total, _ = self._total(self.network, own)
+            loss = total / count
+            # What is averaged over the workers has to be their sum.
+            (loss * (self.scale.value * self.workers.count)).backward()
+        return loss.detach()
+
+    def _update(self, rate: float) -> None:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if self.dtype == "float16" and not self._unscale(gradients):
+            return
+        _clip(gradients, self.gradient_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        if self.ema_decay is not None:
+            share_of_new = 1 - ramped_decay(self.ema_decay, self.steps)
+            averaged: list[Tensor] = list(self.averaged.parameters())
+            with torch.no_grad():
+                torch._foreach_lerp_(averaged, list[Tensor](self.model.parameters()), share_of_new)
+        self.steps += 1
+
+    def _unscale(self, gradients: list[Tensor]) -> bool:
+        """Divide by the loss's scale; whether no gradient has overflowed."""
+        torch._foreach_div_(gradients, self.scale.value)
+        finite = bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
+        self.scale.update(finite)
+        return finite
+
+    def _total(self, network: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses and of the weights."""
+        check_batch(self.model.config, batch)
+        arrays = _arrays(batch, self.device, getattr(torch, self.dtype))
+        target = _array(batch.target, self.device, getattr(torch, master(self.dtype)))
+        output = network(*arrays).output
+        return self.loss.total_and_count(output, target, lengths=batch.decoder_lengths)
+
+
+class _Computed(nn.Module):
+    """A model whose parameters are cast to what it computes with."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, *arrays: Any) -> Forecast:
+        """Run the model."""
+        parameters = dict(self.model.named_parameters())
+        if all(value.dtype == self.dtype for value in parameters.values()):
+            found: Forecast = self.model(*arrays)
+        else:
+            cast = {name: value.to(self.dtype) for name, value in parameters.items()}
+            found = torch.func.functional_call(self.model, cast, arrays)
+        return found
+
+
+def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Build torch's optimiser with the given constants."""
+    match own:
+        case constants.AdamW() | constants.Adam():
+            chosen = torch.optim.AdamW if isinstance(own, constants.AdamW) else torch.optim.Adam
+            return chosen(
+                parameters,
+                lr=own.learning_rate,
+                betas=(own.beta1, own.beta2),
+                eps=own.epsilon,
+                weight_decay=getattr(own, "weight_decay", 0.0),
+            )
+        case constants.SGD():
+            return torch.optim.SGD(
+                parameters,
+                lr=own.learning_rate,
+                momentum=own.momentum,
+                nesterov=own.nesterov,
+                weight_decay=own.weight_decay,
+            )
+    raise constants.unknown(own)
 
 
 def predict(module: nn.Module, batch: Any, *, need_weights: bool = False) -> Forecast:
@@ -114,25 +217,25 @@ def predict(module: nn.Module, batch: Any, *, need_weights: bool = False) -> For
 
     It runs where the module is, in its dtype; the module's mode is kept.
     """
+    check_batch(module.config, batch)
     weight = next(module.parameters())
     modes = {m: m.training for m in module.modules()}
     module.eval()
+    asked = {"need_weights": True} if need_weights else {}
     try:
         with torch.no_grad():
-            found = _run(module, batch, weight.device, weight.dtype, need_weights)
+            found = module(*_arrays(batch, weight.device, weight.dtype), **asked)
     finally:
         for m, training in modes.items():
             m.training = training
     return Forecast(*(None if array is None else to_numpy(array) for array in found))
 
 
-def _run(
-    model: nn.Module, batch: Any, device: Any, dtype: torch.dtype, need_weights: bool = False
-) -> Forecast:
-    check_batch(model.config, batch)
+def _arrays(batch: Any, device: Any, dtype: torch.dtype) -> tuple[Any, ...]:
+    """What a model is called with: both sides, their lengths, and static values if there are."""
     past, future = _array(batch.past, device, dtype), _array(batch.future, device, dtype)
-    asked = {"need_weights": True} if need_weights else {}
-    return model(past, future, batch.encoder_lengths, batch.decoder_lengths, **asked)
+    static = () if batch.static is None else (_array(batch.static, device, dtype),)
+    return (past, future, batch.encoder_lengths, batch.decoder_lengths, *static)
 
 
 def _array(array: np.ndarray, device: Any, dtype: torch.dtype) -> Tensor:
@@ -147,9 +250,9 @@ def _clip(gradients: list[Tensor], limit: float | None) -> None:
 
 
 @contextmanager
-def _own_random_state(seed: int, step: int, device: str) -> Iterator[None]:
+def _own_random_state(draw: tuple[int, ...], device: str) -> Iterator[None]:
     """Seed dropout for one step and give the user's generators back as they were."""
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(np.random.default_rng([seed, step]).integers(2**62)))
+        torch.manual_seed(int(np.random.default_rng(draw).integers(2**62)))
         yield

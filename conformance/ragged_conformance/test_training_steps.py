@@ -1,7 +1,8 @@
-"""Training steps against AdamW as its formula stands, and what they drop: never in inference."""
+"""Training steps against their optimisers as the formulas stand, and what they add up and drop."""
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,73 +10,104 @@ import pytest
 
 import ragged
 from ragged.data import Batch, Event, Row, collate
-from ragged.optimizer import AdamW
+from ragged.optimizer import SGD, Adam, AdamW, Optimizer
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import normal
+from ragged_conformance.cases import fill_padding, normal
 from ragged_conformance.oracle_losses import loss
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
 
-PAST, FUTURE, STEPS = 2, 1, 3
+PAST, FUTURE = 2, 1
 # Constants far from any default, each of which a few steps can tell from others.
-OPTIMIZER = AdamW(
-    learning_rate=0.1, beta1=0.7, beta2=0.9, epsilon=0.02, weight_decay=0.3,
-    gradient_clip=0.1, decay_steps=4,
-)  # fmt: skip
+OPTIMIZERS = {
+    "AdamW": AdamW(learning_rate=0.1, beta1=0.7, beta2=0.9, epsilon=0.02, weight_decay=0.3),
+    "Adam": Adam(learning_rate=0.1, beta1=0.7, beta2=0.9, epsilon=0.02),
+    "SGD": SGD(learning_rate=0.5, momentum=0.0, weight_decay=0.3),
+    "momentum": SGD(learning_rate=0.5, momentum=0.6, weight_decay=0.3),
+    "nesterov": SGD(learning_rate=0.5, momentum=0.6, nesterov=True),
+}
+RATES = (0.1, 0.3, 0.05)
+CLIP = 0.1
+DECAY = 0.15  # of the average; the first steps keep less
 pytestmark = pytest.mark.operation("models.EncoderDecoderLSTM")
+Parameters = dict[str, np.ndarray]
 
 
-def make_batch(dtype: str) -> Batch:
-    """Rows of several lengths, one of them empty."""
+def make_rows() -> list[Row]:
+    """Rows of several lengths."""
     rows = []
     for k, (context, horizon) in enumerate(((3, 4), (5, 1), (2, 3))):
         past, future = normal(context, PAST, seed=k), normal(horizon, FUTURE, seed=k)
         event = Event(str(k), np.arange(float(context + horizon)), {})
         rows.append(Row(past, future, np.sin(future), event, context))
-    return collate(rows, batch_size=4, dtype=np.dtype(dtype))
+    return rows
+
+
+def make_batch(dtype: str, rows: slice = slice(None)) -> Batch:
+    """The rows and one that is empty, with a target at padding that must not speak."""
+    batch = collate(make_rows()[rows], batch_size=4, dtype=np.dtype(dtype))
+    lengths = batch.decoder_lengths.host
+    return replace(batch, target=fill_padding(batch.target, lengths, value=7.0))
 
 
 def make_step(
-    adapter: Adapter, optimizer: AdamW, *, seed: int = 0, dropout: float = 0.0, **options: Any
+    adapter: Adapter,
+    optimizer: Optimizer,
+    *,
+    dropout: float = 0.0,
+    model: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Any:
     """A step of a small model."""
     if adapter.dtype not in ("float64", "float32"):
-        pytest.skip("a training step computes in float32 or float64")
-    model = ragged.models.EncoderDecoderLSTM(
-        PAST, FUTURE, hidden_size=2, num_layers=1, dropout=dropout, seed=0, **options
+        pytest.skip("half precision is compared with float32 below")
+    built = ragged.models.EncoderDecoderLSTM(
+        PAST, FUTURE, hidden_size=2, num_layers=1, dropout=dropout, seed=0, **(model or {})
     )
     return adapter.backend.TrainingStep(
-        model, ragged.losses.mse, optimizer, seed=seed, device=adapter.device, dtype=adapter.dtype
-    )
+        built, ragged.losses.mse, optimizer,
+        **{"device": adapter.device, "dtype": adapter.dtype, **options},
+    )  # fmt: skip
 
 
-def adamw(
-    parameters: dict[str, np.ndarray], gradient: Callable[..., dict[str, np.ndarray]]
-) -> Iterator[dict[str, np.ndarray]]:
-    """The parameters after each step of OPTIMIZER."""
-    own = OPTIMIZER
-    assert own.gradient_clip is not None
-    assert own.decay_steps is not None
+def follow(
+    own: Optimizer, parameters: Parameters, gradient: Callable[..., Parameters]
+) -> Iterator[Parameters]:
+    """The parameters after each step."""
     m, v = ({name: np.zeros(value.shape) for name, value in parameters.items()} for _ in "mv")
-    for step in range(STEPS):
+    for step, rate in enumerate(RATES):
         g = gradient(**parameters)
         norm = math.sqrt(sum((value**2).sum() for value in g.values()))
-        assert norm > own.gradient_clip, "the clipping does not bite"
-        rate = own.learning_rate * (1 + math.cos(math.pi * step / own.decay_steps)) / 2
+        assert norm > CLIP, "the clipping does not bite"
         moved = {}
         for name, value in parameters.items():
-            clipped = g[name] * own.gradient_clip / norm
+            clipped = g[name] * CLIP / norm
+            if isinstance(own, SGD):
+                clipped = clipped + own.weight_decay * value
+                m[name] = own.momentum * m[name] + clipped
+                ahead = clipped + own.momentum * m[name]
+                moved[name] = value - rate * (ahead if own.nesterov else m[name])
+                continue
+            assert isinstance(own, (Adam, AdamW))
             m[name] = own.beta1 * m[name] + (1 - own.beta1) * clipped
             v[name] = own.beta2 * v[name] + (1 - own.beta2) * clipped**2
             mean = m[name] / (1 - own.beta1 ** (step + 1))
             size = np.sqrt(v[name] / (1 - own.beta2 ** (step + 1))) + own.epsilon
-            moved[name] = value - rate * (mean / size + own.weight_decay * value)
+            decay = own.weight_decay if isinstance(own, AdamW) else 0.0
+            moved[name] = value - rate * (mean / size + decay * value)
         parameters = moved
         yield parameters
 
 
-def test_steps_equal_the_formula(adapter: Adapter) -> None:
-    step = make_step(adapter, OPTIMIZER)
+def parameters_of(adapter: Adapter, step: Any) -> Parameters:
+    """The parameters that a step would keep."""
+    found: Parameters = adapter.backend.get_parameters(step.module())
+    return found
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_equal_the_formula(adapter: Adapter, name: str) -> None:
+    step = make_step(adapter, OPTIMIZERS[name], gradient_clip=CLIP)
     batch = make_batch(adapter.dtype)
     lengths = [batch.encoder_lengths.host, batch.decoder_lengths.host]
 
@@ -83,19 +115,95 @@ def test_steps_equal_the_formula(adapter: Adapter) -> None:
         output = oracle.encoder_decoder_lstm(parameters, batch.past, batch.future, *lengths)
         return loss("mse", output, batch.target, lengths=lengths[1])
 
-    before = adapter.backend.get_parameters(step.module())
-    expected = {name: value.astype(float) for name, value in before.items()}
-    steps = adamw(expected, lambda **parameters: oracle.gradient(mean, parameters))
-    for after in steps:
-        found = step.step(batch)
+    expected = {n: value.astype(float) for n, value in parameters_of(adapter, step).items()}
+    steps = follow(OPTIMIZERS[name], expected, lambda **p: oracle.gradient(mean, p))
+    for rate, after in zip(RATES, steps, strict=True):
+        found = step.step(batch, rate=rate)
         assert_close(np.array(found), mean(**expected), adapter.dtype, MODEL, "loss")
         expected = after
-        assert_all_close(adapter.backend.get_parameters(step.module()), after, adapter.dtype)
+        assert_all_close(parameters_of(adapter, step), after, adapter.dtype)
+
+
+def test_the_optimisers_own_rate_is_the_default(adapter: Adapter) -> None:
+    batch, found = make_batch(adapter.dtype), []
+    for options in ({}, {"rate": 0.1}):
+        step = make_step(adapter, OPTIMIZERS["AdamW"])
+        step.step(batch, **options)
+        found.append(parameters_of(adapter, step))
+    assert_all_close(found[0], found[1], adapter.dtype)
+
+
+def test_parts_of_a_batch_are_one_step(adapter: Adapter) -> None:
+    optimizer, found = OPTIMIZERS["momentum"], []
+    whole = (slice(None),)
+    for parts in (whole, (slice(0, 2), slice(2, 3)), (slice(0, 1), slice(1, 2), slice(2, 3))):
+        step = make_step(adapter, optimizer, gradient_clip=CLIP)
+        batches = [make_batch(adapter.dtype, part) for part in parts]
+        losses = np.array([step.step(*batches) for _ in range(2)])
+        found.append({"losses": losses, **parameters_of(adapter, step)})
+        assert int(step.state()["steps"]) == 2
+    for other in found[1:]:
+        assert_all_close(other, found[0], adapter.dtype)
+
+
+def test_the_average_lags_behind(adapter: Adapter) -> None:
+    batch, optimizer = make_batch(adapter.dtype), OPTIMIZERS["AdamW"]
+    plain = make_step(adapter, optimizer)
+    averaged = make_step(adapter, optimizer, ema_decay=DECAY)
+    expected = {n: value.astype(float) for n, value in parameters_of(adapter, plain).items()}
+    for keep in (0.1, DECAY, DECAY):
+        assert averaged.step(batch) == pytest.approx(plain.step(batch), rel=1e-5)
+        current = parameters_of(adapter, plain)
+        expected = {n: keep * value + (1 - keep) * current[n] for n, value in expected.items()}
+        assert_all_close(parameters_of(adapter, averaged), expected, adapter.dtype)
+    total, count = averaged.evaluate(batch)
+    forecast = adapter.backend.predict(averaged.module(), batch).output
+    lengths = batch.decoder_lengths.host
+    mean = loss("mse", forecast.astype(float), batch.target.astype(float), lengths=lengths)
+    assert_close(np.array(total / count), mean, adapter.dtype, MODEL)
+    state = averaged.state()
+    assert_all_close(
+        {n: state[f"parameter.{n}"] for n in expected}, parameters_of(adapter, plain), adapter.dtype
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_computes_and_float32_keeps(adapter: Adapter, dtype: str) -> None:
+    if adapter.dtype != "float32":
+        pytest.skip("half precision is compared with float32")
+    batch, optimizer = make_batch("float32"), OPTIMIZERS["SGD"]
+    full, half = (make_step(adapter, optimizer, dtype=each) for each in ("float32", dtype))
+    half.scale.value = min(half.scale.value, 2.0**10)  # or the first steps find out
+    for _ in range(2):
+        assert half.step(batch) == pytest.approx(full.step(batch), rel=2e-2)
+    found, expected = parameters_of(adapter, half), parameters_of(adapter, full)
+    moved = [found[name] - value for name, value in expected.items()]
+    assert max(abs(each).max() for each in moved) < 5e-3
+    assert any(abs(each).max() > 1e-7 for each in moved), "nothing was rounded"
+    assert all(value.dtype == np.float32 for value in found.values())
+    total, count = half.evaluate(batch)
+    assert total / count == pytest.approx(np.divide(*full.evaluate(batch)), rel=2e-2)
+
+
+def test_a_gradient_that_overflows_is_left_out(adapter: Adapter) -> None:
+    if adapter.dtype != "float32":
+        pytest.skip("half precision is compared with float32")
+    step = make_step(adapter, OPTIMIZERS["SGD"], dtype="float16")
+    step.scale.value = 2.0**40
+    before, batch = parameters_of(adapter, step), make_batch("float32")
+    first = step.step(batch)
+    for name, value in parameters_of(adapter, step).items():
+        np.testing.assert_array_equal(value, before[name])
+    assert step.scale.value == 2.0**39
+    assert int(step.state()["steps"]) == 0
+    step.scale.value = 2.0**10
+    assert step.step(batch) == pytest.approx(first, rel=1e-3)
+    assert step.step(batch) < first
 
 
 # So that losses differ by what is dropped alone.
 STANDING = AdamW(learning_rate=1e-30)
-DROPPING: dict[str, Any] = {"head_hidden_size": 8, "dropout": 0.5}
+DROPPING: dict[str, Any] = {"dropout": 0.5, "model": {"head_hidden_size": 8}}
 
 
 def test_seed_and_number_of_a_step_decide_what_it_drops(adapter: Adapter) -> None:

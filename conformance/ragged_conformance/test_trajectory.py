@@ -7,6 +7,7 @@ import pytest
 
 import ragged
 from ragged.data import Batch, Event, Row, collate
+from ragged.learning_rate import WarmupCosine
 from ragged.optimizer import AdamW
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import HIDDEN, fill_padding, normal
@@ -29,7 +30,8 @@ MODELS: dict[str, dict[str, Any]] = {
 models = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.operation(f"models.{n}")) for n in MODELS]
 )
-OPTIMIZER = AdamW(learning_rate=0.02, gradient_clip=0.1, decay_steps=2 * STEPS)
+OPTIMIZER = AdamW(learning_rate=0.02)
+SCHEDULE = WarmupCosine(warmup_steps=2)
 # Rows of length 0 and 1 on either side, in two batches of one shape.
 LENGTHS = (((3, 4), (0, 2), (5, 1), (1, 0)), ((5, 4), (1, 1), (0, 0), (2, 3)))
 
@@ -49,7 +51,9 @@ def batches(alignment: str) -> list[Batch]:
     return found
 
 
-def train(adapter: Adapter, name: str, optimizer: AdamW) -> tuple[np.ndarray, dict[str, Any]]:
+def train(
+    adapter: Adapter, name: str, gradient_clip: float | None
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Train for STEPS steps: the loss of each, and the parameters they lead to."""
     model_type = getattr(ragged.models, name)
     with ragged.use_backend(adapter.name):
@@ -58,10 +62,12 @@ def train(adapter: Adapter, name: str, optimizer: AdamW) -> tuple[np.ndarray, di
             **MODELS[name],
         )  # fmt: skip
         step = adapter.backend.TrainingStep(
-            model, ragged.losses.mse, optimizer, device=adapter.device, dtype=adapter.dtype
-        )
+            model, ragged.losses.mse, OPTIMIZER, gradient_clip=gradient_clip,
+            device=adapter.device, dtype=adapter.dtype,
+        )  # fmt: skip
         given = batches(model_type.encoder_alignment)
-        losses = [step.step(given[k % len(given)]) for k in range(STEPS)]
+        rates = [OPTIMIZER.learning_rate * SCHEDULE.factor(k, 2 * STEPS) for k in range(STEPS)]
+        losses = [step.step(given[k % len(given)], rate=rate) for k, rate in enumerate(rates)]
         return np.array(losses), adapter.backend.get_parameters(step.module())
 
 
@@ -74,7 +80,7 @@ def test_backends_follow_one_trajectory(
         pytest.skip("float64, where a bound is tight, shows every model; float32 one of them")
     if dtype not in ("float64", "float32"):
         pytest.skip("half precision rounds a trajectory apart within a few steps")
-    (torch, torch_parameters), (jax, jax_parameters) = (train(a, name, OPTIMIZER) for a in both)
+    (torch, torch_parameters), (jax, jax_parameters) = (train(a, name, 0.1) for a in both)
     tolerance = 1e-8 if dtype == "float64" else 1e-4  # errors grow from step to step
     np.testing.assert_allclose(jax, torch, rtol=tolerance, atol=0)
     assert torch[-2:].mean() < 0.9 * torch[:2].mean(), "nothing was learnt"
@@ -83,7 +89,7 @@ def test_backends_follow_one_trajectory(
         np.testing.assert_allclose(
             jax_parameters[parameter], value, rtol=0, atol=10 * tolerance, err_msg=parameter
         )
-    free, _ = train(both[0], name, AdamW(0.02, gradient_clip=None, decay_steps=2 * STEPS))
+    free, _ = train(both[0], name, None)
     assert abs(free[-1] / torch[-1] - 1) > 10 * tolerance, "the clipping never bit"
 
 

@@ -36,6 +36,13 @@ class Batch:
     decoder_lengths: Lengths
     rows: np.ndarray
     encoder_alignment: str = "left"
+    static: np.ndarray | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of valid target elements that are known."""
+        valid = np.arange(self.target.shape[1]) < self.decoder_lengths.host[:, None]
+        return int((valid[..., None] & ~np.isnan(self.target)).sum())
 
 
 def collate(

@@ -18,9 +18,9 @@ from ragged.backend import available_backends, get_backend, load_backend, use_ba
 from ragged.data import EncoderDecoderDataModule, Standardizer
 from ragged.errors import OptionError, refusal
 from ragged.training import figures, runs, scores
+from ragged.training.fit import Fit
 from ragged.training.forecasts import RowForecast, forecast_rows
 from ragged.training.scores import Score
-from ragged.training.trainer import Fit, steps_per_epoch
 
 
 def train(parser: Any, config: Any) -> Path:
@@ -113,8 +113,9 @@ def _finish(fit: Fit) -> None:
     from tqdm import tqdm
 
     _introduce(fit)
-    per_epoch = steps_per_epoch(fit.data)
-    with tqdm(total=fit.trainer.max_epochs * per_epoch, initial=fit.epoch * per_epoch) as progress:
+    per_epoch, standing = fit.steps_per_epoch, fit.standing
+    done = standing.epoch * per_epoch + standing.current.steps
+    with tqdm(total=fit.trainer.max_epochs * per_epoch, initial=done) as progress:
         fit.run(progress)
     backend = get_backend()
     best = checkpoint.read(fit.best).create_model(backend)
@@ -123,10 +124,13 @@ def _finish(fit: Fit) -> None:
     content = json.dumps({k: asdict(v) for k, v in results.items()} | calibration, indent=2)
     checkpoint.write_file(fit.folder / "scores.json", content.encode())
     records = runs.read_metrics(fit.folder)
-    figures.loss_curves(fit.folder / "loss.png", records, fit.best_epoch + 1, fit.objective.name)
+    figures.loss_curves(
+        fit.folder / "loss.png", records, standing.best_epoch + 1, fit.objective.name
+    )
     figures.forecasts(fit.folder / "forecast.png", *_panels(fit.data, found))
     seconds = sum(record["seconds"] for record in records)
-    print(f"best epoch {fit.best_epoch + 1} of {fit.epoch}, {seconds:.0f} s of training")
+    print(f"best epoch {standing.best_epoch + 1} of {standing.epoch}, {seconds:.0f} s of training")
+    print(f"time: {fit.profile}")
     print(table(results, name))
     _print_calibration(calibration)
     print(f"run: {fit.folder}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from ragged.backend import get_backend
 from ragged.data import Dataset, EncoderDecoderDataModule, batches
+from ragged.precision import master
 from ragged.training.objective import Objective
 from ragged.training.trainer import Trainer
 
@@ -49,10 +50,11 @@ def forecast_rows(
 ) -> list[RowForecast]:
     """Forecast every row of a dataset, in its order."""
     backend = get_backend()
-    backend.place(module, device=trainer.pick_device(backend), dtype=trainer.precision)
+    dtype = master(trainer.precision)
+    backend.place(module, device=trainer.pick_device(backend), dtype=dtype)
     objective = trainer.objective(module.config, data)
     found: dict[int, RowForecast] = {}
-    for batch in batches(dataset, data.batch_size, dtype=trainer.precision):
+    for batch in batches(dataset, data.batch_size, dtype=dtype):
         output = backend.predict(module, batch).output
         for values, length, row in zip(output, batch.decoder_lengths.host, batch.rows, strict=True):
             if row >= 0:

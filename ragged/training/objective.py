@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from ragged import losses
-from ragged.backend import Array
+from ragged.backend import Array, backend_of
 from ragged.errors import OptionError, refusal
+from ragged.lengths import Lengths
 from ragged.losses import MaskedLoss
+from ragged.masks import padding_mask
 from ragged.models import Model
 
 QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
@@ -70,16 +72,21 @@ class Objective:
             return len(self.quantiles)
         return 1 if self.loss.extra_axis is None else 2
 
-    def __call__(self, prediction: Array, target: Array, *, lengths: object) -> Array:
-        """Return the mean loss over valid steps."""
-        return self.loss(self._split(prediction, target), target, lengths=lengths, **self._options)
-
     def total_and_count(
         self, prediction: Array, target: Array, *, lengths: object
     ) -> tuple[Array, Array]:
-        """Return the sum of the losses and of the weights."""
+        """Return the sum of the losses, and the number of valid target elements that are known.
+
+        A target that is NaN at a valid step is unknown: it counts neither way.
+        """
+        backend = backend_of("total_and_count", target=target)
+        valid = Lengths.of(
+            lengths, int(target.shape[1]), backend, function="total_and_count", batch=None
+        )
+        mask = padding_mask(backend, valid, alignment="left", like=target)
+        known = mask[..., None] & ~backend.xp.isnan(target)
         return self.loss.total_and_count(
-            self._split(prediction, target), target, lengths=lengths, **self._options
+            self._split(prediction, target), target, mask=known, **self._options
         )
 
     def point(self, forecast: np.ndarray) -> np.ndarray:

@@ -15,7 +15,10 @@ ONE_STEP = {"torch": "torch.ones_like(y[:, :1])", "jax": "jnp.ones_like(y[:, :1]
 BETWEEN_LAYERS = "test_lstm.py::test_between_layers_acts_there_and_nowhere_else[{backend}]"
 DROPS = "test_training_steps.py::test_seed_and_number_of_a_step_decide_what_it_drops[{backend}]"
 DROPS_NOTHING = "test_training_steps.py::test_evaluation_and_prediction_drop_nothing[{backend}]"
-FORMULA = "test_training_steps.py::test_steps_equal_the_formula[{backend}]"
+FORMULA = "test_training_steps.py::test_steps_equal_the_formula[{backend}-AdamW]"
+MOMENTUM = "test_training_steps.py::test_steps_equal_the_formula[{backend}-momentum]"
+PARTS = "test_training_steps.py::test_parts_of_a_batch_are_one_step[{backend}]"
+AVERAGE = "test_training_steps.py::test_the_average_lags_behind[{backend}]"
 TRAJECTORY = "test_trajectory.py::test_backends_follow_one_trajectory[EncoderDecoderLSTM]"
 
 
@@ -89,7 +92,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             "bits < ",
             dropout("rate_and_scale"),
         ),
-        *(fault(name, *change, FORMULA) for name, change in OPTIMIZER[backend].items()),
+        *(fault(name, *how, test) for name, (test, *how) in OPTIMIZER[backend].items()),
     )
 
 
@@ -97,23 +100,23 @@ STEPS = {
     "torch": (
         fault(
             "every step drops the same",
-            "ragged_torch.training:TrainingStep.step",
-            "(self.seed, self.steps, self.device)",
-            "(self.seed, 0, self.device)",
+            "ragged_torch.training:TrainingStep._differentiate",
+            "(self.seed, self.steps, part",
+            "(self.seed, 0, part",
             DROPS,
         ),
         fault(
             "seed of dropout ignored",
-            "ragged_torch.training:TrainingStep.step",
-            "(self.seed, self.steps, self.device)",
-            "(0, self.steps, self.device)",
+            "ragged_torch.training:TrainingStep._differentiate",
+            "(self.seed, self.steps, part",
+            "(0, self.steps, part",
             DROPS,
         ),
         fault(
             "dropout in evaluation",
             "ragged_torch.training:TrainingStep.evaluate",
-            "self.model.eval()",
-            "self.model.train()",
+            "self.averaged.eval()",
+            "self.averaged.train()",
             DROPS_NOTHING,
         ),
         fault(
@@ -141,9 +144,9 @@ STEPS = {
         ),
         fault(
             "dropout in evaluation",
-            "ragged_jax.training:TrainingStep._total_and_count",
-            "nnx.merge(self._inference, params, self._rest)",
-            "nnx.merge(self._training, params, self._rest, copy=True)",
+            "ragged_jax.training:TrainingStep._evaluated",
+            "nnx.merge(self._inference, self._cast(params), self._rest)",
+            "nnx.merge(self._training, self._cast(params), self._rest, copy=True)",
             DROPS_NOTHING,
         ),
         fault(
@@ -157,85 +160,146 @@ STEPS = {
 }
 
 
-TORCH = "ragged_torch.training:TrainingStep"
-JAX = "ragged_jax.training:create_optimizer"
-CLIP = "_clip(gradients, self.constants.gradient_clip)"
+TORCH, JAX = (f"ragged_{backend}.training:TrainingStep" for backend in ("torch", "jax"))
+TORCH_OPTIMIZER, JAX_OPTIMIZER = (
+    f"ragged_{backend}.training:create_optimizer" for backend in ("torch", "jax")
+)
+CLIP = "_clip(gradients, self.gradient_clip)"
+MEAN = (
+    "self.loss.total_and_count(output, target, lengths=batch.decoder_lengths)",
+    "self.loss.total_and_count(output, target)",
+)
+RATE_GIVEN = "self.constants.learning_rate if rate is None else rate"
 
-OPTIMIZER: dict[str, dict[str, tuple[str, str, str]]] = {
+# By the test that sees it: each fault's place, what stands there, and what takes its place.
+OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
     "torch": {
-        "gradient not clipped": (f"{TORCH}.step", CLIP, "pass"),
+        "gradient not clipped": (FORMULA, f"{TORCH}._update", CLIP, "pass"),
         "gradients clipped parameter by parameter": (
-            f"{TORCH}.step",
+            FORMULA,
+            f"{TORCH}._update",
             CLIP,
-            "[_clip([gradient], self.constants.gradient_clip) for gradient in gradients]",
+            "[_clip([gradient], self.gradient_clip) for gradient in gradients]",
         ),
-        "gradients of all steps added up": (f"{TORCH}.step", "self.optimizer.zero_grad()", "pass"),
+        "gradients of all steps added up": (
+            FORMULA,
+            f"{TORCH}.step",
+            "self.optimizer.zero_grad()",
+            "pass",
+        ),
         "weight decay forgotten": (
-            f"{TORCH}.__init__",
-            "weight_decay=optimizer.weight_decay",
-            "weight_decay=0.0",
+            FORMULA,
+            TORCH_OPTIMIZER,
+            'getattr(own, "weight_decay", 0.0)',
+            "0.0",
         ),
         "weight decay added to the gradient": (
-            f"{TORCH}.__init__",
-            "torch.optim.AdamW",
-            "torch.optim.Adam",
+            FORMULA,
+            TORCH_OPTIMIZER,
+            "chosen(\n",
+            "torch.optim.Adam(\n",
         ),
-        "beta2 taken for beta1": (
-            f"{TORCH}.__init__",
-            "betas=(optimizer.beta1",
-            "betas=(optimizer.beta2",
-        ),
-        "epsilon of Adam ignored": (f"{TORCH}.__init__", "eps=optimizer.epsilon", "eps=1e-8"),
+        "beta2 taken for beta1": (FORMULA, TORCH_OPTIMIZER, "betas=(own.beta1", "betas=(own.beta2"),
+        "epsilon of Adam ignored": (FORMULA, TORCH_OPTIMIZER, "eps=own.epsilon", "eps=1e-8"),
         "learning rate kept constant": (
+            FORMULA,
             f"{TORCH}.step",
-            "self.constants.rate(self.steps)",
+            RATE_GIVEN,
             "self.constants.learning_rate",
         ),
-        "learning rate a step late": (
-            f"{TORCH}.step",
-            "rate(self.steps)",
-            "rate(max(self.steps - 1, 0))",
+        "momentum dampened": (
+            MOMENTUM,
+            TORCH_OPTIMIZER,
+            "momentum=own.momentum",
+            "momentum=own.momentum, dampening=0.5",
         ),
-        "training's mean taken over padding": (
-            f"{TORCH}.step",
-            "self.loss(*self._forecast(batch), lengths=batch.decoder_lengths)",
-            "self.loss(*self._forecast(batch))",
+        "training's mean taken over padding": (FORMULA, f"{TORCH}._total", *MEAN),
+        "each part of a batch normalised by itself": (
+            PARTS,
+            f"{TORCH}._differentiate",
+            "total / count",
+            "total / batch.count",
+        ),
+        "average without its ramp": (
+            AVERAGE,
+            f"{TORCH}._update",
+            "ramped_decay(self.ema_decay, self.steps)",
+            "self.ema_decay",
+        ),
+        "evaluation of what is not averaged": (
+            AVERAGE,
+            f"{TORCH}.evaluate",
+            "_Computed(self.averaged",
+            "_Computed(self.model",
         ),
     },
     "jax": {
-        "gradient not clipped": (JAX, "optax.clip_by_global_norm(clip)", "optax.identity()"),
+        "gradient not clipped": (
+            FORMULA,
+            JAX_OPTIMIZER,
+            "optax.clip_by_global_norm(gradient_clip)",
+            "optax.identity()",
+        ),
         "gradient clipped element by element": (
-            JAX,
-            "optax.clip_by_global_norm(clip)",
-            "optax.clip(clip)",
+            FORMULA,
+            JAX_OPTIMIZER,
+            "optax.clip_by_global_norm(gradient_clip)",
+            "optax.clip(gradient_clip)",
         ),
         "weight decay forgotten": (
-            JAX,
-            "weight_decay=optimizer.weight_decay",
-            "weight_decay=0.0",
+            FORMULA,
+            JAX_OPTIMIZER,
+            'getattr(own, "weight_decay", 0.0)',
+            "0.0",
         ),
-        "beta2 taken for beta1": (JAX, "b1=optimizer.beta1", "b1=optimizer.beta2"),
-        "epsilon of Adam ignored": (JAX, "eps=optimizer.epsilon", "eps=1e-8"),
+        "beta2 taken for beta1": (FORMULA, JAX_OPTIMIZER, "(own.beta1", "(own.beta2"),
+        "epsilon of Adam ignored": (FORMULA, JAX_OPTIMIZER, "own.epsilon", "1e-8"),
         "learning rate kept constant": (
-            "ragged_jax.training:_learning_rate",
-            "if optimizer.decay_steps is None:",
-            "if True:",
+            FORMULA,
+            f"{JAX}.step",
+            RATE_GIVEN,
+            "self.constants.learning_rate",
+        ),
+        "momentum forgotten": (
+            MOMENTUM,
+            JAX_OPTIMIZER,
+            "if not own.momentum",
+            "if True",
         ),
         "training's mean taken over padding": (
-            "ragged_jax.training:TrainingStep._update_once",
-            "self.loss(output, target, lengths=decoder_lengths)",
-            "self.loss(output, target)",
+            FORMULA,
+            f"{JAX}._total",
+            "target, lengths=arrays[3])",
+            "target)",
+        ),
+        "the last part of a batch forgotten": (
+            PARTS,
+            f"{JAX}.step",
+            "self._add(gradients, own)",
+            "gradients",
+        ),
+        "average without its ramp": (
+            AVERAGE,
+            f"{JAX}._numbers",
+            "ramped_decay(self.ema_decay, self.steps)",
+            "self.ema_decay",
+        ),
+        "evaluation of what is not averaged": (
+            AVERAGE,
+            f"{JAX}.evaluate",
+            "self._params if self._averaged is None else self._averaged",
+            "self._params",
         ),
     },
 }
 
 BETWEEN = (
-    fault("torch does not clip the gradient", f"{TORCH}.step", CLIP, "pass", TRAJECTORY),
+    fault("torch does not clip the gradient", f"{TORCH}._update", CLIP, "pass", TRAJECTORY),
     fault(
         "jax forgets the weight decay",
-        JAX,
-        "weight_decay=optimizer.weight_decay",
-        "weight_decay=0.0",
+        JAX_OPTIMIZER,
+        'getattr(own, "weight_decay", 0.0)',
+        "0.0",
         TRAJECTORY,
     ),
 )

@@ -1,0 +1,120 @@
+"""Learning rates over a run: pure functions of the step and of the validation losses so far."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ragged.errors import OptionError, refusal
+
+
+class RateSchedule(ABC):
+    """By which factor the optimiser's learning rate is multiplied at each step."""
+
+    @abstractmethod
+    def factor(self, step: int, steps: int, losses: Sequence[float] = ()) -> float:
+        """Return the factor of a step.
+
+        Args:
+            step: counted from 0.
+            steps: how many the whole run has.
+            losses: the validation loss of each epoch that is over.
+        """
+
+
+@dataclass(frozen=True)
+class Constant(RateSchedule):
+    """The learning rate stays.
+
+    >>> Constant().factor(7, steps=10)
+    1.0
+    """
+
+    def factor(self, step: int, steps: int, losses: Sequence[float] = ()) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class WarmupCosine(RateSchedule):
+    """The learning rate rises along a line, then falls along half a cosine.
+
+    Args:
+        warmup_steps: steps until it is full; the first one has `1 / (warmup_steps + 1)` of it.
+        decay_steps: steps from there until it is at `final`; None = the rest of the run.
+        final: the share of it that is left in the end, 0 to 1.
+
+    Raises:
+        OptionError: a negative number of steps, no decay steps, a share outside 0..1.
+
+    >>> schedule = WarmupCosine(warmup_steps=1)
+    >>> [round(schedule.factor(step, steps=5), 3) for step in range(6)]
+    [0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self, "warmup_steps", self.warmup_steps >= 0, "0 or more")
+        _check(self, "decay_steps", self.decay_steps is None or self.decay_steps >= 1, "1 or more")
+        _check(self, "final", 0 <= self.final <= 1, "0 to 1")
+
+    def factor(self, step: int, steps: int, losses: Sequence[float] = ()) -> float:
+        """Return the factor of a step."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        decay_steps = self.decay_steps or max(1, steps - self.warmup_steps)
+        done = min((step - self.warmup_steps) / decay_steps, 1.0)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class Plateau(RateSchedule):
+    """The learning rate is cut whenever the validation loss has stopped falling.
+
+    Args:
+        cut: what it is multiplied by each time, above 0 and below 1.
+        patience: epochs without a new lowest loss before each cut, 1 or more.
+        threshold: the share by which a loss must be below the lowest to count, 0 or more.
+        final: the share of it below which it never falls, 0 to 1.
+
+    Raises:
+        OptionError: an argument outside its range.
+
+    >>> schedule = Plateau(cut=0.5, patience=2)
+    >>> [schedule.factor(0, 9, [3.0, 2.0, 2.5, 2.1, 2.2, 2.3][:epochs]) for epochs in range(7)]
+    [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    cut: float = 0.5
+    patience: int = 5
+    threshold: float = 1e-4
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self, "cut", 0 < self.cut < 1, "above 0 and below 1")
+        _check(self, "patience", self.patience >= 1, "1 or more")
+        _check(self, "threshold", self.threshold >= 0, "0 or more")
+        _check(self, "final", 0 <= self.final <= 1, "0 to 1")
+
+    def factor(self, step: int, steps: int, losses: Sequence[float] = ()) -> float:
+        """Return the factor after these losses; the step does not matter."""
+        lowest, waited, factor = math.inf, 0, 1.0
+        for loss in losses:
+            waited += 1
+            margin = self.threshold * abs(lowest) if lowest < math.inf else 0.0
+            if loss < lowest - margin:
+                lowest, waited = loss, 0
+            if waited == self.patience:
+                factor, waited = max(factor * self.cut, self.final), 0
+        return factor
+
+
+def _check(schedule: RateSchedule, name: str, holds: bool, expected: str) -> None:
+    if not holds:
+        got = repr(getattr(schedule, name))
+        raise OptionError(refusal(type(schedule).__name__, name, got, expected, "Change it."))

@@ -1,0 +1,76 @@
+"""Half precision in training: parameters are kept in float32, and computed with in fewer bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+HALVES = ("bfloat16", "float16")
+PRECISIONS = ("float32", "float64", *HALVES)
+
+
+def master(dtype: str) -> str:
+    """The dtype that parameters are kept and updated in.
+
+    >>> master("bfloat16"), master("float64")
+    ('float32', 'float64')
+    """
+    return "float32" if dtype in HALVES else dtype
+
+
+def ramped_decay(decay: float, step: int) -> float:
+    """How much of an average of parameters a step keeps: less at first, when they still move fast.
+
+    `min(decay, (1 + step) / (10 + step))`
+
+    Args:
+        decay: what it keeps in the long run, 0 or more, below 1.
+        step: steps done, counted from 0.
+
+    >>> [ramped_decay(0.9, step) for step in (0, 10, 1000)]
+    [0.1, 0.55, 0.9]
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+@dataclass
+class LossScale:
+    """What a float16 loss is multiplied by, so that small gradients do not vanish.
+
+    Halved, and the step left out, where a gradient overflows; doubled after `patience` good steps.
+
+    >>> scale = LossScale(8.0, patience=2)
+    >>> for finite in (True, False, True, True):
+    ...     scale.update(finite)
+    >>> scale.value
+    8.0
+
+    Source: P. Micikevicius et al., Mixed Precision Training (2018).
+    """
+
+    value: float = 2.0**15
+    good: int = 0
+    patience: int = 2000
+
+    @classmethod
+    def of(cls, dtype: str) -> LossScale:
+        """The scale to start with: 1 for all but float16, whose range alone needs one."""
+        return cls() if dtype == "float16" else cls(1.0)
+
+    def update(self, finite: bool) -> None:
+        """Learn whether a step's gradients were finite."""
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.value = max(self.value / 2, 2.0**-14)
+        elif self.good == self.patience:
+            self.value, self.good = self.value * 2, 0
+
+    @property
+    def state(self) -> np.ndarray:
+        """What a resumed run goes on from: `(value, good)`."""
+        return np.array([self.value, self.good])
+
+    def load(self, state: np.ndarray) -> None:
+        """Undo `state`."""
+        self.value, self.good = float(state[0]), int(state[1])

@@ -1,0 +1,244 @@
+"""The training loop: epochs, early stopping, best and last checkpoints, stopping and resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ragged import checkpoint
+from ragged.backend import get_backend
+from ragged.checkpoint import Checkpoint
+from ragged.data import Batch, Dataset, EncoderDecoderDataModule, batches
+from ragged.errors import DivergenceError
+from ragged.models import Model
+from ragged.precision import master
+from ragged.training.logs import Logs
+from ragged.training.profile import Profile
+from ragged.training.standing import Epoch, Standing
+from ragged.training.stopping import Stopped, StopRequest, stop_on_signals
+from ragged.training.trainer import Trainer
+
+
+@dataclass
+class Fit:
+    """One training run in progress: everything that must survive being killed."""
+
+    trainer: Trainer
+    model: Any
+    data: EncoderDecoderDataModule
+    folder: Path
+    seed: int
+    standing: Standing = field(default_factory=Standing)
+    profile: Profile = field(default_factory=Profile)
+
+    def __post_init__(self) -> None:
+        backend, trainer = get_backend(), self.trainer
+        self.description: Model = self.model.config
+        self.objective = trainer.objective(self.description, self.data)
+        self.step = backend.TrainingStep(
+            self.model,
+            self.objective,
+            trainer.optimizer,
+            gradient_clip=trainer.gradient_clip,
+            ema_decay=trainer.ema_decay,
+            seed=self.seed,
+            device=trainer.pick_device(backend),
+            dtype=trainer.precision,
+            devices=trainer.devices,
+        )
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the last epoch worth keeping."""
+        return self.folder / "checkpoints" / "best"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that resuming starts from."""
+        return self.folder / "checkpoints" / "last"
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this is the process that writes the run's files."""
+        return bool(self.step.workers.rank == 0)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last epoch is reached, or patience is at its end."""
+        standing, trainer = self.standing, self.trainer
+        return standing.epoch >= trainer.max_epochs or standing.waited >= trainer.patience
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps of a training epoch."""
+        return -(-len(self.data.train) // (self.data.batch_size * self.trainer.accumulate))
+
+    def run(self, progress: Any = None) -> None:
+        """Train until done; every epoch ends with checkpoints and a line of metrics.
+
+        Raises:
+            DivergenceError: a loss that is not finite; `diverged.json` tells where.
+            Stopped: the user sent SIGINT or SIGTERM; a checkpoint was written before.
+        """
+        if self.is_done:
+            return
+        logs = Logs(self.folder, self.standing.epoch) if self.is_writer else None
+        try:
+            with stop_on_signals() as stop:
+                while not self.is_done:
+                    self._run_epoch(progress, stop)
+                    self._end_epoch(logs)
+                    self._stop_if(stop)
+        finally:
+            if logs is not None:
+                logs.close()
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint; without one, start anew."""
+        if not self.last.exists() and not checkpoint.has_leftover(self.last):
+            return
+        saved = checkpoint.read(self.last)
+        standing = Standing.from_dict(saved.state.get("training"))
+        self.model = saved.create_model(get_backend())
+        self.__post_init__()
+        self.step.load_state(saved.moments(self.step.state()))
+        self.standing = standing
+
+    def _run_epoch(self, progress: Any, stop: StopRequest) -> None:
+        epoch = self.standing.current
+        rows = self.data.train_epoch(self.seed, self.standing.epoch)
+        groups = _grouped(self._batches(rows, shuffle=True), self.trainer.accumulate)
+        mark = time.perf_counter()
+        for group in self.profile.each("batches", islice(groups, epoch.steps, None)):
+            loss = self._advance(group)
+            self._count(epoch, group, loss)
+            mark, since = time.perf_counter(), mark
+            epoch.seconds += mark - since
+            if progress is not None:
+                speed = f"{epoch.tokens / epoch.seconds:,.0f}"
+                progress.set_postfix(
+                    epoch=self.standing.epoch + 1, loss=f"{loss:.4f}", tokens_per_s=speed
+                )
+                progress.update()
+            self._stop_if(stop)
+
+    def _advance(self, group: tuple[Batch, ...]) -> float:
+        """Take one step, or stop with what led to a loss that is not finite."""
+        with self.profile.measure("steps"):
+            loss = float(self.step.step(*group, rate=self._rate()))
+        if not math.isfinite(loss):
+            raise self._diverged(group, loss)
+        return loss
+
+    def _count(self, epoch: Epoch, group: tuple[Batch, ...], loss: float) -> None:
+        elements = sum(batch.count for batch in group)
+        epoch.steps += 1
+        epoch.loss += loss * elements
+        epoch.elements += elements
+        epoch.tokens += sum(b.encoder_lengths.tokens + b.decoder_lengths.tokens for b in group)
+
+    def _rate(self) -> float:
+        trainer, standing = self.trainer, self.standing
+        step = standing.epoch * self.steps_per_epoch + standing.current.steps
+        steps = trainer.max_epochs * self.steps_per_epoch
+        return trainer.optimizer.learning_rate * trainer.rate_schedule.factor(
+            step, steps, standing.losses
+        )
+
+    def _validation_loss(self) -> float:
+        made = self._batches(self.data.validation, shuffle=False)
+        sums = [self.step.evaluate(batch) for batch in made]
+        count = sum(count for _, count in sums)
+        return sum(total for total, _ in sums) / count if count else math.nan
+
+    def _end_epoch(self, logs: Logs | None) -> None:
+        """Write what the epoch gave; killed anywhere in here, its end is run again."""
+        standing, epoch = self.standing, self.standing.current
+        rate = self._rate()
+        with self.profile.measure("validation"):
+            loss = self._validation_loss()
+        standing.epoch += 1
+        standing.losses.append(loss)
+        standing.current = Epoch()
+        with self.profile.measure("checkpoints and logs"):
+            if self._is_worth_keeping(loss):
+                standing.best_loss = min(loss, standing.best_loss)
+                standing.best_epoch = standing.epoch - 1
+                self._write(self.best)
+            if logs is not None:
+                record = {
+                    "epoch": standing.epoch,
+                    "train_loss": epoch.loss / max(1, epoch.elements),
+                    "validation_loss": loss,
+                    "learning_rate": rate,
+                    "seconds": epoch.seconds,
+                    "tokens_per_second": epoch.tokens / epoch.seconds,
+                }
+                logs.write(record)
+            self._write(self.last, with_optimizer=True)
+
+    def _is_worth_keeping(self, loss: float) -> bool:
+        best = self.standing.best_loss
+        if not math.isfinite(best):
+            return loss < best
+        return loss < best + self.trainer.tolerance * abs(best)
+
+    def _stop_if(self, stop: StopRequest) -> None:
+        """Write a checkpoint and stop, if the user asked any of the workers to."""
+        if self.step.workers.agree(stop.is_set):
+            self._write(self.last, with_optimizer=True)
+            raise Stopped
+
+    def _write(self, path: Path, *, with_optimizer: bool = False) -> None:
+        if not self.is_writer:
+            return
+        self.model = self.step.module()
+        state = {
+            "training": self.standing.to_dict(),
+            "normalization": self.data.standardizer.to_dict(),
+        }
+        found = Checkpoint(
+            get_backend().get_parameters(self.model),
+            self.description.to_config(),
+            state,
+            self.step.state() if with_optimizer else None,
+        )
+        checkpoint.write(path, found)
+
+    def _diverged(self, group: tuple[Batch, ...], loss: float) -> DivergenceError:
+        rows = [self.data.train[int(row)] for b in group for row in b.rows if row >= 0]
+        where = {
+            "loss": str(loss),
+            "epoch": self.standing.epoch + 1,
+            "step": self.standing.current.steps + 1,
+            "rows": [{"event": row.event.name, "split": row.split} for row in rows],
+        }
+        if self.is_writer:
+            path = self.folder / "diverged.json"
+            checkpoint.write_file(path, json.dumps(where, indent=2).encode())
+        return DivergenceError(
+            f"training: the loss is {loss} in epoch {where['epoch']}, at the batch of "
+            f"events {[row.event.name for row in rows]}; expected a finite number. Lower the "
+            "learning rate or the gradient clip; diverged.json names the batch, and the best "
+            f"checkpoint is kept in {str(self.best)!r}."
+        )
+
+    def _batches(self, dataset: Dataset, *, shuffle: bool) -> Iterator[Batch]:
+        return batches(
+            dataset,
+            self.data.batch_size,
+            shuffle_seed=self.seed if shuffle else None,
+            epoch=self.standing.epoch,
+            dtype=master(self.trainer.precision),
+        )
+
+
+def _grouped(items: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
+    iterator = iter(items)
+    return iter(lambda: tuple(islice(iterator, size)), ())

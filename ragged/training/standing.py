@@ -1,0 +1,121 @@
+"""How far a run has come: all that a resumed one needs beside parameters and moments."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ragged.errors import CheckpointError
+
+COUNTS = ("epoch", "steps", "elements", "tokens")
+
+
+@dataclass
+class Epoch:
+    """What the steps of an epoch have given so far.
+
+    Args:
+        steps: how many are done.
+        loss: the sum of their losses, each as often as it has elements.
+        elements: how many valid target elements they saw.
+        tokens: how many steps of rows.
+        seconds: how long they took.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+    elements: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Standing:
+    """Where a run stands.
+
+    Args:
+        epoch: epochs that are over.
+        best_epoch: the one whose parameters are kept, counted from 0; -1 = none yet.
+        best_loss: the lowest validation loss.
+        losses: the validation loss of each epoch.
+        current: what the epoch in progress has given.
+
+    >>> standing = Standing(epoch=2, best_epoch=1, best_loss=0.5, losses=[1.0, 0.5])
+    >>> Standing.from_dict(standing.to_dict()) == standing
+    True
+    """
+
+    epoch: int = 0
+    best_epoch: int = -1
+    best_loss: float = math.inf
+    losses: list[float] = field(default_factory=list)
+    current: Epoch = field(default_factory=Epoch)
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the one that is kept."""
+        return self.epoch - 1 - self.best_epoch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, which has no infinity and no NaN."""
+        return {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_loss": _plain(self.best_loss),
+            "losses": [_plain(loss) for loss in self.losses],
+            "current": vars(self.current).copy(),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Any) -> Standing:
+        """Undo `to_dict`.
+
+        Raises:
+            CheckpointError: something else; it names the field.
+        """
+        losses = _take(saved, "losses", list)
+        epoch, best_epoch = _take(saved, "epoch", int), _take(saved, "best_epoch", int)
+        best_loss = _number(_take(saved, "best_loss", float, type(None)), math.inf)
+        kept = [_number(_check("losses", loss, float, type(None)), math.nan) for loss in losses]
+        if not 0 <= epoch == len(kept) or not -1 <= best_epoch < epoch:
+            got = f"{epoch} with best_epoch {best_epoch} and {len(kept)} losses"
+            raise _refuse("epoch", got, "a loss for each epoch, the best one among them")
+        current = _take(saved, "current", dict)
+        in_progress = Epoch(
+            steps=_take(current, "steps", int),
+            loss=float(_take(current, "loss", float)),
+            elements=_take(current, "elements", int),
+            tokens=_take(current, "tokens", int),
+            seconds=float(_take(current, "seconds", float)),
+        )
+        return cls(epoch, best_epoch, best_loss, kept, in_progress)
+
+
+def _take(saved: Any, name: str, *kinds: type) -> Any:
+    if not isinstance(saved, dict) or name not in saved:
+        raise _refuse(name, "missing", kinds[0].__name__)
+    return _check(name, saved[name], *kinds)
+
+
+def _check(name: str, value: Any, *kinds: type) -> Any:
+    allowed = (*kinds, int) if float in kinds else kinds
+    negative = isinstance(value, int) and value < 0 and name in COUNTS
+    if isinstance(value, bool) or not isinstance(value, allowed) or negative:
+        raise _refuse(name, repr(value), kinds[0].__name__)
+    return value
+
+
+def _number(value: float | None, missing: float) -> float:
+    return missing if value is None else float(value)
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _refuse(name: str, got: str, expected: str) -> CheckpointError:
+    return CheckpointError(
+        f"resume: `{name}` of state.json's training is {got}; expected {expected}. "
+        "Restore the checkpoint, or start a new run."
+    )

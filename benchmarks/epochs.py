@@ -88,7 +88,8 @@ class _StormRun:
     """The packaged configuration, built as the command line builds it, with batches of a kind."""
 
     def __init__(self, make: Any, device: str) -> None:
-        from ragged.cli import CONFIGS, load_config, parse, train_parser
+        from ragged.cli import CONFIGS, parse, train_parser
+        from ragged.configuration import load_config
         from ragged.training import runs
 
         parser = train_parser()

@@ -5,16 +5,16 @@
     config.yaml            the model's class path and arguments
     state.json             format version and what else must not be lost
 
-A folder appears whole or not at all: it is written beside its place and renamed into it.
+A folder appears whole or not at all: it is written beside its place and renamed into it. What is
+read may come from anyone: every name, shape, dtype and value is checked before it is used.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,33 +23,79 @@ import numpy as np
 
 from ragged.backend import Backend, backend_of, get_backend
 from ragged.errors import CheckpointError, RaggedError
+from ragged.files import has_leftover, read_folder, replace_folder, write_file
+
+__all__ = ["Checkpoint", "has_leftover", "load", "read", "save", "write", "write_file"]
 
 FORMAT_VERSION = 1
+MODEL, OPTIMIZER, CONFIG, STATE = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "config.yaml",
+    "state.json",
+)
+REQUIRED = {STATE: 2**20, CONFIG: 2**18, MODEL: 2**34}  # at most so many bytes
+OPTIONAL = {OPTIMIZER: 2**36}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint folder holds, on the host."""
+    """What a checkpoint folder holds, on the host, and where it was read."""
 
     parameters: dict[str, np.ndarray]
     model: dict[str, Any]
     state: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, np.ndarray] | None = None
+    folder: Path = Path()
 
     def create_model(self, backend: Backend) -> Any:
-        """Build the native module and fill it, after checking every name and shape."""
+        """Build the native module in the parameters' dtype and fill it, after checking them."""
         module = backend.create_model(_describe(self.model))
-        expected = {n: p.shape for n, p in backend.get_parameters(module).items()}
-        found = {name: value.shape for name, value in self.parameters.items()}
-        wrong = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
-        if wrong:
-            raise CheckpointError(
-                f"load(): tensor {wrong[0]!r} has shape {found.get(wrong[0])}; the configured "
-                f"model has {expected.get(wrong[0])}. The parameters are of another model; "
-                "restore config.yaml and model.safetensors of one checkpoint."
-            )
+        expected = backend.get_parameters(module)
+        if all(value.dtype == np.float64 for value in self.parameters.values()):
+            module = backend.place(module, device="cpu", dtype="float64")
+            expected = {name: value.astype(np.float64) for name, value in expected.items()}
+        _check_tensors(self.folder / MODEL, self.parameters, expected)
         backend.set_parameters(module, self.parameters)
         return module
+
+    def moments(self, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the optimiser's state.
+
+        Args:
+            expected: the state of a fresh optimiser of the same model.
+
+        Raises:
+            CheckpointError: it has other names, shapes or dtypes, or is not there.
+        """
+        if self.optimizer is None:
+            raise CheckpointError(
+                f"resume: {str(self.folder)!r} holds no {OPTIMIZER}; expected a checkpoint that "
+                "training wrote. Start a new run."
+            )
+        _check_tensors(self.folder / OPTIMIZER, self.optimizer, expected)
+        steps = int(self.optimizer["steps"])
+        if not 0 <= steps < 2**31:
+            raise self.refuse("steps", steps, "0 or more, of at most 31 bits", OPTIMIZER)
+        return self.optimizer
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return a mapping of state.json.
+
+        Raises:
+            CheckpointError: it is missing or no mapping.
+        """
+        found = self.state.get(name)
+        if not isinstance(found, dict):
+            raise self.refuse(name, found, "a mapping, as training writes it")
+        return found
+
+    def refuse(self, name: str, got: object, expected: str, file: str = STATE) -> CheckpointError:
+        """Compose the error for a value of one of the folder's files."""
+        return CheckpointError(
+            f"load(): `{name}` of {str(self.folder / file)!r} is {str(got)[:80]}; expected "
+            f"{expected}. Restore the file as it was written."
+        )
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
@@ -60,7 +106,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         path: the folder; replaced as a whole if it is there.
 
     Raises:
-        CheckpointError: the model carries no configuration of `ragged.models`.
+        CheckpointError: the model carries no configuration of `ragged.models`, or has parameters
+            that are not finite; or `path` holds something else than a checkpoint.
     """
     backend = backend_of("save", model=model)
     if not hasattr(model, "config") or not backend.owns(model):
@@ -68,7 +115,9 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
             f"save(): `model` is a {type(model).__name__}; expected a module built by "
             "ragged.models. Save other modules with their framework's own functions."
         )
-    write(path, Checkpoint(backend.get_parameters(model), model.config.to_config()))
+    parameters = backend.get_parameters(model)
+    _check_finite("save", Path(path) / MODEL, parameters)
+    write(path, Checkpoint(parameters, model.config.to_config()))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -89,90 +138,42 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     from safetensors.numpy import save as to_bytes
 
     files = {
-        "model.safetensors": to_bytes(checkpoint.parameters),
-        "config.yaml": yaml.safe_dump(checkpoint.model, sort_keys=False).encode(),
-        "state.json": json.dumps(
+        MODEL: to_bytes(checkpoint.parameters),
+        CONFIG: yaml.safe_dump(checkpoint.model, sort_keys=False).encode(),
+        STATE: json.dumps(
             {"format_version": FORMAT_VERSION, **checkpoint.state}, indent=2
         ).encode(),
     }
     if checkpoint.optimizer is not None:
-        files["optimizer.safetensors"] = to_bytes(checkpoint.optimizer)
-    _replace_folder(Path(path), files)
+        files[OPTIMIZER] = to_bytes(checkpoint.optimizer)
+    replace_folder(Path(path), files, mark=STATE)
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and check a checkpoint folder."""
     import yaml
 
-    folder = _recover(Path(path))
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"load(): {str(folder)!r} is no folder; expected a checkpoint folder with "
-            "model.safetensors, config.yaml and state.json. Check the path."
-        )
+    from ragged import plain_yaml
+
+    folder = Path(path)
+    files = read_folder(folder, REQUIRED, OPTIONAL)
+    state = _to_json(folder / STATE, files[STATE])
     try:
-        state = json.loads(_read_bytes(folder / "state.json"))
-        model = yaml.safe_load(_read_bytes(folder / "config.yaml"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise _damaged(folder, error) from error
+        model = plain_yaml.load(files[CONFIG])
+    except yaml.YAMLError as error:
+        raise _damaged(folder / CONFIG, error) from error
     version = state.pop("format_version", None) if isinstance(state, dict) else None
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"load(): {str(folder)!r} has format version {version}; expected {FORMAT_VERSION}. "
-            "Read it with the release of ragged that wrote it."
+            f"load(): {str(folder)!r} has format version {str(version)[:80]}; expected "
+            f"{FORMAT_VERSION}. Read it with the release of ragged that wrote it."
         )
-    optimizer = folder / "optimizer.safetensors"
-    return Checkpoint(
-        _read_tensors(folder / "model.safetensors"),
-        model,
-        state,
-        _read_tensors(optimizer) if optimizer.exists() else None,
-    )
-
-
-def has_leftover(path: Path) -> bool:
-    """Whether a killed replacement left the old folder aside, which `read` will put back."""
-    return _aside(path).exists()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write one file, whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-
-
-def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _recover(folder)
-    for leftover in folder.parent.glob(f".{folder.name}.new.*"):  # of a write that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
-    temporary.chmod(0o755)
-    for name, content in files.items():
-        write_file(temporary / name, content)
-    if folder.exists():
-        os.replace(folder, _aside(folder))
-    os.replace(temporary, folder)
-    shutil.rmtree(_aside(folder), ignore_errors=True)
-
-
-def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _recover(folder: Path) -> Path:
-    """Undo a replacement that was killed between its two renames; drop what one left behind."""
-    aside = _aside(folder)
-    if aside.exists() and not folder.exists():
-        os.replace(aside, folder)
-    elif aside.exists():
-        shutil.rmtree(aside)
-    return folder
+    tensors = {
+        name: _to_tensors(folder / name, files[name])
+        for name in (MODEL, OPTIMIZER)
+        if name in files
+    }
+    return Checkpoint(tensors[MODEL], model, state, tensors.get(OPTIMIZER), folder)
 
 
 def _describe(model: Any) -> Any:
@@ -198,27 +199,73 @@ def _describe(model: Any) -> Any:
         ) from error
 
 
-def _read_tensors(path: Path) -> dict[str, np.ndarray]:
+def _to_tensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
     try:
-        return from_bytes(_read_bytes(path))
-    except (SafetensorError, ValueError, KeyError) as error:
+        return from_bytes(content)
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, error) from error
+    except KeyError as error:
+        raise _damaged(path, f"dtype {error}") from error
+
+
+def _check_tensors(
+    path: Path, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> None:
+    """Refuse tensors of other names, shapes or dtypes than expected, or with values not finite."""
+    for name in sorted({*found, *expected}):
+        got = _kind(found.get(name), "missing")
+        wanted = _kind(expected.get(name), "no such tensor")
+        if got != wanted:
+            raise CheckpointError(
+                f"load(): tensor {name!r} of {str(path)!r} is {got}; the configured model has "
+                f"{wanted}. The tensors are of another model, or of another precision; restore "
+                f"{CONFIG} and {path.name} of one checkpoint."
+            )
+    _check_finite("load", path, found)
+
+
+def _check_finite(function: str, path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"{function}(): tensor {name!r} of {str(path)!r} holds values that are not "
+                "finite; expected numbers. Its training diverged: take an earlier checkpoint."
+            )
+
+
+def _kind(tensor: np.ndarray | None, absent: str) -> str:
+    return absent if tensor is None else f"{tensor.dtype} {tensor.shape}"
+
+
+def _to_json(path: Path, content: bytes) -> Any:
+    """Read JSON whose numbers are finite, in 64 bits."""
+    try:
+        return json.loads(
+            content,
+            parse_int=_below(2**63, int),
+            parse_float=_below(math.inf, float),
+            parse_constant=_refuse,
+        )
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"load(): {path.name} of {str(path.parent)!r} cannot be read ({error.strerror}); "
-            "expected a whole checkpoint folder. Restore the folder, or load another checkpoint."
-        ) from error
+def _below(limit: float, kind: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        number = kind(text)
+        return number if abs(number) < limit else _refuse(text)
+
+    return read
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def _refuse(text: str) -> Any:
+    raise ValueError(f"the number {text[:20]}")
+
+
+def _damaged(path: Path, error: object) -> CheckpointError:
     return CheckpointError(
         f"load(): {str(path)!r} is damaged or truncated ({error}); expected the file as it was "
         "written. Restore it, or load another checkpoint."

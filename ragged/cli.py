@@ -3,38 +3,73 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ragged.configuration import (
+    check_value,
+    load_config,
+    nearest,
+    restrict_imports,
+    take_allowed_imports,
+)
 from ragged.errors import BackendError, ConfigError, DivergenceError, RaggedError
 
 CONFIGS = Path(__file__).parent / "configs"
-EPILOG = "example: ragged train --config storms --backend jax --model.init_args.hidden_size 32"
+WRONG_PATHS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 failed, 2 bad usage or input, 130 stopped by the user."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can still be caught
     except KeyboardInterrupt:
         print("ragged: stopped; `ragged train --resume RUN` goes on.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        _discard_output()
+        return 1
     except RaggedError as error:
-        print(f"ragged: error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, (DivergenceError, BackendError)) else 2
+        return _fail(str(error), 1 if isinstance(error, (DivergenceError, BackendError)) else 2)
+    except OSError as error:
+        place = "" if error.filename is None else f"{str(error.filename)!r}: "
+        return _fail(f"{place}{error.strerror or error}", 2 if type(error) in WRONG_PATHS else 1)
+    except MemoryError as error:
+        return _fail(f"not enough memory; take smaller sizes or batches. {error}".strip(), 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"ragged: error: {message}", file=sys.stderr)
+    return status
+
+
+def _discard_output() -> None:
+    """Let the interpreter's own flush at its end go nowhere: whoever read has closed the pipe."""
+    with suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
     from ragged.training import commands
 
-    arguments, allowed = _take_allowed_imports(arguments)
-    _restrict_imports(allowed)
+    arguments, allowed = take_allowed_imports(arguments)
+    restrict_imports(allowed)
     parser = create_parser()
     config = parse(parser, _with_config(arguments))
     verb = config.subcommand
@@ -68,25 +103,32 @@ def _prove(
 
 def create_parser() -> Any:
     """Build the parser of all commands."""
-    from jsonargparse import ArgumentParser
-
-    parser = _parser("Exact sequence models on rows of different lengths.")
+    parser = _parser("Exact sequence models on rows of different lengths.", "ragged train")
     verbs = parser.add_subcommands(required=False)
     verbs.add_subcommand("train", train_parser(), help="train a model from one YAML file")
 
-    evaluate = _parser("Score a run on its test events, beside the baselines.")
+    evaluate = _parser(
+        "Score a run on its test events, beside the baselines.",
+        "ragged evaluate runs/storms/2026-01-31_12-00-00 --backend jax",
+    )
     evaluate.add_argument("run", type=Path, help="folder of the run")
     evaluate.add_argument("--backend", type=str | None, help="read the run with this backend")
     verbs.add_subcommand("evaluate", evaluate, help="score a run")
 
-    predict = _parser("Forecast the events of a CSV file with a run's best model.")
+    predict = _parser(
+        "Forecast the events of a CSV file with a run's best model.",
+        "ragged predict RUN --input storms.csv --output forecast.csv",
+    )
     predict.add_argument("run", type=Path, help="folder of the run")
     predict.add_argument("--input", type=Path, required=True, help="CSV in the source's format")
     predict.add_argument("--output", type=Path, required=True, help="CSV to write")
     predict.add_argument("--backend", type=str | None, help="read the run with this backend")
     verbs.add_subcommand("predict", predict, help="forecast a CSV file")
 
-    conformance = _parser("Prove that backends give the oracle's numbers, and each other's.")
+    conformance = _parser(
+        "Prove that backends give the oracle's numbers, and each other's.",
+        "ragged conformance --backend jax --dtype float64 --report report",
+    )
     conformance.add_argument(
         "--backend", type=str | None, help="name or import path; default: all installed"
     )
@@ -99,9 +141,8 @@ def create_parser() -> Any:
         "--exhaustive", action="store_true", help="many more random cases; up to an hour"
     )
     verbs.add_subcommand("conformance", conformance, help="prove a backend")
-    verbs.add_subcommand(
-        "info", ArgumentParser(exit_on_error=False), help="versions, backends, devices"
-    )
+    info = _parser("Print versions, backends and devices.", "ragged info")
+    verbs.add_subcommand("info", info, help="versions, backends, devices")
     return parser
 
 
@@ -115,37 +156,27 @@ def parse(parser: Any, arguments: Sequence[str] | dict[str, Any]) -> Any:
 
     try:
         if isinstance(arguments, dict):
-            return parser.parse_object(arguments)
-        return parser.parse_args(list(arguments))
-    except (ArgumentError, argparse.ArgumentError) as error:
+            config = parser.parse_object(arguments)
+        else:
+            config = parser.parse_args(list(arguments))
+    except (ArgumentError, argparse.ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(_explain(str(error))) from error
-
-
-def load_config(path: Path) -> dict[str, Any]:
-    """Read a YAML file into plain values; YAML tags that would make objects are refused."""
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(
-            f"config: {str(path)!r} cannot be read ({error.strerror}); expected a YAML file. "
-            "Check the path; a run's own is RUN/config.yaml."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config: {str(path)!r} is no plain YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(
-            f"config: {str(path)!r} holds no mapping; see `ragged train --print_config`."
-        )
+    except RecursionError as error:
+        raise ConfigError("config: a value is nested too deeply. Write it flat.") from error
+    for name, value in config.items():
+        check_value(name.removeprefix("train."), value)
     return config
 
 
-def _parser(description: str) -> Any:
+def _parser(description: str, example: str) -> Any:
     from jsonargparse import ArgumentParser
 
     return ArgumentParser(
-        exit_on_error=False, allow_abbrev=False, description=description, epilog=EPILOG
+        prog="ragged",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description=description,
+        epilog=f"example: {example}",
     )
 
 
@@ -169,7 +200,10 @@ def train_parser() -> Any:
 
     from ragged.models import Model
 
-    parser = _parser("Train a model. Any value of the YAML file can be given here too.")
+    parser = _parser(
+        "Train a model. Any value of the YAML file can be given here too.",
+        "ragged train --config storms --backend jax --model.init_args.hidden_size 32",
+    )
     parser.add_argument(
         "--config", action=ActionConfigFile, help=f"YAML file, or one of {_packaged()}"
     )
@@ -218,39 +252,10 @@ def _config_path(value: str) -> str:
     if not Path(value).is_file():
         raise ConfigError(
             f"train: `--config` is {value!r}; expected a YAML file or one of {_packaged()}. "
-            f"Check the path{_nearest(value, _packaged())}."
+            f"Check the path{nearest(value, _packaged())}."
         )
     load_config(Path(value))  # refuses what YAML's safe loader refuses, with the file's name
     return value
-
-
-def _take_allowed_imports(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split off `--allow-import MODULE`, which has to be known before anything is parsed."""
-    rest, allowed = [], []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == "--allow-import":
-            allowed.append(next(remaining, ""))
-        elif argument.startswith("--allow-import="):
-            allowed.append(argument.partition("=")[2])
-        else:
-            rest.append(argument)
-    return rest, [name for name in allowed if name]
-
-
-_admitted: set[str] = set()  # what earlier calls of this process let in
-
-
-def _restrict_imports(allowed: list[str]) -> None:
-    """Let a YAML file import from `ragged` and the allowed modules, and nothing else."""
-    from jsonargparse import set_parsing_settings
-
-    # The parser's settings only ever grow: what was admitted before has to be denied by name.
-    denied = sorted(_admitted - set(allowed))
-    _admitted.update(allowed)
-    set_parsing_settings(
-        import_path_denylist=["*", *denied], import_path_allowlist=["ragged", *allowed]
-    )
 
 
 def _known_names() -> set[str]:
@@ -275,13 +280,10 @@ def _explain(message: str) -> str:
     if "not allowed" in message:
         remedy = "Only classes of ragged can be named; --allow-import MODULE admits another module."
         return f"config: {message.strip()}\n{remedy}"
+    if re.search("are required|expected one argument|invalid choice", message):
+        return f"config: {message.strip()}\nSee `--help`, which shows an example of each command."
     named = re.findall(r"(?:[Oo]ption|arguments:|string:|attribute) ['\"]?-*([\w.]+)", message)
     known = _known_names()
     unknown = [part for name in named for part in name.split(".") if part not in known]
-    hint = _nearest(unknown[0], known) if unknown else ""
+    hint = nearest(unknown[0], known) if unknown else ""
     return f"config: {message.strip()}\nCompare with `ragged train --print_config`{hint}."
-
-
-def _nearest(name: str, known: Any) -> str:
-    found = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; the nearest name is {found[0]!r}" if found else ""

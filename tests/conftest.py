@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,22 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return found[backend]
 
     return run
+
+
+@pytest.fixture
+def copied(tiny_run, need, tmp_path) -> Path:
+    """A copy of torch's finished tiny run, to do anything with."""
+    need("torch")
+    return Path(shutil.copytree(tiny_run("torch"), tmp_path / "run"))
+
+
+@pytest.fixture
+def installed() -> Path:
+    """The installed command."""
+    found = Path(sys.executable).with_name("ragged")
+    if not found.exists():
+        pytest.skip("the package is not installed")
+    return found
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_truncated_tensors_are_refused(saved, keep):
 )
 def test_damaged_text_is_refused(saved, name, content):
     (saved / name).write_bytes(content)
-    with refuses(f"load(): {str(saved)!r} is damaged or truncated ("):
+    with refuses(f"load(): {str(saved / name)!r} is damaged or truncated ("):
         ragged.load(saved)
 
 
@@ -218,15 +218,15 @@ def rewrite(folder: Path, change) -> None:
     [
         (
             lambda t: t.update({"bridge_c.bias": np.zeros(7, np.float32)}),
-            "tensor 'bridge_c.bias' has shape (7,); the configured model has (4,)",
+            "is float32 (7,); the configured model has float32 (4,)",
         ),
         (
             lambda t: t.update({"extra": np.zeros((2, 3), np.float32)}),
-            "tensor 'extra' has shape (2, 3); the configured model has None",
+            "is float32 (2, 3); the configured model has no such tensor",
         ),
         (
             lambda t: t.pop("bridge_h.weight"),
-            "tensor 'bridge_h.weight' has shape None; the configured model has (4, 5)",
+            "is missing; the configured model has float32 (4, 5)",
         ),
     ],
 )
@@ -270,7 +270,10 @@ def test_a_configuration_of_another_kind_is_refused(saved, content):
         ({"past_features": 3, "future_features": 2, "hidden": 5}, "naming 'hidden'"),
         ({"past_features": 3, "future_features": 2, "hidden_size": 0}, "`hidden_size` is 0"),
         ({"past_features": 3}, "future_features"),
-        ({"past_features": 3, "future_features": 2, "hidden_size": "5"}, "does not describe"),
+        (
+            {"past_features": 3, "future_features": 2, "hidden_size": "5"},
+            "`hidden_size` is '5', a str",
+        ),
         ([1, 2], "config.yaml does not describe"),
     ],
 )
@@ -281,22 +284,23 @@ def test_wrong_arguments_are_refused(saved, arguments, text):
         ragged.load(saved)
 
 
-def test_a_killed_replacement_is_recovered_on_read(saved, any_backend):
+def test_a_killed_replacement_can_be_read(saved, any_backend):
     before = any_backend.get_parameters(ragged.load(saved))
     os.replace(saved, saved.with_name(".model.old"))
     assert checkpoint.has_leftover(saved)
     assert equal(any_backend.get_parameters(ragged.load(saved)), before)
-    assert saved.is_dir()
+    assert not saved.exists()  # reading moves nothing: another process may be writing
+    ragged.save(create(seed=8), saved)
     assert not checkpoint.has_leftover(saved)
 
 
-def test_a_replacement_killed_between_its_renames_keeps_the_old(saved, any_backend, monkeypatch):
+def test_a_replacement_stopped_between_its_renames_keeps_the_old(saved, any_backend, monkeypatch):
     before = any_backend.get_parameters(ragged.load(saved))
     real, calls = os.replace, []
 
     def killed(source, target):
         calls.append(Path(target).name)
-        if calls[-1] == "model":
+        if calls.count("model") == 1:
             raise KeyboardInterrupt
         real(source, target)
 
@@ -304,8 +308,8 @@ def test_a_replacement_killed_between_its_renames_keeps_the_old(saved, any_backe
     with pytest.raises(KeyboardInterrupt):
         ragged.save(create(seed=9), saved)
     monkeypatch.undo()
-    assert calls[-2:] == [".model.old", "model"]
-    assert not saved.exists()
+    assert calls[-3:] == [".model.old", "model", "model"]
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
     assert equal(any_backend.get_parameters(ragged.load(saved)), before)
 
 
@@ -315,7 +319,7 @@ def test_a_replacement_killed_while_writing_keeps_the_old(saved, any_backend, mo
     def killed(path, content):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "write_file", killed)
+    monkeypatch.setattr("ragged.files.write_file", killed)
     with pytest.raises(KeyboardInterrupt):
         ragged.save(create(seed=9), saved)
     monkeypatch.undo()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("jsonargparse")
 
 import ragged
+from ragged import cli
 from ragged.cli import CONFIGS, main
 
 BACKENDS = ("torch", "jax")
@@ -203,12 +205,20 @@ def test_no_command_prints_the_help(capsys):
         assert verb in said
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["predict", "--help"]])
-def test_help_ends_with_an_example(arguments, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 0
-    assert "example: ragged train" in capsys.readouterr().out
+def verbs() -> list[str]:
+    (action,) = (a for a in cli.create_parser()._actions if a.dest == "subcommand")
+    return list(action.choices)
+
+
+def test_every_verbs_help_ends_with_an_example_of_its_own_that_parses(capsys):
+    for verb in (None, *verbs()):
+        with pytest.raises(SystemExit) as caught:
+            main(["--help"] if verb is None else [verb, "--help"])
+        assert caught.value.code == 0
+        said = " ".join(capsys.readouterr().out.split())
+        example = shlex.split(said.rpartition("example: ")[2])
+        assert example[:2] == ["ragged", verb or "train"], verb
+        cli.parse(cli.create_parser(), cli._with_config(example[1:]))
 
 
 def test_print_config_gives_a_configuration_that_runs(need, tmp_path, tiny_arguments, capsys):

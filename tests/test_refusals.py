@@ -90,9 +90,10 @@ def test_a_configuration_that_is_no_mapping_is_refused(tmp_path, refused):
         assert expected in refused("train", "--config", tmp_path / "c.yaml")
 
 
-def test_an_unknown_backend_is_a_failure(tmp_path, capsys):
-    assert main(["train", "--backend", "tensorflov", "--runs", str(tmp_path / "r")]) == 1
-    assert "`name` is 'tensorflov'" in capsys.readouterr().err
+def test_an_unknown_backend_is_refused(tmp_path, refused):
+    said = refused("train", "--backend", "torhc", "--runs", tmp_path / "r")
+    assert "`backend` is 'torhc'; expected one of ['jax', 'torch']" in said
+    assert "the nearest name is 'torch'" in said
     assert not (tmp_path / "r").exists()
 
 

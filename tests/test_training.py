@@ -8,10 +8,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,35 +189,6 @@ def test_dropout_is_at_work_in_the_resumed_run(name, tiny_run, train_tiny, read_
 def test_equal_seeds_give_equal_runs(name, tiny_run, train_tiny, read_losses, tmp_path):
     again = train_tiny(tmp_path, name)
     assert finished(again, read_losses) == finished(tiny_run(name), read_losses)
-
-
-def test_a_killed_run_goes_on_to_the_same_end(
-    need, tiny_arguments, train_tiny, read_losses, tmp_path
-):
-    need("torch")
-    epochs = 20
-    unbroken = train_tiny(tmp_path / "a", "torch", trainer__max_epochs=epochs)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from ragged.cli import main; sys.exit(main(sys.argv[1:]))",
-            *tiny_arguments(tmp_path / "b", "torch", trainer__max_epochs=epochs),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "b").glob("*/*/checkpoints/last/state.json")):
-        assert process.poll() is None, "ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    (run,) = (tmp_path / "b").glob("*/*")
-    assert not (run / "scores.json").exists()
-    assert ragged_main(["train", "--resume", str(run)]) == 0
-    assert finished(run, read_losses) == finished(unbroken, read_losses)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(

@@ -127,7 +127,7 @@ class TrainingStep:
     def state(self) -> dict[str, np.ndarray]:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
-        for slot in self.constants.slots if self.steps else ():
+        for slot in self.constants.slots:
             found = named(optax.tree_utils.tree_get(self._moments, SLOTS[slot]))
             state |= {f"{slot}.{n}": to_numpy(leaf[...]).copy() for n, leaf in found.items()}
         if self._averaged is not None:

@@ -102,8 +102,10 @@ class TrainingStep:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
         for name, parameter in self.model.named_parameters():
-            for slot in self.constants.slots if self.steps else ():
-                state[f"{slot}.{name}"] = to_numpy(self.optimizer.state[parameter][slot]).copy()
+            slots = self.optimizer.state.get(parameter, {})
+            for slot in self.constants.slots:
+                value = slots.get(slot, torch.zeros_like(parameter))
+                state[f"{slot}.{name}"] = to_numpy(value).copy()
             if self.ema_decay is not None:
                 state[f"parameter.{name}"] = to_numpy(parameter).copy()
         if self.dtype == "float16":

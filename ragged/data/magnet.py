@@ -28,6 +28,7 @@ THRESHOLDS = np.linspace(0.0, 60.0, 13)  # A
 WEIGHTS = np.exp(-THRESHOLDS / 25.0)
 WEIGHTS = WEIGHTS / float(np.sum(WEIGHTS))
 KNEE = 60.0  # A, where saturation sets in
+MOST_STEPS = 10**8  # of all cycles; some GB
 RAMP_STEPS = (8, 31)  # the shortest ramp, and one more than the longest
 
 
@@ -165,6 +166,11 @@ class MagnetHysteresis(Source):
                 raise OptionError(
                     refusal("MagnetHysteresis", argument, str(value), expected, remedy)
                 )
+        if cycles * max_steps > MOST_STEPS:
+            got, expected = str(cycles), f"at most {MOST_STEPS} steps in all"
+            raise OptionError(
+                refusal("MagnetHysteresis", "cycles", got, expected, "Lower it, or max_steps.")
+            )
         _check_time_constant("MagnetHysteresis", "eddy_time_constant", eddy_time_constant)
         self.cycles, self.min_steps, self.max_steps = cycles, min_steps, max_steps
         self.eddy_time_constant, self.seed = eddy_time_constant, seed

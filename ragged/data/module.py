@@ -18,6 +18,7 @@ from ragged.errors import DataError, OptionError, refusal
 from ragged.masks import ALIGNMENTS
 
 LEAST = 16  # steps of a random context or horizon, unless said otherwise
+MOST_ROWS = 2**16  # of a batch, which is filled up to its size
 
 
 class EncoderDecoderDataModule:
@@ -97,6 +98,7 @@ class EncoderDecoderDataModule:
         _check("test", test, 0 <= test < 1, "0 or more and below 1")
         _check("test", test, validation + test < 1, "below 1 together with `validation`")
         _check("batch_size", batch_size, batch_size >= 1, "1 or more")
+        _check("batch_size", batch_size, batch_size <= MOST_ROWS, f"at most {MOST_ROWS}")
         _check("level_jitter", level_jitter, level_jitter >= 0, "0 or more")
         for side, alignment in (("encoder", encoder_alignment), ("decoder", decoder_alignment)):
             known = alignment in (None, *ALIGNMENTS)

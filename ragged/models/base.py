@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import fields
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from ragged.alignment import align_encoder_sequences, select_valid
 from ragged.backend import Array, Backend, as_own, check_frameworks, get_backend
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
+
+MOST_LAYERS = 1024
+MOST_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32: a larger one is a mistake
 
 
 class Forecast(NamedTuple):
@@ -74,6 +78,7 @@ class Model(metaclass=ModelType):
     def __post_init__(self) -> None:
         check_at_least(self, 1, "past_features", "future_features")
         check_at_least(self, 1, "hidden_size", "num_layers", "output_size")
+        check_extent(self)
         check_rate(self, "dropout")
 
     def arguments(self) -> dict[str, Any]:
@@ -89,7 +94,7 @@ class Model(metaclass=ModelType):
 
     @classmethod
     def from_arguments(cls, arguments: dict[str, Any]) -> Self:
-        """Undo `arguments`; unknown names are refused."""
+        """Undo `arguments`; unknown names and values of another type are refused."""
         unknown = sorted(set(arguments) - {field.name for field in fields(cls)})  # type: ignore[arg-type]
         if unknown:
             raise OptionError(
@@ -101,6 +106,8 @@ class Model(metaclass=ModelType):
                     "Check the spelling.",
                 )
             )
+        for name, value in arguments.items():
+            _check_type(cls, name, value)
         return cls.describe(**arguments)
 
 
@@ -203,6 +210,32 @@ def check_at_least(config: Model, least: int, *names: str) -> None:
         if value is not None and value < least:
             model, expected = type(config).__name__, f"{least} or more"
             raise OptionError(refusal(model, name, repr(value), expected, "Raise it."))
+
+
+def check_extent(config: Model) -> None:
+    """Refuse sizes that no machine could hold, before anything is allocated."""
+    arguments, model = config.arguments(), type(config).__name__
+    layers = max(arguments["num_layers"], arguments.get("num_blocks", 1))
+    if layers > MOST_LAYERS:
+        name = "num_layers" if layers == arguments["num_layers"] else "num_blocks"
+        got, expected = str(layers), f"at most {MOST_LAYERS}"
+        raise OptionError(refusal(model, name, got, expected, "Lower it."))
+    sizes = [name for name in arguments if name.endswith(("_size", "_features"))]
+    widest = max(sizes, key=lambda name: arguments[name] or 0)
+    most = math.isqrt(MOST_PARAMETERS // (4 * layers))
+    if arguments[widest] > most:
+        expected = f"at most {most} with {layers} layers"
+        raise OptionError(refusal(model, widest, str(arguments[widest]), expected, "Lower it."))
+
+
+def _check_type(model: type[Model], name: str, value: Any) -> None:
+    """Refuse a value of another type; an integer is a float too, and a boolean no integer."""
+    expected = get_type_hints(model)[name]
+    known = (expected, int) if expected is float else expected
+    if not isinstance(value, known) or isinstance(value, bool) != (expected is bool):
+        wanted = getattr(expected, "__name__", str(expected))
+        got = f"{value!r}, a {type(value).__name__}"
+        raise OptionError(refusal(model.__name__, name, got, wanted, "Change its type."))
 
 
 def check_heads(config: Model, name: str) -> None:

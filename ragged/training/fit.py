@@ -15,7 +15,7 @@ from ragged import checkpoint
 from ragged.backend import get_backend
 from ragged.checkpoint import Checkpoint
 from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, batches, prefetch
-from ragged.errors import CheckpointError, DivergenceError
+from ragged.errors import DivergenceError
 from ragged.models import Model
 from ragged.precision import master
 from ragged.training.logs import Logs
@@ -104,15 +104,10 @@ class Fit:
         if not self.last.exists() and not checkpoint.has_leftover(self.last):
             return
         saved = checkpoint.read(self.last)
-        if saved.optimizer is None:
-            raise CheckpointError(
-                f"resume: {str(self.last)!r} holds no optimizer.safetensors; expected a "
-                "checkpoint that training wrote. Start a new run."
-            )
         standing = Standing.from_dict(saved.state.get("training"))
         self.model = saved.create_model(get_backend())
         self.__post_init__()
-        self.step.load_state(saved.optimizer)
+        self.step.load_state(saved.moments(self.step.state()))
         self.standing = standing
 
     def _run_epoch(self, progress: Any, stop: StopRequest) -> None:

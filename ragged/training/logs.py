@@ -49,5 +49,5 @@ def _epoch_of(line: str) -> float:
     """The epoch of a record; a line that a kill cut short belongs to no epoch kept."""
     try:
         return float(json.loads(line)["epoch"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf

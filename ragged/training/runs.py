@@ -10,8 +10,9 @@ from typing import Any
 
 from ragged import checkpoint
 from ragged.backend import get_backend
-from ragged.data import EncoderDecoderDataModule
-from ragged.errors import CheckpointError, ConfigError, RaggedError
+from ragged.checkpoint import Checkpoint
+from ragged.data import EncoderDecoderDataModule, Normalization
+from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
 from ragged.training.trainer import Trainer
 
 
@@ -50,7 +51,8 @@ def save_config(folder: Path, parser: Any, config: Any) -> None:
 
 def read_config(folder: Path, parser: Any) -> Any:
     """Parse a run's configuration again, under the same restrictions as a user's."""
-    from ragged.cli import load_config, parse
+    from ragged.cli import parse
+    from ragged.configuration import load_config
 
     if not (folder / "config.yaml").is_file():
         raise CheckpointError(
@@ -83,7 +85,20 @@ def open_run(folder: Path, parser: Any) -> Run:
     parts = open_parts(config)
     module = saved.create_model(get_backend())
     parts.data.encoder_alignment = module.config.encoder_alignment
-    return Run(folder, config, parts.data, parts.trainer, module, saved.state["normalization"])
+    normalization = _normalization(saved, parts.data.source.roles.columns)
+    return Run(folder, config, parts.data, parts.trainer, module, normalization)
+
+
+def _normalization(saved: Checkpoint, columns: tuple[str, ...]) -> dict[str, Any]:
+    """The normalisation that the model was trained with, checked to have every column."""
+    found = saved.section("normalization")
+    try:
+        missing = set(columns) - set(Normalization.from_dict(found).chains)
+    except DataError as error:
+        raise saved.refuse("normalization", found, "the transforms of each column") from error
+    if missing:
+        raise saved.refuse(f"normalization.{min(missing)}", None, "the transforms of the column")
+    return found
 
 
 def open_parts(config: Any) -> Any:
@@ -96,6 +111,26 @@ def open_parts(config: Any) -> Any:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the records of all epochs."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    """Read the records of all epochs.
+
+    Raises:
+        CheckpointError: there is none, or one that training did not write.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError, RecursionError):
+        records = []
+    if not records or not all(map(_is_record, records)):
+        raise CheckpointError(
+            f"run: {str(path)!r} is missing or damaged; expected a JSON record of numbers on each "
+            "line, one for each epoch. Restore the file."
+        )
+    return records
+
+
+def _is_record(record: Any) -> bool:
+    names = ("epoch", "train_loss", "validation_loss", "seconds")
+    return isinstance(record, dict) and all(
+        isinstance(record.get(name), (int, float)) for name in names
+    )

@@ -95,7 +95,56 @@ def open_parts(config: Any) -> Any:
     return parts_parser().instantiate(Namespace(data=config.data, trainer=config.trainer))
 
 
+def save_versions(folder: Path, environment: dict[str, str]) -> None:
+    """Write what the run is trained with, the last time it was gone on with."""
+    content = json.dumps(environment, indent=2) + "\n"
+    checkpoint.write_file(folder / "versions.json", content.encode())
+
+
+def read_versions(folder: Path) -> dict[str, str]:
+    """Read what the run was trained with."""
+    return _json(folder / "versions.json", _read(folder / "versions.json"))
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """Read the scores of a finished run."""
+    found = _json(folder / "scores.json", _read(folder / "scores.json"))
+    if not isinstance(found.get("targets"), dict):
+        raise CheckpointError(
+            f"run: {str(folder / 'scores.json')!r} holds no scores by target; expected what "
+            "training writes. Train the run again with this release of ragged."
+        )
+    return found
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Read the records of all epochs."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    path = folder / "metrics.jsonl"
+    return [_json(path, line) for line in _read(path).splitlines()]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"run: {str(path)!r} cannot be read ({error}); expected the folder of a run that "
+            "was trained to its end. Go on with it: ragged train --resume RUN."
+        ) from error
+
+
+def _json(path: Path, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, f"it holds a {type(found).__name__}, no mapping")
+    return found
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"run: {str(path)!r} is damaged or truncated ({why}); expected the file as training "
+        "wrote it. Restore it, or train the run again."
+    )

@@ -79,6 +79,11 @@ def create_parser() -> Any:
     evaluate.add_argument("--backend", type=str | None, help="read the run with this backend")
     verbs.add_subcommand("evaluate", evaluate, help="score a run")
 
+    report = _parser("Write everything there is to see of a run into its report.html.")
+    report.add_argument("run", type=Path, help="folder of the run")
+    report.add_argument("--backend", type=str | None, help="read the run with this backend")
+    verbs.add_subcommand("report", report, help="write a page about a run")
+
     compare = _parser("Print one table of several runs, and draw their losses and scores.")
     compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs")
     compare.add_argument("--output", type=Path, default=Path("compare.png"), help="PNG to write")

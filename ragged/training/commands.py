@@ -52,6 +52,16 @@ def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, Ta
     return found.targets
 
 
+def report(parser: Any, run: Path, backend: str | None = None) -> Path:
+    """Write everything there is to see of a run into its `report.html` and return the path."""
+    from ragged.training.report import write_report
+
+    with use_backend(backend or runs.read_config(run, parser).backend):
+        path = write_report(runs.open_run(run, parser))
+    print(f"report: {path}")
+    return path
+
+
 def compare(parser: Any, folders: Sequence[Path], output: Path) -> None:
     """Print one table of several runs, and draw their losses and scores into one picture."""
     compared = comparison.read_runs(folders, parser)

@@ -181,7 +181,7 @@ def _padded(column: Sequence[str]) -> list[str]:
 def _read_run(folder: Path, parser: Any) -> ComparedRun:
     config = runs.read_config(folder, parser)
     best = checkpoint.read(folder / "checkpoints" / "best")
-    model = str(best.model["class_path"]).rpartition(".")[2]
+    model = config.model.class_path.rpartition(".")[2]
     return ComparedRun(
         name="/".join(folder.resolve().parts[-2:]),
         model=model,
@@ -194,18 +194,18 @@ def _read_run(folder: Path, parser: Any) -> ComparedRun:
 
 def _scores_of(model: str, saved: dict[str, Any], folder: Path) -> dict[str, dict[str, float]]:
     """The model's own scores by target and measure; null is NaN."""
-    found: dict[str, dict[str, Any]] = {}
+    found = {}
     for target, scores in saved["targets"].items():
-        if model not in scores:
+        measures = scores.get(model) if isinstance(scores, dict) else None
+        if not isinstance(measures, dict) or not {"r2", "rmse", "mae"} <= set(measures):
             raise CheckpointError(
-                f"compare: {str(folder / 'scores.json')!r} has no scores of {model} for "
-                f"{target!r}; expected those of the run's own model. Train the run again."
+                f"compare: {str(folder / 'scores.json')!r} has no r2, rmse and mae of {model} for "
+                f"{target!r}; expected what training writes. Train the run again."
             )
-        found[target] = dict(scores[model])
-        for measure in ("pinball", "coverage"):
-            if target in saved.get(measure, {}):
-                found[target][measure] = saved[measure][target]
-    return {
-        target: {name: math.nan if v is None else float(v) for name, v in scores.items()}
-        for target, scores in found.items()
-    }
+        for name in ("pinball", "coverage"):
+            if target in saved.get(name, {}):
+                measures[name] = saved[name][target]
+        found[target] = {
+            name: math.nan if value is None else float(value) for name, value in measures.items()
+        }
+    return found

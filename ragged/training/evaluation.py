@@ -25,7 +25,7 @@ class Evaluation:
         rows: the test rows.
         forecasts: the model's forecast of each row, in the units of the targets.
         baselines: by target and baseline the forecast of each row, `(horizon,)`, in its unit.
-        targets: the scores by target.
+        targets: the scores by target; empty where there are no test rows.
     """
 
     model: str
@@ -63,6 +63,8 @@ def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: Trainer) -> E
     fit_rows = [*data.train.rows, *data.validation.rows]
     model = type(module.config).__name__
     forecasts = forecast_rows(module, data.test, data, trainer)
+    if not rows:
+        return Evaluation(model, rows, forecasts, {}, {})
     simple = {name: baselines(fit_rows, rows, roles.known, name) for name in roles.target}
     whole = RowForecast.joined(forecasts)
     targets = {}

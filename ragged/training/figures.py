@@ -161,8 +161,7 @@ def draw_forecasts(figure: Any, panels: Sequence[Panel], axes: Axes) -> None:
         for axis in right:
             _draw_loop(axis, panel)
             axis.set(title="hysteresis loop", xlabel=axes.driver, ylabel=axes.target)
-    for axis in grid[0]:
-        axis.legend(loc="best")
+    grid[0, 0].legend(loc="best")
 
 
 def draw_losses(axis: Any, records: Sequence[dict[str, Any]], best_epoch: int, loss: str) -> None:
@@ -174,7 +173,7 @@ def draw_losses(axis: Any, records: Sequence[dict[str, Any]], best_epoch: int, l
     ):
         axis.plot(epochs, [record[key] for record in records], color=color, label=name)
     axis.axvline(best_epoch, color=GREY, ls="--", lw=1, label=f"best epoch, {best_epoch}")
-    axis.set(xlabel="epoch", ylabel=f"{loss} of the normalised target")
+    axis.set(xlabel="epoch", ylabel=f"{loss} loss of the normalised target")
     whole_numbers(axis.xaxis)
     log_scale(
         axis, [record[key] for record in records for key in ("train_loss", "validation_loss")]

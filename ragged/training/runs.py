@@ -14,6 +14,8 @@ from ragged.data import EncoderDecoderDataModule
 from ragged.errors import CheckpointError, ConfigError, RaggedError
 from ragged.training.trainer import Trainer
 
+RECORDED = ("epoch", "train_loss", "validation_loss", "seconds", "tokens_per_second")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -25,6 +27,7 @@ class Run:
     trainer: Trainer
     module: Any
     normalization: dict[str, Any]
+    epoch: int  # of the best model, the first is 1
 
 
 def create_folder(runs: Path, name: str) -> Path:
@@ -83,7 +86,8 @@ def open_run(folder: Path, parser: Any) -> Run:
     parts = open_parts(config)
     module = saved.create_model(get_backend())
     parts.data.encoder_alignment = module.config.encoder_alignment
-    return Run(folder, config, parts.data, parts.trainer, module, saved.state["normalization"])
+    normalization, epoch = saved.state["normalization"], saved.state["training"]["epoch"]
+    return Run(folder, config, parts.data, parts.trainer, module, normalization, epoch)
 
 
 def open_parts(config: Any) -> Any:
@@ -120,7 +124,11 @@ def read_scores(folder: Path) -> dict[str, Any]:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Read the records of all epochs."""
     path = folder / "metrics.jsonl"
-    return [_json(path, line) for line in _read(path).splitlines()]
+    records = [_json(path, line) for line in _read(path).splitlines()]
+    missing = [name for record in records for name in RECORDED if name not in record]
+    if missing or not records:
+        raise _damaged(path, f"a record without {missing[0]!r}" if missing else "no epoch in it")
+    return records
 
 
 def _read(path: Path) -> str:

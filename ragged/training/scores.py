@@ -108,7 +108,8 @@ class TargetScores:
 
 def table(targets: Mapping[str, TargetScores]) -> str:
     """Lay scores out as text, one block for each target, best first."""
-    return "\n\n".join("\n".join(_block(each)) for each in targets.values())
+    blocks = ["\n".join(_block(each)) for each in targets.values()]
+    return "\n\n".join(blocks) or "no test events to score"
 
 
 def _block(target: TargetScores) -> list[str]:

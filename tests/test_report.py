@@ -26,6 +26,9 @@ from ragged.data import Event, Row
 from ragged.schedule import fix_stairs
 from ragged.training import runs
 from ragged.training.baselines import baselines
+from ragged.training.evaluation import Evaluation
+from ragged.training.figures import Axes, Panel, draw_forecasts, new_figure, style
+from ragged.training.forecasts import RowForecast
 from ragged.training.report.explanations import attention_of, coarsen, mean_selection
 from ragged.training.report.padding import LayerSize, computed_steps, layer_sizes, padding_work
 from ragged.training.scores import Score, TargetScores, coverage, pinball, table, to_json
@@ -134,6 +137,7 @@ def test_names_from_outside_are_text_and_nothing_else(page):
     for name in (DRIVER, FIRST, SECOND, "<i>time</i>", "<u>"):
         assert name in reader.text
     assert f"{DRIVER} [<b>]" in reader.text
+    assert "a &amp; $b$" in re.findall(r"<text[^>]*>([^<]*)</text>", page.read_text())
 
 
 def test_the_page_asks_for_nothing(page):
@@ -218,6 +222,16 @@ def test_a_model_that_explains_nothing_is_reported_too(name, tiny_run, tmp_path)
     versions = json.loads((run / "versions.json").read_text())
     assert versions["Python"] in reader.text
     assert versions[name] in reader.text
+
+
+def test_a_run_without_test_events_is_reported_too(train_tiny, need, tmp_path, capsys):
+    need("torch")
+    run = train_tiny(tmp_path, "torch", data__test=0, trainer__max_epochs=1)
+    assert "no test events to score" in capsys.readouterr().out
+    assert json.loads((run / "scores.json").read_text()) == {"targets": {}}
+    reader = Reader(report_of(run).read_text())
+    assert reader.text.count("There is no test row with a known truth.") == 3
+    assert list(reader.tables()["lengths.csv"])[3:] == ["training", "validation"]
 
 
 # Its numbers
@@ -385,6 +399,30 @@ def test_without_known_columns_the_last_observation_is_left():
     row = rows_of({}, np.array([1.0, 2.0, np.nan, 4.0, 5.0]), 3)
     found = baselines([row], [row], [], "y")
     assert {name: parts[0].tolist() for name, parts in found.items()} == {"persistence": [2.0, 2.0]}
+
+
+def test_a_row_has_one_rank_and_none_without_a_truth():
+    truths = [np.full(5, level) for level in (0.0, 3.0, np.nan, 1.0, 2.0)]
+    for count, expected in (
+        (5, {"best": (0, 0.0), "median": (4, 2.0), "worst": (1, 3.0)}),
+        (2, {"best": (0, 0.0), "worst": (1, 3.0)}),
+        (1, {"best": (0, 0.0)}),
+    ):
+        rows = [rows_of({}, truth, 2) for truth in truths[:count]]
+        forecasts = [RowForecast(np.zeros((3, 1)), {}) for _ in rows]
+        found = Evaluation("m", rows, forecasts, {}, {"y": TargetScores("y", {})})
+        assert found.examples("y") == expected
+        assert list(found.examples("y")) == list(expected)
+
+
+def test_without_a_driver_there_is_no_loop():
+    panel = Panel("one", np.arange(5.0), None, np.arange(5.0), np.zeros(3))
+    with style():
+        figure = new_figure(4, 3)
+        draw_forecasts(figure, [panel], Axes("h", None, "y"))
+    (axis,) = figure.axes
+    forecast = next(line for line in axis.lines if line.get_label() == "forecast")
+    assert forecast.get_xdata().tolist() == [2.0, 3.0, 4.0]
 
 
 def test_unknown_truths_are_neither_fitted_nor_scored():

@@ -42,7 +42,7 @@ class Evaluation:
     def examples(self, target: str) -> dict[str, tuple[int, float]]:
         """The best, the median and the worst test row by RMSE: its place, and its RMSE.
 
-        Rows without a known truth have no rank; empty if there are no others.
+        Each row has one rank; rows without a known truth have none.
         """
         place = list(self.targets).index(target)
         ranked = []
@@ -53,8 +53,8 @@ class Evaluation:
         if not ranked:
             return {}
         ranked.sort()
-        chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
-        return {rank: (index, rmse) for rank, (rmse, index) in chosen.items()}
+        places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
+        return {places[place]: ranked[place][::-1] for place in sorted(places)}
 
 
 def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: Trainer) -> Evaluation:

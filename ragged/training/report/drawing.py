@@ -25,6 +25,7 @@ from ragged.training.report.errors import ErrorsBy
 from ragged.training.report.explanations import Attention, coarsen
 from ragged.training.report.padding import Work
 
+SPLITS = {"training": BLUE, "validation": ORANGE, "test": GREEN}
 WIDE, HALF, THIRD = 10.6, 5.1, 3.5  # inches; the page shows one at 1.25 times its size
 HEAT = (0.24, 0.51, 0.84)  # seen on light and on dark: a picture cannot follow the theme
 CELLS = 128  # of a side of a picture of attention
@@ -64,7 +65,8 @@ def lengths(sides: Mapping[str, Mapping[str, np.ndarray]], bins: Mapping[str, np
     """A histogram for each side, the splits over one another."""
     figure = new_figure(WIDE, 2.8)
     for axis, (side, splits) in zip(figure.subplots(1, len(sides)), sides.items(), strict=True):
-        for (name, counts), color in zip(splits.items(), (BLUE, ORANGE, GREEN), strict=True):
+        for name, counts in splits.items():
+            color = SPLITS[name]
             axis.stairs(counts, bins[side], fill=True, color=color, alpha=0.18)
             axis.stairs(counts, bins[side], color=color, lw=1.4, label=name)
         axis.set(title=side, xlabel="length (steps)", ylabel="rows")

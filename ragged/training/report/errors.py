@@ -61,7 +61,7 @@ def errors_by_length(
         ([2, 3], [2, 3], [1.0, 2.0])
     """
     rows = np.array([len(truth) for truth in truths])
-    edges = np.unique(np.quantile(rows, np.linspace(0, 1, most + 1)[:-1]).round().astype(int))
+    edges = np.unique(np.quantile(rows, np.arange(most) / most, method="higher"))
     return _grouped(np.repeat(rows, rows), edges, truths, forecasts)
 
 

@@ -44,8 +44,10 @@ def to_svg(figure: Any, name: str, title: str, description: str) -> str:
     _rename(root, name)
     for element in root.iter():
         _restyle(element)
+    box = root.attrib["viewBox"]
     root.attrib = {
-        "viewBox": root.attrib["viewBox"],
+        "viewBox": box,
+        "style": f"min-width: {0.9 * float(box.split()[2]):.0f}px",  # its words stay legible
         "role": "img",
         "aria-labelledby": f"{name}-title {name}-description",
     }

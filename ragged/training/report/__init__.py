@@ -48,17 +48,17 @@ def _cards(material: Material) -> list[tuple[str, str, str]]:
     evaluation = material.evaluation
     found = []
     for name, target in evaluation.targets.items():
-        best = evaluation.best_baseline(name)
-        own, other = target.scores[evaluation.model], target.scores[best]
-        found.append((f"{own.r2:.3f}", f"R² of {name}", f"best baseline: {other.r2:.3f}"))
+        baseline = target.scores[evaluation.best_baseline(name)]
+        own = target.scores[evaluation.model]
+        for measure, value, other in (
+            ("R²", own.r2, baseline.r2),
+            ("RMSE", own.rmse, baseline.rmse),
+        ):
+            found.append((f"{value:.3f}", f"{measure} of {name}", f"best baseline: {other:.3f}"))
         if target.coverage is not None:
             share = percent(target.coverage)
             found.append((share, "in the 10..90 % band", "of the truths; made for 80\u00a0%"))
     random, _, scheduled = material.work
-    filler = (percent(scheduled.total_waste), "filler computed")
-    found.append((*filler, f"in random order: {percent(random.total_waste)}"))
-    seconds = sum(record["seconds"] for record in material.metrics)
-    tokens = sum(r["tokens_per_second"] * r["seconds"] for r in material.metrics)
-    speed = f"{tokens / seconds:,.0f}" if seconds else "-"
-    found.append((speed, "tokens per second", f"{len(material.metrics)} epochs, {seconds:.0f} s"))
+    filler = percent(scheduled.total_waste)
+    found.append((filler, "filler computed", f"in random order: {percent(random.total_waste)}"))
     return found

@@ -85,7 +85,7 @@ def create_parser() -> Any:
     verbs.add_subcommand("report", report, help="write a page about a run")
 
     compare = _parser("Print one table of several runs, and draw their losses and scores.")
-    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs")
+    compare.add_argument("folders", type=Path, nargs="*", metavar="RUN", help="folders of runs")
     compare.add_argument("--output", type=Path, default=Path("compare.png"), help="PNG to write")
     verbs.add_subcommand("compare", compare, help="compare runs")
 

@@ -499,15 +499,27 @@ def test_runs_are_compared_in_one_table_and_one_picture(tiny_run, tmp_path, caps
         assert name == f"tiny/{folder.name}"
         assert (model, trained, parameters, epochs) == ("EncoderDecoderLSTM", backend, "597", "3")
         assert values == expected
-    assert lines[2] == f"picture: {picture}"
+    assert lines[2:] == [f"picture: {picture}"]
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_scores_on_different_steps_are_told_apart(tiny_run, tmp_path, capsys):
+    other = shutil.copytree(tiny_run("torch"), tmp_path / "other")
+    path = other / "scores.json"
+    scores = json.loads(path.read_text())
+    scores["targets"]["field"]["persistence"]["rmse"] += 0.1
+    path.write_text(json.dumps(scores))
+    options = ["--output", str(tmp_path / "out.png")]
+    assert main(["compare", str(tiny_run("torch")), str(other), *options]) == 0
+    assert "scored on different test steps: their baselines differ" in capsys.readouterr().out
 
 
 def test_one_run_and_other_targets_are_refused(tiny_run, hostile, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tiny_run("torch")
     said = refused("compare", run)
-    assert "compare(): `folders` is 1 run; expected two runs or more. Name another run." in said
+    assert "compare(): `folders` is one run; expected two runs or more. Name another." in said
+    assert "`folders` is empty; expected two runs" in refused("compare")
     said = refused("compare", run, hostile, "--allow-import=hostile_source")
     assert "which forecasts" in said
     assert "expected ['field'], as" in said

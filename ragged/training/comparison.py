@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class ComparedRun:
         parameters: how many numbers the model has.
         metrics: the records of its epochs.
         scores: by target and measure, those of MEASURES that there are; NaN where undefined.
+        persistence: by target the RMSE of persistence as it is printed, which is equal where the
+            test steps are.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ComparedRun:
     parameters: int
     metrics: Sequence[dict[str, Any]]
     scores: dict[str, dict[str, float]]
+    persistence: dict[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -53,8 +56,8 @@ def read_runs(folders: Sequence[Path], parser: Any) -> list[ComparedRun]:
         CheckpointError: a file of a run that is missing or damaged; it is named.
     """
     if len(folders) < 2:
-        got, remedy = f"{len(folders)} run", "Name another run."
-        raise OptionError(refusal("compare", "folders", got, "two runs or more", remedy))
+        got = "one run" if folders else "empty"
+        raise OptionError(refusal("compare", "folders", got, "two runs or more", "Name another."))
     found = [_read_run(folder, parser) for folder in folders]
     first = set(found[0].scores)
     for folder, each in zip(folders, found, strict=True):
@@ -88,7 +91,10 @@ def table(compared: Sequence[ComparedRun]) -> str:
         for place, measure in enumerate(measures):
             values = [_cell(measure, each.scores[target].get(measure)) for each in compared]
             columns.append([target if place == 0 else "", MEASURES[measure], *values])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*map(_padded, columns), strict=True))
+    lines = ["  ".join(line).rstrip() for line in zip(*map(_padded, columns), strict=True)]
+    if any(each.persistence != compared[0].persistence for each in compared):
+        lines.append("The runs are scored on different test steps: their baselines differ.")
+    return "\n".join(lines)
 
 
 def save_picture(path: Path, compared: Sequence[ComparedRun]) -> None:
@@ -181,14 +187,18 @@ def _padded(column: Sequence[str]) -> list[str]:
 def _read_run(folder: Path, parser: Any) -> ComparedRun:
     config = runs.read_config(folder, parser)
     best = checkpoint.read(folder / "checkpoints" / "best")
-    model = config.model.class_path.rpartition(".")[2]
+    saved, model = runs.read_scores(folder), config.model.class_path.rpartition(".")[2]
     return ComparedRun(
         name="/".join(folder.resolve().parts[-2:]),
         model=model,
         backend=config.backend,
         parameters=sum(value.size for value in best.parameters.values()),
         metrics=runs.read_metrics(folder),
-        scores=_scores_of(model, runs.read_scores(folder), folder),
+        scores=_scores_of(model, saved, folder),
+        persistence={
+            target: _cell("rmse", scores.get("persistence", {}).get("rmse"))
+            for target, scores in saved["targets"].items()
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""The report and the comparison: their numbers, what they refuse, and that the page is alone."""
+"""The report: its numbers, that the page stands alone, and several targets from end to end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,8 @@ from ragged.cli import main
 from ragged.data import Event, Row
 from ragged.schedule import fix_stairs
 from ragged.training import runs
-from ragged.training.baselines import baselines
-from ragged.training.evaluation import Evaluation
-from ragged.training.figures import Axes, Panel, draw_forecasts, new_figure, style
-from ragged.training.forecasts import RowForecast
 from ragged.training.report.explanations import attention_of, coarsen, mean_selection
 from ragged.training.report.padding import LayerSize, computed_steps, layer_sizes, padding_work
-from ragged.training.scores import Score, TargetScores, coverage, pinball, table, to_json
 
 DRIVER, FIRST, SECOND = "<script>alert(1)</script>", "a & $b$", '"><img src=x onerror=f()>'
 HOSTILE = f"""
@@ -352,106 +347,6 @@ def test_a_coarse_picture_keeps_the_weight_of_each_step(hostile):
     )
 
 
-# Scores and baselines of several targets
-
-
-def rows_of(known: dict[str, np.ndarray], target: np.ndarray, split: int) -> Row:
-    time = np.arange(float(len(target)))
-    event = Event("0", time, {**known, "y": target})
-    ahead = len(target) - split
-    return Row(np.zeros((split, 0)), np.zeros((ahead, 0)), np.zeros((ahead, 1)), event, split)
-
-
-def test_baselines_are_least_squares_whatever_the_units():
-    generator = np.random.default_rng(0)
-    x, y = generator.normal(size=(2, 60))
-    for scale, shift in ((1.0, 0.0), (1e6, 3e8)):
-        row = rows_of({"x": scale * x + shift}, y, 20)
-        found = baselines([row], [row], ["x"], "y")
-        assert list(found) == [
-            "rating curve, line",
-            "rating curve, parabola",
-            "rating curve, last observed",
-            "persistence",
-        ]
-        for degree, name in ((1, "rating curve, line"), (2, "rating curve, parabola")):
-            expected = np.polyval(np.polyfit(x[20:], y[20:], degree), x[20:])
-            np.testing.assert_allclose(found[name][0], expected, rtol=1e-6, atol=1e-8)
-        assert found["persistence"][0].tolist() == [y[19]] * 40
-
-
-def test_a_rate_is_used_only_where_one_is_known():
-    generator = np.random.default_rng(0)
-    x, other, y = generator.normal(size=(3, 30))
-    rate = np.concatenate([[0.0], np.diff(x)])
-    with_rate = rows_of({"x": x, "other": other, "rate": rate}, y, 10)
-    names = list(baselines([with_rate], [with_rate], ["x", "other", "rate"], "y"))
-    assert "rating curve, rate of change, last observed" in names
-    assert "all known columns, last observed" in names
-    without = rows_of({"x": x, "rate": other}, y, 10)
-    names = list(baselines([without], [without], ["x", "rate"], "y"))
-    assert "rating curve, rate of change, last observed" not in names
-    assert "rating curve, last observed" in names
-    assert "all known columns, last observed" in names
-
-
-def test_without_known_columns_the_last_observation_is_left():
-    row = rows_of({}, np.array([1.0, 2.0, np.nan, 4.0, 5.0]), 3)
-    found = baselines([row], [row], [], "y")
-    assert {name: parts[0].tolist() for name, parts in found.items()} == {"persistence": [2.0, 2.0]}
-
-
-def test_a_row_has_one_rank_and_none_without_a_truth():
-    truths = [np.full(5, level) for level in (0.0, 3.0, np.nan, 1.0, 2.0)]
-    for count, expected in (
-        (5, {"best": (0, 0.0), "median": (4, 2.0), "worst": (1, 3.0)}),
-        (2, {"best": (0, 0.0), "worst": (1, 3.0)}),
-        (1, {"best": (0, 0.0)}),
-    ):
-        rows = [rows_of({}, truth, 2) for truth in truths[:count]]
-        forecasts = [RowForecast(np.zeros((3, 1)), {}) for _ in rows]
-        found = Evaluation("m", rows, forecasts, {}, {"y": TargetScores("y", {})})
-        assert found.examples("y") == expected
-        assert list(found.examples("y")) == list(expected)
-
-
-def test_without_a_driver_there_is_no_loop():
-    panel = Panel("one", np.arange(5.0), None, np.arange(5.0), np.zeros(3))
-    with style():
-        figure = new_figure(4, 3)
-        draw_forecasts(figure, [panel], Axes("h", None, "y"))
-    (axis,) = figure.axes
-    forecast = next(line for line in axis.lines if line.get_label() == "forecast")
-    assert forecast.get_xdata().tolist() == [2.0, 3.0, 4.0]
-
-
-def test_unknown_truths_are_neither_fitted_nor_scored():
-    x = np.arange(10.0)
-    target = 3 * x + 1
-    target[[5, 8]] = np.nan
-    row = rows_of({"x": x}, target, 2)
-    line = baselines([row], [row], ["x"], "y")["rating curve, line"][0]
-    np.testing.assert_allclose(line, 3 * x[2:] + 1)
-    truth, forecast = np.array([1.0, np.nan, 3.0]), np.array([1.0, 9.0, 5.0])
-    assert Score.of(truth, forecast) == Score.of(truth[[0, 2]], forecast[[0, 2]])
-    assert Score.of(truth, forecast).mae == 1.0
-    assert pinball(truth, {0.5: forecast}) == 0.5
-    assert coverage(truth, forecast - 1, forecast + 1) == 0.5
-    assert np.isnan([pinball(truth[1:2], {0.5: truth[1:2]}), coverage(*[truth[1:2]] * 3)]).all()
-
-
-def test_scores_that_are_not_defined_are_null_and_stand_last():
-    flat = Score.of(np.ones(3), np.zeros(3))
-    target = TargetScores("y [m]", {"flat": flat, "good": Score(0.5, 1.0, 1.0)}, pinball=0.25)
-    saved = json.loads(to_json({"y": target}))
-    assert saved["targets"]["y"]["flat"] == {"r2": None, "rmse": 1.0, "mae": 1.0}
-    assert saved["pinball"] == {"y": 0.25}
-    assert "coverage" not in saved
-    assert [line.split()[0] for line in table({"y": target}).splitlines()[1:]] == [
-        "good", "flat", "pinball",
-    ]  # fmt: skip
-
-
 def test_every_target_is_scored_printed_and_predicted(hostile, tmp_path, capsys):
     scores = json.loads((hostile / "scores.json").read_text())
     assert list(scores["targets"]) == [FIRST, SECOND]
@@ -479,77 +374,6 @@ def test_every_target_is_scored_printed_and_predicted(hostile, tmp_path, capsys)
     assert np.isfinite(values).all()
     np.testing.assert_array_equal(values[:, [0, 4]], values[:, [2, 6]])
     assert not np.allclose(values[:, 0], values[:, 4])
-
-
-# Comparing
-
-
-def test_runs_are_compared_in_one_table_and_one_picture(tiny_run, tmp_path, capsys):
-    folders = [tiny_run("torch"), tiny_run("jax")]
-    capsys.readouterr()
-    picture = tmp_path / "compare.png"
-    assert main(["compare", *map(str, folders), "--output", str(picture)]) == 0
-    first, second, *lines = capsys.readouterr().out.splitlines()
-    assert first.split() == ["run", "model", "backend", "parameters", "epochs", "seconds", "field"]
-    assert second.split() == ["R²", "RMSE", "MAE"]
-    for folder, backend, line in zip(folders, ("torch", "jax"), lines, strict=False):
-        score = json.loads((folder / "scores.json").read_text())["targets"]["field"]
-        expected = [f"{value:.3f}" for value in score["EncoderDecoderLSTM"].values()]
-        name, model, trained, parameters, epochs, _, *values = line.split()
-        assert name == f"tiny/{folder.name}"
-        assert (model, trained, parameters, epochs) == ("EncoderDecoderLSTM", backend, "597", "3")
-        assert values == expected
-    assert lines[2:] == [f"picture: {picture}"]
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_scores_on_different_steps_are_told_apart(tiny_run, tmp_path, capsys):
-    other = shutil.copytree(tiny_run("torch"), tmp_path / "other")
-    path = other / "scores.json"
-    scores = json.loads(path.read_text())
-    scores["targets"]["field"]["persistence"]["rmse"] += 0.1
-    path.write_text(json.dumps(scores))
-    options = ["--output", str(tmp_path / "out.png")]
-    assert main(["compare", str(tiny_run("torch")), str(other), *options]) == 0
-    assert "scored on different test steps: their baselines differ" in capsys.readouterr().out
-
-
-def test_one_run_and_other_targets_are_refused(tiny_run, hostile, refused, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run = tiny_run("torch")
-    said = refused("compare", run)
-    assert "compare(): `folders` is one run; expected two runs or more. Name another." in said
-    assert "`folders` is empty; expected two runs" in refused("compare")
-    said = refused("compare", run, hostile, "--allow-import=hostile_source")
-    assert "which forecasts" in said
-    assert "expected ['field'], as" in said
-    assert not (tmp_path / "compare.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "text"),
-    [
-        ("scores.json", None, "cannot be read"),
-        ("scores.json", '{"targets": {"fie', "is damaged or truncated"),
-        ("scores.json", "[]", "is damaged or truncated (it holds a list"),
-        ("scores.json", '{"XTFT": {}}', "holds no scores by target"),
-        ("scores.json", '{"targets": {"field": {"XTFT": 1}}}', "has no r2, rmse and mae of"),
-        ("metrics.jsonl", None, "cannot be read"),
-        ("metrics.jsonl", "", "no epoch in it"),
-        ("metrics.jsonl", '{"epoch": 1}\n', "a record without 'train_loss'"),
-        ("metrics.jsonl", "{", "is damaged or truncated"),
-        ("config.yaml", None, "holds no config.yaml"),
-        ("checkpoints/best/model.safetensors", "x", "is damaged or truncated"),
-    ],
-)
-def test_a_missing_or_damaged_file_is_named(file, content, text, tiny_run, refused, tmp_path):
-    whole = tiny_run("torch")
-    broken = shutil.copytree(whole, tmp_path / "broken")
-    path = broken / file
-    path.unlink() if content is None else path.write_text(content)
-    said = refused("compare", whole, broken, "--output", tmp_path / "out.png")
-    assert text in said
-    assert path.name in said
 
 
 def test_a_report_names_what_is_missing(tiny_run, refused, tmp_path):

@@ -223,11 +223,12 @@ def edit_state(folder: Path, changes: dict[str, object]) -> None:
     ("changes", "expected"),
     [
         ({"normalization": 3}, "`normalization` of"),
-        ({"normalization.scale": {}}, "`normalization` of"),
-        ({"normalization.mean.field": "x"}, "`normalization` of"),
-        ({"normalization.scale.field": 0}, "`normalization` of"),
-        ({"normalization.scale.field": float("nan")}, "state.json' is damaged"),
-        ({"normalization.mean": {}, "normalization.scale": {}}, "`normalization.mean.current` of"),
+        ({"normalization.field": {}}, "`normalization` of"),
+        ({"normalization.field.mean": "x"}, "`normalization` of"),
+        ({"normalization.field.transforms": [{"Evil": {}}]}, "`normalization` of"),
+        ({"normalization.field.transforms": [{"Standard": {"scale": 0}}]}, "`normalization` of"),
+        ({"normalization.field.mean": float("nan")}, "state.json' is damaged"),
+        ({"normalization": {}}, "`normalization.current` of"),
     ],
 )
 def test_the_normalisation_is_checked(copied, refused, changes, expected):
@@ -295,7 +296,7 @@ def test_hostile_records_are_refused(copied, capsys, content):
     (copied / "metrics.jsonl").write_text(content)
     assert cli.main(["train", "--resume", str(copied)]) == 2
     said = capsys.readouterr().err
-    assert f"ragged: error: run: '{copied / 'metrics.jsonl'}' is missing or damaged" in said
+    assert f"ragged: error: run: '{copied / 'metrics.jsonl'}' is damaged or truncated (" in said
 
 
 def test_saving_replaces_nothing_but_checkpoints(tmp_path, need):

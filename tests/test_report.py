@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("jsonargparse")
 
 import ragged
-from ragged import Lengths, cli
+from ragged import Lengths, cli, configuration
 from ragged.backend import load_backend, use_backend
 from ragged.cli import main
 from ragged.data import Event, Row
@@ -114,7 +114,7 @@ class Reader(HTMLParser):
 
 
 def opened(run: Path):
-    cli._restrict_imports(["hostile_source"])
+    configuration.restrict_imports(["hostile_source"])
     return runs.open_run(run, cli.train_parser())
 
 
@@ -261,7 +261,7 @@ def test_padding_is_counted_three_ways(name, need):
     event = Event("0", np.arange(2.0), {})
     rows = [Row(np.ones((a, 1)), np.ones((b, 1)), np.ones((b, 1)), event, 1) for a, b in pairs]
     dataset, sizes = (
-        ragged.data.Dataset(rows),
+        ragged.data.RaggedDataset(rows),
         dict.fromkeys(("encoder", "decoder"), LayerSize(3, 8)),
     )
     with use_backend(name) as backend:
@@ -317,7 +317,7 @@ def test_explanations_are_cut_at_true_lengths(hostile):
         selection = mean_selection(module, rows, run.data.source.roles, 4, "float32")
         weights = {"context": [], "horizon": []}
         for row, found in zip(rows, attention, strict=True):
-            dataset = ragged.data.Dataset([row], "right")
+            dataset = ragged.data.RaggedDataset([row], "right")
             (batch,) = ragged.data.batches(dataset, 1, shapes=10**6)
             assert batch.encoder_lengths.is_full
             assert batch.decoder_lengths.is_full

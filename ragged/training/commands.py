@@ -24,21 +24,22 @@ from ragged.training.versions import PACKAGES, describe_environment, version_of
 
 def train(parser: Any, config: Any) -> Path:
     """Train from a parsed configuration and return the run's folder."""
-    with use_backend(config.backend):
-        parts = runs.instantiate(config, parser)
-        folder = runs.create_folder(Path(config.runs), config.name)
-        runs.save_config(folder, parser, config)
-        _finish(_fit(parts, folder, config))
+    with use_backend(config.backend) as backend, backend.join_workers() as rank:
+        parts, folder = runs.instantiate(config, parser), Path(config.runs)
+        if rank == 0:
+            folder = runs.create_folder(folder, config.name)
+            runs.save_config(folder, parser, config)
+        _run(_fit(parts, folder, config))
     return folder
 
 
 def resume(folder: Path, parser: Any) -> Path:
     """Go on with a run from its last checkpoint, whenever it was stopped."""
     config = runs.read_config(folder, parser)
-    with use_backend(config.backend):
+    with use_backend(config.backend) as backend, backend.join_workers():
         fit = _fit(runs.instantiate(config, parser), folder, config)
         fit.resume()
-        _finish(fit)
+        _run(fit)
     return folder
 
 
@@ -100,21 +101,25 @@ def info() -> None:
 
 
 def _fit(parts: Any, folder: Path, config: Any) -> Fit:
-    """Bring model and data together, the encoder's alignment with them."""
-    needed, given = parts.model.config.encoder_alignment, parts.data.encoder_alignment
-    if given not in (None, needed):
-        raise OptionError(
-            refusal(
-                "train",
-                "data.encoder_alignment",
-                repr(given),
-                f"{needed!r}, which {type(parts.model.config).__name__} takes",
-                f"Set data.encoder_alignment to {needed}, or leave it out.",
-            )
-        )
-    parts.data.encoder_alignment = needed
+    """Bring model and data together, the alignment of both sides with them."""
+    model = parts.model.config
+    for side in ("encoder_alignment", "decoder_alignment"):
+        needed, given = getattr(model, side), getattr(parts.data, side)
+        if given not in (None, needed):
+            expected = f"{needed!r}, which {type(model).__name__} takes"
+            remedy = f"Set data.{side} to {needed}, or leave it out."
+            raise OptionError(refusal("train", f"data.{side}", repr(given), expected, remedy))
+        setattr(parts.data, side, needed)
     parts.data.setup()
     return Fit(parts.trainer, parts.model, parts.data, folder, config.seed)
+
+
+def _run(fit: Fit) -> None:
+    """Train; of several workers the first one speaks, and writes what the run came to."""
+    if fit.is_writer:
+        _finish(fit)
+    else:
+        fit.run()
 
 
 def _finish(fit: Fit) -> None:
@@ -153,7 +158,10 @@ def _introduce(fit: Fit) -> None:
         f"backend {backend.name} {version_of(backend.framework)} on "
         f"{fit.trainer.pick_device(backend)}, ragged {version_of('ragged-sequences')}\n"
         f"{len(train)} training rows, {train.tokens:,} tokens; padding all to the longest would "
-        f"waste {1 - train.tokens / padded:.0%}\nrun: {fit.folder}",
+        f"waste {1 - train.tokens / padded:.0%}",
+        *(f"note: {note}" for note in fit.data.notes),
+        f"run: {fit.folder}",
+        sep="\n",
         flush=True,
     )
 

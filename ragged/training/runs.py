@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import pkgutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from ragged.backend import get_backend
 from ragged.checkpoint import Checkpoint
 from ragged.data import EncoderDecoderDataModule, Normalization
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
+from ragged.training.objective import Objective
 from ragged.training.standing import Standing
 from ragged.training.trainer import Trainer
 
@@ -76,11 +79,29 @@ def instantiate(config: Any, parser: Any) -> Any:
     if config.seed < 0:
         raise ConfigError(f"config: `seed` is {config.seed}; expected 0 or more. Raise it.")
     try:
+        settle(config)
         return parser.instantiate(config)
     except RaggedError:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config: {error}") from error
+
+
+def settle(config: Any) -> None:
+    """Fill in what follows from the rest of a configuration, so that nobody has to say it.
+
+    A model without a static input gets static columns as known ones, and a model has as many
+    outputs as the targets of the data and the loss need, unless another number is given.
+    """
+    kind = pkgutil.resolve_name(config.model.class_path)
+    arguments = inspect.signature(kind).parameters
+    data, model = config.data.init_args, config.model.init_args
+    if data.get("repeat_static", False) is None:
+        data.repeat_static = "static_features" not in arguments
+    parts = open_parts(config)
+    if model.get("output_size") == arguments["output_size"].default:
+        objective = Objective.chosen(parts.trainer.loss, parts.trainer.quantiles, kind)
+        model.output_size = parts.data.target_features * objective.outputs
 
 
 def open_run(folder: Path, parser: Any) -> Run:
@@ -90,6 +111,7 @@ def open_run(folder: Path, parser: Any) -> Run:
     parts = open_parts(config)
     module = saved.create_model(get_backend())
     parts.data.encoder_alignment = module.config.encoder_alignment
+    parts.data.decoder_alignment = module.config.decoder_alignment
     normalization = _normalization(saved, parts.data.source.roles.columns)
     epoch = Standing.from_dict(saved.state.get("training")).epoch
     return Run(folder, config, parts.data, parts.trainer, module, normalization, epoch)
@@ -153,9 +175,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     for name in RECORDED:
-        value = record.get(name, "missing")
+        if name not in record:
+            raise _damaged(path, f"a record without {name!r}")
+        value = record[name]
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise _damaged(path, f"{name!r} of a record is {value!r}")
+            raise _damaged(path, f"{name!r} of a record is {value!r:.40}")
     return {name: math.nan if value is None else value for name, value in record.items()}
 
 

@@ -206,15 +206,21 @@ def _draw_over_time(axis: Any, panel: Panel) -> None:
     if panel.band is not None:
         axis.fill_between(ahead, *panel.band, color=ORANGE, alpha=0.25, lw=0, label="10..90 % band")
     axis.plot(panel.time, panel.truth, color=BLUE, label="truth")
-    axis.plot(ahead, panel.forecast, color=ORANGE, label="forecast")
+    axis.plot(ahead, panel.forecast, color=ORANGE, label="forecast", marker=_marker(panel))
 
 
 def _draw_loop(axis: Any, panel: Panel) -> None:
     context, driver = panel.context, panel.driver
     assert driver is not None
     axis.plot(driver[: context + 1], panel.truth[: context + 1], color=GREY, label="context")
-    axis.plot(driver[context:], panel.truth[context:], color=BLUE, label="truth")
-    axis.plot(driver[context:], panel.forecast, color=ORANGE, label="forecast")
+    marker = _marker(panel)
+    axis.plot(driver[context:], panel.truth[context:], color=BLUE, label="truth", marker=marker)
+    axis.plot(driver[context:], panel.forecast, color=ORANGE, label="forecast", marker=marker)
+
+
+def _marker(panel: Panel) -> str | None:
+    """A point where a forecast has but one step, through which no line goes."""
+    return "o" if len(panel.forecast) == 1 else None
 
 
 def save(figure: Any, path: Path) -> None:

@@ -65,11 +65,13 @@ def mean_selection(
             return {}
         for name, weights in selected.items():  # 0 at padding
             sums[name] = sums.get(name, 0.0) + weights.reshape(-1, weights.shape[-1]).sum(axis=0)
-    variables = {"past_selection": roles.encoder, "future_selection": roles.decoder}
+    variables = {
+        "past_selection": roles.encoder,
+        "future_selection": roles.decoder,
+        "static_selection": ("length", *roles.static),
+    }
     return {
-        SELECTIONS[name]: dict(
-            zip(_names(variables.get(name, ("length",)), len(total)), _shares(total), strict=True)
-        )
+        SELECTIONS[name]: dict(zip(variables[name], _shares(total), strict=True))
         for name, total in sums.items()
     }
 
@@ -125,8 +127,3 @@ def _interpreted(
 def _shares(total: np.ndarray) -> list[float]:
     """Every step's weights sum to 1, so that their mean is a share of the sum."""
     return (total / total.sum()).tolist()
-
-
-def _names(columns: Sequence[str], count: int) -> list[str]:
-    """The names of the variables, numbers for what stands behind them."""
-    return [*columns, *(f"variable {place + 1}" for place in range(len(columns), count))][:count]

@@ -157,7 +157,7 @@ def _explanation(material: Material) -> Section:
 
 def _selection(material: Material) -> list[str]:
     run, rows = material.run, material.evaluation.rows
-    found = mean_selection(run.module, rows, run.data.source.roles, **material.asked)
+    found = mean_selection(run.module, rows, run.data.roles, **material.asked)
     if not found:
         return []
     weights = [(side, *item) for side, selected in found.items() for item in selected.items()]

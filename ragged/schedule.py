@@ -196,8 +196,9 @@ def fix_stairs(lengths: Lengths, costs: Costs) -> Stairs | None:
             whole = len(lengths) * lengths.width
             shared = lengths.typical is not None or len(made.pieces) == 1
             grain = whole if shared else -(-whole // 8)
-            capacity = min(whole, -(-max(1, made.computed) // grain) * grain)
-            lengths.stairs = Stairs(tuple(piece.rows for piece in made.pieces), capacity)
+            rows = tuple(piece.rows for piece in made.pieces)
+            least = max(rows[0], made.computed)  # a stair is sliced even if it has no step
+            lengths.stairs = Stairs(rows, min(whole, -(-least // grain) * grain))
     return lengths.stairs
 
 

@@ -139,6 +139,19 @@ def test_time_first_is_the_same_turned(adapter: Adapter) -> None:
     np.testing.assert_array_equal(adapter.to_numpy(turned).swapaxes(0, 1), adapter.to_numpy(y))
 
 
+@pytest.mark.parametrize("rows", [1, 16, 32])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_one_row_among_empty_ones_is_as_alone(adapter: Adapter, rows: int, steps: int) -> None:
+    """As a batch of fixed size holds a dataset's last row: what is planned for many, one fills."""
+    layer, parameters = make(adapter, "one layer")
+    lengths = [steps] + [0] * (rows - 1)
+    x = fill_padding(normal(rows, steps, INPUTS), lengths)
+    expected = oracle.lstm(parameters, x, lengths)
+    for policy in ("auto", "segments"):
+        found = layer(adapter.array(x), ragged.Lengths(lengths, steps, policy=policy))
+        assert_results_close(adapter, found, expected, policy)
+
+
 def test_width_zero_keeps_the_state(adapter: Adapter) -> None:
     layer, _ = make(adapter, "one layer")
     h, c = lstm_state({}, 4)

@@ -217,7 +217,8 @@ def train_parser() -> Any:
     from ragged.models import Model
 
     parser = _parser(
-        "Train a model. Any value of the YAML file can be given here too.",
+        "Train a model. Any value of the YAML file can be given here too. The fields of a class: "
+        "--data.help, --model.help XTFT, --data.source.help Tables, --trainer.optimizer.help SGD.",
         "ragged train --config storms --backend jax --model.init_args.hidden_size 32",
     )
     parser.add_argument(

@@ -12,7 +12,7 @@ import numpy as np
 
 import ragged
 from ragged import losses
-from ragged.data import Batch, Dataset
+from ragged.data import Batch, RaggedDataset
 from ragged.data.batches import batches, collate
 from ragged.data.dataset import Row
 from ragged.data.sources import Event
@@ -24,18 +24,21 @@ SEED = 0
 RANDOM_BATCHES, RANDOM_BATCH, RANDOM_WIDTH, RANDOM_BUCKETS = 200, 32, 256, 7
 
 
-def our_batches(dataset: Dataset, batch_size: int, epoch: int, buckets: int = 4) -> Iterator[Batch]:
+def our_batches(
+    dataset: RaggedDataset, batch_size: int, epoch: int, buckets: int = 4
+) -> Iterator[Batch]:
     """The library's own batches of an epoch, as `ragged train` makes them."""
     return batches(dataset, batch_size, shuffle_seed=SEED, epoch=epoch, buckets=buckets)
 
 
-def padded_batches(dataset: Dataset, batch_size: int, epoch: int) -> Iterator[Batch]:
+def padded_batches(dataset: RaggedDataset, batch_size: int, epoch: int) -> Iterator[Batch]:
     """Batches in random order, all as wide as the longest row of all: what most code does."""
     order = np.random.default_rng([SEED, epoch]).permutation(len(dataset))
     encoder, decoder = dataset.lengths.max(0)
     for start in range(0, len(order), batch_size):
         rows = [dataset[int(place)] for place in order[start : start + batch_size]]
-        batch = collate(rows, batch_size=batch_size, alignment=dataset.encoder_alignment or "left")
+        side = dataset.encoder_alignment or "left"
+        batch = collate(rows, batch_size=batch_size, encoder_alignment=side)
         yield _widen(batch, int(encoder), int(decoder))
 
 
@@ -190,7 +193,7 @@ def _computed(lengths: Lengths) -> int:
     return schedule(lengths).computed
 
 
-def _random_dataset(count: int) -> Dataset:
+def _random_dataset(count: int) -> RaggedDataset:
     rng = np.random.default_rng(SEED)
     steps = np.exp(rng.normal(np.log(RANDOM_WIDTH / 6), 0.8, (count, 2))).astype(np.int64)
     steps = np.clip(steps, 1, RANDOM_WIDTH)
@@ -199,4 +202,4 @@ def _random_dataset(count: int) -> Dataset:
     for past, future in steps:
         arrays = [rng.normal(size=(n, k)) for n, k in ((past, 3), (future, 2), (future, 1))]
         rows.append(Row(arrays[0], arrays[1], arrays[2], event, split=int(past)))
-    return Dataset(rows)
+    return RaggedDataset(rows)

@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -86,6 +86,9 @@ class Backend(Protocol):
 
     def place(self, module: Any, *, device: str, dtype: str) -> Any:
         """Move a module to a device and a floating dtype."""
+
+    def join_workers(self) -> AbstractContextManager[int]:
+        """Join the processes that train together, until the end of the block; give the rank."""
 
     def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:
         """Run a forecasting model in inference mode on a host batch: a `Forecast` on the host."""

@@ -35,6 +35,10 @@ class DataError(RaggedError, ValueError):
     """A table that cannot be turned into sequences without losing or inventing data."""
 
 
+class MissingExtraError(RaggedError, ImportError):
+    """A format whose reader is not installed; the message names the extra that has it."""
+
+
 class ConfigError(RaggedError, ValueError):
     """A configuration or command line that names what does not exist."""
 

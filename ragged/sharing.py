@@ -25,7 +25,7 @@ def share(batch: Batch, parts: int) -> list[Batch]:
     Returns:
         The parts; their rows together are those of the batch, each once.
 
-    >>> from ragged.data import Dataset, Event, Row, collate
+    >>> from ragged.data import Event, Row, collate
     >>> event = Event("0", np.arange(2.0), {})
     >>> def row(steps): return Row(*np.ones((3, steps, 1)), event=event, split=1)
     >>> batch = collate([row(steps) for steps in (9, 2, 3, 4)], batch_size=4)

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from ragged.data import (
-    Dataset,
     EncoderDecoderDataModule,
     Event,
+    Normalization,
+    RaggedDataset,
     Roles,
     Row,
     Source,
-    Standardizer,
+    Standard,
     Storms,
+    Windows,
     batches,
     collate,
 )
@@ -92,7 +94,7 @@ def test_collate_pads_with_zeros_and_fills_the_batch():
 
 def test_right_alignment_moves_the_context_only():
     left = collate([row(2, 3), row(4, 1)], batch_size=2)
-    right = collate([row(2, 3), row(4, 1)], batch_size=2, alignment="right")
+    right = collate([row(2, 3), row(4, 1)], batch_size=2, encoder_alignment="right")
     assert right.past[0, :, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
     assert (left.encoder_alignment, right.encoder_alignment) == ("left", "right")
     np.testing.assert_array_equal(left.future, right.future)
@@ -101,8 +103,8 @@ def test_right_alignment_moves_the_context_only():
 
 
 def test_collate_refusals():
-    with refuses(OptionError, "collate(): `alignment` is 'top'; expected 'left' or 'right'"):
-        collate([row(1, 1)], batch_size=1, alignment="top")
+    with refuses(OptionError, "collate(): `encoder_alignment` is 'top'; expected 'left' or"):
+        collate([row(1, 1)], batch_size=1, encoder_alignment="top")
     with refuses(OptionError, "collate(): `dtype` is int64; expected float32 or float64"):
         collate([row(1, 1)], batch_size=1, dtype=np.int64)
     with refuses(OptionError, "collate(): `rows` is 2 rows; expected 1 to 1. Give fewer"):
@@ -192,7 +194,7 @@ def test_an_epoch_compiles_a_program_a_bucket(need):
         model = models.EncoderDecoderLSTM(3, 2, hidden_size=4, num_layers=1, seed=0)
         step = jax_backend.TrainingStep(model, losses.mse, AdamW())
         for epoch in range(2):
-            for batch in batches(Dataset(rows), 4, shuffle_seed=0, epoch=epoch, buckets=2):
+            for batch in batches(RaggedDataset(rows), 4, shuffle_seed=0, epoch=epoch, buckets=2):
                 step.step(batch)
         assert step._update._cache_size() == 2
 
@@ -206,7 +208,7 @@ def test_order_refusals():
         with refuses(OptionError, message):
             batch_order([np.arange(3)], **options)
     with refuses(OptionError, "batches(): `buckets` is 0; expected 1 or more"):
-        next(batches(Dataset([]), 1, buckets=0))
+        next(batches(RaggedDataset([]), 1, buckets=0))
 
 
 def test_batches_carry_every_value_of_every_row():
@@ -240,7 +242,7 @@ def test_batches_keep_the_order_without_a_seed_and_repeat_few_shapes():
         for batch in batches(data, 16, shuffle_seed=0, epoch=epoch)
     }
     assert len(shapes) <= 4
-    assert list(batches(Dataset([]), 4, shuffle_seed=0)) == []
+    assert list(batches(RaggedDataset([]), 4, shuffle_seed=0)) == []
 
 
 def test_module_splits_in_time_order_and_cuts_events():
@@ -258,21 +260,22 @@ def test_module_splits_in_time_order_and_cuts_events():
 def test_module_rows_hold_the_normalised_event():
     data = EncoderDecoderDataModule(Counting(6, 9, 12, 30), validation=0.25, test=0.25)
     first = data.test[0]
-    known = [
-        data.standardizer.inverse("k", part) for part in (first.past[:, 0], first.future[:, 0])
-    ]
-    np.testing.assert_allclose(np.concatenate(known), 300.0 + np.arange(30.0))
-    np.testing.assert_allclose(data.standardizer.inverse("p", first.past[:, 1]), -np.arange(10.0))
-    target = [first.past[:, 2], first.target[:, 0]]
-    parts = [data.standardizer.inverse("t", part) for part in target]
+    (known,), (past,), (target,) = (data.normalization.chains[name] for name in "kpt")
+    parts = [known.inverse(part) for part in (first.past[:, 0], first.future[:, 0])]
+    np.testing.assert_allclose(np.concatenate(parts), 300.0 + np.arange(30.0))
+    np.testing.assert_allclose(past.inverse(first.past[:, 1]), -np.arange(10.0))
+    parts = [target.inverse(part) for part in (first.past[:, 2], first.target[:, 0])]
     np.testing.assert_allclose(np.concatenate(parts), 3000.0 + np.arange(30.0) ** 2)
+    whole = data.normalization.inverse("t", first.target[:, 0], first)
+    np.testing.assert_allclose(whole, first.truth("t"))
 
 
 def test_normalisation_sees_training_events_only():
     data = EncoderDecoderDataModule(Counting(6, 9, 500, 500), validation=0.25, test=0.25)
     expected = np.concatenate([np.arange(6.0), 100 + np.arange(9.0)])
-    assert data.standardizer.mean["k"] == pytest.approx(expected.mean())
-    assert data.standardizer.scale["k"] == pytest.approx(expected.std())
+    (found,) = data.normalization.chains["k"]
+    assert found.center == pytest.approx(expected.mean())
+    assert found.scale == pytest.approx(expected.std())
 
 
 def test_module_reads_late_and_once():
@@ -302,7 +305,8 @@ def test_rows_for_forecasts_from_the_first_unknown_target():
 def test_a_saved_normalisation_needs_no_training_data():
     source = Counting()
     data = EncoderDecoderDataModule(source)
-    data.standardizer = Standardizer(dict.fromkeys("kpt", 0.0), dict.fromkeys("kpt", 2.0))
+    halved = dict.fromkeys("kpt", (Standard(0.0, 2.0),))
+    data.normalization = Normalization(halved, dict.fromkeys("kpt", 0.0))
     assert data.rows_for([source.event(1, 4)])[0].future[:, 0].tolist() == [50.5, 51.0, 51.5]
     assert source.reads == 0
 
@@ -326,10 +330,14 @@ def test_module_refusals():
         ({"min_context": 0}, "`min_context` is 0; expected 1 or more"),
         ({"min_horizon": -3}, "`min_horizon` is -3; expected 1 or more"),
         ({"encoder_alignment": "top"}, "`encoder_alignment` is 'top'; expected 'left', 'right'"),
+        ({"decoder_alignment": "up"}, "`decoder_alignment` is 'up'; expected 'left', 'right' or"),
+        ({"split": "rows"}, "`split` is 'rows'; expected 'events', 'time' or None"),
+        ({"short_events": "pad"}, "`short_events` is 'pad'; expected 'error' or 'drop'"),
+        ({"windows": Windows(4, 2), "min_context": 5}, "`min_context` is 5; expected at most 4"),
     ):
         with refuses(OptionError, f"{name}: {message}"):
             EncoderDecoderDataModule(Counting(4), **options)
     with refuses(DataError, "`source` is 2 events, of which 1 validate and 1 test; expected one"):
         EncoderDecoderDataModule(Counting(4, 4)).setup()
-    with refuses(DataError, "`event` is 1 steps long in event '0'; expected 2 steps or more"):
+    with refuses(DataError, "`event` is 1 steps long in event '0'; expected 2 steps or"):
         EncoderDecoderDataModule(Counting(1, 4, 4)).setup()

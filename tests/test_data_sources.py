@@ -1,17 +1,17 @@
-"""Sources, CSV reading, normalisation: values, and refusals by their text."""
+"""Sources and the reading of their tables: values, and refusals by their text."""
 
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ragged.data import Event, Roles, Standardizer, Storms
-from ragged.data.sources import check_targets, check_time, read_csv
+from ragged.data import Event, Roles, Storms
+from ragged.data.reading import read_events
+from ragged.data.sources import check_targets, check_time
 from ragged.errors import DataError
 
 HEADER = "event,minute,discharge_m3s,turbidity_fnu\n"
@@ -121,7 +121,7 @@ def test_tables_that_cannot_be_used_are_refused(write, text, message):
 
 
 def test_missing_and_damaged_files_are_refused(write, tmp_path):
-    with refuses(f"read_csv(): `path` is {tmp_path / 'no.csv'}, which is no file; expected"):
+    with refuses(f"read_table(): `path` is {tmp_path / 'no.csv'}, which is no file; expected"):
         Storms(str(tmp_path / "no.csv")).events()
     path = write(HEADER + "a,0,1,1\n", "cut.csv.gz")
     path.write_bytes(path.read_bytes()[:-9])
@@ -136,9 +136,9 @@ def test_missing_and_damaged_files_are_refused(write, tmp_path):
         Storms().read(latin)
 
 
-def test_read_csv_groups_columns(write):
+def test_read_events_groups_columns(write):
     path = write("g,v\nx,1\ny,2\nx,\n")
-    table = read_csv(path, ("v",), "g", may_be_empty=("v",))
+    table = read_events(path, ("v",), "g", may_be_empty=("v",))
     np.testing.assert_array_equal(table["x"]["v"], [1.0, np.nan])
     assert table["y"]["v"].dtype == np.float64
 
@@ -158,44 +158,3 @@ def test_check_targets_looks_at_targets_only():
     roles = Roles(known=("k",), past=(), target=("t",))
     event = Event("a", np.arange(1.0), {"k": np.array([np.nan]), "t": np.array([1.0])})
     check_targets([event], roles)
-
-
-def _events(*values: list[float]) -> list[Event]:
-    return [
-        Event(str(place), np.arange(float(len(part))), {"v": np.array(part)})
-        for place, part in enumerate(values)
-    ]
-
-
-def test_standardizer_counts_each_step_once():
-    standardizer = Standardizer.fit(_events([1.0, 2.0, 3.0], [10.0]), ["v"])
-    assert standardizer.mean == {"v": 4.0}
-    assert standardizer.scale["v"] == pytest.approx(np.std([1, 2, 3, 10]))
-    values = np.array([[1.0, np.nan], [0.0, 7.0]])
-    back = standardizer.inverse("v", standardizer.transform("v", values))
-    np.testing.assert_allclose(back, values)
-
-
-def test_standardizer_leaves_a_constant_column_finite():
-    standardizer = Standardizer.fit(_events([0.1, 0.1], [0.1]), ["v"])
-    assert (standardizer.mean["v"], standardizer.scale["v"]) == (0.1, 1.0)
-    assert standardizer.transform("v", np.array([0.1])).tolist() == [0.0]
-
-
-def test_standardizer_goes_through_json():
-    standardizer = Standardizer.fit(_events([1.0, 2.5]), ["v"])
-    assert Standardizer.from_dict(json.loads(json.dumps(standardizer.to_dict()))) == standardizer
-
-
-def test_standardizer_refusals():
-    with refuses("Standardizer.fit(): `v` is without a step; expected finite values"):
-        Standardizer.fit([], ["v"])
-    with refuses("Standardizer.fit(): `v` is 2 steps, not all finite"):
-        Standardizer.fit(_events([1.0, np.nan]), ["v"])
-    with refuses("Standardizer.inverse(): `column` is 'w'; expected one of ['v']"):
-        Standardizer.fit(_events([1.0]), ["v"]).inverse("w", np.zeros(1))
-    with refuses("Standardizer.from_dict(): `saved` is unreadable (KeyError: 'mean')"):
-        Standardizer.from_dict({})
-    for saved in ({"mean": {"v": 0.0}, "scale": {"v": 0.0}}, {"mean": {}, "scale": {"v": 1.0}}):
-        with refuses("expected a finite mean and a scale above 0 for the same columns"):
-            Standardizer.from_dict(saved)

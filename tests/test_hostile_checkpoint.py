@@ -219,15 +219,23 @@ def edit_state(folder: Path, changes: dict[str, object]) -> None:
     path.write_text(json.dumps(state))
 
 
+def standard(**changed: object) -> list[object]:
+    return [{"Standard": {"center": 0.0, "scale": 1.0, **changed}}]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"normalization": 3}, "`normalization` of"),
-        ({"normalization.scale": {}}, "`normalization` of"),
-        ({"normalization.mean.field": "x"}, "`normalization` of"),
-        ({"normalization.scale.field": 0}, "`normalization` of"),
-        ({"normalization.scale.field": float("nan")}, "state.json' is damaged"),
-        ({"normalization.mean": {}, "normalization.scale": {}}, "`normalization.mean.current` of"),
+        ({"normalization": {}}, "`normalization.current` of"),
+        ({"normalization.field": {}}, "`normalization` of"),
+        ({"normalization.field.mean": "x"}, "`normalization` of"),
+        ({"normalization.field.mean": float("nan")}, "state.json' is damaged"),
+        ({"normalization.field.transforms": [{"os.system": {}}]}, "`normalization` of"),
+        ({"normalization.field.transforms": standard(scale=0.0)}, "`normalization` of"),
+        ({"normalization.field.transforms": standard(scale=-1.0)}, "`normalization` of"),
+        ({"normalization.field.transforms": standard(scale="x")}, "`normalization` of"),
+        ({"normalization.field.transforms": standard(center=[1.0])}, "`normalization` of"),
     ],
 )
 def test_the_normalisation_is_checked(copied, refused, changes, expected):

@@ -32,13 +32,13 @@ TRAJECTORY = """
 import itertools, json, sys
 from ragged import losses, models
 from ragged.backend import use_backend
-from ragged.data import Dataset, EncoderDecoderDataModule, Storms, batches
+from ragged.data import RaggedDataset, EncoderDecoderDataModule, Storms, batches
 from ragged.optimizer import AdamW
 
 def steps(name, dtype, count):
     rows = [row for row in EncoderDecoderDataModule(Storms()).train.rows if len(row.future) < 60]
     assert len(rows) == 28
-    train = Dataset(rows)  # the short storms: twenty steps take seconds
+    train = RaggedDataset(rows)  # the short storms: twenty steps take seconds
     endless = (
         batch
         for epoch in itertools.count()

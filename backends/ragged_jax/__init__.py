@@ -16,6 +16,7 @@ from ragged_jax.models import create_model
 from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
 from ragged_jax.parameters import get_parameters, place, set_parameters
 from ragged_jax.training import TrainingStep, predict
+from ragged_jax.workers import join_workers
 
 __all__ = [
     "LSTM",
@@ -27,6 +28,7 @@ __all__ = [
     "framework",
     "get_parameters",
     "is_traced",
+    "join_workers",
     "lstm",
     "lstm_costs",
     "name",

@@ -6,6 +6,7 @@ from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, place, set_parameters
 from ragged_torch.training import TrainingStep, predict
+from ragged_torch.workers import join_workers
 
 __all__ = [
     "LSTM",
@@ -16,6 +17,7 @@ __all__ = [
     "framework",
     "get_parameters",
     "is_traced",
+    "join_workers",
     "lstm",
     "lstm_costs",
     "name",

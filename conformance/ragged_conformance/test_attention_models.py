@@ -253,7 +253,7 @@ def batch_of(configuration: str, case: str, alignment: str) -> Any:
         past, future = oracle.valid_part(given["past"][i], context, side), given["future"][i]
         event = Event(str(i), np.arange(float(context + horizon)), {})
         rows.append(Row(past, future[:horizon], future[:horizon, :1], event, context))
-    return collate(rows, batch_size=len(rows), alignment=alignment, shapes=64)
+    return collate(rows, batch_size=len(rows), encoder_alignment=alignment, shapes=64)
 
 
 @named_after_models(name for name in CONFIGURATIONS if "," not in name)

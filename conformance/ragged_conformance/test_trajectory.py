@@ -47,7 +47,7 @@ def batches(alignment: str) -> list[Batch]:
             target = np.concatenate([np.sin(future), future.cumsum(0)], axis=1)
             event = Event(str(k), np.arange(float(context + horizon)), {})
             rows.append(Row(past, future, target, event, context))
-        found.append(collate(rows, batch_size=5, dtype=np.float64, alignment=alignment))
+        found.append(collate(rows, batch_size=5, dtype=np.float64, encoder_alignment=alignment))
     return found
 
 

@@ -1,24 +1,44 @@
 """Data: sources of events, their normalisation, and padded batches of few shapes."""
 
 from ragged.data.batches import Batch, batches, collate
-from ragged.data.dataset import Dataset, Row
+from ragged.data.dataset import RaggedDataset, Row
 from ragged.data.magnet import MagnetHysteresis
 from ragged.data.module import EncoderDecoderDataModule
-from ragged.data.normalization import Standardizer
+from ragged.data.normalization import Normalization
+from ragged.data.prefetch import prefetch
 from ragged.data.sources import Event, Roles, Source
 from ragged.data.storms import Storms
+from ragged.data.tables import Tables
+from ragged.data.transforms import (
+    CalibrationCurve,
+    Difference,
+    Log,
+    Robust,
+    Standard,
+    Transform,
+)
+from ragged.data.windows import Windows
 
 __all__ = [
     "Batch",
-    "Dataset",
+    "CalibrationCurve",
+    "Difference",
     "EncoderDecoderDataModule",
     "Event",
+    "Log",
     "MagnetHysteresis",
+    "Normalization",
+    "RaggedDataset",
+    "Robust",
     "Roles",
     "Row",
     "Source",
-    "Standardizer",
+    "Standard",
     "Storms",
+    "Tables",
+    "Transform",
+    "Windows",
     "batches",
     "collate",
+    "prefetch",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ragged.data.buckets import check_at_least, quantise
-from ragged.data.dataset import Dataset, Row
+from ragged.data.dataset import RaggedDataset, Row
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import ALIGNMENTS
@@ -21,12 +21,14 @@ class Batch:
 
     Args:
         past: `(batch, encoder_time, past_features)`, aligned as `encoder_alignment` says.
-        future: `(batch, decoder_time, future_features)`, left aligned.
-        target: `(batch, decoder_time, targets)`, left aligned.
+        future: `(batch, decoder_time, future_features)`, aligned as `decoder_alignment` says.
+        target: `(batch, decoder_time, targets)`, likewise; NaN at valid steps where it is unknown.
         encoder_lengths: valid steps of `past`; 0 for a row that only fills the batch.
         decoder_lengths: valid steps of `future` and `target`; 0 likewise.
         rows: `(batch,)` int64, each row's place in the dataset; -1 for a filling row.
         encoder_alignment: "left" or "right".
+        decoder_alignment: "left" or "right".
+        static: `(batch, static_features)`, or None without any.
     """
 
     past: np.ndarray
@@ -36,6 +38,7 @@ class Batch:
     decoder_lengths: Lengths
     rows: np.ndarray
     encoder_alignment: str = "left"
+    decoder_alignment: str = "left"
     static: np.ndarray | None = None
 
     @property
@@ -48,9 +51,10 @@ class Batch:
 def collate(
     rows: Sequence[Row],
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     dtype: Any = np.float32,
-    alignment: str = "left",
+    encoder_alignment: str = "left",
+    decoder_alignment: str = "left",
     shapes: int = 2,
     indices: Sequence[int] | np.ndarray | None = None,
     typical: Sequence[Lengths] | None = None,
@@ -60,11 +64,14 @@ def collate(
     The widths are those of `typical`, or of the longest rows, rounded up by `quantise`. Missing
     rows are filled with rows of length 0, so that every batch has `batch_size` rows.
 
+    It serves as the `collate_fn` of a `torch.utils.data.DataLoader`.
+
     Args:
         rows: 1 to `batch_size` of them.
-        batch_size: rows of the batch.
+        batch_size: rows of the batch; as many as were given by default.
         dtype: of the arrays, float32 or float64.
-        alignment: "left" or "right": where the context goes; the horizon is always left.
+        encoder_alignment: "left" or "right", where the context goes.
+        decoder_alignment: the same for the horizon.
         shapes: as in `quantise`.
         indices: each row's place in the dataset; 0, 1, 2, ... if not given.
         typical: encoder and decoder lengths of a typical batch, for whose widths and schedule a
@@ -82,20 +89,28 @@ def collate(
     >>> batch.future.shape, batch.decoder_lengths, batch.rows.tolist()
     ((2, 2, 1), Lengths([2, 0], width=2), [0, -1])
     """
-    _check_collate(rows, batch_size, dtype, alignment, indices)
+    batch_size = len(rows) if batch_size is None else batch_size
+    for argument, side in (
+        ("encoder_alignment", encoder_alignment),
+        ("decoder_alignment", decoder_alignment),
+    ):
+        _check_alignment(argument, side)
+    _check_collate(rows, batch_size, dtype, indices)
     like = (None, None) if typical is None else typical
     encoder = _lengths([len(row.past) for row in rows], batch_size, shapes, like[0])
     decoder = _lengths([len(row.future) for row in rows], batch_size, shapes, like[1])
     places = np.full(batch_size, -1, dtype=np.int64)
     places[: len(rows)] = np.arange(len(rows)) if indices is None else indices
     return Batch(
-        past=_pad([row.past for row in rows], encoder, dtype, alignment),
-        future=_pad([row.future for row in rows], decoder, dtype, "left"),
-        target=_pad([row.target for row in rows], decoder, dtype, "left"),
+        past=_pad([row.past for row in rows], encoder, dtype, encoder_alignment),
+        future=_pad([row.future for row in rows], decoder, dtype, decoder_alignment),
+        target=_pad([row.target for row in rows], decoder, dtype, decoder_alignment),
         encoder_lengths=encoder,
         decoder_lengths=decoder,
         rows=places,
-        encoder_alignment=alignment,
+        encoder_alignment=encoder_alignment,
+        decoder_alignment=decoder_alignment,
+        static=_statics([row.static for row in rows], batch_size, dtype),
     )
 
 
@@ -136,13 +151,14 @@ def batch_order(
 
 
 def batches(
-    dataset: Dataset,
+    dataset: RaggedDataset,
     batch_size: int,
     *,
     shuffle_seed: int | None = None,
     epoch: int = 0,
     dtype: Any = np.float32,
-    alignment: str | None = None,
+    encoder_alignment: str | None = None,
+    decoder_alignment: str | None = None,
     shapes: int = 2,
     buckets: int = 4,
 ) -> Iterator[Batch]:
@@ -154,7 +170,8 @@ def batches(
         shuffle_seed: 0 or more, or None for the dataset's order, whose widths `shapes` rounds up.
         epoch: with the seed it decides the order, so that a resumed run sees the same one.
         dtype: of the arrays, float32 or float64.
-        alignment: of the encoder; the dataset's if not given, and "left" if it has none.
+        encoder_alignment: the dataset's if not given, and "left" if it has none.
+        decoder_alignment: likewise.
         shapes: as in `quantise`.
         buckets: the most shapes of a shuffled epoch, 1 or more: a batch holds rows of similar
             length, padded to the longest of its bucket, and a bucket is one compiled program.
@@ -165,7 +182,8 @@ def batches(
     """
     check_at_least("batches", "batch_size", batch_size, 1)
     check_at_least("batches", "buckets", buckets, 1)
-    side = alignment or dataset.encoder_alignment or "left"
+    encoder_side = encoder_alignment or dataset.encoder_alignment or "left"
+    decoder_side = decoder_alignment or dataset.decoder_alignment or "left"
     order: list[tuple[tuple[Lengths, ...] | None, np.ndarray]]
     if shuffle_seed is None:
         whole = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
@@ -180,7 +198,8 @@ def batches(
             [dataset[int(place)] for place in places],
             batch_size=batch_size,
             dtype=dtype,
-            alignment=side,
+            encoder_alignment=encoder_side,
+            decoder_alignment=decoder_side,
             shapes=shapes,
             indices=places,
             typical=typical,
@@ -204,14 +223,27 @@ def _pad(parts: list[np.ndarray], lengths: Lengths, dtype: Any, alignment: str) 
     return padded
 
 
-def _check_collate(
-    rows: Sequence[Row], batch_size: int, dtype: Any, alignment: str, indices: Any
-) -> None:
+def _statics(parts: list[np.ndarray | None], batch_size: int, dtype: Any) -> np.ndarray | None:
+    given = [part for part in parts if part is not None]
+    if not given:
+        return None
+    if len(given) < len(parts):
+        got, expected = "with statics in some rows only", "statics in all rows or in none"
+        raise OptionError(refusal("collate", "rows", got, expected, "Collate alike rows."))
+    statics = np.zeros((batch_size, len(given[0])), dtype=dtype)
+    statics[: len(given)] = given
+    return statics
+
+
+def _check_alignment(argument: str, alignment: str) -> None:
     if alignment not in ALIGNMENTS:
         expected = "'left' or 'right'"
         raise OptionError(
-            refusal("collate", "alignment", repr(alignment), expected, "Name one of the two.")
+            refusal("collate", argument, repr(alignment), expected, "Name one of the two.")
         )
+
+
+def _check_collate(rows: Sequence[Row], batch_size: int, dtype: Any, indices: Any) -> None:
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise OptionError(
             refusal("collate", "dtype", str(np.dtype(dtype)), "float32 or float64", "Name one.")

@@ -1,15 +1,17 @@
-"""Rows ready for a model, before they are padded into batches."""
+"""Rows ready for a model, before they are padded into batches; they are made when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 
 from ragged.data.buckets import Bucket, make_buckets
 from ragged.data.sources import Event
+from ragged.errors import ShapeError, refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +21,10 @@ class Row:
     Args:
         past: `(context, past_features)`.
         future: `(horizon, future_features)`.
-        target: `(horizon, targets)`; NaN where it is unknown, in forecasts only.
+        target: `(horizon, targets)`; NaN where it is unknown.
         event: where the row comes from.
         split: the step of the event at which the horizon starts.
+        static: `(static_features,)`, or None without any.
     """
 
     past: np.ndarray
@@ -29,30 +32,160 @@ class Row:
     target: np.ndarray
     event: Event
     split: int
+    static: np.ndarray | None = None
+
+    @property
+    def start(self) -> int:
+        """The step of the event at which the context starts."""
+        return self.split - len(self.past)
+
+    @property
+    def stop(self) -> int:
+        """The step of the event after the last one of the horizon."""
+        return self.split + len(self.future)
+
+    @property
+    def horizon_time(self) -> np.ndarray:
+        """The time of the horizon, `(horizon,)`, as in `Event.time`."""
+        return self.event.time[self.split : self.stop]
+
+    def truth(self, column: str) -> np.ndarray:
+        """A column over the horizon, `(horizon,)`, in the units of the source."""
+        return self.event.columns[column][self.split : self.stop]
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
-    """Rows in a fixed order; `len` and indexing give rows.
+class Series:
+    """An event as a model sees it, whole.
+
+    Args:
+        event: the event.
+        inputs: `(steps, past_features)`, none of them NaN: known, past and target columns.
+        targets: `(steps, targets)`; NaN where they are unknown.
+        known: how many of the inputs are known over the horizon; they stand first.
+        static: `(static_features,)`, or None without any.
+    """
+
+    event: Event
+    inputs: np.ndarray
+    targets: np.ndarray
+    known: int
+    static: np.ndarray | None = None
+
+    def row(self, start: int, split: int, stop: int) -> Row:
+        """Cut a row out, as views."""
+        return Row(
+            past=self.inputs[start:split],
+            future=self.inputs[split:stop, : self.known],
+            target=self.targets[split:stop],
+            event=self.event,
+            split=split,
+            static=self.static,
+        )
+
+
+class SeriesRows(Sequence[Row]):
+    """Rows that are cut out of series when they are asked for.
+
+    Args:
+        series: the events.
+        cuts: `(rows, 4)` int64: the place of a row's series, and its start, split and stop there.
+        shifts: `(rows, targets)` added to a row's targets, observed and to be forecast alike.
+    """
+
+    def __init__(
+        self, series: Sequence[Series], cuts: np.ndarray, shifts: np.ndarray | None = None
+    ) -> None:
+        self.series, self.cuts, self.shifts = series, cuts, shifts
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place, start, split, stop = self.cuts[index].tolist()
+        row = self.series[place].row(start, split, stop)
+        return row if self.shifts is None else _shifted(row, self.shifts[index])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Encoder and decoder length of each row, `(rows, 2)`; no row is made for it."""
+        return np.diff(self.cuts[:, 1:], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class RaggedDataset:
+    """Rows in a fixed order; `len` and indexing give rows, `torch.utils.data.DataLoader` takes it.
 
     Args:
         rows: the rows.
         encoder_alignment: "left" or "right", where the context of a row goes when it is padded;
             None leaves it to whoever makes the batches.
+        decoder_alignment: the same for the horizon.
+
+    Example:
+        >>> from ragged.data import collate
+        >>> past, future, target = ([np.ones((n, 2)) for n in lengths] for lengths in [(3, 5)] * 3)
+        >>> dataset = RaggedDataset.from_arrays(past, future, target)
+        >>> dataset.lengths.tolist(), collate(dataset[:]).past.shape
+        ([[3, 3], [5, 5]], (2, 6, 2))
     """
 
     rows: Sequence[Row]
     encoder_alignment: str | None = None
+    decoder_alignment: str | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        past: Sequence[np.ndarray],
+        future: Sequence[np.ndarray],
+        target: Sequence[np.ndarray],
+        static: Sequence[np.ndarray] | None = None,
+    ) -> RaggedDataset:
+        """Take rows that you have cut and normalised yourself.
+
+        Args:
+            past: for each row `(context, past_features)`.
+            future: for each row `(horizon, future_features)`.
+            target: for each row `(horizon, targets)`; NaN where it is unknown.
+            static: for each row `(static_features,)`, or None.
+
+        Raises:
+            ShapeError: lists of different numbers of arrays, arrays of other dimensions or of
+                different numbers of features, a target of another length than its future.
+        """
+        given = {"past": past, "future": future, "target": target}
+        given |= {} if static is None else {"static": static}
+        arrays = {name: [np.asarray(each) for each in parts] for name, parts in given.items()}
+        _check_arrays(arrays)
+        statics = arrays.get("static", [None] * len(past))
+        parts = zip(*(arrays[name] for name in ("past", "future", "target")), statics, strict=True)
+        return cls([_row(str(place), *each) for place, each in enumerate(parts)])
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Row:
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
         return self.rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """Encoder and decoder length of each row, `(rows, 2)` int64."""
+        if isinstance(self.rows, SeriesRows):
+            return self.rows.lengths
         pairs = [(len(row.past), len(row.future)) for row in self.rows]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
@@ -70,3 +203,42 @@ class Dataset:
     def tokens(self) -> int:
         """The number of valid steps, encoder and decoder together."""
         return int(self.lengths.sum())
+
+
+def _shifted(row: Row, shift: np.ndarray) -> Row:
+    """Add `shift (targets,)` to the targets; they stand last in the past."""
+    past = row.past.copy()
+    past[:, -len(shift) :] += shift
+    return replace(row, past=past, target=row.target + shift)
+
+
+def _row(
+    name: str, past: np.ndarray, future: np.ndarray, target: np.ndarray, static: np.ndarray | None
+) -> Row:
+    time = np.arange(float(len(past) + len(future)))
+    return Row(past, future, target, Event(name, time, {}), len(past), static)
+
+
+def _check_arrays(arrays: dict[str, list[np.ndarray]]) -> None:
+    rows = len(arrays["past"])
+    for name, parts in arrays.items():
+        if len(parts) != rows:
+            expected = f"{rows}, as `past` has"
+            raise _refuse(name, f"{len(parts)} arrays", expected, "Give one for each row.")
+        dimensions = 1 if name == "static" else 2
+        for place, array in enumerate(parts):
+            got = f"of shape {array.shape} in row {place}"
+            if array.ndim != dimensions:
+                expected = "(features,)" if name == "static" else "(time, features)"
+                remedy = "Reshape it; one feature is array[:, None]."
+                raise _refuse(name, got, expected, remedy)
+            if array.shape[-1] != parts[0].shape[-1]:
+                expected = f"{parts[0].shape[-1]} features, as row 0 has"
+                raise _refuse(name, got, expected, "Give every row the same features.")
+            if name == "target" and len(array) != len(arrays["future"][place]):
+                expected = f"{len(arrays['future'][place])} steps, as `future` has"
+                raise _refuse(name, got, expected, "Give a target for each step of the horizon.")
+
+
+def _refuse(argument: str, got: str, expected: str, remedy: str) -> ShapeError:
+    return ShapeError(refusal("RaggedDataset.from_arrays", argument, got, expected, remedy))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragged.data.reading import read_events
 from ragged.data.sources import (
     Event,
     Roles,
@@ -18,7 +19,6 @@ from ragged.data.sources import (
     backward_rate,
     check_targets,
     check_time,
-    read_csv,
 )
 from ragged.errors import OptionError, refusal
 
@@ -203,10 +203,10 @@ class MagnetHysteresis(Source):
             path: CSV or .csv.gz with the columns cycle, step, current_a (A) and field_t (T).
 
         Raises:
-            DataError: a table that `read_csv` refuses, or steps that do not increase evenly.
+            DataError: a table that `read_events` refuses, or steps that do not increase evenly.
         """
         required = ("step", "current_a", "field_t")
-        table = read_csv(path, required, "cycle", may_be_empty=("field_t",))
+        table = read_events(path, required, "cycle", may_be_empty=("field_t",))
         for name, columns in table.items():
             check_time(name, columns["step"], "step")
         return [

@@ -1,52 +1,69 @@
-"""The data module: a source split by time, normalised, and cut into context and horizon."""
+"""The data module: a source split in time, normalised, and cut into context and horizon."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
-from ragged.data.dataset import Dataset, Row
-from ragged.data.normalization import Standardizer
-from ragged.data.sources import Event, Source
+from ragged.data import windows as cutting
+from ragged.data.dataset import RaggedDataset, Series, SeriesRows
+from ragged.data.normalization import Normalization
+from ragged.data.sources import Columns, Event, Roles, Source, check_known
+from ragged.data.transforms import Transform
+from ragged.data.windows import Least, Part, Windows
 from ragged.errors import DataError, OptionError, refusal
 from ragged.masks import ALIGNMENTS
 
 MOST_ROWS = 2**16  # of a batch, which is filled up to its size
-
-__all__ = ["Dataset", "EncoderDecoderDataModule", "Row"]
+LEAST = 16  # steps of a random context or horizon, unless said otherwise
 
 
 class EncoderDecoderDataModule:
-    """Whole events as rows: the first part of an event is the context, the rest the horizon.
+    """Rows of context and horizon: one of each event, or windows.
 
-    The events are split in time order: the first ones train, the next ones validate, the last ones
-    test. Normalisation is learned from the training events only. The constructor reads nothing;
-    the data are read when first asked for, or by `setup()`.
+    The events are split in the source's order: the first ones train, the next ones validate, the
+    last ones test. A single event, or with `split: time` each one, is cut in time instead: a
+    context may then reach back into earlier steps, a horizon never does. Normalisation is learned
+    from the training steps only. The constructor reads nothing; the data are read when first asked
+    for, or by `setup()`.
 
     Args:
         source: where the events come from.
-        context_fraction: the share of an event's steps that is context, rounded down, at least 1
-            step.
-        validation: the share of the events that validates, rounded, at least 1 event unless 0.
-        test: the share of the events that tests, rounded, at least 1 event unless 0.
+        context_fraction: without windows, the share of an event's steps that is context, rounded
+            down, at least 1 step.
+        validation: the share of the events (or steps) that validates, rounded, at least 1 unless 0.
+        test: the share of the events (or steps) that tests, rounded, at least 1 unless 0.
         batch_size: rows of a batch.
         encoder_alignment: "left" or "right", where a row's context goes when it is padded. By
             default what the model takes.
-        randomize_lengths: cut the training events anew in every epoch, anywhere that leaves
-            `min_context` and `min_horizon` steps; events too short for that are cut as usual.
+        randomize_lengths: in every epoch cut the training events anew, anywhere that leaves
+            `min_context` and `min_horizon` steps, or draw anew how much of each training window's
+            context and horizon is used, at least so much. Rows too short for that are cut as usual.
             Few events then teach more. Validation and test rows stay as they are.
-        min_context: the least context of a random cut, in steps.
-        min_horizon: the least horizon of a random cut, in steps.
+        min_context: the least context of a random cut or of a window of a short event, in steps.
+            By default 16, or the windows' context where that is less.
+        min_horizon: the same for the horizon.
         level_jitter: standard deviation, in normalised units, of a number drawn for each training
-            event and epoch and added to its targets, observed and to be forecast alike. The model
+            row and epoch and added to its targets, observed and to be forecast alike. The model
             then learns how a target changes from where it was seen, whatever its level.
+        decoder_alignment: "left" or "right", where a row's horizon goes when it is padded. By
+            default left, which is what all models take.
+        windows: cut windows of these sizes; by default an event is one row.
+        split: "events" or "time"; by default events, if there are several.
+        short_events: "error" refuses an event too short to be cut, "drop" leaves it out, as
+            `notes` then tells. Without windows 2 steps are enough, with them `min_context` and
+            `min_horizon` together.
+        transforms: for each column the transforms that normalise it, in order; [Standard] for a
+            column not named here. Classes of ragged.data.transforms.
+        repeat_static: give the model static columns as known ones, repeated at every step. By
+            default yes, unless the model takes statics.
 
     Raises:
-        OptionError: a fraction or jitter outside its range, a batch size or minimum below 1, an
-            unknown alignment.
+        OptionError: a fraction or jitter outside its range, a batch size or minimum below 1, a
+            minimum above the windows', an unknown alignment, split or treatment of short events.
 
     Example:
         >>> from ragged.data import Storms
@@ -66,9 +83,15 @@ class EncoderDecoderDataModule:
         batch_size: int = 16,
         encoder_alignment: str | None = None,
         randomize_lengths: bool = False,
-        min_context: int = 16,
-        min_horizon: int = 16,
+        min_context: int | None = None,
+        min_horizon: int | None = None,
         level_jitter: float = 0.0,
+        decoder_alignment: str | None = None,
+        windows: Windows | None = None,
+        split: Literal["events", "time"] | None = None,
+        short_events: Literal["error", "drop"] = "error",
+        transforms: dict[str, list[Transform]] | None = None,
+        repeat_static: bool | None = None,
     ) -> None:
         _check("context_fraction", context_fraction, 0 < context_fraction < 1, "between 0 and 1")
         _check("validation", validation, 0 <= validation < 1, "0 or more and below 1")
@@ -76,41 +99,64 @@ class EncoderDecoderDataModule:
         _check("test", test, validation + test < 1, "below 1 together with `validation`")
         _check("batch_size", batch_size, batch_size >= 1, "1 or more")
         _check("batch_size", batch_size, batch_size <= MOST_ROWS, f"at most {MOST_ROWS}")
-        _check("min_context", min_context, min_context >= 1, "1 or more")
-        _check("min_horizon", min_horizon, min_horizon >= 1, "1 or more")
         _check("level_jitter", level_jitter, level_jitter >= 0, "0 or more")
-        known = encoder_alignment is None or encoder_alignment in ALIGNMENTS
-        _check("encoder_alignment", repr(encoder_alignment), known, "'left', 'right' or None")
+        for side, alignment in (("encoder", encoder_alignment), ("decoder", decoder_alignment)):
+            known = alignment in (None, *ALIGNMENTS)
+            _check(f"{side}_alignment", repr(alignment), known, "'left', 'right' or None")
+        _check("split", repr(split), split in (None, "events", "time"), "'events', 'time' or None")
+        known = short_events in ("error", "drop")
+        _check("short_events", repr(short_events), known, "'error' or 'drop'")
         self.source = source
         self.context_fraction = context_fraction
-        self.validation_fraction = validation
-        self.test_fraction = test
+        self.shares = (validation, test)
         self.batch_size = batch_size
         self.encoder_alignment = encoder_alignment
+        self.decoder_alignment = decoder_alignment
         self.randomize_lengths = randomize_lengths
-        self.min_context = min_context
-        self.min_horizon = min_horizon
+        self.least = Least(
+            _least("min_context", min_context, windows.context if windows else None),
+            _least("min_horizon", min_horizon, windows.horizon if windows else None),
+        )
         self.level_jitter = level_jitter
+        self.windows = windows
+        self.split = split
+        self.short_events = short_events
+        self.transforms = transforms
+        self.repeat_static = repeat_static
+
+    @property
+    def roles(self) -> Roles:
+        """The source's, where static columns that are repeated stand among the known ones."""
+        given = self.source.roles
+        if self.repeat_static is False:
+            return given
+        return Roles(given.known + given.static, given.past, given.target)
 
     @property
     def past_features(self) -> int:
         """How many columns the encoder reads: known, past and target."""
-        return len(self.source.roles.encoder)
+        return len(self.roles.encoder)
 
     @property
     def future_features(self) -> int:
         """How many columns the decoder reads: known."""
-        return len(self.source.roles.decoder)
+        return len(self.roles.decoder)
+
+    @property
+    def static_features(self) -> int:
+        """How many numbers describe a row as a whole; 0 if they are repeated at every step."""
+        return len(self.roles.static)
 
     @property
     def target_features(self) -> int:
         """How many columns are forecast."""
-        return len(self.source.roles.target)
+        return len(self.roles.target)
 
     @property
     def longest_context(self) -> int:
         """The most context steps of a row to train on, as the rows are cut without chance."""
-        return max(self._split(event) for event in self.events[0])
+        cuts = self._cuts(self.parts[0], train=True)
+        return int((cuts[:, 2] - cuts[:, 1]).max())
 
     def setup(self) -> None:
         """Read, split and normalise now rather than when first asked for.
@@ -121,47 +167,75 @@ class EncoderDecoderDataModule:
         _ = self.train, self.validation, self.test
 
     @cached_property
-    def events(self) -> tuple[list[Event], list[Event], list[Event]]:
-        """The events that train, validate and test, unnormalised, in time order.
+    def events(self) -> list[Event]:
+        """All events that are long enough, unnormalised, in the source's order.
 
         Raises:
-            DataError: data that the source refuses, or no event left to train on.
+            DataError: data that the source refuses, an event too short.
         """
-        events = self.source.events()
-        validation = _share(len(events), self.validation_fraction)
-        test = _share(len(events), self.test_fraction)
-        train = len(events) - validation - test
-        if train < 1:
-            got = f"{len(events)} events, of which {validation} validate and {test} test"
-            remedy = "Give more events, or set validation or test to 0."
-            raise DataError(refusal(_NAME, "source", got, "one event or more to train on", remedy))
-        return events[:train], events[train : train + validation], events[train + validation :]
+        events = self._read
+        if self.source.missing == "error":
+            remedy = "Fill it, or read it with a source that holds missing values."
+            check_known(events, self.roles.columns, "a value at every step", remedy)
+        return [event for event in events if self._is_long_enough(event)]
 
     @cached_property
-    def standardizer(self) -> Standardizer:
-        """The normalisation, fitted on the training events.
+    def parts(self) -> tuple[list[Part], ...]:
+        """What trains, validates and tests.
+
+        Raises:
+            DataError: no event left to train on.
+        """
+        steps = [event.steps for event in self.events]
+        if self._splits_time and steps:
+            return cutting.split_time(steps, self.shares)
+        train, validation, test = cutting.sizes(len(steps), self.shares)
+        if train < 1:
+            got = f"{len(steps)} events, of which {validation} validate and {test} test"
+            remedy = "Give more events, set validation or test to 0, or split to time."
+            raise DataError(refusal(_NAME, "source", got, "one event or more to train on", remedy))
+        return cutting.split_events(steps, self.shares)
+
+    @cached_property
+    def normalization(self) -> Normalization:
+        """The normalisation, fitted on the training steps.
 
         Set it (to one from a checkpoint) before anything is read to forecast without the training
         data.
         """
-        return Standardizer.fit(self.events[0], self.source.roles.encoder)
+        return Normalization.fit(self._training_events, self.source.roles, self.transforms)
 
     @cached_property
-    def train(self) -> Dataset:
+    def train(self) -> RaggedDataset:
         """The rows to train on."""
-        return self._dataset(self.events[0])
+        return self._dataset(self._train_rows)
 
     @cached_property
-    def validation(self) -> Dataset:
+    def validation(self) -> RaggedDataset:
         """The rows to validate on."""
-        return self._dataset(self.events[1])
+        return self._dataset(SeriesRows(self._series, self._cuts(self.parts[1])))
 
     @cached_property
-    def test(self) -> Dataset:
-        """The rows to test on: the last ones in time."""
-        return self._dataset(self.events[2])
+    def test(self) -> RaggedDataset:
+        """The rows to test on: the last ones."""
+        return self._dataset(SeriesRows(self._series, self._cuts(self.parts[2])))
 
-    def train_epoch(self, seed: int, epoch: int) -> Dataset:
+    @property
+    def notes(self) -> list[str]:
+        """What a user should be told once about the data: gaps, dropped events, constant columns.
+
+        Raises:
+            DataError: as `setup`.
+        """
+        dropped, count = len(self._read) - len(self.events), len(self._read)
+        constant = [c for c in self.source.roles.columns if _is_constant(c, self._training_events)]
+        return [
+            *self.source.notes,
+            *([f"{dropped} of {count} events were dropped: too short"] if dropped else []),
+            *(f"column '{c}' never changes in training: it tells nothing" for c in constant),
+        ]
+
+    def train_epoch(self, seed: int, epoch: int) -> RaggedDataset:
         """The rows of one training epoch: `train`, cut and shifted anew where that is asked for.
 
         Args:
@@ -169,20 +243,24 @@ class EncoderDecoderDataModule:
             epoch: 0 or more; with the seed it decides what is drawn, so that a resumed run sees
                 the same rows.
         """
+        if not self.randomize_lengths and not self.level_jitter:
+            return self.train
         generator = np.random.default_rng([seed, epoch, 1])  # batch_order draws from [seed, epoch]
-        rows: Sequence[Row] = self.train.rows
+        cuts, shifts = self._train_rows.cuts, None
         if self.randomize_lengths:
-            rows = [self._row(e, self._random_split(e, generator)) for e in self.events[0]]
+            draw = cutting.draw_windows if self.windows else cutting.draw_splits
+            cuts = draw(cuts, self.least, generator)
         if self.level_jitter:
-            shifts = generator.normal(0.0, self.level_jitter, (len(rows), self.target_features))
-            rows = [_shifted(row, shift) for row, shift in zip(rows, shifts, strict=True)]
-        return Dataset(rows, self.encoder_alignment)
+            shifts = generator.normal(0.0, self.level_jitter, (len(cuts), self.target_features))
+        return self._dataset(SeriesRows(self._series, cuts, shifts))
 
-    def rows_for(self, events: Sequence[Event]) -> Dataset:
+    def rows_for(self, events: Sequence[Event]) -> RaggedDataset:
         """Turn events into rows to forecast.
 
-        The context is the leading steps where every target is known. If the targets are known
-        everywhere, it is the `context_fraction` of the event.
+        The context is the leading steps where every target is known, with windows the last ones of
+        them, and the horizon all steps after. If values may be missing, the context ends after the
+        last known value of the target that ends first. An event whose targets are known to the end
+        is cut as in a test.
 
         Args:
             events: as the source's `read` gives them.
@@ -191,48 +269,89 @@ class EncoderDecoderDataModule:
             A dataset in the order of the events; its targets are NaN where they are unknown.
 
         Raises:
-            DataError: an event whose first target is unknown, or with fewer than 2 steps.
+            DataError: an event whose first target is unknown, or too short to be cut; a horizon
+                longer than the windows'.
         """
-        return self._dataset(events)
+        cuts = [self._forecast_cuts(place, event) for place, event in enumerate(events)]
+        series = [self._normalised(event) for event in events]
+        return self._dataset(SeriesRows(series, np.concatenate([_NO_CUTS, *cuts])))
 
-    def _dataset(self, events: Sequence[Event]) -> Dataset:
-        rows = [self._row(event, self._split(event)) for event in events]
-        return Dataset(rows, self.encoder_alignment)
+    @cached_property
+    def _read(self) -> list[Event]:
+        return self.source.events()
 
-    def _random_split(self, event: Event, generator: np.random.Generator) -> int:
-        last = event.steps - self.min_horizon
-        if last < self.min_context:
-            return self._split(event)
-        return int(generator.integers(self.min_context, last + 1))
+    @property
+    def _splits_time(self) -> bool:
+        return self.split == "time" or (self.split is None and len(self._read) == 1)
 
-    def _row(self, event: Event, split: int) -> Row:
-        roles = self.source.roles
-        return Row(
-            past=self._matrix(event, roles.encoder, slice(0, split)),
-            future=self._matrix(event, roles.decoder, slice(split, None)),
-            target=self._matrix(event, roles.target, slice(split, None)),
-            event=event,
-            split=split,
-        )
+    @property
+    def _least_steps(self) -> int:
+        return self.least.steps if self.windows else 2
 
-    def _matrix(self, event: Event, columns: Sequence[str], steps: slice) -> np.ndarray:
-        parts = [self.standardizer.transform(name, event.columns[name][steps]) for name in columns]
-        count = len(event.time[steps])
-        return np.stack(parts, axis=-1) if parts else np.zeros((count, 0))
+    def _is_long_enough(self, event: Event) -> bool:
+        steps = cutting.sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
+        if self.short_events == "error":
+            self._check_steps(event, steps)
+        return steps >= self._least_steps
 
-    def _split(self, event: Event) -> int:
-        if event.steps < 2:
-            got = f"{event.steps} steps long in event '{event.name}'"
-            remedy = "Drop the event."
-            raise DataError(
-                refusal(_NAME, "event", got, "2 steps or more, a context and a horizon", remedy)
-            )
-        targets = np.stack([event.columns[name] for name in self.source.roles.target])
-        unknown = np.isnan(targets).any(axis=0)
-        if not unknown.any():
-            context = int(event.steps * self.context_fraction + 1e-9)  # 0.29 * 100 is below 29
-            return min(max(1, context), event.steps - 1)
-        split = int(np.argmax(unknown))
+    def _check_steps(self, event: Event, steps: int) -> None:
+        if steps < self._least_steps:
+            place = "in training" if steps < event.steps else "long"
+            got = f"{steps} steps {place} in event '{event.name}'"
+            expected = f"{self._least_steps} steps or more, a context and a horizon"
+            remedy = "Drop the event, or set short_events to drop."
+            if self.windows:
+                remedy = "Lower min_context or min_horizon, or set short_events to drop."
+            raise DataError(refusal(_NAME, "event", got, expected, remedy))
+
+    @cached_property
+    def _training_events(self) -> list[Event]:
+        return [self.events[part.place].until(part.end) for part in self.parts[0]]
+
+    @cached_property
+    def _series(self) -> list[Series]:
+        return [self._normalised(event) for event in self.events]
+
+    @cached_property
+    def _train_rows(self) -> SeriesRows:
+        return SeriesRows(self._series, self._cuts(self.parts[0], train=True))
+
+    def _dataset(self, rows: SeriesRows) -> RaggedDataset:
+        return RaggedDataset(rows, self.encoder_alignment, self.decoder_alignment)
+
+    def _cuts(self, parts: Iterable[Part], *, train: bool = False) -> np.ndarray:
+        """The rows of parts, `(rows, 4)`: place of the event, start, split, stop."""
+        return np.concatenate([_NO_CUTS, *(self._cuts_of(part, train) for part in parts)])
+
+    def _cuts_of(self, part: Part, train: bool = False) -> np.ndarray:
+        if self.windows is None:
+            return cutting.whole(part, self.context_fraction)
+        stride = self.windows.stride if train else self.windows.horizon
+        return cutting.windows_of(part, self.windows, self.least, stride)
+
+    def _forecast_cuts(self, place: int, event: Event) -> np.ndarray:
+        split = self._first_unknown(event)
+        if split is None:
+            self._check_steps(event, event.steps)
+            return self._cuts_of(Part(place, 0, event.steps))
+        if self.windows is None:
+            return np.array([[place, 0, split, event.steps]])
+        if split < self.least.context or event.steps - split > self.windows.horizon:
+            got = f"of {split} known and {event.steps - split} further steps in '{event.name}'"
+            expected = f"{self.least.context} or more, then at most {self.windows.horizon}"
+            remedy = "Give what the windows are made for, or train with others."
+            raise DataError(refusal(_NAME, "event", got, expected, remedy))
+        return np.array([[place, max(0, split - self.windows.context), split, event.steps]])
+
+    def _first_unknown(self, event: Event) -> int | None:
+        """The step at which the horizon of an event to forecast starts; None if all is known."""
+        unknown = np.stack([np.isnan(event.columns[name]) for name in self.roles.target])
+        if self.source.missing == "hold":  # up to the last known value every target is held
+            unknown = np.logical_and.accumulate(unknown[:, ::-1], axis=1)[:, ::-1]
+        steps = unknown.any(axis=0)
+        if not steps.any():
+            return None
+        split = int(np.argmax(steps))
         if split == 0:
             got = f"unknown at the first step of event '{event.name}'"
             remedy = "Fill the target of the steps that were observed."
@@ -241,19 +360,36 @@ class EncoderDecoderDataModule:
             )
         return split
 
+    def _normalised(self, event: Event) -> Series:
+        roles, inputs = self.roles, self.normalization.inputs(event)
+        past = _matrix(inputs, roles.encoder, event.steps)
+        targets = past[:, -len(roles.target) :]
+        if any(np.isnan(event.columns[name]).any() for name in roles.target):
+            targets = _matrix(self.normalization.transform(event), roles.target, event.steps)
+        static = np.array([inputs[name][0] for name in roles.static]) if roles.static else None
+        return Series(event, past, targets, len(roles.known), static)
+
 
 _NAME = EncoderDecoderDataModule.__name__
+_NO_CUTS = np.zeros((0, 4), dtype=np.int64)
 
 
-def _shifted(row: Row, shift: np.ndarray) -> Row:
-    """Add `shift (targets,)` to the targets; they stand last in the past."""
-    past = row.past.copy()
-    past[:, -len(shift) :] += shift
-    return replace(row, past=past, target=row.target + shift)
+def _matrix(columns: Columns, names: Sequence[str], steps: int) -> np.ndarray:
+    parts = [columns[name] for name in names]
+    return np.stack(parts, axis=-1) if parts else np.zeros((steps, 0))
 
 
-def _share(count: int, fraction: float) -> int:
-    return max(1, round(count * fraction)) if fraction > 0 else 0
+def _is_constant(column: str, events: Sequence[Event]) -> bool:
+    values = np.concatenate([event.columns[column] for event in events])
+    return bool(np.nanmin(values) == np.nanmax(values))
+
+
+def _least(argument: str, value: int | None, most: int | None) -> int:
+    if value is None:
+        return LEAST if most is None else min(LEAST, most)
+    _check(argument, value, value >= 1, "1 or more")
+    _check(argument, value, most is None or value <= most, f"at most {most}, as in `windows`")
+    return value
 
 
 def _check(argument: str, value: object, holds: bool, expected: str) -> None:

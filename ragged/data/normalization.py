@@ -1,126 +1,280 @@
-"""Normalisation: mean and spread of each column, learned from training events only."""
+"""Normalisation: a chain of transforms for each column, learned from training events only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragged.data.sources import Event
-from ragged.errors import DataError, refusal
+from ragged.data.sources import Columns, Event, Roles
+from ragged.data.transforms import Standard, Transform
+from ragged.errors import DataError, OptionError, RaggedError, refusal
+
+if TYPE_CHECKING:
+    from ragged.data.dataset import Row
+
+Chain = tuple[Transform, ...]
 
 
 @dataclass(frozen=True)
-class Standardizer:
-    """Shift and scale that give each column mean 0 and standard deviation 1 over all its steps.
-
-    A column that never changes gets scale 1: it becomes 0 and stays finite.
+class Normalization:
+    """What turns a source's columns into a model's numbers, and back.
 
     Args:
-        mean: of each column, in its unit.
-        scale: the standard deviation of each column (of the population), in its unit.
+        chains: for each column its transforms, in the order in which they are applied.
+        means: for each column the mean of its normalised training steps, which stands for values
+            before the first one that is known.
 
     >>> events = [Event("0", np.arange(2.0), {"flow": np.array([1.0, 3.0])})]
-    >>> standardizer = Standardizer.fit(events, ["flow"])
-    >>> standardizer.transform("flow", np.array([1.0, 3.0, 5.0])).tolist()
-    [-1.0, 1.0, 3.0]
-    >>> standardizer.inverse("flow", np.array([3.0])).tolist()
-    [5.0]
+    >>> roles = Roles(known=(), past=(), target=("flow",))
+    >>> normalization = Normalization.fit(events, roles)
+    >>> normalization.transform(events[0])
+    {'flow': array([-1.,  1.])}
     """
 
-    mean: dict[str, float]
-    scale: dict[str, float]
+    chains: dict[str, Chain]
+    means: dict[str, float]
 
     @classmethod
-    def fit(cls, events: Sequence[Event], columns: Iterable[str]) -> Standardizer:
-        """Learn from every step of the events; each step counts the same.
+    def fit(
+        cls,
+        events: Sequence[Event],
+        roles: Roles,
+        transforms: Mapping[str, Sequence[Transform]] | None = None,
+    ) -> Normalization:
+        """Learn from every known step of the events; each step counts the same.
 
         Args:
-            events: the training events, unpadded.
-            columns: which columns.
+            events: the training events, unpadded; NaN is unknown and ignored.
+            roles: which columns.
+            transforms: for each column its transforms; `[Standard()]` for those not named.
 
         Raises:
-            DataError: no steps at all, or a value that is not finite.
+            DataError: a column without a known step, or with values that a transform refuses.
+            OptionError: transforms of a column in no role, or reading one that is not known.
         """
-        mean: dict[str, float] = {}
-        scale: dict[str, float] = {}
-        for column in columns:
-            values = np.concatenate([np.empty(0), *(event.columns[column] for event in events)])
-            if values.size == 0 or not np.isfinite(values).all():
-                got = f"{values.size} steps, not all finite" if values.size else "without a step"
-                remedy = "Fit on training events whose values are all known."
-                raise DataError(refusal("Standardizer.fit", column, got, "finite values", remedy))
-            is_constant = bool(values.min() == values.max())
-            mean[column] = float(values[0] if is_constant else values.mean())
-            scale[column] = 1.0 if is_constant else float(values.std())
-        return cls(mean, scale)
+        _check_transforms(transforms or {}, roles)
+        chains: dict[str, Chain] = {}
+        means: dict[str, float] = {}
+        for column in roles.columns:
+            chain: list[Transform] = []
+            parts = [event.columns[column] for event in events]
+            for transform in (transforms or {}).get(column, (Standard(),)):
+                fitted = transform.fit(*_known(column, parts, events, transform.reads))
+                chain.append(fitted)
+                parts = [
+                    _apply(fitted, column, part, event)
+                    for part, event in zip(parts, events, strict=True)
+                ]
+            values, _ = _known(column, parts, events)
+            chains[column], means[column] = tuple(chain), float(values.mean())
+        return cls(chains, means)
 
-    def transform(self, column: str, values: np.ndarray) -> np.ndarray:
-        """Normalise values of a column.
+    def transform(self, event: Event) -> Columns:
+        """Normalise the columns of an event; NaN, unknown, stays NaN.
+
+        Raises:
+            DataError: an event without one of the columns, or a value that a transform refuses.
+        """
+        return {column: self._forward(column, event) for column in self._columns_of(event)}
+
+    def inputs(self, event: Event) -> Columns:
+        """Normalise the columns of an event for a model to read, so that none is NaN.
+
+        An unknown value is held at the last one seen; before any was seen it is the mean of the
+        training steps.
+
+        Raises:
+            DataError: as `transform`.
+        """
+        found = {}
+        for column in self._columns_of(event):
+            values = self._forward(column, event, held=True)
+            unknown = np.isnan(values)
+            found[column] = (
+                np.where(unknown, self.means[column], values) if unknown.any() else values
+            )
+        return found
+
+    def inverse(self, column: str, values: np.ndarray, row: Row) -> np.ndarray:
+        """Give normalised values over the horizon of a row the units of the source back.
 
         Args:
-            column: its name.
-            values: any shape, in the column's unit; NaN stays NaN.
+            column: whose values they are.
+            values: `(steps, ...)`, from the first step of the horizon on; points or quantiles.
+            row: where they belong.
 
         Raises:
-            DataError: a column it was not fitted on.
+            DataError: a column it was not fitted on; changes to be added up from a value that was
+                never seen.
         """
-        self._check("transform", column)
-        return (values - self.mean[column]) / self.scale[column]
+        chain, event, split = self._chain(column), row.event, row.split
+        steps = slice(split, split + len(values))
+        for transform, last in zip(chain[::-1], self._lasts(column, row), strict=True):
+            values = transform.inverse(values, _driver(transform, event, steps), last)
+        return values
 
-    def inverse(self, column: str, values: np.ndarray) -> np.ndarray:
-        """Give normalised values of a column their unit back.
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain values, ready for JSON.
 
-        Args:
-            column: its name.
-            values: any shape.
-
-        Raises:
-            DataError: a column it was not fitted on.
+        >>> Normalization({"flow": (Standard(2.0, 1.0),)}, {"flow": 0.0}).to_dict()
+        {'flow': {'mean': 0.0, 'transforms': [{'Standard': {'center': 2.0, 'scale': 1.0}}]}}
         """
-        self._check("inverse", column)
-        return values * self.scale[column] + self.mean[column]
-
-    def to_dict(self) -> dict[str, dict[str, float]]:
-        """Plain floats, ready for JSON.
-
-        >>> Standardizer({"flow": 2.0}, {"flow": 1.0}).to_dict()
-        {'mean': {'flow': 2.0}, 'scale': {'flow': 1.0}}
-        """
-        return {"mean": dict(self.mean), "scale": dict(self.scale)}
+        return {
+            column: {
+                "mean": self.means[column],
+                "transforms": [{type(t).__name__: asdict(t)} for t in chain],  # type: ignore[call-overload]
+            }
+            for column, chain in self.chains.items()
+        }
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, Mapping[str, float]]) -> Standardizer:
+    def from_dict(cls, saved: Mapping[str, Any]) -> Normalization:
         """Rebuild from what `to_dict` gave.
 
         Raises:
-            DataError: something else, or a scale that is not above 0.
+            DataError: something else, a transform that was never learned, or one whose class is
+                not imported.
         """
+        known = {kind.__name__: kind for kind in _subclasses(Transform)}
         try:
-            mean = {str(column): float(value) for column, value in saved["mean"].items()}
-            scale = {str(column): float(value) for column, value in saved["scale"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _refuse_saved(f"unreadable ({type(error).__name__}: {error})") from error
-        finite = all(map(np.isfinite, [*mean.values(), *scale.values()]))
-        if mean.keys() != scale.keys() or not finite or min(scale.values(), default=1.0) <= 0:
-            raise _refuse_saved(f"{{'mean': {mean}, 'scale': {scale}}}")
-        return cls(mean, scale)
-
-    def _check(self, function: str, column: str) -> None:
-        if column not in self.mean:
-            raise DataError(
-                refusal(
-                    f"Standardizer.{function}",
-                    "column",
-                    repr(column),
-                    f"one of {sorted(self.mean)}",
-                    "Fit it on this column too.",
+            chains = {
+                column: tuple(
+                    known[name](**constants)
+                    for transform in entry["transforms"]
+                    for name, constants in transform.items()
                 )
-            )
+                for column, entry in saved.items()
+            }
+            means = {column: float(entry["mean"]) for column, entry in saved.items()}
+            for chain in chains.values():
+                for constant in (c for t in chain for c in asdict(t).values()):  # type: ignore[call-overload]
+                    if constant is None:
+                        raise ValueError(f"a constant missing in {chain}")
+        except (KeyError, TypeError, ValueError, AttributeError, RaggedError) as error:
+            raise _refuse_saved(f"unreadable ({type(error).__name__}: {error})") from error
+        if not all(map(np.isfinite, means.values())):
+            raise _refuse_saved(f"with the means {means}")
+        return cls(chains, means)
+
+    def _forward(self, column: str, event: Event, *, held: bool = False) -> np.ndarray:
+        values = event.columns[column]
+        values = hold(values) if held else values
+        for transform in self.chains[column]:
+            values = _apply(transform, column, values, event)
+        return values
+
+    def _lasts(self, column: str, row: Row) -> Iterator[float]:
+        """The value before the horizon at each transform of a chain, the last transform first."""
+        chain = self._chain(column)
+        if not any(transform.needs_last for transform in chain):
+            return iter([np.nan] * len(chain))
+        first = max(0, row.split - 1 - len(chain))  # each difference looks back by one step
+        values = hold(row.event.columns[column])[first : row.split]
+        if np.isnan(values[-1:]).any() or not row.split:
+            got = f"never known before step {row.split} of event '{row.event.name}'"
+            remedy = "Give an earlier value, or leave Difference out of its transforms."
+            expected = "a value from which changes can be added up"
+            raise DataError(refusal("Normalization.inverse", column, got, expected, remedy))
+        lasts = []
+        for transform in chain:
+            lasts.append(float(values[-1]))
+            values = _apply(transform, column, values, row.event, first)
+        return reversed(lasts)
+
+    def _columns_of(self, event: Event) -> Iterator[str]:
+        for column in self.chains:
+            if column not in event.columns:
+                got = f"event '{event.name}' without column '{column}'"
+                expected = f"the columns {sorted(self.chains)}"
+                remedy = "Read it with the source it was fitted on."
+                raise DataError(refusal("Normalization", "event", got, expected, remedy))
+            yield column
+
+    def _chain(self, column: str) -> Chain:
+        if column not in self.chains:
+            expected, remedy = f"one of {sorted(self.chains)}", "Fit it on this column too."
+            got = repr(column)
+            raise DataError(refusal("Normalization.inverse", "column", got, expected, remedy))
+        return self.chains[column]
+
+
+def hold(values: np.ndarray) -> np.ndarray:
+    """Replace NaN by the last value seen before it; NaN at the start stays.
+
+    Args:
+        values: `(steps,)`.
+
+    >>> hold(np.array([np.nan, 1.0, np.nan, 3.0]))
+    array([nan,  1.,  1.,  3.])
+    """
+    known = ~np.isnan(values)
+    if known.all():
+        return values
+    seen = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
+    return np.where(seen < 0, np.nan, values[seen])
+
+
+def _known(
+    column: str, parts: Sequence[np.ndarray], events: Sequence[Event], driver: str | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The known steps of all events in a row, and the driver's at the same steps."""
+    values = np.concatenate([np.empty(0), *parts])
+    known = ~np.isnan(values)
+    drives = None
+    if driver is not None:
+        drives = np.concatenate([np.empty(0), *(hold(event.columns[driver]) for event in events)])
+        known &= ~np.isnan(drives)
+        drives = drives[known]
+    values = values[known]
+    if not values.size or not np.isfinite(values).all():
+        got = "not finite" if values.size else "without a known step"
+        remedy = "Fit on training events with known, finite values."
+        raise DataError(refusal("Normalization.fit", column, got, "finite values", remedy))
+    return values, drives
+
+
+def _apply(
+    transform: Transform, column: str, values: np.ndarray, event: Event, first: int = 0
+) -> np.ndarray:
+    """Transform steps of an event, and say whose they were if they are refused."""
+    driver = _driver(transform, event, slice(first, first + len(values)))
+    try:
+        return transform.transform(values, driver)
+    except DataError as error:
+        raise DataError(f"column '{column}' of event '{event.name}': {error}") from error
+
+
+def _driver(transform: Transform, event: Event, steps: slice) -> np.ndarray | None:
+    """The column that a transform reads, held, at steps of an event."""
+    return None if transform.reads is None else hold(event.columns[transform.reads])[steps]
+
+
+def _check_transforms(transforms: Mapping[str, Sequence[Transform]], roles: Roles) -> None:
+    for column, chain in transforms.items():
+        if column not in roles.columns:
+            near = difflib.get_close_matches(column, roles.columns, n=1)
+            remedy = f"Write '{near[0]}'." if near else "Name a column that has a role."
+            expected = f"one of {list(roles.columns)}"
+            raise OptionError(refusal("Normalization", "transforms", column, expected, remedy))
+        for driver in (transform.reads for transform in chain):
+            if driver is not None and (driver not in roles.known or driver == column):
+                got = f"of '{column}' reading '{driver}'"
+                expected = f"another, known column of {list(roles.known)}"
+                remedy = "Only known columns reach over the horizon."
+                raise OptionError(refusal("Normalization", "transforms", got, expected, remedy))
+
+
+def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 def _refuse_saved(got: str) -> DataError:
-    expected = "a finite mean and a scale above 0 for the same columns"
-    remedy = "Give what Standardizer.to_dict() returned."
-    return DataError(refusal("Standardizer.from_dict", "saved", got, expected, remedy))
+    expected = "for each column its mean and its learned transforms"
+    remedy = "Give what Normalization.to_dict() returned."
+    return DataError(refusal("Normalization.from_dict", "saved", got, expected, remedy))

@@ -1,14 +1,11 @@
-"""What a source of sequences is, and how one is read from a table without inventing data."""
+"""What a source of sequences is, and what its events have to hold."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import gzip
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +23,7 @@ class Roles:
         known: columns known in the context and over the horizon.
         past: columns known in the context only.
         target: columns to forecast; known in the context.
+        static: columns with one value an event, the same at every step.
 
     >>> roles = Roles(known=("rain",), past=("level",), target=("flow",))
     >>> roles.encoder
@@ -37,6 +35,12 @@ class Roles:
     known: tuple[str, ...]
     past: tuple[str, ...]
     target: tuple[str, ...]
+    static: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns: those of the context, then the static ones."""
+        return self.encoder + self.static
 
     @property
     def encoder(self) -> tuple[str, ...]:
@@ -56,7 +60,9 @@ class Event:
     Args:
         name: what the source calls it.
         time: `(steps,)` float64, strictly increasing, in the unit of the source's `time_label`.
-        columns: for each column `(steps,)` float64; NaN only in a target that is unknown.
+        columns: for each column `(steps,)` float64; NaN where the value is unknown, which only a
+            target to be forecast may be, unless the source says that values may be missing.
+        start: when its first step was, where the source knows.
 
     Raises:
         DataError: a column that has not one value for each step.
@@ -69,6 +75,7 @@ class Event:
     name: str
     time: np.ndarray
     columns: Columns
+    start: datetime | None = None
 
     def __post_init__(self) -> None:
         for column, values in self.columns.items():
@@ -88,14 +95,25 @@ class Event:
         """The number of steps."""
         return int(self.time.shape[0])
 
+    def until(self, stop: int) -> Event:
+        """The event up to a step, as a view."""
+        columns = {column: values[:stop] for column, values in self.columns.items()}
+        return replace(self, time=self.time[:stop], columns=columns)
+
 
 class Source(ABC):
-    """Where sequences come from; a subclass names its columns and reads its own format."""
+    """Where sequences come from; a subclass names its columns and reads its own format.
+
+    `missing` says what an unknown value (NaN) means: "error", there is none; "hold", an input holds
+    the last value seen, and an unknown target counts neither in a loss nor in a score.
+    """
+
+    missing: str = "error"
 
     @property
     @abstractmethod
     def roles(self) -> Roles:
-        """Which columns are known, past and target."""
+        """Which columns are known, past, target and static."""
 
     @property
     @abstractmethod
@@ -107,9 +125,14 @@ class Source(ABC):
     def units(self) -> dict[str, str]:
         """The unit of each column, for axis labels."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should be told once about the events that were read; here, nothing."""
+        return []
+
     @abstractmethod
     def events(self) -> list[Event]:
-        """The events to learn from, in time order, no value unknown.
+        """The events to learn from, in time order.
 
         Raises:
             DataError: data that cannot be used as they are.
@@ -117,7 +140,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, path: Path) -> list[Event]:
-        """Read a user's CSV in the source's own format; an empty target cell becomes NaN.
+        """Read a user's table in the source's own format; an empty target cell becomes NaN.
 
         Raises:
             DataError: a table that cannot be used as it is.
@@ -133,94 +156,29 @@ class Source(ABC):
         return name, values
 
 
-def read_csv(
-    path: Path, required: Sequence[str], group: str, *, may_be_empty: Sequence[str] = ()
-) -> dict[str, Columns]:
-    """Read the numbers of a CSV (or `.csv.gz`) table, grouped into events.
+def check_increasing(
+    name: str, time: np.ndarray, column: str, dates: Sequence[datetime] | None = None
+) -> None:
+    """Refuse the time of an event that stands still or goes back.
 
     Args:
-        path: a UTF-8 table with a header. Further columns are ignored.
-        required: the columns to read, all numbers.
-        group: the column that names the event of a row.
-        may_be_empty: columns of `required` whose empty cells become NaN.
-
-    Returns:
-        For each event, in order of first appearance, its columns as `(steps,)` float64.
+        name: the event's.
+        time: `(steps,)` float64.
+        column: what the table calls it.
+        dates: what the table calls each step, where that is no number.
 
     Raises:
-        DataError: a file that is missing, empty or unreadable; a missing column; a row with too
-            few or too many cells; a cell that is empty, no number, or not finite.
+        DataError: the first step that is not later than the one before.
+
+    >>> check_increasing("7", np.array([0.0, 15.0, 15.0]), "minute")
+    Traceback (most recent call last):
+    ragged.errors.DataError: read(): `minute` is 15 after 15 (event '7', step 2); ...
     """
-    lines = _read_lines(Path(path))
-    if len(lines) < 2:
-        got = "an empty file" if not lines else "a header without rows"
-        raise _refuse(path, got, "a table with a header and rows", "Give a table with data.")
-    header = lines[0][1]
-    places = {column: _find_column(path, header, column) for column in (group, *required)}
-    collected: dict[str, dict[str, list[float]]] = {}
-    for line, cells in lines[1:]:
-        if len(cells) != len(header):
-            got = f"a row of {len(cells)} cells at line {line} of {path}"
-            raise _refuse(path, got, f"{len(header)} cells, as the header has", "Repair the row.")
-        name = cells[places[group]].strip()
-        if not name:
-            got = f"an empty cell at line {line}, column '{group}'"
-            raise _refuse(path, got, "the name of an event", "Name the event on every row.")
-        event = collected.setdefault(name, {column: [] for column in required})
-        for column in required:
-            text = cells[places[column]].strip()
-            event[column].append(_number(path, line, column, text, column in may_be_empty))
-    return {
-        name: {column: np.array(values, dtype=np.float64) for column, values in event.items()}
-        for name, event in collected.items()
-    }
-
-
-def _refuse(path: Path, got: str, expected: str, remedy: str) -> DataError:
-    place = got if str(path) in got else f"{got} in {path}"
-    return DataError(refusal("read_csv", "path", place, expected, remedy))
-
-
-def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    if not path.is_file():
-        raise _refuse(path, f"{path}, which is no file", "a CSV table", "Check the path.")
-    try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-            if path.suffix == ".gz"
-            else open(path, encoding="utf-8-sig", newline="")
-        ) as stream:
-            reader = csv.reader(stream)
-            return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        got = f"unreadable ({type(error).__name__}: {error})"
-        raise _refuse(path, got, "a CSV table in UTF-8", "Write the file again.") from error
-
-
-def _find_column(path: Path, header: list[str], column: str) -> int:
-    names = [name.strip() for name in header]
-    if names.count(column) == 1:
-        return names.index(column)
-    if column in names:
-        raise _refuse(path, f"two columns '{column}'", "one", "Rename or drop the other.")
-    near = difflib.get_close_matches(column, names, n=1)
-    remedy = f"Rename '{near[0]}'." if near else f"It has the columns {names}."
-    raise _refuse(path, f"without column '{column}'", f"a column '{column}'", remedy)
-
-
-def _number(path: Path, line: int, column: str, text: str, may_be_empty: bool) -> float:
-    where = f"at line {line}, column '{column}'"
-    try:
-        value = float(text) if text else math.nan
-    except ValueError:
-        raise _refuse(path, f"{text!r} {where}", "a number", "Correct the cell.") from None
-    if math.isnan(value) and may_be_empty:
-        return value
-    if not math.isfinite(value):
-        got = f"{text!r} {where}" if text else f"an empty cell {where}"
-        remedy = "Fill the cell; only targets may be empty, and only when forecasting."
-        raise _refuse(path, got, "a finite number", remedy)
-    return value
+    wrong = np.diff(time) <= 0
+    if wrong.any():
+        expected = "a greater value on each row"
+        remedy = "Sort the event and drop repeated rows."
+        raise _refuse_time(name, time, column, wrong, expected, remedy, dates)
 
 
 def check_time(name: str, time: np.ndarray, column: str) -> None:
@@ -238,19 +196,27 @@ def check_time(name: str, time: np.ndarray, column: str) -> None:
     Traceback (most recent call last):
     ragged.errors.DataError: read(): `minute` is 45 after 15 (event '7', step 2); ...
     """
+    check_increasing(name, time, column)
     steps = np.diff(time)
-    for wrong, expected, remedy in (
-        (steps <= 0, "a greater value on each row", "Sort the event and drop repeated rows."),
-        (
-            ~np.isclose(steps, steps[:1], rtol=1e-6, atol=0.0),
-            f"even steps of {steps[0]:g}" if steps.size else "",
-            "Fill the gap, or split the event there.",
-        ),
-    ):
-        if wrong.any():
-            step = int(np.argmax(wrong)) + 1
-            got = f"{time[step]:g} after {time[step - 1]:g} (event '{name}', step {step})"
-            raise DataError(refusal("read", column, got, expected, remedy))
+    wrong = ~np.isclose(steps, steps[:1], rtol=1e-6, atol=0.0)
+    if wrong.any():
+        remedy = "Fill the gap, or split the event there."
+        raise _refuse_time(name, time, column, wrong, f"even steps of {steps[0]:g}", remedy)
+
+
+def _refuse_time(
+    name: str,
+    time: np.ndarray,
+    column: str,
+    wrong: np.ndarray,
+    expected: str,
+    remedy: str,
+    dates: Sequence[datetime] | None = None,
+) -> DataError:
+    step = int(np.argmax(wrong)) + 1
+    after, before = (str(dates[at]) if dates else f"{time[at]:g}" for at in (step, step - 1))
+    got = f"{after} after {before} (event '{name}', step {step})"
+    return DataError(refusal("read", column, got, expected, remedy))
 
 
 def check_positive(name: str, values: np.ndarray, column: str) -> None:
@@ -278,13 +244,25 @@ def check_targets(events: Sequence[Event], roles: Roles) -> None:
     Raises:
         DataError: the first event and step with NaN in a target column.
     """
+    remedy = "Fill it, or drop the event; only a forecast may leave targets empty."
+    check_known(events, roles.target, "a target at every step", remedy)
+
+
+def check_known(
+    events: Sequence[Event], columns: Iterable[str], expected: str, remedy: str
+) -> None:
+    """Refuse events with an unknown value in one of the columns.
+
+    Raises:
+        DataError: the first event, column and step with NaN.
+    """
+    names = tuple(columns)
     for event in events:
-        for column in roles.target:
+        for column in names:
             unknown = np.isnan(event.columns[column])
             if unknown.any():
                 got = f"unknown in event '{event.name}' at step {int(np.argmax(unknown))}"
-                remedy = "Fill it, or drop the event; only a forecast may leave targets empty."
-                raise DataError(refusal("events", column, got, "a target at every step", remedy))
+                raise DataError(refusal("events", column, got, expected, remedy))
 
 
 def backward_rate(values: np.ndarray, time: np.ndarray) -> np.ndarray:

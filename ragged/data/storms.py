@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragged.data.reading import read_events
 from ragged.data.sources import (
     Event,
     Roles,
@@ -14,7 +15,6 @@ from ragged.data.sources import (
     check_positive,
     check_targets,
     check_time,
-    read_csv,
 )
 
 PACKAGED = Path(__file__).with_name("usgs_01191000_storms.csv.gz")
@@ -75,11 +75,11 @@ class Storms(Source):
             path: CSV or .csv.gz with the columns event, minute, discharge_m3s, turbidity_fnu.
 
         Raises:
-            DataError: a table that `read_csv` refuses, time that does not increase in even steps,
-                discharge or turbidity of 0 or less.
+            DataError: a table that `read_events` refuses, time that does not increase in even
+                steps, discharge or turbidity of 0 or less.
         """
         required = ("minute", "discharge_m3s", "turbidity_fnu")
-        table = read_csv(path, required, "event", may_be_empty=("turbidity_fnu",))
+        table = read_events(path, required, "event", may_be_empty=("turbidity_fnu",))
         return [
             _event(name, *(columns[column] for column in required))
             for name, columns in table.items()

@@ -7,6 +7,7 @@ import io
 import json
 import platform
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from ragged import checkpoint
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
-from ragged.data import EncoderDecoderDataModule, Standardizer
+from ragged.data import EncoderDecoderDataModule, Normalization
 from ragged.errors import OptionError, refusal
 from ragged.training import figures, runs, scores
 from ragged.training.fit import Fit
@@ -58,7 +59,7 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
     with use_backend(backend or runs.read_config(run, parser).backend):
         opened = runs.open_run(run, parser)
         data, trainer = opened.data, opened.trainer
-        data.standardizer = Standardizer.from_dict(opened.normalization)
+        data.normalization = Normalization.from_dict(opened.normalization)
         rows = data.rows_for(data.source.read(input))
         found = forecast_rows(opened.module, rows, data, trainer)
     buffer = io.StringIO()
@@ -67,7 +68,7 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
         columns = _columns(data, forecast)
         if buffer.tell() == 0:
             writer.writerow(["event", data.source.time_label, *columns])
-        for step, time in enumerate(row.event.time[row.split :]):
+        for step, time in enumerate(row.horizon_time):
             values = (f"{column[step]:.6g}" for column in columns.values())
             writer.writerow([row.event.name, f"{time:g}", *values])
     checkpoint.write_file(output, buffer.getvalue().encode())
@@ -165,8 +166,9 @@ def _score(
     name = data.source.roles.target[0]
     forecasts = {type(module.config).__name__: whole.point[:, 0]}
     for key, values in scores.baselines(fit_rows, rows).items():
-        forecasts[key] = data.standardizer.inverse(name, np.concatenate(values))
-    truth = np.concatenate([row.event.columns[name][row.split :] for row in rows])
+        in_units = map(partial(data.normalization.inverse, name), values, rows)
+        forecasts[key] = np.concatenate(list(in_units))
+    truth = np.concatenate([row.truth(name) for row in rows])
     results = {key: Score.of(truth, values) for key, values in forecasts.items()}
     return results, _calibrate(truth, whole), found
 
@@ -215,7 +217,7 @@ def _panels(
         band = None if forecast.band is None else tuple(edge[:, 0] for edge in forecast.band)
         truth = event.columns[target]
         panel = figures.Panel("", event.time, event.columns[driver], truth, values, band)
-        panels.append((Score.of(truth[row.split :], values).rmse, panel, row))
+        panels.append((Score.of(row.truth(target), values).rmse, panel, row))
     panels.sort(key=lambda item: item[0])
     chosen = {"best": panels[0], "median": panels[len(panels) // 2], "worst": panels[-1]}
     titled = [

@@ -14,7 +14,7 @@ from typing import Any
 from ragged import checkpoint
 from ragged.backend import get_backend
 from ragged.checkpoint import Checkpoint
-from ragged.data import Batch, Dataset, EncoderDecoderDataModule, batches
+from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, batches, prefetch
 from ragged.errors import DivergenceError
 from ragged.models import Model
 from ragged.precision import master
@@ -114,8 +114,9 @@ class Fit:
         epoch = self.standing.current
         rows = self.data.train_epoch(self.seed, self.standing.epoch)
         groups = _grouped(self._batches(rows, shuffle=True), self.trainer.accumulate)
+        ready = prefetch(islice(groups, epoch.steps, None))
         mark = time.perf_counter()
-        for group in self.profile.each("batches", islice(groups, epoch.steps, None)):
+        for group in self.profile.each("batches", ready):
             loss = self._advance(group)
             self._count(epoch, group, loss)
             mark, since = time.perf_counter(), mark
@@ -201,7 +202,7 @@ class Fit:
         self.model = self.step.module()
         state = {
             "training": self.standing.to_dict(),
-            "normalization": self.data.standardizer.to_dict(),
+            "normalization": self.data.normalization.to_dict(),
         }
         found = Checkpoint(
             get_backend().get_parameters(self.model),
@@ -212,12 +213,16 @@ class Fit:
         checkpoint.write(path, found)
 
     def _diverged(self, group: tuple[Batch, ...], loss: float) -> DivergenceError:
-        rows = [self.data.train[int(row)] for b in group for row in b.rows if row >= 0]
+        whole = self.data.train_epoch(self.seed, self.standing.epoch)
+        rows = [whole[int(row)] for b in group for row in b.rows if row >= 0]
         where = {
             "loss": str(loss),
             "epoch": self.standing.epoch + 1,
             "step": self.standing.current.steps + 1,
-            "rows": [{"event": row.event.name, "split": row.split} for row in rows],
+            "rows": [
+                {"event": r.event.name, "start": r.start, "split": r.split, "stop": r.stop}
+                for r in rows
+            ],
         }
         if self.is_writer:
             path = self.folder / "diverged.json"
@@ -229,7 +234,7 @@ class Fit:
             f"checkpoint is kept in {str(self.best)!r}."
         )
 
-    def _batches(self, dataset: Dataset, *, shuffle: bool) -> Iterator[Batch]:
+    def _batches(self, dataset: RaggedDataset, *, shuffle: bool) -> Iterator[Batch]:
         return batches(
             dataset,
             self.data.batch_size,

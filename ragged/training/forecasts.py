@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ragged.backend import get_backend
-from ragged.data import Dataset, EncoderDecoderDataModule, batches
+from ragged.data import EncoderDecoderDataModule, RaggedDataset, Row, batches
 from ragged.precision import master
 from ragged.training.objective import Objective
 from ragged.training.trainer import Trainer
@@ -46,7 +46,7 @@ class RowForecast:
 
 
 def forecast_rows(
-    module: Any, dataset: Dataset, data: EncoderDecoderDataModule, trainer: Trainer
+    module: Any, dataset: RaggedDataset, data: EncoderDecoderDataModule, trainer: Trainer
 ) -> list[RowForecast]:
     """Forecast every row of a dataset, in its order."""
     backend = get_backend()
@@ -58,19 +58,19 @@ def forecast_rows(
         output = backend.predict(module, batch).output
         for values, length, row in zip(output, batch.decoder_lengths.host, batch.rows, strict=True):
             if row >= 0:
-                found[int(row)] = _in_units(values[:length], objective, data)
+                found[int(row)] = _in_units(values[:length], dataset[int(row)], objective, data)
     return [found[row] for row in range(len(dataset))]
 
 
 def _in_units(
-    output: np.ndarray, objective: Objective, data: EncoderDecoderDataModule
+    output: np.ndarray, row: Row, objective: Objective, data: EncoderDecoderDataModule
 ) -> RowForecast:
     """Undo the normalisation of a row's outputs `(horizon, outputs)`."""
 
-    def inverse(forecast: np.ndarray) -> np.ndarray:
+    def in_units(forecast: np.ndarray) -> np.ndarray:
         names = data.source.roles.target
-        columns = [data.standardizer.inverse(n, forecast[:, i]) for i, n in enumerate(names)]
-        return np.stack(columns, axis=-1)
+        inverse = data.normalization.inverse
+        return np.stack([inverse(n, forecast[:, i], row) for i, n in enumerate(names)], axis=-1)
 
-    levels = {level: inverse(f) for level, f in objective.at_levels(output).items()}
-    return RowForecast(inverse(objective.point(output)), levels)
+    levels = {level: in_units(f) for level, f in objective.at_levels(output).items()}
+    return RowForecast(in_units(objective.point(output)), levels)

@@ -11,7 +11,8 @@ from typing import Any
 from ragged import checkpoint
 from ragged.backend import get_backend
 from ragged.checkpoint import Checkpoint
-from ragged.data import EncoderDecoderDataModule, Standardizer
+from ragged.data import EncoderDecoderDataModule
+from ragged.data.normalization import Normalization
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
 from ragged.training.trainer import Trainer
 
@@ -85,7 +86,7 @@ def open_run(folder: Path, parser: Any) -> Run:
     parts = open_parts(config)
     module = saved.create_model(get_backend())
     parts.data.encoder_alignment = module.config.encoder_alignment
-    normalization = _normalization(saved, parts.data.source.roles.encoder)
+    normalization = _normalization(saved, parts.data.source.roles.columns)
     return Run(folder, config, parts.data, parts.trainer, module, normalization)
 
 
@@ -93,11 +94,13 @@ def _normalization(saved: Checkpoint, columns: tuple[str, ...]) -> dict[str, Any
     """The normalisation that the model was trained with, checked to have every column."""
     found = saved.section("normalization")
     try:
-        missing = set(columns) - set(Standardizer.from_dict(found).mean)
+        missing = set(columns) - set(Normalization.from_dict(found).chains)
     except DataError as error:
-        raise saved.refuse("normalization", found, "means and scales of columns") from error
+        raise saved.refuse(
+            "normalization", found, "a mean and transforms of each column"
+        ) from error
     if missing:
-        raise saved.refuse(f"normalization.mean.{min(missing)}", None, "a number")
+        raise saved.refuse(f"normalization.{min(missing)}", None, "a mean and transforms")
     return found
 
 

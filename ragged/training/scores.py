@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragged.data.module import Row
+from ragged.data import Row
 
 
 @dataclass(frozen=True)

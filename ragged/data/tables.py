@@ -1,0 +1,297 @@
+"""A user's own tables: CSV, Parquet or pandas, cut into events, nothing lost in silence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ragged.data.reading import Table, read_tables, rows_of, table_from_frame
+from ragged.data.sources import (
+    Event,
+    Roles,
+    Source,
+    check_increasing,
+    check_targets,
+)
+from ragged.errors import DataError, OptionError, refusal
+
+HOUR = 3600.0  # seconds
+GAP = 1.5  # a longer step, in units of an event's usual one, is a gap
+
+
+class Tables(Source):
+    """Events from tables of your own, one row a step, one column a quantity.
+
+    | in the table | what happens |
+    |---|---|
+    | a column is missing, or there twice | refused; the nearest name is told |
+    | no file, no rows, another separator, a row cut short | refused |
+    | a cell that is no number, infinite, or has a decimal comma | refused: file, line, column |
+    | an empty cell | `missing` says: refused, or held; in `read`, a target may always be empty |
+    | time that stands still or goes back within an event | refused |
+    | a step 1.5 times longer than the event's usual (median) one | `gaps` says: refused, or split |
+    | a static column that changes within an event | refused |
+    | a constant column | kept, normalised to 0, told in the data module's notes |
+    | a column that is named in no role | ignored |
+    | an event too short to be cut | left to the data module's `short_events` |
+
+    With `missing: hold` an input holds the last value seen in its event, and before any was seen
+    the mean of the training steps. So does a target in the context; in the horizon an unknown
+    target stays unknown: it counts neither in the loss nor in scores.
+
+    Args:
+        path: a `.csv`, `.csv.gz` or `.parquet` file, or a folder of such. CSV has commas, decimal
+            points and a header.
+        target: the columns to forecast.
+        known: columns that are known over the horizon too.
+        past: columns that are known in the context only.
+        static: columns with one number an event.
+        group: the column that names the event of a row. Without it each file is one event, named
+            after the file. Events of a folder are named file/group.
+        time: the column of time: numbers, or ISO 8601 datetimes, which become hours since the
+            start of the event. Without it steps are counted.
+        units: the unit of each column, and of `time`, for labels.
+        missing: "error" refuses empty cells; "hold" goes on with the last value seen.
+        gaps: "error" refuses gaps in time; "split" makes the parts events of their own.
+
+    Raises:
+        OptionError: no target, a column in two roles, a unit of a column without a role, an
+            unknown `missing` or `gaps`.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> text = "well,day,rain,level\\nb,1,0.0,2.5\\nb,2,4.0,2.4\\na,1,1.0,7.0\\n"
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "wells.csv")
+        ...     _ = path.write_text(text)
+        ...     wells = Tables(str(path), ["level"], known=["rain"], group="well", time="day")
+        ...     events = wells.events()
+        >>> [(event.name, event.columns["level"].tolist()) for event in events]
+        [('b', [2.5, 2.4]), ('a', [7.0])]
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: Sequence[str],
+        known: Sequence[str] = (),
+        past: Sequence[str] = (),
+        static: Sequence[str] = (),
+        group: str | None = None,
+        time: str | None = None,
+        units: dict[str, str] | None = None,
+        missing: Literal["error", "hold"] = "error",
+        gaps: Literal["error", "split"] = "error",
+    ) -> None:
+        named = {"target": target, "known": known, "past": past, "static": static}
+        _check_roles(named)
+        _check_choice("missing", missing, ("error", "hold"))
+        _check_choice("gaps", gaps, ("error", "split"))
+        self.path, self.group, self.time = path, group, time
+        self.missing, self.gaps = missing, gaps
+        self._roles = Roles(**{role: tuple(columns) for role, columns in named.items()})
+        self._units = _check_units(units or {}, [*self._roles.columns, *([time] if time else [])])
+        self._table: Table | None = None
+        self._notes: list[str] = []
+        self._has_dates = False
+
+    @classmethod
+    def from_frame(cls, frame: Any, target: Sequence[str], **options: Any) -> Tables:
+        """Take the events from a pandas DataFrame.
+
+        Args:
+            frame: the table; an index with a name is a column of it.
+            target: as in the class.
+            **options: the other arguments of the class.
+
+        Raises:
+            DataError: no frame, or one without rows.
+
+        Example:
+            >>> import pandas
+            >>> frame = pandas.DataFrame({"rain": [0.0, 4.0], "level": [2.5, 2.4]})
+            >>> (event,) = Tables.from_frame(frame, ["level"], known=["rain"]).events()
+            >>> event.columns["rain"]
+            array([0., 4.])
+        """
+        source = cls("", target, **options)
+        source._table = table_from_frame(frame)
+        return source
+
+    @property
+    def roles(self) -> Roles:
+        """The roles given."""
+        return self._roles
+
+    @property
+    def time_label(self) -> str:
+        """The column of time with its unit; whether it has dates is known once it was read."""
+        if self.time is None:
+            return "step"
+        if self._has_dates:
+            return "time since the start of the event (h)"
+        return f"{self.time} ({self._units[self.time]})" if self.time in self._units else self.time
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each column; "-" where none was given."""
+        return {column: self._units.get(column, "-") for column in self._roles.columns}
+
+    @property
+    def notes(self) -> list[str]:
+        """How many gaps split events, once they were read."""
+        return list(self._notes)
+
+    def events(self) -> list[Event]:
+        """The events of the table, those with dates sorted by their start.
+
+        Raises:
+            DataError: what the table above says is refused.
+            MissingExtraError: a Parquet file without pandas and pyarrow.
+        """
+        if self._table is not None:
+            events = self._cut(self._events(self._table))
+        else:
+            events = self.read(Path(self.path))
+        if self.missing == "error":
+            check_targets(events, self.roles)
+        return events
+
+    def read(self, path: Path) -> list[Event]:
+        """Read tables of the same columns; an empty target becomes NaN.
+
+        Args:
+            path: a file or a folder, as in the class.
+
+        Raises:
+            DataError: what the table above says is refused.
+            MissingExtraError: a Parquet file without pandas and pyarrow.
+        """
+        events = []
+        has_groups_in_files = Path(path).is_dir() and self.group is not None
+        for table in read_tables(Path(path)):
+            for event in self._events(table):
+                name = f"{table.name}/{event.name}" if has_groups_in_files else event.name
+                events.append(replace(event, name=name))
+        return self._cut(events)
+
+    def _events(self, table: Table) -> list[Event]:
+        """The events of one table, each as long as it is there."""
+        columns = {
+            column: table.numbers(
+                column,
+                may_be_empty=self.missing == "hold" or column in self.roles.target,
+                fill="Fill the cell, or set missing to hold.",
+            )
+            for column in self.roles.columns
+        }
+        steps, dates = table.times(self.time) if self.time else (None, None)
+        labels = table.labels(self.group) if self.group else [table.name] * len(table.lines)
+        events = []
+        for name, rows in rows_of(labels).items():
+            time = np.arange(float(len(rows))) if steps is None else steps[rows]
+            when = None if dates is None else [dates[row] for row in rows]
+            check_increasing(name, time, str(self.time), when)
+            hours = time if when is None else (time - time[0]) / HOUR
+            start = None if when is None else when[0]
+            event = Event(name, hours, {c: values[rows] for c, values in columns.items()}, start)
+            events.append(self._with_statics(event))
+        return events
+
+    def _with_statics(self, event: Event) -> Event:
+        """Give every step the static values of an event, of which some rows may be empty."""
+        columns = dict(event.columns)
+        for column in self.roles.static:
+            known = columns[column][~np.isnan(columns[column])]
+            if known.size and known.min() < known.max():
+                got = f"{known.min():g} and {known.max():g} in event '{event.name}'"
+                expected, remedy = "one value an event", "Make it a known or past column."
+                raise DataError(refusal("Tables", column, got, expected, remedy))
+            columns[column] = np.full(event.steps, known[0] if known.size else np.nan)
+        return replace(event, columns=columns)
+
+    def _cut(self, whole: list[Event]) -> list[Event]:
+        """Cut events at their gaps, and sort those with dates by their start."""
+        events = [part for event in whole for part in self._parts(event)]
+        cut = len(events) - len(whole)
+        self._notes = [f"gaps in time made {len(events)} events of {len(whole)}"] if cut else []
+        dated = [event for event in events if event.start is not None]
+        self._has_dates = bool(dated)
+        if 0 < len(dated) < len(events):
+            got, expected = "numbers in some files and datetimes in others", "the same in all"
+            raise DataError(refusal("Tables", str(self.time), got, expected, "Write one kind."))
+        return sorted(events, key=_start) if dated else events
+
+    def _parts(self, event: Event) -> list[Event]:
+        """An event, or the parts between its gaps."""
+        steps = np.diff(event.time)
+        usual = np.sort(steps)[(len(steps) - 1) // 2] if steps.size else np.inf
+        gaps = np.flatnonzero(steps > GAP * usual)
+        if not gaps.size:
+            return [event]
+        if self.gaps == "error":
+            step = int(gaps[0]) + 1
+            got = f"{steps[step - 1]:g} after the step before (event '{event.name}', step {step})"
+            expected = f"steps of about {usual:g}" + (" hours" if event.start else "")
+            remedy = "Fill the gap, or set gaps to split."
+            raise DataError(refusal("Tables", str(self.time), got, expected, remedy))
+        edges = [0, *(gaps + 1).tolist(), event.steps]
+        return [
+            _part(event, place, first, stop)
+            for place, (first, stop) in enumerate(pairwise(edges), start=1)
+        ]
+
+
+def _part(event: Event, place: int, first: int, stop: int) -> Event:
+    """The `place`-th part of an event; with dates its time starts anew."""
+    time = event.time[first:stop]
+    start = event.start
+    if start is not None:
+        start, time = start + timedelta(hours=float(time[0])), time - time[0]
+    columns = {column: values[first:stop] for column, values in event.columns.items()}
+    return Event(f"{event.name} ({place})", time, columns, start)
+
+
+def _start(event: Event) -> float:
+    start = event.start or datetime.min
+    return (start if start.tzinfo else start.replace(tzinfo=UTC)).timestamp()
+
+
+def _check_roles(named: Mapping[str, Sequence[str]]) -> None:
+    seen: dict[str, str] = {}
+    for role, columns in named.items():
+        if isinstance(columns, str):
+            got, expected = repr(columns), "a list of columns"
+            raise _refuse(role, got, expected, f"Write ['{columns}'].")
+        for column in columns:
+            if column in seen:
+                got, expected = f"with '{column}', which is in {seen[column]} too", "one role each"
+                raise _refuse(role, got, expected, "Name each column once.")
+            seen[column] = role
+    if not named["target"]:
+        raise _refuse("target", "empty", "a column to forecast", "Name one.")
+
+
+def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise _refuse(argument, repr(value), f"one of {choices}", "Name one.")
+
+
+def _check_units(units: dict[str, str], columns: Sequence[str]) -> dict[str, str]:
+    for column in units:
+        if column not in columns:
+            near = difflib.get_close_matches(column, columns, n=1)
+            remedy = f"Write '{near[0]}'." if near else "Leave it out."
+            raise _refuse("units", f"of '{column}'", f"one of {list(columns)}", remedy)
+    return dict(units)
+
+
+def _refuse(argument: str, got: str, expected: str, remedy: str) -> OptionError:
+    return OptionError(refusal("Tables", argument, got, expected, remedy))

@@ -83,20 +83,21 @@ def train(folder: Path, model: str, backend: str, chosen: argparse.Namespace) ->
     subprocess.run(command, check=True, capture_output=True)
     (run,) = (folder / f"{model}-{backend}").iterdir()
     scores = json.loads((run / "scores.json").read_text())
+    ((target, of_target),) = scores["targets"].items()
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     seconds = median(record["seconds"] for record in epochs[1:] or epochs)
     return {
         "model": model,
         "backend": backend,
         "parameters": count_parameters(run),
-        **scores.pop(model),
-        "pinball": scores.pop("pinball", None),
-        "coverage": scores.pop("coverage", None),
+        **of_target.pop(model),
+        "pinball": scores.get("pinball", {}).get(target),
+        "coverage": scores.get("coverage", {}).get(target),
         "epoch_seconds": seconds,
         "tokens_per_second": median(r["tokens_per_second"] for r in epochs[1:] or epochs),
         "outside": batching_seconds(run) / seconds,
         "training_seconds": sum(record["seconds"] for record in epochs),
-        "baselines": scores,
+        "baselines": of_target,
     }
 
 

@@ -1,4 +1,4 @@
-"""The command line: `ragged train`, `evaluate`, `predict`, `conformance`, `info`."""
+"""The command line: `ragged train`, `evaluate`, `report`, `compare`, `predict` and others."""
 
 from __future__ import annotations
 
@@ -115,6 +115,22 @@ def create_parser() -> Any:
     evaluate.add_argument("--backend", type=str | None, help="read the run with this backend")
     verbs.add_subcommand("evaluate", evaluate, help="score a run")
 
+    report = _parser(
+        "Write everything there is to see of a run into its report.html.",
+        "ragged report runs/storms/2026-01-31_12-00-00",
+    )
+    report.add_argument("run", type=Path, help="folder of the run")
+    report.add_argument("--backend", type=str | None, help="read the run with this backend")
+    verbs.add_subcommand("report", report, help="write a page about a run")
+
+    compare = _parser(
+        "Print one table of several runs, and draw their losses and scores.",
+        "ragged compare runs/storms/* --output compare.png",
+    )
+    compare.add_argument("folders", type=Path, nargs="*", metavar="RUN", help="folders of runs")
+    compare.add_argument("--output", type=Path, default=Path("compare.png"), help="PNG to write")
+    verbs.add_subcommand("compare", compare, help="compare runs")
+
     predict = _parser(
         "Forecast the events of a CSV file with a run's best model.",
         "ragged predict RUN --input storms.csv --output forecast.csv",
@@ -214,7 +230,7 @@ def train_parser() -> Any:
     parser.add_argument("--seed", type=int, default=0, help="seed of values, order and dropout")
     parser.add_subclass_arguments(Model, "model", required=False)
     parts_parser(parser)
-    for name in ("past_features", "future_features"):
+    for name in ("past_features", "future_features", "static_features"):
         parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
     for name in ("context_length", "reference_length"):  # of the models that have one
         parser.link_arguments(

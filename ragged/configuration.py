@@ -13,7 +13,10 @@ from typing import Any
 from ragged.backend import ENTRY_POINT_GROUP
 from ragged.errors import ConfigError
 
-SECTIONS = ("model", "data", "trainer", "trainer.optimizer")
+SECTIONS = (
+    *("model", "data", "data.init_args.source"),
+    *("trainer", "trainer.optimizer", "trainer.rate_schedule"),
+)
 LARGEST_INTEGER = 2**31 - 1  # of the frameworks' seeds and counters
 
 

@@ -62,6 +62,7 @@ def test_a_run_folder_holds_everything(name, tiny_run, read_losses):
         "metrics.jsonl",
         "scores.json",
         "tensorboard",
+        "versions.json",
     }
     for picture in ("loss.png", "forecast.png"):
         content = (run / picture).read_bytes()
@@ -70,7 +71,7 @@ def test_a_run_folder_holds_everything(name, tiny_run, read_losses):
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best", "last"}
     assert [epoch for epoch, *_ in read_losses(run)] == [1, 2, 3]
     assert np.isfinite(read_losses(run)).all()
-    scores = json.loads((run / "scores.json").read_text())
+    scores = json.loads((run / "scores.json").read_text())["targets"]["field"]
     assert set(scores) == {"EncoderDecoderLSTM", *BASELINES}
     assert all(set(score) == {"r2", "rmse", "mae"} for score in scores.values())
 
@@ -113,7 +114,7 @@ def test_evaluate_gives_equal_scores_on_both_backends(writer, need, tiny_run, ca
         found[reader] = table_of(capsys.readouterr().out)
         assert set(found[reader]) == {"EncoderDecoderLSTM", *BASELINES}
     assert found[None] == found["torch"] == found["jax"]
-    saved = json.loads((run / "scores.json").read_text())
+    saved = json.loads((run / "scores.json").read_text())["targets"]["field"]
     for model, score in saved.items():
         assert found[None][model] == pytest.approx(tuple(score.values()), abs=6e-4)
 

@@ -34,9 +34,9 @@ data:
 @pytest.fixture
 def parser():
     jsonargparse = pytest.importorskip("jsonargparse")
-    from ragged.cli import _restrict_imports
+    from ragged.configuration import restrict_imports
 
-    _restrict_imports([])
+    restrict_imports([])
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(EncoderDecoderDataModule, "data")
     return parser

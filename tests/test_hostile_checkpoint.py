@@ -227,15 +227,12 @@ def standard(**changed: object) -> list[object]:
     ("changes", "expected"),
     [
         ({"normalization": 3}, "`normalization` of"),
-        ({"normalization": {}}, "`normalization.current` of"),
         ({"normalization.field": {}}, "`normalization` of"),
         ({"normalization.field.mean": "x"}, "`normalization` of"),
+        ({"normalization.field.transforms": [{"Evil": {}}]}, "`normalization` of"),
+        ({"normalization.field.transforms": [{"Standard": {"scale": 0}}]}, "`normalization` of"),
         ({"normalization.field.mean": float("nan")}, "state.json' is damaged"),
-        ({"normalization.field.transforms": [{"os.system": {}}]}, "`normalization` of"),
-        ({"normalization.field.transforms": standard(scale=0.0)}, "`normalization` of"),
-        ({"normalization.field.transforms": standard(scale=-1.0)}, "`normalization` of"),
-        ({"normalization.field.transforms": standard(scale="x")}, "`normalization` of"),
-        ({"normalization.field.transforms": standard(center=[1.0])}, "`normalization` of"),
+        ({"normalization": {}}, "`normalization.current` of"),
     ],
 )
 def test_the_normalisation_is_checked(copied, refused, changes, expected):
@@ -303,7 +300,7 @@ def test_hostile_records_are_refused(copied, capsys, content):
     (copied / "metrics.jsonl").write_text(content)
     assert cli.main(["train", "--resume", str(copied)]) == 2
     said = capsys.readouterr().err
-    assert f"ragged: error: run: '{copied / 'metrics.jsonl'}' is missing or damaged" in said
+    assert f"ragged: error: run: '{copied / 'metrics.jsonl'}' is damaged or truncated (" in said
 
 
 def test_saving_replaces_nothing_but_checkpoints(tmp_path, need):

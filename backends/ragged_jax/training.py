@@ -228,8 +228,9 @@ class TrainingStep:
 
     def _total(self, model: nnx.Module, batch: tuple[Any, ...]) -> tuple[Array, Array]:
         """Return the sum of the losses and of the weights."""
-        *arrays, target = batch
-        return self.loss.total_and_count(model(*arrays).output, target, lengths=arrays[3])
+        arrays, static, target = batch
+        output = model(*arrays, **static).output
+        return self.loss.total_and_count(output, target, lengths=arrays[3])
 
     def _cast(self, params: Any) -> Any:
         return jax.tree.map(lambda value: value.astype(self.dtype), params)
@@ -272,16 +273,20 @@ def predict(module: nnx.Module, batch: Any, *, need_weights: bool = False) -> Fo
     model = nnx.merge(*nnx.split(module))
     model.eval()
     (device,) = weight.devices()
-    floats = [batch.past, batch.future, *(() if batch.static is None else (batch.static,))]
-    past, future, *static = (jax.device_put(np.asarray(a, weight.dtype), device) for a in floats)
-    found = _run(
-        model, (past, future, batch.encoder_lengths, batch.decoder_lengths, *static), need_weights
-    )
+
+    def put(array: np.ndarray) -> Array:
+        return jax.device_put(np.asarray(array, weight.dtype), device)
+
+    lengths = batch.encoder_lengths, batch.decoder_lengths
+    static = {} if batch.static is None else {"static": put(batch.static)}
+    found = _run(model, (put(batch.past), put(batch.future), *lengths), static, need_weights)
     return Forecast(*(None if array is None else to_numpy(array) for array in found))
 
 
-@partial(nnx.jit, static_argnums=2)
-def _run(model: nnx.Module, arrays: tuple[Any, ...], need_weights: bool) -> Forecast:
+@partial(nnx.jit, static_argnums=3)
+def _run(
+    model: nnx.Module, arrays: tuple[Any, ...], static: dict[str, Array], need_weights: bool
+) -> Forecast:
     asked = {"need_weights": True} if need_weights else {}
-    found: Forecast = model(*arrays, **asked)
+    found: Forecast = model(*arrays, **static, **asked)
     return found

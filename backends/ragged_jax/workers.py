@@ -64,7 +64,7 @@ class Workers:
         return flag
 
     def share(self, batch: Any, dtype: str, target_dtype: str) -> tuple[Any, ...]:
-        """What a model is called with, and the target, each device's rows on it."""
+        """What a model is called with, static values, and the target: each device's rows on it."""
         parts = share(batch, self.count)
 
         def put(name: str, dtype: str) -> Any:
@@ -74,13 +74,10 @@ class Workers:
         def lengths(name: str) -> Lengths:
             return self._joined([getattr(part, name) for part in parts])
 
-        static = () if batch.static is None else (put("static", dtype),)
-        return (
-            *(put("past", dtype), put("future", dtype)),
-            *(lengths("encoder_lengths"), lengths("decoder_lengths")),
-            *static,
-            put("target", target_dtype),
-        )
+        sides = put("past", dtype), put("future", dtype)
+        static = {} if batch.static is None else {"static": put("static", dtype)}
+        arrays = (*sides, lengths("encoder_lengths"), lengths("decoder_lengths"))
+        return arrays, static, put("target", target_dtype)
 
     def added_up(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Call `function(params, batch, key)` on each device's rows and add up what it returns."""

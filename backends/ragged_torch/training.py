@@ -165,9 +165,9 @@ class TrainingStep:
     def _total(self, network: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses and of the weights."""
         check_batch(self.model.config, batch)
-        arrays = _arrays(batch, self.device, getattr(torch, self.dtype))
+        arrays, static = _arrays(batch, self.device, getattr(torch, self.dtype))
         target = _array(batch.target, self.device, getattr(torch, master(self.dtype)))
-        output = network(*arrays).output
+        output = network(*arrays, **static).output
         return self.loss.total_and_count(output, target, lengths=batch.decoder_lengths)
 
 
@@ -178,14 +178,14 @@ class _Computed(nn.Module):
         super().__init__()
         self.model, self.dtype = model, dtype
 
-    def forward(self, *arrays: Any) -> Forecast:
+    def forward(self, *arrays: Any, **static: Any) -> Forecast:
         """Run the model."""
         parameters = dict(self.model.named_parameters())
         if all(value.dtype == self.dtype for value in parameters.values()):
-            found: Forecast = self.model(*arrays)
+            found: Forecast = self.model(*arrays, **static)
         else:
             cast = {name: value.to(self.dtype) for name, value in parameters.items()}
-            found = torch.func.functional_call(self.model, cast, arrays)
+            found = torch.func.functional_call(self.model, cast, arrays, static)
         return found
 
 
@@ -221,21 +221,24 @@ def predict(module: nn.Module, batch: Any, *, need_weights: bool = False) -> For
     weight = next(module.parameters())
     modes = {m: m.training for m in module.modules()}
     module.eval()
+    arrays, static = _arrays(batch, weight.device, weight.dtype)
     asked = {"need_weights": True} if need_weights else {}
     try:
         with torch.no_grad():
-            found = module(*_arrays(batch, weight.device, weight.dtype), **asked)
+            found = module(*arrays, **static, **asked)
     finally:
         for m, training in modes.items():
             m.training = training
     return Forecast(*(None if array is None else to_numpy(array) for array in found))
 
 
-def _arrays(batch: Any, device: Any, dtype: torch.dtype) -> tuple[Any, ...]:
-    """What a model is called with: both sides, their lengths, and static values if there are."""
+def _arrays(
+    batch: Any, device: Any, dtype: torch.dtype
+) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
+    """What a model is called with: both sides and their lengths, and static values if any."""
     past, future = _array(batch.past, device, dtype), _array(batch.future, device, dtype)
-    static = () if batch.static is None else (_array(batch.static, device, dtype),)
-    return (past, future, batch.encoder_lengths, batch.decoder_lengths, *static)
+    static = {} if batch.static is None else {"static": _array(batch.static, device, dtype)}
+    return (past, future, batch.encoder_lengths, batch.decoder_lengths), static
 
 
 def _array(array: np.ndarray, device: Any, dtype: torch.dtype) -> Tensor:

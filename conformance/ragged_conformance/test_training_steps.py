@@ -233,3 +233,33 @@ def test_evaluation_and_prediction_drop_nothing(adapter: Adapter) -> None:
         batch.encoder_lengths, batch.decoder_lengths,
     ).output  # fmt: skip
     assert_close(found, adapter.to_numpy(output), adapter.dtype, MODEL)
+
+
+@pytest.mark.operation("models.TemporalFusionTransformer")
+def test_static_values_reach_the_model(adapter: Adapter) -> None:
+    if adapter.dtype not in ("float64", "float32"):
+        pytest.skip("half precision is compared with float32")
+    with ragged.use_backend(adapter.name):
+        model = ragged.models.TemporalFusionTransformer(
+            PAST, FUTURE, context_length=5, static_features=2, hidden_size=4, num_heads=2,
+            num_layers=1, dropout=0.0, output_size=1, seed=0,
+        )  # fmt: skip
+    rows = [replace(row, static=normal(2, seed=k)) for k, row in enumerate(make_rows())]
+    batch = collate(rows, batch_size=4, dtype=np.dtype(adapter.dtype), encoder_alignment="right")
+    assert batch.static is not None
+    step = adapter.backend.TrainingStep(
+        model, ragged.losses.mse, STANDING, device=adapter.device, dtype=adapter.dtype
+    )
+    total, count = step.evaluate(batch)
+    assert step.step(batch) == pytest.approx(total / count, rel=1e-5)
+    found = adapter.backend.predict(step.module(), batch).output
+    output = adapter.prepare(step.module())(
+        adapter.array(batch.past), adapter.array(batch.future),
+        batch.encoder_lengths, batch.decoder_lengths, static=adapter.array(batch.static),
+    ).output  # fmt: skip
+    assert_close(found, adapter.to_numpy(output), adapter.dtype, MODEL)
+    lengths = batch.decoder_lengths.host
+    expected = loss("mse", found.astype(float), batch.target.astype(float), lengths=lengths)
+    assert_close(np.array(total / count), expected, adapter.dtype, MODEL)
+    other = replace(batch, static=-2 * batch.static)
+    assert step.evaluate(other) != (total, count)

@@ -17,8 +17,8 @@ from ragged.data.windows import Least, Part, Windows
 from ragged.errors import DataError, OptionError, refusal
 from ragged.masks import ALIGNMENTS
 
-MOST_ROWS = 2**16  # of a batch, which is filled up to its size
 LEAST = 16  # steps of a random context or horizon, unless said otherwise
+MOST_ROWS = 2**16  # of a batch, which is filled up to its size
 
 
 class EncoderDecoderDataModule:

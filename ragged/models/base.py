@@ -70,10 +70,12 @@ class Model(metaclass=ModelType):
     """A forecasting model: its arguments, and what it needs of its data.
 
     Each has an `encoder_alignment`, the side that `past` is on: a constant of the class, or one of
-    its arguments. `default_loss` trains a model of the default `output_size`.
+    its arguments; `future` is always on the left. `default_loss` trains a model of the default
+    `output_size`.
     """
 
     default_loss: ClassVar[str] = "mse"
+    decoder_alignment: ClassVar[str] = "left"
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "past_features", "future_features")

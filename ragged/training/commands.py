@@ -1,14 +1,11 @@
-"""What the commands do: train, resume, evaluate, predict, info."""
+"""What the commands do: train, resume, evaluate, report, compare, predict, info."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import platform
-from dataclasses import asdict, replace
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +15,59 @@ from ragged import checkpoint
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
 from ragged.data import EncoderDecoderDataModule, Normalization
 from ragged.errors import OptionError, refusal
-from ragged.training import figures, runs, scores
+from ragged.training import comparison, evaluation, figures, runs, scores
 from ragged.training.fit import Fit
 from ragged.training.forecasts import RowForecast, forecast_rows
-from ragged.training.scores import Score
+from ragged.training.scores import TargetScores
+from ragged.training.versions import PACKAGES, describe_environment, version_of
 
 
 def train(parser: Any, config: Any) -> Path:
     """Train from a parsed configuration and return the run's folder."""
-    with use_backend(config.backend):
-        parts = runs.instantiate(config, parser)
-        folder = runs.create_folder(Path(config.runs), config.name)
-        runs.save_config(folder, parser, config)
-        _finish(_fit(parts, folder, config))
+    with use_backend(config.backend) as backend, backend.join_workers() as rank:
+        parts, folder = runs.instantiate(config, parser), Path(config.runs)
+        if rank == 0:
+            folder = runs.create_folder(folder, config.name)
+            runs.save_config(folder, parser, config)
+        _run(_fit(parts, folder, config))
     return folder
 
 
 def resume(folder: Path, parser: Any) -> Path:
     """Go on with a run from its last checkpoint, whenever it was stopped."""
     config = runs.read_config(folder, parser)
-    with use_backend(config.backend):
+    with use_backend(config.backend) as backend, backend.join_workers():
         fit = _fit(runs.instantiate(config, parser), folder, config)
         fit.resume()
-        _finish(fit)
+        _run(fit)
     return folder
 
 
-def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, Score]:
-    """Print a run's scores on its test events beside the baselines' and return them."""
+def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, TargetScores]:
+    """Print a run's scores on its test events beside the baselines' and return them by target."""
     with use_backend(backend or runs.read_config(run, parser).backend):
         opened = runs.open_run(run, parser)
-        results, calibration, _ = _score(opened.module, opened.data, opened.trainer)
-    print(table(results, _target_name(opened.data)))
-    _print_calibration(calibration)
-    return results
+        found = evaluation.evaluate(opened.module, opened.data, opened.trainer)
+    print(scores.table(found.targets))
+    return found.targets
+
+
+def report(parser: Any, run: Path, backend: str | None = None) -> Path:
+    """Write everything there is to see of a run into its `report.html` and return the path."""
+    from ragged.training.report import write_report
+
+    with use_backend(backend or runs.read_config(run, parser).backend):
+        path = write_report(runs.open_run(run, parser))
+    print(f"report: {path}")
+    return path
+
+
+def compare(parser: Any, folders: Sequence[Path], output: Path) -> None:
+    """Print one table of several runs, and draw their losses and scores into one picture."""
+    compared = comparison.read_runs(folders, parser)
+    comparison.save_picture(output, compared)
+    print(comparison.table(compared))
+    print(f"picture: {output}")
 
 
 def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | None = None) -> None:
@@ -77,63 +93,55 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
 
 def info() -> None:
     """Print versions, backends and devices."""
-    print(f"ragged-sequences {_version('ragged-sequences')}, Python {platform.python_version()}")
-    for package in ("numpy", "torch", "jax", "flax", "optax"):
-        print(f"{package:<10} {_version(package)}")
+    print(f"ragged-sequences {version_of('ragged-sequences')}, Python {platform.python_version()}")
+    for package in PACKAGES:
+        print(f"{package:<10} {version_of(package)}")
     for name in available_backends():
         print(f"backend {name:<6} devices: {', '.join(load_backend(name).devices())}")
 
 
-def table(results: dict[str, Score], target: str) -> str:
-    """Lay scores out as a table, best first."""
-    lines = [f"{f'test events, {target}':<46}{'R²':>8}{'RMSE':>8}{'MAE':>8}"]
-    for name, score in sorted(results.items(), key=lambda item: -item[1].r2):
-        lines.append(f"{name:<46}{score.r2:>8.3f}{score.rmse:>8.3f}{score.mae:>8.3f}")
-    return "\n".join(lines)
-
-
 def _fit(parts: Any, folder: Path, config: Any) -> Fit:
-    """Bring model and data together, the encoder's alignment with them."""
-    needed, given = parts.model.config.encoder_alignment, parts.data.encoder_alignment
-    if given not in (None, needed):
-        raise OptionError(
-            refusal(
-                "train",
-                "data.encoder_alignment",
-                repr(given),
-                f"{needed!r}, which {type(parts.model.config).__name__} takes",
-                f"Set data.encoder_alignment to {needed}, or leave it out.",
-            )
-        )
-    parts.data.encoder_alignment = needed
+    """Bring model and data together, the alignment of both sides with them."""
+    model = parts.model.config
+    for side in ("encoder_alignment", "decoder_alignment"):
+        needed, given = getattr(model, side), getattr(parts.data, side)
+        if given not in (None, needed):
+            expected = f"{needed!r}, which {type(model).__name__} takes"
+            remedy = f"Set data.{side} to {needed}, or leave it out."
+            raise OptionError(refusal("train", f"data.{side}", repr(given), expected, remedy))
+        setattr(parts.data, side, needed)
     parts.data.setup()
     return Fit(parts.trainer, parts.model, parts.data, folder, config.seed)
+
+
+def _run(fit: Fit) -> None:
+    """Train; of several workers the first one speaks, and writes what the run came to."""
+    if fit.is_writer:
+        _finish(fit)
+    else:
+        fit.run()
 
 
 def _finish(fit: Fit) -> None:
     from tqdm import tqdm
 
     _introduce(fit)
+    runs.save_versions(fit.folder, describe_environment(fit.trainer.pick_device(get_backend())))
     per_epoch, standing = fit.steps_per_epoch, fit.standing
     done = standing.epoch * per_epoch + standing.current.steps
     with tqdm(total=fit.trainer.max_epochs * per_epoch, initial=done) as progress:
         fit.run(progress)
     backend = get_backend()
     best = checkpoint.read(fit.best).create_model(backend)
-    results, calibration, found = _score(best, fit.data, fit.trainer)
-    name = _target_name(fit.data)
-    content = json.dumps({k: asdict(v) for k, v in results.items()} | calibration, indent=2)
-    checkpoint.write_file(fit.folder / "scores.json", content.encode())
-    records = runs.read_metrics(fit.folder)
-    figures.loss_curves(
-        fit.folder / "loss.png", records, standing.best_epoch + 1, fit.objective.name
-    )
-    figures.forecasts(fit.folder / "forecast.png", *_panels(fit.data, found))
+    found = evaluation.evaluate(best, fit.data, fit.trainer)
+    checkpoint.write_file(fit.folder / "scores.json", scores.to_json(found.targets).encode())
+    records, kept = runs.read_metrics(fit.folder), standing.best_epoch + 1
+    figures.save_loss_curves(fit.folder / "loss.png", records, kept, fit.objective.name)
+    figures.save_forecasts(fit.folder / "forecast.png", fit.data, found)
     seconds = sum(record["seconds"] for record in records)
-    print(f"best epoch {standing.best_epoch + 1} of {standing.epoch}, {seconds:.0f} s of training")
+    print(f"best epoch {kept} of {standing.epoch}, {seconds:.0f} s of training")
     print(f"time: {fit.profile}")
-    print(table(results, name))
-    _print_calibration(calibration)
+    print(scores.table(found.targets))
     print(f"run: {fit.folder}")
 
 
@@ -147,51 +155,15 @@ def _introduce(fit: Fit) -> None:
     size = sum(value.size for value in parameters.values())
     print(
         f"{type(fit.description).__name__}, {size:,} parameters, {fit.trainer.precision}\n"
-        f"backend {backend.name} {_version(backend.framework)} on "
-        f"{fit.trainer.pick_device(backend)}, ragged {_version('ragged-sequences')}\n"
+        f"backend {backend.name} {version_of(backend.framework)} on "
+        f"{fit.trainer.pick_device(backend)}, ragged {version_of('ragged-sequences')}\n"
         f"{len(train)} training rows, {train.tokens:,} tokens; padding all to the longest would "
-        f"waste {1 - train.tokens / padded:.0%}\nrun: {fit.folder}",
+        f"waste {1 - train.tokens / padded:.0%}",
+        *(f"note: {note}" for note in fit.data.notes),
+        f"run: {fit.folder}",
+        sep="\n",
         flush=True,
     )
-
-
-def _score(
-    module: Any, data: EncoderDecoderDataModule, trainer: Any
-) -> tuple[dict[str, Score], dict[str, float], list[RowForecast]]:
-    """Score the model and the baselines on the same steps, in the target's units."""
-    found = forecast_rows(module, data.test, data, trainer)
-    whole = RowForecast.joined(found)
-    rows = list(data.test.rows)
-    fit_rows = [*data.train.rows, *data.validation.rows]
-    name = data.source.roles.target[0]
-    forecasts = {type(module.config).__name__: whole.point[:, 0]}
-    for key, values in scores.baselines(fit_rows, rows).items():
-        in_units = map(partial(data.normalization.inverse, name), values, rows)
-        forecasts[key] = np.concatenate(list(in_units))
-    truth = np.concatenate([row.truth(name) for row in rows])
-    results = {key: Score.of(truth, values) for key, values in forecasts.items()}
-    return results, _calibrate(truth, whole), found
-
-
-def _calibrate(truth: np.ndarray, whole: RowForecast) -> dict[str, float]:
-    """What quantile forecasts are worth on the test events; nothing of a point forecast."""
-    result = {}
-    if whole.levels:
-        first = {level: values[:, 0] for level, values in whole.levels.items()}
-        result["pinball"] = scores.pinball(truth, first)
-    if whole.band is not None:
-        lower, upper = whole.band
-        result["coverage"] = scores.coverage(truth, lower[:, 0], upper[:, 0])
-    return result
-
-
-def _print_calibration(calibration: dict[str, float]) -> None:
-    if "pinball" in calibration:
-        print(f"pinball loss {calibration['pinball']:.3f}, the mean over the quantiles")
-    if "coverage" in calibration:
-        print(
-            f"{calibration['coverage']:.1%} of the truths lie in the 10..90 % band, made for 80 %"
-        )
 
 
 def _columns(data: EncoderDecoderDataModule, forecast: RowForecast) -> dict[str, np.ndarray]:
@@ -203,42 +175,3 @@ def _columns(data: EncoderDecoderDataModule, forecast: RowForecast) -> dict[str,
         for level, each in forecast.levels.items():
             columns[f"{head}_q{level:g}"] = data.source.raw_target(name, each[:, i])[1]
     return columns
-
-
-def _panels(
-    data: EncoderDecoderDataModule, found: list[RowForecast]
-) -> tuple[list[figures.Panel], figures.Axes]:
-    """Pick the best, the median and the worst test event by RMSE."""
-    target, driver = data.source.roles.target[0], data.source.roles.known[0]
-    units = data.source.units
-    panels = []
-    for row, forecast in zip(data.test.rows, found, strict=True):
-        event, values = row.event, forecast.point[:, 0]
-        band = None if forecast.band is None else tuple(edge[:, 0] for edge in forecast.band)
-        truth = event.columns[target]
-        panel = figures.Panel("", event.time, event.columns[driver], truth, values, band)
-        panels.append((Score.of(row.truth(target), values).rmse, panel, row))
-    panels.sort(key=lambda item: item[0])
-    chosen = {"best": panels[0], "median": panels[len(panels) // 2], "worst": panels[-1]}
-    titled = [
-        replace(panel, title=f"{rank} test event: {row.event.name} (RMSE {rmse:.2f})")
-        for rank, (rmse, panel, row) in chosen.items()
-    ]
-    axes = figures.Axes(
-        data.source.time_label,
-        f"{driver} [{units[driver]}]",
-        f"{target} [{units[target]}]",
-    )
-    return titled, axes
-
-
-def _target_name(data: EncoderDecoderDataModule) -> str:
-    name = data.source.roles.target[0]
-    return f"{name} [{data.source.units[name]}]"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -186,6 +186,8 @@ class Fit:
 
     def _is_worth_keeping(self, loss: float) -> bool:
         best = self.standing.best_loss
+        if not len(self.data.validation):
+            return True  # nothing tells epochs apart: the last one is kept
         if not math.isfinite(best):
             return loss < best
         return loss < best + self.trainer.tolerance * abs(best)

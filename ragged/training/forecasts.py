@@ -12,6 +12,7 @@ from ragged.backend import get_backend
 from ragged.data import EncoderDecoderDataModule, RaggedDataset, Row, batches
 from ragged.precision import master
 from ragged.training.objective import Objective
+from ragged.training.steps import inverse
 from ragged.training.trainer import Trainer
 
 BAND = (0.1, 0.9)
@@ -22,7 +23,7 @@ class RowForecast:
     """The forecast of one row, or of several joined.
 
     Args:
-        point: `(horizon, targets)`.
+        point: `(horizon, targets)`, or `(horizon,)` of one target.
         levels: the same for each quantile level that the model forecasts.
     """
 
@@ -34,6 +35,11 @@ class RowForecast:
         """The lower and upper edge of the 10..90 % band, where the model forecasts both."""
         lower, upper = (self.levels.get(level) for level in BAND)
         return None if lower is None or upper is None else (lower, upper)
+
+    def of_target(self, place: int) -> RowForecast:
+        """The forecast of one target alone."""
+        levels = {level: values[:, place] for level, values in self.levels.items()}
+        return RowForecast(self.point[:, place], levels)
 
     @classmethod
     def joined(cls, forecasts: Sequence[RowForecast]) -> RowForecast:
@@ -58,19 +64,20 @@ def forecast_rows(
         output = backend.predict(module, batch).output
         for values, length, row in zip(output, batch.decoder_lengths.host, batch.rows, strict=True):
             if row >= 0:
-                found[int(row)] = _in_units(values[:length], dataset[int(row)], objective, data)
+                given = values[:length]
+                found[int(row)] = _in_units(given, objective, data, dataset[int(row)])
     return [found[row] for row in range(len(dataset))]
 
 
 def _in_units(
-    output: np.ndarray, row: Row, objective: Objective, data: EncoderDecoderDataModule
+    output: np.ndarray, objective: Objective, data: EncoderDecoderDataModule, row: Row
 ) -> RowForecast:
     """Undo the normalisation of a row's outputs `(horizon, outputs)`."""
 
     def in_units(forecast: np.ndarray) -> np.ndarray:
         names = data.source.roles.target
-        inverse = data.normalization.inverse
-        return np.stack([inverse(n, forecast[:, i], row) for i, n in enumerate(names)], axis=-1)
+        columns = [inverse(data, n, forecast[:, i], row) for i, n in enumerate(names)]
+        return np.stack(columns, axis=-1)
 
     levels = {level: in_units(f) for level, f in objective.at_levels(output).items()}
     return RowForecast(in_units(objective.point(output)), levels)

@@ -35,6 +35,15 @@ class Objective:
     quantiles: tuple[float, ...] = ()
 
     @classmethod
+    def chosen(
+        cls, loss: str | None, quantiles: Sequence[float] | None, kind: type[Model]
+    ) -> Objective:
+        """Choose the loss by its name, or that of a class of models."""
+        name = loss or kind.default_loss
+        levels = tuple(quantiles or QUANTILES) if name == "quantile" else ()
+        return cls(getattr(losses, name), levels)
+
+    @classmethod
     def of(
         cls, loss: str | None, quantiles: Sequence[float] | None, model: Model, targets: int
     ) -> Objective:
@@ -43,9 +52,7 @@ class Objective:
         Raises:
             OptionError: the model has another number of outputs than the loss needs.
         """
-        name = loss or type(model).default_loss
-        levels = tuple(quantiles or QUANTILES) if name == "quantile" else ()
-        chosen = cls(getattr(losses, name), levels)
+        chosen = cls.chosen(loss, quantiles, type(model))
         found, expected = model.arguments()["output_size"], targets * chosen.outputs
         if found != expected:
             needs = f"{targets} target(s) of {chosen.outputs} output(s)"
@@ -54,7 +61,7 @@ class Objective:
                     "train",
                     "model.init_args.output_size",
                     str(found),
-                    f"{expected}: the {name} loss has {needs}",
+                    f"{expected}: the {chosen.name} loss has {needs}",
                     f"Set it to {expected}, or change trainer.loss or trainer.quantiles.",
                 )
             )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
+import pkgutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +14,13 @@ from typing import Any
 from ragged import checkpoint
 from ragged.backend import get_backend
 from ragged.checkpoint import Checkpoint
-from ragged.data import EncoderDecoderDataModule
-from ragged.data.normalization import Normalization
+from ragged.data import EncoderDecoderDataModule, Normalization
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
+from ragged.training.objective import Objective
+from ragged.training.standing import Standing
 from ragged.training.trainer import Trainer
+
+RECORDED = ("epoch", "train_loss", "validation_loss", "seconds", "tokens_per_second")
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Run:
     trainer: Trainer
     module: Any
     normalization: dict[str, Any]
+    epoch: int  # of the best model, the first is 1
 
 
 def create_folder(runs: Path, name: str) -> Path:
@@ -72,11 +79,29 @@ def instantiate(config: Any, parser: Any) -> Any:
     if config.seed < 0:
         raise ConfigError(f"config: `seed` is {config.seed}; expected 0 or more. Raise it.")
     try:
+        settle(config)
         return parser.instantiate(config)
     except RaggedError:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config: {error}") from error
+
+
+def settle(config: Any) -> None:
+    """Fill in what follows from the rest of a configuration, so that nobody has to say it.
+
+    A model without a static input gets static columns as known ones, and a model has as many
+    outputs as the targets of the data and the loss need, unless another number is given.
+    """
+    kind = pkgutil.resolve_name(config.model.class_path)
+    arguments = inspect.signature(kind).parameters
+    data, model = config.data.init_args, config.model.init_args
+    if data.get("repeat_static", False) is None:
+        data.repeat_static = "static_features" not in arguments
+    parts = open_parts(config)
+    if model.get("output_size") == arguments["output_size"].default:
+        objective = Objective.chosen(parts.trainer.loss, parts.trainer.quantiles, kind)
+        model.output_size = parts.data.target_features * objective.outputs
 
 
 def open_run(folder: Path, parser: Any) -> Run:
@@ -86,8 +111,10 @@ def open_run(folder: Path, parser: Any) -> Run:
     parts = open_parts(config)
     module = saved.create_model(get_backend())
     parts.data.encoder_alignment = module.config.encoder_alignment
+    parts.data.decoder_alignment = module.config.decoder_alignment
     normalization = _normalization(saved, parts.data.source.roles.columns)
-    return Run(folder, config, parts.data, parts.trainer, module, normalization)
+    epoch = Standing.from_dict(saved.state.get("training")).epoch
+    return Run(folder, config, parts.data, parts.trainer, module, normalization, epoch)
 
 
 def _normalization(saved: Checkpoint, columns: tuple[str, ...]) -> dict[str, Any]:
@@ -96,11 +123,9 @@ def _normalization(saved: Checkpoint, columns: tuple[str, ...]) -> dict[str, Any
     try:
         missing = set(columns) - set(Normalization.from_dict(found).chains)
     except DataError as error:
-        raise saved.refuse(
-            "normalization", found, "a mean and transforms of each column"
-        ) from error
+        raise saved.refuse("normalization", found, "the transforms of each column") from error
     if missing:
-        raise saved.refuse(f"normalization.{min(missing)}", None, "a mean and transforms")
+        raise saved.refuse(f"normalization.{min(missing)}", None, "the transforms of the column")
     return found
 
 
@@ -113,27 +138,73 @@ def open_parts(config: Any) -> Any:
     return parts_parser().instantiate(Namespace(data=config.data, trainer=config.trainer))
 
 
+def save_versions(folder: Path, environment: dict[str, str]) -> None:
+    """Write what the run is trained with, the last time it was gone on with."""
+    content = json.dumps(environment, indent=2) + "\n"
+    checkpoint.write_file(folder / "versions.json", content.encode())
+
+
+def read_versions(folder: Path) -> dict[str, str]:
+    """Read what the run was trained with."""
+    return _json(folder / "versions.json", _read(folder / "versions.json"))
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """Read the scores of a finished run."""
+    found = _json(folder / "scores.json", _read(folder / "scores.json"))
+    if not isinstance(found.get("targets"), dict):
+        raise CheckpointError(
+            f"run: {str(folder / 'scores.json')!r} holds no scores by target; expected what "
+            "training writes. Train the run again with this release of ragged."
+        )
+    return found
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the records of all epochs.
+    """Read the records of all epochs; what was not finite is NaN.
 
     Raises:
         CheckpointError: there is none, or one that training did not write.
     """
     path = folder / "metrics.jsonl"
+    records = [_json(path, line) for line in _read(path).splitlines()]
+    if not records:
+        raise _damaged(path, "no epoch in it")
+    return [_record(path, record) for record in records]
+
+
+def _record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    for name in RECORDED:
+        if name not in record:
+            raise _damaged(path, f"a record without {name!r}")
+        value = record[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise _damaged(path, f"{name!r} of a record is {value!r:.40}")
+    return {name: math.nan if value is None else value for name, value in record.items()}
+
+
+def _read(path: Path) -> str:
     try:
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError, RecursionError):
-        records = []
-    if not records or not all(map(_is_record, records)):
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"run: {str(path)!r} is missing or damaged; expected a JSON record of numbers on each "
-            "line, one for each epoch. Restore the file."
-        )
-    return records
+            f"run: {str(path)!r} cannot be read ({error}); expected the folder of a run that "
+            "was trained to its end. Go on with it: ragged train --resume RUN."
+        ) from error
 
 
-def _is_record(record: Any) -> bool:
-    names = ("epoch", "train_loss", "validation_loss", "seconds")
-    return isinstance(record, dict) and all(
-        isinstance(record.get(name), (int, float)) for name in names
+def _json(path: Path, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, f"it holds a {type(found).__name__}, no mapping")
+    return found
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"run: {str(path)!r} is damaged or truncated ({why}); expected the file as training "
+        "wrote it. Restore it, or train the run again."
     )

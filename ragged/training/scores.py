@@ -1,18 +1,26 @@
-"""Scores of forecasts and of the baselines that a model has to beat, on the same steps."""
+"""Scores of forecasts, over the steps whose truth is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-
-from ragged.data import Row
 
 
 @dataclass(frozen=True)
 class Score:
-    """R², root mean squared error and mean absolute error over all valid steps."""
+    """How near a point forecast comes, over all steps whose truth is known.
+
+    Args:
+        r2: the share of the truth's variance that the forecast explains; NaN where the truth does
+            not vary.
+        rmse: the root mean squared error, in the target's unit.
+        mae: the mean absolute error, in the target's unit.
+    """
 
     r2: float
     rmse: float
@@ -20,77 +28,139 @@ class Score:
 
     @classmethod
     def of(cls, truth: np.ndarray, forecast: np.ndarray) -> Score:
-        """Compare two vectors of steps; R² is NaN where the truth does not vary.
+        """Compare two vectors of steps; all is NaN where no truth is known.
+
+        Args:
+            truth: `(steps,)`; NaN where it is unknown, which is left out.
+            forecast: `(steps,)`.
 
         Example:
-            >>> Score.of(np.array([0., 2.]), np.array([0., 1.]))
+            >>> Score.of(np.array([0., 2., np.nan]), np.array([0., 1., 5.]))
             Score(r2=0.5, rmse=0.7071067811865476, mae=0.5)
         """
-        error = forecast - truth
+        known = np.isfinite(truth)
+        if not known.any():
+            return cls(math.nan, math.nan, math.nan)
+        truth, error = truth[known], (forecast - truth)[known]
         spread = float(((truth - truth.mean()) ** 2).sum())
         return cls(
-            r2=1 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
+            r2=1 - float((error**2).sum()) / spread if spread > 0 else math.nan,
             rmse=float(np.sqrt((error**2).mean())),
             mae=float(np.abs(error).mean()),
         )
 
 
-def pinball(truth: np.ndarray, levels: dict[float, np.ndarray]) -> float:
-    """The mean quantile loss of forecasts at several levels.
+def pinball(truth: np.ndarray, levels: Mapping[float, np.ndarray]) -> float:
+    """The mean quantile loss of forecasts at several levels; NaN where no truth is known.
+
+    Args:
+        truth: `(steps,)`; NaN where it is unknown, which is left out.
+        levels: for each level, inside 0..1, the forecast `(steps,)`.
 
     Example:
         >>> pinball(np.array([1.0]), {0.25: np.array([0.0]), 0.75: np.array([2.0])})
         0.25
     """
-    errors = {level: truth - forecast for level, forecast in levels.items()}
+    known = np.isfinite(truth)
+    if not known.any():
+        return math.nan
+    errors = {level: (truth - forecast)[known] for level, forecast in levels.items()}
     return float(np.mean([np.maximum(q * e, (q - 1) * e) for q, e in errors.items()]))
 
 
 def coverage(truth: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
-    """The share of the truths inside a band, its edges included.
+    """The share of the known truths inside a band, its edges included; NaN where none is known.
+
+    Args:
+        truth: `(steps,)`; NaN where it is unknown, which is left out.
+        lower: the band's lower edge, `(steps,)`.
+        upper: its upper edge, `(steps,)`.
 
     Example:
         >>> coverage(np.array([1.0, 5.0]), np.array([0.0, 0.0]), np.array([2.0, 2.0]))
         0.5
     """
-    return float(((lower <= truth) & (truth <= upper)).mean())
+    known = np.isfinite(truth)
+    inside = ((lower <= truth) & (truth <= upper))[known]
+    return float(inside.mean()) if inside.size else math.nan
 
 
-Features = Callable[[Row], np.ndarray]
+@dataclass(frozen=True)
+class TargetScores:
+    """All scores of one target.
 
-
-def baselines(fit_rows: list[Row], rows: list[Row]) -> dict[str, list[np.ndarray]]:
-    """Forecast `rows` with what needs no sequence model, fitted by least squares on `fit_rows`.
-
-    Rows carry normalised features: known ones in `future`, the target last in `past`. Straight
-    lines and parabolas do not depend on the normalisation.
-
-    Returns:
-        The forecasts of each row, `(horizon,)` each, by the baseline's name.
+    Args:
+        label: the target with its unit.
+        scores: of the model and of each baseline, by name.
+        pinball: the model's mean quantile loss; None for point forecasts.
+        coverage: the share of the truths in the model's 10..90 % band; None without that band.
     """
-    return {
-        "rating curve, line": _fit(_line, fit_rows, rows),
-        "rating curve, parabola": _fit(_parabola, fit_rows, rows),
-        "rating curve, rate of change, last observed": _fit(_rate_and_last, fit_rows, rows),
-        "persistence": [np.full(len(row.future), row.past[-1, -1]) for row in rows],
+
+    label: str
+    scores: Mapping[str, Score]
+    pinball: float | None = None
+    coverage: float | None = None
+
+    def best_first(self) -> list[tuple[str, Score]]:
+        """The scores by R², the best first, those without one last."""
+        return sorted(self.scores.items(), key=lambda item: (math.isnan(item[1].r2), -item[1].r2))
+
+
+def table(targets: Mapping[str, TargetScores]) -> str:
+    """Lay scores out as text, one block for each target, best first."""
+    blocks = ["\n".join(_block(each)) for each in targets.values()]
+    return "\n\n".join(blocks) or "no test events to score"
+
+
+def _block(target: TargetScores) -> list[str]:
+    lines = [f"{f'test events, {target.label}':<46}{'R²':>8}{'RMSE':>8}{'MAE':>8}"]
+    for name, score in target.best_first():
+        lines.append(f"{name:<46}{score.r2:>8.3f}{score.rmse:>8.3f}{score.mae:>8.3f}")
+    return lines + calibration_lines(target)
+
+
+def calibration_lines(target: TargetScores) -> list[str]:
+    """Say what the quantile forecasts of a target are worth; nothing of point forecasts."""
+    lines = []
+    if target.pinball is not None:
+        lines.append(f"pinball loss {target.pinball:.3f}, the mean over the quantiles")
+    if target.coverage is not None:
+        share = f"{target.coverage:.1%}"
+        lines.append(f"{share} of the truths lie in the 10..90 % band, made for 80 %")
+    return lines
+
+
+def to_json(targets: Mapping[str, TargetScores]) -> str:
+    """Write the scores of all targets as JSON; what is NaN becomes null.
+
+    Example:
+        >>> one = TargetScores("flow [m³/s]", {"persistence": Score(float("nan"), 0.5, 0.25)})
+        >>> print(to_json({"flow": one}))
+        {
+          "targets": {
+            "flow": {
+              "persistence": {
+                "r2": null,
+                "rmse": 0.5,
+                "mae": 0.25
+              }
+            }
+          }
+        }
+    """
+    content: dict[str, Any] = {
+        "targets": {
+            name: {key: _plain(asdict(score)) for key, score in target.scores.items()}
+            for name, target in targets.items()
+        }
     }
+    for measure in ("pinball", "coverage"):
+        values = {name: getattr(target, measure) for name, target in targets.items()}
+        given = {name: value for name, value in values.items() if value is not None}
+        if given:
+            content[measure] = _plain(given)
+    return json.dumps(content, indent=2)
 
 
-def _fit(features: Features, fit_rows: list[Row], rows: list[Row]) -> list[np.ndarray]:
-    matrix = np.concatenate([features(row) for row in fit_rows])
-    truth = np.concatenate([row.target[:, 0] for row in fit_rows])
-    weights = np.linalg.lstsq(matrix, truth, rcond=None)[0]
-    return [features(row) @ weights for row in rows]
-
-
-def _line(row: Row) -> np.ndarray:
-    return np.stack([np.ones(len(row.future)), row.future[:, 0]], axis=1)
-
-
-def _parabola(row: Row) -> np.ndarray:
-    return np.concatenate([_line(row), row.future[:, :1] ** 2], axis=1)
-
-
-def _rate_and_last(row: Row) -> np.ndarray:
-    last = np.full((len(row.future), 1), row.past[-1, -1])
-    return np.concatenate([_parabola(row), row.future[:, 1:2], last], axis=1)
+def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -1,0 +1,106 @@
+"""Baselines: what needs no sequence model, fitted by least squares on the rows before the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ragged.data.dataset import Row
+from ragged.data.sources import backward_rate
+from ragged.training.steps import last_observed
+
+Term = Callable[[Row], np.ndarray]  # (horizon,), in the units of the source
+
+
+def baselines(
+    fit_rows: Sequence[Row], rows: Sequence[Row], known: Sequence[str], target: str
+) -> dict[str, list[np.ndarray]]:
+    """Forecast a target of `rows` in its unit, each baseline fitted on `fit_rows`.
+
+    A rating curve is the target as a function of the driver, the first known column, alone. A
+    source without a known column leaves persistence: the last value observed.
+
+    Args:
+        fit_rows: the rows to fit on; steps with an unknown truth are left out.
+        rows: the rows to forecast.
+        known: the columns known over the horizon, the driver first.
+        target: the column to forecast.
+
+    Returns:
+        The forecasts of each row, `(horizon,)` each, by the baseline's name.
+
+    Example:
+        >>> from ragged.data import EncoderDecoderDataModule, Storms
+        >>> data = EncoderDecoderDataModule(Storms())
+        >>> roles = data.source.roles
+        >>> for name in baselines(data.train.rows, data.test.rows, roles.known, "log_turbidity"):
+        ...     print(name)
+        rating curve, line
+        rating curve, parabola
+        rating curve, rate of change, last observed
+        persistence
+    """
+    models = _regressions(fit_rows, known, target)
+    found = {name: _regress(terms, fit_rows, rows, target) for name, terms in models.items()}
+    return {**found, "persistence": [_last(target)(row) for row in rows]}
+
+
+def _regressions(rows: Sequence[Row], known: Sequence[str], target: str) -> dict[str, list[Term]]:
+    """The terms of each regression that the known columns admit."""
+    if not known:
+        return {}
+    driver, *others = known
+    line = [_known(driver)]
+    parabola = [*line, _squared(driver)]
+    rate = next((name for name in others if _is_rate(rows, name, driver)), None)
+    found = {"rating curve, line": line, "rating curve, parabola": parabola}
+    if rate is None:
+        found["rating curve, last observed"] = [*parabola, _last(target)]
+    else:
+        dynamic = [*parabola, _known(rate), _last(target)]
+        found["rating curve, rate of change, last observed"] = dynamic
+    if set(others) - {rate}:
+        found["all known columns, last observed"] = [*map(_known, known), _last(target)]
+    return found
+
+
+def _known(column: str) -> Term:
+    return lambda row: row.truth(column)
+
+
+def _squared(column: str) -> Term:
+    return lambda row: row.truth(column) ** 2
+
+
+def _last(column: str) -> Term:
+    return lambda row: np.full(len(row.horizon_time), last_observed(row, column))
+
+
+def _is_rate(rows: Sequence[Row], column: str, driver: str) -> bool:
+    """Whether a column is the driver's rate of change in every event."""
+    events = {id(row.event): row.event for row in rows}.values()
+    return all(
+        np.allclose(e.columns[column], backward_rate(e.columns[driver], e.time)) for e in events
+    )
+
+
+def _regress(
+    terms: Sequence[Term], fit_rows: Sequence[Row], rows: Sequence[Row], target: str
+) -> list[np.ndarray]:
+    """Fit a weight to each term, and an offset; the unit of a term does not matter."""
+    truth = np.concatenate([row.truth(target) for row in fit_rows])
+    steps = np.concatenate([_matrix(terms, row) for row in fit_rows])
+    usable = np.isfinite(truth) & np.isfinite(steps).all(axis=1)
+    if not usable.any():
+        return [np.full(len(row.horizon_time), np.nan) for row in rows]
+    truth, steps = truth[usable], steps[usable]
+    center, spread = steps.mean(axis=0), steps.std(axis=0)
+    spread[spread == 0] = 1.0
+    level = truth.mean()
+    weights = np.linalg.lstsq((steps - center) / spread, truth - level, rcond=None)[0]
+    return [level + (_matrix(terms, row) - center) / spread @ weights for row in rows]
+
+
+def _matrix(terms: Sequence[Term], row: Row) -> np.ndarray:
+    return np.stack([term(row) for term in terms], axis=-1)

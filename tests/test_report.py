@@ -1,0 +1,384 @@
+"""The report: its numbers, that the page stands alone, and several targets from end to end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jsonargparse")
+
+import ragged
+from ragged import Lengths, cli, configuration
+from ragged.backend import load_backend, use_backend
+from ragged.cli import main
+from ragged.data import Event, Row
+from ragged.schedule import fix_stairs
+from ragged.training import runs
+from ragged.training.report.explanations import attention_of, coarsen, mean_selection
+from ragged.training.report.padding import LayerSize, computed_steps, layer_sizes, padding_work
+
+DRIVER, FIRST, SECOND = "<script>alert(1)</script>", "a & $b$", '"><img src=x onerror=f()>'
+HOSTILE = f"""
+import numpy as np
+from ragged.data import Event, Roles, Source
+
+class Hostile(Source):
+    '''Two targets, a known column that is no rate, and names that a page must not trust.'''
+    roles = Roles(known=({DRIVER!r}, "other"), past=(), target=({FIRST!r}, {SECOND!r}))
+    time_label = "<i>time</i>"
+    units = {{{DRIVER!r}: "<b>"}}
+    def events(self):
+        generator = np.random.default_rng(0)
+        return [self.event(n, generator) for n in range(12)]
+    def read(self, path):
+        events = self.events()[:1]
+        for name in self.roles.target:
+            events[0].columns[name][5:] = np.nan
+        return events
+    def event(self, number, generator):
+        x, y = generator.normal(size=(2, 20 + number % 3)).cumsum(axis=1)
+        known = {{{DRIVER!r}: x, "other": y}}
+        targets = {{{FIRST!r}: x + y, {SECOND!r}: x - 2 * y + 1}}
+        return Event(f"<u>{{number}}", np.arange(len(x)) * 1.0, known | targets)
+"""
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory, need):
+    """The run of a model with attention, selection and quantiles of two hostile targets."""
+    need("torch")
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "hostile_source.py").write_text(HOSTILE)
+    sys.path.insert(0, str(folder))
+    options = {
+        "config": "magnet", "runs": folder, "data.source": "hostile_source.Hostile",
+        "data.batch_size": 4, "model.class_path": "XTFT", "model.init_args.hidden_size": 4,
+        "model.init_args.num_heads": 2, "model.init_args.output_size": 6,
+        "trainer.quantiles": "[0.1,0.5,0.9]", "trainer.max_epochs": 2, "trainer.device": "cpu",
+    }  # fmt: skip
+    allow = "--allow-import=hostile_source"
+    assert main(["train", allow, *(f"--{key}={value}" for key, value in options.items())]) == 0
+    (run,) = (folder / "magnet").iterdir()
+    yield run
+    sys.path.remove(str(folder))
+    sys.modules.pop("hostile_source", None)
+
+
+def report_of(run: Path, *options: str) -> Path:
+    assert main(["report", str(run), "--allow-import=hostile_source", *options]) == 0
+    return run / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(hostile):
+    return report_of(hostile)
+
+
+class Reader(HTMLParser):
+    """Collect what a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def tables(self) -> dict[str, dict[str, list[str]]]:
+        """The CSV of each plot, by its file's name and by column."""
+        found = {}
+        for tag, given in self.tags:
+            if tag == "a" and "download" in given:
+                head, content = unquote(given["href"]).split(",", 1)
+                assert head == "data:text/csv;charset=utf-8"
+                heads, *rows = csv.reader(io.StringIO(content))
+                columns = (list(column) for column in zip(*rows, strict=True))
+                found[given["download"]] = dict(zip(heads, columns, strict=True))
+        return found
+
+
+def opened(run: Path):
+    configuration.restrict_imports(["hostile_source"])
+    return runs.open_run(run, cli.train_parser())
+
+
+def numbers(values) -> np.ndarray:
+    return np.array([float(value) for value in values])
+
+
+# The page
+
+
+def test_names_from_outside_are_text_and_nothing_else(page):
+    reader = Reader(page.read_text())
+    assert not {"script", "img", "i", "u", "iframe", "link", "object"} & {t for t, _ in reader.tags}
+    assert not [name for _, given in reader.tags for name in given if name.startswith("on")]
+    for name in (DRIVER, FIRST, SECOND, "<i>time</i>", "<u>"):
+        assert name in reader.text
+    assert f"{DRIVER} [<b>]" in reader.text
+    assert "a &amp; $b$" in re.findall(r"<text[^>]*>([^<]*)</text>", page.read_text())
+
+
+def test_the_page_asks_for_nothing(page):
+    text = page.read_text()
+    for tag, given in Reader(text).tags:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            assert given.get(name, "#").startswith(("#", "data:")), (tag, name, given[name][:80])
+    assert not re.findall(r"url\((?!#)", text)
+    assert "@import" not in text
+    assert "http" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+
+
+def test_every_mark_is_unique_and_every_pointer_finds_one(page):
+    text = page.read_text()
+    tags = Reader(text).tags
+    marks = [given["id"] for _, given in tags if "id" in given]
+    assert len(set(marks)) == len(marks)
+    pointers = {g["href"][1:] for _, g in tags if g.get("href", "").startswith("#")}
+    pointers |= set(re.findall(r"url\(#([^)]+)\)", text))
+    pointers |= {m for _, g in tags for m in g.get("aria-labelledby", "").split()}
+    assert pointers <= set(marks)
+
+
+def test_plots_can_be_read_by_who_cannot_see_them_and_follow_the_theme(page):
+    text = page.read_text()
+    plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(plots) == len(Reader(text).tables()) > 10
+    for drawn in plots:
+        assert 'role="img"' in drawn
+        assert re.search(r"<title [^>]*>[^<]+</title><desc [^>]*>[^<]+</desc>", drawn)
+        assert "var(--muted)" in drawn
+        assert not re.findall(r"(?:fill|stroke): #", drawn)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_the_same_run_gives_the_same_bytes_and_matplotlib_stays_as_it_was(page, hostile):
+    import matplotlib
+
+    settings, before = dict(matplotlib.rcParams), page.read_bytes()
+    assert report_of(hostile).read_bytes() == before
+    assert dict(matplotlib.rcParams) == settings
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the PATH")
+def test_a_browser_opens_it_without_a_request_or_a_complaint(page, tmp_path):
+    shown, said, asked = browse(page, tmp_path / "page")
+    assert "<h1>XTFT</h1>" in shown
+    assert "CONSOLE" not in said
+    assert not asked
+    control = tmp_path / "control.html"
+    control.write_text("<img src='http://a.invalid/b.png'><script>console.error(1)</script>")
+    _, said, asked = browse(control, tmp_path / "control")
+    assert "CONSOLE" in said
+    assert asked == {"http://a.invalid/b.png"}
+
+
+def browse(page: Path, folder: Path) -> tuple[str, str, set[str]]:
+    """Open a page in Chromium: its content, what is said of it, what it asks the network for."""
+    log = folder.with_suffix(".json")
+    command = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--enable-logging=stderr", f"--log-net-log={log}", f"--user-data-dir={folder}",
+        "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    lines = log.read_text().splitlines()
+    events = [json.loads(line.rstrip(",")) for line in lines if '"initiator"' in line]
+    # What the browser itself asks for, updates and the like, has no page as its origin.
+    asked = {e["params"]["url"] for e in events if e["params"]["initiator"] != "not an origin"}
+    return done.stdout, done.stderr, {url for url in asked if not url.startswith("data:")}
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_a_model_that_explains_nothing_is_reported_too(name, tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run(name), tmp_path / "run")
+    reader = Reader(report_of(run).read_text())
+    assert "This model has no attention and selects no variables." in reader.text
+    assert not [file for file in reader.tables() if file.startswith(("attention", "variable"))]
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for key, values in reader.tables()["losses.csv"].items():
+        np.testing.assert_allclose(numbers(values), [r[key] for r in records], rtol=1e-5)
+    versions = json.loads((run / "versions.json").read_text())
+    assert versions["Python"] in reader.text
+    assert versions[name] in reader.text
+
+
+def test_a_run_without_test_events_is_reported_too(train_tiny, need, tmp_path, capsys):
+    need("torch")
+    run = train_tiny(tmp_path, "torch", data__test=0, trainer__max_epochs=1)
+    assert "no test events to score" in capsys.readouterr().out
+    assert json.loads((run / "scores.json").read_text()) == {"targets": {}}
+    reader = Reader(report_of(run).read_text())
+    assert reader.text.count("There is no test row with a known truth.") == 3
+    assert list(reader.tables()["lengths.csv"])[3:] == ["training", "validation"]
+
+
+# Its numbers
+
+
+def test_the_forecasts_are_those_that_are_scored(page, hostile):
+    files = Reader(page.read_text()).tables()
+    scores = json.loads((hostile / "scores.json").read_text())
+    for place, target in enumerate((FIRST, SECOND), 1):
+        columns = files[f"error-by-step-{place}.csv"]
+        counts, rmse = numbers(columns["truths"]), numbers(columns["RMSE of XTFT"])
+        whole = np.sqrt((counts * rmse**2).sum() / counts.sum())
+        assert whole == pytest.approx(scores["targets"][target]["XTFT"]["rmse"], rel=1e-4)
+        columns = files[f"error-by-length-{place}.csv"]
+        counts, rmse = numbers(columns["truths"]), numbers(columns["RMSE of persistence"])
+        whole = np.sqrt((counts * rmse**2).sum() / counts.sum())
+        assert whole == pytest.approx(scores["targets"][target]["persistence"]["rmse"], rel=1e-4)
+        example = files[f"forecast-{place}-best.csv"]
+        assert len(set(map(len, example.values()))) == 1
+        ahead = [i for i, value in enumerate(example["forecast"]) if value]
+        assert ahead == list(range(ahead[0], len(example["time"])))
+        error = numbers(example["forecast"][ahead[0] :]) - numbers(example["truth"][ahead[0] :])
+        shown = f"(RMSE {np.sqrt((error**2).mean()):.2f})"
+        assert shown in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_padding_is_counted_three_ways(name, need):
+    need(name)
+    generator = np.random.default_rng(1)
+    pairs = generator.integers(1, 40, (30, 2))
+    event = Event("0", np.arange(2.0), {})
+    rows = [Row(np.ones((a, 1)), np.ones((b, 1)), np.ones((b, 1)), event, 1) for a, b in pairs]
+    dataset, sizes = (
+        ragged.data.RaggedDataset(rows),
+        dict.fromkeys(("encoder", "decoder"), LayerSize(3, 8)),
+    )
+    with use_backend(name) as backend:
+        random, buckets, scheduled = padding_work(dataset, 8, 0, backend, "cpu", sizes)
+        found = list(ragged.data.batches(dataset, 8, shuffle_seed=0))
+    assert {int(each.tokens.sum()) for each in (random, buckets, scheduled)} == {pairs.sum()}
+    order = np.random.default_rng(0).permutation(30)
+    for place in range(4):
+        batch = pairs[order[8 * place : 8 * place + 8]]
+        padded = len(batch) * (batch[:, 0].max() + batch[:, 1].max())
+        assert random.computed[place] == padded
+        assert random.waste[place] == pytest.approx(1 - batch.sum() / padded)
+    for place, batch in enumerate(found):
+        assert buckets.computed[place] == batch.past[..., 0].size + batch.future[..., 0].size
+    assert (scheduled.tokens <= scheduled.computed).all()
+    assert (scheduled.computed <= buckets.computed).all()
+
+
+def test_a_compiled_schedule_runs_the_least_of_its_row_counts_that_holds_all_alive(need):
+    need("jax")
+    costs = load_backend("jax").lstm_costs("cpu")
+    lengths = Lengths([90] * 2 + [10] * 30, width=96)
+    rows = fix_stairs(lengths, costs).rows
+    alive = [int((lengths.host > step).sum()) for step in range(90)]
+    expected = sum(min(count for count in rows if count >= some) for some in alive)
+    assert computed_steps(lengths, costs, LayerSize(8, 8)) == expected < 32 * 96
+    never = Lengths([3, 1], width=4, policy="never")
+    assert computed_steps(never, costs, LayerSize(8, 8)) == 8
+
+
+def test_an_eager_schedule_is_the_one_that_is_explained(need):
+    need("torch")
+    lengths = [90] * 2 + [10] * 30
+    with use_backend("torch") as backend:
+        made = ragged.schedule(lengths, hidden_size=8, input_size=3)
+        costs = backend.lstm_costs("cpu")
+    found = computed_steps(Lengths(lengths), costs, LayerSize(input_size=3, hidden_size=8))
+    assert found == sum(rows * (stop - start) for rows, start, stop in made.pieces)
+
+
+def test_a_shared_layer_counts_for_both_sides():
+    sizes = layer_sizes({"lstm.weight_ih_l0": np.zeros((32, 3)), "lstm.weight_hh_l0": np.zeros(1)})
+    assert sizes == dict.fromkeys(("encoder", "decoder"), LayerSize(3, 8))
+
+
+def test_explanations_are_cut_at_true_lengths(hostile):
+    """Against rows asked for one by one, where nothing is padded."""
+    with use_backend("torch"):
+        run = opened(hostile)
+        rows, module = list(run.data.train.rows), run.module
+        assert len({len(row.past) + len(row.future) for row in rows}) > 1
+        attention = attention_of(module, rows, 4, "float32")
+        selection = mean_selection(module, rows, run.data.source.roles, 4, "float32")
+        weights = {"context": [], "horizon": []}
+        for row, found in zip(rows, attention, strict=True):
+            dataset = ragged.data.RaggedDataset([row], "right")
+            (batch,) = ragged.data.batches(dataset, 1, shapes=10**6)
+            assert batch.encoder_lengths.is_full
+            assert batch.decoder_lengths.is_full
+            alone = module.interpret(batch)
+            mean = alone["attention"][0].mean(axis=0)
+            np.testing.assert_allclose(found.weights, mean, rtol=1e-4, atol=1e-6)
+            assert found.context == len(row.past)
+            np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-5)
+            weights["context"].append(alone["past_selection"][0])
+            weights["horizon"].append(alone["future_selection"][0])
+    assert list(selection["context"]) == [DRIVER, "other", FIRST, SECOND]
+    for side, each in weights.items():
+        found = list(selection[side].values())
+        np.testing.assert_allclose(found, np.concatenate(each).mean(axis=0), rtol=1e-4)
+
+
+def test_a_coarse_picture_keeps_the_weight_of_each_step(hostile):
+    with use_backend("torch"):
+        run = opened(hostile)
+        (found,) = attention_of(run.module, [run.data.test[0]], 1, "float32")
+    weights, factor = coarsen(found, 5)
+    assert max(weights.shape) <= 5
+    assert factor == -(-max(found.weights.shape) // 5)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        weights[0, 0], found.weights[:factor, :factor].sum(axis=1).mean(), rtol=1e-5
+    )
+
+
+def test_every_target_is_scored_printed_and_predicted(hostile, tmp_path, capsys):
+    scores = json.loads((hostile / "scores.json").read_text())
+    assert list(scores["targets"]) == [FIRST, SECOND]
+    assert set(scores["pinball"]) == set(scores["coverage"]) == {FIRST, SECOND}
+    line = "all known columns, last observed"
+    # Both targets are linear in the two known columns, the second with an offset.
+    assert all(scores["targets"][name][line]["r2"] > 0.999 for name in (FIRST, SECOND))
+    assert scores["targets"][FIRST]["XTFT"] != scores["targets"][SECOND]["XTFT"]
+    capsys.readouterr()
+    assert main(["evaluate", str(hostile), "--allow-import=hostile_source"]) == 0
+    said = capsys.readouterr().out
+    assert [said.count(f"test events, {name}") for name in (FIRST, SECOND)] == [1, 1]
+    output = tmp_path / "out.csv"
+    options = ["--input", "any.csv", "--output", str(output), "--allow-import=hostile_source"]
+    assert main(["predict", str(hostile), *options]) == 0
+    head, *rows = csv.reader(io.StringIO(output.read_text()))
+    assert head[:2] == ["event", "<i>time</i>"]
+    assert head[2:] == [
+        f"{name}_{kind}"
+        for name in (FIRST, SECOND)
+        for kind in ("forecast", "q0.1", "q0.5", "q0.9")
+    ]
+    assert len(rows) == 15
+    values = np.array([numbers(row[2:]) for row in rows])
+    assert np.isfinite(values).all()
+    np.testing.assert_array_equal(values[:, [0, 4]], values[:, [2, 6]])
+    assert not np.allclose(values[:, 0], values[:, 4])
+
+
+def test_a_report_names_what_is_missing(tiny_run, refused, tmp_path):
+    for file in ("metrics.jsonl", "versions.json"):
+        broken = shutil.copytree(tiny_run("torch"), tmp_path / file)
+        (broken / file).unlink()
+        assert file in refused("report", broken)
+        assert not (broken / "report.html").exists()

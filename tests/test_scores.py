@@ -1,0 +1,111 @@
+"""Scores and baselines, against their own computation, where not all of the truth is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from ragged.data import Event, Row
+from ragged.training.baselines import baselines
+from ragged.training.evaluation import Evaluation
+from ragged.training.figures import Axes, Panel, draw_forecasts, new_figure, style
+from ragged.training.forecasts import RowForecast
+from ragged.training.scores import Score, TargetScores, coverage, pinball, table, to_json
+
+
+def rows_of(known: dict[str, np.ndarray], target: np.ndarray, split: int) -> Row:
+    time = np.arange(float(len(target)))
+    event = Event("0", time, {**known, "y": target})
+    ahead = len(target) - split
+    return Row(np.zeros((split, 0)), np.zeros((ahead, 0)), np.zeros((ahead, 1)), event, split)
+
+
+def test_baselines_are_least_squares_whatever_the_units():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 60))
+    for scale, shift in ((1.0, 0.0), (1e6, 3e8)):
+        row = rows_of({"x": scale * x + shift}, y, 20)
+        found = baselines([row], [row], ["x"], "y")
+        assert list(found) == [
+            "rating curve, line",
+            "rating curve, parabola",
+            "rating curve, last observed",
+            "persistence",
+        ]
+        for degree, name in ((1, "rating curve, line"), (2, "rating curve, parabola")):
+            expected = np.polyval(np.polyfit(x[20:], y[20:], degree), x[20:])
+            np.testing.assert_allclose(found[name][0], expected, rtol=1e-6, atol=1e-8)
+        assert found["persistence"][0].tolist() == [y[19]] * 40
+
+
+def test_a_rate_is_used_only_where_one_is_known():
+    generator = np.random.default_rng(0)
+    x, other, y = generator.normal(size=(3, 30))
+    rate = np.concatenate([[0.0], np.diff(x)])
+    with_rate = rows_of({"x": x, "other": other, "rate": rate}, y, 10)
+    names = list(baselines([with_rate], [with_rate], ["x", "other", "rate"], "y"))
+    assert "rating curve, rate of change, last observed" in names
+    assert "all known columns, last observed" in names
+    without = rows_of({"x": x, "rate": other}, y, 10)
+    names = list(baselines([without], [without], ["x", "rate"], "y"))
+    assert "rating curve, rate of change, last observed" not in names
+    assert "rating curve, last observed" in names
+    assert "all known columns, last observed" in names
+
+
+def test_without_known_columns_the_last_observation_is_left():
+    row = rows_of({}, np.array([1.0, 2.0, np.nan, 4.0, 5.0]), 3)
+    found = baselines([row], [row], [], "y")
+    assert {name: parts[0].tolist() for name, parts in found.items()} == {"persistence": [2.0, 2.0]}
+
+
+def test_a_row_has_one_rank_and_none_without_a_truth():
+    truths = [np.full(5, level) for level in (0.0, 3.0, np.nan, 1.0, 2.0)]
+    for count, expected in (
+        (5, {"best": (0, 0.0), "median": (4, 2.0), "worst": (1, 3.0)}),
+        (2, {"best": (0, 0.0), "worst": (1, 3.0)}),
+        (1, {"best": (0, 0.0)}),
+    ):
+        rows = [rows_of({}, truth, 2) for truth in truths[:count]]
+        forecasts = [RowForecast(np.zeros((3, 1)), {}) for _ in rows]
+        found = Evaluation("m", rows, forecasts, {}, {"y": TargetScores("y", {})})
+        assert found.examples("y") == expected
+        assert list(found.examples("y")) == list(expected)
+
+
+def test_without_a_driver_there_is_no_loop():
+    panel = Panel("one", np.arange(5.0), None, np.arange(5.0), np.zeros(3))
+    with style():
+        figure = new_figure(4, 3)
+        draw_forecasts(figure, [panel], Axes("h", None, "y"))
+    (axis,) = figure.axes
+    forecast = next(line for line in axis.lines if line.get_label() == "forecast")
+    assert forecast.get_xdata().tolist() == [2.0, 3.0, 4.0]
+
+
+def test_unknown_truths_are_neither_fitted_nor_scored():
+    x = np.arange(10.0)
+    target = 3 * x + 1
+    target[[5, 8]] = np.nan
+    row = rows_of({"x": x}, target, 2)
+    line = baselines([row], [row], ["x"], "y")["rating curve, line"][0]
+    np.testing.assert_allclose(line, 3 * x[2:] + 1)
+    truth, forecast = np.array([1.0, np.nan, 3.0]), np.array([1.0, 9.0, 5.0])
+    assert Score.of(truth, forecast) == Score.of(truth[[0, 2]], forecast[[0, 2]])
+    assert Score.of(truth, forecast).mae == 1.0
+    assert pinball(truth, {0.5: forecast}) == 0.5
+    assert coverage(truth, forecast - 1, forecast + 1) == 0.5
+    assert np.isnan([pinball(truth[1:2], {0.5: truth[1:2]}), coverage(*[truth[1:2]] * 3)]).all()
+
+
+def test_scores_that_are_not_defined_are_null_and_stand_last():
+    flat = Score.of(np.ones(3), np.zeros(3))
+    target = TargetScores("y [m]", {"flat": flat, "good": Score(0.5, 1.0, 1.0)}, pinball=0.25)
+    saved = json.loads(to_json({"y": target}))
+    assert saved["targets"]["y"]["flat"] == {"r2": None, "rmse": 1.0, "mae": 1.0}
+    assert saved["pinball"] == {"y": 0.25}
+    assert "coverage" not in saved
+    assert [line.split()[0] for line in table({"y": target}).splitlines()[1:]] == [
+        "good", "flat", "pinball",
+    ]  # fmt: skip

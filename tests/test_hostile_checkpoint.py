@@ -219,10 +219,6 @@ def edit_state(folder: Path, changes: dict[str, object]) -> None:
     path.write_text(json.dumps(state))
 
 
-def standard(**changed: object) -> list[object]:
-    return [{"Standard": {"center": 0.0, "scale": 1.0, **changed}}]
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -71,13 +71,14 @@ print(*seen)
 # Trains in forks, killed at moments spread evenly over a whole run and shifted by chance; then each
 # run is resumed in another fork.
 TRAINING = """
-import contextlib, os, random, signal, sys, time
+import contextlib, os, random, signal, sys, threading, time
 from pathlib import Path
 from tqdm import tqdm
 from ragged import cli
 from ragged.training import figures
 
 tqdm.monitor_interval = 0  # a thread, which a fork would lose
+tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a killed one may hold it
 figures.loss_curves = figures.forecasts = lambda *a: None  # most of a tiny run's time
 root, count, options = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 
@@ -126,6 +127,7 @@ def helper(code: str, *arguments: object) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

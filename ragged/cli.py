@@ -39,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(arguments)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can still be caught
-    except KeyboardInterrupt:
-        print("ragged: stopped; `ragged train --resume RUN` goes on.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        run = str(stopped) or "RUN"
+        print(f"ragged: stopped; `ragged train --resume {run}` goes on.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _discard_output()

@@ -186,6 +186,32 @@ def test_the_kept_model_is_the_averaged_one(name, tmp_path):
             np.testing.assert_array_equal(found[parameter], value)
 
 
+def test_without_validation_the_last_epoch_is_kept(name, tmp_path, train_tiny):
+    run = train_tiny(tmp_path, name, **{"data.validation": 0, "trainer.max_epochs": 2})
+    assert [record["validation_loss"] for record in records(run)] == [None, None]
+    found = contents(run)
+    best, last = (found[f"checkpoints/{kept}/model.safetensors"] for kept in ("best", "last"))
+    assert best == last
+    assert (run / "scores.json").exists()
+
+
+def test_another_model_does_not_go_on_with_a_run(name, tmp_path):
+    with use_backend(name):
+        make_fit(tmp_path, max_epochs=1).run()
+        with pytest.raises(CheckpointError, match=r"resume: the configuration describes .*0\.1"):
+            make_fit(tmp_path, dropout=0.1).resume()
+
+
+def test_a_stop_names_the_run(tmp_path, monkeypatch, train_tiny, capsys):
+    def stop(self: Fit, progress: object) -> None:
+        raise Stopped("runs/mine")
+
+    monkeypatch.setattr(Fit, "run", stop)
+    with pytest.raises(AssertionError):
+        train_tiny(tmp_path, ragged.available_backends()[0])
+    assert "`ragged train --resume runs/mine` goes on" in capsys.readouterr().err
+
+
 def test_divergence_leaves_its_batch_behind(name, tmp_path):
     options = {"optimizer": AdamW(learning_rate=1e30), "gradient_clip": None, "max_epochs": 5}
     with use_backend(name):

@@ -15,7 +15,7 @@ from ragged import checkpoint
 from ragged.backend import get_backend
 from ragged.checkpoint import Checkpoint
 from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, batches, prefetch
-from ragged.errors import DivergenceError
+from ragged.errors import CheckpointError, DivergenceError
 from ragged.models import Model
 from ragged.precision import master
 from ragged.training.logs import Logs
@@ -105,10 +105,21 @@ class Fit:
             return
         saved = checkpoint.read(self.last)
         standing = Standing.from_dict(saved.state.get("training"))
+        configured = self.description
         self.model = saved.create_model(get_backend())
         self.__post_init__()
+        self._check_same_model(configured)
         self.step.load_state(saved.moments(self.step.state()))
         self.standing = standing
+
+    def _check_same_model(self, configured: Model) -> None:
+        """Refuse to go on with another model than the configuration describes."""
+        saved, wanted = self.description.to_config(), configured.to_config()
+        if saved != wanted:
+            raise CheckpointError(
+                f"resume: the configuration describes {wanted}; expected {saved}, as in "
+                f"{str(self.last)!r}. Restore the run's config.yaml, or start a new run."
+            )
 
     def _run_epoch(self, progress: Any, stop: StopRequest) -> None:
         epoch = self.standing.current
@@ -183,6 +194,7 @@ class Fit:
                 }
                 logs.write(record)
             self._write(self.last, with_optimizer=True)
+        self.profile.end_epoch()
 
     def _is_worth_keeping(self, loss: float) -> bool:
         best = self.standing.best_loss
@@ -196,7 +208,7 @@ class Fit:
         """Write a checkpoint and stop, if the user asked any of the workers to."""
         if self.step.workers.agree(stop.is_set):
             self._write(self.last, with_optimizer=True)
-            raise Stopped
+            raise Stopped(str(self.folder))
 
     def _write(self, path: Path, *, with_optimizer: bool = False) -> None:
         if not self.is_writer:

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """The user stopped a run; its last checkpoint holds all that was done."""
+    """The user stopped the run named; its last checkpoint holds all that was done."""
 
 
 class StopRequest:

@@ -99,6 +99,19 @@ def test_unknown_truths_are_neither_fitted_nor_scored():
     assert np.isnan([pinball(truth[1:2], {0.5: truth[1:2]}), coverage(*[truth[1:2]] * 3)]).all()
 
 
+def test_a_driver_that_is_not_known_goes_on_as_it_was():
+    x = np.array([np.nan, np.nan, 3.0, np.nan, 5.0, 1.0])
+    held = np.array([3.0, 3.0, 5.0, 1.0])
+    row = rows_of({"x": x}, 2 * np.arange(6.0), 2)
+    line = baselines([row], [row], ["x"], "y")["rating curve, line"][0]
+    expected = np.polyval(np.polyfit(held, 2 * np.arange(2.0, 6.0), 1), held)
+    np.testing.assert_allclose(line, expected)
+    early = rows_of({"x": np.full(6, np.nan)}, np.full(6, np.nan), 2)
+    found = baselines([row], [early], ["x"], "y")
+    np.testing.assert_allclose(found["rating curve, line"][0], np.full(4, 7.0))
+    np.testing.assert_allclose(found["persistence"][0], np.full(4, 7.0))
+
+
 def test_scores_that_are_not_defined_are_null_and_stand_last():
     flat = Score.of(np.ones(3), np.zeros(3))
     target = TargetScores("y [m]", {"flat": flat, "good": Score(0.5, 1.0, 1.0)}, pinball=0.25)

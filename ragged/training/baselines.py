@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ragged.data.dataset import Row
+from ragged.data.normalization import hold
 from ragged.data.sources import backward_rate
 from ragged.training.steps import last_observed
 
@@ -19,7 +20,8 @@ def baselines(
     """Forecast a target of `rows` in its unit, each baseline fitted on `fit_rows`.
 
     A rating curve is the target as a function of the driver, the first known column, alone. A
-    source without a known column leaves persistence: the last value observed.
+    source without a known column leaves persistence: the last value observed. Where a column is
+    not known, its last value goes on; before the first one it is as usual.
 
     Args:
         fit_rows: the rows to fit on; steps with an unknown truth are left out.
@@ -43,7 +45,9 @@ def baselines(
     """
     models = _regressions(fit_rows, known, target)
     found = {name: _regress(terms, fit_rows, rows, target) for name, terms in models.items()}
-    return {**found, "persistence": [_last(target)(row) for row in rows]}
+    usual = _mean([row.truth(target) for row in fit_rows])
+    persistence = [np.nan_to_num(_last(target)(row), nan=usual) for row in rows]
+    return {**found, "persistence": persistence}
 
 
 def _regressions(rows: Sequence[Row], known: Sequence[str], target: str) -> dict[str, list[Term]]:
@@ -65,12 +69,21 @@ def _regressions(rows: Sequence[Row], known: Sequence[str], target: str) -> dict
     return found
 
 
+def _mean(parts: Sequence[np.ndarray]) -> float:
+    """The mean of what is known; NaN if nothing is."""
+    values = np.concatenate([np.empty(0), *parts])
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
 def _known(column: str) -> Term:
-    return lambda row: row.truth(column)
+    """A known column over the horizon, as a model sees it: the last value goes on."""
+    return lambda row: hold(row.event.columns[column])[row.split : row.stop]
 
 
 def _squared(column: str) -> Term:
-    return lambda row: row.truth(column) ** 2
+    known = _known(column)
+    return lambda row: known(row) ** 2
 
 
 def _last(column: str) -> Term:
@@ -81,7 +94,8 @@ def _is_rate(rows: Sequence[Row], column: str, driver: str) -> bool:
     """Whether a column is the driver's rate of change in every event."""
     events = {id(row.event): row.event for row in rows}.values()
     return all(
-        np.allclose(e.columns[column], backward_rate(e.columns[driver], e.time)) for e in events
+        np.allclose(e.columns[column], backward_rate(e.columns[driver], e.time), equal_nan=True)
+        for e in events
     )
 
 
@@ -99,7 +113,13 @@ def _regress(
     spread[spread == 0] = 1.0
     level = truth.mean()
     weights = np.linalg.lstsq((steps - center) / spread, truth - level, rcond=None)[0]
-    return [level + (_matrix(terms, row) - center) / spread @ weights for row in rows]
+
+    def forecast(row: Row) -> np.ndarray:
+        given = _matrix(terms, row)
+        seen = np.where(np.isnan(given), center, given)  # before its first value a term is typical
+        return level + (seen - center) / spread @ weights
+
+    return [forecast(row) for row in rows]
 
 
 def _matrix(terms: Sequence[Term], row: Row) -> np.ndarray:

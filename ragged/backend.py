@@ -87,8 +87,11 @@ class Backend(Protocol):
     def place(self, module: Any, *, device: str, dtype: str) -> Any:
         """Move a module to a device and a floating dtype."""
 
-    def join_workers(self) -> AbstractContextManager[int]:
-        """Join the processes that train together, until the end of the block; give the rank."""
+    def join_workers(self) -> AbstractContextManager[Any]:
+        """Join the processes that train together, until the end of the block.
+
+        What it gives has the `rank` of this one, and `tell(value)`: what the first one has.
+        """
 
     def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:
         """Run a forecasting model in inference mode on a host batch: a `Forecast` on the host."""

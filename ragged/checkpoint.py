@@ -77,6 +77,9 @@ class Checkpoint:
         steps = int(self.optimizer["steps"])
         if not 0 <= steps < 2**31:
             raise self.refuse("steps", steps, "0 or more, of at most 31 bits", OPTIMIZER)
+        scale = self.optimizer.get("loss_scale", np.ones(2))
+        if scale[0] <= 0 or scale[1] < 0:
+            raise self.refuse("loss_scale", scale, "above 0, and a count", OPTIMIZER)
         return self.optimizer
 
     def section(self, name: str) -> dict[str, Any]:

@@ -105,6 +105,8 @@ class Plateau(RateSchedule):
         """Return the factor after these losses; the step does not matter."""
         lowest, waited, factor = math.inf, 0, 1.0
         for loss in losses:
+            if math.isnan(loss):
+                continue  # an epoch that nothing was known to validate on
             waited += 1
             margin = self.threshold * abs(lowest) if lowest < math.inf else 0.0
             if loss < lowest - margin:

@@ -118,7 +118,7 @@ class SGD(Optimizer):
         weight_decay: L2 penalty of every parameter, added to its gradient; 0 or more.
 
     Raises:
-        OptionError: a constant outside its range.
+        OptionError: a constant outside its range, or nesterov without momentum.
 
     Example:
         >>> SGD(learning_rate=0.1, momentum=0.5).momentum
@@ -131,6 +131,11 @@ class SGD(Optimizer):
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and not self.momentum:
+            raise self._refuse("nesterov", "False without momentum")
 
     @property
     def slots(self) -> tuple[str, ...]:

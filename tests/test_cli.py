@@ -46,9 +46,10 @@ def table_of(text: str) -> dict[str, tuple[float, float, float]]:
     found = {}
     for line in lines[start + 1 :]:
         try:
-            found[line[:46].strip()] = tuple(float(line[46 + 8 * i : 54 + 8 * i]) for i in range(3))
+            r2, rmse, mae = map(float, line[46:].split())
         except ValueError:
             break
+        found[line[:46].strip()] = (r2, rmse, mae)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -341,3 +342,10 @@ def test_module_refusals():
         EncoderDecoderDataModule(Counting(4, 4)).setup()
     with refuses(DataError, "`event` is 1 steps long in event '0'; expected 2 steps or"):
         EncoderDecoderDataModule(Counting(1, 4, 4)).setup()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_is_known_is_counted_on_either_side(side):
+    rows = [row(1, 1), row(1, 3)]
+    rows[0] = replace(rows[0], target=np.full((1, 1), np.nan))
+    assert collate(rows, batch_size=3, decoder_alignment=side).count == 3

@@ -249,7 +249,7 @@ def test_the_forecasts_are_those_that_are_scored(page, hostile):
         ahead = [i for i, value in enumerate(example["forecast"]) if value]
         assert ahead == list(range(ahead[0], len(example["time"])))
         error = numbers(example["forecast"][ahead[0] :]) - numbers(example["truth"][ahead[0] :])
-        shown = f"(RMSE {np.sqrt((error**2).mean()):.2f})"
+        shown = f"(RMSE {np.sqrt((error**2).mean()):.3f})"
         assert shown in page.read_text()
 
 

@@ -112,13 +112,23 @@ def test_a_driver_that_is_not_known_goes_on_as_it_was():
     np.testing.assert_allclose(found["persistence"][0], np.full(4, 7.0))
 
 
+def test_a_truth_that_does_not_vary_has_no_share_explained():
+    found = Score.of(np.full(3, 0.1), np.array([0.1, 0.2, 0.1]))  # whose mean is rounded
+    assert np.isnan(found.r2)
+    near, far = Score.of(np.ones(2), np.full(2, 1.1)), Score.of(np.ones(2), np.full(2, 6.0))
+    ranked = TargetScores("y", {"far": far, "near": near}).best_first()
+    assert [name for name, _ in ranked] == ["near", "far"]
+
+
 def test_scores_that_are_not_defined_are_null_and_stand_last():
     flat = Score.of(np.ones(3), np.zeros(3))
-    target = TargetScores("y [m]", {"flat": flat, "good": Score(0.5, 1.0, 1.0)}, pinball=0.25)
+    none = Score.of(np.full(3, np.nan), np.zeros(3))
+    scores = {"none": none, "flat": flat, "good": Score(0.5, 0.5, 1.0)}
+    target = TargetScores("y [m]", scores, pinball=0.25)
     saved = json.loads(to_json({"y": target}))
     assert saved["targets"]["y"]["flat"] == {"r2": None, "rmse": 1.0, "mae": 1.0}
     assert saved["pinball"] == {"y": 0.25}
     assert "coverage" not in saved
     assert [line.split()[0] for line in table({"y": target}).splitlines()[1:]] == [
-        "good", "flat", "pinball",
+        "good", "flat", "none", "pinball",
     ]  # fmt: skip

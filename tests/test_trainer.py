@@ -15,7 +15,7 @@ import pytest
 import ragged
 from ragged import checkpoint
 from ragged.backend import use_backend
-from ragged.data import EncoderDecoderDataModule, MagnetHysteresis
+from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, RaggedDataset
 from ragged.errors import CheckpointError, DivergenceError, OptionError
 from ragged.learning_rate import Constant, Plateau, WarmupCosine
 from ragged.optimizer import SGD, Adam, AdamW
@@ -147,7 +147,7 @@ def test_the_rate_follows_its_schedule(name, tmp_path, monkeypatch):
     expected = [0.01 * schedule.factor(step, 4) for step in range(4)]
     assert taken == pytest.approx(expected)
     first, _ = records(tmp_path)
-    assert first["learning_rate"] == pytest.approx(expected[2])
+    assert first["learning_rate"] == pytest.approx(expected[1])  # of its last step
 
 
 def test_a_plateau_cuts_the_rate(tmp_path, monkeypatch, need):
@@ -198,8 +198,63 @@ def test_without_validation_the_last_epoch_is_kept(name, tmp_path, train_tiny):
 def test_another_model_does_not_go_on_with_a_run(name, tmp_path):
     with use_backend(name):
         make_fit(tmp_path, max_epochs=1).run()
-        with pytest.raises(CheckpointError, match=r"resume: the configuration describes .*0\.1"):
+        with pytest.raises(CheckpointError, match=r"resume: the model is now .*0\.1"):
             make_fit(tmp_path, dropout=0.1).resume()
+
+
+def test_other_batches_or_data_do_not_go_on_with_a_run(tmp_path):
+    with use_backend(ragged.available_backends()[0]):
+        make_fit(tmp_path, max_epochs=1).run()
+        with pytest.raises(CheckpointError, match=r"resume: the batches are now \[7, 2, 1\]; exp"):
+            make_fit(tmp_path, batch_size=2).resume()
+        other = make_fit(tmp_path)
+        event = other.data.events[0]
+        event.columns["current"][3] += 1.0
+        with pytest.raises(CheckpointError, match=r"resume: the data are now .*Restore the run's"):
+            other.resume()
+
+
+@pytest.mark.parametrize("scale", [[0.0, 0.0], [1.0, -1.0]])
+def test_a_damaged_loss_scale_is_refused(tmp_path, scale):
+    with use_backend(ragged.available_backends()[0]):
+        fit = make_fit(tmp_path, precision="float16", max_epochs=1)
+        state = {**fit.step.state(), "loss_scale": np.array(scale)}
+        saved = checkpoint.Checkpoint({}, {}, {}, state)
+        with pytest.raises(CheckpointError, match=r"`loss_scale` of .* is .*; expected above 0"):
+            saved.moments(fit.step.state())
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, loss):
+    with use_backend(ragged.available_backends()[0]):
+        fit = make_fit(tmp_path)
+        monkeypatch.setattr(fit, "_validation_loss", lambda: loss)
+        text = rf"the validation loss is {loss} in epoch 1; expected .*json tells where\.$"
+        with pytest.raises(DivergenceError, match=text):
+            fit.run()
+    assert json.loads((tmp_path / "diverged.json").read_text())["rows"] == []
+    assert not fit.last.exists()
+
+
+def test_targets_that_are_nowhere_known_in_validation_keep_the_last_epoch(tmp_path):
+    with use_backend(ragged.available_backends()[0]):
+        fit = make_fit(tmp_path)
+        row = fit.data.validation[0]
+        fit.data.validation = RaggedDataset([replace(row, target=np.full_like(row.target, np.nan))])
+        fit.run()
+    assert fit.standing.best_epoch == 1
+    assert fit.best.exists()
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop.is_set
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_stop_names_the_run(tmp_path, monkeypatch, train_tiny, capsys):
@@ -216,7 +271,7 @@ def test_divergence_leaves_its_batch_behind(name, tmp_path):
     options = {"optimizer": AdamW(learning_rate=1e30), "gradient_clip": None, "max_epochs": 5}
     with use_backend(name):
         fit = make_fit(tmp_path, **options)
-        with pytest.raises(DivergenceError, match=r"diverged\.json names the batch"):
+        with pytest.raises(DivergenceError, match=r"diverged\.json tells where"):
             fit.run()
         names = {row.event.name for row in fit.data.train.rows}
     found = json.loads((tmp_path / "diverged.json").read_text())
@@ -261,6 +316,7 @@ def test_a_standing_survives_json():
         (lambda: SGD(momentum=1.0), "SGD(): `momentum` is 1.0; expected 0 or more, below 1"),
         (lambda: SGD(weight_decay=-1.0), "SGD(): `weight_decay` is -1.0; expected 0 or more"),
         (lambda: Adam(epsilon=float("nan")), "Adam(): `epsilon` is nan; expected above 0"),
+        (lambda: SGD(momentum=0.0, nesterov=True), "SGD(): `nesterov` is True; expected False wit"),
         (lambda: WarmupCosine(-1), "WarmupCosine(): `warmup_steps` is -1; expected 0 or more"),
         (lambda: WarmupCosine(0, 0), "WarmupCosine(): `decay_steps` is 0; expected 1 or more"),
         (lambda: WarmupCosine(final=2.0), "WarmupCosine(): `final` is 2.0; expected 0 to 1"),
@@ -271,6 +327,10 @@ def test_a_standing_survives_json():
 def test_constants_outside_their_range_are_refused(make, text):
     with pytest.raises(OptionError, match=re.escape(text)):
         make()
+
+
+def test_a_plateau_takes_no_notice_of_epochs_without_validation():
+    assert Plateau(patience=1).factor(0, 9, [float("nan")] * 5) == 1.0
 
 
 def test_a_constant_rate_stays():

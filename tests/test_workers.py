@@ -70,6 +70,15 @@ def test_two_jax_devices_are_one(need):
     assert_equal(said(two), said(alone))
 
 
+def test_a_count_of_workers_without_a_rank_is_refused(need, monkeypatch):
+    need("torch")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    text = r"join_workers\(\): `WORLD_SIZE` is set without RANK.*Start the workers by torchrun"
+    with pytest.raises(OptionError, match=text), load_backend("torch").join_workers():
+        pass
+
+
 def make_batch(lengths: list[tuple[int, int]], batch_size: int) -> Any:
     event, rows = Event("", np.arange(1.0), {}), []
     for k, steps in enumerate(lengths):

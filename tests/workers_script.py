@@ -39,7 +39,7 @@ def batches(alignment: str) -> list:
     return made
 
 
-def train(backend: object, name: str, devices: int) -> tuple[dict[str, list], int]:
+def train(backend: object, name: str, devices: int) -> dict[str, list]:
     """Three steps, one of two batches, and an evaluation."""
     kind = getattr(ragged.models, name)
     model = kind(3, 2, hidden_size=4, dropout=0.0, seed=0, **MODELS[name])
@@ -50,14 +50,14 @@ def train(backend: object, name: str, devices: int) -> tuple[dict[str, list], in
     losses = [step.step(first), step.step(second, third), step.step(first)]
     found = {"losses": losses, "evaluated": list(step.evaluate(second))}
     parameters = backend.get_parameters(step.module())
-    return {**found, **{n: v.tolist() for n, v in parameters.items()}}, step.workers.rank
+    return {**found, **{n: v.tolist() for n, v in parameters.items()}}
 
 
 def main(name: str, devices: int = 1) -> None:
     """Print what every model comes to, once."""
-    with use_backend(name) as backend, backend.join_workers() as rank:
-        found = {model: train(backend, model, devices)[0] for model in MODELS}
-        if rank == 0:
+    with use_backend(name) as backend, backend.join_workers() as workers:
+        found = {model: train(backend, model, devices) for model in MODELS}
+        if workers.rank == 0:
             print(json.dumps(found))
 
 

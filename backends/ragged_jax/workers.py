@@ -63,6 +63,10 @@ class Workers:
         """Whether the flag is set in any process: there is one."""
         return flag
 
+    def tell(self, value: Any) -> Any:
+        """Give all processes what the first one has."""
+        return value
+
     def share(self, batch: Any, dtype: str, target_dtype: str) -> tuple[Any, ...]:
         """What a model is called with, static values, and the target: each device's rows on it."""
         parts = share(batch, self.count)
@@ -108,6 +112,6 @@ class Workers:
 
 
 @contextmanager
-def join_workers() -> Iterator[int]:
-    """Give the rank of this process: JAX's devices are shared by one process."""
-    yield 0
+def join_workers() -> Iterator[Workers]:
+    """Give this process as the only one: JAX's devices are shared by one process."""
+    yield Workers("cpu")

@@ -61,9 +61,10 @@ class TrainingStep:
         self.steps = 0
         self.scale = LossScale.of(dtype)
         self.workers = Workers(devices)
-        self.averaged = self.model if ema_decay is None else copy.deepcopy(self.model)
         self.optimizer = create_optimizer(optimizer, self.model.parameters())
         self.network = self.workers.wrap(_Computed(self.model, getattr(torch, dtype)))
+        # Copied after the workers have come to share their parameters.
+        self.averaged = self.model if ema_decay is None else copy.deepcopy(self.model)
 
     def step(self, *batches: Any, rate: float | None = None) -> float:
         """Advance once by one batch, or by several as if they were one.
@@ -256,6 +257,9 @@ def _clip(gradients: list[Tensor], limit: float | None) -> None:
 def _own_random_state(draw: tuple[int, ...], device: str) -> Iterator[None]:
     """Seed dropout for one step and give the user's generators back as they were."""
     devices = [torch.cuda.current_device()] if device == "cuda" else []
+    seed = int(np.random.default_rng(draw).integers(2**62))
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(np.random.default_rng(draw).integers(2**62)))
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU's too
+        if devices:
+            torch.cuda.manual_seed(seed)
         yield

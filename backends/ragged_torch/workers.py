@@ -50,26 +50,38 @@ class Workers:
 
     def agree(self, flag: bool) -> bool:
         """Whether the flag is set in any worker."""
+        return bool(self.add(torch.tensor(int(flag)))) if self.count > 1 else flag
+
+    def tell(self, value: Any) -> Any:
+        """Give all workers what the first one has."""
+        told = [value]
         if self.count > 1:
-            device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-            return bool(self.add(torch.tensor(int(flag), device=device)))
-        return flag
+            distributed.broadcast_object_list(told)
+        return told[0]
 
 
 @contextmanager
-def join_workers() -> Iterator[int]:
-    """Join the group that torchrun describes, if it started this process, and give the rank.
+def join_workers() -> Iterator[Workers]:
+    """Join the group that torchrun describes, if it started this process, until the block ends.
 
-    GPUs are dealt out by the local rank. The group is left at the end.
+    GPUs are dealt out by the local rank.
+
+    Raises:
+        OptionError: an environment that says how many workers there are, and not which this is.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield 0
+        yield Workers()
         return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if name not in os.environ]
+    if missing:
+        got, expected = f"set without {', '.join(missing)}", "what torchrun sets"
+        remedy = "Start the workers by torchrun, or unset WORLD_SIZE."
+        raise OptionError(refusal("join_workers", "WORLD_SIZE", got, expected, remedy))
     cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    own = torch.cuda.device(int(os.environ["LOCAL_RANK"])) if cuda else nullcontext()
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
-        yield distributed.get_rank()
+        with own:
+            yield Workers()
     finally:
         distributed.destroy_process_group()

@@ -45,6 +45,8 @@ class Batch:
     def count(self) -> int:
         """The number of valid target elements that are known."""
         valid = np.arange(self.target.shape[1]) < self.decoder_lengths.host[:, None]
+        if self.decoder_alignment == "right":
+            valid = valid[:, ::-1]
         return int((valid[..., None] & ~np.isnan(self.target)).sum())
 
 

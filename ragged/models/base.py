@@ -194,6 +194,9 @@ def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
         "future_selection": _at_valid(forecast.future_selection, decoder),
         "static_selection": forecast.static_selection,
     }
+    if forecast.static_selection is not None:  # rows that only fill the batch have no values
+        filled = (batch.rows >= 0)[:, None]
+        found["static_selection"] = np.where(filled, forecast.static_selection, 0)
     explained = {name: value for name, value in found.items() if value is not None}
     return {**explained, "encoder_lengths": encoder.host, "decoder_lengths": decoder.host}
 

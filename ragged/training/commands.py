@@ -24,11 +24,12 @@ from ragged.training.versions import PACKAGES, describe_environment, version_of
 
 def train(parser: Any, config: Any) -> Path:
     """Train from a parsed configuration and return the run's folder."""
-    with use_backend(config.backend) as backend, backend.join_workers() as rank:
-        parts, folder = runs.instantiate(config, parser), Path(config.runs)
-        if rank == 0:
-            folder = runs.create_folder(folder, config.name)
+    with use_backend(config.backend) as backend, backend.join_workers() as workers:
+        parts, folder = runs.instantiate(config, parser), None
+        if workers.rank == 0:
+            folder = runs.create_folder(Path(config.runs), config.name)
             runs.save_config(folder, parser, config)
+        folder = workers.tell(folder)
         _run(_fit(parts, folder, config))
     return folder
 
@@ -86,7 +87,7 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
             writer.writerow(["event", data.source.time_label, *columns])
         for step, time in enumerate(row.horizon_time):
             values = (f"{column[step]:.6g}" for column in columns.values())
-            writer.writerow([row.event.name, f"{time:g}", *values])
+            writer.writerow([row.event.name, f"{time:.15g}", *values])
     checkpoint.write_file(output, buffer.getvalue().encode())
     print(f"{sum(len(f.point) for f in found):,} steps of {len(found)} events forecast to {output}")
 
@@ -140,7 +141,8 @@ def _finish(fit: Fit) -> None:
     figures.save_forecasts(fit.folder / "forecast.png", fit.data, found)
     seconds = sum(record["seconds"] for record in records)
     print(f"best epoch {kept} of {standing.epoch}, {seconds:.0f} s of training")
-    print(f"time: {fit.profile}")
+    if fit.profile.first is not None:
+        print(f"time: {fit.profile}")
     print(scores.table(found.targets))
     print(f"run: {fit.folder}")
 

@@ -14,6 +14,7 @@ from ragged import checkpoint
 from ragged.errors import CheckpointError, OptionError, refusal
 from ragged.training import runs
 from ragged.training.figures import MUTED, log_scale, new_figure, save, style, whole_numbers
+from ragged.training.scores import shown
 
 HEADS = ("run", "model", "backend", "parameters", "epochs", "seconds")
 MEASURES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "pinball": "pinball", "coverage": "in band"}
@@ -30,7 +31,7 @@ class ComparedRun:
         parameters: how many numbers the model has.
         metrics: the records of its epochs.
         scores: by target and measure, those of MEASURES that there are; NaN where undefined.
-        persistence: by target the RMSE of persistence as it is printed, which is equal where the
+        persistence: by target the RMSE of persistence to three digits, which is equal where the
             test steps are.
     """
 
@@ -131,7 +132,7 @@ def _draw_scores(
             value = each.scores[target]["r2"]
             axis.barh(at, np.nan_to_num(value), color=_color(place), height=0.8)
             axis.annotate(
-                f"{value:.3f}", (max(0.0, np.nan_to_num(value)), at), (4, 0),
+                shown(value), (max(0.0, np.nan_to_num(value)), at), (4, 0),
                 textcoords="offset points", va="center",
             )  # fmt: skip
             ticks[at] = names[place] if len(targets) == 1 else f"{target}: {names[place]}"
@@ -173,7 +174,7 @@ def _measures(compared: Sequence[ComparedRun]) -> dict[str, list[str]]:
 def _cell(measure: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:.1%}" if measure == "coverage" else f"{value:.3f}"
+    return f"{value:.1%}" if measure == "coverage" else shown(value)
 
 
 def _padded(column: Sequence[str]) -> list[str]:
@@ -196,7 +197,7 @@ def _read_run(folder: Path, parser: Any) -> ComparedRun:
         metrics=runs.read_metrics(folder),
         scores=_scores_of(model, saved, folder),
         persistence={
-            target: _cell("rmse", scores.get("persistence", {}).get("rmse"))
+            target: f"{scores.get('persistence', {}).get('rmse') or math.nan:.3g}"
             for target, scores in saved["targets"].items()
         },
     )

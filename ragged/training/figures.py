@@ -14,6 +14,7 @@ import numpy as np
 from ragged.checkpoint import write_file
 from ragged.data import EncoderDecoderDataModule
 from ragged.training.evaluation import Evaluation, label
+from ragged.training.scores import shown
 from ragged.training.steps import row_steps
 
 INK, MUTED, GRID = "#1c2024", "#66707a", "#e2e6ea"
@@ -106,7 +107,7 @@ def make_panels(
         steps, columns = row_steps(row), row.event.columns
         panels.append(
             Panel(
-                f"{rank} test event: {row.event.name} (RMSE {rmse:.2f})",
+                f"{rank} test event: {row.event.name} (RMSE {shown(rmse)})",
                 row.event.time[steps],
                 None if driver is None else columns[driver][steps],
                 columns[target][steps],
@@ -120,7 +121,8 @@ def make_panels(
 
 def save_forecasts(path: Path, data: EncoderDecoderDataModule, evaluation: Evaluation) -> None:
     """Write a picture of each target's best, median and worst test row."""
-    laid_out = [make_panels(data, evaluation, target) for target in evaluation.targets]
+    made = (make_panels(data, evaluation, target) for target in evaluation.targets)
+    laid_out = [(panels, axes) for panels, axes in made if panels]
     rows = sum(len(panels) for panels, _ in laid_out)
     if not rows:
         return

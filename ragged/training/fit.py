@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -108,17 +108,25 @@ class Fit:
         configured = self.description
         self.model = saved.create_model(get_backend())
         self.__post_init__()
-        self._check_same_model(configured)
+        self._check_unchanged("model", self.description.to_config(), configured.to_config())
+        normalization = self.data.normalization.to_dict()
+        self._check_unchanged("data", saved.section("normalization"), normalization)
+        self._check_unchanged("batches", saved.section("training").get("rows"), self._rows)
         self.step.load_state(saved.moments(self.step.state()))
         self.standing = standing
 
-    def _check_same_model(self, configured: Model) -> None:
-        """Refuse to go on with another model than the configuration describes."""
-        saved, wanted = self.description.to_config(), configured.to_config()
+    @property
+    def _rows(self) -> list[int]:
+        """What decides which rows a step sees: how many there are, of a batch, of a step."""
+        return [len(self.data.train), self.data.batch_size, self.trainer.accumulate]
+
+    def _check_unchanged(self, what: str, saved: Any, wanted: Any) -> None:
+        """Refuse to go on with something else than the run was stopped with."""
         if saved != wanted:
+            verb = "is" if what == "model" else "are"
             raise CheckpointError(
-                f"resume: the configuration describes {wanted}; expected {saved}, as in "
-                f"{str(self.last)!r}. Restore the run's config.yaml, or start a new run."
+                f"resume: the {what} {verb} now {wanted!s:.300}; expected {saved!s:.300}, as in "
+                f"{str(self.last)!r}. Restore the run's config.yaml and data, or start a new run."
             )
 
     def _run_epoch(self, progress: Any, stop: StopRequest) -> None:
@@ -143,9 +151,9 @@ class Fit:
     def _advance(self, group: tuple[Batch, ...]) -> float:
         """Take one step, or stop with what led to a loss that is not finite."""
         with self.profile.measure("steps"):
-            loss = float(self.step.step(*group, rate=self._rate()))
+            loss = float(self.step.step(*group, rate=self._rate(self.standing.current.steps)))
         if not math.isfinite(loss):
-            raise self._diverged(group, loss)
+            raise self._diverged("loss", loss, group)
         return loss
 
     def _count(self, epoch: Epoch, group: tuple[Batch, ...], loss: float) -> None:
@@ -155,32 +163,36 @@ class Fit:
         epoch.elements += elements
         epoch.tokens += sum(b.encoder_lengths.tokens + b.decoder_lengths.tokens for b in group)
 
-    def _rate(self) -> float:
+    def _rate(self, done: int) -> float:
+        """The learning rate of a step, `done` steps of the epoch before it."""
         trainer, standing = self.trainer, self.standing
-        step = standing.epoch * self.steps_per_epoch + standing.current.steps
+        step = standing.epoch * self.steps_per_epoch + done
         steps = trainer.max_epochs * self.steps_per_epoch
         return trainer.optimizer.learning_rate * trainer.rate_schedule.factor(
             step, steps, standing.losses
         )
 
-    def _validation_loss(self) -> float:
+    def _validation_loss(self) -> float | None:
+        """The mean loss over what is known in the validation rows; None if nothing is."""
         made = self._batches(self.data.validation, shuffle=False)
         sums = [self.step.evaluate(batch) for batch in made]
         count = sum(count for _, count in sums)
-        return sum(total for total, _ in sums) / count if count else math.nan
+        return sum(total for total, _ in sums) / count if count else None
 
     def _end_epoch(self, logs: Logs | None) -> None:
         """Write what the epoch gave; killed anywhere in here, its end is run again."""
         standing, epoch = self.standing, self.standing.current
-        rate = self._rate()
+        rate = self._rate(epoch.steps - 1)
         with self.profile.measure("validation"):
             loss = self._validation_loss()
+        if loss is not None and not math.isfinite(loss):
+            raise self._diverged("validation loss", loss, ())
         standing.epoch += 1
-        standing.losses.append(loss)
+        standing.losses.append(math.nan if loss is None else loss)
         standing.current = Epoch()
         with self.profile.measure("checkpoints and logs"):
             if self._is_worth_keeping(loss):
-                standing.best_loss = min(loss, standing.best_loss)
+                standing.best_loss = min(standing.best_loss, math.inf if loss is None else loss)
                 standing.best_epoch = standing.epoch - 1
                 self._write(self.best)
             if logs is not None:
@@ -196,12 +208,10 @@ class Fit:
             self._write(self.last, with_optimizer=True)
         self.profile.end_epoch()
 
-    def _is_worth_keeping(self, loss: float) -> bool:
+    def _is_worth_keeping(self, loss: float | None) -> bool:
         best = self.standing.best_loss
-        if not len(self.data.validation):
-            return True  # nothing tells epochs apart: the last one is kept
-        if not math.isfinite(best):
-            return loss < best
+        if loss is None or not math.isfinite(best):
+            return True  # where nothing tells epochs apart the last one is kept
         return loss < best + self.trainer.tolerance * abs(best)
 
     def _stop_if(self, stop: StopRequest) -> None:
@@ -215,7 +225,7 @@ class Fit:
             return
         self.model = self.step.module()
         state = {
-            "training": self.standing.to_dict(),
+            "training": {**self.standing.to_dict(), "rows": self._rows},
             "normalization": self.data.normalization.to_dict(),
         }
         found = Checkpoint(
@@ -226,13 +236,15 @@ class Fit:
         )
         checkpoint.write(path, found)
 
-    def _diverged(self, group: tuple[Batch, ...], loss: float) -> DivergenceError:
+    def _diverged(self, name: str, loss: float, group: Sequence[Batch]) -> DivergenceError:
+        """Write down where a loss was not finite, with the rows of the step if there are any."""
         whole = self.data.train_epoch(self.seed, self.standing.epoch)
         rows = [whole[int(row)] for b in group for row in b.rows if row >= 0]
         where = {
+            "name": name,
             "loss": str(loss),
             "epoch": self.standing.epoch + 1,
-            "step": self.standing.current.steps + 1,
+            "step": self.standing.current.steps + (1 if group else 0),
             "rows": [
                 {"event": r.event.name, "start": r.start, "split": r.split, "stop": r.stop}
                 for r in rows
@@ -241,11 +253,12 @@ class Fit:
         if self.is_writer:
             path = self.folder / "diverged.json"
             checkpoint.write_file(path, json.dumps(where, indent=2).encode())
+        batch = f", at the batch of events {[row.event.name for row in rows]}" if rows else ""
+        kept = f"the best checkpoint is kept in {str(self.best)!r}"
         return DivergenceError(
-            f"training: the loss is {loss} in epoch {where['epoch']}, at the batch of "
-            f"events {[row.event.name for row in rows]}; expected a finite number. Lower the "
-            "learning rate or the gradient clip; diverged.json names the batch, and the best "
-            f"checkpoint is kept in {str(self.best)!r}."
+            f"training: the {name} is {loss} in epoch {where['epoch']}{batch}; expected a finite "
+            "number. Lower the learning rate or the gradient clip; diverged.json tells where"
+            f"{', and ' + kept if self.best.exists() else ''}."
         )
 
     def _batches(self, dataset: RaggedDataset, *, shuffle: bool) -> Iterator[Batch]:

@@ -22,7 +22,7 @@ class Logs:
         from tensorboardX import SummaryWriter
 
         self.path = folder / "metrics.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         kept = [line for line in lines if _epoch_of(line) <= epoch]
         write_file(self.path, "".join(f"{line}\n" for line in kept).encode())
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
@@ -35,6 +35,7 @@ class Logs:
         for name, value in plain.items():
             if name != "epoch" and isinstance(value, (int, float)):
                 self.board.add_scalar(name, value, record["epoch"])
+        self.board.flush()
 
     def close(self) -> None:
         """Write what is still held back."""
@@ -49,5 +50,5 @@ def _epoch_of(line: str) -> float:
     """The epoch of a record; a line that a kill cut short belongs to no epoch kept."""
     try:
         return float(json.loads(line)["epoch"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,9 @@ class Score:
             return cls(math.nan, math.nan, math.nan)
         truth, error = truth[known], (forecast - truth)[known]
         spread = float(((truth - truth.mean()) ** 2).sum())
+        varies = bool(truth.min() < truth.max())  # the mean of equal values may be rounded
         return cls(
-            r2=1 - float((error**2).sum()) / spread if spread > 0 else math.nan,
+            r2=1 - float((error**2).sum()) / spread if varies else math.nan,
             rmse=float(np.sqrt((error**2).mean())),
             mae=float(np.abs(error).mean()),
         )
@@ -102,8 +103,22 @@ class TargetScores:
     coverage: float | None = None
 
     def best_first(self) -> list[tuple[str, Score]]:
-        """The scores by R², the best first, those without one last."""
-        return sorted(self.scores.items(), key=lambda item: (math.isnan(item[1].r2), -item[1].r2))
+        """The scores, the best first: by RMSE, which ranks as R² does; those without one last."""
+
+        def rank(item: tuple[str, Score]) -> tuple[bool, float]:
+            return math.isnan(item[1].rmse), item[1].rmse
+
+        return sorted(self.scores.items(), key=rank)
+
+
+def shown(value: float) -> str:
+    """Write a score so that small and large ones can be told apart.
+
+    >>> [shown(value) for value in (0.4567, -12.0, 0.0, 1e-5, 123456.0, float("nan"))]
+    ['0.457', '-12.000', '0.000', '1e-05', '1.23e+05', 'nan']
+    """
+    plain = not math.isfinite(value) or value == 0 or 0.01 <= abs(value) < 1e4
+    return f"{value:.3f}" if plain else f"{value:.3g}"
 
 
 def table(targets: Mapping[str, TargetScores]) -> str:
@@ -113,9 +128,9 @@ def table(targets: Mapping[str, TargetScores]) -> str:
 
 
 def _block(target: TargetScores) -> list[str]:
-    lines = [f"{f'test events, {target.label}':<46}{'R²':>8}{'RMSE':>8}{'MAE':>8}"]
+    lines = [f"{f'test events, {target.label}':<46}{'R²':>9}{'RMSE':>9}{'MAE':>9}"]
     for name, score in target.best_first():
-        lines.append(f"{name:<46}{score.r2:>8.3f}{score.rmse:>8.3f}{score.mae:>8.3f}")
+        lines.append(f"{name:<46}" + "".join(f"{shown(value):>9}" for value in astuple(score)))
     return lines + calibration_lines(target)
 
 
@@ -123,7 +138,7 @@ def calibration_lines(target: TargetScores) -> list[str]:
     """Say what the quantile forecasts of a target are worth; nothing of point forecasts."""
     lines = []
     if target.pinball is not None:
-        lines.append(f"pinball loss {target.pinball:.3f}, the mean over the quantiles")
+        lines.append(f"pinball loss {shown(target.pinball)}, the mean over the quantiles")
     if target.coverage is not None:
         share = f"{target.coverage:.1%}"
         lines.append(f"{share} of the truths lie in the 10..90 % band, made for 80 %")

@@ -5,16 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ragged.data import EncoderDecoderDataModule, Row
+from ragged.data.normalization import hold
 
 
 def row_steps(row: Row) -> slice:
     """The steps of the event that the row holds, context and horizon."""
     return slice(row.start, row.stop)
-
-
-def context_steps(row: Row) -> slice:
-    """The steps of the event that are the row's context."""
-    return slice(row.start, row.split)
 
 
 def horizon_steps(row: Row) -> slice:
@@ -23,10 +19,8 @@ def horizon_steps(row: Row) -> slice:
 
 
 def last_observed(row: Row, column: str) -> float:
-    """The last value of a column in the context that is known; NaN if none is."""
-    values = row.event.columns[column][context_steps(row)]
-    known = values[np.isfinite(values)]
-    return float(known[-1]) if known.size else float("nan")
+    """The last known value of a column before the horizon; NaN if none is."""
+    return float(hold(row.event.columns[column][: row.split])[-1])
 
 
 def inverse(

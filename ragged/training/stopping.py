@@ -26,14 +26,15 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Note the first signal; a second one acts as it would without this.
 
-    The handlers before are put back at the end. Outside the main thread nothing is changed, for
-    Python delivers no signals there.
+    The handlers before are put back at the end. What is ignored stays ignored. Outside the main
+    thread nothing is changed, for Python delivers no signals there.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
 
     def put_back() -> None:
         for number, handler in before.items():
@@ -44,7 +45,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         put_back()
 
     try:
-        for number in SIGNALS:
+        for number in before:
             signal.signal(number, note)
         yield request
     finally:

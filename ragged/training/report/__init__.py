@@ -13,6 +13,7 @@ from ragged.training.report.page import cards, render
 from ragged.training.report.sections import make_sections
 from ragged.training.report.svg import STYLE
 from ragged.training.runs import Run
+from ragged.training.scores import shown
 
 __all__ = ["write_report"]
 
@@ -54,7 +55,7 @@ def _cards(material: Material) -> list[tuple[str, str, str]]:
             ("R²", own.r2, baseline.r2),
             ("RMSE", own.rmse, baseline.rmse),
         ):
-            found.append((f"{value:.3f}", f"{measure} of {name}", f"best baseline: {other:.3f}"))
+            found.append((shown(value), f"{measure} of {name}", f"best baseline: {shown(other)}"))
         if target.coverage is not None:
             share = percent(target.coverage)
             found.append((share, "in the 10..90 % band", "of the truths; made for 80\u00a0%"))

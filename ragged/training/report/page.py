@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ragged.training.report.svg import to_svg
+from ragged.training.scores import shown
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -150,7 +151,7 @@ def escape(value: object) -> str:
 def cell(value: object) -> str:
     """A value of a table as text."""
     if isinstance(value, float):
-        return "-" if math.isnan(value) else f"{value:.3f}"
+        return "-" if math.isnan(value) else shown(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -140,4 +141,44 @@ def test_an_empty_first_time_is_what_is_refused(tmp_path):
     path.write_text("t,y\n2026-01-01,1\n,2\n")
     expected = "is an empty cell at line 3, column 't'"
     with refuses(expected):
+        Tables(str(path), ["y"], time="t").events()
+
+
+def test_parts_after_the_clock_changed_start_when_they_did():
+    pandas = pytest.importorskip("pandas")
+    start = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    hours = [0, 1, 2, 24, 25]  # the clocks of Berlin go forward at hour 13
+    stamps = pandas.DatetimeIndex([start + timedelta(hours=h) for h in hours])
+    stamps = stamps.tz_convert("Europe/Berlin")
+    _, second = frame_events({"t": stamps, "y": np.arange(5.0)}, time="t", gaps="split")
+    assert second.start.astimezone(UTC) == start + timedelta(hours=24)
+    assert second.start.isoformat() == "2026-03-29T14:00:00+02:00"
+
+
+def test_errors_of_a_folder_name_the_file(tmp_path):
+    good, header = "a,0,1,7\na,1,1,7\na,2,1,7\n", "g,t,y,depth\n"
+    (tmp_path / "good.csv").write_text(header + good)
+    source = Tables(str(tmp_path), ["y"], group="g", time="t", static=["depth"])
+    for row, message in (
+        ("a,2,1,7\n", "`t` is 2 after 2 (event 'bad/a', step 3)"),
+        ("a,3,1,8\n", "`depth` is 7 and 8 in event 'bad/a'"),
+        ("a,9,1,7\n", "`t` is 7 after the step before (event 'bad/a', step 3)"),
+    ):
+        (tmp_path / "bad.csv").write_text(header + good + row)
+        with refuses(message):
+            source.events()
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ((1767225600, 1767225660, 1767225660), "`t` is 1767225660 after 1767225660 (event"),
+        ((0, 3600001, 7200002, 99999999), "`t` is 92799997 after the step before (event"),
+        ((0, 3600001, 7200002, 99999999), "expected steps of about 3600001."),
+    ],
+)
+def test_times_are_told_to_their_last_digit(tmp_path, times, message):
+    path = tmp_path / "a.csv"
+    path.write_text("t,y\n" + "".join(f"{time},1\n" for time in times))
+    with refuses(message):
         Tables(str(path), ["y"], time="t").events()

@@ -201,7 +201,7 @@ def check_time(name: str, time: np.ndarray, column: str) -> None:
     wrong = ~np.isclose(steps, steps[:1], rtol=1e-6, atol=0.0)
     if wrong.any():
         remedy = "Fill the gap, or split the event there."
-        raise _refuse_time(name, time, column, wrong, f"even steps of {steps[0]:g}", remedy)
+        raise _refuse_time(name, time, column, wrong, f"even steps of {steps[0]:.15g}", remedy)
 
 
 def _refuse_time(
@@ -214,7 +214,7 @@ def _refuse_time(
     dates: Sequence[datetime] | None = None,
 ) -> DataError:
     step = int(np.argmax(wrong)) + 1
-    after, before = (str(dates[at]) if dates else f"{time[at]:g}" for at in (step, step - 1))
+    after, before = (str(dates[at]) if dates else f"{time[at]:.15g}" for at in (step, step - 1))
     got = f"{after} after {before} (event '{name}', step {step})"
     return DataError(refusal("read", column, got, expected, remedy))
 
@@ -233,7 +233,7 @@ def check_positive(name: str, values: np.ndarray, column: str) -> None:
     wrong = values <= 0
     if wrong.any():
         step = int(np.argmax(wrong))
-        got = f"{values[step]:g} (event '{name}', step {step})"
+        got = f"{values[step]:.15g} (event '{name}', step {step})"
         remedy = "Its logarithm is used: correct the value, or drop the event."
         raise DataError(refusal("read", column, got, "a value above 0", remedy))
 

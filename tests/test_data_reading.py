@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,3 +183,17 @@ def test_times_are_told_to_their_last_digit(tmp_path, times, message):
     path.write_text("t,y\n" + "".join(f"{time},1\n" for time in times))
     with refuses(message):
         Tables(str(path), ["y"], time="t").events()
+
+
+def past_wells(path: Path) -> Tables:
+    return Tables(str(path), ["y"], known=["k"], past=["p"])
+
+
+def test_past_columns_may_be_empty_in_what_is_read_to_forecast(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("k,p,y\n1,5,2\n2,6,3\n3,,\n")
+    (event,) = past_wells(path).read(path)
+    np.testing.assert_array_equal(event.columns["p"], [5, 6, nan])
+    path.write_text("k,p,y\n1,5,2\n2,,3\n")
+    with refuses("events(): `p` is unknown in event 'a' at step 1; expected a value at every step"):
+        past_wells(path).events()

@@ -18,6 +18,7 @@ from ragged.data.sources import (
     Roles,
     Source,
     check_increasing,
+    check_known,
     check_targets,
 )
 from ragged.errors import DataError, OptionError, refusal
@@ -37,7 +38,8 @@ class Tables(Source):
     | a blank line in a CSV | passed over; in a single column refused, write "" for an empty cell |
     | two files of a folder that differ in their suffix only | refused |
     | a cell that is no number, infinite, or has a decimal comma | refused: file, line, column |
-    | an empty cell | `missing` says: refused, or held; in `read`, a target may always be empty |
+    | an empty cell | `missing` says: refused, or held |
+    | an empty cell in `read` | the same, but targets, and past columns over the horizon, may be |
     | time that stands still or goes back within an event | refused |
     | a step 1.5 times longer than the event's usual (median) one | `gaps` says: refused, or split |
     | a static column that changes within an event | refused |
@@ -165,10 +167,11 @@ class Tables(Source):
             events = self.read(Path(self.path))
         if self.missing == "error":
             check_targets(events, self.roles)
+            check_known(events, self.roles.past, "a value at every step", FILL)
         return events
 
     def read(self, path: Path) -> list[Event]:
-        """Read tables of the same columns; an empty target becomes NaN.
+        """Read tables of the same columns; an empty cell of a target or past column becomes NaN.
 
         Args:
             path: a file or a folder, as in the class.
@@ -185,7 +188,7 @@ class Tables(Source):
 
     def _events(self, table: Table, prefix: str = "") -> list[Event]:
         """The events of one table, each as long as it is there, their names after a prefix."""
-        may_be_empty = self.roles.target
+        may_be_empty = self.roles.past + self.roles.target
         if self.missing == "hold":
             may_be_empty = self.roles.columns
         columns = {

@@ -86,7 +86,7 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
             writer.writerow(["event", data.source.time_label, *columns])
         for step, time in enumerate(row.horizon_time):
             values = (f"{column[step]:.6g}" for column in columns.values())
-            writer.writerow([row.event.name, f"{time:g}", *values])
+            writer.writerow([row.event.name, f"{time:.15g}", *values])
     checkpoint.write_file(output, buffer.getvalue().encode())
     print(f"{sum(len(f.point) for f in found):,} steps of {len(found)} events forecast to {output}")
 

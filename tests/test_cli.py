@@ -167,6 +167,16 @@ def test_a_forecast_does_not_depend_on_other_events(need, tiny_run, tmp_path, wr
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
+def test_predict_writes_times_to_their_last_digit(need, tiny_run, tmp_path, write_magnet):
+    table, output = write_magnet(tmp_path / "in.csv", steps=(35,)), tmp_path / "out.csv"
+    head, *rows = rows_of(table)
+    late = [[name, str(10**9 + int(step)), *values] for name, step, *values in rows]
+    table.write_text("".join(",".join(row) + "\n" for row in [head, *late]))
+    run = tiny_run(ragged.available_backends()[0])
+    assert main(["predict", str(run), "--input", str(table), "--output", str(output)]) == 0
+    assert [time for _, time, _ in rows_of(output)[1:]] == [str(10**9 + s) for s in range(12, 35)]
+
+
 def test_predict_on_storms_is_in_the_units_of_the_table(need, tmp_path, capsys, write_storms):
     name = ragged.available_backends()[0]
     table = write_storms(tmp_path / "train.csv")

@@ -303,6 +303,24 @@ def test_rows_for_forecasts_from_the_first_unknown_target():
         data.rows_for([event])
 
 
+def test_past_columns_must_be_known_over_the_context_only():
+    source = Counting(4, 4)
+    data = EncoderDecoderDataModule(source, validation=0.0, test=0.0)
+    whole, future = source.event(0, 10), source.event(1, 10)
+    future.columns["t"][7:] = np.nan
+    expected = [row.past for row in data.rows_for([whole, future])]
+    for event, split in ((whole, 3), (future, 7)):
+        event.columns["p"][split:] = np.nan
+    found = data.rows_for([whole, future])
+    for row, past in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(row.past, past)
+    future.columns["p"][6] = np.nan
+    with refuses(DataError, "rows_for(): `p` is unknown in event '1' at step 6; expected a value"):
+        data.rows_for([whole, future])
+    source.missing = "hold"
+    assert np.isfinite(data.rows_for([future])[0].past).all()
+
+
 def test_a_saved_normalisation_needs_no_training_data():
     source = Counting()
     data = EncoderDecoderDataModule(source)

@@ -269,10 +269,16 @@ class EncoderDecoderDataModule:
             A dataset in the order of the events; its targets are NaN where they are unknown.
 
         Raises:
-            DataError: an event whose first target is unknown, or too short to be cut; a horizon
-                longer than the windows'.
+            DataError: an event whose first target is unknown, or too short to be cut; a past
+                column that is unknown in the context; a horizon longer than the windows'.
         """
         cuts = [self._forecast_cuts(place, event) for place, event in enumerate(events)]
+        if self.source.missing == "error":
+            expected = "a value at every step of the context"
+            remedy = "Fill it; over the horizon it may stay empty."
+            for event, rows in zip(events, cuts, strict=True):
+                context = event.until(rows[:, 2].max())
+                check_known([context], self.roles.past, expected, remedy, "rows_for")
         series = [self._normalised(event) for event in events]
         return self._dataset(SeriesRows(series, np.concatenate([_NO_CUTS, *cuts])))
 

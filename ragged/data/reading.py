@@ -7,6 +7,8 @@ import difflib
 import gzip
 import math
 import re
+import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -55,53 +57,54 @@ class Table:
         """
         cells = self._cells(column)
         try:
-            if not isinstance(cells, np.ndarray) or cells.dtype == object:
+            if not isinstance(cells, np.ndarray):
                 cells = [_number(cell) for cell in cells]
             values = np.array(cells, dtype=np.float64)
         except (TypeError, ValueError):
             self._refuse_first(column, cells)
         wrong = np.isinf(values) if may_be_empty else ~np.isfinite(values)
         if wrong.any():
-            row, cells = int(np.argmax(wrong)), self._cells(column)
-            got = "an empty cell" if _is_empty(cells[row]) else repr(_plain(cells[row]))
-            self._refuse_cell(got, row, column, "a finite number", fill)
+            self._refuse_cell(int(np.argmax(wrong)), column, "a finite number", fill)
         return values
 
     def labels(self, column: str) -> list[str]:
         """Return a column as text, no cell of it empty.
 
         Raises:
-            DataError: a missing column, or an empty cell.
+            DataError: a missing column, an empty cell, or bytes that are no UTF-8.
         """
         cells = self._cells(column)
         for row, cell in enumerate(cells):
             if _is_empty(cell):
                 expected, remedy = "the name of an event", "Name the event on every row."
-                self._refuse_cell("an empty cell", row, column, expected, remedy)
+                self._refuse_cell(row, column, expected, remedy)
+            if isinstance(cell, bytes):
+                self._refuse_cell(row, column, "text in UTF-8", "Write the column as text.")
         return [str(_plain(cell)).strip() for cell in cells]
 
     def times(self, column: str) -> tuple[np.ndarray, list[datetime] | None]:
         """Return a column of numbers, or of datetimes with their seconds since 1970.
 
+        The first cell that is not empty says which; no cell may be empty.
+
         Raises:
             DataError: a missing column; a cell that is neither a number nor an ISO 8601 datetime;
                 datetimes of which only some have a time zone.
         """
-        cells = self._cells(column)
-        if not len(cells) or not _is_datetime(cells[0]):
-            return self.numbers(column, fill="Give the time of every row."), None
+        cells, fill = self._cells(column), "Give the time of every row."
+        if not _is_datetime(next((cell for cell in cells if not _is_empty(cell)), None)):
+            return self.numbers(column, fill=fill), None
         found: list[datetime] = []
         for row, cell in enumerate(cells):
             try:
                 found.append(_datetime(cell))
             except (AttributeError, ValueError):
-                got, remedy = repr(_plain(cell)), "Write it as 2026-01-31T12:00."
-                self._refuse_cell(got, row, column, "an ISO 8601 datetime", remedy)
+                remedy = fill if _is_empty(cell) else "Write it as 2026-01-31T12:00."
+                self._refuse_cell(row, column, "an ISO 8601 datetime", remedy)
             if (found[row].tzinfo is None) != (found[0].tzinfo is None):
                 expected = "a time zone on every row or on none"
-                self._refuse_cell(repr(str(cell)), row, column, expected, "Give all the same.")
-        aware = [t.replace(tzinfo=UTC) if t.tzinfo is None else t.astimezone(UTC) for t in found]
-        return np.array([t.timestamp() for t in aware], dtype=np.float64), found
+                self._refuse_cell(row, column, expected, "Give all the same.")
+        return np.array([seconds(moment) for moment in found], dtype=np.float64), found
 
     def refuse(self, got: str, expected: str, remedy: str) -> NoReturn:
         """Raise what says that the table cannot be used."""
@@ -130,10 +133,11 @@ class Table:
                     remedy = "Write it with a decimal point."
                 elif isinstance(cell, str) and cell.strip().lower() in ("na", "n/a", "null", "-"):
                     remedy = "Leave the cell empty where the value is unknown."
-                self._refuse_cell(repr(_plain(cell)), row, column, "a number", remedy)
+                self._refuse_cell(row, column, "a number", remedy)
         raise AssertionError
 
-    def _refuse_cell(self, got: str, row: int, column: str, expected: str, remedy: str) -> NoReturn:
+    def _refuse_cell(self, row: int, column: str, expected: str, remedy: str) -> NoReturn:
+        got = _shown(self._cells(column)[row])
         place = f"{got} at {self.unit} {self.lines[row]}, column '{column}'"
         self.refuse(place, expected, remedy)
 
@@ -142,31 +146,36 @@ def read_table(path: Path) -> Table:
     """Read a `.parquet` file, or any other as CSV, compressed if it ends in `.gz`.
 
     A CSV is in UTF-8 with commas and a header; a byte order mark and blank lines are passed over.
+    A row of empty cells is a row. In a table of one column a blank line might be meant as one, so
+    it is refused after the header: an empty cell is written as "" there.
 
     Raises:
         DataError: a file that is missing, empty or unreadable; a header without rows; another
-            separator; a row with too few or too many cells.
+            separator; a row with too few or too many cells; a blank line in a single column.
         MissingExtraError: a Parquet file without pandas and pyarrow.
     """
     if not path.is_file():
         _refuse(path, f"{path}, which is no file", "a table", "Check the path.")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _from_frame(_read_parquet(path), _stem(path), ("read_table", "path", str(path)))
     lines = _read_lines(path)
-    if len(lines) < 2:
-        got = "an empty file" if not lines else "a header without rows"
+    rows = [(line, cells) for line, cells in lines if cells]
+    if len(rows) < 2:
+        got = "an empty file" if not rows else "a header without rows"
         _refuse(path, got, "a table with a header and rows", "Give a table with data.")
-    header = [name.strip() for name in lines[0][1]]
+    header = [name.strip() for name in rows[0][1]]
     if len(header) == 1 and (found := re.search("[;\t|]", header[0])):
         got, remedy = f"separated by {found[0]!r}", "Write the table with commas."
         _refuse(path, got, "cells separated by ','", remedy)
-    for line, cells in lines[1:]:
+    if len(header) == 1:
+        _check_no_blank_lines(path, lines)
+    for line, cells in rows[1:]:
         if len(cells) != len(header):
             got = f"a row of {len(cells)} cells at line {line} of {path}"
             remedy = "Repair the row; numbers take a decimal point."
             _refuse(path, got, f"{len(header)} cells, as the header has", remedy)
-    columns = list(zip(*(cells for _, cells in lines[1:]), strict=True))
-    numbers = [line for line, _ in lines[1:]]
+    columns = list(zip(*(cells for _, cells in rows[1:]), strict=True))
+    numbers = [line for line, _ in rows[1:]]
     return Table(_stem(path), ("read_table", "path", str(path)), header, columns, numbers)
 
 
@@ -174,19 +183,29 @@ def read_tables(path: Path) -> list[Table]:
     """Read a file, or every table of a folder in the order of their names.
 
     Raises:
-        DataError: a file that `read_table` refuses, or a folder without tables.
+        DataError: a file that `read_table` refuses; a folder without tables, or with two that
+            differ in their suffix only.
     """
     if not path.is_dir():
         return [read_table(path)]
-    files = sorted(f for f in path.iterdir() if f.name.endswith(SUFFIXES) and f.name[0] != ".")
+    names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+    files = [path / name for name in names if name.lower().endswith(SUFFIXES)]
     if not files:
         got = f"{path}, a folder without tables"
         _refuse(path, got, f"files that end in one of {SUFFIXES}", "Check the path.")
+    seen: dict[str, Path] = {}
+    for file in files:
+        stem = _stem(file)
+        if seen.setdefault(stem, file) is not file:
+            got, expected = f"{seen[stem].name} and {file.name}", f"one table called '{stem}'"
+            _refuse(path, got, expected, "Rename or remove one.")
     return [read_table(file) for file in files]
 
 
 def table_from_frame(frame: Any) -> Table:
     """Take the columns of a pandas frame, and its index where that has a name.
+
+    An index and a column of one name are two columns, to be refused by whoever reads that name.
 
     Raises:
         DataError: something else than a frame, or one without rows.
@@ -234,18 +253,33 @@ def rows_of(labels: Sequence[str]) -> dict[str, np.ndarray]:
     return {label: np.array(rows) for label, rows in found.items()}
 
 
+def seconds(moment: datetime) -> float:
+    """Seconds since 1970; a datetime without a time zone is taken to be in UTC."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
 def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """The cells of each line of a CSV with its number; a blank line has none."""
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-            if path.suffix == ".gz"
+            if path.suffix.lower() == ".gz"
             else open(path, encoding="utf-8-sig", newline="")
         ) as stream:
             reader = csv.reader(stream)
-            return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+            return [(reader.line_num, cells) for cells in reader]
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         got = f"unreadable ({type(error).__name__}: {error})"
         _refuse(path, got, "a CSV table in UTF-8", "Write the file again.")
+
+
+def _check_no_blank_lines(path: Path, lines: list[tuple[int, list[str]]]) -> None:
+    """Refuse a blank line after the header."""
+    header = next(place for place, (_, cells) in enumerate(lines) if cells)
+    for line, cells in lines[header:]:
+        if not cells:
+            got, expected = f"a blank line at line {line} of {path}", 'a value, or "" where unknown'
+            _refuse(path, got, expected, 'Write "" if a cell is empty there, or drop the line.')
 
 
 def _read_parquet(path: Path) -> Any:
@@ -264,7 +298,7 @@ def _read_parquet(path: Path) -> Any:
 
 def _from_frame(frame: Any, name: str, origin: tuple[str, str, str]) -> Table:
     if any(level is not None for level in frame.index.names):
-        frame = frame.reset_index()
+        frame = frame.reset_index(allow_duplicates=True)
     header = [str(column) for column in frame.columns]
     cells = [_frame_cells(frame.iloc[:, place]) for place in range(len(header))]
     table = Table(name, origin, header, cells, range(len(frame)), unit="row")
@@ -274,19 +308,31 @@ def _from_frame(frame: Any, name: str, origin: tuple[str, str, str]) -> Table:
 
 
 def _frame_cells(column: Any) -> Any:
-    """The cells of a frame's column: numbers as float64, all else as objects, None where empty."""
-    if column.dtype.kind in "iu" and not column.hasnans:
-        return column.to_numpy(dtype=np.int64)
-    if column.dtype.kind in "iufb":
+    """The cells of a frame's column: numbers as an array, all else as a list, None where empty."""
+    kind = column.dtype.kind
+    if kind in "iu" and not column.hasnans:
+        return column.to_numpy(dtype=np.int64 if kind == "i" else np.uint64)
+    if kind in "iuf":
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    if column.dtype.kind == "M":
+    if kind == "M":
         return [None if stamp != stamp else stamp.to_pydatetime(warn=False) for stamp in column]
-    return column.to_numpy(dtype=object, na_value=None)
+    return [_decoded(cell) for cell in column.to_numpy(dtype=object, na_value=None)]
+
+
+def _decoded(cell: Any) -> Any:
+    """Bytes as text; those that are no UTF-8 stay, to be refused by whoever reads their column."""
+    try:
+        return cell.decode() if isinstance(cell, bytes) else cell
+    except UnicodeDecodeError:
+        return cell
 
 
 def _number(cell: Any) -> float:
-    """The number in a cell; NaN if it is empty."""
-    return math.nan if _is_empty(cell) else float(cell)
+    """The number in a cell; NaN if it is empty, infinity if float64 ends below it."""
+    try:
+        return math.nan if _is_empty(cell) else float(cell)
+    except OverflowError:
+        return math.inf
 
 
 def _is_empty(cell: Any) -> bool:
@@ -316,8 +362,18 @@ def _plain(cell: Any) -> Any:
     return cell.strip() if isinstance(cell, str) else getattr(cell, "item", lambda: cell)()
 
 
+def _shown(cell: Any) -> str:
+    """A cell as a message shows it."""
+    plain = _plain(cell)
+    if _is_empty(plain):
+        return "an empty cell"
+    if isinstance(plain, int) and abs(plain) > sys.float_info.max:
+        return "a number beyond float64"  # its digits may be too many for Python to print
+    return repr(str(plain) if isinstance(plain, date) else plain)
+
+
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".parquet")
+    return re.sub(r"(\.csv|\.parquet)?(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def _refuse(path: Path, got: str, expected: str, remedy: str) -> NoReturn:

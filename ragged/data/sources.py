@@ -61,7 +61,8 @@ class Event:
         name: what the source calls it.
         time: `(steps,)` float64, strictly increasing, in the unit of the source's `time_label`.
         columns: for each column `(steps,)` float64; NaN where the value is unknown, which only a
-            target to be forecast may be, unless the source says that values may be missing.
+            target or past column over a horizon to be forecast may be, unless the source says
+            that values may be missing.
         start: when its first step was, where the source knows.
 
     Raises:
@@ -140,7 +141,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, path: Path) -> list[Event]:
-        """Read a user's table in the source's own format; an empty target cell becomes NaN.
+        """Read a user's table in the source's own format; empty target and past cells become NaN.
 
         Raises:
             DataError: a table that cannot be used as it is.
@@ -201,7 +202,7 @@ def check_time(name: str, time: np.ndarray, column: str) -> None:
     wrong = ~np.isclose(steps, steps[:1], rtol=1e-6, atol=0.0)
     if wrong.any():
         remedy = "Fill the gap, or split the event there."
-        raise _refuse_time(name, time, column, wrong, f"even steps of {steps[0]:g}", remedy)
+        raise _refuse_time(name, time, column, wrong, f"even steps of {steps[0]:.15g}", remedy)
 
 
 def _refuse_time(
@@ -214,7 +215,7 @@ def _refuse_time(
     dates: Sequence[datetime] | None = None,
 ) -> DataError:
     step = int(np.argmax(wrong)) + 1
-    after, before = (str(dates[at]) if dates else f"{time[at]:g}" for at in (step, step - 1))
+    after, before = (str(dates[at]) if dates else f"{time[at]:.15g}" for at in (step, step - 1))
     got = f"{after} after {before} (event '{name}', step {step})"
     return DataError(refusal("read", column, got, expected, remedy))
 
@@ -233,7 +234,7 @@ def check_positive(name: str, values: np.ndarray, column: str) -> None:
     wrong = values <= 0
     if wrong.any():
         step = int(np.argmax(wrong))
-        got = f"{values[step]:g} (event '{name}', step {step})"
+        got = f"{values[step]:.15g} (event '{name}', step {step})"
         remedy = "Its logarithm is used: correct the value, or drop the event."
         raise DataError(refusal("read", column, got, "a value above 0", remedy))
 
@@ -249,9 +250,20 @@ def check_targets(events: Sequence[Event], roles: Roles) -> None:
 
 
 def check_known(
-    events: Sequence[Event], columns: Iterable[str], expected: str, remedy: str
+    events: Sequence[Event],
+    columns: Iterable[str],
+    expected: str,
+    remedy: str,
+    function: str = "events",
 ) -> None:
     """Refuse events with an unknown value in one of the columns.
+
+    Args:
+        events: where to look.
+        columns: what has to be known.
+        expected: what each step should have.
+        remedy: what to do where it has not.
+        function: who refuses.
 
     Raises:
         DataError: the first event, column and step with NaN.
@@ -262,7 +274,7 @@ def check_known(
             unknown = np.isnan(event.columns[column])
             if unknown.any():
                 got = f"unknown in event '{event.name}' at step {int(np.argmax(unknown))}"
-                raise DataError(refusal("events", column, got, expected, remedy))
+                raise DataError(refusal(function, column, got, expected, remedy))
 
 
 def backward_rate(values: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -12,18 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ragged.data.reading import Table, read_tables, rows_of, table_from_frame
+from ragged.data.reading import Table, read_tables, rows_of, seconds, table_from_frame
 from ragged.data.sources import (
     Event,
     Roles,
     Source,
     check_increasing,
+    check_known,
     check_targets,
 )
 from ragged.errors import DataError, OptionError, refusal
 
 HOUR = 3600.0  # seconds
 GAP = 1.5  # a longer step, in units of an event's usual one, is a gap
+FILL = "Fill the cell, or set missing to hold."
 
 
 class Tables(Source):
@@ -33,8 +35,11 @@ class Tables(Source):
     |---|---|
     | a column is missing, or there twice | refused; the nearest name is told |
     | no file, no rows, another separator, a row cut short | refused |
+    | a blank line in a CSV | passed over; in a single column refused, write "" for an empty cell |
+    | two files of a folder that differ in their suffix only | refused |
     | a cell that is no number, infinite, or has a decimal comma | refused: file, line, column |
-    | an empty cell | `missing` says: refused, or held; in `read`, a target may always be empty |
+    | an empty cell | `missing` says: refused, or held |
+    | an empty cell in `read` | the same, but targets, and past columns over the horizon, may be |
     | time that stands still or goes back within an event | refused |
     | a step 1.5 times longer than the event's usual (median) one | `gaps` says: refused, or split |
     | a static column that changes within an event | refused |
@@ -162,10 +167,11 @@ class Tables(Source):
             events = self.read(Path(self.path))
         if self.missing == "error":
             check_targets(events, self.roles)
+            check_known(events, self.roles.past, "a value at every step", FILL)
         return events
 
     def read(self, path: Path) -> list[Event]:
-        """Read tables of the same columns; an empty target becomes NaN.
+        """Read tables of the same columns; an empty cell of a target or past column becomes NaN.
 
         Args:
             path: a file or a folder, as in the class.
@@ -177,25 +183,23 @@ class Tables(Source):
         events = []
         has_groups_in_files = Path(path).is_dir() and self.group is not None
         for table in read_tables(Path(path)):
-            for event in self._events(table):
-                name = f"{table.name}/{event.name}" if has_groups_in_files else event.name
-                events.append(replace(event, name=name))
+            events += self._events(table, f"{table.name}/" if has_groups_in_files else "")
         return self._cut(events)
 
-    def _events(self, table: Table) -> list[Event]:
-        """The events of one table, each as long as it is there."""
+    def _events(self, table: Table, prefix: str = "") -> list[Event]:
+        """The events of one table, each as long as it is there, their names after a prefix."""
+        may_be_empty = self.roles.past + self.roles.target
+        if self.missing == "hold":
+            may_be_empty = self.roles.columns
         columns = {
-            column: table.numbers(
-                column,
-                may_be_empty=self.missing == "hold" or column in self.roles.target,
-                fill="Fill the cell, or set missing to hold.",
-            )
+            column: table.numbers(column, may_be_empty=column in may_be_empty, fill=FILL)
             for column in self.roles.columns
         }
         steps, dates = table.times(self.time) if self.time else (None, None)
         labels = table.labels(self.group) if self.group else [table.name] * len(table.lines)
         events = []
-        for name, rows in rows_of(labels).items():
+        for label, rows in rows_of(labels).items():
+            name = prefix + label
             time = np.arange(float(len(rows))) if steps is None else steps[rows]
             when = None if dates is None else [dates[row] for row in rows]
             check_increasing(name, time, str(self.time), when)
@@ -211,7 +215,7 @@ class Tables(Source):
         for column in self.roles.static:
             known = columns[column][~np.isnan(columns[column])]
             if known.size and known.min() < known.max():
-                got = f"{known.min():g} and {known.max():g} in event '{event.name}'"
+                got = f"{known.min():.15g} and {known.max():.15g} in event '{event.name}'"
                 expected, remedy = "one value an event", "Make it a known or past column."
                 raise DataError(refusal("Tables", column, got, expected, remedy))
             columns[column] = np.full(event.steps, known[0] if known.size else np.nan)
@@ -238,8 +242,9 @@ class Tables(Source):
             return [event]
         if self.gaps == "error":
             step = int(gaps[0]) + 1
-            got = f"{steps[step - 1]:g} after the step before (event '{event.name}', step {step})"
-            expected = f"steps of about {usual:g}" + (" hours" if event.start else "")
+            passed = f"{steps[step - 1]:.15g}"
+            got = f"{passed} after the step before (event '{event.name}', step {step})"
+            expected = f"steps of about {usual:.15g}" + (" hours" if event.start else "")
             remedy = "Fill the gap, or set gaps to split."
             raise DataError(refusal("Tables", str(self.time), got, expected, remedy))
         edges = [0, *(gaps + 1).tolist(), event.steps]
@@ -254,14 +259,21 @@ def _part(event: Event, place: int, first: int, stop: int) -> Event:
     time = event.time[first:stop]
     start = event.start
     if start is not None:
-        start, time = start + timedelta(hours=float(time[0])), time - time[0]
+        start, time = _later(start, float(time[0])), time - time[0]
     columns = {column: values[first:stop] for column, values in event.columns.items()}
     return Event(f"{event.name} ({place})", time, columns, start)
 
 
+def _later(start: datetime, hours: float) -> datetime:
+    """The moment hours later; Python's own sum would move the hands of a clock that is changed."""
+    passed = timedelta(hours=hours)
+    if start.tzinfo is None:
+        return start + passed
+    return (start.astimezone(UTC) + passed).astimezone(start.tzinfo)
+
+
 def _start(event: Event) -> float:
-    start = event.start or datetime.min
-    return (start if start.tzinfo else start.replace(tzinfo=UTC)).timestamp()
+    return seconds(event.start or datetime.min)
 
 
 def _check_roles(named: Mapping[str, Sequence[str]]) -> None:

@@ -79,7 +79,8 @@ from ragged.training import figures
 
 tqdm.monitor_interval = 0  # a thread, which a fork would lose
 tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a killed one may hold it
-figures.loss_curves = figures.forecasts = lambda *a: None  # most of a tiny run's time
+assert figures.save_loss_curves and figures.save_forecasts
+figures.save_loss_curves = figures.save_forecasts = lambda *a: None  # most of a tiny run's time
 root, count, options = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 
 def run(*arguments):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from ragged.data import Event, Row
+from ragged.training import figures
 from ragged.training.baselines import baselines
 from ragged.training.evaluation import Evaluation
 from ragged.training.figures import Axes, Panel, draw_forecasts, new_figure, style
@@ -82,6 +83,19 @@ def test_without_a_driver_there_is_no_loop():
     (axis,) = figure.axes
     forecast = next(line for line in axis.lines if line.get_label() == "forecast")
     assert forecast.get_xdata().tolist() == [2.0, 3.0, 4.0]
+
+
+def test_a_target_without_a_known_truth_has_no_picture(tmp_path, monkeypatch):
+    time = np.arange(4.0)
+    panels = {"y": [Panel("best", time, None, time, np.ones(2))], "z": []}
+
+    def make_panels(data, evaluation, target):
+        return panels[target], Axes("t", None, target)
+
+    monkeypatch.setattr(figures, "make_panels", make_panels)
+    evaluation = Evaluation("m", [], [], {}, {"y": None, "z": None})
+    figures.save_forecasts(tmp_path / "forecast.png", None, evaluation)
+    assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_unknown_truths_are_neither_fitted_nor_scored():

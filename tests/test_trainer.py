@@ -62,8 +62,11 @@ def losses(folder: Path) -> list[tuple[float, float]]:
 
 OPTIONS = {
     "adamw": {"accumulate": 2, "ema_decay": 0.9, "rate_schedule": Plateau(patience=1)},
-    "sgd": {"optimizer": SGD(learning_rate=0.1), "rate_schedule": WarmupCosine(warmup_steps=2)},
-    "float16": {"optimizer": Adam(), "precision": "float16"},
+    "sgd in float16": {
+        "optimizer": SGD(learning_rate=0.1),
+        "rate_schedule": WarmupCosine(warmup_steps=2),
+        "precision": "float16",
+    },
 }
 
 

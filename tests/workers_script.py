@@ -18,10 +18,7 @@ from ragged.training.objective import Objective
 
 # (context, horizon): one long row among many short ones, an odd number, some of length 0.
 LENGTHS = (((3, 2), (24, 17), (1, 1), (2, 0), (5, 3)), ((2, 2), (1, 3), (9, 4)), ((4, 6),))
-MODELS = {
-    "EncoderDecoderLSTM": {"num_layers": 2},
-    "AttentionLSTM": {"num_layers": 1, "num_heads": 2},
-}
+MODELS = {"EncoderDecoderLSTM": {"num_layers": 2}}
 
 
 def batches(alignment: str) -> list:

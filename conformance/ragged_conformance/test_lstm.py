@@ -139,11 +139,11 @@ def test_time_first_is_the_same_turned(adapter: Adapter) -> None:
     np.testing.assert_array_equal(adapter.to_numpy(turned).swapaxes(0, 1), adapter.to_numpy(y))
 
 
-@pytest.mark.parametrize("rows", [1, 16, 32])
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_one_row_among_empty_ones_is_as_alone(adapter: Adapter, rows: int, steps: int) -> None:
+@pytest.mark.parametrize("steps", [1, 5])
+def test_one_row_among_empty_ones_is_as_alone(adapter: Adapter, steps: int) -> None:
     """As a batch of fixed size holds a dataset's last row: what is planned for many, one fills."""
     layer, parameters = make(adapter, "one layer")
+    rows = 16
     lengths = [steps] + [0] * (rows - 1)
     x = fill_padding(normal(rows, steps, INPUTS), lengths)
     expected = oracle.lstm(parameters, x, lengths)

@@ -106,7 +106,10 @@ def parameters_of(adapter: Adapter, step: Any) -> Parameters:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_steps_equal_the_formula(adapter: Adapter, name: str) -> None:
+def test_steps_equal_the_formula(adapter: Adapter, name: str, pytestconfig: pytest.Config) -> None:
+    few = adapter.dtype == "float32" and not pytestconfig.getoption("exhaustive")
+    if few and name not in ("AdamW", "momentum"):
+        pytest.skip("float64, where a bound is tight, shows every optimiser; float32 two of them")
     step = make_step(adapter, OPTIMIZERS[name], gradient_clip=CLIP)
     batch = make_batch(adapter.dtype)
     lengths = [batch.encoder_lengths.host, batch.decoder_lengths.host]
@@ -236,9 +239,9 @@ def test_evaluation_and_prediction_drop_nothing(adapter: Adapter) -> None:
 
 
 @pytest.mark.operation("models.TemporalFusionTransformer")
-def test_static_values_reach_the_model(adapter: Adapter) -> None:
-    if adapter.dtype not in ("float64", "float32"):
-        pytest.skip("half precision is compared with float32")
+def test_static_values_reach_the_model(adapter: Adapter, pytestconfig: pytest.Config) -> None:
+    if adapter.dtype != "float64" and not pytestconfig.getoption("exhaustive"):
+        pytest.skip("float64 shows it, compiled quickly; fully, its step takes most of a minute")
     with ragged.use_backend(adapter.name):
         model = ragged.models.TemporalFusionTransformer(
             PAST, FUTURE, context_length=5, static_features=2, hidden_size=4, num_heads=2,
@@ -261,5 +264,7 @@ def test_static_values_reach_the_model(adapter: Adapter) -> None:
     lengths = batch.decoder_lengths.host
     expected = loss("mse", found.astype(float), batch.target.astype(float), lengths=lengths)
     assert_close(np.array(total / count), expected, adapter.dtype, MODEL)
+    explained = step.module().interpret(batch)["static_selection"]
+    assert_close(explained.sum(axis=1), np.array([1.0, 1.0, 1.0, 0.0]), adapter.dtype, MODEL)
     other = replace(batch, static=-2 * batch.static)
     assert step.evaluate(other) != (total, count)

@@ -108,20 +108,16 @@ def create_parser() -> Any:
     verbs = parser.add_subcommands(required=False)
     verbs.add_subcommand("train", train_parser(), help="train a model from one YAML file")
 
-    evaluate = _parser(
+    evaluate = _run_parser(
         "Score a run on its test events, beside the baselines.",
         "ragged evaluate runs/storms/2026-01-31_12-00-00 --backend jax",
     )
-    evaluate.add_argument("run", type=Path, help="folder of the run")
-    evaluate.add_argument("--backend", type=str | None, help="read the run with this backend")
     verbs.add_subcommand("evaluate", evaluate, help="score a run")
 
-    report = _parser(
+    report = _run_parser(
         "Write everything there is to see of a run into its report.html.",
         "ragged report runs/storms/2026-01-31_12-00-00",
     )
-    report.add_argument("run", type=Path, help="folder of the run")
-    report.add_argument("--backend", type=str | None, help="read the run with this backend")
     verbs.add_subcommand("report", report, help="write a page about a run")
 
     compare = _parser(
@@ -132,14 +128,12 @@ def create_parser() -> Any:
     compare.add_argument("--output", type=Path, default=Path("compare.png"), help="PNG to write")
     verbs.add_subcommand("compare", compare, help="compare runs")
 
-    predict = _parser(
+    predict = _run_parser(
         "Forecast the events of a CSV file with a run's best model.",
         "ragged predict RUN --input storms.csv --output forecast.csv",
     )
-    predict.add_argument("run", type=Path, help="folder of the run")
     predict.add_argument("--input", type=Path, required=True, help="CSV in the source's format")
     predict.add_argument("--output", type=Path, required=True, help="CSV to write")
-    predict.add_argument("--backend", type=str | None, help="read the run with this backend")
     verbs.add_subcommand("predict", predict, help="forecast a CSV file")
 
     conformance = _parser(
@@ -195,6 +189,14 @@ def _parser(description: str, example: str) -> Any:
         description=description,
         epilog=f"example: {example}",
     )
+
+
+def _run_parser(description: str, example: str) -> Any:
+    """Begin the parser of a command that reads a run."""
+    parser = _parser(description, example)
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--backend", type=str | None, help="read the run with this backend")
+    return parser
 
 
 def parts_parser(parser: Any = None) -> Any:

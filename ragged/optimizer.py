@@ -36,43 +36,6 @@ class Optimizer(ABC):
 
 
 @dataclass(frozen=True)
-class AdamW(Optimizer):
-    """AdamW: Adam with decoupled weight decay.
-
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g**2
-        p = p - learning_rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * p)
-
-    Args:
-        learning_rate: step size; above 0.
-        beta1: decay of the first moment, 0 or more, below 1.
-        beta2: decay of the second moment, 0 or more, below 1.
-        epsilon: added to the root of the second moment; above 0.
-        weight_decay: decoupled decay of every parameter, 0 or more.
-
-    Raises:
-        OptionError: a constant outside its range.
-
-    Example:
-        >>> AdamW(learning_rate=0.001).slots
-        ('exp_avg', 'exp_avg_sq')
-
-    Source: I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization (2019).
-    """
-
-    learning_rate: float = 3e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 1e-2
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The two moments."""
-        return ("exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True)
 class Adam(Optimizer):
     """Adam, without weight decay; see `AdamW` for the formula.
 
@@ -101,6 +64,34 @@ class Adam(Optimizer):
     def slots(self) -> tuple[str, ...]:
         """The two moments."""
         return ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """AdamW: Adam with decoupled weight decay.
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        p = p - learning_rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * p)
+
+    Args:
+        learning_rate: step size; above 0.
+        beta1: decay of the first moment, 0 or more, below 1.
+        beta2: decay of the second moment, 0 or more, below 1.
+        epsilon: added to the root of the second moment; above 0.
+        weight_decay: decoupled decay of every parameter, 0 or more.
+
+    Raises:
+        OptionError: a constant outside its range.
+
+    Example:
+        >>> AdamW(learning_rate=0.001).slots
+        ('exp_avg', 'exp_avg_sq')
+
+    Source: I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization (2019).
+    """
+
+    weight_decay: float = 1e-2
 
 
 @dataclass(frozen=True)

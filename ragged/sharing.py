@@ -46,6 +46,15 @@ def share(batch: Batch, parts: int) -> list[Batch]:
     return [_take(batch, rows, room) for rows in dealt]
 
 
+def at_even_distances(lengths: np.ndarray, rows: int) -> np.ndarray:
+    """Pick lengths that stand for all of them: at even distances in their order.
+
+    >>> at_even_distances(np.array([9, 1, 5, 2, 7]), 3).tolist()
+    [1, 5, 9]
+    """
+    return np.sort(lengths)[np.linspace(0, len(lengths) - 1, rows).round().astype(int)]
+
+
 def _take(batch: Batch, rows: list[int], room: int) -> Batch:
     """Some rows of a batch, filled up with rows of length 0."""
     missing = room - len(rows)
@@ -74,7 +83,6 @@ def _typical(whole: Lengths, room: int) -> Lengths:
     """Lengths at even distances among the typical ones, one and the same for every part."""
     like = whole.typical or whole
     if ("part", room) not in like.plans:
-        places = np.linspace(0, len(like) - 1, room).round().astype(int)
-        like.plans["part", room] = Lengths(np.sort(like.host)[places], like.width)
+        like.plans["part", room] = Lengths(at_even_distances(like.host, room), like.width)
     found: Lengths = like.plans["part", room]
     return found

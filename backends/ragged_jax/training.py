@@ -114,14 +114,13 @@ class TrainingStep:
 
     def evaluate(self, batch: Any) -> tuple[float, float]:
         """Return the sum of the losses and of the weights of one batch, in inference mode."""
-        params = self._params if self._averaged is None else self._averaged
-        total, count = self._evaluate(params, self._arrays(batch))
+        total, count = self._evaluate(self._kept, self._arrays(batch))
         return float(total), float(count)
 
     def module(self) -> nnx.Module:
         """Return the model with its current parameters, averaged if they are."""
-        params = self._params if self._averaged is None else self._averaged
-        nnx.update(self.model, jax.tree.map(self.workers.single, params))  # ours will be donated
+        kept = jax.tree.map(self.workers.single, self._kept)  # ours will be donated
+        nnx.update(self.model, kept)
         return self.model
 
     def state(self) -> dict[str, np.ndarray]:
@@ -157,6 +156,11 @@ class TrainingStep:
     @property
     def _state(self) -> tuple[Any, Any, Any]:
         return self._params, self._moments, self._averaged
+
+    @property
+    def _kept(self) -> Any:
+        """The parameters that are evaluated and kept."""
+        return self._params if self._averaged is None else self._averaged
 
     def _number(self, value: float) -> Array:
         return jnp.asarray(value, master(self.dtype))
@@ -245,7 +249,7 @@ def create_optimizer(own: Optimizer, gradient_clip: float | None) -> optax.Gradi
     """Build optax's optimiser with the given constants, all but the learning rate."""
     clip = optax.identity() if gradient_clip is None else optax.clip_by_global_norm(gradient_clip)
     match own:
-        case constants.AdamW() | constants.Adam():
+        case constants.Adam():
             moments = optax.scale_by_adam(own.beta1, own.beta2, own.epsilon)
             decay = optax.add_decayed_weights(getattr(own, "weight_decay", 0.0))
             return optax.chain(clip, moments, decay)

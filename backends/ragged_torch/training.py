@@ -193,7 +193,7 @@ class _Computed(nn.Module):
 def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Build torch's optimiser with the given constants."""
     match own:
-        case constants.AdamW() | constants.Adam():
+        case constants.Adam():
             chosen = torch.optim.AdamW if isinstance(own, constants.AdamW) else torch.optim.Adam
             return chosen(
                 parameters,

@@ -30,9 +30,9 @@ class Workers:
             raise OptionError(
                 refusal("TrainingStep", "devices", str(devices), "1 on torch", remedy)
             )
-        self.is_group = distributed.is_available() and distributed.is_initialized()
-        self.rank = distributed.get_rank() if self.is_group else 0
-        self.count = distributed.get_world_size() if self.is_group else 1
+        is_group = distributed.is_available() and distributed.is_initialized()
+        self.rank = distributed.get_rank() if is_group else 0
+        self.count = distributed.get_world_size() if is_group else 1
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Let a module's gradients be averaged over the workers."""

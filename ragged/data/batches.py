@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Batch:
     decoder_alignment: str = "left"
     static: np.ndarray | None = None
 
-    @property
+    @cached_property
     def count(self) -> int:
         """The number of valid target elements that are known."""
         valid = np.arange(self.target.shape[1]) < self.decoder_lengths.host[:, None]

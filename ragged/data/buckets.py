@@ -10,6 +10,7 @@ import numpy as np
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
 from ragged.schedule import cheapest_cuts
+from ragged.sharing import at_even_distances
 
 SHAPES = 8  # so that rows cut anew in every epoch meet the same widths again
 CUTS = 256  # places where a bucket may end; more plan longer and save nothing that shows
@@ -77,9 +78,8 @@ def _padded_steps(ascending: np.ndarray, edges: np.ndarray, batch_size: int) -> 
 
 def _typical(ascending: np.ndarray, batch_size: int) -> tuple[Lengths, ...]:
     """The lengths at even distances in each side's order."""
-    places = np.linspace(0, len(ascending) - 1, batch_size).round().astype(int)
     return tuple(
-        Lengths(np.sort(side)[places], width=quantise(int(side.max()), SHAPES))
+        Lengths(at_even_distances(side, batch_size), width=quantise(int(side.max()), SHAPES))
         for side in ascending.T
     )
 

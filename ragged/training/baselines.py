@@ -9,7 +9,6 @@ import numpy as np
 from ragged.data.dataset import Row
 from ragged.data.normalization import hold
 from ragged.data.sources import backward_rate
-from ragged.training.steps import last_observed
 
 Term = Callable[[Row], np.ndarray]  # (horizon,), in the units of the source
 
@@ -87,7 +86,10 @@ def _squared(column: str) -> Term:
 
 
 def _last(column: str) -> Term:
-    return lambda row: np.full(len(row.horizon_time), last_observed(row, column))
+    """The last known value of a column before the horizon."""
+    return lambda row: np.full(
+        len(row.horizon_time), hold(row.event.columns[column][: row.split])[-1]
+    )
 
 
 def _is_rate(rows: Sequence[Row], column: str, driver: str) -> bool:

@@ -15,7 +15,6 @@ from ragged.checkpoint import write_file
 from ragged.data import EncoderDecoderDataModule
 from ragged.training.evaluation import Evaluation, label
 from ragged.training.scores import shown
-from ragged.training.steps import row_steps
 
 INK, MUTED, GRID = "#1c2024", "#66707a", "#e2e6ea"
 BLUE, ORANGE, GREEN, GREY = "#1f5fa8", "#d95f02", "#1b8a6b", "#8a8f94"
@@ -104,7 +103,7 @@ def make_panels(
     panels = []
     for rank, (index, rmse) in evaluation.examples(target).items():
         row, forecast = evaluation.rows[index], evaluation.forecasts[index].of_target(place)
-        steps, columns = row_steps(row), row.event.columns
+        steps, columns = slice(row.start, row.stop), row.event.columns
         panels.append(
             Panel(
                 f"{rank} test event: {row.event.name} (RMSE {shown(rmse)})",

@@ -12,7 +12,6 @@ from ragged.backend import get_backend
 from ragged.data import EncoderDecoderDataModule, RaggedDataset, Row, batches
 from ragged.precision import master
 from ragged.training.objective import Objective
-from ragged.training.steps import inverse
 from ragged.training.trainer import Trainer
 
 BAND = (0.1, 0.9)
@@ -76,8 +75,8 @@ def _in_units(
 
     def in_units(forecast: np.ndarray) -> np.ndarray:
         names = data.source.roles.target
-        columns = [inverse(data, n, forecast[:, i], row) for i, n in enumerate(names)]
-        return np.stack(columns, axis=-1)
+        inverse = data.normalization.inverse
+        return np.stack([inverse(n, forecast[:, i], row) for i, n in enumerate(names)], axis=-1)
 
     levels = {level: in_units(f) for level, f in objective.at_levels(output).items()}
     return RowForecast(in_units(objective.point(output)), levels)

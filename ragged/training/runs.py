@@ -98,8 +98,8 @@ def settle(config: Any) -> None:
     data, model = config.data.init_args, config.model.init_args
     if data.get("repeat_static", False) is None:
         data.repeat_static = "static_features" not in arguments
-    parts = open_parts(config)
     if model.get("output_size") == arguments["output_size"].default:
+        parts = open_parts(config)
         objective = Objective.chosen(parts.trainer.loss, parts.trainer.quantiles, kind)
         model.output_size = parts.data.target_features * objective.outputs
 

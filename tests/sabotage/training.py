@@ -287,7 +287,7 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
         "evaluation of what is not averaged": (
             AVERAGE,
             f"{JAX}.evaluate",
-            "self._params if self._averaged is None else self._averaged",
+            "self._kept",
             "self._params",
         ),
     },

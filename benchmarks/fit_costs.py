@@ -1,6 +1,7 @@
 """Fit the constants of `ragged.schedule.Costs` to this machine, and print them.
 
-python -m benchmarks.fit_costs --backend torch
+python -m benchmarks.fit_costs --backend torch                      # our own kernels
+python -m benchmarks.fit_costs --backend torch --policy segments    # the framework's
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ STEPS = (16, 128)
 MOST = 40e6  # work beyond which a point takes too long
 
 
-def measure(backend: str, device: str) -> list[tuple[Any, ...]]:
+def measure(backend: str, device: str, policy: str) -> list[tuple[Any, ...]]:
     """Time full batches of each size: one dense call, nothing held."""
     found = []
     for inputs, hidden in SIZES:
@@ -28,7 +29,7 @@ def measure(backend: str, device: str) -> list[tuple[Any, ...]]:
         for rows in ROWS:
             for steps in STEPS:
                 if rows * steps * hidden * (hidden + inputs) < MOST * 40:
-                    lengths = ragged.Lengths([steps] * rows)
+                    lengths = ragged.Lengths([steps] * rows, policy=policy)
                     run = training_pass(backend, lengths, inputs, hidden, 1, device=device)
                     runs[rows, steps] = run
         times = interleave({str(k): run for k, run in runs.items()}, budget=4.0, most=9)
@@ -61,8 +62,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--policy", choices=("auto", "segments"), default="auto")
     chosen = parser.parse_args()
-    measured = measure(chosen.backend, chosen.device)
+    measured = measure(chosen.backend, chosen.device, chosen.policy)
     for point in measured:
         print(*point)
     print({name: float(f"{value:.3g}") for name, value in fit(measured).items()})

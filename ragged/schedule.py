@@ -6,6 +6,7 @@ a schedule is a coarser staircase that covers it:
     padded      one stair: every row, for as many steps as the longest has
     segments    a few stairs: at each, the rows that have ended leave the batch
     packed      a stair wherever a row ends: no filler at all, and one small kernel a step
+    native      the same stairs in one call: kernels of our own take rows from end to end
 
 What a stair computes beyond a row's end is held: it changes no output, state or gradient. So a
 schedule changes speed, never numbers.
@@ -22,6 +23,7 @@ import numpy as np
 
 from ragged.backend import get_backend
 from ragged.errors import OptionError, refusal
+from ragged.kernels import find_compiler
 from ragged.lengths import Lengths, Stairs
 from ragged.packing import should_use_packing
 
@@ -56,7 +58,7 @@ class Schedule:
     """The pieces of a batch, in the order of time.
 
     Args:
-        kind: "padded", "segments" or "packed".
+        kind: "padded", "segments", "packed" or "native".
         pieces: the stairs; empty if no row has a step.
         seconds: what a layer is predicted to take, forward and backward.
     """
@@ -94,6 +96,7 @@ class Costs:
             is exact.
         packed_step: a step of the packed kernel; infinite if there is none.
         packed_rate: how many times slower than a dense one it works on a row.
+        native: what our own kernels cost, in whose one call all pieces run; None if there are none.
     """
 
     call: float
@@ -104,16 +107,24 @@ class Costs:
     pieces: int | None
     packed_step: float = float("inf")
     packed_rate: float = 1.0
+    native: Costs | None = None
 
     def row(self, hidden_size: int, input_size: int) -> float:
         """The seconds of one row's step."""
         return self.rate * (hidden_size * (hidden_size + input_size) + self.gates * hidden_size)
 
 
+def is_native(lengths: Lengths) -> bool:
+    """Whether kernels of our own run these lengths, where a backend has them, without a plan."""
+    return lengths.policy == "auto" and find_compiler() is not None
+
+
 def plan(lengths: Lengths, costs: Costs, *, hidden_size: int, input_size: int) -> Schedule:
     """Make the schedule that the policy of `lengths` asks for, once for each kind of layer.
 
-    "auto" takes the cheapest; without a packed kernel, "always" takes segments.
+    "auto" takes the cheapest, and our own kernels unasked where there are any: they compute no
+    filler and wait at no step, so that nothing else comes near. Without a packed kernel, "always"
+    takes segments.
     """
     known = (costs, hidden_size, input_size)
     if known not in lengths.plans:
@@ -125,6 +136,8 @@ def _plan(lengths: Lengths, costs: Costs, hidden_size: int, input_size: int) -> 
     forced = {"always": "packed", "never": "padded", "segments": "segments"}.get(lengths.policy)
     if lengths.policy == "rule":
         forced = "packed" if should_use_packing(lengths) else "padded"
+    if lengths.policy == "auto" and costs.native:
+        return _native(lengths, costs.native, hidden_size, input_size)
     if lengths.policy == "auto" and lengths.is_full:
         forced = "padded"
     if forced == "packed" and np.isinf(costs.packed_step):
@@ -159,11 +172,21 @@ def candidates(
         cut = min((dense("segments", pieces) for pieces in each), key=lambda found: found.seconds)
     else:
         cut = dense("segments", _cheapest_stairs(descending, batch, width, costs.pieces, seconds))
-    return {
+    found = {
         "padded": dense("padded", (Piece(batch, 0, width),) if batch and width else ()),
         "segments": cut,
         "packed": Schedule("packed", exact, packed),
     }
+    if costs.native:
+        found["native"] = _native(lengths, costs.native, hidden_size, input_size)
+    return found
+
+
+def _native(lengths: Lengths, costs: Costs, hidden_size: int, input_size: int) -> Schedule:
+    pieces = exact_stairs(np.sort(lengths.host)[::-1])
+    row = costs.row(hidden_size, input_size)
+    steps = sum(p.steps * (costs.step + row * (p.rows + costs.thin)) for p in pieces)
+    return Schedule("native", pieces, costs.call + steps)
 
 
 def stairs(descending: np.ndarray, rows: Sequence[int]) -> tuple[Piece, ...]:
@@ -283,7 +306,7 @@ def schedule(
     Example:
         >>> import ragged
         >>> with ragged.use_backend("torch"):
-        ...     made = ragged.schedule([90] * 2 + [10] * 30)
+        ...     made = ragged.schedule([90] * 2 + [10] * 30, policy="segments")
         >>> made.kind, [tuple(piece) for piece in made.pieces]
         ('segments', [(32, 0, 12), (2, 12, 90)])
     """
@@ -306,12 +329,12 @@ def explain(
     Example:
         >>> import ragged
         >>> with ragged.use_backend("torch"):
-        ...     ragged.explain([90] * 2 + [10] * 30)  # doctest: +ELLIPSIS
+        ...     ragged.explain([90] * 2 + [10] * 30, policy="segments")  # doctest: +ELLIPSIS
         32 rows, width 90: 480 tokens, 83 % of the padded batch is padding
         schedule   calls  steps  computed  beyond tokens  predicted
         padded         1     90      2880          500 %  ... ms
-        segments       2     90       540           12 %  ... ms  <- taken: the cheapest
-        packed         2     90       480            0 %  ... ms
+        segments       2     90       540           12 %  ... ms  <- taken: policy='segments'
+        packed         2     90       480            0 %  ... ms...
     """
     valid, costs, sizes = _asked("explain", lengths, hidden_size, input_size, device, policy)
     found = candidates(valid, costs, **sizes)
@@ -329,7 +352,8 @@ def explain(
         beyond = f"{100 * (each.computed / tokens - 1):.0f} %" if tokens else "-"
         time = f"{1e3 * each.seconds:.2f} ms" if np.isfinite(each.seconds) else "no such kernel"
         mark = f"  <- taken: {reason}" if kind == taken.kind else ""
-        sizes_shown = f"{len(each.pieces):>7}{each.steps:>7}{each.computed:>10}{beyond:>15}"
+        calls = min(1, len(each.pieces)) if kind == "native" else len(each.pieces)
+        sizes_shown = f"{calls:>7}{each.steps:>7}{each.computed:>10}{beyond:>15}"
         print(f"{kind:<9}{sizes_shown}  {time}{mark}")
 
 

@@ -10,8 +10,9 @@ import jax.numpy as xp
 import numpy as np
 from flax import nnx
 
+from ragged.kernels import find_compiler
 from ragged.lengths import Lengths, Stairs
-from ragged.schedule import Costs, fix_stairs
+from ragged.schedule import Costs, fix_stairs, is_native
 
 name = "jax"
 framework = "jax"
@@ -70,16 +71,22 @@ _Static = tuple[int, str, bool, Stairs | None]
 # A piece takes 0.4 s to compile, which `call` spreads over a thousand calls. Loops whose steps are
 # read from the lengths leave a CPU no slower; a GPU would wait for the host at every step.
 CPU_COSTS = Costs(call=400e-6, step=2e-6, rate=0.22e-9, thin=1.0, gates=130.0, pieces=None)
+NATIVE = Costs(call=60e-6, step=0.5e-6, rate=0.11e-9, thin=5.0, gates=86.0, pieces=1)
+NATIVE_COSTS = replace(CPU_COSTS, native=NATIVE)
 
 
 def lstm_costs(device: str) -> Costs:
     """What a layer costs here, for `ragged.schedule`."""
-    return CPU_COSTS if device == "cpu" else replace(CPU_COSTS, call=float("inf"))
+    if device != "cpu":
+        return replace(CPU_COSTS, call=float("inf"))
+    return CPU_COSTS if find_compiler() is None else NATIVE_COSTS
 
 
 def stairs_of(lengths: Lengths) -> Stairs | None:
-    """What a compiled program fixes of the schedule; None = a masked scan."""
-    return lengths.stairs if lengths.is_traced else fix_stairs(lengths, CPU_COSTS)
+    """What a compiled program fixes of the schedule; None = nothing."""
+    if lengths.is_traced or is_native(lengths):
+        return lengths.stairs
+    return fix_stairs(lengths, CPU_COSTS)
 
 
 def _flatten(lengths: Lengths) -> tuple[tuple[Any], _Static]:

@@ -1,4 +1,4 @@
-"""The LSTM layer on JAX: loops over the tokens, or a masked scan over the whole width."""
+"""The LSTM layer on JAX: kernels, loops over the tokens, or a scan over the whole width."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 
 from ragged import initial
-from ragged.alignment import flip, select_valid
 from ragged.backend import load_backend
 from ragged.lengths import Lengths, Stairs
 from ragged.lstm import LSTMShape, run, stack_layers
-from ragged.masks import padding_mask
+from ragged.schedule import is_native
+from ragged_jax import kernels, scans, segments
 from ragged_jax.arrays import asarray, name, stairs_of
 from ragged_jax.blocks import Dropout
 from ragged_jax.parameters import draw_seed
-from ragged_jax.segments import enter, leave, run_layer
 
 State = tuple[Array, Array]
 Weights = dict[str, Array]
@@ -86,13 +85,32 @@ def lstm(
     if state is None:
         h, c = shape.state_shapes(len(x))
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
-    stairs = stairs_of(lengths)
-    if stairs is None or shape.proj_size or jax.default_backend() != "cpu":
-        return scan(parameters, x, lengths, state, between_layers)
-    return segments(parameters, x, lengths, state, between_layers, stairs)
+    if jax.default_backend() == "cpu" and not shape.proj_size:
+        if is_native(lengths) and kernels.has_kernels(x.dtype):
+            return native(parameters, x, lengths, state, between_layers)
+        stairs = stairs_of(lengths)
+        if stairs is not None:
+            return stepped(parameters, x, lengths, state, between_layers, stairs)
+    return scan(parameters, x, lengths, state, between_layers)
 
 
-def segments(
+def native(
+    parameters: Mapping[str, Array],
+    x: Array,
+    lengths: Lengths,
+    state: State,
+    between_layers: Callable[[Array], Array] | None,
+) -> tuple[Array, State]:
+    """Run kernels of our own over exactly the valid steps, whether lengths are traced or not."""
+    counts = lengths.to(load_backend(name), like=x)
+
+    def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
+        return kernels.run_layer(weights, x, counts, state)
+
+    return stack_layers(run, parameters, x, state, jnp.concatenate, between_layers)
+
+
+def stepped(
     parameters: Mapping[str, Array],
     x: Array,
     lengths: Lengths,
@@ -102,14 +120,14 @@ def segments(
 ) -> tuple[Array, State]:
     """Run loops over the pieces of a schedule, on tokens from the first layer to the last."""
     counts = lengths.to(load_backend(name), like=x)
-    tokens, at = enter(stairs, x, counts)
+    tokens, at = segments.enter(stairs, x, counts)
 
     def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
-        return run_layer(stairs, weights, x, state, at, counts)
+        return segments.run_layer(stairs, weights, x, state, at, counts)
 
     own = (state[0][:, at.order], state[1][:, at.order])
     tokens, (h, c) = stack_layers(run, parameters, tokens, own, jnp.concatenate, between_layers)
-    return leave(lengths.width, tokens, at), (h[:, at.rank], c[:, at.rank])
+    return segments.leave(lengths.width, tokens, at), (h[:, at.rank], c[:, at.rank])
 
 
 def scan(
@@ -122,48 +140,6 @@ def scan(
     """Run one masked scan over the whole width, which all of JAX's transformations take."""
 
     def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
-        return _layer(weights, x, lengths, state)
+        return scans.run_layer(weights, x, lengths, state)
 
     return stack_layers(run, parameters, x, state, jnp.concatenate, between_layers)
-
-
-@jax.jit
-def _layer(weights: list[Weights], x: Array, lengths: Lengths, state: State) -> tuple[Array, State]:
-    """Run one layer in all its directions."""
-    backend = load_backend(name)
-    x = select_valid(backend, x, lengths)  # NaN in padding would poison the weights' gradients
-    ys, hs, cs = [], [], []
-    for direction, own in enumerate(weights):
-        steps = flip(backend, x, lengths) if direction else x
-        y, h, c = _scan(own, steps, lengths, state[0][direction], state[1][direction])
-        y = select_valid(backend, y, lengths)
-        ys.append(flip(backend, y, lengths) if direction else y)
-        hs.append(h)
-        cs.append(c)
-    return jnp.concatenate(ys, -1), (jnp.stack(hs), jnp.stack(cs))
-
-
-def _scan(
-    weights: Weights, x: Array, lengths: Lengths, h0: Array, c0: Array
-) -> tuple[Array, Array, Array]:
-    """Run one layer in one direction: y, and h and c after each row's last valid step."""
-    gates = x @ weights["weight_ih"].T  # hoisted: all steps in one product
-    if "bias_ih" in weights:
-        gates = gates + weights["bias_ih"] + weights["bias_hh"]
-
-    def step(carry: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
-        h, c = carry
-        gates, valid = inputs
-        i, f, g, o = jnp.split(gates + h @ weights["weight_hh"].T, 4, axis=-1)
-        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        new_h = jax.nn.sigmoid(o) * jnp.tanh(new_c)
-        if "weight_hr" in weights:
-            new_h = new_h @ weights["weight_hr"].T
-        held = (jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))
-        return held, new_h
-
-    mask = padding_mask(load_backend(name), lengths, like=x)
-    dtype = gates.dtype
-    inputs = (jnp.swapaxes(gates, 0, 1), mask.T[..., None])
-    (h, c), y = lax.scan(step, (h0.astype(dtype), c0.astype(dtype)), inputs)
-    return jnp.swapaxes(y, 0, 1), h, c

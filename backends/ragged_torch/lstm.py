@@ -1,22 +1,25 @@
-"""The LSTM layer on torch: dense kernels that hold at padding, or packed ones."""
+"""The LSTM layer on torch: our own kernels, dense ones that hold at padding, or packed ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ragged import initial
 from ragged.backend import load_backend
+from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, run, stack_layers
 from ragged.packing import PackingOrder
-from ragged.schedule import Costs, Piece, plan
+from ragged.schedule import Costs, Piece, is_native, plan
+from ragged_torch import kernels, segments
 from ragged_torch.arrays import asarray, name
 from ragged_torch.blocks import Dropout
 from ragged_torch.parameters import draw_seed
-from ragged_torch.segments import run_layer
 
 State = tuple[Tensor, Tensor]
 Weights = dict[str, Tensor]
@@ -31,6 +34,7 @@ COSTS = {
         pieces=8,
         packed_step=200e-6,
         packed_rate=2.0,
+        native=Costs(call=60e-6, step=0.5e-6, rate=0.11e-9, thin=5.0, gates=86.0, pieces=1),
     ),
     # Not measured yet: what is known of cuDNN's kernels, so that rows that end are not computed.
     "cuda": Costs(
@@ -47,7 +51,8 @@ COSTS = {
 
 def lstm_costs(device: str) -> Costs:
     """What a layer costs here, for `ragged.schedule`."""
-    return COSTS.get(device, COSTS["cpu"])
+    costs = COSTS.get(device, COSTS["cpu"])
+    return costs if find_compiler() is not None else replace(costs, native=None)
 
 
 class LSTM(nn.Module):
@@ -117,7 +122,10 @@ def lstm(
     shape = LSTMShape.of(parameters)
     shapes = shape.state_shapes(len(x))
     state = state or (x.new_zeros(shapes[0]), x.new_zeros(shapes[1]))
-    costs = lstm_costs(x.device.type)
+    if is_native(lengths) and not shape.proj_size and kernels.has_kernels(x):
+        run = _in_directions(partial(kernels.run_layer, lengths=lengths))
+        return stack_layers(run, parameters, x, state, torch.cat, between_layers)
+    costs = replace(lstm_costs(x.device.type), native=None)
     made = plan(lengths, costs, hidden_size=shape.hidden_size, input_size=shape.input_size)
     if made.kind == "packed" and made.pieces:
         return packed(parameters, x, lengths, state, between_layers)
@@ -179,15 +187,24 @@ def dense(
         y, (h, c) = dense(parameters, x, lengths, state, between_layers, pieces)
         return y[:batch, :width], (h[:, :batch], c[:, :batch])
 
+    run = _in_directions(partial(segments.run_layer, lengths=lengths, pieces=pieces))
+    return stack_layers(run, parameters, x, state, torch.cat, between_layers)
+
+
+def _in_directions(
+    run_direction: Callable[..., tuple[Tensor, Tensor, Tensor]],
+) -> Callable[[list[Weights], Tensor, State], tuple[Tensor, State]]:
+    """Run a layer in all its directions, each by itself."""
+
     def run(weights: list[Weights], x: Tensor, state: State) -> tuple[Tensor, State]:
         ys, hs, cs = [], [], []
         for direction, own in enumerate(weights):
             h0, c0 = state[0][direction], state[1][direction]
-            y, h, c = run_layer(own, x, lengths, pieces, h0, c0, reverse=direction == 1)
+            y, h, c = run_direction(own, x, h0=h0, c0=c0, reverse=direction == 1)
             ys.append(y)
             hs.append(h)
             cs.append(c)
         y = torch.cat(ys, -1) if len(ys) > 1 else ys[0]
         return y, (torch.stack(hs), torch.stack(cs))
 
-    return stack_layers(run, parameters, x, state, torch.cat, between_layers)
+    return run

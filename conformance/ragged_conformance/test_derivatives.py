@@ -87,16 +87,18 @@ def reductions(name: str, lengths: Any = GRADIENT_LENGTHS) -> Callable[..., tupl
 
 
 @pytest.mark.operation("lstm")
-@pytest.mark.parametrize("policy", ["always", "never", "segments"])
+@pytest.mark.parametrize("policy", ["auto", "always", "never", "segments"])
 @pytest.mark.parametrize("options", ["one layer", "everything"])
 @pytest.mark.usefixtures("float64")
 def test_torch_lstm_passes_gradcheck(torch_adapter: Adapter, options: str, policy: str) -> None:
-    from torch.autograd import gradcheck
+    from torch.autograd import gradcheck, gradgradcheck
 
     inputs = torch_adapter.arrays(lstm_inputs(options))
     run = flat_lstm(list(inputs), ragged.Lengths(GRADIENT_LENGTHS, WIDTH, policy=policy))
     leaves = [array.requires_grad_() for array in inputs.values()]
     assert gradcheck(run, leaves, fast_mode=True)
+    if policy == "auto" and options == "one layer":
+        assert gradgradcheck(run, leaves, fast_mode=True)
 
 
 @losses
@@ -128,6 +130,8 @@ def assert_jax_derivatives(
     [
         ("one layer", "never", 2),
         ("bidirectional", "never", 1),
+        ("one layer", "auto", 2),
+        ("bidirectional", "auto", 1),
         ("one layer", "segments", 2),
         ("bidirectional", "segments", 1),
     ],
@@ -139,7 +143,9 @@ def test_jax_lstm_passes_check_grads(
     inputs = jax_adapter.arrays(lstm_inputs(options))
     lengths = ragged.Lengths(GRADIENT_LENGTHS, WIDTH, policy=policy)
     run = flat_lstm(list(inputs), lengths)
-    modes = ("fwd", "rev") if policy == "never" else ("rev",)  # loops have no forward mode
+    modes = (
+        ("fwd", "rev") if policy == "never" else ("rev",)
+    )  # what has its own backward pass has none
 
     def total(*arrays: Any) -> Any:
         return sum((output**2).sum() for output in run(*arrays))

@@ -22,7 +22,7 @@ from ragged_conformance.cases import (
     lstm_state,
     normal,
 )
-from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
+from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert_close
 
 pytestmark = pytest.mark.operation("LSTM")
 options_cases = pytest.mark.parametrize("options", LSTM_OPTIONS)
@@ -111,6 +111,40 @@ def test_gradients_equal_the_oracle(adapter: Adapter, options: str) -> None:
         assert_all_close(found, expected, adapter.dtype)
         padding = ~oracle.padding_mask(GRADIENT_LENGTHS, WIDTH)
         assert (found["x"][padding] == 0).all(), f"gradient at padding ({policy})"
+
+
+LARGE = {"inputs": 5, "hidden": 37, "batch": 110, "width": 7}
+
+
+@pytest.mark.operation("lstm")
+def test_many_rows_and_units_are_as_few(adapter: Adapter) -> None:
+    """Whatever is cut into parts (vectors, tiles of rows, chunks of tokens) is whole again.
+
+    Outputs and states against the oracle; gradients against "never", whose kernels cut nothing.
+    """
+    inputs, hidden, batch, width = LARGE.values()
+    lengths = np.random.default_rng(0).integers(0, width + 1, batch)
+    layer = adapter.prepare(ragged.LSTM(inputs, hidden, bidirectional=True, seed=0))
+    found = adapter.backend.get_parameters(layer)
+    arrays = {"x": normal(batch, width, inputs), **{n: v.astype(float) for n, v in found.items()}}
+    parameters = {name: arrays[name] for name in found}
+    expected = oracle.lstm(parameters, arrays["x"], lengths)
+    like = [normal(*array.shape, seed=7) for array in (expected[0], *expected[1])]
+    arrays["x"] = fill_padding(arrays["x"], lengths)
+    weights = [adapter.array(weight) for weight in like]
+
+    def gradients(policy: str) -> dict[str, np.ndarray]:
+        valid = ragged.Lengths(lengths, width, policy=policy)
+
+        def total(x: Any, **parameters: Any) -> Any:
+            return weighted_sum(ragged.lstm(parameters, x, valid), weights)
+
+        return adapter.gradients(total, adapter.arrays(arrays))
+
+    for policy in ("auto", "segments"):
+        valid = ragged.Lengths(lengths, width, policy=policy)
+        assert_results_close(adapter, layer(adapter.array(arrays["x"]), valid), expected, policy)
+    assert_all_close(gradients("auto"), gradients("never"), adapter.dtype, MODEL)
 
 
 @pytest.mark.operation("lstm")

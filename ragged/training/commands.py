@@ -15,6 +15,7 @@ from ragged import checkpoint
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
 from ragged.data import EncoderDecoderDataModule, Normalization
 from ragged.errors import OptionError, refusal
+from ragged.kernels import find_compiler
 from ragged.training import comparison, evaluation, figures, runs, scores
 from ragged.training.fit import Fit
 from ragged.training.forecasts import RowForecast, forecast_rows
@@ -97,6 +98,7 @@ def info() -> None:
     print(f"ragged-sequences {version_of('ragged-sequences')}, Python {platform.python_version()}")
     for package in PACKAGES:
         print(f"{package:<10} {version_of(package)}")
+    print(f"kernels    {find_compiler() or 'none: no C++ compiler, or RAGGED_KERNELS=0'}")
     for name in available_backends():
         print(f"backend {name:<6} devices: {', '.join(load_backend(name).devices())}")
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 import pkgutil
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType, FunctionType
 
 
@@ -72,6 +75,47 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class HeaderEdit:
+    """One expression of a C++ header, replaced; torch's kernels are compiled with it.
+
+    Args:
+        file: a header of `ragged.kernels`.
+        old: a fragment of it that stands there once.
+        new: what takes its place.
+    """
+
+    file: str
+    old: str
+    new: str
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Run a block with the fragment replaced."""
+        from ragged_torch import kernels as own
+
+        from ragged import kernels
+
+        text = (kernels.HEADERS / self.file).read_text()
+        if text.count(self.old) != 1:
+            raise StaleFaultError(f"{self.file} does not hold {self.old!r} once.")
+        before, flags = kernels.HEADERS, kernels.FLAGS
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder)
+            for header in before.glob("*.hpp"):
+                shutil.copy(header, copy)
+            (copy / self.file).write_text(text.replace(self.old, self.new))
+            kernels.HEADERS, kernels.FLAGS = copy, (*flags, "-O0")
+            own._load.cache_clear()
+            kernels.build.cache_clear()
+            try:
+                yield
+            finally:
+                kernels.HEADERS, kernels.FLAGS = before, flags
+                own._load.cache_clear()
+                kernels.build.cache_clear()
+
+
+@dataclass(frozen=True)
 class Fault:
     """A mistake that somebody could make.
 
@@ -82,7 +126,7 @@ class Fault:
     """
 
     name: str
-    edits: tuple[Edit, ...]
+    edits: tuple[Edit | HeaderEdit, ...]
     caught_by: tuple[str, ...]
 
     @contextmanager
@@ -103,6 +147,11 @@ class Fault:
 def fault(name: str, target: str, old: str, new: str, *caught_by: str) -> Fault:
     """Make a fault of one edit."""
     return Fault(name, (Edit(target, old, new),), caught_by)
+
+
+def header_fault(name: str, file: str, old: str, new: str, *caught_by: str) -> Fault:
+    """Make a fault of one edit of a C++ header."""
+    return Fault(name, (HeaderEdit(file, old, new),), caught_by)
 
 
 def forget_programs() -> None:

@@ -3,70 +3,70 @@
 from __future__ import annotations
 
 from tests.sabotage.faults import fault
-from tests.sabotage.names import forecast, forward, lstm_gradients
+from tests.sabotage.names import MANY, forecast, forward, lstm_gradients
 
 HELD = "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))"
 
 SCAN = (
     fault(
         "gates f and g swapped",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         "i, f, g, o =",
         "i, g, f, o =",
         forward("mixed"),
     ),
     fault(
         "second bias forgotten",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         ' + weights["bias_hh"]',
         "",
         forward("mixed"),
     ),
     fault(
         "projection forgotten",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         'new_h @ weights["weight_hr"].T',
         "new_h[:, : h.shape[1]]",
         forward("mixed", "projection"),
     ),
     fault(
         "state after the last padded step",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         HELD,
         "(new_h, new_c)",
         forward("mixed"),
     ),
     fault(
         "c fed with padding",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         HELD,
         "(jnp.where(valid, new_h, h), new_c)",
         forward("mixed"),
     ),
     fault(
         "c forgotten at padding",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         HELD,
         "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, 0))",
         forward("mixed"),
     ),
     fault(
         "h after the last padded step",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         HELD,
         "(new_h, jnp.where(valid, new_c, c))",
         forward("mixed"),
     ),
     fault(
         "empty row returns zeros for its state",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         "return jnp.swapaxes(y, 0, 1), h, c",
         "return jnp.swapaxes(y, 0, 1), jnp.where(mask.any(1)[:, None], h, 0), c",
         forward("length 0"),
     ),
     fault(
         "output gate opens on the old c",
-        "ragged_jax.lstm:_scan",
+        "ragged_jax.scans:_scan",
         "jnp.tanh(new_c)",
         "jnp.tanh(c)",
         forward("mixed"),
@@ -76,29 +76,29 @@ SCAN = (
 LAYER = (
     fault(
         "outputs at padding not 0",
-        "ragged_jax.lstm:_layer",
+        "ragged_jax.scans:run_direction",
         "y = select_valid(backend, y, lengths)",
         "pass",
         forward("mixed"),
     ),
     fault(
         "padding read",
-        "ragged_jax.lstm:_layer",
+        "ragged_jax.scans:run_direction",
         "x = select_valid(backend, x, lengths)",
         "pass",
         lstm_gradients("one layer"),
     ),
     fault(
         "second direction reads forwards",
-        "ragged_jax.lstm:_layer",
-        "flip(backend, x, lengths) if direction else x",
+        "ragged_jax.scans:run_direction",
+        "flip(backend, x, lengths) if reverse else x",
         "x",
         forward("mixed", "bidirectional"),
     ),
     fault(
         "second direction's outputs not turned back",
-        "ragged_jax.lstm:_layer",
-        "flip(backend, y, lengths) if direction else y",
+        "ragged_jax.scans:run_direction",
+        "flip(backend, y, lengths) if reverse else y",
         "y",
         forward("mixed", "bidirectional"),
     ),
@@ -131,21 +131,21 @@ LOOPS = (
         "ragged_jax.segments:_forward",
         "[-HOLD, HOLD, 0.0, -HOLD]",
         "[0.0, 0.0, 0.0, 0.0]",
-        forward("mixed"),
+        MANY,
     ),
     fault(
         "loops: c fed with padding",
         "ragged_jax.segments:_forward",
         "[-HOLD, HOLD, 0.0, -HOLD]",
         "[0.0, HOLD, 0.0, -HOLD]",
-        forward("mixed"),
+        MANY,
     ),
     fault(
         "loops: c forgotten at padding",
         "ragged_jax.segments:_forward",
         "[-HOLD, HOLD, 0.0, -HOLD]",
         "[-HOLD, 0.0, 0.0, -HOLD]",
-        forward("mixed"),
+        MANY,
     ),
     fault(
         "loops: gates not halved",
@@ -219,10 +219,34 @@ LOOPS = (
     ),
     fault(
         "loops: final states left sorted",
-        "ragged_jax.lstm:segments",
+        "ragged_jax.lstm:stepped",
         "c[:, at.rank]",
         "c",
         forward("mixed"),
+    ),
+)
+
+KERNELS = (
+    fault(
+        "kernels: second direction reads forwards",
+        "ragged_jax.kernels:run_layer",
+        "direction == 1, counts",
+        "False, counts",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "kernels: state of the other direction",
+        "ragged_jax.kernels:run_layer",
+        "state[1][direction]",
+        "state[1][0]",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "kernels: gradient of the second bias lost",
+        "ragged_jax.kernels:_backward",
+        "(*found, found[-1])",
+        "(*found, 0 * found[-1])",
+        lstm_gradients("one layer"),
     ),
 )
 
@@ -236,4 +260,4 @@ BLOCKS = (
     ),
 )
 
-FAULTS = (*SCAN, *LAYER, *LOOPS, *BLOCKS)
+FAULTS = (*SCAN, *LAYER, *LOOPS, *KERNELS, *BLOCKS)

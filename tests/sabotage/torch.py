@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sabotage.faults import fault
+from tests.sabotage.faults import fault, header_fault
 from tests.sabotage.names import forecast, forward, lstm_gradients
 
 WEIGHTS = "weights = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)"
@@ -172,6 +172,86 @@ PACKED = (
     ),
 )
 
+KERNELS = (
+    fault(
+        "kernels: second direction reads forwards",
+        "ragged_torch.kernels:_call",
+        "int(reverse)",
+        "0",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "kernels: gradient of the second bias lost",
+        "ragged_torch.kernels:_Layer.backward",
+        "(*found, found[-1],",
+        "(*found, 0 * found[-1],",
+        lstm_gradients("one layer"),
+    ),
+    header_fault(
+        "kernels: gate o opened by tanh",
+        "lstm.hpp",
+        "o = sigmoid<T>(sums[r][3])",
+        "o = tanh<T>(sums[r][3])",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: second bias forgotten",
+        "lstm.hpp",
+        "in.bias_ih[row] + in.bias_hh[row]",
+        "in.bias_ih[row]",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: rows end a step early",
+        "lstm.hpp",
+        "sizes.lengths[rows[alive - 1]] <= step",
+        "sizes.lengths[rows[alive - 1]] <= step + 1",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: outputs at padding not 0",
+        "rows.hpp",
+        "width * features, T(0)",
+        "width * features, T(1)",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: rows get each other's initial c",
+        "lstm.hpp",
+        "in.c0 + row * hidden, hidden",
+        "in.c0, hidden",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: empty row returns zeros for its state",
+        "lstm.hpp",
+        ": in.h0 + row * sizes.hidden",
+        ": out.y + row * sizes.width * sizes.hidden",
+        forward("length 0"),
+    ),
+    header_fault(
+        "kernels: gradient of the final c lost",
+        "lstm_backward.hpp",
+        "std::copy_n(given.c + rows[r] * hidden, hidden, &own.of_cell[r * hidden])",
+        "std::fill_n(&own.of_cell[r * hidden], hidden, T(0))",
+        lstm_gradients("one layer"),
+    ),
+    header_fault(
+        "kernels: first step's c before not the initial one",
+        "lstm_backward.hpp",
+        "step ? c - hidden : in.c0 + row * hidden",
+        "step ? c - hidden : c",
+        lstm_gradients("one layer"),
+    ),
+    header_fault(
+        "kernels: gradient of x read forwards",
+        "lstm_backward.hpp",
+        "found.x + sizes.place(rows[r], step) * inputs",
+        "found.x + (rows[r] * sizes.width + step) * inputs",
+        lstm_gradients("bidirectional"),
+    ),
+)
+
 BLOCKS = (
     fault(
         "bias of Linear forgotten",
@@ -182,4 +262,4 @@ BLOCKS = (
     ),
 )
 
-FAULTS = (*DENSE, *PACKED, *BLOCKS)
+FAULTS = (*DENSE, *PACKED, *KERNELS, *BLOCKS)

@@ -1,0 +1,128 @@
+// Vectors of one width, the functions an LSTM needs of them, and the product that all else is made of.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+namespace ragged {
+
+using Index = std::int64_t;
+
+// ROWS x VECTORS sums, VECTORS weights and a factor: what the registers hold.
+constexpr int VECTORS = 4;
+#if defined(__AVX512F__)
+constexpr int BYTES = 64, ROWS = 6;
+#elif defined(__AVX__)
+constexpr int BYTES = 32, ROWS = 3;
+#elif defined(__aarch64__)
+constexpr int BYTES = 16, ROWS = 6;
+#else
+constexpr int BYTES = 16, ROWS = 3;
+#endif
+
+template <class T>
+struct Simd {
+  typedef T Vec __attribute__((vector_size(BYTES)));
+  typedef T Loose __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
+  using Integer = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  typedef Integer Integers __attribute__((vector_size(BYTES)));
+};
+template <class T>
+using Vec = typename Simd<T>::Vec;
+template <class T>
+constexpr Index LANES = BYTES / sizeof(T);
+
+inline Index round_up(Index value, Index grain) { return (value + grain - 1) / grain * grain; }
+
+template <class T>
+Vec<T> load(const T* from) {
+  return *reinterpret_cast<const typename Simd<T>::Loose*>(from);
+}
+
+template <class T>
+void store(T* to, Vec<T> value) {
+  *reinterpret_cast<typename Simd<T>::Loose*>(to) = value;
+}
+
+// The first `count` lanes, or all of them; the others are 0.
+template <class T>
+Vec<T> load(const T* from, Index count) {
+  if (count >= LANES<T>) return load(from);
+  Vec<T> value{};
+  for (Index lane = 0; lane < count; ++lane) value[lane] = from[lane];
+  return value;
+}
+
+template <class T>
+void store(T* to, Vec<T> value, Index count) {
+  if (count >= LANES<T>) return store(to, value);
+  for (Index lane = 0; lane < count; ++lane) to[lane] = value[lane];
+}
+
+// exp(x) - 1, right to its last bits near 0 too: with x = n log 2 + r it is 2^n series(r) + 2^n - 1.
+template <class T>
+Vec<T> expm1(Vec<T> x) {
+  constexpr bool is_float = sizeof(T) == 4;
+  constexpr int terms = is_float ? 7 : 13;  // of the Taylor series, for |r| <= log(2) / 2
+  constexpr int mantissa = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
+  constexpr T limit = is_float ? 87 : 708;  // beyond it 2^n would be no normal number
+  constexpr T magic = is_float ? 12582912.0 : 6755399441055744.0;  // adding it rounds to integers
+  constexpr T log2_high = is_float ? 0.693359375 : 0.693147180369123816490;  // few bits: n * it is exact
+  constexpr T log2_low = is_float ? -2.121944400546905827679e-4 : 1.90821492927058770002e-10;
+  using Integers = typename Simd<T>::Integers;
+  x = x < -limit ? Vec<T>{} - limit : x;
+  x = x > limit ? Vec<T>{} + limit : x;
+  const Vec<T> n = (x * T(1.44269504088896340736) + magic) - magic;
+  const Vec<T> r = (x - n * log2_high) - n * log2_low;
+  Vec<T> series = Vec<T>{} + T(1);
+#pragma GCC unroll 16
+  for (int k = terms; k > 1; --k) series = series * (r * (T(1) / k)) + T(1);
+  const Vec<T> power = (Vec<T>)((__builtin_convertvector(n, Integers) + bias) << mantissa);
+  return power * (series * r) + (power - T(1));
+}
+
+template <class T>
+Vec<T> sigmoid(Vec<T> x) {
+  return T(1) / (expm1<T>(-x) + T(2));
+}
+
+template <class T>
+Vec<T> tanh(Vec<T> x) {
+  const Vec<T> e = expm1<T>(x + x);
+  return e / (e + T(2));
+}
+
+// sums[r][v] += sum over k of a[r][k * stride] * b[k * pitch + v], in registers throughout.
+template <class T, int R, int V>
+inline void accumulate(Vec<T> (&sums)[R][V], const T* const (&a)[R], Index stride, const T* b,
+                       Index pitch, Index count) {
+  for (Index k = 0; k < count; ++k, b += pitch) {
+    Vec<T> weights[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) weights[v] = load(b + v * LANES<T>);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const T factor = a[r][k * stride];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) sums[r][v] += factor * weights[v];
+    }
+  }
+}
+
+template <int N, class Body>
+void with_constant(Index value, Body&& body) {
+  if constexpr (N > 0) {
+    if (value == N) return body(std::integral_constant<int, N>{});
+    with_constant<N - 1>(value, body);
+  }
+}
+
+// Cut 0 .. total into parts of at most N: body(where a part begins, its size as a constant).
+template <int N, class Body>
+void in_parts(Index total, Body&& body) {
+  for (Index first = 0; first < total; first += N)
+    with_constant<N>(std::min<Index>(N, total - first), [&](auto size) { body(first, size); });
+}
+
+}  // namespace ragged

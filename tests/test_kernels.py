@@ -1,0 +1,158 @@
+"""Kernels compiled for this machine: what is built, what happens where it cannot be."""
+
+import stat
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ragged
+from ragged import kernels
+
+compiled = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """An empty cache folder, for this test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-O0"))
+    kernels.build.cache_clear()
+    yield tmp_path / "ragged"
+    kernels.build.cache_clear()
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A small file in a backend's place."""
+    path = tmp_path / "some_backend" / "kernels.cpp"
+    path.parent.mkdir()
+    path.write_text('#include "simd.hpp"\nextern "C" REAL one() { return REAL(1); }\n')
+    return path
+
+
+@compiled
+def test_a_library_is_compiled_once(fresh, source, monkeypatch):
+    library = kernels.build(source, "float32")
+    assert library.parent == fresh
+    assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
+    kernels.build.cache_clear()
+    monkeypatch.setattr(kernels, "_compile", None)  # a second process finds it there
+    assert kernels.build(source, "float32") == library
+    assert [path.name for path in fresh.iterdir()] == [library.name]
+
+
+@compiled
+def test_other_sources_dtypes_and_processors_make_other_libraries(fresh, source, monkeypatch):
+    made = [kernels.build(source, dtype) for dtype in ("float32", "float64")]
+    source.write_text(source.read_text() + "// more\n")
+    kernels.build.cache_clear()
+    made.append(kernels.build(source, "float32"))
+    monkeypatch.setattr(kernels, "_processor", lambda: "another")
+    kernels.build.cache_clear()
+    made.append(kernels.build(source, "float32"))
+    assert len(set(made)) == 4
+
+
+@compiled
+def test_what_cannot_be_compiled_is_told_and_leaves_nothing(fresh, source):
+    source.write_text("this is no C++")
+    with pytest.warns(RuntimeWarning, match="could not be compiled by .*RAGGED_KERNELS=0"):
+        assert kernels.build(source, "float32") is None
+    assert list(fresh.iterdir()) == []
+
+
+def test_other_dtypes_have_no_kernels(fresh, source):
+    assert kernels.build(source, "bfloat16") is None
+
+
+@pytest.mark.parametrize(("variable", "value"), [("RAGGED_KERNELS", "0"), ("CXX", "/no/compiler")])
+def test_without_a_compiler_there_are_none(fresh, source, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    assert kernels.find_compiler() is None
+    assert kernels.build(source, "float32") is None
+
+
+SCRIPT = """
+import ragged, numpy as np
+with ragged.use_backend("{backend}") as backend:
+    kind = ragged.schedule([3, 0, 5, 1, 1, 1]).kind
+    layer = ragged.LSTM(2, 3, seed=0)
+    y, _ = layer(np.ones((3, 5, 2), np.float32), [3, 0, 5])
+    print(kind, float(backend.to_numpy(y).sum()))
+"""
+
+
+@compiled
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_backends_do_without_them_and_give_the_same(need, monkeypatch, backend):
+    need(backend)
+    found = {}
+    for value in ("1", "0"):
+        monkeypatch.setenv("RAGGED_KERNELS", value)
+        command = [sys.executable, "-W", "error", "-c", SCRIPT.format(backend=backend)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        kind, total = run.stdout.split()
+        found[kind] = float(total)
+    assert "native" in found
+    assert len(found) == 2
+    assert max(found.values()) == pytest.approx(min(found.values()), abs=1e-5)
+
+
+@compiled
+def test_workers_share_rows_and_change_nothing(need, monkeypatch):
+    need("torch")
+    import torch
+    from ragged_torch import kernels as own
+
+    lengths = np.random.default_rng(0).integers(0, 41, 130)
+    layer = ragged_lstm(16, 64)
+    x = torch.randn(130, 40, 16, generator=torch.Generator().manual_seed(0))
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for team in (own._team(), None):
+            monkeypatch.setattr(own, "_team", lambda team=team: team)
+            y, (h, c) = layer(x, lengths)
+            loss = (y**2).sum() + h.sum() + c.sum()
+            found.append([y, h, c, *torch.autograd.grad(loss, list(layer.parameters()))])
+            monkeypatch.undo()
+            monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def ragged_lstm(inputs, hidden):
+    with ragged.use_backend("torch"):
+        return ragged.LSTM(inputs, hidden, seed=0)
+
+
+@compiled
+def test_traced_lengths_beyond_the_width_are_refused_on_jax(need):
+    need("jax")
+    import jax
+    import jax.numpy as jnp
+
+    with ragged.use_backend("jax"):
+        layer = ragged.LSTM(2, 3, seed=0)
+    run = jax.jit(lambda n: layer(jnp.ones((2, 4, 2)), n)[0])
+    assert run(jnp.array([4, 0])).shape == (2, 4, 3)
+    for wrong in ([5, 0], [-1, 2]):
+        with pytest.raises(Exception, match="`lengths` are not all between 0 and the width"):
+            jax.block_until_ready(run(jnp.array(wrong)))
+
+
+def test_sources_travel_with_the_packages():
+    import ragged_jax
+    import ragged_torch
+
+    assert {path.name for path in Path(kernels.__file__).parent.glob("*.hpp")} >= {"lstm.hpp"}
+    for package in (ragged_jax, ragged_torch):
+        assert Path(package.__file__).with_name("kernels.cpp").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kernels.REALS.keys() == {"float32", "float64"}

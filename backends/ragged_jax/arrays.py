@@ -20,6 +20,7 @@ __all__ = [
     "asarray",
     "devices",
     "framework",
+    "is_recording",
     "is_traced",
     "lstm_costs",
     "name",
@@ -38,6 +39,11 @@ def owns(value: object) -> bool:
 def is_traced(array: jax.Array) -> bool:
     """Whether a JAX transformation traces the array."""
     return isinstance(array, jax.core.Tracer)
+
+
+def is_recording() -> bool:
+    """Whether a compiler records this very call: never, JAX traces arguments alone."""
+    return False
 
 
 def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = None) -> jax.Array:

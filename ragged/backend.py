@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -24,6 +25,7 @@ import numpy as np
 from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError, refusal
 
 if TYPE_CHECKING:
+    from ragged.exported import Exported
     from ragged.lengths import Lengths
     from ragged.schedule import Costs
 
@@ -46,6 +48,7 @@ class Backend(Protocol):
     xp: ModuleType  # the framework's array-API namespace
     LSTM: type
     TrainingStep: type
+    export_formats: tuple[str, ...]  # what `export_model` writes, names of `ragged.exported`
 
     def owns(self, value: object) -> bool:
         """Whether `value` is an array or a module of this framework."""
@@ -104,6 +107,12 @@ class Backend(Protocol):
 
     def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:
         """Run a forecasting model in inference mode on a host batch: a `Forecast` on the host."""
+
+    def export_model(self, module: Any, path: Path, *, format: str) -> None:
+        """Write a forecasting model, in inference mode, as one program for batches of any size."""
+
+    def load_exported(self, path: Path, *, format: str) -> Exported:
+        """Read what `export_model` wrote, as a function of NumPy arrays."""
 
 
 MEMBERS = tuple(
@@ -279,7 +288,7 @@ def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:
 
 
 def _owner(value: object) -> str | None:
-    """Name the backend that owns a value; a loaded one is asked first, and compilers see no more."""
+    """Name the backend that owns a value; a loaded one is asked first: compilers see no more."""
     if value is None or isinstance(value, (np.ndarray, list, tuple, int, float, HostData)):
         return None
     for name, backend in tuple(_loaded.items()):

@@ -84,7 +84,7 @@ def lstm(
     """Run a checked, batch-first LSTM by the schedule that the policy chooses."""
     shape = LSTMShape.of(parameters)
     if state is None:
-        h, c = shape.state_shapes(len(x))
+        h, c = shape.state_shapes(x.shape[0])
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
     stairs = stairs_of(lengths)
     if stairs is None or shape.proj_size or jax.default_backend() != "cpu":

@@ -89,9 +89,11 @@ def stairs_of(lengths: Lengths) -> Stairs | None:
 
 
 def _flatten(lengths: Lengths) -> tuple[tuple[Any], _Static]:
-    stairs = stairs_of(lengths)
+    stairs, like = stairs_of(lengths), lengths.typical
     leaf = lengths._traced if lengths.is_traced else lengths.host.astype(np.int32)
-    return (leaf,), (lengths.width, lengths.policy, lengths.is_full, stairs)
+    # A batch that chance alone has filled shares the program of its shape.
+    is_full = lengths.is_full and (like is None or like.is_full)
+    return (leaf,), (lengths.width, lengths.policy, is_full, stairs)
 
 
 def _unflatten(static: _Static, leaves: tuple[Any]) -> Lengths:

@@ -99,7 +99,9 @@ def _flatten(lengths: Lengths) -> tuple[tuple[Any], _Static]:
 def _unflatten(static: _Static, leaves: tuple[Any]) -> Lengths:
     width, policy, is_full, stairs = static
     if isinstance(leaves[0], np.ndarray):
-        return Lengths(leaves[0], width, policy)
+        found = Lengths(leaves[0], width, policy)
+        found.is_full, found.stairs = is_full, stairs  # nnx flattens again what it was given
+        return found
     return Lengths.traced(leaves[0], width, policy, is_full, stairs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -30,6 +31,8 @@ from ragged.errors import (
 from ragged.exported import FORMATS, Exported, Input, load_exported
 from ragged.training import artefact
 
+DTYPE = "float64" if os.environ.get("JAX_ENABLE_X64") == "1" else "float32"
+RTOL, ATOL = {"float64": (1e-10, 1e-12), "float32": (1e-4, 1e-5)}[DTYPE]
 SIZES = {"hidden_size": 4, "num_layers": 1, "seed": 0}
 LEFT = {"num_heads": 2, "encoder_alignment": "left"}
 MODELS = {
@@ -73,7 +76,7 @@ def inputs(case: str, static: int = 0, *, padding: float = 0.0) -> dict[str, np.
     for side, kind, features, width, counts in zip(
         ("past", "future"), ("encoder", "decoder"), (3, 2), widths, lengths, strict=True
     ):
-        values = rng.normal(size=(8, 9, features)).astype(np.float32)[: len(counts), :width]
+        values = rng.normal(size=(8, 9, features)).astype(DTYPE)[: len(counts), :width]
         counts = np.array(counts, np.int64)
         values[np.arange(width) >= counts[:, None]] = padding
         found |= {side: values, f"{kind}_lengths": counts}
@@ -112,13 +115,14 @@ def test_one_file_forecasts_batches_of_every_size_as_the_model_does(kind, format
     cases = CASES if kind == "EncoderDecoderLSTM" else COMMON
     with use_backend(FORMATS[format].backend) as backend:
         model = getattr(ragged.models, kind)(3, 2, output_size=2, **SIZES, **MODELS[kind])
+        backend.place(model, device="cpu", dtype=DTYPE)
         backend.export_model(model, path, format=format)
         expected = expected_of(backend, model, cases, static)
     program = load_exported(path, format=format)
-    assert program.inputs["past"] == Input(("batch", "encoder_time", 3), "float32")
+    assert program.inputs["past"] == Input(("batch", "encoder_time", 3), DTYPE)
     for case in cases:
         found = program(**inputs(case, static))
-        np.testing.assert_allclose(found, expected[case], rtol=1e-4, atol=1e-5, err_msg=case)
+        np.testing.assert_allclose(found, expected[case], RTOL, ATOL, err_msg=case)
     first = next(iter(cases))
     garbage = inputs(first, static, padding=np.nan)
     found = program(**garbage)

@@ -127,8 +127,17 @@ def test_what_is_traced_is_what_is_compiled():
     assert step._update._cache_size() == traced.programs == 4
 
 
+def test_batches_in_a_fixed_order_compile_a_program_for_each_shape():
+    """Those of validation and of a forecast, whose rows are not in buckets."""
+    traced, shapes = Traced(model_of("EncoderDecoderLSTM")), set()
+    for batch in batches(rows_of(drawn(3200, 24, 16)), 16):
+        traced.step.step(batch)
+        shapes.add((batch.past.shape, batch.future.shape))
+    assert traced.programs == len(shapes) <= 4
+
+
 def test_counting_can_fail():
-    """Without buckets every width is a program, and the limit stops them."""
+    """Where every width is a shape, and a shape a program, the limit stops them."""
     traced = Traced(model_of("EncoderDecoderLSTM"), limit=2)
     rows = rows_of(drawn(40, 24, 16))
     wide, *others = batches(rows, 2, shapes=8)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ragged.backend import Array, Backend, as_own, backend_of
 from ragged.errors import LengthsError, ShapeError, refusal
 from ragged.lengths import Lengths
-from ragged.masks import check_alignment, padding_mask
+from ragged.masks import check_alignment, count_steps, padding_mask
 
 
 def align_sequences(
@@ -39,13 +37,13 @@ def align_sequences(
     check_alignment("align_sequences", "source", source)
     check_alignment("align_sequences", "target", target)
     backend, x, valid = open_batch("align_sequences", x, lengths)
-    width = int(x.shape[1])
+    width = x.shape[1]
     out = width if max_length is None else max_length
     target_lengths = _widen("align_sequences", valid, out)
     count = valid.to(backend, x)[:, None]
     begin = {"left": 0 * count, "right": width - count}[source]
     shift = begin - {"left": 0 * count, "right": out - count}[target]
-    steps = backend.asarray(np.arange(out), like=x)[None, :]
+    steps = count_steps(backend, out, like=x)[None, :]
     return take_steps(backend, x, steps + shift, target_lengths, alignment=target)
 
 
@@ -83,7 +81,7 @@ def flip(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left
     """Reverse the valid part of each row of a checked batch."""
     if lengths.is_full:
         return backend.xp.flip(x, axis=1)
-    steps = backend.asarray(np.arange(lengths.width), like=x)[None, :]
+    steps = count_steps(backend, lengths.width, like=x)[None, :]
     count = lengths.to(backend, x)[:, None]
     last = count - 1 if alignment == "left" else 2 * lengths.width - count - 1
     return take_steps(backend, x, last - steps, lengths, alignment=alignment)
@@ -128,7 +126,7 @@ def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array
                 "Add the missing axis, e.g. x[None].",
             )
         )
-    batch, width = int(x.shape[0]), int(x.shape[1])
+    batch, width = x.shape[:2]
     return backend, x, Lengths.of(lengths, width, backend, function=function, batch=batch)
 
 

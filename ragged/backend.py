@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -24,12 +25,19 @@ import numpy as np
 from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError, refusal
 
 if TYPE_CHECKING:
+    from ragged.exported import Exported
     from ragged.lengths import Lengths
     from ragged.schedule import Costs
 
 ENTRY_POINT_GROUP = "ragged.backends"
 Array = Any
 State = tuple[Array, Array]
+
+
+class HostData:
+    """What belongs to no framework."""
+
+    __slots__ = ()
 
 
 class Backend(Protocol):
@@ -40,12 +48,16 @@ class Backend(Protocol):
     xp: ModuleType  # the framework's array-API namespace
     LSTM: type
     TrainingStep: type
+    export_formats: tuple[str, ...]  # what `export_model` writes, names of `ragged.exported`
 
     def owns(self, value: object) -> bool:
         """Whether `value` is an array or a module of this framework."""
 
     def is_traced(self, array: Array) -> bool:
         """Whether the array has no values yet, being part of a program under construction."""
+
+    def is_recording(self) -> bool:
+        """Whether a compiler records this very call, so that host data would be fixed in it."""
 
     def asarray(self, array: object, *, dtype: str | None = None, like: Array = None) -> Array:
         """Make an array of this framework, on the device of `like`."""
@@ -95,6 +107,12 @@ class Backend(Protocol):
 
     def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:
         """Run a forecasting model in inference mode on a host batch: a `Forecast` on the host."""
+
+    def export_model(self, module: Any, path: Path, *, format: str) -> None:
+        """Write a forecasting model, in inference mode, as one program for batches of any size."""
+
+    def load_exported(self, path: Path, *, format: str) -> Exported:
+        """Read what `export_model` wrote, as a function of NumPy arrays."""
 
 
 MEMBERS = tuple(
@@ -257,12 +275,8 @@ def as_own(backend: Backend, value: Array, like: Array = None) -> Array:
 
 def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
     """Name the backend that owns each argument, where one does."""
-    return {
-        argument: name
-        for argument, array in arrays.items()
-        for name in _names_by_framework(array)
-        if _loads(name) and load_backend(name).owns(array)
-    }
+    found = {argument: _owner(array) for argument, array in arrays.items()}
+    return {argument: name for argument, name in found.items() if name is not None}
 
 
 def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:
@@ -273,13 +287,24 @@ def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:
     )
 
 
-def _names_by_framework(value: object) -> Iterator[str]:
-    """Name the backends whose framework may own the value; one not yet imported owns nothing."""
-    if value is None or isinstance(value, (np.ndarray, list, tuple, int, float)):
-        return
-    for name in {*available_backends(), *_loaded}:
-        if name in _loaded or any(f in sys.modules for f in (name, _module_of(name))):
-            yield name
+def _owner(value: object) -> str | None:
+    """Name the backend that owns a value; a loaded one is asked first: compilers see no more."""
+    if value is None or isinstance(value, (np.ndarray, list, tuple, int, float, HostData)):
+        return None
+    for name, backend in tuple(_loaded.items()):
+        if backend.owns(value):
+            return name
+    names = (name for name in _not_loaded() if _loads(name) and load_backend(name).owns(value))
+    return next(names, None)
+
+
+def _not_loaded() -> list[str]:
+    """Name the backends that may own something; one whose framework is not imported does not."""
+    return [
+        name
+        for name in available_backends()
+        if name not in _loaded and {name, _module_of(name)} & sys.modules.keys()
+    ]
 
 
 def _loads(name: str) -> bool:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ragged.configuration import (
     check_value,
@@ -19,9 +19,10 @@ from ragged.configuration import (
     restrict_imports,
     take_allowed_imports,
 )
-from ragged.errors import BackendError, ConfigError, DivergenceError, RaggedError
+from ragged.errors import BackendError, ConfigError, DivergenceError, ExportError, RaggedError
 
 CONFIGS = Path(__file__).parent / "configs"
+FAILURES = (BackendError, DivergenceError, ExportError)  # anything else refused is bad input
 WRONG_PATHS = (
     FileExistsError,
     FileNotFoundError,
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return 1
     except RaggedError as error:
-        return _fail(str(error), 1 if isinstance(error, (DivergenceError, BackendError)) else 2)
+        return _fail(str(error), 1 if isinstance(error, FAILURES) else 2)
     except OSError as error:
         place = "" if error.filename is None else f"{str(error.filename)!r}: "
         return _fail(f"{place}{error.strerror or error}", 2 if type(error) in WRONG_PATHS else 1)
@@ -128,8 +129,21 @@ def create_parser() -> Any:
     compare.add_argument("--output", type=Path, default=Path("compare.png"), help="PNG to write")
     verbs.add_subcommand("compare", compare, help="compare runs")
 
+    export = _parser(
+        "Write a run's best model as a program that runs without ragged, and how to feed it.",
+        "ragged export runs/storms/2026-01-31_12-00-00 --format onnx --output storms_onnx",
+    )
+    export.add_argument("run", type=Path, help="folder of the run")
+    export.add_argument(
+        "--format", type=Literal["onnx", "torch", "stablehlo"], required=True, help="of the program"
+    )
+    export.add_argument(
+        "--output", type=Path | None, help="folder to write; default: RUN/exports/FORMAT"
+    )
+    verbs.add_subcommand("export", export, help="export a run's model")
+
     predict = _run_parser(
-        "Forecast the events of a CSV file with a run's best model.",
+        "Forecast the events of a CSV file with a run's best model, or an exported one.",
         "ragged predict RUN --input storms.csv --output forecast.csv",
     )
     predict.add_argument("--input", type=Path, required=True, help="CSV in the source's format")

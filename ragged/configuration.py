@@ -44,9 +44,18 @@ def load_config(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"config: {str(path)!r} holds no mapping; see `ragged train --print_config`."
         )
+    check_sections(path, config)
+    return config
+
+
+def check_sections(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration that refers to another file, or says nothing where it should.
+
+    Raises:
+        ConfigError: such a section; it names the file at `path`.
+    """
     for name, value in config.items():
         _check_section(path, str(name), value)
-    return config
 
 
 def _check_section(path: Path, name: str, value: Any) -> None:

@@ -47,6 +47,14 @@ class CheckpointError(RaggedError, ValueError):
     """A checkpoint or run folder that is incomplete, foreign or damaged."""
 
 
+class ArtefactError(RaggedError, ValueError):
+    """An exported model that is incomplete, foreign or damaged."""
+
+
+class ExportError(RaggedError, RuntimeError):
+    """A model that could not be exported, or does not forecast what it did before."""
+
+
 class DivergenceError(RaggedError, ArithmeticError):
     """A loss that is no longer finite."""
 

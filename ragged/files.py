@@ -40,20 +40,29 @@ def write_file(path: Path, content: bytes) -> None:
     _sync(path.parent)
 
 
-def replace_folder(folder: Path, files: Mapping[str, bytes], mark: str) -> None:
+def replace_folder(
+    folder: Path,
+    files: Mapping[str, bytes],
+    mark: str,
+    *,
+    function: str = "save",
+    kind: str = "checkpoint",
+) -> None:
     """Put the new folder where the old one is; at every moment one of the two can be read.
 
     Args:
         folder: its parents are made.
         files: the content of each file.
         mark: the file without which what stands there is not ours to replace.
+        function: who writes, for what it says.
+        kind: what it writes, likewise.
 
     Raises:
         CheckpointError: something else stands there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _tidy(folder)
-    _check_replaceable(folder, mark)
+    _check_replaceable(folder, mark, function, kind)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
     try:
         temporary.chmod(0o755)
@@ -69,14 +78,15 @@ def replace_folder(folder: Path, files: Mapping[str, bytes], mark: str) -> None:
     _remove(_aside(folder))
 
 
-def _check_replaceable(folder: Path, mark: str) -> None:
-    """Refuse to replace what no checkpoint is: a user's file, or a folder of other things."""
+def _check_replaceable(folder: Path, mark: str, function: str, kind: str) -> None:
+    """Refuse to replace what is not ours: a user's file, or a folder of other things."""
     if folder.is_symlink() or not folder.exists() or (folder / mark).exists():
         return
     if not folder.is_dir() or any(folder.iterdir()):
         raise CheckpointError(
-            f"save(): `path` is {str(folder)!r}, which is no checkpoint; expected a new folder, an "
-            "empty one, or one that save() wrote. Choose another path, or remove what is there."
+            f"{function}(): `path` is {str(folder)!r}, which is no {kind}; expected a new folder, "
+            f"an empty one, or one that {function}() wrote. Choose another path, or remove what is "
+            "there."
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ragged.backend import Array, Backend
+from ragged.backend import Array, Backend, HostData
 from ragged.errors import LengthsError, OptionError, refusal
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
@@ -24,7 +24,7 @@ class Stairs(NamedTuple):
     capacity: int
 
 
-class Lengths:
+class Lengths(HostData):
     """The lengths of a batch, with a host view, a width and a packing policy.
 
     Made once, at collate, so that no later call has to look at a device array. For JAX it is a
@@ -115,19 +115,23 @@ class Lengths:
         size = len(self) * self.width
         return 1.0 - self.tokens / size if size else 0.0
 
+    @property
+    def batch(self) -> int:
+        """The number of rows; a symbol where a compiler leaves it open."""
+        return (self._traced if self._values is None else self._values).shape[0]
+
     def to(self, backend: Backend, like: Array = None) -> Array:
         """The lengths as an integer array of a backend, on the device of `like`."""
-        if self._values is None:
-            return self._traced
-        return backend.asarray(self._values, like=like)
+        return backend.asarray(self._traced if self._values is None else self._values, like=like)
 
     @classmethod
     def of(
         cls, lengths: object, width: int, backend: Backend, *, function: str, batch: int | None
     ) -> Lengths:
         """Check what a function was given against the array it came with; None = every row full."""
+        recording = backend.is_recording()
         if lengths is None and batch is not None:
-            lengths = [width] * batch
+            lengths = backend.xp.full((batch,), width) if recording else [width] * batch
         if isinstance(lengths, Lengths):
             if lengths.width != width:
                 raise LengthsError(
@@ -140,17 +144,19 @@ class Lengths:
                     )
                 )
             result = lengths
+            if recording and not lengths.is_traced:  # else the program would fit these rows alone
+                result = cls.traced(backend.asarray(lengths.host), width, lengths.policy)
         elif backend.owns(lengths) and backend.is_traced(lengths):
             check_form(lengths.shape, str(lengths.dtype), function)  # type: ignore[attr-defined]
             result = cls.traced(lengths, width)
         else:
             result = cls._trusted(check_lengths(lengths, width, function=function), width)
-        if batch is not None and len(result) != batch:
+        if batch is not None and result.batch != batch:
             raise LengthsError(
                 refusal(
                     function,
                     "lengths",
-                    f"{len(result)} lengths",
+                    f"{result.batch} lengths",
                     f"{batch}, one for each row",
                     "Give one length for each row of the batch.",
                 )
@@ -179,7 +185,7 @@ class Lengths:
         return self
 
     def __len__(self) -> int:
-        return int((self._traced if self._values is None else self._values).shape[0])
+        return int(self.batch)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Lengths) or self.is_traced or other.is_traced:

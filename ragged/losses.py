@@ -318,7 +318,7 @@ def _valid_elements(
                 refusal(name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0.")
             )
     elif lengths is not None:
-        checked = Lengths.of(lengths, int(shape[1]), backend, function=name, batch=int(shape[0]))
+        checked = Lengths.of(lengths, shape[1], backend, function=name, batch=shape[0])
         mask = padding_mask(backend, checked, alignment=alignment, like=target)
     else:
         return xp.ones_like(target, dtype=xp.bool)

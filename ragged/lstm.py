@@ -235,7 +235,7 @@ def run(
     x = as_own(backend, x, weight)
     state = None if state is None else (as_own(backend, h, weight), as_own(backend, c, weight))
     expected = f"(batch, time, {shape.input_size})"
-    if x.ndim != 3 or int(x.shape[2]) != shape.input_size:
+    if x.ndim != 3 or x.shape[2] != shape.input_size:
         raise ShapeError(
             refusal(
                 function,
@@ -247,7 +247,7 @@ def run(
         )
     swap = backend.xp.permute_dims
     x = x if batch_first else swap(x, (1, 0, 2))
-    batch, width = int(x.shape[0]), int(x.shape[1])
+    batch, width = x.shape[:2]
     valid = Lengths.of(lengths, width, backend, function=function, batch=batch)
     if state is not None:
         _check_state(function, shape, state, batch)

@@ -20,8 +20,8 @@ from ragged.cli import main
 
 THIRD_PARTY = Path(__file__).with_name("third_party")
 LACKING = (  # sorted
-    "LSTM, TrainingStep, create_model, get_parameters, join_workers, lstm_costs, place, predict, "
-    "set_parameters"
+    "LSTM, TrainingStep, create_model, export_formats, export_model, get_parameters, join_workers, "
+    "load_exported, lstm_costs, place, predict, set_parameters"
 )
 
 

@@ -4,6 +4,7 @@ from ragged_jax.arrays import (
     asarray,
     devices,
     framework,
+    is_recording,
     is_traced,
     lstm_costs,
     name,
@@ -11,6 +12,7 @@ from ragged_jax.arrays import (
     to_numpy,
     xp,
 )
+from ragged_jax.export import export_formats, export_model, load_exported
 from ragged_jax.lstm import LSTM, lstm
 from ragged_jax.models import create_model
 from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
@@ -25,10 +27,14 @@ __all__ = [
     "asarray",
     "create_model",
     "devices",
+    "export_formats",
+    "export_model",
     "framework",
     "get_parameters",
+    "is_recording",
     "is_traced",
     "join_workers",
+    "load_exported",
     "lstm",
     "lstm_costs",
     "name",

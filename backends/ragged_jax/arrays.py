@@ -21,6 +21,7 @@ __all__ = [
     "asarray",
     "devices",
     "framework",
+    "is_recording",
     "is_traced",
     "lstm_costs",
     "name",
@@ -39,6 +40,11 @@ def owns(value: object) -> bool:
 def is_traced(array: jax.Array) -> bool:
     """Whether a JAX transformation traces the array."""
     return isinstance(array, jax.core.Tracer)
+
+
+def is_recording() -> bool:
+    """Whether a compiler records this very call: never, JAX traces arguments alone."""
+    return False
 
 
 def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = None) -> jax.Array:
@@ -90,15 +96,19 @@ def stairs_of(lengths: Lengths) -> Stairs | None:
 
 
 def _flatten(lengths: Lengths) -> tuple[tuple[Any], _Static]:
-    stairs = stairs_of(lengths)
+    stairs, like = stairs_of(lengths), lengths.typical
     leaf = lengths._traced if lengths.is_traced else lengths.host.astype(np.int32)
-    return (leaf,), (lengths.width, lengths.policy, lengths.is_full, stairs)
+    # A batch that chance alone has filled shares the program of its shape.
+    is_full = lengths.is_full and (like is None or like.is_full)
+    return (leaf,), (lengths.width, lengths.policy, is_full, stairs)
 
 
 def _unflatten(static: _Static, leaves: tuple[Any]) -> Lengths:
     width, policy, is_full, stairs = static
     if isinstance(leaves[0], np.ndarray):
-        return Lengths(leaves[0], width, policy)
+        found = Lengths(leaves[0], width, policy)
+        found.is_full, found.stairs = is_full, stairs  # nnx flattens again what it was given
+        return found
     return Lengths.traced(leaves[0], width, policy, is_full, stairs)
 
 

@@ -83,7 +83,7 @@ def lstm(
     """Run a checked, batch-first LSTM by the schedule that the policy chooses."""
     shape = LSTMShape.of(parameters)
     if state is None:
-        h, c = shape.state_shapes(len(x))
+        h, c = shape.state_shapes(x.shape[0])
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
     if jax.default_backend() == "cpu" and not shape.proj_size:
         if is_native(lengths) and kernels.has_kernels(x.dtype):

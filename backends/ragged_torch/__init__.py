@@ -1,6 +1,17 @@
 """The PyTorch backend of `ragged`: everything that touches torch."""
 
-from ragged_torch.arrays import asarray, devices, framework, is_traced, name, owns, to_numpy, xp
+from ragged_torch.arrays import (
+    asarray,
+    devices,
+    framework,
+    is_recording,
+    is_traced,
+    name,
+    owns,
+    to_numpy,
+    xp,
+)
+from ragged_torch.export import export_formats, export_model, load_exported
 from ragged_torch.lstm import LSTM, lstm, lstm_costs
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
@@ -14,10 +25,14 @@ __all__ = [
     "asarray",
     "create_model",
     "devices",
+    "export_formats",
+    "export_model",
     "framework",
     "get_parameters",
+    "is_recording",
     "is_traced",
     "join_workers",
+    "load_exported",
     "lstm",
     "lstm_costs",
     "name",

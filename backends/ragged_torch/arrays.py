@@ -11,7 +11,17 @@ import torch
 name = "torch"
 framework = "torch"
 
-__all__ = ["asarray", "devices", "framework", "is_traced", "name", "owns", "to_numpy", "xp"]
+__all__ = [
+    "asarray",
+    "devices",
+    "framework",
+    "is_recording",
+    "is_traced",
+    "name",
+    "owns",
+    "to_numpy",
+    "xp",
+]
 
 
 def owns(value: object) -> bool:
@@ -20,8 +30,13 @@ def owns(value: object) -> bool:
 
 
 def is_traced(array: torch.Tensor) -> bool:
-    """Whether the tensor is a fake one that a compiler traces."""
-    return isinstance(array, torch._subclasses.FakeTensor)
+    """Whether a compiler traces the tensor."""
+    return is_recording() or isinstance(array, torch._subclasses.FakeTensor)
+
+
+def is_recording() -> bool:
+    """Whether a compiler or an exporter records this very call."""
+    return torch.compiler.is_compiling()
 
 
 def asarray(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data.buckets import check_at_least, quantise
+from ragged.data.buckets import check_at_least, quantise, typical_by_shape
 from ragged.data.dataset import RaggedDataset, Row
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
@@ -187,10 +187,11 @@ def batches(
     check_at_least("batches", "buckets", buckets, 1)
     encoder_side = encoder_alignment or dataset.encoder_alignment or "left"
     decoder_side = decoder_alignment or dataset.decoder_alignment or "left"
-    order: list[tuple[tuple[Lengths, ...] | None, np.ndarray]]
+    order: list[tuple[tuple[Lengths, ...], np.ndarray]]
     if shuffle_seed is None:
         whole = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
-        order = [(None, places) for places in whole]
+        shared = typical_by_shape(dataset.lengths, whole, batch_size, shapes)
+        order = list(zip(shared, whole, strict=True))
     else:
         made = dataset.buckets(batch_size, buckets)
         rows = [bucket.rows for bucket in made]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -82,6 +83,32 @@ def _typical(ascending: np.ndarray, batch_size: int) -> tuple[Lengths, ...]:
         Lengths(at_even_distances(side, batch_size), width=quantise(int(side.max()), SHAPES))
         for side in ascending.T
     )
+
+
+def typical_by_shape(
+    lengths: np.ndarray, chunks: Sequence[np.ndarray], batch_size: int, shapes: int
+) -> list[tuple[Lengths, ...]]:
+    """Give each batch of a fixed order what is typical of all batches as wide as it.
+
+    What a compiler fixes is then the same for all of them: a width is a program, not a batch.
+
+    Args:
+        lengths: `(rows, sides)` integers.
+        chunks: the places of each batch's rows.
+        batch_size: rows of a batch.
+        shapes: as in `quantise`.
+
+    >>> lengths = np.array([[3], [7], [8], [2]])
+    >>> typical_by_shape(lengths, [np.array([0, 1]), np.array([2]), np.array([3])], 2, shapes=2)
+    [(Lengths([3, 8], width=8),), (Lengths([3, 8], width=8),), (Lengths([2, 2], width=2),)]
+    """
+    widths = [tuple(quantise(int(n), shapes) for n in lengths[c].max(axis=0)) for c in chunks]
+    found = {}
+    for each in set(widths):
+        alike = [chunk for chunk, own in zip(chunks, widths, strict=True) if own == each]
+        sides = zip(lengths[np.concatenate(alike)].T, each, strict=True)
+        found[each] = tuple(Lengths(at_even_distances(n, batch_size), w) for n, w in sides)
+    return [found[each] for each in widths]
 
 
 def quantise(width: int, shapes: int = 2) -> int:

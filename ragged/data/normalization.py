@@ -117,6 +117,15 @@ class Normalization:
             values = transform.inverse(values, _driver(transform, event, steps), last)
         return values
 
+    @property
+    def formulas(self) -> dict[str, str]:
+        """What each transform in use does, for those who normalise without it.
+
+        >>> Normalization({"flow": (Standard(2.0, 1.0),)}, {"flow": 0.0}).formulas
+        {'Standard': '(x - center) / scale'}
+        """
+        return {type(t).__name__: t.formula for chain in self.chains.values() for t in chain}
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain values, ready for JSON.
 

@@ -20,6 +20,7 @@ class Transform(ABC):
     """
 
     needs_last: ClassVar[bool] = False  # whether `inverse` starts from the end of the context
+    formula: ClassVar[str] = "as its class says"  # of a value x, for those who have no ragged
 
     @property
     def reads(self) -> str | None:
@@ -71,6 +72,8 @@ class Affine(Transform, ABC):
     Raises:
         OptionError: a constant that is not finite, or a scale of 0 or less.
     """
+
+    formula: ClassVar[str] = "(x - center) / scale"
 
     center: float | None = None
     scale: float | None = None
@@ -154,6 +157,8 @@ class Log(Transform):
     array([ 1., 20.])
     """
 
+    formula: ClassVar[str] = "ln(x)"
+
     def transform(self, values: np.ndarray, driver: np.ndarray | None = None) -> np.ndarray:
         """Take the logarithm; a value of 0 or less is refused."""
         wrong = values <= 0
@@ -185,6 +190,7 @@ class Difference(Transform):
     """
 
     needs_last: ClassVar[bool] = True
+    formula: ClassVar[str] = "x - (x of the step before), 0 at an event's first step"
 
     def transform(self, values: np.ndarray, driver: np.ndarray | None = None) -> np.ndarray:
         """Subtract the step before."""
@@ -216,6 +222,10 @@ class CalibrationCurve(Transform):
     >>> curve.fit(load, flow).transform(load + 5.0, flow).round(9)
     array([5., 5., 5.])
     """
+
+    formula: ClassVar[str] = (
+        "x - sum of coefficients[k] * u**k, u = driver mapped from domain to -1..1"
+    )
 
     driver: str
     degree: int = 2

@@ -138,7 +138,7 @@ def open_inputs(
         ("future", "decoder_time", future, config.future_features),
     )
     for name, time, array, size in sides:
-        if array.ndim != 3 or int(array.shape[2]) != size:
+        if array.ndim != 3 or array.shape[2] != size:
             raise ShapeError(
                 refusal(
                     model,
@@ -148,19 +148,19 @@ def open_inputs(
                     f"Set {name}_features to the features of the data.",
                 )
             )
-    batch = int(past.shape[0])
-    if int(future.shape[0]) != batch:
+    batch = past.shape[0]
+    if future.shape[0] != batch:
         raise ShapeError(
             refusal(
                 model,
                 "future",
-                f"of {int(future.shape[0])} rows",
+                f"of {future.shape[0]} rows",
                 f"{batch}, one for each row of `past`",
                 "Give both sides of the same batch.",
             )
         )
     encoder, decoder = (
-        Lengths.of(lengths, int(array.shape[1]), backend, function=model, batch=batch)
+        Lengths.of(lengths, array.shape[1], backend, function=model, batch=batch)
         for lengths, array in ((encoder_lengths, past), (decoder_lengths, future))
     )
     if config.encoder_alignment == "right" and not encoder.is_full:

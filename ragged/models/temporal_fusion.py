@@ -78,7 +78,7 @@ class WithStatics(TemporalFusion):
             return length
         check_frameworks(model, backend, static=static)
         given = None if static is None else as_own(backend, static, like)
-        expected = (len(lengths), self.static_features)
+        expected = (lengths.batch, self.static_features)
         if given is None or tuple(given.shape) != expected:
             raise ShapeError(
                 refusal(

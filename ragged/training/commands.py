@@ -1,4 +1,4 @@
-"""What the commands do: train, resume, evaluate, report, compare, predict, info."""
+"""What the commands do: train, resume, evaluate, report, compare, export, predict, info."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ import numpy as np
 
 from ragged import checkpoint
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
-from ragged.data import EncoderDecoderDataModule, Normalization
+from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
 from ragged.errors import OptionError, refusal
+from ragged.exported import FORMATS
 from ragged.kernels import find_compiler
 from ragged.training import comparison, evaluation, figures, runs, scores
+from ragged.training.artefact import is_artefact, open_artefact
 from ragged.training.fit import Fit
 from ragged.training.forecasts import RowForecast, forecast_rows
 from ragged.training.scores import TargetScores
 from ragged.training.versions import PACKAGES, describe_environment, version_of
+
+Predicted = tuple[EncoderDecoderDataModule, RaggedDataset, list[RowForecast]]
 
 
 def train(parser: Any, config: Any) -> Path:
@@ -72,14 +76,25 @@ def compare(parser: Any, folders: Sequence[Path], output: Path) -> None:
     print(f"picture: {output}")
 
 
+def export(parser: Any, run: Path, format: str, output: Path | None = None) -> Path:
+    """Write a run's best model as a program with a JSON of how to feed it; return the folder."""
+    from ragged.training.export import export_run
+
+    folder = run / "exports" / format if output is None else output
+    with use_backend(FORMATS[format].backend) as backend:
+        opened = runs.open_run(run, parser)
+        difference = export_run(opened, backend, folder, format=format)
+    print(f"its forecasts differ from the checkpoint's by at most {difference:.2g}")
+    print(f"exported: {folder}")
+    return folder
+
+
 def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | None = None) -> None:
     """Forecast the events of a CSV file into another, in the units of the source."""
-    with use_backend(backend or runs.read_config(run, parser).backend):
-        opened = runs.open_run(run, parser)
-        data, trainer = opened.data, opened.trainer
-        data.normalization = Normalization.from_dict(opened.normalization)
-        rows = data.rows_for(data.source.read(input))
-        found = forecast_rows(opened.module, rows, data, trainer)
+    if is_artefact(run):
+        data, rows, found = _predict_exported(run, input, backend)
+    else:
+        data, rows, found = _predict_run(parser, run, input, backend)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     for row, forecast in zip(rows.rows, found, strict=True):
@@ -91,6 +106,25 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
             writer.writerow([row.event.name, f"{time:.15g}", *values])
     checkpoint.write_file(output, buffer.getvalue().encode())
     print(f"{sum(len(f.point) for f in found):,} steps of {len(found)} events forecast to {output}")
+
+
+def _predict_run(parser: Any, run: Path, input: Path, backend: str | None) -> Predicted:
+    with use_backend(backend or runs.read_config(run, parser).backend):
+        opened = runs.open_run(run, parser)
+        data, trainer = opened.data, opened.trainer
+        data.normalization = Normalization.from_dict(opened.normalization)
+        rows = data.rows_for(data.source.read(input))
+        return data, rows, forecast_rows(opened.module, rows, data, trainer)
+
+
+def _predict_exported(folder: Path, input: Path, backend: str | None) -> Predicted:
+    """Forecast without a run, and with nothing of a framework that the format does not need."""
+    if backend is not None:
+        got, expected = repr(backend), "left out: an exported model's format decides"
+        raise OptionError(refusal("predict", "backend", got, expected, "Leave it out."))
+    opened = open_artefact(folder)
+    rows = opened.data.rows_for(opened.data.source.read(input))
+    return opened.data, rows, opened.forecast(rows)
 
 
 def info() -> None:

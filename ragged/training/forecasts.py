@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ragged.backend import get_backend
-from ragged.data import EncoderDecoderDataModule, RaggedDataset, Row, batches
+from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, Row, batches
 from ragged.precision import master
 from ragged.training.objective import Objective
 from ragged.training.trainer import Trainer
@@ -58,9 +58,24 @@ def forecast_rows(
     dtype = master(trainer.precision)
     backend.place(module, device=trainer.pick_device(backend), dtype=dtype)
     objective = trainer.objective(module.config, data)
+
+    def predict(batch: Batch) -> np.ndarray:
+        return np.asarray(backend.predict(module, batch).output)
+
+    return rows_by(predict, dataset, data, objective, dtype)
+
+
+def rows_by(
+    predict: Callable[[Batch], np.ndarray],
+    dataset: RaggedDataset,
+    data: EncoderDecoderDataModule,
+    objective: Objective,
+    dtype: str,
+) -> list[RowForecast]:
+    """Forecast every row of a dataset, in its order, by what gives the outputs of a batch."""
     found: dict[int, RowForecast] = {}
     for batch in batches(dataset, data.batch_size, dtype=dtype):
-        output = backend.predict(module, batch).output
+        output = predict(batch)
         for values, length, row in zip(output, batch.decoder_lengths.host, batch.rows, strict=True):
             if row >= 0:
                 given = values[:length]

@@ -79,6 +79,17 @@ class Objective:
             return len(self.quantiles)
         return 1 if self.loss.extra_axis is None else 2
 
+    def features(self, targets: Sequence[str]) -> list[str]:
+        """Name a step's outputs, in their order.
+
+        >>> Objective(losses.quantile, (0.1, 0.9)).features(["flow"])
+        ['flow, quantile 0.1', 'flow, quantile 0.9']
+        """
+        parts = [f", quantile {level:g}" for level in self.quantiles]
+        if self.loss.extra_axis is not None and not parts:
+            parts = [f", {part}" for part in self.loss.extra_axis.split(" and ")]
+        return [f"{target}{part}" for target in targets for part in parts or [""]]
+
     def total_and_count(
         self, prediction: Array, target: Array, *, lengths: object
     ) -> tuple[Array, Array]:

@@ -35,6 +35,14 @@ class Run:
     normalization: dict[str, Any]
     epoch: int  # of the best model, the first is 1
 
+    @property
+    def data_section(self) -> dict[str, Any]:
+        """What the run's configuration says of its data, plain values."""
+        from ragged.configuration import load_config
+
+        found: dict[str, Any] = load_config(self.folder / "config.yaml")["data"]
+        return found
+
 
 def create_folder(runs: Path, name: str) -> Path:
     """Make `runs/<name>/<time>`; a second run within a second gets a number."""

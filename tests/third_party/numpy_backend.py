@@ -18,7 +18,17 @@ OFF_BY = int(os.environ.get("NUMPY_BACKEND_OFF_BY", "0"))  # a fault to plant, f
 name = "numpy"
 framework = "numpy"
 
-__all__ = ["asarray", "devices", "framework", "is_traced", "lstm", "name", "owns", "xp"]
+__all__ = [
+    "asarray",
+    "devices",
+    "framework",
+    "is_recording",
+    "is_traced",
+    "lstm",
+    "name",
+    "owns",
+    "xp",
+]
 
 
 class PackedSequence(NamedTuple):
@@ -33,6 +43,10 @@ def owns(value):
 
 
 def is_traced(array):
+    return False
+
+
+def is_recording():
     return False
 
 

@@ -1,0 +1,90 @@
+"""Forecasting models as StableHLO: one program for every batch size and width, on JAX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ragged.backend import load_backend
+from ragged.exported import Exported, Input, check_format, damaged, inputs_of, missing_extra
+from ragged.files import write_file
+from ragged.lengths import Lengths
+from ragged_jax.arrays import name
+
+export_formats = ("stablehlo",)
+PLATFORMS = ("cpu", "cuda")  # one file runs on both
+
+
+def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
+    """Write a forecasting model as `jax.export` serialises it; its parameters are in the file.
+
+    The lengths are inputs of the program; it runs the masked scan, which needs nothing but XLA.
+
+    Raises:
+        OptionError: another format than "stablehlo".
+        MissingExtraError: flatbuffers is not installed.
+    """
+    check_format(load_backend(name), format)
+    export = _exporter(path)
+    model = nnx.merge(*nnx.split(module))
+    model.eval()
+
+    def forecast(past: Array, future: Array, **inputs: Array) -> Array:
+        for side, array in (("encoder_lengths", past), ("decoder_lengths", future)):
+            inputs[side] = Lengths.traced(inputs[side], array.shape[1], policy="never")
+        return model(past, future, **inputs).output
+
+    weight = jax.tree.leaves(nnx.state(module, nnx.Param))[0]
+    inputs = inputs_of(module.config, str(weight.dtype))
+    scope = export.SymbolicScope()
+    arguments = {}
+    for each, (axes, dtype) in inputs.items():
+        shape = export.symbolic_shape(", ".join(map(str, axes)) + ",", scope=scope)
+        arguments[each] = jax.ShapeDtypeStruct(shape, dtype)
+    program = export.export(jax.jit(forecast), platforms=PLATFORMS)(**arguments)
+    write_file(Path(path), bytes(program.serialize()))
+
+
+def load_exported(path: Path, *, format: str) -> Exported:
+    """Read a program, to be called with NumPy arrays; JAX compiles it for each shape it meets.
+
+    Raises:
+        OptionError, MissingExtraError: as `export_model`.
+        ArtefactError: the file holds no such program.
+    """
+    check_format(load_backend(name), format)
+    export = _exporter(Path(path))
+    try:
+        program = export.deserialize(bytearray(Path(path).read_bytes()))
+        _, arguments = jax.tree.unflatten(program.in_tree, program.in_avals)
+        inputs = {n: _input(aval) for n, aval in arguments.items()}
+    except OSError:
+        raise
+    except Exception as error:  # flatbuffers and JAX read on whatever the bytes say
+        raise damaged(Path(path), error) from error
+    call = jax.jit(program.call)
+
+    def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(call(**arrays))
+
+    return Exported(run, inputs)
+
+
+def _input(aval: Any) -> Input:
+    shape = tuple(size if isinstance(size, int) else str(size) for size in aval.shape)
+    return Input(shape, str(aval.dtype))
+
+
+def _exporter(path: Path) -> Any:
+    """`jax.export`, which serialises with flatbuffers."""
+    try:
+        import flatbuffers  # noqa: F401
+        from jax import export
+    except ImportError as error:
+        raise missing_extra(Path(path), "flatbuffers") from error
+    return export

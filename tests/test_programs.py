@@ -100,6 +100,12 @@ def test_an_epoch_of_200_batches_compiles_few_programs(kind):
     assert traced.programs <= 4
 
 
+def test_neither_does_one_without_kernels(monkeypatch):
+    """Where a schedule is fixed in each program."""
+    monkeypatch.setenv("RAGGED_KERNELS", "0")
+    test_an_epoch_of_200_batches_compiles_few_programs("EncoderDecoderLSTM")
+
+
 @pytest.mark.parametrize(
     ("pairs", "batch_size", "most"),
     [
@@ -124,7 +130,7 @@ def test_what_is_traced_is_what_is_compiled():
     step = ragged_jax.TrainingStep(models[1], losses.mse, AdamW())
     for batch in batches(rows, 4, shuffle_seed=0):
         step.step(batch)
-    assert step._update._cache_size() == traced.programs == 4
+    assert step._update._cache_size() == traced.programs <= 4
 
 
 def test_batches_in_a_fixed_order_compile_a_program_for_each_shape():

@@ -166,8 +166,8 @@ def waste(made: list[Batch]) -> dict[str, float]:
 
 def programs(step: Any) -> int | None:
     """How many training programs a step has compiled; None where nothing is compiled."""
-    update = getattr(step, "_update", None)
-    return None if update is None else update._cache_size()
+    cached = getattr(step._update, "_cache_size", None)
+    return None if cached is None else cached()
 
 
 def measure(device: str, quick: bool) -> dict[str, Any]:

@@ -77,7 +77,7 @@ _Static = tuple[int, str, bool, Stairs | None]
 # A piece takes 0.4 s to compile, which `call` spreads over a thousand calls. Loops whose steps are
 # read from the lengths leave a CPU no slower; a GPU would wait for the host at every step.
 CPU_COSTS = Costs(call=400e-6, step=2e-6, rate=0.22e-9, thin=1.0, gates=130.0, pieces=None)
-NATIVE = Costs(call=60e-6, step=0.5e-6, rate=0.11e-9, thin=5.0, gates=86.0, pieces=1)
+NATIVE = Costs(call=440e-6, step=0.0, rate=0.117e-9, thin=2.7, gates=83.0, pieces=1)
 NATIVE_COSTS = replace(CPU_COSTS, native=NATIVE)
 
 

@@ -34,7 +34,7 @@ COSTS = {
         pieces=8,
         packed_step=200e-6,
         packed_rate=2.0,
-        native=Costs(call=60e-6, step=0.5e-6, rate=0.11e-9, thin=5.0, gates=86.0, pieces=1),
+        native=Costs(call=700e-6, step=0.0, rate=0.126e-9, thin=3.8, gates=46.0, pieces=1),
     ),
     # Not measured yet: what is known of cuDNN's kernels, so that rows that end are not computed.
     "cuda": Costs(

@@ -6,12 +6,13 @@ from ragged_torch.arrays import (
     framework,
     is_recording,
     is_traced,
+    lstm_costs,
     name,
     owns,
     to_numpy,
     xp,
 )
-from ragged_torch.lstm import LSTM, lstm, lstm_costs
+from ragged_torch.lstm import LSTM, lstm
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, place, set_parameters

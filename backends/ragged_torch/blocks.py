@@ -149,14 +149,14 @@ class Interpolation(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, copies: int | None = None) -> None:
         super().__init__()
         shape = (outputs,) if copies is None else (copies, outputs)
-        self.sizes = (inputs, outputs)
+        # No buffer, which a cast of the module to float32 and back would leave rounded.
+        self.matrix = asarray(interpolation_matrix(inputs, outputs))
         self.scale = nn.Parameter(torch.zeros(shape))
         self.norm = LayerNorm(outputs, copies=copies)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        matrix = asarray(interpolation_matrix(*self.sizes), like=x).to(x.dtype)
-        return self.norm(x @ matrix * 2 * torch.sigmoid(spread(self.scale)))
+        return self.norm(x @ self.matrix.to(x) * 2 * torch.sigmoid(spread(self.scale)))
 
 
 class GRN(nn.Module):

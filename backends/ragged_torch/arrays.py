@@ -46,7 +46,9 @@ def asarray(
     array: Any, *, dtype: str | None = None, like: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Make a tensor on the device of `like`; Python floats become float32."""
-    if not isinstance(array, torch.Tensor):
+    if is_recording():
+        array = torch.as_tensor(array)
+    elif not isinstance(array, torch.Tensor):
         host = np.asarray(array)
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
             host = host.astype(np.float32)  # torch's own default for Python numbers

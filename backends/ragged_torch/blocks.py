@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from ragged import initial
 from ragged.interpolation import interpolation_matrix
-from ragged_torch.arrays import asarray
+from ragged_torch.arrays import asarray, is_recording
 
 
 class Dropout(nn.Dropout):
     """Torch's dropout, at a quarter of its time on a CPU, whose kernel draws for each element.
 
-    One draw of 64 bits decides on four elements; the rate is exact to 2**-17.
+    One draw of 64 bits decides on four elements; the rate is exact to 2**-17. Compilers have torch's
+    own, which they fuse.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements in training and scale up what is kept."""
-        if x.device.type != "cpu" or not self.training or self.p == 0:
+        if x.device.type != "cpu" or not self.training or self.p == 0 or is_recording():
             return super().forward(x)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)

@@ -96,10 +96,8 @@ def take_steps(
     if x.shape[1] == 0:
         nothing = xp.astype(xp.sum(x, axis=1, keepdims=True), x.dtype)  # 0, where x is
         return xp.broadcast_to(nothing, (*index.shape, *features))
-    index = xp.clip(index, 0, x.shape[1] - 1)
-    index = xp.reshape(index, (*index.shape, *(1 for _ in features)))
-    index = xp.broadcast_to(index, (*index.shape[:2], *features))
-    taken = xp.take_along_axis(x, index, axis=1)
+    row = count_steps(backend, x.shape[0], like=x)[:, None]
+    taken = x[row, index % x.shape[1]]  # what lies outside is padding, and put to 0
     return select_valid(backend, taken, lengths, alignment=alignment)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ragged.backend import Array, Backend, HostData
+from ragged.backend import Array, Backend, HostData, as_own
 from ragged.errors import LengthsError, OptionError, refusal
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
@@ -146,9 +146,10 @@ class Lengths(HostData):
             result = lengths
             if recording and not lengths.is_traced:  # else the program would fit these rows alone
                 result = cls.traced(backend.asarray(lengths.host), width, lengths.policy)
-        elif backend.owns(lengths) and backend.is_traced(lengths):
-            check_form(lengths.shape, str(lengths.dtype), function)  # type: ignore[attr-defined]
-            result = cls.traced(lengths, width)
+        elif recording or (backend.owns(lengths) and backend.is_traced(lengths)):
+            values = as_own(backend, lengths)
+            check_form(values.shape, str(values.dtype), function)
+            result = cls.traced(values, width)
         else:
             result = cls._trusted(check_lengths(lengths, width, function=function), width)
         if batch is not None and result.batch != batch:

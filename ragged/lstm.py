@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from ragged.backend import Array, Backend, State, as_own, backend_of, check_frameworks, get_backend
@@ -93,47 +92,47 @@ class LSTMShape:
         Raises:
             ShapeError: names or shapes that no LSTM has.
         """
-        shapes = tuple((name, tuple(map(int, value.shape))) for name, value in parameters.items())
-        return cls._of_shapes(shapes)
-
-    @classmethod
-    @cache  # a layer asks at every call
-    def _of_shapes(cls, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> LSTMShape:
-        found = dict(shapes)
-        if not {"weight_ih_l0", "weight_hh_l0"} <= found.keys():
+        if not {"weight_ih_l0", "weight_hh_l0"} <= parameters.keys():
             raise ShapeError(
                 refusal(
                     "lstm",
                     "parameters",
-                    f"named {sorted(found)}",
+                    f"named {sorted(parameters)}",
                     "torch.nn.LSTM's names, weight_ih_l0 and weight_hh_l0 at least",
                     "Take them from an LSTM's state_dict.",
                 )
             )
-        shape = cls(
-            input_size=found["weight_ih_l0"][-1],
-            hidden_size=found["weight_ih_l0"][0] // 4,
-            num_layers=sum(name.startswith("weight_ih") for name in found)
-            // (2 if "weight_ih_l0_reverse" in found else 1),
-            bias="bias_ih_l0" in found,
-            bidirectional="weight_ih_l0_reverse" in found,
-            proj_size=found["weight_hr_l0"][0] if "weight_hr_l0" in found else 0,
-        )
+        shape = cls.read(parameters)
+        found = {name: tuple(map(int, value.shape)) for name, value in parameters.items()}
         expected = shape.parameter_shapes()
-        wrong = sorted(
-            name for name in {*expected, *found} if expected.get(name) != found.get(name)
-        )
-        if wrong:
+        if found != expected:
+            names = {*expected, *found}
+            wrong = min(name for name in names if expected.get(name) != found.get(name))
             raise ShapeError(
                 refusal(
                     "lstm",
-                    f"parameters[{wrong[0]!r}]",
-                    f"of shape {found.get(wrong[0])}",
-                    f"shape {expected.get(wrong[0])}",
+                    f"parameters[{wrong!r}]",
+                    f"of shape {found.get(wrong)}",
+                    f"shape {expected.get(wrong)}",
                     "All layers and directions have the sizes that weight_ih_l0 implies.",
                 )
             )
         return shape
+
+    @classmethod
+    def read(cls, parameters: Mapping[str, Array]) -> LSTMShape:
+        """Read the sizes off parameters that were checked before."""
+        bidirectional = "weight_ih_l0_reverse" in parameters
+        projection = parameters.get("weight_hr_l0")
+        return cls(
+            input_size=int(parameters["weight_ih_l0"].shape[-1]),
+            hidden_size=int(parameters["weight_ih_l0"].shape[0]) // 4,
+            num_layers=sum(name.startswith("weight_ih") for name in parameters)
+            // (2 if bidirectional else 1),
+            bias="bias_ih_l0" in parameters,
+            bidirectional=bidirectional,
+            proj_size=0 if projection is None else int(projection.shape[0]),
+        )
 
 
 def LSTM(  # noqa: N802 - it gives a class's instance and reads as that class
@@ -267,7 +266,7 @@ def stack_layers(
 
     `run_layer(weights of each direction, x, state of the layer) -> (y, state)`.
     """
-    shape = LSTMShape.of(parameters)
+    shape = LSTMShape.read(parameters)
     count = len(shape.directions)
     finals: list[State] = []
     for layer in range(shape.num_layers):

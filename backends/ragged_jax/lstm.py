@@ -81,7 +81,7 @@ def lstm(
     between_layers: Callable[[Array], Array] | None,
 ) -> tuple[Array, State]:
     """Run a checked, batch-first LSTM by the schedule that the policy chooses."""
-    shape = LSTMShape.of(parameters)
+    shape = LSTMShape.read(parameters)
     if state is None:
         h, c = shape.state_shapes(x.shape[0])
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))

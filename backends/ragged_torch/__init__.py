@@ -6,13 +6,14 @@ from ragged_torch.arrays import (
     framework,
     is_recording,
     is_traced,
+    lstm_costs,
     name,
     owns,
     to_numpy,
     xp,
 )
 from ragged_torch.export import export_formats, export_model, load_exported
-from ragged_torch.lstm import LSTM, lstm, lstm_costs
+from ragged_torch.lstm import LSTM, lstm
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, place, set_parameters

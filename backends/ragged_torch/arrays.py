@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import array_api_compat.torch as xp
 import numpy as np
 import torch
+
+from ragged.kernels import find_compiler
+from ragged.schedule import Costs
 
 name = "torch"
 framework = "torch"
@@ -17,6 +21,7 @@ __all__ = [
     "framework",
     "is_recording",
     "is_traced",
+    "lstm_costs",
     "name",
     "owns",
     "to_numpy",
@@ -43,7 +48,9 @@ def asarray(
     array: Any, *, dtype: str | None = None, like: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Make a tensor on the device of `like`; Python floats become float32."""
-    if not isinstance(array, torch.Tensor):
+    if is_recording():
+        array = torch.as_tensor(array)
+    elif not isinstance(array, torch.Tensor):
         host = np.asarray(array)
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
             host = host.astype(np.float32)  # torch's own default for Python numbers
@@ -63,3 +70,34 @@ def to_numpy(array: torch.Tensor) -> np.ndarray:
 def devices() -> tuple[str, ...]:
     """Name the devices at hand, the preferred one first."""
     return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
+
+
+COSTS = {
+    "cpu": Costs(
+        call=250e-6,
+        step=2e-6,
+        rate=0.15e-9,
+        thin=1.5,
+        gates=86.0,
+        pieces=8,
+        packed_step=200e-6,
+        packed_rate=2.0,
+        native=Costs(call=700e-6, step=0.0, rate=0.126e-9, thin=3.8, gates=46.0, pieces=1),
+    ),
+    # Not measured yet: what is known of cuDNN's kernels, so that rows that end are not computed.
+    "cuda": Costs(
+        call=50e-6,
+        step=8e-6,
+        rate=1e-12,
+        thin=16.0,
+        gates=40.0,
+        pieces=8,
+        packed_step=8e-6,
+    ),
+}
+
+
+def lstm_costs(device: str) -> Costs:
+    """What a layer costs here, for `ragged.schedule`."""
+    costs = COSTS.get(device, COSTS["cpu"])
+    return costs if find_compiler() is not None else replace(costs, native=None)

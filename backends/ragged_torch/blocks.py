@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from ragged import initial
 from ragged.interpolation import interpolation_matrix
-from ragged_torch.arrays import asarray
+from ragged_torch.arrays import asarray, is_recording
 
 
 class Dropout(nn.Dropout):
     """Torch's dropout, at a quarter of its time on a CPU, whose kernel draws for each element.
 
-    One draw of 64 bits decides on four elements; the rate is exact to 2**-17.
+    One draw of 64 bits decides on four elements; the rate is exact to 2**-17. Compilers have torch's
+    own, which they fuse.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements in training and scale up what is kept."""
-        if x.device.type != "cpu" or not self.training or self.p == 0:
+        if x.device.type != "cpu" or not self.training or self.p == 0 or is_recording():
             return super().forward(x)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
@@ -149,14 +150,14 @@ class Interpolation(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, copies: int | None = None) -> None:
         super().__init__()
         shape = (outputs,) if copies is None else (copies, outputs)
-        self.sizes = (inputs, outputs)
+        # No buffer, which a cast of the module to float32 and back would leave rounded.
+        self.matrix = asarray(interpolation_matrix(inputs, outputs))
         self.scale = nn.Parameter(torch.zeros(shape))
         self.norm = LayerNorm(outputs, copies=copies)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        matrix = asarray(interpolation_matrix(*self.sizes), like=x).to(x.dtype)
-        return self.norm(x @ matrix * 2 * torch.sigmoid(spread(self.scale)))
+        return self.norm(x @ self.matrix.to(x) * 2 * torch.sigmoid(spread(self.scale)))
 
 
 class GRN(nn.Module):

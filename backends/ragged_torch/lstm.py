@@ -1,4 +1,4 @@
-"""The LSTM layer on torch: our own kernels, dense ones that hold at padding, or packed ones."""
+"""The LSTM layer on torch: own kernels, dense ones that hold at padding, packed ones, an operator."""
 
 from __future__ import annotations
 
@@ -11,48 +11,20 @@ from torch import Tensor, nn
 
 from ragged import initial
 from ragged.backend import load_backend
-from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, run, stack_layers
 from ragged.packing import PackingOrder
-from ragged.schedule import Costs, Piece, is_native, plan
+from ragged.schedule import Piece, is_native, plan
 from ragged_torch import kernels, segments
-from ragged_torch.arrays import asarray, name
+from ragged_torch.arrays import asarray, lstm_costs, name
 from ragged_torch.blocks import Dropout
+from ragged_torch.operator import record_layer
 from ragged_torch.parameters import draw_seed
 
 State = tuple[Tensor, Tensor]
+Result = tuple[Tensor, Tensor, Tensor]
+
 Weights = dict[str, Tensor]
-
-COSTS = {
-    "cpu": Costs(
-        call=250e-6,
-        step=2e-6,
-        rate=0.15e-9,
-        thin=1.5,
-        gates=86.0,
-        pieces=8,
-        packed_step=200e-6,
-        packed_rate=2.0,
-        native=Costs(call=700e-6, step=0.0, rate=0.126e-9, thin=3.8, gates=46.0, pieces=1),
-    ),
-    # Not measured yet: what is known of cuDNN's kernels, so that rows that end are not computed.
-    "cuda": Costs(
-        call=50e-6,
-        step=8e-6,
-        rate=1e-12,
-        thin=16.0,
-        gates=40.0,
-        pieces=8,
-        packed_step=8e-6,
-    ),
-}
-
-
-def lstm_costs(device: str) -> Costs:
-    """What a layer costs here, for `ragged.schedule`."""
-    costs = COSTS.get(device, COSTS["cpu"])
-    return costs if find_compiler() is not None else replace(costs, native=None)
 
 
 class LSTM(nn.Module):
@@ -90,7 +62,6 @@ class LSTM(nn.Module):
         for parameter, value in initial.lstm_values(rng, self.shape).items():
             self.register_parameter(parameter, nn.Parameter(asarray(value)))
 
-    @torch.compiler.disable
     def forward(
         self, x: Tensor, lengths: object = None, state: State | None = None
     ) -> tuple[Tensor, State]:
@@ -118,18 +89,46 @@ def lstm(
     state: State | None,
     between_layers: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, State]:
-    """Run a checked, batch-first LSTM by the schedule that the policy chooses."""
-    shape = LSTMShape.of(parameters)
-    shapes = shape.state_shapes(len(x))
+    """Run a checked, batch-first LSTM by the schedule that the policy chooses.
+
+    Under `torch.autocast` all of it computes in autocast's dtype, as `torch.nn.LSTM` does on a GPU
+    and in oneDNN; float64 stays what it is.
+    """
+    shape, device = LSTMShape.read(parameters), x.device.type
+    shapes = shape.state_shapes(x.shape[0])
     state = state or (x.new_zeros(shapes[0]), x.new_zeros(shapes[1]))
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+        parameters = {name: value.to(dtype) for name, value in parameters.items()}
+        x, state = x.to(dtype), (state[0].to(dtype), state[1].to(dtype))
+        with torch.autocast(device, enabled=False):
+            return lstm(parameters, x, lengths, state, between_layers)
+    if lengths.is_traced:
+        return recorded(parameters, x, lengths, state, between_layers)
     if is_native(lengths) and not shape.proj_size and kernels.has_kernels(x):
-        run = _in_directions(partial(kernels.run_layer, lengths=lengths))
-        return stack_layers(run, parameters, x, state, torch.cat, between_layers)
-    costs = replace(lstm_costs(x.device.type), native=None)
+        return native(parameters, x, lengths, state, between_layers)
+    costs = replace(lstm_costs(device), native=None)
     made = plan(lengths, costs, hidden_size=shape.hidden_size, input_size=shape.input_size)
     if made.kind == "packed" and made.pieces:
         return packed(parameters, x, lengths, state, between_layers)
     return dense(parameters, x, lengths, state, between_layers, made.pieces)
+
+
+def native(
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    lengths: Lengths,
+    state: State,
+    between_layers: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, State]:
+    """Run kernels of our own over exactly the valid steps."""
+
+    def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
+        return kernels.run_layer(weights, x, lengths, *state, reverse=reverse)
+
+    return stack_layers(
+        partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
+    )
 
 
 def packed(
@@ -187,24 +186,43 @@ def dense(
         y, (h, c) = dense(parameters, x, lengths, state, between_layers, pieces)
         return y[:batch, :width], (h[:, :batch], c[:, :batch])
 
-    run = _in_directions(partial(segments.run_layer, lengths=lengths, pieces=pieces))
-    return stack_layers(run, parameters, x, state, torch.cat, between_layers)
+    def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
+        return segments.run_layer(weights, x, lengths, pieces, *state, reverse=reverse)
+
+    return stack_layers(
+        partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
+    )
 
 
-def _in_directions(
-    run_direction: Callable[..., tuple[Tensor, Tensor, Tensor]],
-) -> Callable[[list[Weights], Tensor, State], tuple[Tensor, State]]:
-    """Run a layer in all its directions, each by itself."""
+def recorded(
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    lengths: Lengths,
+    state: State,
+    between_layers: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, State]:
+    """Run one operator a layer and direction, which a compiler leaves as it is."""
+    count = lengths.to(load_backend(name)).to("cpu", torch.int64)
 
-    def run(weights: list[Weights], x: Tensor, state: State) -> tuple[Tensor, State]:
-        ys, hs, cs = [], [], []
-        for direction, own in enumerate(weights):
-            h0, c0 = state[0][direction], state[1][direction]
-            y, h, c = run_direction(own, x, h0=h0, c0=c0, reverse=direction == 1)
-            ys.append(y)
-            hs.append(h)
-            cs.append(c)
-        y = torch.cat(ys, -1) if len(ys) > 1 else ys[0]
-        return y, (torch.stack(hs), torch.stack(cs))
+    def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
+        return record_layer(weights, x, count, *state, reverse=reverse)
 
-    return run
+    return stack_layers(
+        partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
+    )
+
+
+def _run_directions(
+    run_one: Callable[[Weights, Tensor, State, bool], Result],
+    weights: list[Weights],
+    x: Tensor,
+    state: State,
+) -> tuple[Tensor, State]:
+    """Run a layer in each of its directions."""
+    found = [
+        run_one(own, x, (state[0][direction], state[1][direction]), direction == 1)
+        for direction, own in enumerate(weights)
+    ]
+    ys, hs, cs = zip(*found, strict=True)
+    y = torch.cat(ys, -1) if len(ys) > 1 else ys[0]
+    return y, (torch.stack(hs), torch.stack(cs))

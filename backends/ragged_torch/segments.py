@@ -1,6 +1,6 @@
 """Dense kernels over the pieces of a schedule, each row's state held once it has ended.
 
-On the CPU in float32 a layer is one registered operator around oneDNN's kernels, forward and
+On the CPU in float32 a layer is one autograd function around oneDNN's kernels, forward and
 backward; elsewhere it is composed of torch's own dense calls.
 """
 
@@ -132,9 +132,7 @@ def _operator(
         *(weights.get("bias_ih", zeros), weights.get("bias_hh", zeros)),
     )
     train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    compiled = torch.compiler.is_compiling()  # else the operator's own checks cost most of 1 ms
-    call = torch.ops.ragged.lstm_segments if compiled else _Eager.apply
-    y, c, _ = call(*inputs, *_edges(pieces), reverse, train)
+    y, c, _ = _Segments.apply(*inputs, *_edges(pieces), reverse, train)
     return y, c
 
 
@@ -276,14 +274,12 @@ def _differentiate(
         grad_c = torch.zeros_like(saved[1][0])
     if grad_y is None:
         grad_y = grad_c.new_zeros(len(lengths), ctx.width, grad_c.shape[1])
-    compiled = torch.compiler.is_compiling()
-    call: Any = torch.ops.ragged.lstm_segments_backward if compiled else _backward
-    found = call(grad_y, grad_c, lengths, *weights, *ctx.static, saved)
+    found = _backward(grad_y, grad_c, lengths, *weights, *ctx.static, saved)
     return found[0], None, *found[1:], None, None, None, None
 
 
-class _Eager(torch.autograd.Function):
-    """The operator without its dispatcher."""
+class _Segments(torch.autograd.Function):
+    """Both passes; not an operator, whose dispatcher costs most of 1 ms."""
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -296,8 +292,3 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         return _differentiate(ctx, *gradients)
-
-
-_register = torch.library.custom_op("ragged::lstm_segments", mutates_args=())
-_register(_forward).register_autograd(_differentiate, setup_context=_save)
-torch.library.custom_op("ragged::lstm_segments_backward", mutates_args=())(_backward)

@@ -39,7 +39,6 @@ class AttentionLSTM(AttentionModel):
         self.join = GateAddNorm(narrow, rate, rng=rng) if gated else AddNorm(narrow)
         self.head = Linear(narrow, config.output_size, rng=rng)
 
-    @torch.compiler.disable  # lengths are host data, which Dynamo would trace as tensors
     def forward(
         self,
         past: Tensor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ragged import initial
@@ -35,7 +34,6 @@ class EncoderDecoderLSTM(nn.Module):
         else:
             self.head = MLP(narrow, config.head_hidden_size, config.output_size, rate, rng=rng)
 
-    @torch.compiler.disable  # lengths are host data, which Dynamo would trace as tensors
     def forward(
         self,
         past: Tensor,

@@ -85,7 +85,6 @@ class TemporalFusionTransformer(AttentionModel):
         self.output_join = GateAddNorm(size, rng=rng)
         self.head = Linear(size, config.output_size, rng=rng)
 
-    @torch.compiler.disable  # lengths are host data, which Dynamo would trace as tensors
     def forward(
         self,
         past: Tensor,

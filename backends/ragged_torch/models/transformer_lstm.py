@@ -56,7 +56,6 @@ class TransformerLSTM(AttentionModel):
         self.blocks = nn.ModuleList(Block(config, rng=rng) for _ in range(config.num_blocks))
         self.head = Linear(size, config.output_size, rng=rng)
 
-    @torch.compiler.disable  # lengths are host data, which Dynamo would trace as tensors
     def forward(
         self,
         past: Tensor,

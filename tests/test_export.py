@@ -396,8 +396,8 @@ def foreign(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (truncated("model.json", 300), "model.json' is damaged or truncated (Un"),
-        (truncated("model.json", 0), "model.json' is damaged or truncated (Exp"),
+        (truncated("model.json", 300), "model.json' is damaged or truncated ("),
+        (truncated("model.json", 0), "model.json' is damaged or truncated ("),
         (lambda f: (f / "model.json").write_bytes(b"\xff\xfe\x00"), "is damaged or truncated ("),
         (lambda f: (f / "model.json").write_text("[" * 10**5), "is damaged or truncated ("),
         (lambda f: (f / "model.json").write_text("[1]"), "`format_version` of "),

@@ -15,6 +15,7 @@ import pytest
 
 import ragged.backend
 from ragged import cli
+from ragged.exported import FORMATS
 
 TINY = {
     "config": "magnet",
@@ -98,6 +99,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return found[backend]
 
     return run
+
+
+@pytest.fixture(params=FORMATS)
+def format(request, need):
+    """A format that its backend has."""
+    name = FORMATS[request.param].backend
+    need(name)
+    if request.param not in ragged.backend.load_backend(name).export_formats:
+        pytest.skip(f"backend {name} does not write {request.param} yet")
+    return request.param
 
 
 @pytest.fixture

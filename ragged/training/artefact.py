@@ -18,7 +18,7 @@ from typing import Any
 from ragged import losses, plain_json
 from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
 from ragged.errors import ArtefactError, DataError
-from ragged.exported import FORMATS, Exported, load_exported
+from ragged.exported import FORMATS, Exported, inputs_of, load_exported
 from ragged.losses import MaskedLoss
 from ragged.training.forecasts import RowForecast, rows_by
 from ragged.training.objective import Objective
@@ -116,7 +116,7 @@ def describe(
         "transforms": data.normalization.formulas,
         "data": config,
     }
-    return (json.dumps(found, indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def _describe_inputs(model: Any, data: EncoderDecoderDataModule, program: Exported) -> Any:
@@ -124,7 +124,8 @@ def _describe_inputs(model: Any, data: EncoderDecoderDataModule, program: Export
     columns = {"past": roles.encoder, "future": roles.decoder, "static": roles.static}
     sides = {"past": model.encoder_alignment, "future": model.decoder_alignment}
     found: dict[str, dict[str, Any]] = {}
-    for name, (shape, dtype) in program.inputs.items():
+    for name in inputs_of(model, ""):  # in the order of a call
+        shape, dtype = program.inputs[name]
         found[name] = {"shape": shape, "dtype": dtype}
         found[name] |= {"columns": columns[name]} if name in columns else {}
         found[name] |= {"alignment": sides[name]} if name in sides else {}

@@ -12,6 +12,7 @@ from ragged_torch.arrays import (
     to_numpy,
     xp,
 )
+from ragged_torch.export import export_model, load_exported
 from ragged_torch.lstm import LSTM, lstm
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
@@ -25,11 +26,13 @@ __all__ = [
     "asarray",
     "create_model",
     "devices",
+    "export_model",
     "framework",
     "get_parameters",
     "is_recording",
     "is_traced",
     "join_workers",
+    "load_exported",
     "lstm",
     "lstm_costs",
     "name",

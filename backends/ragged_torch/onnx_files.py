@@ -1,0 +1,93 @@
+"""ONNX: the layer's operator in ONNX's terms, and onnxruntime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from onnxscript import opset20 as op
+
+from ragged.errors import OptionError, refusal
+
+INT32, INT64 = 6, 7  # of onnx.TensorProto
+
+
+def write(program: torch.export.ExportedProgram, path: str) -> None:
+    """Translate a recorded program into one file."""
+    found = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        opset_version=20,
+        output_names=["output"],
+        custom_translation_table={torch.ops.ragged.lstm_layer.default: lstm_layer},
+    )
+    assert found is not None
+    found.save(path, external_data=False)
+
+
+def load(path: str) -> tuple[dict[str, np.dtype[Any]], Any]:
+    """Return the inputs of a file with their dtypes, and what runs it."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    dtypes = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+    names = {each.name: np.dtype(dtypes[each.type]) for each in session.get_inputs()}
+    return names, lambda arrays: session.run(["output"], arrays)[0]
+
+
+def lstm_layer(
+    x: Any,
+    lengths: Any,
+    h0: Any,
+    c0: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any,
+    bias_hh: Any,
+    weight_hr: Any = None,
+    reverse: bool = False,
+    train: bool = False,
+) -> tuple[Any, ...]:
+    """Say `ragged::lstm_layer` by ONNX's LSTM.
+
+    What runs that need not keep the state of a row of length 0, nor refuse NaN at padding: both are
+    selected here.
+    """
+    if weight_hr is not None:
+        got, expected = "above 0", "0: ONNX's LSTM has no projection"
+        remedy = "Export with format='torch'."
+        raise OptionError(refusal("export_model", "proj_size", got, expected, remedy))
+    zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+    first, last = op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
+    width = op.Squeeze(op.Shape(x, start=1, end=2))
+    count = op.Unsqueeze(lengths, last)
+    valid = op.Unsqueeze(op.Less(op.Range(zero, width, one), count), last)
+    nothing = op.Constant(value_float=0.0)
+    y, h, c = op.LSTM(
+        op.Transpose(op.Where(valid, x, nothing), perm=[1, 0, 2]),
+        op.Unsqueeze(_reordered(weight_ih), first),
+        op.Unsqueeze(_reordered(weight_hh), first),
+        op.Unsqueeze(op.Concat(_reordered(bias_ih), _reordered(bias_hh), axis=0), first),
+        op.Cast(op.Max(lengths, one), to=INT32),
+        op.Unsqueeze(h0, first),
+        op.Unsqueeze(c0, first),
+        hidden_size=weight_hh.shape[1],
+        direction="reverse" if reverse else "forward",
+    )
+    y = op.Transpose(op.Squeeze(y, op.Constant(value_ints=[1])), perm=[1, 0, 2])
+    some = op.Greater(count, zero)
+    saved = op.Constant(value_floats=[])
+    return (
+        op.Where(valid, y, nothing),
+        op.Where(some, op.Squeeze(h, first), h0),
+        op.Where(some, op.Squeeze(c, first), c0),
+        saved,
+        saved,
+    )
+
+
+def _reordered(gates: Any) -> Any:
+    """Put torch's gates i, f, g, o in ONNX's order i, o, f, g."""
+    i, f, g, o = op.Split(gates, axis=0, num_outputs=4)
+    return op.Concat(i, o, f, g, axis=0)

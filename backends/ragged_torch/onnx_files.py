@@ -58,6 +58,13 @@ def lstm_layer(
         got, expected = "above 0", "0: ONNX's LSTM has no projection"
         remedy = "Export with format='torch'."
         raise OptionError(refusal("export_model", "proj_size", got, expected, remedy))
+    hidden = weight_hh.shape[0] // 4
+    i, f, g, o = np.arange(4 * hidden).reshape(4, hidden)
+    order = op.Constant(value_ints=np.concatenate([i, o, f, g]).tolist())
+
+    def reordered(gates: Any) -> Any:
+        return op.Gather(gates, order, axis=0)
+
     zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
     first, last = op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
     width = op.Squeeze(op.Shape(x, start=1, end=2))
@@ -66,28 +73,21 @@ def lstm_layer(
     nothing = op.Constant(value_float=0.0)
     y, h, c = op.LSTM(
         op.Transpose(op.Where(valid, x, nothing), perm=[1, 0, 2]),
-        op.Unsqueeze(_reordered(weight_ih), first),
-        op.Unsqueeze(_reordered(weight_hh), first),
-        op.Unsqueeze(op.Concat(_reordered(bias_ih), _reordered(bias_hh), axis=0), first),
+        op.Unsqueeze(reordered(weight_ih), first),
+        op.Unsqueeze(reordered(weight_hh), first),
+        op.Unsqueeze(op.Concat(reordered(bias_ih), reordered(bias_hh), axis=0), first),
         op.Cast(op.Max(lengths, one), to=INT32),
         op.Unsqueeze(h0, first),
         op.Unsqueeze(c0, first),
-        hidden_size=weight_hh.shape[1],
+        hidden_size=hidden,
         direction="reverse" if reverse else "forward",
     )
     y = op.Transpose(op.Squeeze(y, op.Constant(value_ints=[1])), perm=[1, 0, 2])
     some = op.Greater(count, zero)
-    saved = op.Constant(value_floats=[])
     return (
         op.Where(valid, y, nothing),
         op.Where(some, op.Squeeze(h, first), h0),
         op.Where(some, op.Squeeze(c, first), c0),
-        saved,
-        saved,
+        nothing,  # what a backward pass would be given
+        nothing,
     )
-
-
-def _reordered(gates: Any) -> Any:
-    """Put torch's gates i, f, g, o in ONNX's order i, o, f, g."""
-    i, f, g, o = op.Split(gates, axis=0, num_outputs=4)
-    return op.Concat(i, o, f, g, axis=0)

@@ -21,6 +21,12 @@ from ragged.errors import (
 )
 from ragged.exported import FORMATS, Exported, Input, load_exported
 
+# Torch warns of its own code, in its exporters.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
+
 DTYPE = "float64" if os.environ.get("JAX_ENABLE_X64") == "1" else "float32"
 RTOL, ATOL = {"float64": (1e-10, 1e-12), "float32": (1e-4, 1e-5)}[DTYPE]
 SIZES = {"hidden_size": 4, "num_layers": 1, "seed": 0}

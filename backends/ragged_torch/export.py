@@ -1,24 +1,153 @@
-"""Forecasting models as programs in files, on torch."""
+"""Forecasting models as programs of torch or ONNX: one for every batch size and width, on torch."""
 
 from __future__ import annotations
 
+import copy
+import io
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ragged.backend import load_backend
-from ragged.exported import Exported, check_format
-from ragged_torch.arrays import name
+from ragged.errors import OptionError, refusal
+from ragged.exported import (
+    Exported,
+    Input,
+    check_format,
+    damaged,
+    inputs_of,
+    load_onnx,
+    missing_extra,
+)
+from ragged.files import write_file
+from ragged_torch.arrays import name, to_numpy
 
-export_formats: tuple[str, ...] = ()
+export_formats = ("torch", "onnx")
+EXAMPLE = {"batch": 2, "encoder_time": 3, "decoder_time": 4}  # a program keeps none of these
 
 
-def export_model(module: torch.nn.Module, path: Path, *, format: str) -> None:
-    """Refuse every format: none is there yet."""
+class _Forecaster(nn.Module):
+    """A model in inference mode that returns its forecast alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+
+    def forward(
+        self,
+        past: Tensor,
+        future: Tensor,
+        encoder_lengths: Tensor,
+        decoder_lengths: Tensor,
+        static: Tensor | None = None,
+    ) -> Tensor:
+        given = {} if static is None else {"static": static}
+        output: Tensor = self.model(past, future, encoder_lengths, decoder_lengths, **given).output
+        return output
+
+
+def export_model(module: nn.Module, path: Path, *, format: str) -> None:
+    """Write a forecasting model's inference as one file, whole or not at all, for the CPU.
+
+    "torch" is a program of `torch.export`, which calls the operator that `ragged_torch` registers;
+    "onnx" needs nothing of `ragged`. The module is left as it is.
+
+    Raises:
+        OptionError: another format; for "onnx" parameters that are not of float32.
+        MissingExtraError: "onnx" without onnx or onnxscript.
+
+    Example:
+        >>> import tempfile, ragged
+        >>> with ragged.use_backend("torch"):
+        ...     model = ragged.models.EncoderDecoderLSTM(2, 1, hidden_size=4, seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_model(model, Path(folder) / "model.pt2", format="torch")
+        ...     run = load_exported(Path(folder) / "model.pt2", format="torch")
+        >>> run(past=np.ones((3, 5, 2)), future=np.ones((3, 6, 1)), decoder_lengths=[6, 2, 0]).shape
+        (3, 6, 1)
+    """
     check_format(load_backend(name), format)
+    path, write = Path(path), _to_pt2
+    if format == "onnx":
+        write = _onnx_writer(path)
+        _check_onnx(module)
+    write_file(path, write(record(module)))
 
 
 def load_exported(path: Path, *, format: str) -> Exported:
-    """Refuse every format: none is there yet."""
+    """Read a program, to be called with NumPy arrays.
+
+    Raises:
+        OptionError, MissingExtraError: as `export_model`.
+        ArtefactError: the file holds no such program.
+    """
     check_format(load_backend(name), format)
-    raise NotImplementedError
+    if format == "onnx":
+        return load_onnx(Path(path))
+    try:
+        program = torch.export.load(io.BytesIO(Path(path).read_bytes()))
+        inputs = _inputs(program)
+    except OSError:
+        raise
+    except Exception as error:  # its reader's errors share no type
+        raise damaged(Path(path), error) from error
+    module = program.module()
+
+    def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.no_grad():
+            return to_numpy(module(**{n: torch.from_numpy(array) for n, array in arrays.items()}))
+
+    return Exported(run, inputs)
+
+
+def record(module: nn.Module) -> torch.export.ExportedProgram:
+    """Record a model's inference for every batch size and width."""
+    dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
+    open_axes = {axis: torch.export.Dim(axis) for axis in EXAMPLE}
+    example, shapes = {}, {}
+    for each, (axes, kind) in inputs_of(module.config, dtype).items():
+        sizes = [EXAMPLE[axis] if isinstance(axis, str) else axis for axis in axes]
+        example[each] = torch.ones(sizes, dtype=getattr(torch, kind))
+        shapes[each] = {i: open_axes[a] for i, a in enumerate(axes) if isinstance(a, str)}
+    with torch.no_grad():
+        return torch.export.export(
+            _Forecaster(module), (), example, dynamic_shapes=shapes, strict=False
+        )
+
+
+def _inputs(program: torch.export.ExportedProgram) -> dict[str, Input]:
+    """What a program says it takes; an open axis has the name that `inputs_of` gives it."""
+    recorded = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    found = {}
+    for each in map(str, program.graph_signature.user_inputs):
+        value = recorded[each]
+        time = {"past": "encoder_time", "future": "decoder_time"}.get(each, "")
+        axes = zip(value.shape, ("batch", time, "features"), strict=False)
+        shape = tuple(size if isinstance(size, int) else axis for size, axis in axes)
+        found[each] = Input(shape, str(value.dtype).removeprefix("torch."))
+    return found
+
+
+def _to_pt2(program: torch.export.ExportedProgram) -> bytes:
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    return content.getvalue()
+
+
+def _onnx_writer(path: Path) -> Any:
+    try:
+        from ragged_torch.onnx_files import to_onnx
+    except ImportError as error:
+        raise missing_extra(path, "onnx and onnxscript") from error
+    return to_onnx
+
+
+def _check_onnx(module: nn.Module) -> None:
+    dtype = next(module.parameters()).dtype
+    if dtype != torch.float32:
+        expected = "float32, the only dtype of ONNX's LSTM in onnxruntime"
+        remedy = "Write module.float(), or export with format='torch'."
+        raise OptionError(refusal("export_model", "module", f"of {dtype}", expected, remedy))

@@ -1,4 +1,4 @@
-"""The LSTM layer on torch: own kernels, dense ones that hold at padding, packed ones, an operator."""
+"""The LSTM layer on torch: our kernels, torch's dense or packed ones, or an operator of both."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ragged_conformance.evaluation import Results
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.runner import Runner, lengths_of, runner
 from ragged_conformance.subjects import SUBJECTS, Batch, marked
-from ragged_conformance.tolerances import assert_all_close, assert_close
+from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
 
 
 @pytest.fixture(params=marked(SUBJECTS))
@@ -188,11 +188,16 @@ def test_nnx_jit_changes_no_number(name: str, jax_adapter: Adapter) -> None:
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("name", marked(SUBJECTS))
-def test_torch_compile_changes_no_number(name: str, torch_adapter: Adapter) -> None:
+def test_torch_compile_changes_no_number_and_serves_every_batch(
+    name: str, torch_adapter: Adapter
+) -> None:
     import torch
+    from torch._dynamo.testing import CompileCounterWithBackend
 
     adapter, subject = torch_adapter, SUBJECTS[name]
-    batch, module = subject.batch.filled(np.nan), runner(adapter, SUBJECTS[name]).module
+    if adapter.dtype == "float64":
+        pytest.skip("float32 shows it, and each graph takes seconds to record")
+    module, rng = runner(adapter, subject).module, np.random.default_rng(0)
 
     class Doubled(torch.nn.Module):
         """A module of the user's own around the one under test."""
@@ -205,13 +210,42 @@ def test_torch_compile_changes_no_number(name: str, torch_adapter: Adapter) -> N
             outputs = subject.call(self.inner, arrays, lengths)
             return {name: 2 * value for name, value in outputs.items()}
 
+    def study(run: Any, batch: Batch, *, backward: bool) -> tuple[Results, Results]:
+        arrays = {n: x.requires_grad_() for n, x in adapter.arrays(batch.arrays).items()}
+        outputs = run(arrays, adapter.arrays(batch.lengths))
+        leaves, grads = {**arrays, **dict(module.named_parameters())}, ()
+        if backward:
+            total = sum((output**2).sum() for output in outputs.values())
+            grads = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+        found = {name: adapter.to_numpy(value) for name, value in outputs.items()}
+        return found, dict(zip(leaves, map(adapter.to_numpy, grads), strict=False))
+
+    eager, counter = Doubled(), CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend=counter)
+    sizes = rng.integers(2, 12, (48, 3)).tolist()
+    batches = [_drawn(subject.batch, rng, *size) for size in ([7, 11, 9], *sizes)]
     try:
-        compiled = torch.compile(Doubled())(adapter.arrays(batch.arrays), batch.lengths)
+        for place, batch in enumerate([*batches, subject.batch.filled(np.nan)]):
+            found, expected = (
+                study(run, batch, backward=place % 25 in (0, 24)) for run in (compiled, eager)
+            )
+            for output in expected[0]:
+                what = f"{output} of batch {place}"
+                assert_close(found[0][output], expected[0][output], adapter.dtype, MODEL, what)
+            assert_all_close(found[1], expected[1], adapter.dtype)
     finally:
         torch.compiler.reset()
-    for output, expected in runner(adapter, SUBJECTS[name]).run(batch).items():
-        found = adapter.to_numpy(compiled[output])
-        assert_close(found, 2 * expected, adapter.dtype, subject.kind, output)
+    assert counter.frame_count <= 2, "a program for all batches, or one more"
+
+
+def _drawn(batch: Batch, rng: np.random.Generator, rows: int, *widths: int) -> Batch:
+    """A batch like another one, of other sizes and lengths, with NaN at padding."""
+    sizes = dict(zip(batch.lengths, widths, strict=False))
+    lengths = {name: rng.integers(0, width + 1, rows) for name, width in sizes.items()}
+    shapes = {name: x.shape[1:] for name, x in batch.arrays.items()}
+    shapes |= {name: (width, *shapes[name][1:]) for name, width in sizes.items()}
+    arrays = {name: rng.normal(size=(rows, *shape)) for name, shape in shapes.items()}
+    return Batch(arrays, lengths).filled(np.nan)
 
 
 def test_order_is_kept(adapter: Adapter, tested: Runner) -> None:

@@ -1,0 +1,85 @@
+"""ONNX: the layer's operator in ONNX's terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from onnxscript import opset20 as op
+
+from ragged.errors import OptionError, refusal
+
+INT32 = 6  # of onnx.TensorProto
+
+
+def to_onnx(program: torch.export.ExportedProgram) -> bytes:
+    """Translate a recorded program into the content of one file."""
+    found = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        opset_version=20,
+        output_names=["output"],
+        custom_translation_table={torch.ops.ragged.lstm_layer.default: lstm_layer},
+    )
+    assert found is not None
+    content: bytes = found.model_proto.SerializeToString()
+    return content
+
+
+def lstm_layer(
+    x: Any,
+    lengths: Any,
+    h0: Any,
+    c0: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any,
+    bias_hh: Any,
+    weight_hr: Any = None,
+    reverse: bool = False,
+    train: bool = False,
+) -> tuple[Any, ...]:
+    """Say `ragged::lstm_layer` by ONNX's LSTM.
+
+    What runs that need not keep the state of a row of length 0, nor refuse NaN at padding: both are
+    selected here.
+    """
+    if weight_hr is not None:
+        got, expected = "above 0", "0: ONNX's LSTM has no projection"
+        remedy = "Export with format='torch'."
+        raise OptionError(refusal("export_model", "proj_size", got, expected, remedy))
+    hidden = weight_hh.shape[0] // 4
+    i, f, g, o = np.arange(4 * hidden).reshape(4, hidden)
+    order = op.Constant(value_ints=np.concatenate([i, o, f, g]).tolist())
+
+    def reordered(gates: Any) -> Any:
+        return op.Gather(gates, order, axis=0)
+
+    zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+    first, last = op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
+    width = op.Squeeze(op.Shape(x, start=1, end=2))
+    count = op.Unsqueeze(lengths, last)
+    valid = op.Unsqueeze(op.Less(op.Range(zero, width, one), count), last)
+    nothing = op.Constant(value_float=0.0)
+    y, h, c = op.LSTM(
+        op.Transpose(op.Where(valid, x, nothing), perm=[1, 0, 2]),
+        op.Unsqueeze(reordered(weight_ih), first),
+        op.Unsqueeze(reordered(weight_hh), first),
+        op.Unsqueeze(op.Concat(reordered(bias_ih), reordered(bias_hh), axis=0), first),
+        op.Cast(op.Max(lengths, one), to=INT32),
+        op.Unsqueeze(h0, first),
+        op.Unsqueeze(c0, first),
+        hidden_size=hidden,
+        direction="reverse" if reverse else "forward",
+    )
+    y = op.Transpose(op.Squeeze(y, op.Constant(value_ints=[1])), perm=[1, 0, 2])
+    some = op.Greater(count, zero)
+    return (
+        op.Where(valid, y, nothing),
+        op.Where(some, op.Squeeze(h, first), h0),
+        op.Where(some, op.Squeeze(c, first), c0),
+        nothing,  # what a backward pass would be given
+        nothing,
+    )

@@ -60,6 +60,9 @@ def table(path: Path) -> tuple[list[str], list[list[str]], np.ndarray]:
     return head, [row[:2] for row in rows], np.array([row[2:] for row in rows], float)
 
 
+# Torch warns of its own code, in its exporters.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_an_exported_run_forecasts_as_the_run(format, tiny_run, tmp_path, write_magnet, capsys):
     """The run is the other backend's; the folder is moved, and the run is not needed."""
     writer = {"jax": "torch", "torch": "jax"}[FORMATS[format].backend]

@@ -74,7 +74,8 @@ def export_model(module: nn.Module, path: Path, *, format: str) -> None:
     if format == "onnx":
         write = _onnx_writer(path)
         _check_onnx(module)
-    write_file(path, write(record(module)))
+    program = record(module)
+    write_file(path, write(program, _inputs(program)))
 
 
 def load_exported(path: Path, *, format: str) -> Exported:
@@ -131,7 +132,7 @@ def _inputs(program: torch.export.ExportedProgram) -> dict[str, Input]:
     return found
 
 
-def _to_pt2(program: torch.export.ExportedProgram) -> bytes:
+def _to_pt2(program: torch.export.ExportedProgram, inputs: dict[str, Input]) -> bytes:
     content = io.BytesIO()
     torch.export.save(program, content)
     return content.getvalue()

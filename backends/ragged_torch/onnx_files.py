@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ import torch
 from onnxscript import opset20 as op
 
 from ragged.errors import OptionError, refusal
+from ragged.exported import Input
 
 INT32 = 6  # of onnx.TensorProto
 
 
-def to_onnx(program: torch.export.ExportedProgram) -> bytes:
-    """Translate a recorded program into the content of one file."""
+def to_onnx(program: torch.export.ExportedProgram, inputs: Mapping[str, Input]) -> bytes:
+    """Translate a recorded program into the content of one file, whose open axes have names."""
     found = torch.onnx.export(
         program,
         dynamo=True,
@@ -24,8 +26,24 @@ def to_onnx(program: torch.export.ExportedProgram) -> bytes:
         custom_translation_table={torch.ops.ragged.lstm_layer.default: lstm_layer},
     )
     assert found is not None
-    content: bytes = found.model_proto.SerializeToString()
+    model: Any = found.model_proto
+    _name_axes(model.graph, inputs)
+    content: bytes = model.SerializeToString()
     return content
+
+
+def _name_axes(graph: Any, inputs: Mapping[str, Input]) -> None:
+    """Call the axes what `inputs` calls them; the exporter numbers them."""
+    dims = {each.name: each.type.tensor_type.shape.dim for each in (*graph.input, *graph.output)}
+    names = {
+        dim.dim_param: str(axis)
+        for each, (shape, _) in inputs.items()
+        for dim, axis in zip(dims[each], shape, strict=True)
+        if dim.dim_param
+    }
+    for dim in (dim for every in dims.values() for dim in every if dim.dim_param):
+        dim.dim_param = names[dim.dim_param]
+    del graph.value_info[:]  # what is between follows from these
 
 
 def lstm_layer(

@@ -117,7 +117,8 @@ def load_exported(path: Path, *, format: str) -> Exported:
 
 def record(module: nn.Module) -> torch.export.ExportedProgram:
     """Record a model's inference for every batch and every width."""
-    config, weight = module.config, next(module.parameters())
+    config: Any = module.config
+    weight = next(module.parameters())
     batch, past, future = (torch.export.Dim(n) for n in ("batch", "encoder_time", "decoder_time"))
     inputs: dict[str, tuple[Tensor, dict[int, Any]]] = {
         "past": (torch.zeros(BATCH, PAST, config.past_features), {0: batch, 1: past}),

@@ -25,6 +25,7 @@ Result = tuple[Tensor, Tensor, Tensor]
 
 Weights = dict[str, Tensor]
 
+
 class LSTM(nn.Module):
     """An LSTM over rows of different lengths; see `ragged.LSTM`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,29 +12,50 @@ from onnxscript import opset20 as op
 
 from ragged.errors import OptionError, refusal
 
-INT32, INT64 = 6, 7  # of onnx.TensorProto
+INT32 = 6  # of onnx.TensorProto
+
+Run = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
-def write(program: torch.export.ExportedProgram, path: str) -> None:
-    """Translate a recorded program into one file."""
+def write(
+    program: torch.export.ExportedProgram, path: str, outputs: Sequence[str] = ("output",)
+) -> None:
+    """Translate a recorded program into one file.
+
+    Raises:
+        OptionError: a layer with a projection, which ONNX's LSTM has not.
+    """
+    if any(_is_projected(node) for node in program.graph.nodes):
+        got, expected = "above 0", "0: ONNX's LSTM has no projection"
+        remedy = "Export with format='torch'."
+        raise OptionError(refusal("export_model", "proj_size", got, expected, remedy))
     found = torch.onnx.export(
         program,
         dynamo=True,
         verbose=False,
         opset_version=20,
-        output_names=["output"],
+        output_names=list(outputs),
         custom_translation_table={torch.ops.ragged.lstm_layer.default: lstm_layer},
     )
     assert found is not None
     found.save(path, external_data=False)
 
 
-def load(path: str) -> tuple[dict[str, np.dtype[Any]], Any]:
+def start(path: str) -> onnxruntime.InferenceSession:
+    """Let onnxruntime read a file."""
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def load(path: str) -> tuple[dict[str, np.dtype[Any]], Run]:
     """Return the inputs of a file with their dtypes, and what runs it."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = start(path)
     dtypes = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
     names = {each.name: np.dtype(dtypes[each.type]) for each in session.get_inputs()}
-    return names, lambda arrays: session.run(["output"], arrays)[0]
+    return names, lambda arrays: session.run(["output"], dict(arrays))[0]
+
+
+def _is_projected(node: torch.fx.Node) -> bool:
+    return node.target is torch.ops.ragged.lstm_layer.default and node.args[8] is not None
 
 
 def lstm_layer(
@@ -54,10 +76,6 @@ def lstm_layer(
     What runs that need not keep the state of a row of length 0, nor refuse NaN at padding: both are
     selected here.
     """
-    if weight_hr is not None:
-        got, expected = "above 0", "0: ONNX's LSTM has no projection"
-        remedy = "Export with format='torch'."
-        raise OptionError(refusal("export_model", "proj_size", got, expected, remedy))
     hidden = weight_hh.shape[0] // 4
     i, f, g, o = np.arange(4 * hidden).reshape(4, hidden)
     order = op.Constant(value_ints=np.concatenate([i, o, f, g]).tolist())

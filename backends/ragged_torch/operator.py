@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ragged.lengths import Lengths, check_lengths
 from ragged.schedule import Piece, plan
@@ -58,6 +57,11 @@ class Layer(NamedTuple):
     def differentiable(self) -> list[Tensor]:
         """All that has a gradient, in order."""
         return [value for value in (self.x, *self[2:]) if value is not None]
+
+    def detached(self) -> Layer:
+        """The same, apart from whatever made them."""
+        own = {name: value.detach() for name, value in self._asdict().items() if value is not None}
+        return Layer(**own)
 
 
 class Passes(NamedTuple):
@@ -125,7 +129,7 @@ def composed_backward(
     grad_state: State,
 ) -> list[Tensor]:
     """Run forward once more and let autograd go back."""
-    layer = Layer(*(value if value is None else value.detach() for value in layer))
+    layer = layer.detached()
     leaves = [value.requires_grad_() for value in layer.differentiable]
     with torch.enable_grad():
         y, state = _run(layer, lengths, reverse)
@@ -261,8 +265,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(*inputs[:9], y, *saved)
 
 
-@once_differentiable
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        raise NotImplementedError(
+            "ragged::lstm_layer has first derivatives alone, and is asked for a graph of them; "
+            "take second ones of the layer where nothing is compiled."
+        )
     *inputs, y, gates, cells = ctx.saved_tensors
     layer = Layer(*inputs)
     given = [

@@ -47,10 +47,10 @@ def export_model(module: nn.Module, path: Path, *, format: str) -> None:
     """Write a forecasting model's inference into one file, on the CPU, in the module's dtype.
 
     The program takes `past (batch, encoder_time, past_features)`, `future (batch, decoder_time,
-    future_features)`, `encoder_lengths` and `decoder_lengths (batch,)` of int64, and `static (batch,
-    static_features)` where the model has any, of any batch of 1 or more and any times of 1 or more,
-    and returns `output (batch, decoder_time, output_size)`. Padding may hold anything. The module
-    is left as it is.
+    future_features)`, `encoder_lengths` and `decoder_lengths (batch,)` of int64, and `static
+    (batch, static_features)` where the model has any; a batch of 1 or more, times of 1 or more. It
+    returns `output (batch, decoder_time, output_size)`. Padding may hold anything. The module is
+    left as it is.
 
     Args:
         module: one of `ragged.models` on torch.
@@ -69,8 +69,8 @@ def export_model(module: nn.Module, path: Path, *, format: str) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_model(model, folder + "/model.pt2", format="torch")
         ...     run = load_exported(folder + "/model.pt2", format="torch")
-        >>> past, future = np.ones((3, 5, 2), np.float32), np.ones((3, 6, 1), np.float32)
-        >>> run(past=past, future=future, encoder_lengths=[5, 0, 1], decoder_lengths=[6, 2, 0]).shape
+        >>> lengths = {"encoder_lengths": [5, 0, 1], "decoder_lengths": [6, 2, 0]}
+        >>> run(past=np.ones((3, 5, 2)), future=np.ones((3, 6, 1)), **lengths).shape
         (3, 6, 1)
     """
     _check_format("export_model", format)

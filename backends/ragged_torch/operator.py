@@ -1,4 +1,4 @@
-"""One LSTM layer in one direction as registered operators, the body that compilers and exporters see.
+"""One LSTM layer in one direction as an operator, which is all that compilers and exporters see.
 
 A compiler cannot look into lengths, so the whole layer is one operator, `ragged::lstm_layer`, whose
 body reads them, checks them and plans its schedule as it runs. The sizes of all it returns follow

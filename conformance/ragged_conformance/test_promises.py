@@ -220,15 +220,18 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
         found = {name: adapter.to_numpy(value) for name, value in outputs.items()}
         return found, dict(zip(leaves, map(adapter.to_numpy, grads), strict=False))
 
+    # Of two models whose graphs are one but for a scale, one shows the backward pass.
+    differentiated = () if name == "PFTemporalFusionTransformer" else (0, 25, 49)
     eager = Doubled()
     compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend="aot_eager")
     sizes = rng.integers(2, 12, (48, 3)).tolist()
     batches = [_drawn(subject.batch, rng, *size) for size in ([7, 11, 9], *sizes)]
     try:
         for place, batch in enumerate([*batches, subject.batch.filled(np.nan)]):
-            found, expected = (
-                study(run, batch, backward=place % 25 in (0, 24)) for run in (compiled, eager)
-            )
+            with torch.set_grad_enabled(bool(differentiated)):
+                found, expected = (
+                    study(run, batch, backward=place in differentiated) for run in (compiled, eager)
+                )
             for output in expected[0]:
                 what = f"{output} of batch {place}"
                 assert_close(found[0][output], expected[0][output], adapter.dtype, MODEL, what)

@@ -288,7 +288,7 @@ def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:
 
 
 def _owner(value: object) -> str | None:
-    """Name the backend that owns a value; a loaded one is asked first: compilers see no more."""
+    """Name the backend that owns a value; loaded ones come first, and a compiler sees no more."""
     if value is None or isinstance(value, (np.ndarray, list, tuple, int, float, HostData)):
         return None
     for name, backend in tuple(_loaded.items()):

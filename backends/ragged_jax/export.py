@@ -34,7 +34,7 @@ def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
     model = nnx.merge(*nnx.split(module))
     model.eval()
 
-    def forecast(past: Array, future: Array, **inputs: Array) -> Array:
+    def forecast(past: Array, future: Array, **inputs: Any) -> Array:
         for side, array in (("encoder_lengths", past), ("decoder_lengths", future)):
             inputs[side] = Lengths.traced(inputs[side], array.shape[1], policy="never")
         return model(past, future, **inputs).output

@@ -18,7 +18,7 @@ from ragged_torch.arrays import asarray, is_recording
 class Dropout(nn.Dropout):
     """Torch's dropout, at a quarter of its time on a CPU, whose kernel draws for each element.
 
-    One draw of 64 bits decides on four elements; the rate is exact to 2**-17. Compilers have
+    One draw of 64 bits decides on four elements; the rate is exact to 2**-17. Compilers get
     torch's own, which they fuse.
     """
 

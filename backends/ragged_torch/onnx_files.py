@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,43 @@ from ragged.exported import Input
 INT32 = 6  # of onnx.TensorProto
 
 
-def to_onnx(program: torch.export.ExportedProgram, inputs: Mapping[str, Input]) -> bytes:
-    """Translate a recorded program into the content of one file, whose open axes have names."""
+def to_onnx(
+    program: torch.export.ExportedProgram,
+    inputs: Mapping[str, Input] | None = None,
+    outputs: Sequence[str] = ("output",),
+) -> bytes:
+    """Translate a recorded program into the content of one file.
+
+    Args:
+        program: of a model of ours, or of a module that has a `ragged_torch.LSTM` in it.
+        inputs: what to call the open axes of its inputs; else they are numbered.
+        outputs: what to call what it returns.
+
+    Raises:
+        OptionError: a layer with a projection, which ONNX's LSTM has not.
+    """
+    if any(_is_projected(node) for node in program.graph.nodes):
+        got, expected = "above 0", "0: ONNX's LSTM has no projection"
+        remedy = "Export with format='torch'."
+        raise OptionError(refusal("export_model", "proj_size", got, expected, remedy))
     found = torch.onnx.export(
         program,
         dynamo=True,
         verbose=False,
         opset_version=20,
-        output_names=["output"],
+        output_names=list(outputs),
         custom_translation_table={torch.ops.ragged.lstm_layer.default: lstm_layer},
     )
     assert found is not None
     model: Any = found.model_proto
-    _name_axes(model.graph, inputs)
+    if inputs is not None:
+        _name_axes(model.graph, inputs)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _is_projected(node: torch.fx.Node) -> bool:
+    return node.target is torch.ops.ragged.lstm_layer.default and node.args[8] is not None
 
 
 def _name_axes(graph: Any, inputs: Mapping[str, Input]) -> None:
@@ -64,10 +86,6 @@ def lstm_layer(
     What runs that need not keep the state of a row of length 0, nor refuse NaN at padding: both are
     selected here.
     """
-    if weight_hr is not None:
-        got, expected = "above 0", "0: ONNX's LSTM has no projection"
-        remedy = "Export with format='torch'."
-        raise OptionError(refusal("export_model", "proj_size", got, expected, remedy))
     hidden = weight_hh.shape[0] // 4
     i, f, g, o = np.arange(4 * hidden).reshape(4, hidden)
     order = op.Constant(value_ints=np.concatenate([i, o, f, g]).tolist())

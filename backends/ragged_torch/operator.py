@@ -1,4 +1,4 @@
-"""One LSTM layer in one direction as registered operators: what compilers and exporters see.
+"""One LSTM layer in one direction as an operator, which is all that compilers and exporters see.
 
 A compiler cannot look into lengths, so the whole layer is one operator, `ragged::lstm_layer`, whose
 body reads them, checks them and plans its schedule as it runs. The sizes of all it returns follow
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ragged.lengths import Lengths, check_lengths
 from ragged.schedule import Piece, plan
@@ -59,6 +58,11 @@ class Layer(NamedTuple):
     def differentiable(self) -> list[Tensor]:
         """All that has a gradient, in order."""
         return [value for value in (self.x, *self[2:]) if value is not None]
+
+    def detached(self) -> Layer:
+        """The same, apart from whatever made them."""
+        own = {name: value.detach() for name, value in self._asdict().items() if value is not None}
+        return Layer(**own)
 
 
 class Passes(NamedTuple):
@@ -127,7 +131,7 @@ def composed_backward(
     grad_state: State,
 ) -> list[Tensor]:
     """Run forward once more and let autograd go back."""
-    layer = Layer(*(value if value is None else value.detach() for value in layer))
+    layer = layer.detached()
     leaves = [value.requires_grad_() for value in layer.differentiable]
     with torch.enable_grad():
         y, state = _run(layer, lengths, reverse)
@@ -159,7 +163,7 @@ def native_backward(
     return [*(value for value in found if value is not None), bias, bias.clone()]
 
 
-def _arrays(layer: Layer) -> list[Tensor]:
+def _arrays(layer: Layer) -> Any:
     arrays = (layer.x, layer.h0, layer.c0, *layer[4:8])
     return [value.contiguous() for value in arrays if value is not None]
 
@@ -292,8 +296,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(*inputs[:9], y, *saved)
 
 
-@once_differentiable
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        raise NotImplementedError(
+            "ragged::lstm_layer has first derivatives alone, and is asked for a graph of them; "
+            "take second ones of the layer where nothing is compiled."
+        )
     *inputs, y, gates, cells = ctx.saved_tensors
     layer = Layer(*inputs)
     given = [

@@ -274,7 +274,8 @@ def _differentiate(
         grad_c = torch.zeros_like(saved[1][0])
     if grad_y is None:
         grad_y = grad_c.new_zeros(len(lengths), ctx.width, grad_c.shape[1])
-    found = _backward(grad_y, grad_c, lengths, *weights, *ctx.static, saved)
+    inputs: Any = (grad_y, grad_c, lengths, *weights, *ctx.static, saved)
+    found = _backward(*inputs)
     return found[0], None, *found[1:], None, None, None, None
 
 

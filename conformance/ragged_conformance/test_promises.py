@@ -192,7 +192,7 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
     name: str, torch_adapter: Adapter
 ) -> None:
     import torch
-    from torch._dynamo.testing import CompileCounterWithBackend
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
     adapter, subject = torch_adapter, SUBJECTS[name]
     if adapter.dtype == "float64":
@@ -213,29 +213,33 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
     def study(run: Any, batch: Batch, *, backward: bool) -> tuple[Results, Results]:
         arrays = {n: x.requires_grad_() for n, x in adapter.arrays(batch.arrays).items()}
         outputs = run(arrays, adapter.arrays(batch.lengths))
-        leaves, grads = {**arrays, **dict(module.named_parameters())}, ()
+        leaves, grads = {**arrays, **dict(module.named_parameters())}, tuple[Any, ...]()
         if backward:
             total = sum((output**2).sum() for output in outputs.values())
             grads = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
         found = {name: adapter.to_numpy(value) for name, value in outputs.items()}
         return found, dict(zip(leaves, map(adapter.to_numpy, grads), strict=False))
 
-    eager, counter = Doubled(), CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend=counter)
+    # Of two models whose graphs are one but for a scale, one shows the backward pass.
+    differentiated = () if name == "PFTemporalFusionTransformer" else (0, 25, 49)
+    eager = Doubled()
+    compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend="aot_eager")
     sizes = rng.integers(2, 12, (48, 3)).tolist()
     batches = [_drawn(subject.batch, rng, *size) for size in ([7, 11, 9], *sizes)]
     try:
         for place, batch in enumerate([*batches, subject.batch.filled(np.nan)]):
-            found, expected = (
-                study(run, batch, backward=place % 25 in (0, 24)) for run in (compiled, eager)
-            )
+            with torch.set_grad_enabled(bool(differentiated)):
+                found, expected = (
+                    study(run, batch, backward=place in differentiated) for run in (compiled, eager)
+                )
             for output in expected[0]:
                 what = f"{output} of batch {place}"
                 assert_close(found[0][output], expected[0][output], adapter.dtype, MODEL, what)
             assert_all_close(found[1], expected[1], adapter.dtype)
+        programs = len(_debug_get_cache_entry_list(Doubled.forward.__code__))
     finally:
         torch.compiler.reset()
-    assert counter.frame_count <= 2, "a program for all batches, or one more"
+    assert programs <= 2, "one for all batches, and one where memory is laid out otherwise"
 
 
 def _drawn(batch: Batch, rng: np.random.Generator, rows: int, *widths: int) -> Batch:

@@ -268,13 +268,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
 ) -> tuple[Any, ...]:
-    lengths, *weights = ctx.saved_tensors[:5]
-    saved = list(ctx.saved_tensors[5:])
+    lengths, weight_ih, weight_hh, bias_ih, bias_hh, *saved = ctx.saved_tensors
+    weights, (rows, stops, reverse) = (weight_ih, weight_hh, bias_ih, bias_hh), ctx.static
     if grad_c is None:
         grad_c = torch.zeros_like(saved[1][0])
     if grad_y is None:
         grad_y = grad_c.new_zeros(len(lengths), ctx.width, grad_c.shape[1])
-    rows, stops, reverse = ctx.static
     found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, saved)
     return found[0], None, *found[1:], None, None, None, None
 

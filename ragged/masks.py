@@ -72,7 +72,8 @@ def padding_mask(
 
 def count_steps(backend: Backend, width: int, *, like: Array = None) -> Array:
     """Return 0, 1, ..., `width` - 1 on the device of `like`; a compiler may leave `width` open."""
-    return backend.asarray(backend.xp.arange(width), like=like)
+    steps = backend.xp.arange(width + 1)[:-1]  # array_api_compat's empty range has floats on torch
+    return backend.asarray(steps, like=like)
 
 
 def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:

@@ -268,8 +268,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
 ) -> tuple[Any, ...]:
-    lengths, *weights = ctx.saved_tensors[:5]
-    saved = list(ctx.saved_tensors[5:])
+    lengths, weight_ih, weight_hh, bias_ih, bias_hh, *saved = ctx.saved_tensors
+    weights, (rows, stops, reverse) = (weight_ih, weight_hh, bias_ih, bias_hh), ctx.static
     if grad_c is None:
         grad_c = torch.zeros_like(saved[1][0])
     if grad_y is None:

@@ -144,8 +144,9 @@ def native_forward(
     layer: Layer, lengths: Lengths, reverse: bool, train: bool
 ) -> tuple[Tensor, State, Saved]:
     """Run kernels of our own."""
-    y, h, c, *saved = forward(*_arrays(layer), layer.lengths, reverse, saved_rows(layer, train))
-    return y, (h, c), (saved[0], saved[1])
+    inputs: Any = (*_arrays(layer), layer.lengths, reverse, saved_rows(layer, train))
+    y, h, c, gates, cells = forward(*inputs)
+    return y, (h, c), (gates, cells)
 
 
 def native_backward(

@@ -274,8 +274,7 @@ def _differentiate(
         grad_c = torch.zeros_like(saved[1][0])
     if grad_y is None:
         grad_y = grad_c.new_zeros(len(lengths), ctx.width, grad_c.shape[1])
-    inputs: Any = (grad_y, grad_c, lengths, *weights, *ctx.static, saved)
-    found = _backward(*inputs)
+    found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, saved)
     return found[0], None, *found[1:], None, None, None, None
 
 
@@ -292,4 +291,9 @@ class _Segments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError(
+                "ragged_torch.LSTM: torch's dense kernels have first derivatives alone, and are "
+                "asked for a graph of them. Install a C++ compiler: our own kernels have more."
+            )
         return _differentiate(ctx, *gradients)

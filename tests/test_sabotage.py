@@ -149,7 +149,7 @@ MASK = "ragged.masks:padding_mask"
     ("target", "old", "message"),
     [
         (MASK, "steps << count", "holds 'steps << count' 0 times"),
-        (MASK, "count", "holds 'count' 3 times"),
+        (MASK, "count", "holds 'count' 4 times"),
         ("ragged.masks:padding", "steps < count", "ragged.masks:padding is gone"),
         ("ragged.mask:padding_mask", "steps < count", "ragged.mask:padding_mask is gone"),
     ],

@@ -27,7 +27,7 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 
 def has_kernels(dtype: Any) -> bool:
     """Whether there are kernels for a dtype."""
-    return _load(_computed_in(dtype))
+    return _load(_computed_in(dtype)) is not None
 
 
 @jax.jit
@@ -125,7 +125,7 @@ def _call(
     reverse: bool,
 ) -> tuple[Array, ...]:
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    target = f"ragged_{name}_{dtype}"
+    target = f"{name}_{_load(jnp.dtype(dtype))}"
     return tuple(
         jax.ffi.ffi_call(target, results, vmap_method="sequential")(*arrays, reverse=reverse)
     )
@@ -136,13 +136,16 @@ def _computed_in(dtype: Any) -> Any:
 
 
 @cache
-def _load(dtype: Any) -> bool:
-    """Make a dtype's kernels known to XLA; whether there are any."""
+def _load(dtype: Any) -> str | None:
+    """Make a dtype's kernels known to XLA; their library's name, or None if there are none.
+
+    XLA knows them by that name too, for a program that it has kept may call another version's.
+    """
     path = kernels.build(SOURCE, str(dtype), include=(jax.ffi.include_dir(),))
     if path is None:
-        return False
+        return None
     library = ctypes.CDLL(str(path))
     for name in ("lstm_forward", "lstm_backward"):
         handler = jax.ffi.pycapsule(getattr(library, name))
-        jax.ffi.register_ffi_target(f"ragged_{name}_{dtype}", handler, platform="cpu")
-    return True
+        jax.ffi.register_ffi_target(f"{name}_{path.stem}", handler, platform="cpu")
+    return path.stem

@@ -219,7 +219,7 @@ class OwnModel(torch.nn.Module):
 def test_a_users_own_training_step_is_one_graph(backend):
     torch.manual_seed(0)
     model = OwnModel()
-    model.train(backend == "aot_eager")  # there with dropout, which draws otherwise than eagerly
+    model.train(backend == "aot_eager")  # there with dropout
 
     def loss(x, lengths):
         output = model(x, lengths)
@@ -266,3 +266,21 @@ def test_autocast_leaves_float64_alone():
     with torch.autocast("cpu", torch.bfloat16):
         y, _ = layer(torch.ones(2, 3, FEATURES, dtype=torch.float64), [3, 1])
     assert y.dtype == torch.float64
+
+
+def test_dropout_drops_the_same_compiled_and_draws_anew_each_time():
+    from ragged_torch.blocks import Dropout
+
+    dropout = Dropout(0.3)
+    compiled = compile_quickly(dropout)
+    x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = []
+    for run in (dropout, compiled):
+        torch.manual_seed(1)
+        outputs = run(x), run(x)
+        found.append([*outputs, *(torch.autograd.grad((y**2).sum(), x)[0] for y in outputs)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.equal(found[0][0] == 0, found[0][1] == 0)
+    twice = compile_quickly(lambda x: (dropout(x), dropout(x)))(x)
+    assert not torch.equal(twice[0] == 0, twice[1] == 0)

@@ -18,18 +18,34 @@ from ragged_torch.arrays import asarray, is_recording
 class Dropout(nn.Dropout):
     """Torch's dropout, at a quarter of its time on a CPU, whose kernel draws for each element.
 
-    One draw of 64 bits decides on four elements; the rate is exact to 2**-17. Compilers get
-    torch's own, which they fuse.
+    One draw of 64 bits decides on four elements; the rate is exact to 2**-17. For compilers
+    it is an operator, since what they make of torch's own dropout draws for each element as well.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements in training and scale up what is kept."""
-        if x.device.type != "cpu" or not self.training or self.p == 0 or is_recording():
+        if x.device.type != "cpu" or not self.training or self.p == 0:
             return super().forward(x)
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        bits = torch.ops.ragged.draw_bits(x) if is_recording() else _draw_bits(x)
         kept = bits >= round(self.p * 2**16) - 2**15
         return x * kept.to(x.dtype).div_(1 - self.p)
+
+
+def _draw_bits(x: Tensor) -> Tensor:
+    """Draw 16 bits for each element."""
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    return words.view(torch.int16)[: x.numel()].view(x.shape)
+
+
+# The tag keeps compilers from drawing once for two calls, or once more in the backward pass.
+_register_bits = torch.library.custom_op(
+    "ragged::draw_bits", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
+)
+
+
+@_register_bits(_draw_bits).register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape, dtype=torch.int16)
 
 
 class Linear(nn.Module):

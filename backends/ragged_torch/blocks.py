@@ -26,26 +26,20 @@ class Dropout(nn.Dropout):
         """Drop elements in training and scale up what is kept."""
         if x.device.type != "cpu" or not self.training or self.p == 0:
             return super().forward(x)
-        bits = torch.ops.ragged.draw_bits(x) if is_recording() else _draw_bits(x)
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+        (torch.ops.ragged.draw_into if is_recording() else _draw_into)(words)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
         kept = bits >= round(self.p * 2**16) - 2**15
         return x * kept.to(x.dtype).div_(1 - self.p)
 
 
-def _draw_bits(x: Tensor) -> Tensor:
-    """Draw 16 bits for each element."""
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    return words.view(torch.int16)[: x.numel()].view(x.shape)
+def _draw_into(words: Tensor) -> None:
+    words.random_(-(2**63), None)
 
 
-# The tag keeps compilers from drawing once for two calls, or once more in the backward pass.
-_register_bits = torch.library.custom_op(
-    "ragged::draw_bits", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
-)
-
-
-@_register_bits(_draw_bits).register_fake
-def _(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape, dtype=torch.int16)
+# It writes into what it is given: of two calls alike a compiler would make one.
+_register = torch.library.custom_op("ragged::draw_into", mutates_args=("words",))
+_register(_draw_into).register_fake(lambda words: None)
 
 
 class Linear(nn.Module):

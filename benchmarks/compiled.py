@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+import ragged
 from benchmarks import machine
+from benchmarks.epochs import storm_parts
 from benchmarks.models import MODELS, RESULTS
 from benchmarks.report import table
 from benchmarks.timing import interleave
@@ -61,7 +63,8 @@ def measure(model: str, device: str, mode: str, budget: float) -> dict[str, Any]
 
     torch.compiler.reset()
     counters.clear()
-    parts = _parts(model)
+    with ragged.use_backend("torch"):
+        parts = storm_parts(model)
     runs = {"eager": _Step(parts, device, None), "compiled": _Step(parts, device, mode)}
     starting = time.perf_counter()
     losses = {name: run() for name, run in runs.items()}
@@ -126,22 +129,6 @@ def _tensors(batch: Batch, device: str) -> tuple[tuple[Any, ...], Any]:
     )
     lengths = (batch.encoder_lengths.host, batch.decoder_lengths.host)
     return (past, future, *(torch.from_numpy(each.copy()) for each in lengths)), target
-
-
-def _parts(model: str) -> Any:
-    """Build model, data and trainer as `ragged train --config storms` does."""
-    import ragged
-    from ragged.cli import CONFIGS, parse, train_parser
-    from ragged.configuration import load_config
-    from ragged.training import runs
-
-    parser, config = train_parser(), load_config(CONFIGS / "storms.yaml")
-    with ragged.use_backend("torch"):
-        config["model"]["class_path"] = f"ragged.models.{model}"
-        parts = runs.instantiate(parse(parser, config), parser)
-    parts.data.encoder_alignment = parts.model.config.encoder_alignment
-    parts.data.setup()
-    return parts
 
 
 if __name__ == "__main__":

@@ -84,19 +84,30 @@ def storms(backend: str, device: str, epochs: int = 2) -> dict[str, Any]:
     }
 
 
+def storm_parts(model: str = "EncoderDecoderLSTM") -> Any:
+    """Build model, data and trainer as `ragged train --config storms` does, on the chosen backend.
+
+    Args:
+        model: the name of one of `ragged.models`, with the configuration's own sizes.
+    """
+    from ragged.cli import CONFIGS, parse, train_parser
+    from ragged.configuration import load_config
+    from ragged.training import runs
+
+    parser, config = train_parser(), load_config(CONFIGS / "storms.yaml")
+    config["model"]["class_path"] = f"ragged.models.{model}"
+    parts = runs.instantiate(parse(parser, config), parser)
+    parts.data.encoder_alignment = parts.model.config.encoder_alignment
+    parts.data.setup()
+    return parts
+
+
 class _StormRun:
     """The packaged configuration, built as the command line builds it, with batches of a kind."""
 
     def __init__(self, make: Any, device: str) -> None:
-        from ragged.cli import CONFIGS, parse, train_parser
-        from ragged.configuration import load_config
-        from ragged.training import runs
-
-        parser = train_parser()
-        parts = runs.instantiate(parse(parser, load_config(CONFIGS / "storms.yaml")), parser)
+        parts = storm_parts()
         self.make, self.data = make, parts.data
-        self.data.encoder_alignment = parts.model.config.encoder_alignment
-        self.data.setup()
         self.step = ragged.backend.get_backend().TrainingStep(
             parts.model,
             parts.trainer.objective(parts.model.config, self.data),

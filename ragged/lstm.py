@@ -248,8 +248,15 @@ def run(
     x = x if batch_first else swap(x, (1, 0, 2))
     batch, width = x.shape[:2]
     valid = Lengths.of(lengths, width, backend, function=function, batch=batch)
+    given = {"x": x}
     if state is not None:
         _check_state(function, shape, state, batch)
+        given |= {"state (h)": state[0], "state (c)": state[1]}
+    weights = {f"parameters[{name!r}]": value for name, value in parameters.items()}
+    promoted = list(backend.promote_arrays(function, weights | given).values())
+    parameters = dict(zip(parameters, promoted, strict=False))
+    x, *states = promoted[len(parameters) :]
+    state = None if state is None else (states[0], states[1])
     y, final = backend.lstm(parameters, x, valid, state, between_layers)
     return (y if batch_first else swap(y, (1, 0, 2))), final
 

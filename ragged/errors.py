@@ -15,6 +15,10 @@ class ShapeError(RaggedError, ValueError):
     """An array of a shape the function does not take."""
 
 
+class ArgumentError(RaggedError, TypeError):
+    """An argument that is none of what the function takes, whatever its value."""
+
+
 class DtypeError(RaggedError, TypeError):
     """An array of a dtype the function does not compute in."""
 

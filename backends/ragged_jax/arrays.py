@@ -55,9 +55,11 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
     """Make an array on the device of `like`; 64 bits only where JAX has them enabled."""
     if not isinstance(array, jax.Array):
         host = np.asarray(array)
+        wanted = jax.dtypes.canonicalize_dtype(host.dtype)
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
-            host = host.astype(np.float32)  # as on the torch backend
-        array = xp.asarray(host.astype(jax.dtypes.canonicalize_dtype(host.dtype)))
+            wanted = np.float32  # as on the torch backend
+        with np.errstate(over="ignore"):  # what is beyond the range is infinite
+            array = xp.asarray(host.astype(wanted))
     array = array if dtype is None else array.astype(dtype)
     if like is None or is_traced(like) or is_traced(array) or array.sharding == like.sharding:
         return array

@@ -34,8 +34,10 @@ __all__ = [
 
 
 def owns(value: object) -> bool:
-    """Whether `value` is a tensor or a module of torch."""
-    return isinstance(value, (torch.Tensor, torch.nn.Module))
+    """Whether `value` is a dense tensor or a module of torch."""
+    if isinstance(value, torch.Tensor):
+        return value.layout is torch.strided and not value.is_nested
+    return isinstance(value, torch.nn.Module)
 
 
 def is_traced(array: torch.Tensor) -> bool:

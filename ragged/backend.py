@@ -138,6 +138,7 @@ def _recorded_as_constant(function: Function) -> Function:
     return function
 
 
+@functools.cache
 def available_backends() -> tuple[str, ...]:
     """Name the registered backends whose framework is installed.
 
@@ -341,6 +342,7 @@ def _registered() -> tuple[Any, ...]:
     return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
+@functools.cache
 def _module_of(name: str) -> str:
     return next((point.value for point in _registered() if point.name == name), name)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from ragged.backend import Array, Backend, State, as_own, backend_of, check_frameworks, get_backend
@@ -280,6 +281,14 @@ def stack_layers(
         x, final = run_layer(weights, x, (state[0][rows], state[1][rows]))
         finals.append(final)
     return x, (concat([h for h, _ in finals]), concat([c for _, c in finals]))
+
+
+def check_dropout(rate: float) -> float:
+    """Return a layer's dropout rate, or refuse what is no number from 0 to 1."""
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate <= 1:
+        expected, remedy = "a number from 0 to 1", "It is the share of values that are dropped."
+        raise OptionError(refusal("LSTM", "dropout", repr(rate), expected, remedy))
+    return float(rate)
 
 
 def _check_state(function: str, shape: LSTMShape, state: State, batch: int) -> None:

@@ -8,8 +8,6 @@ import pickle
 
 import pytest
 
-import ragged
-
 torch = pytest.importorskip("torch")
 ragged_torch = pytest.importorskip("ragged_torch")
 

@@ -145,7 +145,8 @@ def native_forward(
 ) -> tuple[Tensor, State, Saved]:
     """Run kernels of our own."""
     count = asarray(lengths.host)  # as they were checked, whatever tensor they came from
-    y, h, c, *saved = forward(*_arrays(layer), count, reverse, saved_rows(layer, train))
+    inputs: Any = (*_arrays(layer), count, reverse, saved_rows(layer, train))
+    y, h, c, *saved = forward(*inputs)
     for each in saved:
         each[lengths.tokens :] = 0  # room that no step fills
     return y, (h, c), (saved[0], saved[1])

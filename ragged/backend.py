@@ -66,6 +66,16 @@ class Backend(Protocol):
     def to_numpy(self, array: Array) -> np.ndarray:
         """Copy an array of this framework to the host."""
 
+    def promote_arrays(self, function: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Give the arrays of one call, by argument, one floating dtype and device, or refuse them.
+
+        Whether different floating dtypes are promoted or refused is the framework's own habit.
+
+        Raises:
+            DtypeError: an array is not floating, or of another dtype than the framework mixes.
+            DeviceError: the arrays lie on several devices.
+        """
+
     def devices(self) -> tuple[str, ...]:
         """Name the devices at hand, the preferred one first."""
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ragged import initial
+from ragged.arguments import as_rate
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
-from ragged.lstm import LSTMShape, check_dropout, run, stack_layers
+from ragged.lstm import LSTMShape, run, stack_layers
 from ragged.packing import PackingOrder
 from ragged.schedule import Piece, is_native, plan
 from ragged_torch import kernels, segments
@@ -61,7 +62,7 @@ class LSTM(nn.Module):
         super().__init__()
         self.shape = LSTMShape(input_size, hidden_size, num_layers, bias, bidirectional, proj_size)
         self.batch_first = batch_first
-        self.dropout = Dropout(check_dropout(dropout))
+        self.dropout = Dropout(as_rate("LSTM", "dropout", dropout))
         rng = initial.generator(draw_seed(seed))
         for parameter, value in initial.lstm_values(rng, self.shape).items():
             self.register_parameter(parameter, create_parameter(value, device, dtype))

@@ -10,6 +10,7 @@ import numpy as np
 
 from ragged import packing
 from ragged.alignment import flip, open_batch, select_valid
+from ragged.arguments import dtype_error
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, stack_layers
@@ -27,6 +28,7 @@ __all__ = [
     "lstm",
     "name",
     "owns",
+    "promote_arrays",
     "xp",
 ]
 
@@ -56,6 +58,14 @@ def asarray(array, *, dtype=None, like=None):
 
 def to_numpy(array):
     return np.array(array)
+
+
+def promote_arrays(function, arrays):
+    for argument, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise dtype_error(function, argument, array.dtype)
+    dtype = np.result_type(*arrays.values())
+    return {argument: array.astype(dtype) for argument, array in arrays.items()}
 
 
 def devices():

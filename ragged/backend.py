@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from ragged.arguments import shown
 from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError, refusal
 
 if TYPE_CHECKING:
@@ -206,6 +207,9 @@ def load_backend(name: str, *, partial: bool = False) -> Backend:
     Raises:
         BackendError: the name is unknown, or (unless `partial`) members of `Backend` are missing.
     """
+    if not isinstance(name, str) or not all(map(str.isidentifier, _module_of(name).split("."))):
+        expected, remedy = "the name of a backend, a str", "Name 'torch' or 'jax'."
+        raise BackendError(refusal("set_backend", "name", shown(name), expected, remedy))
     if name not in _loaded:
         module = _import(name)
         missing = missing_members(module)

@@ -38,7 +38,7 @@ def as_array(
     """Return a backend's own array as it is, and make one of what else holds numbers.
 
     Floats that are no array of a framework, a list's or NumPy's, take the dtype of `like`. Without
-    it NumPy's keep their own, and Python's become float32, the frameworks' default.
+    it NumPy's keep their own, and Python's get the framework's default.
 
     Args:
         like: an array of the call, on whose device a new one is put.
@@ -57,10 +57,9 @@ def as_array(
         array = backend.asarray(value, like=like)
     else:
         host = as_host(function, argument, value)
-        if host.dtype == np.float64 and dtype is None and not hasattr(value, "dtype"):
-            with np.errstate(over="ignore"):  # what is beyond the range is infinite
-                host = host.astype(np.float32)
-        array = backend.asarray(host, like=like)
+        is_python = isinstance(value, (list, tuple, float)) and host.dtype == np.float64
+        source = host.tolist() if is_python and dtype is None else host
+        array = backend.asarray(source, like=like)
         _check_range(backend, function, argument, host, array)
     if dtype is not None and _floating(backend, array) is not None:
         return backend.xp.astype(array, dtype)

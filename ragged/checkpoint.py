@@ -127,13 +127,26 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Any:
     """Read a model that either backend saved, as a module of the chosen backend.
 
+    It comes in inference mode: nothing is dropped out until `module.train()` is called.
+
     Args:
         path: a folder that `save` or a training run wrote.
 
     Raises:
         CheckpointError: the folder is missing, incomplete, damaged or of another format.
+
+    Example:
+        >>> import ragged, tempfile
+        >>> model = ragged.models.EncoderDecoderLSTM(1, 1, hidden_size=2, dropout=0.5, seed=0)
+        >>> folder = tempfile.mkdtemp() + "/model"
+        >>> ragged.save(model, folder)
+        >>> loaded, (past, future) = ragged.load(folder), ([[[1.0], [2.0]]], [[[3.0]]])
+        >>> bool((loaded(past, future).output == loaded(past, future).output).all())
+        True
     """
-    return read(path).create_model(get_backend())
+    module = read(path).create_model(get_backend())
+    module.eval()
+    return module
 
 
 def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:

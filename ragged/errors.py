@@ -71,6 +71,10 @@ class ExportError(RaggedError, RuntimeError):
     """A model that could not be exported, or does not forecast what it did before."""
 
 
+class KernelError(RaggedError, RuntimeError):
+    """A compiled kernel that failed for another reason than its inputs or memory."""
+
+
 class DivergenceError(RaggedError, ArithmeticError):
     """A loss that is no longer finite."""
 

@@ -132,6 +132,7 @@ def test_names_from_outside_are_text_and_nothing_else(page):
     for name in (DRIVER, FIRST, SECOND, "<i>time</i>", "<u>"):
         assert name in reader.text
     assert f"{DRIVER} [<b>]" in reader.text
+    assert "quantile, the mean over valid steps" in reader.text
     assert "a &amp; $b$" in re.findall(r"<text[^>]*>([^<]*)</text>", page.read_text())
 
 

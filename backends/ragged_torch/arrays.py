@@ -53,14 +53,16 @@ def is_recording() -> bool:
 def asarray(
     array: Any, *, dtype: str | None = None, like: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Make a tensor on the device of `like`; Python floats become float32."""
-    if is_recording():
-        array = torch.as_tensor(array)
-    elif not isinstance(array, torch.Tensor):
-        host = np.asarray(array)
-        if host.dtype == np.float64 and not isinstance(array, np.ndarray):
-            host = host.astype(np.float32)  # torch's own default for Python numbers
+    """Make a tensor, on the CPU or the device of `like`; Python floats get torch's own default."""
+    if isinstance(array, torch.Tensor):
+        pass
+    elif is_recording():
+        array = torch.as_tensor(array, device="cpu")
+    else:
+        host, is_python = np.asarray(array), not isinstance(array, np.ndarray)
         array = torch.from_numpy(np.array(host))  # a copy: torch refuses read-only memory
+        if array.dtype == torch.float64 and is_python:
+            array = array.to(torch.get_default_dtype())
     return array.to(
         device=None if like is None else like.device,
         dtype=None if dtype is None else getattr(torch, dtype),

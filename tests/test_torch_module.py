@@ -8,6 +8,8 @@ import pickle
 
 import pytest
 
+import ragged
+
 torch = pytest.importorskip("torch")
 ragged_torch = pytest.importorskip("ragged_torch")
 

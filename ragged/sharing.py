@@ -66,4 +66,5 @@ def _take(batch: Batch, rows: list[int], room: int) -> Batch:
         decoder_lengths=lengths(batch.decoder_lengths),
         rows=pick(batch.rows, fill=-1),
         static=None if batch.static is None else pick(batch.static),
+        loss_lengths=None if batch.loss_lengths is None else pick(batch.loss_lengths),
     )

@@ -131,6 +131,7 @@ def test_names_from_outside_are_text_and_nothing_else(page):
     for name in (DRIVER, FIRST, SECOND, "<i>time</i>", "<u>"):
         assert name in reader.text
     assert f"{DRIVER} [<b>]" in reader.text
+    assert "quantile, the mean over valid steps" in reader.text
     assert "a &amp; $b$" in re.findall(r"<text[^>]*>([^<]*)</text>", page.read_text())
 
 
@@ -277,6 +278,65 @@ def test_padding_is_counted_three_ways(name, need):
         assert buckets.computed[place] == batch.past[..., 0].size + batch.future[..., 0].size
     assert (scheduled.tokens <= scheduled.computed).all()
     assert (scheduled.computed <= buckets.computed).all()
+
+
+def cells(text: str, *heads: str) -> list[list[str]]:
+    """The rows of the table of a page whose first columns have these headings."""
+    start = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    (found,) = re.findall(f"<thead><tr>{start}.*?</table>", text, re.DOTALL)
+    rows = found.partition("<tbody>")[2].split("</tr>")[:-1]
+    return [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
+
+
+def test_the_filler_of_the_page_is_that_of_an_epoch(page, hostile):
+    """Each batch's, and that of all together, from the arrays themselves."""
+    with use_backend("torch"):
+        data, seed = opened(hostile).data, opened(hostile).config.seed
+        made = list(ragged.data.batches(data.train_epoch(seed, 0), 4, shuffle_seed=seed))
+        lengths = np.array([(len(row.past), len(row.future)) for row in data.train_epoch(seed, 0)])
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    drawn = [lengths[order[start : start + 4]] for start in range(0, len(order), 4)]
+    real, computed = {}, {}
+    real["in random order, padded to the longest"] = [each.sum() for each in drawn]
+    computed["in random order, padded to the longest"] = [
+        sum(len(each) * int(side.max()) for side in each.T) for each in drawn
+    ]
+    buckets = "in buckets of similar length"
+    real[buckets] = [b.encoder_lengths.host.sum() + b.decoder_lengths.host.sum() for b in made]
+    computed[buckets] = [b.past[..., 0].size + b.future[..., 0].size for b in made]
+    text, files = page.read_text(), Reader(page.read_text()).tables()
+    shown = {name: rest for name, *rest in cells(text, "batches", "steps computed")}
+    said = Reader(text).text
+    for name, steps in computed.items():
+        filler = 1 - lengths.sum() / sum(steps)
+        expected = [f"{sum(steps):,}", f"{lengths.sum():,}", f"{100 * filler:.1f} %"]
+        assert [each.replace(",", "") for each in shown[name]] == [
+            each.replace(",", "") for each in expected
+        ]
+        assert f"{name}: {100 * filler:.0f}" in said
+        each = sorted(1 - np.array(real[name]) / steps, reverse=True)
+        np.testing.assert_allclose(numbers(files["padding.csv"][name]), each, rtol=1e-4, atol=1e-9)
+
+
+def test_the_lengths_of_the_page_are_those_of_the_rows(page, hostile):
+    with use_backend("torch"):
+        data = opened(hostile).data
+    shown = {name: rest for name, *rest in cells(page.read_text(), "rows", "how many")}
+    histogram = Reader(page.read_text()).tables()["lengths.csv"]
+    for name in ("training", "validation", "test"):
+        rows = list(getattr(data, "train" if name == "training" else name))
+        steps = [len(row.past) + len(row.future) for row in rows]
+        expected = [len(rows), sum(steps), min(steps), int(np.median(steps)), max(steps)]
+        assert [int(each.replace(",", "")) for each in shown[name]] == expected
+        for side, lengths in (
+            ("context (encoder)", [len(row.past) for row in rows]),
+            ("horizon (decoder)", [len(row.future) for row in rows]),
+        ):
+            bins = zip(*(histogram[key] for key in ("side", "from", "to", name)), strict=True)
+            for own, low, high, count in bins:
+                if own == side:
+                    inside = sum(int(low) <= length <= int(high) for length in lengths)
+                    assert inside == int(count), (name, side, low)
 
 
 @pytest.mark.parametrize("policy", ["auto", "rule", "always", "never", "segments"])

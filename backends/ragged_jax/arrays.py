@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,14 @@ import jax.numpy as xp
 import numpy as np
 from flax import nnx
 
+from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
 from ragged.schedule import Costs
 
 name = "jax"
 framework = "jax"
+FLOATING = tuple(map(xp.dtype, (xp.float16, xp.bfloat16, xp.float32, xp.float64)))
 
 __all__ = [
     "asarray",
@@ -26,6 +29,7 @@ __all__ = [
     "lstm_costs",
     "name",
     "owns",
+    "promote_arrays",
     "to_numpy",
     "xp",
 ]
@@ -50,9 +54,11 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
     """Make an array on the device of `like`; 64 bits only where JAX has them enabled."""
     if not isinstance(array, jax.Array):
         host = np.asarray(array)
+        wanted = jax.dtypes.canonicalize_dtype(host.dtype)
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
-            host = host.astype(np.float32)  # as on the torch backend
-        array = xp.asarray(host.astype(jax.dtypes.canonicalize_dtype(host.dtype)))
+            wanted = np.dtype(np.float32)  # as on the torch backend
+        with np.errstate(over="ignore"):  # what is beyond the range is infinite
+            array = xp.asarray(host.astype(wanted))
     array = array if dtype is None else array.astype(dtype)
     if like is None or is_traced(like) or is_traced(array) or array.sharding == like.sharding:
         return array
@@ -62,6 +68,23 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
 def to_numpy(array: jax.Array) -> np.ndarray:
     """Copy an array to the host; bfloat16, which NumPy lacks, becomes float32."""
     return np.asarray(array.astype(xp.float32) if array.dtype == xp.bfloat16 else array)
+
+
+def promote_arrays(function: str, arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Bring floating arrays on one device to one dtype, flax's promotion."""
+    for argument, array in arrays.items():
+        if array.dtype not in FLOATING:
+            raise dtype_error(function, argument, array.dtype)
+    committed = {argument: a for argument, a in arrays.items() if not is_traced(a) and a.committed}
+    for argument, array in committed.items():
+        like = next(iter(committed.values()))
+        if array.sharding.device_set != like.sharding.device_set:
+            raise device_error(function, argument, array.devices(), like.devices())
+    dtype = xp.result_type(*arrays.values())
+    return {
+        argument: array if array.dtype == dtype and not array.weak_type else array.astype(dtype)
+        for argument, array in arrays.items()
+    }
 
 
 def devices() -> tuple[str, ...]:

@@ -67,7 +67,10 @@ class Workers:
         return value
 
     def share(self, batch: Any, dtype: str, target_dtype: str) -> tuple[Any, ...]:
-        """What a model is called with, static values, and the target: each device's rows on it."""
+        """What a model and its loss are called with: each device's rows on it.
+
+        Both sides with their lengths, static values, the target, and the loss's own lengths if any.
+        """
         parts = share(batch, self.count)
 
         def put(name: str, dtype: str) -> Any:
@@ -80,7 +83,8 @@ class Workers:
         sides = put("past", dtype), put("future", dtype)
         static = {} if batch.static is None else {"static": put("static", dtype)}
         arrays = (*sides, lengths("encoder_lengths"), lengths("decoder_lengths"))
-        return arrays, static, put("target", target_dtype)
+        counted = None if batch.loss_lengths is None else put("loss_lengths", "int32")
+        return arrays, static, put("target", target_dtype), counted
 
     def added_up(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Call `function(params, batch, key)` on each device's rows and add up what it returns."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,8 @@ class Batch:
         encoder_alignment: "left" or "right".
         decoder_alignment: "left" or "right".
         static: `(batch, static_features)`, or None without any.
+        loss_lengths: `(batch,)` int64, how many steps of each row the loss counts; None = its
+            `decoder_lengths`. See `without_loss_masking`.
     """
 
     past: np.ndarray
@@ -41,14 +43,35 @@ class Batch:
     encoder_alignment: str = "left"
     decoder_alignment: str = "left"
     static: np.ndarray | None = None
+    loss_lengths: np.ndarray | None = None
 
     @cached_property
     def count(self) -> int:
-        """The number of valid target elements that are known."""
-        valid = np.arange(self.target.shape[1]) < self.decoder_lengths.host[:, None]
+        """The number of target elements that the loss counts: those that are unknown are not."""
+        own = self.loss_lengths
+        lengths = self.decoder_lengths.host if own is None else own
+        counted = np.arange(self.target.shape[1]) < lengths[:, None]
         if self.decoder_alignment == "right":
-            valid = valid[:, ::-1]
-        return int((valid[..., None] & ~np.isnan(self.target)).sum())
+            counted = counted[:, ::-1]
+        return int((counted[..., None] & ~np.isnan(self.target)).sum())
+
+
+def without_loss_masking(batch: Batch) -> Batch:
+    """Let the loss count padding too: every row as long as the longest of the batch.
+
+    At padding target and forecast are 0, so that every loss is 0 there: the mean is the plain one
+    over a rectangle. How far the batch is padded beyond its longest row does not matter, and rows
+    that only fill it are left out.
+
+    >>> from ragged.data.sources import Event
+    >>> event = Event("0", np.arange(4.0), {})
+    >>> rows = [Row(*np.ones((3, steps, 1)), event=event, split=1) for steps in (3, 1)]
+    >>> batch = collate(rows, batch_size=3)
+    >>> batch.count, without_loss_masking(batch).count
+    (4, 6)
+    """
+    own = batch.decoder_lengths.host
+    return replace(batch, loss_lengths=np.where(own > 0, own.max(), 0))
 
 
 def collate(

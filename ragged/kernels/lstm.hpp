@@ -25,16 +25,20 @@ template <class T>
 struct Outputs {
   T *y;              // (batch, width, hidden), 0 at padding
   T *h, *c;          // (batch, hidden), after each row's last step
-  T *gates, *cells;  // (tokens, 4 * hidden), (tokens, hidden), kept for the backward pass; or null
+  T *gates, *cells;  // (room, 4 * hidden), (room, hidden), kept for the backward pass; or null
 };
 
 template <class T>
 class Forward {
  public:
   Forward(const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
-      : sizes(sizes), in(in), out(out), first(sizes.first_tokens()) {}
+      : sizes(sizes), in(in), out(out) {
+    sizes.check();
+    first = sizes.first_tokens();
+  }
 
-  void run(Index workers, const Parallel& parallel) {
+  void run(Index threads, const Parallel& parallel) {
+    const Index workers = sizes.workers(threads);
     const auto tiles = deal(sizes, workers);
     packed.resize(blocks() * (depth() + 1) * 4 * L);
     parallel(workers, [&](Index worker) {
@@ -42,6 +46,7 @@ class Forward {
     });
     parallel(workers, [&](Index worker) {
       for (std::size_t tile = worker; tile < tiles.size(); tile += workers) run_tile(tiles[tile]);
+      if (out.gates) clear_room(worker, workers);
     });
   }
 
@@ -50,7 +55,7 @@ class Forward {
   const Sizes sizes;
   const Inputs<T> in;
   const Outputs<T> out;
-  const std::vector<Index> first;
+  std::vector<Index> first;
   std::vector<T> packed;  // for each block of L hidden units: (bias | inputs | hidden, 4 gates, L)
 
   Index depth() const { return sizes.inputs + sizes.hidden; }
@@ -119,6 +124,14 @@ class Forward {
       store(out.y + sizes.place(rows[r], step) * hidden + unit, o * tanh<T>(c), count);
       if (out.gates) keep(first[rows[r]] + step, unit, {i, f, g, o}, c);
     }
+  }
+
+  // Where only the running program knows the tokens, what is kept has room for more.
+  void clear_room(Index worker, Index workers) {
+    const Index tokens = first.back(), free = sizes.room - tokens;
+    const Index begin = tokens + free * worker / workers, end = tokens + free * (worker + 1) / workers;
+    std::fill(out.gates + begin * 4 * sizes.hidden, out.gates + end * 4 * sizes.hidden, T(0));
+    std::fill(out.cells + begin * sizes.hidden, out.cells + end * sizes.hidden, T(0));
   }
 
   void keep(Index token, Index unit, const Vec<T> (&gates)[4], Vec<T> c) {

@@ -32,11 +32,14 @@ class Backward {
   Backward(const Sizes& sizes, const Inputs<T>& in, const Kept<T>& kept,
            const OutputGradients<T>& given, const InputGradients<T>& found)
       : sizes(sizes), in(in), kept(kept), given(given), found(found),
-        first(sizes.first_tokens()),
         states(round_up(sizes.hidden + (found.x ? sizes.inputs : 0), L)),
-        columns(round_up(sizes.inputs + sizes.hidden + 1, L)) {}
+        columns(round_up(sizes.inputs + sizes.hidden + 1, L)) {
+    sizes.check();
+    first = sizes.first_tokens();
+  }
 
-  void run(Index workers, const Parallel& parallel) {
+  void run(Index threads, const Parallel& parallel) {
+    const Index workers = sizes.workers(threads);
     const auto tiles = deal(sizes, workers);
     pack();
     std::vector<std::vector<T>> totals(workers);
@@ -57,7 +60,7 @@ class Backward {
   const Kept<T> kept;
   const OutputGradients<T> given;
   const InputGradients<T> found;
-  const std::vector<Index> first;
+  std::vector<Index> first;
   const Index states;     // columns of (h before | x), whole vectors; x only if it is wanted
   const Index columns;    // columns of (x | h before | 1), whole vectors
   std::vector<T> packed;  // the weights in blocks of columns of (h before | x): (4 * hidden, WIDE)

@@ -2,12 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
-#include <functional>
 #include <numeric>
 #include <vector>
 
-#include "simd.hpp"
+#include "team.hpp"
 
 namespace ragged {
 
@@ -18,9 +16,11 @@ struct Sizes {
   Index batch, width, inputs, hidden;
   bool reverse;          // each row is read from its last step back
   const Index* lengths;  // (batch,)
+  Index room = 0;        // tokens that fit into what is kept for the backward pass
 
-  bool valid() const {
-    return std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
+  void check() const {
+    const bool fit = std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
+    if (!fit || (room && room < tokens())) throw BadLengths();
   }
 
   Index tokens() const { return std::accumulate(lengths, lengths + batch, Index(0)); }
@@ -67,9 +67,5 @@ void clear_padding(const Sizes& sizes, Index row, T* array, Index features) {
   T* start = array + row * sizes.width * features;
   std::fill(start + sizes.lengths[row] * features, start + sizes.width * features, T(0));
 }
-
-// Runs task(worker) for every worker, in whatever threads there are.
-using Task = std::function<void(Index)>;
-using Parallel = std::function<void(Index workers, const Task& task)>;
 
 }  // namespace ragged

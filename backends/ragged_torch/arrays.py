@@ -28,6 +28,7 @@ __all__ = [
     "name",
     "owns",
     "promote_arrays",
+    "take_steps",
     "to_numpy",
     "xp",
 ]
@@ -67,6 +68,12 @@ def asarray(
         device=None if like is None else like.device,
         dtype=None if dtype is None else getattr(torch, dtype),
     )
+
+
+def take_steps(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Take the steps `index (batch, steps)` of each row."""
+    row = torch.arange(x.shape[0], device=x.device)[:, None]
+    return x[row, index]
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:

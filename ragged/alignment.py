@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ragged.backend import Array, Backend, as_own, backend_of
+from ragged.arguments import as_array, as_width
+from ragged.backend import Array, Backend, backend_of
 from ragged.errors import LengthsError, ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import check_alignment, count_steps, padding_mask
@@ -38,7 +39,11 @@ def align_sequences(
     check_alignment("align_sequences", "target", target)
     backend, x, valid = open_batch("align_sequences", x, lengths)
     width = x.shape[1]
-    out = width if max_length is None else max_length
+    out = (
+        width
+        if max_length is None
+        else as_width(backend, "align_sequences", max_length, *x.shape[:1], *x.shape[2:])
+    )
     target_lengths = _widen("align_sequences", valid, out)
     count = valid.to(backend, x)[:, None]
     begin = {"left": 0 * count, "right": width - count}[source]
@@ -114,7 +119,7 @@ def select_valid(backend: Backend, x: Array, lengths: Lengths, *, alignment: str
 def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array, Lengths]:
     """Check `(batch, time, *features)` and its lengths at a public function's door."""
     backend = backend_of(function, x=x, lengths=lengths)
-    x = as_own(backend, x)
+    x = as_array(backend, function, "x", x)
     if x.ndim < 2:
         raise ShapeError(
             refusal(

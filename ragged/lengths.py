@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ragged.backend import Array, Backend, HostData, as_own
-from ragged.errors import LengthsError, OptionError, refusal
+from ragged.arguments import as_array, as_choice, as_host, as_size, shown
+from ragged.backend import Array, Backend, HostData
+from ragged.errors import LengthsError, refusal
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
 
@@ -62,12 +63,10 @@ class Lengths(HostData):
         *,
         typical: Lengths | None = None,
     ) -> None:
-        if policy not in POLICIES:
-            raise OptionError(
-                refusal("Lengths", "policy", repr(policy), f"one of {POLICIES}", "Name one.")
-            )
+        policy = as_choice("Lengths", "policy", policy, POLICIES)
+        width = None if width is None else as_size("Lengths", "width", width)
         values = check_lengths(lengths, width, function="Lengths")
-        width = int(width if width is not None else values.max(initial=0))
+        width = as_size("Lengths", "width", values.max(initial=0) if width is None else width)
         self._fill(values, width, policy, is_full=bool((values == width).all()), typical=typical)
 
     def _fill(
@@ -149,7 +148,7 @@ class Lengths(HostData):
             if recording and not lengths.is_traced:  # else the program would fit these rows alone
                 result = cls.traced(backend.asarray(lengths.host), width, lengths.policy)
         elif recording or (backend.owns(lengths) and backend.is_traced(lengths)):
-            values = as_own(backend, lengths)
+            values = as_array(backend, function, "lengths", lengths)
             check_form(values.shape, str(values.dtype), function)
             result = cls.traced(values, width)
         else:
@@ -211,7 +210,7 @@ class Lengths(HostData):
 
 def check_lengths(lengths: object, width: int | None, *, function: str) -> np.ndarray:
     """Return lengths as read-only int64 on the host, or refuse them."""
-    values = lengths.host if isinstance(lengths, Lengths) else _to_host(lengths)
+    values = lengths.host if isinstance(lengths, Lengths) else _to_host(lengths, function)
     if values.size == 0 and values.ndim == 1:
         values = values.astype(np.int64)  # an empty list has no integer type of its own
     check_form(values.shape, str(values.dtype), function)
@@ -266,12 +265,12 @@ def check_form(shape: tuple[int, ...], dtype: str, function: str) -> None:
         )
 
 
-def _to_host(lengths: object) -> np.ndarray:
-    if hasattr(lengths, "detach"):
-        lengths = lengths.detach().cpu()
+def _to_host(lengths: object, function: str = "Lengths") -> np.ndarray:
     try:
-        return np.asarray(lengths)
-    except (TypeError, ValueError) as error:
+        detach = getattr(lengths, "detach", None)
+        return as_host(function, "lengths", lengths if detach is None else detach().cpu())
+    except Exception as error:  # it is the value's own code that converts it
+        expected, remedy = "integers of shape (batch,)", "Give one integer for each row."
         raise LengthsError(
-            refusal("Lengths", "lengths", repr(lengths), "integers of shape (batch,)", str(error))
+            refusal(function, "lengths", shown(lengths), expected, remedy)
         ) from error

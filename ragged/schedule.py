@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ragged.arguments import as_choice, as_size
 from ragged.backend import get_backend
-from ragged.errors import OptionError, refusal
 from ragged.kernels import find_compiler
-from ragged.lengths import Lengths, Stairs
+from ragged.lengths import POLICIES, Lengths, Stairs
 from ragged.packing import should_use_packing
 
 GRAIN = 16  # stairs begin and end at multiples of a 16th of the batch and of the width
@@ -365,13 +365,10 @@ def _asked(
     device: str,
     policy: str,
 ) -> tuple[Lengths, Costs, dict[str, int]]:
+    policy = as_choice(function, "policy", policy, POLICIES)
     valid = lengths if isinstance(lengths, Lengths) else Lengths(lengths, policy=policy)
     inputs = hidden_size if input_size is None else input_size
-    for name, value in (("hidden_size", hidden_size), ("input_size", inputs)):
-        if value < 1:
-            raise OptionError(refusal(function, name, str(value), "1 or more", "Raise it."))
-    if device not in ("cpu", "cuda"):
-        expected = "'cpu' or 'cuda'"
-        raise OptionError(refusal(function, "device", repr(device), expected, "Name one."))
-    costs = get_backend().lstm_costs(device)
-    return valid, costs, {"hidden_size": hidden_size, "input_size": inputs}
+    sizes = {"hidden_size": hidden_size, "input_size": inputs}
+    sizes = {name: as_size(function, name, value, least=1) for name, value in sizes.items()}
+    device = as_choice(function, "device", device, ("cpu", "cuda"))
+    return valid, get_backend().lstm_costs(device), sizes

@@ -57,7 +57,7 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
         host = np.asarray(array)
         wanted = jax.dtypes.canonicalize_dtype(host.dtype)
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
-            wanted = np.float32  # as on the torch backend
+            wanted = np.dtype(np.float32)  # as on the torch backend
         with np.errstate(over="ignore"):  # what is beyond the range is infinite
             array = xp.asarray(host.astype(wanted))
     array = array if dtype is None else array.astype(dtype)

@@ -53,7 +53,7 @@ def is_recording() -> bool:
 def asarray(
     array: Any, *, dtype: str | None = None, like: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Make a tensor, on the CPU or the device of `like`; Python floats get torch's own default."""
+    """Make a tensor on the CPU or the device of `like`; Python floats get the default dtype."""
     if isinstance(array, torch.Tensor):
         pass
     elif is_recording():

@@ -34,7 +34,7 @@ class LSTM(nn.Module):
     Arguments, parameter names and `state_dict` are those of `torch.nn.LSTM`, which it cannot
     subclass because Dynamo refuses every instance of it (pytorch, variables/builder.py). A call
     reads its parameters as attributes, so that what replaces them there (tied weights, weight
-    norms, pruning, sharding) is what runs. Initial values are the seed's, whatever the dtype.
+    norms, pruning, sharding) is what runs. Initial values follow from the seed, whatever the dtype.
 
     Example:
         >>> import torch

@@ -15,6 +15,18 @@ class ShapeError(RaggedError, ValueError):
     """An array of a shape the function does not take."""
 
 
+class DtypeError(RaggedError, TypeError):
+    """An array of a dtype the function does not compute in."""
+
+
+class DeviceError(RaggedError, ValueError):
+    """Arrays of one call that lie on several devices."""
+
+
+class DerivativeError(RaggedError, NotImplementedError):
+    """A derivative or transformation that a layer lacks; the message names the way that has it."""
+
+
 class OptionError(RaggedError, ValueError):
     """An option outside its known values."""
 

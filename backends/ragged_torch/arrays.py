@@ -11,6 +11,7 @@ import torch
 
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
+from ragged_torch.transformations import FakeTensor, unwrap
 
 name = "torch"
 framework = "torch"
@@ -35,8 +36,8 @@ def owns(value: object) -> bool:
 
 
 def is_traced(array: torch.Tensor) -> bool:
-    """Whether a compiler traces the tensor."""
-    return is_recording() or isinstance(array, torch._subclasses.FakeTensor)
+    """Whether the tensor's values cannot be read: a compiler traces it, or `vmap` maps it."""
+    return is_recording() or isinstance(array, FakeTensor) or unwrap(array) is not array
 
 
 def is_recording() -> bool:
@@ -54,7 +55,7 @@ def asarray(
         host = np.asarray(array)
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
             host = host.astype(np.float32)  # torch's own default for Python numbers
-        array = torch.from_numpy(np.array(host))  # a copy: torch refuses read-only memory
+        array = torch.tensor(host)  # a copy, which modes such as make_fx's take for a constant
     return array.to(
         device=None if like is None else like.device,
         dtype=None if dtype is None else getattr(torch, dtype),

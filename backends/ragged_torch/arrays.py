@@ -56,10 +56,21 @@ def asarray(
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
             host = host.astype(np.float32)  # torch's own default for Python numbers
         array = torch.tensor(host)  # a copy, which modes such as make_fx's take for a constant
-    return array.to(
+    array = array.to(
         device=None if like is None else like.device,
         dtype=None if dtype is None else getattr(torch, dtype),
     )
+    return array if like is None or type(like) is torch.Tensor else _spread(array, like)
+
+
+def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Put a copy of a tensor on each device of a `DTensor`, which mixes with its own kind alone."""
+    mesh = getattr(like, "device_mesh", None)
+    if mesh is None or hasattr(array, "device_mesh"):
+        return array
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(array, mesh, run_check=False)
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ragged.arguments import as_array, as_width
 from ragged.backend import Array, Backend, backend_of
-from ragged.errors import LengthsError, ShapeError, refusal
+from ragged.errors import ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import check_alignment, count_steps, padding_mask
 
@@ -44,7 +44,7 @@ def align_sequences(
         if max_length is None
         else as_width(backend, "align_sequences", max_length, *x.shape[:1], *x.shape[2:])
     )
-    target_lengths = _widen("align_sequences", valid, out)
+    target_lengths = valid.widened(out, function="align_sequences")
     count = valid.to(backend, x)[:, None]
     begin = {"left": 0 * count, "right": width - count}[source]
     shift = begin - {"left": 0 * count, "right": out - count}[target]
@@ -132,33 +132,3 @@ def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array
         )
     batch, width = x.shape[:2]
     return backend, x, Lengths.of(lengths, width, backend, function=function, batch=batch)
-
-
-def _widen(function: str, lengths: Lengths, width: int) -> Lengths:
-    """Return the same lengths for another width."""
-    if lengths.width == width:
-        return lengths
-    if lengths.is_traced:
-        if width >= lengths.width:
-            return Lengths.traced(lengths._traced, width, lengths.policy)
-        raise LengthsError(
-            refusal(
-                function,
-                "max_length",
-                f"{width} with traced lengths",
-                f"at least the width {lengths.width}",
-                "Traced lengths cannot be checked against a smaller width; keep the width.",
-            )
-        )
-    longest = int(lengths.host.max(initial=0))
-    if longest > width:
-        raise LengthsError(
-            refusal(
-                function,
-                "max_length",
-                str(width),
-                f"at least the longest row, {longest}",
-                "Nothing is truncated; cut the rows yourself.",
-            )
-        )
-    return Lengths(lengths.host, width, lengths.policy)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MOST = 2**31 - 1  # lengths are integers of 32 bits where JAX and the kernels count
 MOST_STEPS = 2**28  # of a row that a width alone asks for: a longer one is a mistake
 MOST_ELEMENTS = 2**31
+MOST_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32
 
 
 def as_array(
@@ -132,19 +133,10 @@ def as_size(
     Raises:
         OptionError: no integer, or one outside.
     """
-    expected = f"an integer of {least} or more"
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise OptionError(refusal(function, argument, shown(value), expected, "Give a number."))
-    if not isinstance(value, int):
-        if not hasattr(value, "dtype"):
-            return value  # a symbol, which stands for the size of an array
-        try:
-            value = operator.index(value)
-        except Exception as error:
-            got = f"{shown(value)} of dtype {value.dtype}"
-            raise OptionError(
-                refusal(function, argument, got, expected, "Give a number.")
-            ) from error
+    if isinstance(value, bool) or not isinstance(value, int):  # first what a compiler can follow
+        value = _as_index(function, argument, value, f"an integer of {least} or more")
+        if not isinstance(value, int):
+            return value
     if value < least:
         raise OptionError(
             refusal(function, argument, shown(value), f"{least} or more", "Raise it.")
@@ -152,6 +144,18 @@ def as_size(
     if most is not None and value > most:
         raise OptionError(refusal(function, argument, shown(value), f"at most {most}", "Lower it."))
     return value
+
+
+def _as_index(function: str, argument: str, value: Any, expected: str) -> Any:
+    """Return the integer that NumPy's types and arrays of no axes hold; symbols as they are."""
+    if hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_)):
+        if not hasattr(value, "dtype"):
+            return value  # it stands for the size of an array
+        try:
+            return operator.index(value)
+        except Exception:  # it is the value's own code that converts it
+            expected = f"{expected}, without axes"
+    raise OptionError(refusal(function, argument, shown(value), expected, "Give a number."))
 
 
 def as_width(backend: Backend, function: str, value: Any, *sizes: int) -> int:
@@ -185,6 +189,16 @@ def as_number(function: str, argument: str, value: Any) -> float:
         remedy = "Give a float or an integer."
         raise OptionError(refusal(function, argument, shown(value), "a number", remedy))
     return value if isinstance(value, (int, float)) else value.item()
+
+
+def as_numbers(function: str, argument: str, values: Any) -> list[float]:
+    """Return a sequence of real numbers."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)):
+        remedy = "Give a tuple."
+        raise OptionError(refusal(function, argument, shown(values), "numbers in order", remedy))
+    return [float(as_number(function, argument, value)) for value in values]
 
 
 def as_rate(function: str, argument: str, value: Any) -> float:

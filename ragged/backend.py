@@ -305,6 +305,12 @@ def check_frameworks(function: str, backend: Backend, **arrays: object) -> None:
         _refuse_mixture(function, {"the module": backend.name, **owners})
 
 
+def is_traced(value: object) -> bool:
+    """Whether a compiler traces a value, an array of any framework."""
+    owner = _owner(value)
+    return owner is not None and load_backend(owner).is_traced(value)
+
+
 def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
     """Name the backend that owns each argument, where one does."""
     found = {argument: _owner(array) for argument, array in arrays.items()}

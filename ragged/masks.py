@@ -45,21 +45,11 @@ def create_padding_mask(
         max_length = as_size("create_padding_mask", "max_length", max_length, most=None)
     if max_length is None:
         known = lengths.width if isinstance(lengths, Lengths) else None
-        checked = check_lengths(lengths, known, function="create_padding_mask")
-        max_length = known if known is not None else int(checked.max(initial=0))
-    valid = (
-        lengths
-        if isinstance(lengths, Lengths) and lengths.width == max_length
-        else Lengths.of(
-            check_lengths(lengths, max_length, function="create_padding_mask")
-            if isinstance(lengths, Lengths)
-            else lengths,
-            max_length,
-            backend,
-            function="create_padding_mask",
-            batch=None,
-        )
-    )
+        longest = check_lengths(lengths, known, function="create_padding_mask").max(initial=0)
+        max_length = int(longest) if known is None else known
+    if isinstance(lengths, Lengths):
+        lengths = lengths.widened(max_length, function="create_padding_mask")
+    valid = Lengths.of(lengths, max_length, backend, function="create_padding_mask", batch=None)
     as_width(backend, "create_padding_mask", valid.width, valid.batch)
     like = lengths if backend.owns(lengths) else None
     return padding_mask(backend, valid, alignment=alignment, like=like)

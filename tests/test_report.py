@@ -23,7 +23,6 @@ from ragged import Lengths, cli, configuration
 from ragged.backend import load_backend, use_backend
 from ragged.cli import main
 from ragged.data import Event, Row
-from ragged.schedule import fix_stairs
 from ragged.training import runs
 from ragged.training.report.explanations import attention_of, coarsen, mean_selection
 from ragged.training.report.padding import LayerSize, computed_steps, layer_sizes, padding_work
@@ -345,16 +344,19 @@ def test_the_lengths_of_the_page_are_those_of_the_rows(page, hostile):
                     assert inside == int(count), (name, side, low)
 
 
-def test_a_compiled_schedule_runs_the_least_of_its_row_counts_that_holds_all_alive(need):
+@pytest.mark.parametrize("policy", ["auto", "rule", "always", "never", "segments"])
+def test_jax_computes_the_tokens_by_kernels_and_the_whole_width_without(need, monkeypatch, policy):
     need("jax")
+    lengths, size = Lengths([90] * 2 + [10] * 30, width=96, policy=policy), LayerSize(8, 8)
+    with use_backend("jax") as backend:
+        costs, made = backend.lstm_costs("cpu"), ragged.schedule(lengths)
+    native = policy == "auto" and costs.native is not None
+    assert made.kind == ("native" if native else "padded")
+    expected = lengths.tokens if native else 32 * 96
+    assert computed_steps(lengths, costs, size) == made.computed == expected
+    monkeypatch.setenv("RAGGED_KERNELS", "0")
     costs = load_backend("jax").lstm_costs("cpu")
-    lengths = Lengths([90] * 2 + [10] * 30, width=96)
-    rows = fix_stairs(lengths, costs).rows
-    alive = [int((lengths.host > step).sum()) for step in range(90)]
-    expected = sum(min(count for count in rows if count >= some) for some in alive)
-    assert computed_steps(lengths, costs, LayerSize(8, 8)) == expected < 32 * 96
-    never = Lengths([3, 1], width=4, policy="never")
-    assert computed_steps(never, costs, LayerSize(8, 8)) == 8
+    assert computed_steps(Lengths(lengths, 96, policy), costs, size) == 32 * 96
 
 
 def test_an_eager_schedule_is_the_one_that_is_explained(need):

@@ -17,12 +17,12 @@ from ragged import kernels
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 SOURCES = Path(__file__).with_name("kernels")
-FOLDERS = (kernels.HEADERS, Path(__file__).parents[1] / "backends" / "ragged_torch")
+TORCH = Path(__file__).parents[1] / "backends" / "ragged_torch"
 
 
 def compile_source(name, made, *flags):
-    """Compile one of `tests/kernels` with the product's headers; what the compiler said, if it failed."""
-    folders = [f"-I{folder}" for folder in (kernels.HEADERS, *FOLDERS[1:])]
+    """Compile one of `tests/kernels` with the product's headers; what was said if it failed."""
+    folders = [f"-I{folder}" for folder in (kernels.HEADERS, TORCH)]
     compiler = shlex.split(kernels.find_compiler())
     command = [*compiler, "-std=c++17", "-pthread", *flags, *folders, str(SOURCES / name)]
     done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)

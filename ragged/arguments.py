@@ -6,15 +6,15 @@ are plain Python values. What cannot be used is refused by an error that names t
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragged.backend import Array, Backend
 from ragged.errors import (
     ArgumentError,
     DeviceError,
@@ -24,8 +24,13 @@ from ragged.errors import (
     refusal,
 )
 
-MOST_STEPS = 2**31 - 1  # lengths are integers of 32 bits where JAX and the kernels count
-MOST_ELEMENTS = 2**31  # of an array that a size alone asks for: a larger one is a mistake
+if TYPE_CHECKING:
+    from ragged.backend import Array, Backend
+
+MOST = 2**31 - 1  # lengths are integers of 32 bits where JAX and the kernels count
+MOST_STEPS = 2**28  # of a row that a width alone asks for: a longer one is a mistake
+MOST_ELEMENTS = 2**31
+MOST_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32
 
 
 def as_array(
@@ -34,7 +39,7 @@ def as_array(
     """Return a backend's own array as it is, and make one of what else holds numbers.
 
     Floats that are no array of a framework, a list's or NumPy's, take the dtype of `like`. Without
-    it NumPy's keep their own, and Python's become float32, the frameworks' default.
+    it NumPy's keep their own, and Python's get the framework's default.
 
     Args:
         like: an array of the call, on whose device a new one is put.
@@ -53,10 +58,9 @@ def as_array(
         array = backend.asarray(value, like=like)
     else:
         host = as_host(function, argument, value)
-        if host.dtype == np.float64 and dtype is None and not hasattr(value, "dtype"):
-            with np.errstate(over="ignore"):  # what is beyond the range is infinite
-                host = host.astype(np.float32)
-        array = backend.asarray(host, like=like)
+        is_python = isinstance(value, (list, tuple, float)) and host.dtype == np.float64
+        source = host.tolist() if is_python and dtype is None else host
+        array = backend.asarray(source, like=like)
         _check_range(backend, function, argument, host, array)
     if dtype is not None and _floating(backend, array) is not None:
         return backend.xp.astype(array, dtype)
@@ -122,26 +126,17 @@ def _no_array(function: str, argument: str, value: object, host: np.ndarray | No
 
 
 def as_size(
-    function: str, argument: str, value: Any, *, least: int = 0, most: int | None = MOST_STEPS
+    function: str, argument: str, value: Any, *, least: int = 0, most: int | None = MOST
 ) -> int:
     """Return an integer within its bounds; a compiler's symbol passes as it is.
 
     Raises:
         OptionError: no integer, or one outside.
     """
-    expected = f"an integer of {least} or more"
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise OptionError(refusal(function, argument, shown(value), expected, "Give a number."))
-    if not isinstance(value, int):
-        if not hasattr(value, "dtype"):
-            return value  # a symbol, which stands for the size of an array
-        try:
-            value = operator.index(value)
-        except Exception as error:
-            got = f"{shown(value)} of dtype {value.dtype}"
-            raise OptionError(
-                refusal(function, argument, got, expected, "Give a number.")
-            ) from error
+    if isinstance(value, bool) or not isinstance(value, int):  # first what a compiler can follow
+        value = _as_index(function, argument, value, f"an integer of {least} or more")
+        if not isinstance(value, int):
+            return value
     if value < least:
         raise OptionError(
             refusal(function, argument, shown(value), f"{least} or more", "Raise it.")
@@ -149,6 +144,34 @@ def as_size(
     if most is not None and value > most:
         raise OptionError(refusal(function, argument, shown(value), f"at most {most}", "Lower it."))
     return value
+
+
+def _as_index(function: str, argument: str, value: Any, expected: str) -> Any:
+    """Return the integer that NumPy's types and arrays of no axes hold; symbols as they are."""
+    if hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_)):
+        if not hasattr(value, "dtype"):
+            return value  # it stands for the size of an array
+        try:
+            return operator.index(value)
+        except Exception:  # it is the value's own code that converts it
+            expected = f"{expected}, without axes"
+    raise OptionError(refusal(function, argument, shown(value), expected, "Give a number."))
+
+
+def as_width(backend: Backend, function: str, value: Any, *sizes: int) -> int:
+    """Return the width that an array shall get, if a machine can hold it.
+
+    Args:
+        sizes: the array's other sizes.
+    """
+    width = as_size(function, "max_length", value, most=None)
+    elements = math.prod((width, *(size for size in sizes if isinstance(size, int) and size)))
+    if backend.is_recording() or not isinstance(elements, int):
+        return width  # bounds would be fixed in the program
+    if width > MOST_STEPS or elements > MOST_ELEMENTS:
+        expected = f"at most {MOST_STEPS} steps, and {MOST_ELEMENTS} elements in all"
+        raise OptionError(refusal(function, "max_length", shown(width), expected, "Lower it."))
+    return width
 
 
 def as_flag(function: str, argument: str, value: Any) -> bool:
@@ -166,6 +189,16 @@ def as_number(function: str, argument: str, value: Any) -> float:
         remedy = "Give a float or an integer."
         raise OptionError(refusal(function, argument, shown(value), "a number", remedy))
     return value if isinstance(value, (int, float)) else value.item()
+
+
+def as_numbers(function: str, argument: str, values: Any) -> list[float]:
+    """Return a sequence of real numbers."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)):
+        remedy = "Give a tuple."
+        raise OptionError(refusal(function, argument, shown(values), "numbers in order", remedy))
+    return [float(as_number(function, argument, value)) for value in values]
 
 
 def as_rate(function: str, argument: str, value: Any) -> float:
@@ -191,21 +224,6 @@ def as_path(function: str, argument: str, value: Any) -> Path:
         expected, remedy = "a path, a str or pathlib.Path", "Name a folder."
         raise ArgumentError(refusal(function, argument, shown(value), expected, remedy))
     return Path(path)
-
-
-def check_extent(function: str, argument: str, value: int, *others: int) -> None:
-    """Refuse a size that would make an array no machine holds.
-
-    Args:
-        others: the other sizes of the array that is to be made.
-    """
-    elements = value
-    for size in others:
-        elements = elements * size
-    if elements > MOST_ELEMENTS:
-        got = f"{shown(value)}, for an array of {shown(elements)} elements"
-        expected = f"at most {MOST_ELEMENTS} elements"
-        raise OptionError(refusal(function, argument, got, expected, "Lower it."))
 
 
 def dtype_error(function: str, argument: str, dtype: object, other: object = None) -> DtypeError:

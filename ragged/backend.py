@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
+from ragged.arguments import shown
 from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError, refusal
 
 if TYPE_CHECKING:
@@ -229,8 +230,11 @@ def load_backend(name: str, *, partial: bool = False) -> Backend:
 
 @_recorded_as_constant
 def _load(name: str, partial: bool) -> None:
-    if name in _loaded:
+    if isinstance(name, str) and name in _loaded:
         return
+    if not isinstance(name, str) or not all(map(str.isidentifier, _module_of(name).split("."))):
+        expected, remedy = "the name of a backend, a str", "Name 'torch' or 'jax'."
+        raise BackendError(refusal("set_backend", "name", shown(name), expected, remedy))
     module = _import(name)
     missing = missing_members(module)
     if missing and not partial:
@@ -301,9 +305,10 @@ def check_frameworks(function: str, backend: Backend, **arrays: object) -> None:
         _refuse_mixture(function, {"the module": backend.name, **owners})
 
 
-def as_own(backend: Backend, value: Array, like: Array = None) -> Array:
-    """Return a backend's own array as it is, and anything else converted."""
-    return value if backend.owns(value) else backend.asarray(value, like=like)
+def is_traced(value: object) -> bool:
+    """Whether a compiler traces a value, an array of any framework."""
+    owner = _owner(value)
+    return owner is not None and load_backend(owner).is_traced(value)
 
 
 def _owners(arrays: Mapping[str, object]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ragged import plain_json
+from ragged.arguments import as_path
 from ragged.backend import Backend, backend_of, get_backend
 from ragged.errors import CheckpointError, RaggedError
 from ragged.files import has_leftover, read_folder, replace_folder, write_file
@@ -112,15 +113,15 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         CheckpointError: the model carries no configuration of `ragged.models`, or has parameters
             that are not finite; or `path` holds something else than a checkpoint.
     """
-    backend = backend_of("save", model=model)
+    folder, backend = as_path("save", "path", path), backend_of("save", model=model)
     if not hasattr(model, "config") or not backend.owns(model):
         raise CheckpointError(
             f"save(): `model` is a {type(model).__name__}; expected a module built by "
             "ragged.models. Save other modules with their framework's own functions."
         )
     parameters = backend.get_parameters(model)
-    _check_finite("save", Path(path) / MODEL, parameters)
-    write(path, Checkpoint(parameters, model.config.to_config()))
+    _check_finite("save", folder / MODEL, parameters)
+    write(folder, Checkpoint(parameters, model.config.to_config()))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -171,7 +172,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
     from ragged import plain_yaml
 
-    folder = Path(path)
+    folder = as_path("load", "path", path)
     files = read_folder(folder, REQUIRED, OPTIONAL)
     state = _to_json(folder / STATE, files[STATE])
     try:

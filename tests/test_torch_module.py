@@ -13,8 +13,10 @@ import ragged
 torch = pytest.importorskip("torch")
 ragged_torch = pytest.importorskip("ragged_torch")
 
-from torch import nn  # noqa: E402
-from torch.nn.utils import parametrizations, parametrize, prune  # noqa: E402
+nn, fake = torch.nn, torch._subclasses
+parametrize, parametrizations = nn.utils.parametrize, nn.utils.parametrizations
+prune = pytest.importorskip("torch.nn.utils.prune")
+Dropout = pytest.importorskip("ragged_torch.blocks").Dropout
 
 LENGTHS = [5, 0, 2, 4]
 SIZES = {"num_layers": 2, "bidirectional": True}
@@ -184,3 +186,137 @@ def test_replicas_whose_parameters_are_plain_tensors_give_gradients_to_the_origi
     for name, parameter in layer.named_parameters():
         setattr(replica, name, parameter * 1.0)
     assert_runs_its_attributes(replica, list(layer.parameters()))
+
+
+MODELS = {
+    "EncoderDecoderLSTM": {"head_hidden_size": 3},
+    "TransformerLSTM": {"num_heads": 2},
+    "TemporalFusionTransformer": {"num_heads": 2, "context_length": 5},
+    "XTFT": {"num_heads": 2},
+}
+
+
+def build_model(kind, **options):
+    with ragged.use_backend("torch"):
+        make = getattr(ragged.models, kind)
+        return make(
+            3, 2, **{"hidden_size": 4, "seed": 0, "dropout": 0.0, **MODELS[kind], **options}
+        )
+
+
+def forecast(model, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    past, future = (torch.randn(4, 5, n, generator=generator).to(dtype) for n in (3, 2))
+    return model(past, future, LENGTHS, [4, 3, 0, 5]).output
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_are_made_where_and_as_torch_would_make_its_own(kind):
+    real = build_model(kind)
+    with torch.device("meta"):
+        empty = build_model(kind)
+    assert all(p.is_meta for p in empty.parameters())
+    empty.to_empty(device="cpu").load_state_dict(real.state_dict())
+    torch.testing.assert_close(forecast(empty), forecast(real))
+    try:
+        torch.set_default_dtype(torch.float64)
+        double = build_model(kind)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(double.state_dict(), real.double().state_dict(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(forecast(double, torch.float64), forecast(real, torch.float64))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_layers_of_models_are_tied_pruned_and_normed_as_torchs(kind):
+    model, plain = build_model(kind).double(), build_model(kind).double()
+    linears = [
+        [m for m in each.modules() if type(m).__name__ == "Linear" and m.weight.ndim == 2]
+        for each in (model, plain)
+    ]
+    targets = [
+        (model.encoder, "weight_hh_l0", plain.encoder),
+        (model.decoder, "weight_ih_l0", plain.decoder),
+        *((one, "weight", other) for one, other in zip(*linears, strict=True)),
+    ]
+    for number, (module, name, twin) in enumerate(targets):
+        if number % 2:
+            prune.random_unstructured(module, name, 0.5)
+        else:
+            parametrizations.orthogonal(module, name)
+        with torch.no_grad():
+            getattr(twin, name).copy_(getattr(module, name))
+    for each in (model, plain):
+        each.decoder.bias_hh_l0 = each.encoder.bias_hh_l0
+    torch.testing.assert_close(forecast(model, torch.float64), forecast(plain, torch.float64))
+
+
+def test_a_layer_takes_torchs_defaults_and_arguments():
+    values = ragged_torch.LSTM(3, 3, seed=0).state_dict()
+    try:
+        torch.set_default_dtype(torch.float64)
+        layer = ragged_torch.LSTM(3, 3, seed=0)
+        y, _ = layer([[[1.0, 2.0, 3.0]]], [1])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert y.dtype == layer.weight_ih_l0.dtype == torch.float64
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, values[name].double())
+    assert ragged_torch.LSTM(3, 3, dtype=torch.bfloat16).weight_ih_l0.dtype == torch.bfloat16
+    assert ragged_torch.LSTM(3, 3, device="meta").weight_ih_l0.is_meta
+    with torch.device("meta"):
+        assert ragged_torch.LSTM(3, 3).weight_ih_l0.is_meta
+        y, _ = layer.float()(torch.ones(2, 5, 3, device="cpu"), [5, 1])  # as if no device were set
+    assert y.device.type == "cpu"
+
+
+def test_a_layer_made_and_run_under_fake_tensors_has_shapes_alone():
+    with fake.FakeTensorMode():
+        layer = ragged_torch.LSTM(3, 3, 2, bidirectional=True)
+        y, (h, _) = layer(torch.ones(4, 5, 3), torch.tensor(LENGTHS))
+        y.sum().backward()
+        assert layer.weight_hh_l0.grad.shape == (12, 3)
+    assert isinstance(y, fake.FakeTensor)
+    assert (y.shape, h.shape) == ((4, 5, 6), (4, 4, 3))
+
+
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_time_first_outputs_and_states_are_contiguous(kernels, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    layer = build(batch_first=False)
+    for lengths in (LENGTHS, None, [0, 0, 0, 0]):
+        y, (h, c) = layer(inputs().transpose(0, 1), lengths)
+        assert y.view(-1, 6).shape == (20, 6)
+        assert h.is_contiguous()
+        assert c.is_contiguous()
+
+
+@pytest.mark.parametrize("rate", [1.5, -0.1, True, "0.5", None, float("nan")])
+def test_rates_of_dropout_that_are_no_number_from_0_to_1_are_refused(rate):
+    with pytest.raises(ragged.errors.OptionError, match=r"LSTM\(\): `dropout` is .*; expected"):
+        ragged_torch.LSTM(3, 3, dropout=rate)
+
+
+@pytest.mark.parametrize("rate", [0, 1e-7, 0.5, 1 - 1e-7, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_dropout_at_any_rate_is_torchs(rate, dtype):
+    x = torch.ones(64, 3, dtype=dtype).requires_grad_()
+    for x_own in (x, x[:0]):
+        found = []
+        for module in (Dropout(rate), nn.Dropout(rate)):
+            torch.manual_seed(0)
+            y = module(x_own)
+            (grad,) = torch.autograd.grad(y.sum(), x, materialize_grads=True)
+            assert (y == 0).logical_or((y * (1 - rate) - 1).abs() < 1e-3).all()
+            found.append([(v != 0).double().mean() for v in (y, grad) if v.numel()])
+        for one, other in zip(*found, strict=True):
+            assert abs(one - other) < 0.25
+    assert Dropout(rate)(x.to("meta")).is_meta
+
+
+def test_a_layer_that_drops_all_between_its_layers_is_finite():
+    layer = build(dropout=1.0)
+    y, (h, _) = layer(inputs(), LENGTHS)
+    (grad,) = torch.autograd.grad(y.sum() + h.sum(), layer.weight_ih_l0)
+    assert torch.isfinite(y).all()
+    assert torch.isfinite(grad).all()

@@ -112,7 +112,7 @@ def _scan(reverse: bool, lengths: Array, *inputs: Array) -> tuple[Array, ...]:
     """Do the same as `_forward` with what JAX can differentiate."""
     x, h0, c0, *values = inputs
     weights = dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), values, strict=True))
-    counts = Lengths.traced(lengths, x.shape[1])
+    counts = Lengths.unchecked(lengths, x.shape[1])
     return run_direction(weights, x, counts, h0, c0, reverse=reverse)
 
 

@@ -13,6 +13,7 @@ import torch
 from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
+from ragged_torch.transformations import FakeTensor, unwrap
 
 name = "torch"
 framework = "torch"
@@ -41,8 +42,8 @@ def owns(value: object) -> bool:
 
 
 def is_traced(array: torch.Tensor) -> bool:
-    """Whether a compiler traces the tensor."""
-    return is_recording() or isinstance(array, torch._subclasses.FakeTensor)
+    """Whether the tensor's values cannot be read: a compiler traces it, or `vmap` maps it."""
+    return is_recording() or isinstance(array, FakeTensor) or unwrap(array) is not array
 
 
 def is_recording() -> bool:
@@ -53,14 +54,14 @@ def is_recording() -> bool:
 def asarray(
     array: Any, *, dtype: str | None = None, like: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Make a tensor, on the CPU or the device of `like`; Python floats get torch's default dtype."""
+    """Make a tensor on the CPU or the device of `like`; Python floats get the default dtype."""
     if isinstance(array, torch.Tensor):
         pass
     elif is_recording():
         array = torch.as_tensor(array, device="cpu")
     else:
         host, is_python = np.asarray(array), not isinstance(array, np.ndarray)
-        array = torch.from_numpy(np.array(host))  # a copy: torch refuses read-only memory
+        array = torch.tensor(host, device="cpu")  # a copy, for make_fx a constant
         if array.dtype == torch.float64 and is_python:
             array = array.to(torch.get_default_dtype())
     return array.to(

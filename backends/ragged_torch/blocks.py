@@ -29,7 +29,7 @@ class Dropout(nn.Dropout):
         dropped = round(self.p * 2**16)
         if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
             return super().forward(x)
-        words = x.new_empty(-(-x.numel() // 4), dtype=torch.int64)
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
         (torch.ops.ragged.draw_into if is_recording() else _draw_into)(words)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
         kept = bits >= dropped - 2**15

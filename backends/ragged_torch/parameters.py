@@ -25,8 +25,7 @@ def draw_seed(seed: Seed) -> Seed:
 def create_parameter(
     value: np.ndarray, device: Device = None, dtype: torch.dtype | None = None
 ) -> nn.Parameter:
-    """Make a parameter of drawn values, by default of torch's default dtype on its default device.
-    """
+    """Make a parameter of drawn values, by default of torch's default dtype and device."""
     dtype = torch.get_default_dtype() if dtype is None else dtype
     return nn.Parameter(torch.tensor(value, device=device, dtype=dtype))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data.buckets import check_at_least, quantise, typical_by_shape
+from ragged.data.buckets import check_at_least, quantise
 from ragged.data.dataset import RaggedDataset, Row
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
@@ -83,11 +83,11 @@ def collate(
     decoder_alignment: str = "left",
     shapes: int = 2,
     indices: Sequence[int] | np.ndarray | None = None,
-    typical: Sequence[Lengths] | None = None,
+    widths: Sequence[int] | None = None,
 ) -> Batch:
     """Pad rows into a batch of a fixed size.
 
-    The widths are those of `typical`, or of the longest rows, rounded up by `quantise`. Missing
+    The widths are those given, or those of the longest rows, rounded up by `quantise`. Missing
     rows are filled with rows of length 0, so that every batch has `batch_size` rows.
 
     It serves as the `collate_fn` of a `torch.utils.data.DataLoader`.
@@ -100,11 +100,10 @@ def collate(
         decoder_alignment: the same for the horizon.
         shapes: as in `quantise`.
         indices: each row's place in the dataset; 0, 1, 2, ... if not given.
-        typical: encoder and decoder lengths of a typical batch, for whose widths and schedule a
-            program is compiled; no row may be longer.
+        widths: of the encoder's and the decoder's arrays, so that batches share a program.
 
     Raises:
-        LengthsError: a row longer than `typical` is wide.
+        LengthsError: a row longer than its side of `widths`.
         OptionError: an unknown alignment or dtype, no rows, more rows than `batch_size`, indices
             of another number than the rows.
 
@@ -122,9 +121,9 @@ def collate(
     ):
         _check_alignment(argument, side)
     _check_collate(rows, batch_size, dtype, indices)
-    like = (None, None) if typical is None else typical
-    encoder = _lengths([len(row.past) for row in rows], batch_size, shapes, like[0])
-    decoder = _lengths([len(row.future) for row in rows], batch_size, shapes, like[1])
+    given = (None, None) if widths is None else widths
+    encoder = _lengths([len(row.past) for row in rows], batch_size, shapes, given[0])
+    decoder = _lengths([len(row.future) for row in rows], batch_size, shapes, given[1])
     places = np.full(batch_size, -1, dtype=np.int64)
     places[: len(rows)] = np.arange(len(rows)) if indices is None else indices
     return Batch(
@@ -210,17 +209,16 @@ def batches(
     check_at_least("batches", "buckets", buckets, 1)
     encoder_side = encoder_alignment or dataset.encoder_alignment or "left"
     decoder_side = decoder_alignment or dataset.decoder_alignment or "left"
-    order: list[tuple[tuple[Lengths, ...], np.ndarray]]
+    order: list[tuple[tuple[int, ...] | None, np.ndarray]]
     if shuffle_seed is None:
         whole = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
-        shared = typical_by_shape(dataset.lengths, whole, batch_size, shapes)
-        order = list(zip(shared, whole, strict=True))
+        order = [(None, places) for places in whole]
     else:
         made = dataset.buckets(batch_size, buckets)
         rows = [bucket.rows for bucket in made]
         drawn = batch_order(rows, batch_size, seed=shuffle_seed, epoch=epoch)
-        order = [(made[bucket].typical, places) for bucket, places in drawn]
-    for typical, places in order:
+        order = [(made[bucket].widths, places) for bucket, places in drawn]
+    for widths, places in order:
         yield collate(
             [dataset[int(place)] for place in places],
             batch_size=batch_size,
@@ -229,7 +227,7 @@ def batches(
             decoder_alignment=decoder_side,
             shapes=shapes,
             indices=places,
-            typical=typical,
+            widths=widths,
         )
 
 
@@ -237,9 +235,9 @@ def _chunks(places: np.ndarray, size: int) -> list[np.ndarray]:
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def _lengths(lengths: list[int], batch_size: int, shapes: int, typical: Lengths | None) -> Lengths:
-    width = quantise(max(lengths), shapes) if typical is None else typical.width
-    return Lengths(lengths + [0] * (batch_size - len(lengths)), width, typical=typical)
+def _lengths(lengths: list[int], batch_size: int, shapes: int, width: int | None) -> Lengths:
+    width = quantise(max(lengths), shapes) if width is None else width
+    return Lengths(lengths + [0] * (batch_size - len(lengths)), width)
 
 
 def _pad(parts: list[np.ndarray], lengths: Lengths, dtype: Any, alignment: str) -> np.ndarray:

@@ -43,7 +43,7 @@ class Call {
     const auto given = *args.get<ffi::AnyBuffer>(args.size() - 1);
     lengths.assign(given.typed_data<std::int32_t>(), given.typed_data<std::int32_t>() + shape[0]);
     sizes = {shape[0], shape[1], shape[2], args.get<ffi::AnyBuffer>(1)->dimensions()[1], reverse,
-             lengths.data()};
+             lengths.data(), true};
   }
 
   template <class Pass>
@@ -83,10 +83,12 @@ static ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Re
 static ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                            bool reverse) {
   Call c(pool, args, rets, reverse);
+  const std::size_t of_x = rets.size() - 5;  // 0 if x's gradient is not wanted
   return c.run(Backward<REAL>(
       c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), nullptr, nullptr},
       {c.in(5), c.in(6), c.in(7)}, {c.in(8), c.in(9), c.in(10)},
-      {c.out(0), c.out(1), c.out(2), c.out(3), c.out(4), c.out(5)}));
+      {of_x ? c.out(0) : nullptr, c.out(of_x), c.out(of_x + 1), c.out(of_x + 2), c.out(of_x + 3),
+       c.out(of_x + 4)}));
 }
 
 #define PASS                                                                            \

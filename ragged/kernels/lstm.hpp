@@ -25,14 +25,15 @@ template <class T>
 struct Outputs {
   T *y;              // (batch, width, hidden), 0 at padding
   T *h, *c;          // (batch, hidden), after each row's last step
-  T *gates, *cells;  // (tokens, 4 * hidden), (tokens, hidden), kept for the backward pass; or null
+  T *gates, *cells;  // (tokens, 4 * hidden), (tokens, hidden), kept for the backward pass, or null;
+                     // (batch, width) for tokens, if padded
 };
 
 template <class T>
 class Forward {
  public:
   Forward(const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
-      : sizes(sizes), in(in), out(out), first(sizes.first_tokens()) {}
+      : sizes(sizes), in(in), out(out), token(sizes) {}
 
   void run(Index workers, const Parallel& parallel) {
     const auto tiles = deal(sizes, workers);
@@ -50,7 +51,7 @@ class Forward {
   const Sizes sizes;
   const Inputs<T> in;
   const Outputs<T> out;
-  const std::vector<Index> first;
+  const Tokens token;
   std::vector<T> packed;  // for each block of L hidden units: (bias | inputs | hidden, 4 gates, L)
 
   Index depth() const { return sizes.inputs + sizes.hidden; }
@@ -78,6 +79,10 @@ class Forward {
     for (Index row : rows) {
       std::copy_n(in.c0 + row * hidden, hidden, out.c + row * hidden);
       clear_padding(sizes, row, out.y, hidden);
+      if (sizes.padded && out.gates) {
+        clear_padding(sizes, row, out.gates, 4 * hidden);
+        clear_padding(sizes, row, out.cells, hidden);
+      }
     }
     Index alive = Index(rows.size());
     for (Index step = 0;; ++step) {
@@ -117,15 +122,15 @@ class Forward {
       const Vec<T> c = f * load(cell, count) + i * g;
       store(cell, c, count);
       store(out.y + sizes.place(rows[r], step) * hidden + unit, o * tanh<T>(c), count);
-      if (out.gates) keep(first[rows[r]] + step, unit, {i, f, g, o}, c);
+      if (out.gates) keep(token(rows[r], step), unit, {i, f, g, o}, c);
     }
   }
 
-  void keep(Index token, Index unit, const Vec<T> (&gates)[4], Vec<T> c) {
+  void keep(Index place, Index unit, const Vec<T> (&gates)[4], Vec<T> c) {
     const Index hidden = sizes.hidden, count = hidden - unit;
     for (int gate = 0; gate < 4; ++gate)
-      store(out.gates + (4 * token + gate) * hidden + unit, gates[gate], count);
-    store(out.cells + token * hidden + unit, c, count);
+      store(out.gates + (4 * place + gate) * hidden + unit, gates[gate], count);
+    store(out.cells + place * hidden + unit, c, count);
   }
 };
 

@@ -18,6 +18,7 @@ struct Sizes {
   Index batch, width, inputs, hidden;
   bool reverse;          // each row is read from its last step back
   const Index* lengths;  // (batch,)
+  bool padded = false;   // what is kept for the backward pass lies as y does, 0 at padding
 
   bool valid() const {
     return std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
@@ -30,19 +31,28 @@ struct Sizes {
     return row * width + (reverse ? lengths[row] - 1 - step : step);
   }
 
-  // Each row's first token, where the tokens of all rows lie end to end.
-  std::vector<Index> first_tokens() const {
-    std::vector<Index> first(batch + 1, 0);
-    std::partial_sum(lengths, lengths + batch, first.begin() + 1);
-    return first;
-  }
-
   // How many of `threads` find enough to do.
   Index workers(Index threads) const {
     const double products = 4.0 * double(tokens()) * double(hidden * (inputs + hidden));
     const Index worth = 1 + Index(products / WORTH_A_WORKER);
     return std::max<Index>(1, std::min({threads, batch, worth}));
   }
+};
+
+// Where the n-th step that is read of a row is kept: as in y, or in (tokens,), rows end to end.
+class Tokens {
+ public:
+  explicit Tokens(const Sizes& sizes) : sizes(sizes), first(sizes.batch + 1, 0) {
+    std::partial_sum(sizes.lengths, sizes.lengths + sizes.batch, first.begin() + 1);
+  }
+
+  Index operator()(Index row, Index step) const {
+    return sizes.padded ? sizes.place(row, step) : first[row] + step;
+  }
+
+ private:
+  const Sizes sizes;
+  std::vector<Index> first;
 };
 
 // Rows that one worker runs together: sorted, longest first.

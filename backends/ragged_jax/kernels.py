@@ -6,7 +6,6 @@ They read the lengths as the program runs, so that one program serves every batc
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -71,11 +70,11 @@ def _load(dtype: Any) -> str | None:
 
     XLA knows them by that name too, for a program that it has kept may call another version's.
     """
-    path = kernels.build(SOURCE, str(dtype), include=(jax.ffi.include_dir(),))
-    if path is None:
+    library = kernels.load(SOURCE, str(dtype), include=(jax.ffi.include_dir(),))
+    if library is None:
         return None
-    library = ctypes.CDLL(str(path))
-    for name in ("lstm_forward", "lstm_backward"):
+    version = Path(library._name).stem
+    for name in kernels.FUNCTIONS:
         handler = jax.ffi.pycapsule(getattr(library, name))
-        jax.ffi.register_ffi_target(f"{name}_{path.stem}", handler, platform="cpu")
-    return path.stem
+        jax.ffi.register_ffi_target(f"{name}_{version}", handler, platform="cpu")
+    return version

@@ -80,7 +80,7 @@ def forward(
     kept = x.new_empty(tokens, 4 * hidden), x.new_empty(tokens, hidden)
     outputs = (y, torch.empty_like(h0), torch.empty_like(c0), *kept)
     inputs = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
-    _call("lstm_forward", lengths, reverse, inputs, outputs)
+    _call("lstm_forward", lengths, reverse, inputs, outputs, room=tokens)
     return outputs
 
 
@@ -143,24 +143,28 @@ def _call(
     reverse: bool,
     inputs: tuple[Tensor, ...],
     outputs: tuple[Tensor | None, ...],
+    room: int = 0,
 ) -> None:
-    """Call a function of the library; it lets go of Python meanwhile."""
+    """Call a function of the library; it lets go of Python meanwhile.
+
+    `room` is how many tokens fit into what the forward pass keeps.
+    """
     x, h0 = inputs[:2]
     library: Any = _load(x.dtype)
-    sizes = (*x.shape, h0.shape[1], int(reverse), torch.get_num_threads())
+    sizes = (*x.shape, h0.shape[1], int(reverse), torch.get_num_threads(), room)
     addresses = [0 if array is None else array.data_ptr() for array in (*inputs, *outputs)]
-    getattr(library, name)(
+    status = getattr(library, name)(
         (ctypes.c_int64 * len(sizes))(*sizes),
         ctypes.c_void_p(lengths.data_ptr()),
         (ctypes.c_void_p * len(addresses))(*addresses),
         _team(),
     )
+    kernels.raise_status(status)
 
 
 @cache
 def _load(dtype: torch.dtype) -> ctypes.CDLL | None:
-    path = kernels.build(SOURCE, str(dtype).removeprefix("torch."))
-    return None if path is None else ctypes.CDLL(str(path))
+    return kernels.load(SOURCE, str(dtype).removeprefix("torch."))
 
 
 @cache

@@ -25,8 +25,7 @@ template <class T>
 struct Outputs {
   T *y;              // (batch, width, hidden), 0 at padding
   T *h, *c;          // (batch, hidden), after each row's last step
-  T *gates, *cells;  // (tokens, 4 * hidden), (tokens, hidden), kept for the backward pass, or null;
-                     // (batch, width) for tokens, if padded
+  T *gates, *cells;  // (room, 4 * hidden), (room, hidden), kept for the backward pass; or null
 };
 
 template <class T>
@@ -35,7 +34,8 @@ class Forward {
   Forward(const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
       : sizes(sizes), in(in), out(out), token(sizes) {}
 
-  void run(Index workers, const Parallel& parallel) {
+  void run(Index threads, const Parallel& parallel) {
+    const Index workers = sizes.workers(threads);
     const auto tiles = deal(sizes, workers);
     packed.resize(blocks() * (depth() + 1) * 4 * L);
     parallel(workers, [&](Index worker) {
@@ -43,6 +43,7 @@ class Forward {
     });
     parallel(workers, [&](Index worker) {
       for (std::size_t tile = worker; tile < tiles.size(); tile += workers) run_tile(tiles[tile]);
+      if (out.gates && !sizes.padded) clear_room(worker, workers);
     });
   }
 
@@ -124,6 +125,14 @@ class Forward {
       store(out.y + sizes.place(rows[r], step) * hidden + unit, o * tanh<T>(c), count);
       if (out.gates) keep(token(rows[r], step), unit, {i, f, g, o}, c);
     }
+  }
+
+  // Where only the running program knows the tokens, what is kept has room for more.
+  void clear_room(Index worker, Index workers) {
+    const Index tokens = sizes.tokens(), free = sizes.room - tokens;
+    const Index begin = tokens + free * worker / workers, end = tokens + free * (worker + 1) / workers;
+    std::fill(out.gates + begin * 4 * sizes.hidden, out.gates + end * 4 * sizes.hidden, T(0));
+    std::fill(out.cells + begin * sizes.hidden, out.cells + end * sizes.hidden, T(0));
   }
 
   void keep(Index place, Index unit, const Vec<T> (&gates)[4], Vec<T> c) {

@@ -36,7 +36,8 @@ class Backward {
         states(round_up(sizes.hidden + (found.x ? sizes.inputs : 0), L)),
         columns(round_up(sizes.inputs + sizes.hidden + 1, L)) {}
 
-  void run(Index workers, const Parallel& parallel) {
+  void run(Index threads, const Parallel& parallel) {
+    const Index workers = sizes.workers(threads);
     const auto tiles = deal(sizes, workers);
     pack();
     std::vector<std::vector<T>> totals(workers);

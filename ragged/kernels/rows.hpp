@@ -2,12 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
-#include <functional>
 #include <numeric>
 #include <vector>
 
-#include "simd.hpp"
+#include "team.hpp"
 
 namespace ragged {
 
@@ -18,10 +16,12 @@ struct Sizes {
   Index batch, width, inputs, hidden;
   bool reverse;          // each row is read from its last step back
   const Index* lengths;  // (batch,)
-  bool padded = false;   // what is kept for the backward pass lies as y does, 0 at padding
+  Index room = 0;        // tokens that fit into what is kept for the backward pass
+  bool padded = false;   // it lies as y does, 0 at padding; else rows lie end to end
 
-  bool valid() const {
-    return std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
+  void check() const {
+    const bool fit = std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
+    if (!fit || (room && room < tokens())) throw BadLengths();
   }
 
   Index tokens() const { return std::accumulate(lengths, lengths + batch, Index(0)); }
@@ -39,10 +39,11 @@ struct Sizes {
   }
 };
 
-// Where the n-th step that is read of a row is kept: as in y, or in (tokens,), rows end to end.
+// Where the n-th step that is read of a row is kept, once the sizes are checked.
 class Tokens {
  public:
   explicit Tokens(const Sizes& sizes) : sizes(sizes), first(sizes.batch + 1, 0) {
+    sizes.check();
     std::partial_sum(sizes.lengths, sizes.lengths + sizes.batch, first.begin() + 1);
   }
 
@@ -77,9 +78,5 @@ void clear_padding(const Sizes& sizes, Index row, T* array, Index features) {
   T* start = array + row * sizes.width * features;
   std::fill(start + sizes.lengths[row] * features, start + sizes.width * features, T(0));
 }
-
-// Runs task(worker) for every worker, in whatever threads there are.
-using Task = std::function<void(Index)>;
-using Parallel = std::function<void(Index workers, const Task& task)>;
 
 }  // namespace ragged

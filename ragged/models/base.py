@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 import numpy as np
 
 from ragged.alignment import align_encoder_sequences, select_valid
-from ragged.backend import Array, Backend, as_own, check_frameworks, get_backend
+from ragged.arguments import as_array
+from ragged.backend import Array, Backend, check_frameworks, get_backend
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 
@@ -120,8 +121,14 @@ def open_inputs(
     future: Array,
     encoder_lengths: object,
     decoder_lengths: object,
+    *,
+    own: Array,
 ) -> Inputs:
-    """Check and convert a model's inputs at the door, and bring them to the left."""
+    """Check and convert a model's inputs at the door, and bring them to the left.
+
+    Args:
+        own: one of the model's parameters, whose dtype and device are all the others'.
+    """
     model = type(config).__name__
     check_frameworks(
         model,
@@ -131,8 +138,8 @@ def open_inputs(
         encoder_lengths=encoder_lengths,
         decoder_lengths=decoder_lengths,
     )
-    past = as_own(backend, past)
-    future = as_own(backend, future)
+    past = as_array(backend, model, "past", past, own)
+    future = as_array(backend, model, "future", future, own)
     sides = (
         ("past", "encoder_time", past, config.past_features),
         ("future", "decoder_time", future, config.future_features),
@@ -159,6 +166,8 @@ def open_inputs(
                 "Give both sides of the same batch.",
             )
         )
+    arrays = {"parameters": own, "past": past, "future": future}
+    _, past, future = backend.promote_arrays(model, arrays).values()
     encoder, decoder = (
         Lengths.of(lengths, array.shape[1], backend, function=model, batch=batch)
         for lengths, array in ((encoder_lengths, past), (decoder_lengths, future))

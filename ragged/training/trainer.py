@@ -31,6 +31,9 @@ class Trainer:
         precision: "float32" or "float64" (JAX needs JAX_ENABLE_X64=1 for it); "bfloat16" and
             "float16" compute with fewer bits and keep the parameters in float32.
         loss: name of a loss of ragged.losses; None = the model's own.
+        use_loss_masking: average the loss over valid steps alone. False gives the plain mean over
+            each batch as it is padded to its longest horizon, where padding counts as forecast
+            without an error; a warning tells of it where horizons differ. Scores are masked always.
         quantiles: levels of the quantile loss, inside 0..1; None = 2, 10, 25, 50, 75, 90, 98 %.
         gradient_clip: largest global norm of the gradient, above 0; None = any.
         accumulate: batches that make one step, exactly as one batch of all their rows would; 1 or
@@ -56,6 +59,7 @@ class Trainer:
     devices: int = 1
     precision: str = "float32"
     loss: str | None = None
+    use_loss_masking: bool = True
     quantiles: tuple[float, ...] | None = None
     gradient_clip: float | None = 1.0
     accumulate: int = 1

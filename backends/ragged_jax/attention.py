@@ -31,8 +31,8 @@ class InterpretableAttention(nnx.Module):
         self.key = Linear(size, size, bias=False, rng=rng)
         self.value = Linear(size, size // num_heads, rng=rng)
         self.output = Linear(size // num_heads, size, rng=rng)
-        self.weights_dropout = Dropout(dropout)
-        self.dropout = Dropout(dropout)
+        self.weights_dropout = Dropout(dropout, rng=rng)
+        self.dropout = Dropout(dropout, rng=rng)
 
     def __call__(
         self, query: Array, memory: Array, mask: Array, need_weights: bool = False

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ragged.errors import DerivativeError, refusal
 from ragged_torch.blocks import Dropout, Linear
 
 
@@ -48,7 +49,7 @@ class InterpretableAttention(nn.Module):
         some = mask.any(-1, keepdim=True)
         visible = mask | ~some  # a query that sees nothing sees all, and is put to 0 afterwards
         drops = self.training and self.weights_dropout.p > 0
-        if need_weights or drops:
+        if need_weights or drops or _is_transformed():
             scores = (q * q.shape[-1] ** -0.5) @ k.mT
             weights = torch.softmax(scores.masked_fill(~visible[:, None], float("-inf")), -1)
             mixed = self.weights_dropout(weights).mean(1) @ v
@@ -56,9 +57,35 @@ class InterpretableAttention(nn.Module):
             values = v[:, None].expand(-1, self.num_heads, -1, -1)
             attend = nn.functional.scaled_dot_product_attention
             mixed = attend(q, k, values, visible[:, None]).mean(1)
+            if mixed.requires_grad and _is_fused() and not torch.compiler.is_compiling():
+                mixed.register_hook(_refuse_second_derivative)
         output = self.dropout(self.output(torch.where(some, mixed, 0.0)))
         return output, torch.where(some[:, None], weights, 0.0) if need_weights else None
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split `(batch, time, size)` into `(batch, heads, time, size / heads)`."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _is_transformed() -> bool:
+    """Whether forward mode or `torch.func` is at work, whose derivatives fused kernels lack."""
+    functorch = torch._C._functorch.peek_interpreter_stack() is not None
+    return functorch or torch.autograd.forward_ad._current_level >= 0
+
+
+def _is_fused() -> bool:
+    """Whether torch may choose kernels that have but one derivative."""
+    return torch.backends.cuda.flash_sdp_enabled()
+
+
+def _refuse_second_derivative(gradient: Tensor) -> None:
+    if torch.is_grad_enabled():  # which it is where the gradient will be differentiated again
+        raise DerivativeError(
+            refusal(
+                "InterpretableAttention",
+                "create_graph",
+                "True",
+                "False: torch's fused attention has no second derivative",
+                "Call the model inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH).",
+            )
+        )

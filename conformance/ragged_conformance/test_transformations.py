@@ -9,6 +9,7 @@ import functools
 import pytest
 
 from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import EMULATED
 from ragged_conformance.recording import record_outcome
 from ragged_conformance.transformations import table_of
 from ragged_conformance.transformations.comparison import check
@@ -32,6 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
         for name, line in table.items()
         for problem in PROBLEMS
+        if backend != "jax" or PROBLEMS[problem].policy not in EMULATED
         if line.dtype == options.dtype and line.is_tried(problem, options.exhaustive)
     ]
     metafunc.parametrize(("transformation", "problem"), cases)

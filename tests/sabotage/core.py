@@ -79,21 +79,21 @@ MASKS = (
 LENGTHS = (
     fault(
         "lengths clamped to the width",
-        "ragged.lengths:check_lengths",
+        "ragged.lengths:check_values",
         "values = values.astype(np.int64)\n    values.set",
         "values = np.clip(values.astype(np.int64), None, width)\n    values.set",
         f"{REFUSALS}[LSTM-{{backend}}-above the width]",
     ),
     fault(
         "negative lengths taken for 0",
-        "ragged.lengths:check_lengths",
+        "ragged.lengths:check_values",
         "values = values.astype(np.int64)\n    values.set",
         "values = np.clip(values.astype(np.int64), 0, None)\n    values.set",
         f"{REFUSALS}[LSTM-{{backend}}-negative]",
     ),
     fault(
         "fractional lengths cut down to integers",
-        "ragged.lengths:check_form",
+        "ragged.lengths:_check_dtype",
         'if "int" not in dtype:',
         "if False:",
         f"{REFUSALS}[LSTM-{{backend}}-not integer]",
@@ -101,9 +101,9 @@ LENGTHS = (
     ),
     fault(
         "lengths for another width cut to this one",
-        "ragged.lengths:Lengths.of",
-        "if lengths.width != width:",
-        "lengths = cls(np.minimum(lengths.host, width), width)\n            if False:",
+        "ragged.lengths:Lengths._check",
+        "if self.width != width:",
+        "if False:",
         f"{REFUSALS}[LSTM-{{backend}}-for another width]",
     ),
     fault(
@@ -115,10 +115,10 @@ LENGTHS = (
     ),
     fault(
         "equal rows taken for full ones",
-        "ragged.lengths:Lengths.__init__",
-        "(values == width)",
-        "(values == values[:1])",
-        forward("all equal, padded"),
+        "ragged.lengths:Lengths.is_full",
+        "(self.host == self.width)",
+        "(self.host == self.host[:1])",
+        flip("all equal, padded-left"),
     ),
 )
 
@@ -147,9 +147,9 @@ ALIGNMENT = (
     ),
     fault(
         "rows truncated to max_length",
-        "ragged.alignment:_widen",
+        "ragged.lengths:Lengths.widened",
         "if longest > width:",
-        "lengths = Lengths(lengths.host.clip(max=width), width)\n    if False:",
+        "self = Lengths(self.host.clip(max=width), width)\n        if False:",
         "test_alignment.py::test_nothing_is_truncated_or_guessed[{backend}]",
     ),
     fault(

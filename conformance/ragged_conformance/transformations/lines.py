@@ -14,6 +14,7 @@ Found = Mapping[str, Any]
 DERIVATIVE, PROGRAM = "float64", "float32"  # where derivatives show, and where programs do
 LAYERS = ("LSTM*", "lstm*")
 SOME = ("LSTM", "EncoderDecoderLSTM")
+WAYS = ("LSTM", "LSTM, no kernels", "lstm, projection")  # one problem an implementation
 FUNCTIONS, FROZEN = ("lstm*",), ("LSTM, frozen",)
 
 

@@ -162,7 +162,8 @@ def _choose(shape: LSTMShape, lengths: Lengths, tensors: Sequence[Tensor]) -> Im
 def _check_mapped(lengths: Lengths) -> None:
     """Refuse lengths that `vmap` maps, all those of its axis at once, as others are at the door."""
     values = unwrap(lengths.to(load_backend(name)))
-    check_lengths(values.flatten(), lengths.width, function="LSTM")
+    with torch._C._DisableFuncTorch():  # or whatever is computed here is wrapped again
+        check_lengths(values.flatten(), lengths.width, function="LSTM")
 
 
 def native(

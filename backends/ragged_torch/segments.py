@@ -271,7 +271,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
 ) -> tuple[Any, ...]:
-    lengths, *tensors = ctx.saved_tensors
+    lengths, *tensors = ctx.saved_tensors  # once: checkpointing recomputes what is asked for twice
     inputs, saved = tensors[:7], tensors[7:]
     (rows, stops, reverse), c0 = ctx.static, inputs[2]
     grad_c = torch.zeros_like(c0) if grad_c is None else grad_c

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ragged.arguments import as_size
 from ragged.lstm import LSTMShape
 
 Seed = int | np.random.Generator | None
@@ -23,6 +24,8 @@ class Uniform(Protocol):
 
 def generator(seed: Seed) -> np.random.Generator:
     """Return the generator that a seed names; a generator is its own."""
+    if seed is not None and not isinstance(seed, np.random.Generator):
+        seed = as_size("LSTM", "seed", seed, most=None)
     return np.random.default_rng(seed)
 
 
@@ -54,6 +57,7 @@ def he_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 def lstm_values(rng: Uniform, shape: LSTMShape) -> Mapping[str, np.ndarray]:
     """Draw all parameters of an LSTM from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size))."""
+    shape.check_extent()
     bound = shape.hidden_size**-0.5
     return {name: uniform(rng, size, bound) for name, size in shape.parameter_shapes().items()}
 

@@ -70,7 +70,7 @@ MASKS = (
     fault(
         "unknown alignment taken for the right side",
         "ragged.masks:check_alignment",
-        "if alignment not in ALIGNMENTS:",
+        "if not isinstance(alignment, str) or alignment not in ALIGNMENTS:",
         "if False:",
         "test_masks.py::test_unknown_alignment_is_refused[{backend}]",
     ),
@@ -109,8 +109,8 @@ LENGTHS = (
     fault(
         "unknown policy taken",
         "ragged.lengths:Lengths.__init__",
-        "if policy not in POLICIES:",
-        "if False:",
+        'as_choice("Lengths", "policy", policy, POLICIES)',
+        "policy",
         "test_lstm.py::test_wrong_shapes_are_refused[{backend}]",
     ),
     fault(
@@ -206,22 +206,22 @@ PACKING = (
     ),
     fault(
         "order not restored by unpacking",
-        "ragged.packing:PackingOrder.unpack",
-        "place[self.source] =",
-        "place[np.sort(self.source)] =",
+        "ragged.packing:PackedRows.source",
+        "place[lengths.host > 0] = self.places",
+        "place[lengths.host > 0] = np.sort(self.places)",
         pack("mixed"),
     ),
     fault(
         "padding unpacked to a copy of the first step",
-        "ragged.packing:PackingOrder.unpack",
+        "ragged.packing:gather",
         "xp.concat([zero, data])",
         "xp.concat([data[:1], data])",
         pack("mixed"),
     ),
     fault(
         "other lengths unpacked than were packed",
-        "ragged.packing:PackingOrder.check_packed",
-        "if self.batch_sizes.tolist() != sizes.tolist() or len(self.source) != tokens:",
+        "ragged.packing:PackedRows.source",
+        "if given.tolist() != self.lengths.tolist():",
         "if False:",
         "test_packing.py::test_other_lengths_than_the_packed_ones_are_refused[{backend}]",
     ),
@@ -245,7 +245,7 @@ LSTM = (
     fault(
         "initial state ignored",
         "ragged.lstm:run",
-        "backend.lstm(parameters, x, valid, state,",
+        "backend.lstm(parameters, x, valid, start,",
         "backend.lstm(parameters, x, valid, None,",
         forward("mixed"),
         lstm_gradients("one layer"),

@@ -193,14 +193,11 @@ def measure(device: str, quick: bool) -> dict[str, Any]:
 
 
 def _computed(lengths: Lengths) -> int:
-    """The steps of rows that the backend computes: its stairs on JAX, else its schedule."""
-    from ragged.schedule import schedule, stairs
+    """The steps of rows that the backend computes."""
+    from ragged.schedule import schedule
 
     if lengths.policy == "never":
         return len(lengths) * lengths.width
-    if lengths.stairs is not None:
-        descending = np.sort(lengths.host)[::-1]
-        return sum(piece.rows * piece.steps for piece in stairs(descending, lengths.stairs.rows))
     return schedule(lengths).computed
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ragged.backend import Array, Backend, as_own, backend_of
-from ragged.errors import LengthsError, ShapeError, refusal
+from ragged.arguments import as_array, as_width
+from ragged.backend import Array, Backend, backend_of
+from ragged.errors import ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import check_alignment, count_steps, padding_mask
 
@@ -38,8 +39,12 @@ def align_sequences(
     check_alignment("align_sequences", "target", target)
     backend, x, valid = open_batch("align_sequences", x, lengths)
     width = x.shape[1]
-    out = width if max_length is None else max_length
-    target_lengths = _widen("align_sequences", valid, out)
+    out = (
+        width
+        if max_length is None
+        else as_width(backend, "align_sequences", max_length, *x.shape[:1], *x.shape[2:])
+    )
+    target_lengths = valid.widened(out, function="align_sequences")
     count = valid.to(backend, x)[:, None]
     begin = {"left": 0 * count, "right": width - count}[source]
     shift = begin - {"left": 0 * count, "right": out - count}[target]
@@ -114,7 +119,7 @@ def select_valid(backend: Backend, x: Array, lengths: Lengths, *, alignment: str
 def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array, Lengths]:
     """Check `(batch, time, *features)` and its lengths at a public function's door."""
     backend = backend_of(function, x=x, lengths=lengths)
-    x = as_own(backend, x)
+    x = as_array(backend, function, "x", x)
     if x.ndim < 2:
         raise ShapeError(
             refusal(
@@ -127,33 +132,3 @@ def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array
         )
     batch, width = x.shape[:2]
     return backend, x, Lengths.of(lengths, width, backend, function=function, batch=batch)
-
-
-def _widen(function: str, lengths: Lengths, width: int) -> Lengths:
-    """Return the same lengths for another width."""
-    if lengths.width == width:
-        return lengths
-    if lengths.is_traced:
-        if width >= lengths.width:
-            return Lengths.traced(lengths._traced, width, lengths.policy)
-        raise LengthsError(
-            refusal(
-                function,
-                "max_length",
-                f"{width} with traced lengths",
-                f"at least the width {lengths.width}",
-                "Traced lengths cannot be checked against a smaller width; keep the width.",
-            )
-        )
-    longest = int(lengths.host.max(initial=0))
-    if longest > width:
-        raise LengthsError(
-            refusal(
-                function,
-                "max_length",
-                str(width),
-                f"at least the longest row, {longest}",
-                "Nothing is truncated; cut the rows yourself.",
-            )
-        )
-    return Lengths(lengths.host, width, lengths.policy)

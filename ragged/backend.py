@@ -18,10 +18,11 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
+from ragged.arguments import shown
 from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError, refusal
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "ragged.backends"
 Array = Any
 State = tuple[Array, Array]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class HostData:
@@ -64,6 +66,16 @@ class Backend(Protocol):
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Copy an array of this framework to the host."""
+
+    def promote_arrays(self, function: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Give the arrays of one call, by argument, one floating dtype and device, or refuse them.
+
+        Whether different floating dtypes are promoted or refused is the framework's own habit.
+
+        Raises:
+            DtypeError: an array is not floating, or of another dtype than the framework mixes.
+            DeviceError: the arrays lie on several devices.
+        """
 
     def devices(self) -> tuple[str, ...]:
         """Name the devices at hand, the preferred one first."""
@@ -127,6 +139,17 @@ _local: ContextVar[str | None] = ContextVar("ragged_backend", default=None)
 _loaded: dict[str, Backend] = {}
 
 
+def _recorded_as_constant(function: Function) -> Function:
+    """Have Dynamo call a function while it records, and keep what it returns.
+
+    Imports and metadata cannot be recorded. This is what `torch.compiler.assume_constant_result`
+    sets, said without torch.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@functools.cache
 def available_backends() -> tuple[str, ...]:
     """Name the registered backends whose framework is installed.
 
@@ -162,17 +185,22 @@ def use_backend(name: str) -> Iterator[Backend]:
 
 
 def get_backend() -> Backend:
-    """Return the chosen backend.
+    """Return the chosen backend; a compiled program keeps the one that was chosen as it was made.
 
     Raises:
         BackendError: nothing is chosen and not exactly one backend is installed.
     """
+    return load_backend(_chosen())
+
+
+@_recorded_as_constant
+def _chosen() -> str:
     name = _local.get() or _default or os.environ.get("RAGGED_BACKEND")
     if name:
-        return load_backend(name)
+        return name
     available = available_backends()
     if len(available) == 1:
-        return load_backend(available[0])
+        return available[0]
     if not available:
         raise BackendError(
             "get_backend(): no backend is installed. "
@@ -196,16 +224,25 @@ def load_backend(name: str, *, partial: bool = False) -> Backend:
     Raises:
         BackendError: the name is unknown, or (unless `partial`) members of `Backend` are missing.
     """
-    if name not in _loaded:
-        module = _import(name)
-        missing = missing_members(module)
-        if missing and not partial:
-            raise BackendError(
-                f"set_backend(): backend {name!r} lacks {', '.join(missing)}; expected every "
-                "member of ragged.backend.Backend. Add them to its module."
-            )
-        _loaded[name] = cast(Backend, _Partial(name, module) if missing else module)
+    _load(name, partial)
     return _loaded[name]
+
+
+@_recorded_as_constant
+def _load(name: str, partial: bool) -> None:
+    if isinstance(name, str) and name in _loaded:
+        return
+    if not isinstance(name, str) or not all(map(str.isidentifier, _module_of(name).split("."))):
+        expected, remedy = "the name of a backend, a str", "Name 'torch' or 'jax'."
+        raise BackendError(refusal("set_backend", "name", shown(name), expected, remedy))
+    module = _import(name)
+    missing = missing_members(module)
+    if missing and not partial:
+        raise BackendError(
+            f"set_backend(): backend {name!r} lacks {', '.join(missing)}; expected every "
+            "member of ragged.backend.Backend. Add them to its module."
+        )
+    _loaded[name] = cast(Backend, _Partial(name, module) if missing else module)
 
 
 def missing_members(backend: object) -> tuple[str, ...]:
@@ -268,9 +305,10 @@ def check_frameworks(function: str, backend: Backend, **arrays: object) -> None:
         _refuse_mixture(function, {"the module": backend.name, **owners})
 
 
-def as_own(backend: Backend, value: Array, like: Array = None) -> Array:
-    """Return a backend's own array as it is, and anything else converted."""
-    return value if backend.owns(value) else backend.asarray(value, like=like)
+def is_traced(value: object) -> bool:
+    """Whether a compiler traces a value, an array of any framework."""
+    owner = _owner(value)
+    return owner is not None and load_backend(owner).is_traced(value)
 
 
 def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
@@ -288,23 +326,21 @@ def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:
 
 
 def _owner(value: object) -> str | None:
-    """Name the backend that owns a value; loaded ones come first, and a compiler sees no more."""
+    """Name the backend that owns a value; loaded ones come first."""
     if value is None or isinstance(value, (np.ndarray, list, tuple, int, float, HostData)):
         return None
-    for name, backend in tuple(_loaded.items()):
-        if backend.owns(value):
-            return name
-    names = (name for name in _not_loaded() if _loads(name) and load_backend(name).owns(value))
-    return next(names, None)
+    return next((name for name in _possible_owners() if _loaded[name].owns(value)), None)
 
 
-def _not_loaded() -> list[str]:
+@_recorded_as_constant  # not what is loaded by then, which recording itself changes
+def _possible_owners() -> tuple[str, ...]:
     """Name the backends that may own something; one whose framework is not imported does not."""
-    return [
+    others = [
         name
         for name in available_backends()
         if name not in _loaded and {name, _module_of(name)} & sys.modules.keys()
     ]
+    return (*_loaded, *filter(_loads, others))
 
 
 def _loads(name: str) -> bool:
@@ -321,6 +357,7 @@ def _registered() -> tuple[Any, ...]:
     return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
+@functools.cache
 def _module_of(name: str) -> str:
     return next((point.value for point in _registered() if point.name == name), name)
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ragged import plain_json
+from ragged.arguments import as_path
 from ragged.backend import Backend, backend_of, get_backend
 from ragged.errors import CheckpointError, RaggedError
 from ragged.files import has_leftover, read_folder, replace_folder, write_file
@@ -112,27 +113,40 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         CheckpointError: the model carries no configuration of `ragged.models`, or has parameters
             that are not finite; or `path` holds something else than a checkpoint.
     """
-    backend = backend_of("save", model=model)
+    folder, backend = as_path("save", "path", path), backend_of("save", model=model)
     if not hasattr(model, "config") or not backend.owns(model):
         raise CheckpointError(
             f"save(): `model` is a {type(model).__name__}; expected a module built by "
             "ragged.models. Save other modules with their framework's own functions."
         )
     parameters = backend.get_parameters(model)
-    _check_finite("save", Path(path) / MODEL, parameters)
-    write(path, Checkpoint(parameters, model.config.to_config()))
+    _check_finite("save", folder / MODEL, parameters)
+    write(folder, Checkpoint(parameters, model.config.to_config()))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
     """Read a model that either backend saved, as a module of the chosen backend.
+
+    It comes in inference mode: nothing is dropped out until `module.train()` is called.
 
     Args:
         path: a folder that `save` or a training run wrote.
 
     Raises:
         CheckpointError: the folder is missing, incomplete, damaged or of another format.
+
+    Example:
+        >>> import ragged, tempfile
+        >>> model = ragged.models.EncoderDecoderLSTM(1, 1, hidden_size=2, dropout=0.5, seed=0)
+        >>> folder = tempfile.mkdtemp() + "/model"
+        >>> ragged.save(model, folder)
+        >>> loaded, (past, future) = ragged.load(folder), ([[[1.0], [2.0]]], [[[3.0]]])
+        >>> bool((loaded(past, future).output == loaded(past, future).output).all())
+        True
     """
-    return read(path).create_model(get_backend())
+    module = read(path).create_model(get_backend())
+    module.eval()
+    return module
 
 
 def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
@@ -158,7 +172,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
     from ragged import plain_yaml
 
-    folder = Path(path)
+    folder = as_path("load", "path", path)
     files = read_folder(folder, REQUIRED, OPTIONAL)
     state = _to_json(folder / STATE, files[STATE])
     try:

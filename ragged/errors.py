@@ -15,6 +15,10 @@ class ShapeError(RaggedError, ValueError):
     """An array of a shape the function does not take."""
 
 
+class ArgumentError(RaggedError, TypeError):
+    """An argument that is none of what the function takes, whatever its value."""
+
+
 class DtypeError(RaggedError, TypeError):
     """An array of a dtype the function does not compute in."""
 
@@ -65,6 +69,10 @@ class ArtefactError(RaggedError, ValueError):
 
 class ExportError(RaggedError, RuntimeError):
     """A model that could not be exported, or does not forecast what it did before."""
+
+
+class KernelError(RaggedError, RuntimeError):
+    """A compiled kernel that failed for another reason than its inputs or memory."""
 
 
 class DivergenceError(RaggedError, ArithmeticError):

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ragged.backend import Array, Backend, HostData, as_own
-from ragged.errors import LengthsError, OptionError, refusal
+from ragged.arguments import as_array, as_choice, as_host, as_size, shown
+from ragged.backend import Array, Backend, HostData, is_traced
+from ragged.errors import LengthsError, refusal
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
-
-
-class Stairs(NamedTuple):
-    """What of a schedule is fixed in a compiled program.
-
-    Args:
-        rows: how many of the sorted rows each piece runs; the first one all of them.
-        capacity: for how many steps of rows there is room; at least what the pieces compute.
-    """
-
-    rows: tuple[int, ...]
-    capacity: int
 
 
 class Lengths(HostData):
     """The lengths of a batch, with a host view, a width and a packing policy.
 
     Made once, at collate, so that no later call has to look at a device array. For JAX it is a
-    pytree: the lengths are its leaf, all else is static.
+    pytree like any other: the lengths are its leaf, width and policy are static. What a
+    transformation puts in the leaf's place is checked when it is used.
 
     Args:
         lengths: `(batch,)` integers; a list, a NumPy array, a framework array or `Lengths`.
@@ -37,8 +27,6 @@ class Lengths(HostData):
             `should_use_packing`, "segments" lets rows that have ended leave the batch in a few
             steps, "auto" takes what is cheapest there (see `ragged.schedule`). It changes speed,
             never numbers.
-        typical: the lengths of a typical batch of this shape. What a compiler fixes of the
-            schedule is then made from those, so that all batches of the shape share a program.
 
     Raises:
         LengthsError: lengths not integer, not one-dimensional, negative or above the width.
@@ -52,57 +40,72 @@ class Lengths(HostData):
         (8, 0.56)
     """
 
-    __slots__ = ("_traced", "_values", "is_full", "plans", "policy", "stairs", "typical", "width")
+    __slots__ = ("_full", "_host", "leaf", "plans", "policy", "width")
 
-    def __init__(
-        self,
-        lengths: object,
-        width: int | None = None,
-        policy: str = "auto",
-        *,
-        typical: Lengths | None = None,
-    ) -> None:
-        if policy not in POLICIES:
-            raise OptionError(
-                refusal("Lengths", "policy", repr(policy), f"one of {POLICIES}", "Name one.")
-            )
+    def __init__(self, lengths: object, width: int | None = None, policy: str = "auto") -> None:
+        policy = as_choice("Lengths", "policy", policy, POLICIES)
+        width = None if width is None else as_size("Lengths", "width", width)
         values = check_lengths(lengths, width, function="Lengths")
-        width = int(width if width is not None else values.max(initial=0))
-        self._fill(values, width, policy, is_full=bool((values == width).all()), typical=typical)
+        width = as_size("Lengths", "width", values.max(initial=0) if width is None else width)
+        self._fill(values.astype(np.int32), width, policy, values)
 
-    def _fill(
-        self,
-        values: np.ndarray | None,
-        width: int,
-        policy: str,
-        *,
-        is_full: bool,
-        typical: Lengths | None = None,
-    ) -> None:
-        self._values, self.width, self.policy, self.is_full = values, width, policy, is_full
-        self._traced: Array = None
-        self.stairs: Stairs | None = None  # set by whoever compiles, once and for all
-        self.typical = typical
+    def _fill(self, leaf: Any, width: int, policy: str, host: np.ndarray | None = None) -> None:
+        self.leaf, self.width, self.policy = leaf, width, policy
+        self._host = host  # the leaf's values, once they are checked
+        self._full: bool | None = None
         self.plans: dict[Any, Any] = {}  # the schedules made so far
+
+    @classmethod
+    def unchecked(cls, leaf: Any, width: int, policy: str = "auto") -> Lengths:
+        """Wrap lengths without a look at them: traced by a compiler, or to be checked in use."""
+        self = object.__new__(cls)
+        self._fill(leaf, width, policy)
+        return self
+
+    @classmethod
+    def full(cls, batch: Any, width: Any, backend: Backend) -> Lengths:
+        """Give rows without padding, whatever a compiler leaves open of their number and width."""
+        if backend.is_recording() or not (isinstance(batch, int) and isinstance(width, int)):
+            self = cls.unchecked(backend.xp.full((batch,), width), width)
+        else:
+            self = cls._trusted(np.full(batch, width, np.int64), width)
+        self._full = True
+        return self
+
+    @classmethod
+    def _trusted(cls, values: np.ndarray, width: int) -> Lengths:
+        self = object.__new__(cls)
+        self._fill(values.astype(np.int32), width, "auto", values)
+        return self
 
     @property
     def host(self) -> np.ndarray:
         """The lengths as read-only int64 on the host.
 
         Raises:
-            LengthsError: they are traced by a compiler and have no values yet.
+            LengthsError: they are traced by a compiler and have no values yet, or a
+                transformation has made them something else than lengths of this width.
         """
-        if self._values is None:
-            raise LengthsError(
-                "Lengths.host: the lengths are traced and have no values; expected concrete "
-                "lengths. Read them outside the compiled function."
-            )
-        return self._values
+        if self._host is None:
+            if self.is_traced:
+                raise LengthsError(
+                    "Lengths.host: the lengths are traced and have no values; expected concrete "
+                    "lengths. Read them outside the compiled function."
+                )
+            self._host = check_values(_to_host(self.leaf), self.width, function="Lengths.host")
+        return self._host
 
     @property
     def is_traced(self) -> bool:
         """Whether a compiler holds the lengths, so that they have no values yet."""
-        return self._values is None
+        return self._host is None and is_traced(self.leaf)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every row is known to have no padding; of traced lengths that is unknown."""
+        if self._full is None:
+            self._full = not self.is_traced and bool((self.host == self.width).all())
+        return self._full
 
     @property
     def tokens(self) -> int:
@@ -112,17 +115,24 @@ class Lengths(HostData):
     @property
     def waste(self) -> float:
         """The share of the padded array that is padding."""
-        size = len(self) * self.width
+        size = self.host.size * self.width
         return 1.0 - self.tokens / size if size else 0.0
 
     @property
     def batch(self) -> int:
         """The number of rows; a symbol where a compiler leaves it open."""
-        return (self._traced if self._values is None else self._values).shape[0]
+        shape = self.leaf.shape if hasattr(self.leaf, "shape") else self.host.shape
+        if not shape:
+            check_form(shape, str(self.leaf.dtype), "Lengths.batch")
+        return shape[0]
 
     def to(self, backend: Backend, like: Array = None) -> Array:
-        """The lengths as an integer array of a backend, on the device of `like`."""
-        return backend.asarray(self._traced if self._values is None else self._values, like=like)
+        """The lengths as a signed integer array of a backend, on the device of `like`."""
+        values = backend.asarray(self.leaf if backend.owns(self.leaf) else self.host, like=like)
+        if str(values.dtype).rsplit(".", 1)[-1] in ("int32", "int64"):
+            return values
+        # Differences of unsigned or narrow integers wrap around.
+        return backend.xp.astype(values, backend.xp.arange(1).dtype)
 
     @classmethod
     def of(
@@ -130,28 +140,17 @@ class Lengths(HostData):
     ) -> Lengths:
         """Check what a function was given against the array it came with; None = every row full."""
         recording = backend.is_recording()
-        if lengths is None and batch is not None and recording:
-            return cls.traced(backend.xp.full((batch,), width), width, is_full=True)
         if lengths is None and batch is not None:
-            lengths = [width] * batch
+            return cls.full(batch, width, backend)
         if isinstance(lengths, Lengths):
-            if lengths.width != width:
-                raise LengthsError(
-                    refusal(
-                        function,
-                        "lengths",
-                        f"Lengths made for width {lengths.width}",
-                        f"width {width}, the array's",
-                        f"Make them with ragged.Lengths(lengths, width={width}).",
-                    )
-                )
             result = lengths
+            result._check(width, function)
             if recording and not lengths.is_traced:  # else the program would fit these rows alone
-                result = cls.traced(backend.asarray(lengths.host), width, lengths.policy)
+                result = cls.unchecked(backend.asarray(lengths.host), width, lengths.policy)
         elif recording or (backend.owns(lengths) and backend.is_traced(lengths)):
-            values = as_own(backend, lengths)
+            values = as_array(backend, function, "lengths", lengths)
             check_form(values.shape, str(values.dtype), function)
-            result = cls.traced(values, width)
+            result = cls.unchecked(values, width)
         else:
             result = cls._trusted(check_lengths(lengths, width, function=function), width)
         if batch is not None and result.batch != batch:
@@ -166,26 +165,55 @@ class Lengths(HostData):
             )
         return result
 
-    @classmethod
-    def traced(
-        cls,
-        values: Array,
-        width: int,
-        policy: str = "auto",
-        is_full: bool = False,
-        stairs: Stairs | None = None,
-    ) -> Lengths:
-        """Wrap lengths that a compiler traces: they cannot be checked here."""
-        self = object.__new__(cls)
-        self._fill(None, width, policy, is_full=is_full)
-        self._traced, self.stairs = values, stairs
-        return self
+    def _check(self, width: int, function: str) -> None:
+        """Refuse lengths of another width, and what a transformation has made of the leaf."""
+        if self.width != width:
+            raise LengthsError(
+                refusal(
+                    function,
+                    "lengths",
+                    f"Lengths made for width {self.width}",
+                    f"width {width}, the array's",
+                    f"Make them with ragged.Lengths(lengths, width={width}).",
+                )
+            )
+        if self.is_traced:
+            check_form(self.leaf.shape, str(self.leaf.dtype), function)
+        elif self._host is None or self._host.ndim != 1:
+            self._host = check_lengths(self.leaf, width, function=function)
 
-    @classmethod
-    def _trusted(cls, values: np.ndarray, width: int) -> Lengths:
-        self = object.__new__(cls)
-        self._fill(values, width, "auto", is_full=bool((values == width).all()))
-        return self
+    def widened(self, width: int, *, function: str) -> Lengths:
+        """The same lengths for an array of another width.
+
+        Raises:
+            LengthsError: a row is longer, or may be: traced lengths have no values yet.
+        """
+        if width == self.width:
+            return self
+        if self.is_traced and width < self.width:
+            raise LengthsError(
+                refusal(
+                    function,
+                    "max_length",
+                    f"{width} with traced lengths",
+                    f"at least the width {self.width}",
+                    "Traced lengths cannot be checked against a smaller width; keep the width.",
+                )
+            )
+        if self.is_traced:
+            return Lengths.unchecked(self.leaf, width, self.policy)
+        longest = int(self.host.max(initial=0))
+        if longest > width:
+            raise LengthsError(
+                refusal(
+                    function,
+                    "max_length",
+                    str(width),
+                    f"at least the longest row, {longest}",
+                    "Nothing is truncated; cut the rows yourself.",
+                )
+            )
+        return Lengths(self.host, width, self.policy)
 
     def __len__(self) -> int:
         return int(self.batch)
@@ -193,52 +221,52 @@ class Lengths(HostData):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Lengths) or self.is_traced or other.is_traced:
             return NotImplemented
-        return (self.width, self.policy) == (other.width, other.policy) and np.array_equal(
-            self.host, other.host
-        )
+        if (self.width, self.policy) != (other.width, other.policy):
+            return False
+        mine, its = np.asarray(self.leaf), np.asarray(other.leaf)
+        comparable = (mine.dtype.kind == "V") == (its.dtype.kind == "V")  # void: JAX's float0
+        return self.leaf is other.leaf or (comparable and np.array_equal(mine, its))
 
     def __hash__(self) -> int:
         return hash((self.width, self.policy, self.host.tobytes()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Lengths.unchecked, (self.leaf, self.width, self.policy)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.host, dtype=dtype)
 
     def __repr__(self) -> str:
-        shown = "traced" if self._values is None else self._values.tolist()
+        known = hasattr(self.leaf, "tolist") and not self.is_traced
+        shown = "traced" if self.is_traced else self.leaf.tolist() if known else repr(self.leaf)
         policy = "" if self.policy == "auto" else f", policy={self.policy!r}"
         return f"Lengths({shown}, width={self.width}{policy})"
 
 
 def check_lengths(lengths: object, width: int | None, *, function: str) -> np.ndarray:
     """Return lengths as read-only int64 on the host, or refuse them."""
-    values = lengths.host if isinstance(lengths, Lengths) else _to_host(lengths)
+    values = lengths.host if isinstance(lengths, Lengths) else _to_host(lengths, function)
     if values.size == 0 and values.ndim == 1:
         values = values.astype(np.int64)  # an empty list has no integer type of its own
-    check_form(values.shape, str(values.dtype), function)
+    check_form(values.shape, values.dtype.name, function)
+    return check_values(values, width, function=function)
+
+
+def check_values(values: np.ndarray, width: int | None, *, function: str) -> np.ndarray:
+    """Return integers of any shape as read-only int64, or refuse those that are no lengths."""
+    _check_dtype(values.dtype.name, function)
     values = values.astype(np.int64)
     values.setflags(write=False)
-    if (values < 0).any():
-        row = int(np.argmax(values < 0))
-        raise LengthsError(
-            refusal(
-                function,
-                "lengths",
-                f"{values[row]} at row {row}",
-                "lengths of 0 or more",
-                "Count the valid steps of each row.",
-            )
-        )
-    if width is not None and (values > width).any():
-        row = int(np.argmax(values > width))
-        raise LengthsError(
-            refusal(
-                function,
-                "lengths",
-                f"{values[row]} at row {row}",
-                f"at most the width {width}",
-                "Give the lengths of this array, or an array that holds all steps.",
-            )
-        )
+    bounds = [(values < 0, "lengths of 0 or more", "Count the valid steps of each row.")]
+    if width is not None:
+        remedy = "Give the lengths of this array, or an array that holds all steps."
+        bounds.append((values > width, f"at most the width {width}", remedy))
+    for wrong, expected, remedy in bounds:
+        if wrong.any():
+            row = np.unravel_index(int(np.argmax(wrong)), values.shape)
+            place = ", ".join(map(str, row))
+            got = f"{values[row]} at row {place}"
+            raise LengthsError(refusal(function, "lengths", got, expected, remedy))
     return values
 
 
@@ -254,6 +282,10 @@ def check_form(shape: tuple[int, ...], dtype: str, function: str) -> None:
                 "Give one integer for each row.",
             )
         )
+    _check_dtype(dtype, function)
+
+
+def _check_dtype(dtype: str, function: str) -> None:
     if "int" not in dtype:
         raise LengthsError(
             refusal(
@@ -266,12 +298,12 @@ def check_form(shape: tuple[int, ...], dtype: str, function: str) -> None:
         )
 
 
-def _to_host(lengths: object) -> np.ndarray:
-    if hasattr(lengths, "detach"):
-        lengths = lengths.detach().cpu()
+def _to_host(lengths: object, function: str = "Lengths") -> np.ndarray:
     try:
-        return np.asarray(lengths)
-    except (TypeError, ValueError) as error:
+        detach = getattr(lengths, "detach", None)
+        return as_host(function, "lengths", lengths if detach is None else detach().cpu())
+    except Exception as error:  # it is the value's own code that converts it
+        expected, remedy = "integers of shape (batch,)", "Give one integer for each row."
         raise LengthsError(
-            refusal("Lengths", "lengths", repr(lengths), "integers of shape (batch,)", str(error))
+            refusal(function, "lengths", shown(lengths), expected, remedy)
         ) from error

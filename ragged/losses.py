@@ -14,8 +14,10 @@ Nothing valid gives 0 with zero gradient. Padding is selected away before anythi
 NaN there is harmless forwards and backwards. `loss.total_and_count(...)` gives the weighted sum and
 the sum of weights, to be added up over micro-batches or devices before one division.
 
-Losses of half precision are computed and returned in float32: bfloat16 counts no further than 256
-without gaps, and a squared error of 256 overflows float16.
+A loss is computed and returned in the widest floating dtype of `prediction` and `target`, and in
+float32 at least: bfloat16 counts no further than 256 without gaps, and a squared error of 256
+overflows float16. Integers and booleans are cast to it (float32 holds those up to 2**24 exactly);
+complex numbers are refused. Lists and NumPy's floats take the dtype of the other side's array.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from ragged.backend import Array, Backend, as_own, backend_of
+from ragged.arguments import as_array, as_choice, as_flag, as_number, as_numbers, dtype_error
+from ragged.backend import Array, Backend, backend_of
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import check_alignment, padding_mask
@@ -67,16 +70,7 @@ class MaskedLoss:
         **options: Any,
     ) -> Array:
         """Return the reduced loss; see the module."""
-        if reduction not in REDUCTIONS:
-            raise OptionError(
-                refusal(
-                    self.__name__,
-                    "reduction",
-                    repr(reduction),
-                    f"one of {REDUCTIONS}",
-                    "Name one of them.",
-                )
-            )
+        reduction = as_choice(self.__name__, "reduction", reduction, REDUCTIONS)
         backend, loss, weight = self._weighted(
             prediction, target, lengths, mask, weights, alignment, options
         )
@@ -121,8 +115,7 @@ class MaskedLoss:
             weights=weights,
         )
         xp = backend.xp
-        prediction = _at_least_single(xp, as_own(backend, prediction))
-        target = _at_least_single(xp, as_own(backend, target, prediction))
+        prediction, target = _open_sides(backend, name, prediction, target)
         self._check_shapes(tuple(prediction.shape), tuple(target.shape))
         valid = _valid_elements(backend, name, target, lengths, mask, alignment)
         valid_prediction = valid if self.extra_axis is None else valid[..., None]
@@ -134,7 +127,8 @@ class MaskedLoss:
         )
         weight = xp.astype(valid, loss.dtype)
         if weights is not None:
-            given = xp.astype(as_own(backend, weights, prediction), loss.dtype)
+            given = as_array(backend, name, "weights", weights, prediction)
+            given = _as_floating(backend, name, {"target": target, "weights": given})["weights"]
             given = _spread(name, "weights", given, tuple(target.shape), xp)
             weight = xp.where(valid, given, xp.zeros_like(weight))
         return backend, xp.where(valid, loss, xp.zeros_like(loss)), weight
@@ -233,18 +227,18 @@ def quantile(
 
     Source: R. Koenker and G. Bassett, Regression Quantiles (1978).
     """
-    levels = np.asarray(quantiles, dtype=float)
-    if levels.shape != (int(prediction.shape[-1]),) or not ((levels > 0) & (levels < 1)).all():
+    levels = as_numbers("quantile", "quantiles", quantiles)
+    if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
         raise OptionError(
             refusal(
                 "quantile",
                 "quantiles",
-                f"{tuple(quantiles)} for a last axis of {int(prediction.shape[-1])}",
+                f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}",
                 "one level inside 0..1 for each prediction",
                 "Name the levels that the model predicts.",
             )
         )
-    q = backend.xp.astype(backend.asarray(levels, like=prediction), prediction.dtype)
+    q = backend.xp.astype(backend.asarray(np.asarray(levels), like=prediction), prediction.dtype)
     error = target[..., None] - prediction
     return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
 
@@ -270,15 +264,35 @@ def gaussian_nll(backend: Backend, prediction: Array, target: Array, full: bool 
             )
         )
     mean, log_variance = prediction[..., 0], prediction[..., 1]
-    constant = float(np.log(2 * np.pi)) if full else 0.0
+    constant = float(np.log(2 * np.pi)) if as_flag("gaussian_nll", "full", full) else 0.0
     scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)
     return (log_variance + scaled + constant) / 2
 
 
-def _at_least_single(xp: Any, array: Array) -> Array:
-    """Cast half precision to float32."""
-    half = xp.isdtype(array.dtype, "real floating") and xp.finfo(array.dtype).bits < 32
-    return xp.astype(array, xp.float32) if half else array
+def _open_sides(
+    backend: Backend, name: str, prediction: object, target: object
+) -> tuple[Array, Array]:
+    """Bring both sides to one floating dtype, a framework's own arrays before others."""
+    sides = {"prediction": prediction, "target": target}
+    like = None
+    for argument in sorted(sides, key=lambda side: not backend.owns(sides[side])):
+        sides[argument] = like = as_array(backend, name, argument, sides[argument], like)
+    sides = _as_floating(backend, name, sides)
+    return sides["prediction"], sides["target"]
+
+
+def _as_floating(backend: Backend, name: str, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Cast arrays of one device to their widest floating dtype, float32 at least."""
+    xp = backend.xp
+    floating = [xp.float32]
+    for argument, array in arrays.items():
+        if xp.isdtype(array.dtype, "real floating") and xp.finfo(array.dtype).bits >= 16:
+            floating += [array.dtype]
+        elif not xp.isdtype(array.dtype, ("bool", "integral")):
+            raise dtype_error(name, argument, array.dtype)
+    dtype = xp.result_type(*floating)
+    cast = {argument: xp.astype(array, dtype) for argument, array in arrays.items()}
+    return backend.promote_arrays(name, cast)
 
 
 def _reduce(xp: Any, loss: Array, weight: Array, reduction: str) -> Array:
@@ -312,7 +326,7 @@ def _valid_elements(
         )
     shape = tuple(target.shape)
     if mask is not None:
-        mask = as_own(backend, mask, target)
+        mask = as_array(backend, name, "mask", mask, target)
         if "bool" not in str(mask.dtype):
             raise ShapeError(
                 refusal(name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0.")
@@ -349,5 +363,5 @@ def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: 
 
 
 def _check_positive(function: str, argument: str, value: float) -> None:
-    if not value > 0:
+    if not as_number(function, argument, value) > 0:
         raise OptionError(refusal(function, argument, repr(value), "above 0", "Raise it."))

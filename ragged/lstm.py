@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ragged.backend import Array, Backend, State, as_own, backend_of, check_frameworks, get_backend
-from ragged.errors import OptionError, ShapeError, refusal
+from ragged.arguments import MOST_PARAMETERS, as_array, as_flag, as_rate, as_size, shown
+from ragged.backend import Array, Backend, State, backend_of, check_frameworks, get_backend
+from ragged.errors import ArgumentError, OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 
 
@@ -30,11 +31,14 @@ class LSTMShape:
     proj_size: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "hidden_size", "num_layers"):
-            if getattr(self, name) < 1:
-                raise OptionError(
-                    refusal("LSTM", name, str(getattr(self, name)), "1 or more", "Raise it.")
-                )
+        for name in ("input_size", "hidden_size", "num_layers", "proj_size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                least = 0 if name == "proj_size" else 1
+                object.__setattr__(self, name, as_size("LSTM", name, value, least=least))
+        for name in ("bias", "bidirectional"):
+            if type(getattr(self, name)) is not bool:
+                object.__setattr__(self, name, as_flag("LSTM", name, getattr(self, name)))
         if not 0 <= self.proj_size < self.hidden_size:
             raise OptionError(
                 refusal(
@@ -80,6 +84,16 @@ class LSTMShape:
                     shapes[name] = sizes[own]
         return shapes
 
+    def check_extent(self) -> None:
+        """Refuse sizes that no machine could hold, before anything is allocated."""
+        count = len(self.directions)
+        inputs = max(self.input_size, self.output_size * count)
+        parameters = self.num_layers * count * 4 * self.hidden_size * (inputs + self.output_size)
+        if parameters > MOST_PARAMETERS:
+            got = f"{self.hidden_size}, in layers of {shown(parameters)} parameters in all"
+            expected = f"at most {MOST_PARAMETERS} parameters"
+            raise OptionError(refusal("LSTM", "hidden_size", got, expected, "Lower the sizes."))
+
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of h and c."""
         rows = self.num_layers * len(self.directions)
@@ -97,17 +111,29 @@ class LSTMShape:
                 refusal(
                     "lstm",
                     "parameters",
-                    f"named {sorted(parameters)}",
+                    f"named {sorted(map(str, parameters))}",
                     "torch.nn.LSTM's names, weight_ih_l0 and weight_hh_l0 at least",
                     "Take them from an LSTM's state_dict.",
                 )
             )
+        for name, value in parameters.items():
+            axes = 1 if str(name).startswith("bias") else 2
+            if value.ndim != axes:
+                raise ShapeError(
+                    refusal(
+                        "lstm",
+                        f"parameters[{name!r}]",
+                        f"of shape {tuple(value.shape)}",
+                        f"an array of {axes} axes",
+                        "Take them from an LSTM's state_dict.",
+                    )
+                )
         shape = cls.read(parameters)
         found = {name: tuple(map(int, value.shape)) for name, value in parameters.items()}
         expected = shape.parameter_shapes()
         if found != expected:
             names = {*expected, *found}
-            wrong = min(name for name in names if expected.get(name) != found.get(name))
+            wrong = min((name for name in names if expected.get(name) != found.get(name)), key=str)
             raise ShapeError(
                 refusal(
                     "lstm",
@@ -152,6 +178,10 @@ def LSTM(  # noqa: N802 - it gives a class's instance and reads as that class
     `layer(x, lengths=None, state=None) -> (y, (h, c))`; y is exactly 0 at padding, (h, c) is the
     state after each row's last valid step, and a row of length 0 keeps its initial state.
 
+    Lists and NumPy arrays of floats given to the layer take its own dtype; integers, booleans and
+    complex numbers are refused. Torch's arrays must have the layer's dtype, as in `torch.nn.LSTM`,
+    unless `torch.autocast` is on; JAX's are promoted together with the parameters, as in flax.
+
     Args:
         input_size: features of x.
         hidden_size: features of c, and of h without a projection.
@@ -162,6 +192,9 @@ def LSTM(  # noqa: N802 - it gives a class's instance and reads as that class
         bidirectional: a second LSTM reads each row from its last valid step back.
         proj_size: features of h after a projection; 0 = none.
         seed: seed of the initial values, equal on every backend; None draws one.
+
+    Raises:
+        OptionError: a size below 1, a rate outside 0..1, or an argument of another type.
 
     Example:
         >>> import ragged
@@ -177,8 +210,8 @@ def LSTM(  # noqa: N802 - it gives a class's instance and reads as that class
         hidden_size,
         num_layers,
         bias,
-        batch_first,
-        dropout,
+        as_flag("LSTM", "batch_first", batch_first),
+        as_rate("LSTM", "dropout", dropout),
         bidirectional,
         proj_size,
         seed=seed,
@@ -197,8 +230,8 @@ def lstm(
     """Run an LSTM given as a dict of arrays; the sizes are read off their shapes.
 
     Args:
-        parameters: torch's names (`weight_ih_l0 (4 * hidden_size, input_size)`, ...).
-        x: `(batch, time, input_size)`, left aligned.
+        parameters: torch's names (`weight_ih_l0 (4 * hidden_size, input_size)`, ...), floating.
+        x: `(batch, time, input_size)`, left aligned; of the parameters' dtype, as in `LSTM`.
         lengths: `(batch,)` integers; None = every row is full.
         state: h and c, `(layers * directions, batch, size)`; zeros if not given.
         batch_first: False takes and gives `(time, batch, features)`.
@@ -210,9 +243,26 @@ def lstm(
 
     Raises:
         LengthsError, ShapeError, MixedFrameworksError: what cannot be run, before it is.
+        DtypeError: arrays that are not floating or, on torch, of different dtypes.
+        DeviceError: arrays on different devices.
+        ArgumentError: parameters that are no mapping, or `between_layers` that is no function.
     """
-    backend = backend_of("lstm", **{f"parameters[{n!r}]": p for n, p in parameters.items()}, x=x)
-    parameters = {name: as_own(backend, value) for name, value in parameters.items()}
+    if between_layers is not None and not callable(between_layers):
+        expected, remedy = "a function of an array", "Leave it out where nothing is to be done."
+        raise ArgumentError(
+            refusal("lstm", "between_layers", shown(between_layers), expected, remedy)
+        )
+    if not isinstance(parameters, Mapping):
+        expected = "a mapping of torch.nn.LSTM's names to arrays"
+        remedy = "Take it from an LSTM's state_dict."
+        raise ArgumentError(refusal("lstm", "parameters", shown(parameters), expected, remedy))
+    named = {_parameter(name): value for name, value in parameters.items()}
+    backend = backend_of("lstm", **named, x=x)
+    like = next((value for value in (*named.values(), x) if backend.owns(value)), None)
+    parameters = {
+        name: as_array(backend, "lstm", _parameter(name), value, like)
+        for name, value in parameters.items()
+    }
     return run("lstm", backend, parameters, x, lengths, state, batch_first, between_layers)
 
 
@@ -228,11 +278,12 @@ def run(
 ) -> tuple[Array, State]:
     """Check a call at the door and hand it to the backend batch first."""
     shape = LSTMShape.of(parameters)
-    h, c = state if state is not None else (None, None)
+    h, c = (None, None) if state is None else _pair(function, state)
     check_frameworks(function, backend, x=x, lengths=lengths, h=h, c=c)
+    given = {"x": x} if state is None else {"x": x, "state (h)": h, "state (c)": c}
     weight = parameters["weight_ih_l0"]
-    x = as_own(backend, x, weight)
-    state = None if state is None else (as_own(backend, h, weight), as_own(backend, c, weight))
+    given = {name: as_array(backend, function, name, a, weight) for name, a in given.items()}
+    x, batch_first = given["x"], as_flag(function, "batch_first", batch_first)
     expected = f"(batch, time, {shape.input_size})"
     if x.ndim != 3 or x.shape[2] != shape.input_size:
         raise ShapeError(
@@ -244,13 +295,17 @@ def run(
                 "Add a batch axis with x[None], or set input_size to the features.",
             )
         )
-    swap = backend.xp.permute_dims
-    x = x if batch_first else swap(x, (1, 0, 2))
-    batch, width = x.shape[:2]
+    batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
     valid = Lengths.of(lengths, width, backend, function=function, batch=batch)
     if state is not None:
-        _check_state(function, shape, state, batch)
-    y, final = backend.lstm(parameters, x, valid, state, between_layers)
+        _check_state(function, shape, (given["state (h)"], given["state (c)"]), batch)
+    named = {_parameter(name): value for name, value in parameters.items()}
+    arrays = backend.promote_arrays(function, named | given)
+    parameters = {name: arrays[_parameter(name)] for name in parameters}
+    start = None if state is None else (arrays["state (h)"], arrays["state (c)"])
+    swap = backend.xp.permute_dims
+    x = arrays["x"] if batch_first else swap(arrays["x"], (1, 0, 2))
+    y, final = backend.lstm(parameters, x, valid, start, between_layers)
     return (y if batch_first else swap(y, (1, 0, 2))), final
 
 
@@ -280,6 +335,25 @@ def stack_layers(
         x, final = run_layer(weights, x, (state[0][rows], state[1][rows]))
         finals.append(final)
     return x, (concat([h for h, _ in finals]), concat([c for _, c in finals]))
+
+
+def _parameter(name: object) -> str:
+    return f"parameters[{name!r}]"
+
+
+def _pair(function: str, state: Any) -> State:
+    """Take a state apart into h and c."""
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        got = (
+            f"{shown(state)} of {len(state)}" if isinstance(state, (tuple, list)) else shown(state)
+        )
+        remedy = "Give both, or None for zeros."
+        raise ShapeError(refusal(function, "state", got, "the pair (h, c)", remedy))
+    h, c = state
+    if h is None or c is None:
+        remedy = "Give both, or None in place of the pair for zeros."
+        raise ShapeError(refusal(function, "state", "a pair with None", "arrays (h, c)", remedy))
+    return h, c
 
 
 def _check_state(function: str, shape: LSTMShape, state: State, batch: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragged.arguments import as_array, as_width, shown
 from ragged.backend import Array, Backend, backend_of
 from ragged.errors import LengthsError, OptionError, ShapeError, refusal
 from ragged.lengths import Lengths, check_lengths
@@ -40,23 +41,16 @@ def create_padding_mask(
     """
     check_alignment("create_padding_mask", "alignment", alignment)
     backend = backend_of("create_padding_mask", lengths=lengths)
+    if max_length is not None:
+        max_length = as_width(backend, "create_padding_mask", max_length)
     if max_length is None:
         known = lengths.width if isinstance(lengths, Lengths) else None
-        checked = check_lengths(lengths, known, function="create_padding_mask")
-        max_length = known if known is not None else int(checked.max(initial=0))
-    valid = (
-        lengths
-        if isinstance(lengths, Lengths) and lengths.width == max_length
-        else Lengths.of(
-            check_lengths(lengths, max_length, function="create_padding_mask")
-            if isinstance(lengths, Lengths)
-            else lengths,
-            max_length,
-            backend,
-            function="create_padding_mask",
-            batch=None,
-        )
-    )
+        longest = check_lengths(lengths, known, function="create_padding_mask").max(initial=0)
+        max_length = int(longest) if known is None else known
+    if isinstance(lengths, Lengths):
+        lengths = lengths.widened(max_length, function="create_padding_mask")
+    valid = Lengths.of(lengths, max_length, backend, function="create_padding_mask", batch=None)
+    as_width(backend, "create_padding_mask", valid.width, valid.batch)
     like = lengths if backend.owns(lengths) else None
     return padding_mask(backend, valid, alignment=alignment, like=like)
 
@@ -92,7 +86,7 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
     """
     check_alignment("lengths_from_mask", "alignment", alignment)
     backend = backend_of("lengths_from_mask", mask=mask)
-    mask = mask if backend.owns(mask) else backend.asarray(np.asarray(mask))
+    mask = as_array(backend, "lengths_from_mask", "mask", mask)
     if mask.ndim != 2 or "bool" not in str(mask.dtype):
         raise ShapeError(
             refusal(
@@ -110,12 +104,12 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
 
 def check_alignment(function: str, argument: str, alignment: str) -> None:
     """Refuse an alignment that is neither "left" nor "right"."""
-    if alignment not in ALIGNMENTS:
+    if not isinstance(alignment, str) or alignment not in ALIGNMENTS:
         raise OptionError(
             refusal(
                 function,
                 argument,
-                repr(alignment),
+                shown(alignment),
                 "'left' (data first) or 'right' (data last)",
                 "Name the side the data is on.",
             )

@@ -14,30 +14,20 @@ schedule changes speed, never numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ragged.arguments import as_choice, as_size
 from ragged.backend import get_backend
-from ragged.errors import OptionError, refusal
 from ragged.kernels import find_compiler
-from ragged.lengths import Lengths, Stairs
+from ragged.lengths import POLICIES, Lengths
 from ragged.packing import should_use_packing
 
 GRAIN = 16  # stairs begin and end at multiples of a 16th of the batch and of the width
-MENU = (  # the row counts, in 16ths of the batch, that a compiler of shapes has to choose from
-    (16,),
-    (16, 8),
-    (16, 4),
-    (16, 1),
-    (16, 12, 8, 4),
-    (16, 8, 4, 2),
-    (16, 13, 10, 7, 4, 2),
-    (16, 9, 6, 4, 2, 1),
-)
 
 
 class Piece(NamedTuple):
@@ -91,9 +81,7 @@ class Costs:
         rate: a product of a row's step.
         thin: rows that a step costs beyond its own: thin products run at a fraction of the peak.
         gates: products that the nonlinearities of one hidden unit are worth.
-        pieces: the most pieces worth having; None = each row count is compiled, so that few may
-            occur, those of MENU. Where a piece ends is then known only as the program runs, and
-            is exact.
+        pieces: the most pieces worth having; None = no row can leave the batch.
         packed_step: a step of the packed kernel; infinite if there is none.
         packed_rate: how many times slower than a dense one it works on a row.
         native: what our own kernels cost, in whose one call all pieces run; None if there are none.
@@ -123,8 +111,8 @@ def plan(lengths: Lengths, costs: Costs, *, hidden_size: int, input_size: int) -
     """Make the schedule that the policy of `lengths` asks for, once for each kind of layer.
 
     "auto" takes the cheapest, and our own kernels unasked where there are any: they compute no
-    filler and wait at no step, so that nothing else comes near. Without a packed kernel, "always"
-    takes segments.
+    filler and wait at no step, so that nothing else comes near. What a backend does not have is
+    padded.
     """
     known = (costs, hidden_size, input_size)
     if known not in lengths.plans:
@@ -140,12 +128,12 @@ def _plan(lengths: Lengths, costs: Costs, hidden_size: int, input_size: int) -> 
         return _native(lengths, costs.native, hidden_size, input_size)
     if lengths.policy == "auto" and lengths.is_full:
         forced = "padded"
-    if forced == "packed" and np.isinf(costs.packed_step):
-        forced = "segments"
     if forced == "segments":  # the least filler, whatever a call costs
         costs = replace(costs, call=0.0)
     found = candidates(lengths, costs, hidden_size=hidden_size, input_size=input_size)
-    return found[forced] if forced else min(found.values(), key=lambda each: each.seconds)
+    if forced:
+        return found.get(forced, found["padded"])
+    return min(found.values(), key=lambda each: each.seconds)
 
 
 def candidates(
@@ -162,21 +150,17 @@ def candidates(
     def dense(kind: str, pieces: tuple[Piece, ...]) -> Schedule:
         return Schedule(kind, pieces, sum(float(seconds(p.rows, p.steps)) for p in pieces))
 
-    exact = exact_stairs(descending)
-    packed = sum(
-        p.steps * (costs.packed_step + costs.packed_rate * row * (p.rows + costs.thin))
-        for p in exact
-    )
-    if costs.pieces is None:
-        each = [stairs(descending, rows) for rows in _menu(batch)] if batch else [()]
-        cut = min((dense("segments", pieces) for pieces in each), key=lambda found: found.seconds)
-    else:
-        cut = dense("segments", _cheapest_stairs(descending, batch, width, costs.pieces, seconds))
-    found = {
-        "padded": dense("padded", (Piece(batch, 0, width),) if batch and width else ()),
-        "segments": cut,
-        "packed": Schedule("packed", exact, packed),
-    }
+    found = {"padded": dense("padded", (Piece(batch, 0, width),) if batch and width else ())}
+    if costs.pieces is not None:
+        cut = _cheapest_stairs(descending, batch, width, costs.pieces, seconds)
+        found["segments"] = dense("segments", cut)
+    if np.isfinite(costs.packed_step):
+        exact = exact_stairs(descending)
+        packed = sum(
+            p.steps * (costs.packed_step + costs.packed_rate * row * (p.rows + costs.thin))
+            for p in exact
+        )
+        found["packed"] = Schedule("packed", exact, packed)
     if costs.native:
         found["native"] = _native(lengths, costs.native, hidden_size, input_size)
     return found
@@ -189,46 +173,12 @@ def _native(lengths: Lengths, costs: Costs, hidden_size: int, input_size: int) -
     return Schedule("native", pieces, costs.call + steps)
 
 
-def stairs(descending: np.ndarray, rows: Sequence[int]) -> tuple[Piece, ...]:
-    """Give each row count the steps in which more rows are alive than the next one runs.
-
-    >>> [tuple(piece) for piece in stairs(np.array([9, 5, 5, 1]), (4, 2, 1))]
-    [(4, 0, 5), (2, 5, 5), (1, 5, 9)]
-    """
-    stops = [*descending[list(rows[1:])].tolist(), *descending[:1].tolist()]
-    return tuple(map(Piece, rows, [0, *stops[:-1]], stops))
-
-
 def exact_stairs(descending: np.ndarray) -> tuple[Piece, ...]:
     """Make a piece for each distinct length, without any filler."""
     alive = descending[descending > 0]
     stops, first = np.unique(alive[::-1], return_index=True)
     starts = [0, *stops[:-1].tolist()]
     return tuple(map(Piece, (len(alive) - first).tolist(), starts, stops.tolist()))
-
-
-def fix_stairs(lengths: Lengths, costs: Costs) -> Stairs | None:
-    """Choose, once for these lengths, what a compiled program fixes; None = a masked scan.
-
-    A layer's sizes are not known here: 128 stands for them. Few row counts and capacities occur,
-    so that few programs do.
-    """
-    if lengths.stairs is None and len(lengths) and lengths.width:
-        made = plan(lengths.typical or lengths, costs, hidden_size=128, input_size=128)
-        if made.pieces and (made.kind != "padded" or lengths.policy == "auto"):
-            whole = len(lengths) * lengths.width
-            shared = lengths.typical is not None or len(made.pieces) == 1
-            grain = whole if shared else -(-whole // 8)
-            rows = tuple(piece.rows for piece in made.pieces)
-            least = max(rows[0], made.computed)  # a stair is sliced even if it has no step
-            lengths.stairs = Stairs(rows, min(whole, -(-least // grain) * grain))
-    return lengths.stairs
-
-
-def _menu(batch: int) -> list[tuple[int, ...]]:
-    """The row counts of MENU for a batch, each once."""
-    sizes = ({max(1, -(-batch * part // GRAIN)) for part in parts} for parts in MENU)
-    return list(dict.fromkeys(tuple(sorted(each, reverse=True)) for each in sizes))
 
 
 def _cheapest_stairs(
@@ -350,11 +300,10 @@ def explain(
     )
     for kind, each in found.items():
         beyond = f"{100 * (each.computed / tokens - 1):.0f} %" if tokens else "-"
-        time = f"{1e3 * each.seconds:.2f} ms" if np.isfinite(each.seconds) else "no such kernel"
         mark = f"  <- taken: {reason}" if kind == taken.kind else ""
         calls = min(1, len(each.pieces)) if kind == "native" else len(each.pieces)
         sizes_shown = f"{calls:>7}{each.steps:>7}{each.computed:>10}{beyond:>15}"
-        print(f"{kind:<9}{sizes_shown}  {time}{mark}")
+        print(f"{kind:<9}{sizes_shown}  {1e3 * each.seconds:.2f} ms{mark}")
 
 
 def _asked(
@@ -365,13 +314,10 @@ def _asked(
     device: str,
     policy: str,
 ) -> tuple[Lengths, Costs, dict[str, int]]:
+    policy = as_choice(function, "policy", policy, POLICIES)
     valid = lengths if isinstance(lengths, Lengths) else Lengths(lengths, policy=policy)
     inputs = hidden_size if input_size is None else input_size
-    for name, value in (("hidden_size", hidden_size), ("input_size", inputs)):
-        if value < 1:
-            raise OptionError(refusal(function, name, str(value), "1 or more", "Raise it."))
-    if device not in ("cpu", "cuda"):
-        expected = "'cpu' or 'cuda'"
-        raise OptionError(refusal(function, "device", repr(device), expected, "Name one."))
-    costs = get_backend().lstm_costs(device)
-    return valid, costs, {"hidden_size": hidden_size, "input_size": inputs}
+    sizes = {"hidden_size": hidden_size, "input_size": inputs}
+    sizes = {name: as_size(function, name, value, least=1) for name, value in sizes.items()}
+    device = as_choice(function, "device", device, ("cpu", "cuda"))
+    return valid, get_backend().lstm_costs(device), sizes

@@ -46,15 +46,6 @@ def share(batch: Batch, parts: int) -> list[Batch]:
     return [_take(batch, rows, room) for rows in dealt]
 
 
-def at_even_distances(lengths: np.ndarray, rows: int) -> np.ndarray:
-    """Pick lengths that stand for all of them: at even distances in their order.
-
-    >>> at_even_distances(np.array([9, 1, 5, 2, 7]), 3).tolist()
-    [1, 5, 9]
-    """
-    return np.sort(lengths)[np.linspace(0, len(lengths) - 1, rows).round().astype(int)]
-
-
 def _take(batch: Batch, rows: list[int], room: int) -> Batch:
     """Some rows of a batch, filled up with rows of length 0."""
     missing = room - len(rows)
@@ -64,8 +55,7 @@ def _take(batch: Batch, rows: list[int], room: int) -> Batch:
         return np.concatenate([array[rows], filler])
 
     def lengths(whole: Lengths) -> Lengths:
-        typical = _typical(whole, room)
-        return Lengths(pick(whole.host), whole.width, whole.policy, typical=typical)
+        return Lengths(pick(whole.host), whole.width, whole.policy)
 
     return replace(
         batch,
@@ -76,13 +66,5 @@ def _take(batch: Batch, rows: list[int], room: int) -> Batch:
         decoder_lengths=lengths(batch.decoder_lengths),
         rows=pick(batch.rows, fill=-1),
         static=None if batch.static is None else pick(batch.static),
+        loss_lengths=None if batch.loss_lengths is None else pick(batch.loss_lengths),
     )
-
-
-def _typical(whole: Lengths, room: int) -> Lengths:
-    """Lengths at even distances among the typical ones, one and the same for every part."""
-    like = whole.typical or whole
-    if ("part", room) not in like.plans:
-        like.plans["part", room] = Lengths(at_even_distances(like.host, room), like.width)
-    found: Lengths = like.plans["part", room]
-    return found

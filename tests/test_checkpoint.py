@@ -86,6 +86,19 @@ def test_a_round_trip_is_bit_exact(backend, tmp_path):
         assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "n" / name).read_bytes()
 
 
+def test_a_model_is_loaded_in_inference_mode(backend, tmp_path):
+    model = ragged.models.EncoderDecoderLSTM(3, 2, hidden_size=4, dropout=0.5, seed=0)
+    ragged.save(model, tmp_path / "m")
+    arrays = np.ones((1, 5, 3), np.float32), np.ones((1, 4, 2), np.float32)
+    loaded = ragged.load(tmp_path / "m")
+    found = [backend.to_numpy(loaded(*arrays).output) for _ in range(2)]
+    model.eval()
+    for each in found:
+        np.testing.assert_array_equal(each, backend.to_numpy(model(*arrays).output))
+    loaded.train()
+    assert not np.array_equal(backend.to_numpy(loaded(*arrays).output), found[0])
+
+
 @pytest.mark.parametrize(("writer", "reader"), PAIRS)
 def test_either_backend_reads_what_either_wrote(tmp_path, writer, reader):
     need(writer, reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -105,6 +106,39 @@ def test_chains_are_what_their_equations_say():
         ([Log(), CalibrationCurve("k", 2)], residual),
     ):
         np.testing.assert_allclose(fit(chain).transform(known)["t"], expected, atol=1e-9)
+
+
+def rescaled(c: dict, driver: np.ndarray) -> np.ndarray:
+    low, high = c["domain"]
+    return 2 * (driver - low) / (high - low) - 1
+
+
+# What each formula says, by who has nothing but the export: x, its constants c and its driver.
+FORMULAS = {
+    "(x - center) / scale": lambda x, c, driver: (x - c["center"]) / c["scale"],
+    "ln(x)": lambda x, c, driver: [math.log(each) for each in x],
+    "x - (x of the step before), 0 at an event's first step": lambda x, c, driver: [
+        0.0 if step == 0 else x[step] - x[step - 1] for step in range(len(x))
+    ],
+    "x - sum of coefficients[k] * u**k, u = driver mapped from domain to -1..1": (
+        lambda x, c, driver: (
+            x - sum(a * rescaled(c, driver) ** k for k, a in enumerate(c["coefficients"]))
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=str)
+def test_the_formulas_of_an_export_are_what_is_computed(chain):
+    new, normalization = event(1), fit(chain)
+    assert set(normalization.formulas) == {type(t).__name__ for t in [*chain, Standard()]}
+    values = new.columns["t"]
+    for step in json.loads(json.dumps(normalization.to_dict()))["t"]["transforms"]:
+        ((name, constants),) = step.items()
+        formula = normalization.formulas[name]
+        assert formula in FORMULAS
+        values = np.array(FORMULAS[formula](values, constants, new.columns["k"]))
+    np.testing.assert_allclose(values, normalization.transform(new)["t"], rtol=1e-9, atol=1e-9)
 
 
 def test_each_known_training_step_counts_once():

@@ -23,7 +23,6 @@ from ragged import Lengths, cli, configuration
 from ragged.backend import load_backend, use_backend
 from ragged.cli import main
 from ragged.data import Event, Row
-from ragged.schedule import fix_stairs
 from ragged.training import runs
 from ragged.training.report.explanations import attention_of, coarsen, mean_selection
 from ragged.training.report.padding import LayerSize, computed_steps, layer_sizes, padding_work
@@ -132,6 +131,7 @@ def test_names_from_outside_are_text_and_nothing_else(page):
     for name in (DRIVER, FIRST, SECOND, "<i>time</i>", "<u>"):
         assert name in reader.text
     assert f"{DRIVER} [<b>]" in reader.text
+    assert "quantile, the mean over valid steps" in reader.text
     assert "a &amp; $b$" in re.findall(r"<text[^>]*>([^<]*)</text>", page.read_text())
 
 
@@ -208,12 +208,16 @@ def browse(page: Path, folder: Path) -> tuple[str, str, set[str]]:
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_a_model_that_explains_nothing_is_reported_too(name, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run(name), tmp_path / "run")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    slow = [{**json.loads(line), "seconds": 100.0 + place} for place, line in enumerate(lines)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in slow))
     reader = Reader(report_of(run).read_text())
     assert "This model has no attention and selects no variables." in reader.text
     assert not [file for file in reader.tables() if file.startswith(("attention", "variable"))]
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for key, values in reader.tables()["losses.csv"].items():
         np.testing.assert_allclose(numbers(values), [r[key] for r in records], rtol=1e-5)
+    assert "3 epochs in 303 s" in reader.text
     versions = json.loads((run / "versions.json").read_text())
     assert versions["Python"] in reader.text
     assert versions[name] in reader.text
@@ -267,7 +271,10 @@ def test_padding_is_counted_three_ways(name, need):
     with use_backend(name) as backend:
         random, buckets, scheduled = padding_work(dataset, 8, 0, backend, "cpu", sizes)
         found = list(ragged.data.batches(dataset, 8, shuffle_seed=0))
-    assert {int(each.tokens.sum()) for each in (random, buckets, scheduled)} == {pairs.sum()}
+    for each in (random, buckets, scheduled):
+        assert each.tokens.sum() == pairs.sum()
+        filler = each.computed.sum() - pairs.sum()
+        assert each.total_waste == pytest.approx(filler / each.computed.sum())
     order = np.random.default_rng(0).permutation(30)
     for place in range(4):
         batch = pairs[order[8 * place : 8 * place + 8]]
@@ -280,16 +287,76 @@ def test_padding_is_counted_three_ways(name, need):
     assert (scheduled.computed <= buckets.computed).all()
 
 
-def test_a_compiled_schedule_runs_the_least_of_its_row_counts_that_holds_all_alive(need):
+def cells(text: str, *heads: str) -> list[list[str]]:
+    """The rows of the table of a page whose first columns have these headings."""
+    start = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    (found,) = re.findall(f"<thead><tr>{start}.*?</table>", text, re.DOTALL)
+    rows = found.partition("<tbody>")[2].split("</tr>")[:-1]
+    return [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in rows]
+
+
+def test_the_filler_of_the_page_is_that_of_an_epoch(page, hostile):
+    """Each batch's, and that of all together, from the arrays themselves."""
+    with use_backend("torch"):
+        data, seed = opened(hostile).data, opened(hostile).config.seed
+        made = list(ragged.data.batches(data.train_epoch(seed, 0), 4, shuffle_seed=seed))
+        lengths = np.array([(len(row.past), len(row.future)) for row in data.train_epoch(seed, 0)])
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    drawn = [lengths[order[start : start + 4]] for start in range(0, len(order), 4)]
+    real, computed = {}, {}
+    real["in random order, padded to the longest"] = [each.sum() for each in drawn]
+    computed["in random order, padded to the longest"] = [
+        sum(len(each) * int(side.max()) for side in each.T) for each in drawn
+    ]
+    buckets = "in buckets of similar length"
+    real[buckets] = [b.encoder_lengths.host.sum() + b.decoder_lengths.host.sum() for b in made]
+    computed[buckets] = [b.past[..., 0].size + b.future[..., 0].size for b in made]
+    text, files = page.read_text(), Reader(page.read_text()).tables()
+    shown = {name: rest for name, *rest in cells(text, "batches", "steps computed")}
+    said = Reader(text).text
+    for name, steps in computed.items():
+        filler = 1 - lengths.sum() / sum(steps)
+        expected = [str(sum(steps)), str(lengths.sum()), f"{100 * filler:.1f} %"]
+        assert [each.replace(",", "") for each in shown[name]] == expected
+        assert f"{name}: {100 * filler:.0f}\u00a0% filler" in said
+        each = sorted(1 - np.array(real[name]) / steps, reverse=True)
+        np.testing.assert_allclose(numbers(files["padding.csv"][name]), each, rtol=1e-4, atol=1e-9)
+
+
+def test_the_lengths_of_the_page_are_those_of_the_rows(page, hostile):
+    with use_backend("torch"):
+        data = opened(hostile).data
+    shown = {name: rest for name, *rest in cells(page.read_text(), "rows", "how many")}
+    histogram = Reader(page.read_text()).tables()["lengths.csv"]
+    for name in ("training", "validation", "test"):
+        rows = list(getattr(data, "train" if name == "training" else name))
+        steps = [len(row.past) + len(row.future) for row in rows]
+        expected = [len(rows), sum(steps), min(steps), int(np.median(steps)), max(steps)]
+        assert [int(each.replace(",", "")) for each in shown[name]] == expected
+        for side, lengths in (
+            ("context (encoder)", [len(row.past) for row in rows]),
+            ("horizon (decoder)", [len(row.future) for row in rows]),
+        ):
+            bins = zip(*(histogram[key] for key in ("side", "from", "to", name)), strict=True)
+            for own, low, high, count in bins:
+                if own == side:
+                    inside = sum(int(low) <= length <= int(high) for length in lengths)
+                    assert inside == int(count), (name, side, low)
+
+
+@pytest.mark.parametrize("policy", ["auto", "rule", "always", "never", "segments"])
+def test_jax_computes_the_tokens_by_kernels_and_the_whole_width_without(need, monkeypatch, policy):
     need("jax")
+    lengths, size = Lengths([90] * 2 + [10] * 30, width=96, policy=policy), LayerSize(8, 8)
+    with use_backend("jax") as backend:
+        costs, made = backend.lstm_costs("cpu"), ragged.schedule(lengths)
+    native = policy == "auto" and costs.native is not None
+    assert made.kind == ("native" if native else "padded")
+    expected = lengths.tokens if native else 32 * 96
+    assert computed_steps(lengths, costs, size) == made.computed == expected
+    monkeypatch.setenv("RAGGED_KERNELS", "0")
     costs = load_backend("jax").lstm_costs("cpu")
-    lengths = Lengths([90] * 2 + [10] * 30, width=96)
-    rows = fix_stairs(lengths, costs).rows
-    alive = [int((lengths.host > step).sum()) for step in range(90)]
-    expected = sum(min(count for count in rows if count >= some) for some in alive)
-    assert computed_steps(lengths, costs, LayerSize(8, 8)) == expected < 32 * 96
-    never = Lengths([3, 1], width=4, policy="never")
-    assert computed_steps(never, costs, LayerSize(8, 8)) == 8
+    assert computed_steps(Lengths(lengths, 96, policy), costs, size) == 32 * 96
 
 
 def test_an_eager_schedule_is_the_one_that_is_explained(need):

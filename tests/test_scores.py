@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
-from ragged.data import Event, Row
-from ragged.training import figures
+from ragged.data import EncoderDecoderDataModule, Event, Roles, Row, Source
+from ragged.training import evaluation, figures
 from ragged.training.baselines import baselines
 from ragged.training.evaluation import Evaluation
 from ragged.training.figures import Axes, Panel, draw_forecasts, new_figure, style
@@ -38,6 +40,59 @@ def test_baselines_are_least_squares_whatever_the_units():
             expected = np.polyval(np.polyfit(x[20:], y[20:], degree), x[20:])
             np.testing.assert_allclose(found[name][0], expected, rtol=1e-6, atol=1e-8)
         assert found["persistence"][0].tolist() == [y[19]] * 40
+
+
+class Turning(Source):
+    """Events whose target is a line of the known column, another one in each split."""
+
+    roles = Roles(known=("x",), past=(), target=("y", "z"))
+    time_label = "step"
+    units: dict[str, str] = {}  # noqa: RUF012
+    slopes = (1.0, 1.0, 3.0, -5.0)
+
+    def events(self) -> list[Event]:
+        generator, time = np.random.default_rng(0), np.arange(12.0)
+        found = []
+        for place, slope in enumerate(self.slopes):
+            x, noise = generator.normal(size=(2, 12))
+            columns = {"x": x, "y": slope * x + 0.1 * noise, "z": noise}
+            found.append(Event(str(place), time, columns))
+        return found
+
+    def read(self, path) -> list[Event]:
+        return self.events()
+
+
+def test_baselines_know_training_and_validation_and_are_scored_on_the_test(monkeypatch):
+    data = EncoderDecoderDataModule(Turning(), context_fraction=0.25, validation=0.25, test=0.25)
+    events = data.events
+    before, after = slice(3, 12), np.arange(3, 12)
+    forecast = np.random.default_rng(1).normal(size=(9, 2))
+    levels = {0.1: forecast - 1, 0.5: forecast, 0.9: forecast + 1}
+    monkeypatch.setattr(evaluation, "forecast_rows", lambda *given: [RowForecast(forecast, levels)])
+    found = evaluation.evaluate(SimpleNamespace(config=None), data, trainer=None)
+    x = np.concatenate([each.columns["x"][before] for each in events[:3]])
+    for place, target in enumerate(("y", "z")):
+        y = np.concatenate([each.columns[target][before] for each in events[:3]])
+        truth = events[3].columns[target][after]
+        for degree, name in ((1, "rating curve, line"), (2, "rating curve, parabola")):
+            expected = np.polyval(np.polyfit(x, y, degree), events[3].columns["x"][after])
+            np.testing.assert_allclose(found.baselines[target][name][0], expected, atol=1e-9)
+            score = found.targets[target].scores[name]
+            assert score.rmse == pytest.approx(np.sqrt(np.mean((expected - truth) ** 2)))
+        own = found.targets[target].scores["NoneType"]
+        error = forecast[:, place] - truth
+        assert own.mae == pytest.approx(np.mean(np.abs(error)))
+        assert own.rmse == pytest.approx(np.sqrt(np.mean(error**2)))
+        assert own.r2 == pytest.approx(1 - (error**2).sum() / ((truth - truth.mean()) ** 2).sum())
+        inside = np.mean(np.abs(error) <= 1)
+        assert found.targets[target].coverage == pytest.approx(inside)
+        by_hand = [
+            max(q * e, (q - 1) * e)
+            for q, shift in ((0.1, -1), (0.5, 0), (0.9, 1))
+            for e in -error - shift
+        ]
+        assert found.targets[target].pinball == pytest.approx(np.mean(by_hand))
 
 
 def test_a_rate_is_used_only_where_one_is_known():
@@ -73,6 +128,20 @@ def test_a_row_has_one_rank_and_none_without_a_truth():
         found = Evaluation("m", rows, forecasts, {}, {"y": TargetScores("y", {})})
         assert found.examples("y") == expected
         assert list(found.examples("y")) == list(expected)
+
+
+def test_rows_are_ranked_by_each_target_alone():
+    rows = []
+    for first, second in ((0.0, 2.0), (1.0, 0.0)):
+        rows.append(rows_of({"z": np.full(5, second)}, np.full(5, first), 2))
+    forecasts = [RowForecast(np.zeros((3, 2)), {}) for _ in rows]
+    targets = {name: TargetScores(name, {}) for name in ("y", "z")}
+    found = Evaluation("m", rows, forecasts, {}, targets)
+    assert found.examples("y") == {"best": (0, 0.0), "worst": (1, 1.0)}
+    assert found.examples("z") == {"best": (1, 0.0), "worst": (0, 2.0)}
+    shifted = [RowForecast(np.array([[0.0, 9.0]] * 3), {}), forecasts[1]]
+    found = Evaluation("m", rows, shifted, {}, targets)
+    assert found.examples("z") == {"best": (1, 0.0), "worst": (0, 7.0)}
 
 
 def test_without_a_driver_there_is_no_loop():

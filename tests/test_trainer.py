@@ -17,7 +17,7 @@ from ragged import checkpoint
 from ragged.backend import use_backend
 from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, RaggedDataset
 from ragged.errors import CheckpointError, DivergenceError, OptionError
-from ragged.learning_rate import Constant, Plateau, WarmupCosine
+from ragged.learning_rate import Plateau, WarmupCosine
 from ragged.optimizer import SGD, Adam, AdamW
 from ragged.training import Trainer
 from ragged.training.fit import Fit
@@ -330,11 +330,3 @@ def test_a_standing_survives_json():
 def test_constants_outside_their_range_are_refused(make, text):
     with pytest.raises(OptionError, match=re.escape(text)):
         make()
-
-
-def test_a_plateau_takes_no_notice_of_epochs_without_validation():
-    assert Plateau(patience=1).factor(0, 9, [float("nan")] * 5) == 1.0
-
-
-def test_a_constant_rate_stays():
-    assert {Constant().factor(step, 9, [1.0] * step) for step in range(9)} == {1.0}

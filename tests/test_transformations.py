@@ -29,14 +29,13 @@ from ragged.optimizer import SGD, AdamW
 DTYPE = "float64" if jax.config.read("jax_enable_x64") else "float32"
 TOLERANCE = {"float64": (1e-10, 1e-12), "float32": (1e-4, 1e-5)}[DTYPE]
 WIDTH = 6
-BATCHES = {  # the last three of one shape and one program where it is fixed by a typical batch
+BATCHES = {  # all of one shape, and so of one program
     "ragged": [6, 0, 1, 4],
     "ties": [3, 3, 2, 2],
     "one long": [6, 1, 1, 1],
     "all empty": [0, 0, 0, 0],
     "all full": [6, 6, 6, 6],
 }
-TYPICAL = ragged.Lengths([6, 4, 2, 1], WIDTH)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +74,7 @@ def arrays_of(name: str) -> tuple[jax.Array, np.ndarray]:
 
 def lengths_of(form: str, counts: np.ndarray) -> object:
     if form == "Lengths":
-        return ragged.Lengths(counts, WIDTH, typical=TYPICAL)
+        return ragged.Lengths(counts, WIDTH)
     return jnp.asarray(counts)
 
 

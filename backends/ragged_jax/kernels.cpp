@@ -13,47 +13,40 @@ using namespace ragged;
 static Parallel in_threads(ffi::ThreadPool pool) {
   return [pool](Index workers, const Task& task) mutable {
     struct Shared {
-      std::atomic<Index> next{0};
+      Tasks tasks;
       Index left;
       std::mutex mutex;
       std::condition_variable done;
+      Shared(Index workers, const Task& task) : tasks(workers, task), left(workers) {}
     };
-    auto shared = std::make_shared<Shared>();
-    shared->left = workers;
-    std::function<void()> work = [shared, workers, &task] {
-      for (Index worker; (worker = shared->next++) < workers;) {
-        task(worker);
-        std::lock_guard lock(shared->mutex);
-        if (!--shared->left) shared->done.notify_one();
-      }
+    auto shared = std::make_shared<Shared>(workers, task);
+    const auto work = [shared] {
+      const Index ran = shared->tasks.work();
+      std::lock_guard lock(shared->mutex);
+      shared->left -= ran;
+      if (!shared->left) shared->done.notify_one();
     };
-    for (Index worker = 1; worker < workers; ++worker) pool.Schedule(std::function<void()>(work));
+    try {
+      for (Index worker = 1; worker < workers; ++worker) pool.Schedule(std::function<void()>(work));
+    } catch (const std::bad_alloc&) {  // fewer threads are no error
+    }
     work();
     std::unique_lock lock(shared->mutex);
     shared->done.wait(lock, [&] { return !shared->left; });
+    shared->tasks.finish();
   };
 }
 
 // What a call is made with: x first, lengths last, all else in the order of the structs.
 class Call {
  public:
-  Call(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, bool reverse)
-      : pool(pool), args(args), rets(rets) {
+  Call(ffi::RemainingArgs args, ffi::RemainingRets rets, bool reverse) : args(args), rets(rets) {
     const auto shape = args.get<ffi::AnyBuffer>(0)->dimensions();
     const auto given = *args.get<ffi::AnyBuffer>(args.size() - 1);
     lengths.assign(given.typed_data<std::int32_t>(), given.typed_data<std::int32_t>() + shape[0]);
     sizes = {shape[0], shape[1], shape[2], args.get<ffi::AnyBuffer>(1)->dimensions()[1], reverse,
              lengths.data()};
-  }
-
-  template <class Pass>
-  ffi::Error run(Pass&& pass) {
-    if (!sizes.valid())
-      return ffi::Error::InvalidArgument(
-          "lstm: `lengths` are not all between 0 and the width; expected the valid steps of each "
-          "row. Check them before they are traced, e.g. by ragged.Lengths(lengths, width).");
-    pass.run(sizes.workers(pool.num_threads()), in_threads(pool));
-    return ffi::Error::Success();
+    sizes.padded = true;
   }
 
   const REAL* in(std::size_t place) { return args.get<ffi::AnyBuffer>(place)->typed_data<REAL>(); }
@@ -66,27 +59,49 @@ class Call {
   Sizes sizes;
 
  private:
-  ffi::ThreadPool pool;
   ffi::RemainingArgs args;
   ffi::RemainingRets rets;
   std::vector<Index> lengths;
 };
 
+template <class Body>
+static ffi::Error told(Body&& body) {
+  switch (guarded(body)) {
+    case Status::done:
+      return ffi::Error::Success();
+    case Status::bad_lengths:
+      return ffi::Error::InvalidArgument(
+          "lstm: `lengths` are not all between 0 and the width; expected the valid steps of each "
+          "row. Check them before they are traced, e.g. by ragged.Lengths(lengths, width).");
+    case Status::no_memory:
+      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                        "lstm: no memory is left for the kernels. Give fewer rows at once.");
+    default:
+      return ffi::Error::Internal("lstm: the kernels failed. Set RAGGED_KERNELS=0.");
+  }
+}
+
 static ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                           bool reverse) {
-  Call c(pool, args, rets, reverse);
-  return c.run(Forward<REAL>(
-      c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), c.in(5), c.in(6)},
-      {c.out(0), c.out(1), c.out(2), c.out(3), c.out(4)}));
+  return told([&] {
+    Call c(args, rets, reverse);
+    Forward<REAL>(c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), c.in(5), c.in(6)},
+                  {c.out(0), c.out(1), c.out(2), c.out(3), c.out(4)})
+        .run(pool.num_threads(), in_threads(pool));
+  });
 }
 
 static ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                            bool reverse) {
-  Call c(pool, args, rets, reverse);
-  return c.run(Backward<REAL>(
-      c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), nullptr, nullptr},
-      {c.in(5), c.in(6), c.in(7)}, {c.in(8), c.in(9), c.in(10)},
-      {c.out(0), c.out(1), c.out(2), c.out(3), c.out(4), c.out(5)}));
+  return told([&] {
+    Call c(args, rets, reverse);
+    const std::size_t of_x = rets.size() - 5;  // 0 if x's gradient is not wanted
+    Backward<REAL>(c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), nullptr, nullptr},
+                   {c.in(5), c.in(6), c.in(7)}, {c.in(8), c.in(9), c.in(10)},
+                   {of_x ? c.out(0) : nullptr, c.out(of_x), c.out(of_x + 1), c.out(of_x + 2),
+                    c.out(of_x + 3), c.out(of_x + 4)})
+        .run(pool.num_threads(), in_threads(pool));
+  });
 }
 
 #define PASS                                                                            \

@@ -1,23 +1,22 @@
-"""The LSTM layer on JAX: kernels, loops over the tokens, or a scan over the whole width."""
+"""The LSTM layer on JAX: an operator of its own, or a masked scan over the whole width."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ragged import initial
 from ragged.backend import load_backend
-from ragged.lengths import Lengths, Stairs
+from ragged.kernels import find_compiler
+from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, run, stack_layers
-from ragged.schedule import is_native
-from ragged_jax import kernels, scans, segments
-from ragged_jax.arrays import asarray, name, stairs_of
+from ragged_jax import operator, scans
+from ragged_jax.arrays import asarray, name
 from ragged_jax.blocks import Dropout
-from ragged_jax.parameters import draw_seed
+from ragged_jax.parameters import Streams
 
 State = tuple[Array, Array]
 Weights = dict[str, Array]
@@ -26,7 +25,9 @@ Weights = dict[str, Array]
 class LSTM(nnx.Module):
     """An LSTM over rows of different lengths; see `ragged.LSTM`.
 
-    Arguments and parameter names are those of `torch.nn.LSTM`.
+    Arguments and parameter names are those of `torch.nn.LSTM`. Initial values come from `seed`, the
+    same on every backend, or else from the stream `params` of `rngs`, as those of flax's layers do;
+    so `rngs` may be traced. Dropout at a rate above 0 takes the stream `dropout` of `rngs`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -52,10 +53,11 @@ class LSTM(nnx.Module):
     ) -> None:
         self.shape = LSTMShape(input_size, hidden_size, num_layers, bias, bidirectional, proj_size)
         self.batch_first = batch_first
-        rng = initial.generator(draw_seed(seed, rngs))
-        for parameter, value in initial.lstm_values(rng, self.shape).items():
+        rng = initial.generator(seed)
+        source = Streams(rngs) if seed is None and rngs is not None else rng
+        for parameter, value in initial.lstm_values(source, self.shape).items():
             setattr(self, parameter, nnx.Param(asarray(value)))
-        self.dropout = Dropout(dropout, rngs=rngs)
+        self.dropout = Dropout(dropout, rng=rng, rngs=rngs)
 
     def __call__(
         self, x: Array, lengths: object = None, state: State | None = None
@@ -85,61 +87,21 @@ def lstm(
     if state is None:
         h, c = shape.state_shapes(x.shape[0])
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
-    if jax.default_backend() == "cpu" and not shape.proj_size:
-        if is_native(lengths) and kernels.has_kernels(x.dtype):
-            return native(parameters, x, lengths, state, between_layers)
-        stairs = stairs_of(lengths)
-        if stairs is not None:
-            return stepped(parameters, x, lengths, state, between_layers, stairs)
-    return scan(parameters, x, lengths, state, between_layers)
+    counts = _as_int32(lengths.to(load_backend(name)), x.shape[1])
+    is_operator = lengths.policy == "auto" and not shape.proj_size
+    native = find_compiler() is not None
+
+    def run_layer(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
+        if is_operator:
+            return operator.run_layer(weights, x, counts, state, native=native)
+        return scans.run_layer(weights, x, counts, state)
+
+    return stack_layers(run_layer, parameters, x, state, jnp.concatenate, between_layers)
 
 
-def native(
-    parameters: Mapping[str, Array],
-    x: Array,
-    lengths: Lengths,
-    state: State,
-    between_layers: Callable[[Array], Array] | None,
-) -> tuple[Array, State]:
-    """Run kernels of our own over exactly the valid steps, whether lengths are traced or not."""
-    counts = lengths.to(load_backend(name), like=x)
-
-    def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
-        return kernels.run_layer(weights, x, counts, state)
-
-    return stack_layers(run, parameters, x, state, jnp.concatenate, between_layers)
-
-
-def stepped(
-    parameters: Mapping[str, Array],
-    x: Array,
-    lengths: Lengths,
-    state: State,
-    between_layers: Callable[[Array], Array] | None,
-    stairs: Stairs,
-) -> tuple[Array, State]:
-    """Run loops over the pieces of a schedule, on tokens from the first layer to the last."""
-    counts = lengths.to(load_backend(name), like=x)
-    tokens, at = segments.enter(stairs, x, counts)
-
-    def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
-        return segments.run_layer(stairs, weights, x, state, at, counts)
-
-    own = (state[0][:, at.order], state[1][:, at.order])
-    tokens, (h, c) = stack_layers(run, parameters, tokens, own, jnp.concatenate, between_layers)
-    return segments.leave(lengths.width, tokens, at), (h[:, at.rank], c[:, at.rank])
-
-
-def scan(
-    parameters: Mapping[str, Array],
-    x: Array,
-    lengths: Lengths,
-    state: State,
-    between_layers: Callable[[Array], Array] | None,
-) -> tuple[Array, State]:
-    """Run one masked scan over the whole width, which all of JAX's transformations take."""
-
-    def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
-        return scans.run_layer(weights, x, lengths, state)
-
-    return stack_layers(run, parameters, x, state, jnp.concatenate, between_layers)
+def _as_int32(lengths: Array, width: int) -> Array:
+    """Convert lengths, checked or traced; what lies outside of the width stays outside."""
+    if lengths.dtype.itemsize > 4:
+        least = 0 if lengths.dtype.kind == "u" else -1
+        lengths = jnp.clip(lengths, least, width + 1)
+    return lengths.astype(jnp.int32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ragged import packing
@@ -44,8 +45,18 @@ def pack_sequences(x: jax.Array, lengths: object) -> PackedSequence:
 def unpack_to_fixed_length(packed: PackedSequence, lengths: object, max_length: int) -> jax.Array:
     """Undo `pack_sequences`; see `ragged.unpack_to_fixed_length`."""
     backend = load_backend(arrays.name)
-    valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
-    order = packing.PackingOrder(valid)
-    traced = arrays.is_traced(packed.batch_sizes)
-    order.check_packed(len(packed.data), None if traced else np.asarray(packed.batch_sizes))
-    return order.unpack(backend, packed.data)
+    data, valid = packing.open_packed(backend, packed, lengths, max_length)
+    order = packed.unsorted_indices
+    if arrays.is_traced(packed.batch_sizes) or arrays.is_traced(order):
+        return packing.gather(backend, data, _traced_source(valid, order))
+    return packing.gather(
+        backend, data, packing.PackedRows(packed.batch_sizes, order).source(valid)
+    )
+
+
+def _traced_source(lengths: Lengths, unsorted_indices: jax.Array) -> jax.Array:
+    """`PackedRows.source` of rows whose order is known only as the program runs."""
+    known = packing.PackedRows(packing.PackingOrder(lengths).batch_sizes, None)
+    row = np.cumsum(lengths.host > 0) - 1
+    place = jnp.append(unsorted_indices, 0)[row]
+    return known.source_of(lengths, place)

@@ -232,9 +232,10 @@ class TrainingStep:
 
     def _total(self, model: nnx.Module, batch: tuple[Any, ...]) -> tuple[Array, Array]:
         """Return the sum of the losses and of the weights."""
-        arrays, static, target = batch
+        arrays, static, target, own = batch
         output = model(*arrays, **static).output
-        return self.loss.total_and_count(output, target, lengths=arrays[3])
+        lengths = arrays[3] if own is None else own
+        return self.loss.total_and_count(output, target, lengths=lengths)
 
     def _cast(self, params: Any) -> Any:
         return jax.tree.map(lambda value: value.astype(self.dtype), params)

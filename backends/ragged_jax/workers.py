@@ -14,7 +14,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
 from ragged.sharing import share
-from ragged_jax.arrays import stairs_of
 from ragged_jax.parameters import find_device
 
 AXIS = "rows"
@@ -68,7 +67,10 @@ class Workers:
         return value
 
     def share(self, batch: Any, dtype: str, target_dtype: str) -> tuple[Any, ...]:
-        """What a model is called with, static values, and the target: each device's rows on it."""
+        """What a model and its loss are called with: each device's rows on it.
+
+        Both sides with their lengths, static values, the target, and the loss's own lengths if any.
+        """
         parts = share(batch, self.count)
 
         def put(name: str, dtype: str) -> Any:
@@ -81,7 +83,8 @@ class Workers:
         sides = put("past", dtype), put("future", dtype)
         static = {} if batch.static is None else {"static": put("static", dtype)}
         arrays = (*sides, lengths("encoder_lengths"), lengths("decoder_lengths"))
-        return arrays, static, put("target", target_dtype)
+        counted = None if batch.loss_lengths is None else put("loss_lengths", "int32")
+        return arrays, static, put("target", target_dtype), counted
 
     def added_up(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Call `function(params, batch, key)` on each device's rows and add up what it returns."""
@@ -102,13 +105,13 @@ class Workers:
         )(on_one)
 
     def _joined(self, parts: list[Lengths]) -> Lengths:
-        """The lengths of all devices; a program fixes what is common to them."""
+        """The lengths of all devices, each with its own."""
         if self.count == 1:
             return parts[0]
         first = parts[0]
         joined = np.concatenate([part.host for part in parts]).astype(np.int32)
         dealt = jax.device_put(joined, self._dealt)
-        return Lengths.traced(dealt, first.width, first.policy, stairs=stairs_of(first))
+        return Lengths.unchecked(dealt, first.width, first.policy)
 
 
 @contextmanager

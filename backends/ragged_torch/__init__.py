@@ -9,6 +9,7 @@ from ragged_torch.arrays import (
     lstm_costs,
     name,
     owns,
+    promote_arrays,
     to_numpy,
     xp,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "pack_sequences",
     "place",
     "predict",
+    "promote_arrays",
     "set_parameters",
     "to_numpy",
     "unpack_to_fixed_length",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +10,14 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
+from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
 from ragged_torch.transformations import FakeTensor, unwrap
 
 name = "torch"
 framework = "torch"
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 __all__ = [
     "asarray",
@@ -25,14 +28,17 @@ __all__ = [
     "lstm_costs",
     "name",
     "owns",
+    "promote_arrays",
     "to_numpy",
     "xp",
 ]
 
 
 def owns(value: object) -> bool:
-    """Whether `value` is a tensor or a module of torch."""
-    return isinstance(value, (torch.Tensor, torch.nn.Module))
+    """Whether `value` is a dense tensor or a module of torch."""
+    if isinstance(value, torch.Tensor):
+        return value.layout is torch.strided and not value.is_nested
+    return isinstance(value, torch.nn.Module)
 
 
 def is_traced(array: torch.Tensor) -> bool:
@@ -48,14 +54,16 @@ def is_recording() -> bool:
 def asarray(
     array: Any, *, dtype: str | None = None, like: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Make a tensor on the device of `like`; Python floats become float32."""
-    if is_recording():
-        array = torch.as_tensor(array)
-    elif not isinstance(array, torch.Tensor):
-        host = np.asarray(array)
-        if host.dtype == np.float64 and not isinstance(array, np.ndarray):
-            host = host.astype(np.float32)  # torch's own default for Python numbers
-        array = torch.tensor(host)  # a copy, which modes such as make_fx's take for a constant
+    """Make a tensor on the CPU or the device of `like`; Python floats get the default dtype."""
+    if isinstance(array, torch.Tensor):
+        pass
+    elif is_recording():
+        array = torch.as_tensor(array, device="cpu")
+    else:
+        host, is_python = np.asarray(array), not isinstance(array, np.ndarray)
+        array = torch.tensor(host, device="cpu")  # a copy, for make_fx a constant
+        if array.dtype == torch.float64 and is_python:
+            array = array.to(torch.get_default_dtype())
     array = array.to(
         device=None if like is None else like.device,
         dtype=None if dtype is None else getattr(torch, dtype),
@@ -77,6 +85,25 @@ def to_numpy(array: torch.Tensor) -> np.ndarray:
     """Copy a tensor to the host; bfloat16, which NumPy lacks, becomes float32."""
     array = array.detach().cpu()
     return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+
+
+def promote_arrays(function: str, arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors as they are, if they are floating and of one dtype and device.
+
+    Under `torch.autocast`, which casts all but float64, other dtypes may differ.
+    """
+    like = next(iter(arrays.values()))
+    for argument, array in arrays.items():
+        if array.dtype not in FLOATING:
+            raise dtype_error(function, argument, array.dtype)
+        if array.device != like.device:
+            raise device_error(function, argument, array.device, like.device)
+        if array.dtype != like.dtype and not (
+            torch.is_autocast_enabled(like.device.type)
+            and torch.float64 not in (array.dtype, like.dtype)
+        ):
+            raise dtype_error(function, argument, array.dtype, like.dtype)
+    return dict(arrays)
 
 
 def devices() -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ragged import initial
 from ragged.interpolation import interpolation_matrix
 from ragged_torch.arrays import asarray, is_recording
+from ragged_torch.parameters import create_parameter
+from ragged_torch.transformations import has_tangents
 
 
 class Dropout(nn.Dropout):
@@ -20,16 +22,18 @@ class Dropout(nn.Dropout):
 
     One draw of 64 bits decides on four elements; the rate is exact to 2**-17. For compilers
     it is an operator, since what they make of torch's own dropout draws for each element as well.
+    Rates that 16 bits do not tell from 0 or 1 are left to torch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements in training and scale up what is kept."""
-        if x.device.type != "cpu" or not self.training or self.p == 0:
+        dropped = round(self.p * 2**16)
+        if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
             return super().forward(x)
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
         (torch.ops.ragged.draw_into if is_recording() else _draw_into)(words)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = bits >= round(self.p * 2**16) - 2**15
+        kept = bits >= dropped - 2**15
         return x * kept.to(x.dtype).div_(1 - self.p)
 
 
@@ -57,8 +61,8 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         values = initial.linear_values(rng, inputs, outputs, draw=draw, bias=bias, copies=copies)
-        self.weight = nn.Parameter(asarray(values["weight"]))
-        self.bias = nn.Parameter(asarray(values["bias"])) if bias else None
+        self.weight = create_parameter(values["weight"])
+        self.bias = create_parameter(values["bias"]) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
@@ -124,7 +128,11 @@ class GLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        return nn.functional.glu(self.linear(self.dropout(x)))
+        halves = self.linear(self.dropout(x))
+        if has_tangents():  # torch's own has no derivative of its forward mode
+            value, gate = halves.chunk(2, -1)
+            return value * gate.sigmoid()
+        return nn.functional.glu(halves)
 
 
 class AddNorm(nn.Module):

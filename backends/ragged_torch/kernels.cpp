@@ -1,4 +1,5 @@
 // The kernels of `ragged/kernels` as functions that Python calls with addresses.
+#include <mutex>
 #include <thread>
 
 #include "lstm_backward.hpp"
@@ -9,36 +10,66 @@ using namespace ragged;
 // a second one beside it would fight for its cores.
 using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
+// Start up to `count` threads: fewer are no error.
+template <class Work>
+static std::vector<std::thread> start(Index count, const Work& work) {
+  std::vector<std::thread> threads;
+  threads.reserve(count);
+  try {
+    while (Index(threads.size()) < count) threads.emplace_back(work);
+  } catch (const std::exception&) {
+  }
+  return threads;
+}
+
+// Whether so many threads can be had at once: where they cannot, OpenMP ends the process. Each
+// thread that calls has a team of its own, which stays awake.
+static bool can_wake(Index threads) {
+  thread_local Index known = 1;
+  if (threads <= known) return true;
+  std::mutex gate;
+  std::unique_lock closed(gate);
+  auto others = start(threads - 1, [&gate] { std::lock_guard pass(gate); });
+  closed.unlock();
+  for (auto& other : others) other.join();
+  if (Index(others.size()) == threads - 1) known = threads;
+  return threads <= known;
+}
+
 static Parallel in_threads(Team team) {
   return [team](Index workers, const Task& task) {
-    std::atomic<Index> next{0};
-    auto work = [&] {
-      for (Index worker; (worker = next++) < workers;) task(worker);
-    };
-    if (workers > 1 && team)
-      return team([](void* work_) { (*static_cast<decltype(work)*>(work_))(); }, &work,
-                  unsigned(workers), 0);
-    std::vector<std::thread> others;
-    for (Index worker = 1; worker < workers; ++worker) others.emplace_back(work);
-    work();
-    for (auto& other : others) other.join();
+    Tasks tasks(workers, task);
+    if (workers > 1 && team && can_wake(workers)) {
+      team([](void* all) { static_cast<Tasks*>(all)->work(); }, &tasks, unsigned(workers), 0);
+    } else {
+      auto others = start(workers - 1, [&tasks] { tasks.work(); });
+      tasks.work();
+      for (auto& other : others) other.join();
+    }
+    tasks.finish();
   };
 }
 
-// sizes: batch, width, inputs, hidden, reverse, threads; arrays: in the order of the structs.
+// sizes: batch, width, inputs, hidden, reverse, threads, room; arrays: in the order of the structs.
 static Sizes sizes_of(const Index* s, const Index* lengths) {
-  return {s[0], s[1], s[2], s[3], s[4] != 0, lengths};
+  return {s[0], s[1], s[2], s[3], s[4] != 0, lengths, s[6]};
 }
 
-extern "C" void lstm_forward(const Index* sizes, const Index* lengths, REAL* const* a, Team team) {
-  const Sizes own = sizes_of(sizes, lengths);
-  Forward<REAL>(own, {a[0], a[1], a[2], a[3], a[4], a[5], a[6]}, {a[7], a[8], a[9], a[10], a[11]})
-      .run(own.workers(sizes[5]), in_threads(team));
+extern "C" Status lstm_forward(const Index* sizes, const Index* lengths, REAL* const* a,
+                               Team team) {
+  return guarded([&] {
+    Forward<REAL>(sizes_of(sizes, lengths), {a[0], a[1], a[2], a[3], a[4], a[5], a[6]},
+                  {a[7], a[8], a[9], a[10], a[11]})
+        .run(sizes[5], in_threads(team));
+  });
 }
 
-extern "C" void lstm_backward(const Index* sizes, const Index* lengths, REAL* const* a, Team team) {
-  const Sizes own = sizes_of(sizes, lengths);
-  Backward<REAL>(own, {a[0], a[1], a[2], a[3], a[4], nullptr, nullptr}, {a[5], a[6], a[7]},
-                 {a[8], a[9], a[10]}, {a[11], a[12], a[13], a[14], a[15], a[16]})
-      .run(own.workers(sizes[5]), in_threads(team));
+extern "C" Status lstm_backward(const Index* sizes, const Index* lengths, REAL* const* a,
+                                Team team) {
+  return guarded([&] {
+    Backward<REAL>(sizes_of(sizes, lengths), {a[0], a[1], a[2], a[3], a[4], nullptr, nullptr},
+                   {a[5], a[6], a[7]}, {a[8], a[9], a[10]},
+                   {a[11], a[12], a[13], a[14], a[15], a[16]})
+        .run(sizes[5], in_threads(team));
+  });
 }

@@ -90,7 +90,7 @@ def forward(
     y, h, c = (x.new_empty(*shape, hidden) for shape in ((batch, width), (batch,), (batch,)))
     kept = x.new_empty(tokens, 4 * hidden), x.new_empty(tokens, hidden)
     inputs = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
-    _call("lstm_forward", lengths, reverse, inputs, _shapes(x, h0), (y, h, c, *kept))
+    _call("lstm_forward", lengths, reverse, inputs, _shapes(x, h0), (y, h, c, *kept), room=tokens)
     return y, h, c, *kept
 
 
@@ -138,7 +138,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         *saved, lengths = ctx.saved_tensors
         if torch.is_grad_enabled() or not in_memory(*gradients[:3], *saved):
-            valid = Lengths.traced(lengths, saved[0].shape[1])
+            valid = Lengths.unchecked(lengths, saved[0].shape[1])
             again = pull(saved[:7], gradients[:3], valid, reverse=ctx.reverse)
             return (*again, None, None, None)
         wants_x = ctx.needs_input_grad[0]
@@ -174,24 +174,26 @@ def _call(
     inputs: Sequence[Tensor],
     shapes: Sequence[tuple[int, ...]],
     outputs: Sequence[Tensor | None],
+    room: int = 0,
 ) -> None:
     """Call a function of the library; it lets go of Python meanwhile.
 
     This is the one place where addresses leave Python: `outputs` were made for the call, and all
-    else is checked.
+    else is checked. `room` is how many tokens fit into what the forward pass keeps.
     """
     x, h0 = inputs[:2]
     library: Any = _load(x.dtype)
-    sizes = (*x.shape, h0.shape[1], int(reverse), torch.get_num_threads())
+    sizes = (*x.shape, h0.shape[1], int(reverse), torch.get_num_threads(), room)
     (count,) = _readable([lengths], [x.shape[:1]], torch.int64)
     own = _readable(inputs, shapes, x.dtype)
     addresses = [0 if array is None else array.data_ptr() for array in (*own, *outputs)]
-    getattr(library, name)(
+    status = getattr(library, name)(
         (ctypes.c_int64 * len(sizes))(*sizes),
         ctypes.c_void_p(count.data_ptr()),
         (ctypes.c_void_p * len(addresses))(*addresses),
         _team(),
     )
+    kernels.raise_status(status)
 
 
 def _shapes(x: Tensor, h0: Tensor) -> tuple[tuple[int, ...], ...]:
@@ -231,8 +233,7 @@ def _not_this(got: str, expected: str) -> str:
 
 @cache
 def _load(dtype: torch.dtype) -> ctypes.CDLL | None:
-    path = kernels.build(SOURCE, str(dtype).removeprefix("torch."))
-    return None if path is None else ctypes.CDLL(str(path))
+    return kernels.load(SOURCE, str(dtype).removeprefix("torch."))
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ragged import initial
+from ragged.arguments import as_rate
 from ragged.backend import load_backend
 from ragged.errors import DtypeError, refusal
 from ragged.lengths import Lengths, check_lengths
@@ -20,7 +21,7 @@ from ragged_torch import kernels, scans, segments
 from ragged_torch.arrays import asarray, is_recording, lstm_costs, name
 from ragged_torch.blocks import Dropout
 from ragged_torch.operator import record_layer
-from ragged_torch.parameters import draw_seed
+from ragged_torch.parameters import Device, create_parameter, draw_seed
 from ragged_torch.transformations import (
     FakeTensor,
     has_subclass,
@@ -45,7 +46,9 @@ class LSTM(nn.Module):
     """An LSTM over rows of different lengths; see `ragged.LSTM`.
 
     Arguments, parameter names and `state_dict` are those of `torch.nn.LSTM`, which it cannot
-    subclass because Dynamo refuses every instance of it (pytorch, variables/builder.py).
+    subclass because Dynamo refuses every instance of it (pytorch, variables/builder.py). A call
+    reads its parameters as attributes, so that what replaces them there (tied weights, weight
+    norms, pruning, sharding) is what runs. Initial values follow from the seed, whatever the dtype.
 
     Example:
         >>> import torch
@@ -67,29 +70,32 @@ class LSTM(nn.Module):
         proj_size: int = 0,
         *,
         seed: initial.Seed = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.shape = LSTMShape(input_size, hidden_size, num_layers, bias, bidirectional, proj_size)
         self.batch_first = batch_first
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(as_rate("LSTM", "dropout", dropout))
         rng = initial.generator(draw_seed(seed))
         for parameter, value in initial.lstm_values(rng, self.shape).items():
-            self.register_parameter(parameter, nn.Parameter(asarray(value)))
+            self.register_parameter(parameter, create_parameter(value, device, dtype))
 
     def forward(
         self, x: Tensor, lengths: object = None, state: State | None = None
     ) -> tuple[Tensor, State]:
         """Return the outputs and the state after each row's last valid step."""
-        return run(
+        y, (h, c) = run(
             "LSTM",
             load_backend(name),
-            dict(self.named_parameters()),
+            {parameter: getattr(self, parameter) for parameter in self.shape.parameter_shapes()},
             x,
             lengths,
             state,
             self.batch_first,
             self.dropout,
         )
+        return y if self.batch_first else y.contiguous(), (h.contiguous(), c.contiguous())
 
     def extra_repr(self) -> str:
         """Show the sizes."""

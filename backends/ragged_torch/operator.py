@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ragged.lengths import Lengths, check_lengths
 from ragged.schedule import Piece, plan
-from ragged_torch.arrays import lstm_costs
+from ragged_torch.arrays import asarray, lstm_costs
 from ragged_torch.kernels import backward, forward, has_kernels
 from ragged_torch.segments import Weights, run_layer
 
@@ -144,9 +144,12 @@ def native_forward(
     layer: Layer, lengths: Lengths, reverse: bool, train: bool
 ) -> tuple[Tensor, State, Saved]:
     """Run kernels of our own."""
-    inputs: Any = (*_arrays(layer), layer.lengths, reverse, saved_rows(layer, train))
-    y, h, c, gates, cells = forward(*inputs)
-    return y, (h, c), (gates, cells)
+    count = asarray(lengths.host)  # as they were checked, whatever tensor they came from
+    inputs: Any = (*_arrays(layer), count, reverse, saved_rows(layer, train))
+    y, h, c, *saved = forward(*inputs)
+    for each in saved:
+        each[lengths.tokens :] = 0  # room that no step fills
+    return y, (h, c), (saved[0], saved[1])
 
 
 def native_backward(
@@ -160,7 +163,8 @@ def native_backward(
 ) -> list[Tensor]:
     """Run their backward pass."""
     gradients, inputs = (grad_y, *grad_state), _arrays(layer)[:5]
-    *found, bias = backward(gradients, inputs, (y, *saved), layer.lengths, reverse, wants_x=True)
+    kept, count = [value.contiguous() for value in (y, *saved)], asarray(lengths.host)
+    *found, bias = backward(gradients, inputs, kept, count, reverse, wants_x=True)
     return [*(value for value in found if value is not None), bias, bias.clone()]
 
 
@@ -228,12 +232,14 @@ def lstm_layer(
 
 
 def _own(found: Sequence[Tensor], given: Sequence[Tensor]) -> Any:
-    """Copy what lies in the inputs' memory or otherwise than was told: neither is allowed here."""
+    """Copy what shares memory with inputs or other outputs, or lies otherwise than was told."""
     taken = {value.untyped_storage().data_ptr() for value in given}
-    return tuple(
-        value.clone() if value.untyped_storage().data_ptr() in taken else value.contiguous()
-        for value in found
-    )
+    own = []
+    for value in found:
+        memory = value.untyped_storage().data_ptr()
+        own.append(value.clone() if memory in taken else value.contiguous())
+        taken.add(memory)
+    return tuple(own)
 
 
 @lstm_layer.register_fake

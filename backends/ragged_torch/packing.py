@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import PackedSequence
 from ragged import packing
 from ragged.alignment import open_batch
 from ragged.backend import load_backend
-from ragged.lengths import Lengths
 from ragged_torch import arrays
 
 __all__ = ["pack_sequences", "unpack_to_fixed_length"]
@@ -37,7 +36,9 @@ def unpack_to_fixed_length(
 ) -> torch.Tensor:
     """Undo `pack_sequences`; see `ragged.unpack_to_fixed_length`."""
     backend = load_backend(arrays.name)
-    valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
-    order = packing.PackingOrder(valid)
-    order.check_packed(len(packed.data), packed.batch_sizes.numpy())
-    return order.unpack(backend, packed.data)
+    data, valid = packing.open_packed(backend, packed, lengths, max_length)
+    order = packed.unsorted_indices
+    rows = packing.PackedRows(
+        arrays.to_numpy(packed.batch_sizes), None if order is None else arrays.to_numpy(order)
+    )
+    return packing.gather(backend, data, rows.source(valid))

@@ -9,12 +9,25 @@ import torch
 from torch import nn
 
 from ragged.initial import Seed
-from ragged_torch.arrays import to_numpy
+from ragged_torch.arrays import is_traced, to_numpy
+
+Device = torch.device | str | int | None
 
 
 def draw_seed(seed: Seed) -> Seed:
     """Return the seed, or one drawn from torch's own generator, as its modules would."""
-    return int(torch.randint(2**62, ()).item()) if seed is None else seed
+    if seed is not None:
+        return seed
+    drawn = torch.randint(2**62, (), device="cpu")
+    return 0 if is_traced(drawn) else int(drawn)  # under FakeTensorMode nothing has a value
+
+
+def create_parameter(
+    value: np.ndarray, device: Device = None, dtype: torch.dtype | None = None
+) -> nn.Parameter:
+    """Make a parameter of drawn values, by default of torch's default dtype and device."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    return nn.Parameter(torch.tensor(value, device=device, dtype=dtype))
 
 
 def get_parameters(module: nn.Module) -> dict[str, np.ndarray]:

@@ -268,7 +268,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
 ) -> tuple[Any, ...]:
-    lengths, *tensors = ctx.saved_tensors
+    lengths, *tensors = ctx.saved_tensors  # once: checkpointing recomputes what is asked for twice
     inputs, saved = tensors[:7], tensors[7:]
     _, _, c0, *weights = inputs
     rows, stops, reverse = ctx.static
@@ -276,7 +276,7 @@ def _differentiate(
     if grad_y is None:
         grad_y = c0.new_zeros(len(lengths), ctx.width, c0.shape[1])
     if torch.is_grad_enabled() or not in_memory(grad_y, grad_c, *inputs):
-        valid, grad_h = Lengths.traced(lengths, ctx.width), torch.zeros_like(c0)
+        valid, grad_h = Lengths.unchecked(lengths, ctx.width), torch.zeros_like(c0)
         found = pull(inputs, (grad_y, grad_h, grad_c), valid, reverse=reverse)
     else:
         found = _backward(grad_y, grad_c, lengths, weights, rows, stops, reverse, saved)

@@ -169,7 +169,9 @@ class TrainingStep:
         arrays, static = _arrays(batch, self.device, getattr(torch, self.dtype))
         target = _array(batch.target, self.device, getattr(torch, master(self.dtype)))
         output = network(*arrays, **static).output
-        return self.loss.total_and_count(output, target, lengths=batch.decoder_lengths)
+        own = batch.loss_lengths
+        lengths = batch.decoder_lengths if own is None else own
+        return self.loss.total_and_count(output, target, lengths=lengths)
 
 
 class _Computed(nn.Module):

@@ -35,7 +35,7 @@ LSTM_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
-EMULATED = {"rule": "segments", "always": "segments"}  # on JAX, which has no packed kernels
+EMULATED = {"rule": "never", "always": "never", "segments": "never"}  # on JAX, which packs not
 WILD = (float("nan"), float("inf"), -float("inf"), 1e30)
 
 

@@ -49,6 +49,22 @@ def slopes(
     }
 
 
+def curvature(function: Callable[..., Any], arrays: Arrays, directions: Arrays) -> float:
+    """Differentiate `function(**arrays)`, a scalar, twice along one direction of all arrays.
+
+    A difference of sixth order of the complex step's slope: over unit directions it is right to
+    about 1e-13.
+    """
+    reach = 1e-2
+
+    def slope(place: int) -> float:
+        moved = {n: a + (place * reach + 1e-30j) * directions[n] for n, a in arrays.items()}
+        return float(np.imag(function(**moved)) / 1e-30)
+
+    weights = {1: 45, 2: -9, 3: 1}
+    return sum(w * (slope(k) - slope(-k)) for k, w in weights.items()) / (60 * reach)
+
+
 def padding_mask(lengths: Ints, width: int, alignment: str = "left") -> np.ndarray:
     """Mark the valid steps, True = valid."""
     mask = np.zeros((len(lengths), width), bool)

@@ -69,6 +69,12 @@ class Recorder:
             report.write(Path(folder), report.summarize(run, list(self.records.values())))
 
 
+def record_outcome(item: pytest.Item, transformation: str, problem: str, outcome: str) -> None:
+    """Note for the report what became of a transformation."""
+    facts: Any = dict(item.user_properties)[PROPERTY]
+    facts["transformation"] = (transformation, problem, outcome)
+
+
 def operations(item: pytest.Item) -> list[str]:
     """The public names that a test proves."""
     names = [name for mark in item.iter_markers("operation") for name in mark.args]
@@ -116,4 +122,5 @@ def _record(outcome: Any, facts: dict[str, Any]) -> report.Record:
         reason=limit or reason,
         error=facts.get("error"),
         reproduce=facts["command"] if state == "failed" else "",
+        transformation=facts.get("transformation"),
     )

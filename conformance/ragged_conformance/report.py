@@ -17,6 +17,7 @@ from ragged.backend import load_backend, missing_members
 from ragged.checkpoint import write_file
 
 FORMAT = 1
+NOT_TRIED = ""
 OUTCOMES = ("passed", "failed", "skipped", "known limit")
 
 
@@ -32,6 +33,8 @@ class Record:
         reason: why it was skipped or failed.
         error: the largest error in units of the tolerance; None where equality is exact.
         reproduce: the lines that run it again.
+        transformation: where it tries one: its name, the problem that it was tried on, and what
+            became of it, "equal" or "refused: ...".
     """
 
     test: str
@@ -41,6 +44,7 @@ class Record:
     reason: str = ""
     error: float | None = None
     reproduce: str = ""
+    transformation: tuple[str, str, str] | None = None
 
 
 def describe_run(backends: Sequence[str], dtype: str, device: str) -> dict[str, Any]:
@@ -84,6 +88,13 @@ def summarize(run: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
             {"backend": backend, **where, "reason": reason, "tests": count}
             for (backend, reason), count in sorted(_reasons(records, "known limit").items())
         ],
+        "transformations": [
+            {"transformation": name, "problem": problem, "backend": r.backend, **where}
+            | {"outcome": outcome if r.outcome == "passed" else r.outcome}
+            for r in records
+            if r.transformation and r.outcome != "skipped"
+            for name, problem, outcome in [r.transformation]
+        ],
         "failures": [
             {"test": r.test, **where, "reason": r.reason, "reproduce": r.reproduce}
             for r in records
@@ -99,7 +110,7 @@ def merge(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     >>> [run["dtype"] for run in merge([one, one])["runs"]]
     ['float32', 'float32']
     """
-    lists = ("runs", "operations", "skipped", "known_limits", "failures")
+    lists = ("runs", "operations", "skipped", "known_limits", "transformations", "failures")
     return {"format": FORMAT, **{name: [x for r in reports for x in r[name]] for name in lists}}
 
 
@@ -127,6 +138,11 @@ def render(report: dict[str, Any]) -> str:
             [{**row, "largest_error": _error(row)} for row in report["operations"]],
             ("operation", "backend", "dtype", "device", "largest_error", *OUTCOMES),
         ),
+        transformations="\n".join(
+            f"<h3>{html.escape(where)}</h3>\n{_table(rows, tuple(rows[0]))}"
+            for where, rows in outcomes(report).items()
+        )
+        or "<p>none</p>",
         skipped=_table(report["skipped"], ("backend", "dtype", "device", "tests", "reason")),
         limits=_table(report["known_limits"], ("backend", "dtype", "device", "tests", "reason")),
         failures=_table(report["failures"], ("test", "dtype", "device", "reason", "reproduce")),
@@ -143,6 +159,34 @@ def lines(report: dict[str, Any]) -> list[str]:
             f"{row['operation']:<34}{row['backend']:<13}{row['dtype']:<10}{_error(row):>14}"
             f"{cases:>7}{row['failed']:>8}{row['skipped']:>9}"
         )
+    for where, rows in outcomes(report).items():
+        found += ["", f"transformations, {where}"]
+        found += [
+            f"{row['transformation']:<34}{', '.join(each)}"
+            for row in rows
+            for each in [[f"{n}: {one}" for n, one in list(row.items())[1:] if one != NOT_TRIED]]
+        ]
+    return found
+
+
+def outcomes(report: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """Lay what became of transformations out as tables, one a backend and dtype.
+
+    >>> record = Record("test_a", (), "jax", "passed", transformation=("vmap", "LSTM", "equal"))
+    >>> outcomes(summarize({"dtype": "float32", "device": "cpu"}, [record]))
+    {'jax, float32, cpu': [{'transformation': 'vmap', 'LSTM': 'equal'}]}
+    """
+    found: dict[str, list[dict[str, str]]] = {}
+    groups: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
+    for row in report["transformations"]:
+        where = f"{row['backend']}, {row['dtype']}, {row['device']}"
+        groups[where][row["transformation"], row["problem"]] = row["outcome"]
+    for where, cells in groups.items():
+        names, problems = (dict.fromkeys(cell[axis] for cell in cells) for axis in (0, 1))
+        found[where] = [
+            {"transformation": name, **{p: cells.get((name, p), NOT_TRIED) for p in problems}}
+            for name in names
+        ]
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import ragged
+from ragged_conformance import oracle, oracle_models
 from ragged_conformance.cases import HIDDEN, INPUTS, WIDTH, fill_padding, lstm_state, normal
 from ragged_conformance.tolerances import LAYER, MODEL
 
@@ -55,8 +56,9 @@ class Batch:
 class Subject:
     """A layer or model under test.
 
-    `call(module, arrays, lengths)` gives the outputs with rows first; `sequences` names the input
-    whose lengths each output with steps has; `operation` is its public name. One that
+    `call(module, arrays, lengths)` gives the outputs with rows first, `oracle(arrays, parameters,
+    lengths)` what they have to be; `sequences` names the input whose lengths each output with steps
+    has; `operation` is its public name. One that
     `hands_lengths_on` to layers, of which other subjects show what schedules do, is tested with
     native lengths: JAX then compiles one program for them all.
     """
@@ -64,6 +66,7 @@ class Subject:
     operation: str
     build: Callable[[], Any]
     call: Callable[[Callable[..., Any], Arrays, Mapping[str, Any]], Arrays]
+    oracle: Callable[[Arrays, Arrays, Mapping[str, Any]], Arrays]
     batch: Batch
     sequences: dict[str, str]
     kind: str
@@ -78,6 +81,9 @@ def lstm_subject(**options: Any) -> Subject:
         y, (h, c) = layer(arrays["x"], lengths["x"], state)
         return {"y": y, "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
 
+    def equations(arrays: Arrays, parameters: Arrays, lengths: Mapping[str, Any]) -> Arrays:
+        return call(lambda *given: oracle.lstm(parameters, *given), arrays, lengths)
+
     lengths = np.array([3, 5, 0, 1])
     h, c = lstm_state(options, 4)
     arrays = {"x": normal(4, WIDTH, INPUTS), "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
@@ -85,6 +91,7 @@ def lstm_subject(**options: Any) -> Subject:
         "LSTM",
         lambda: ragged.LSTM(INPUTS, HIDDEN, seed=0, **options),
         call,
+        equations,
         Batch(arrays, {"x": lengths}),
         {"y": "x"},
         LAYER,
@@ -98,12 +105,20 @@ def model_subject(name: str, **options: Any) -> Subject:
         forecast = model(arrays["past"], arrays["future"], lengths["past"], lengths["future"])
         return {"output": forecast.output}
 
+    def equations(arrays: Arrays, parameters: Arrays, lengths: Mapping[str, Any]) -> Arrays:
+        given = arrays["past"], arrays["future"], lengths["past"], lengths["future"]
+        if name == "EncoderDecoderLSTM":
+            return {"output": oracle.encoder_decoder_lstm(parameters, *given)}
+        config = getattr(ragged.models, name).describe(2, 1, seed=0, **options)
+        return {"output": oracle_models.run(config, parameters, *given)["output"]}
+
     arrays = {"past": normal(4, WIDTH, 2), "future": normal(4, 4, 1)}
     lengths = {"past": np.array([3, 0, 5, 1]), "future": np.array([4, 2, 1, 0])}
     return Subject(
         f"models.{name}",
         lambda: getattr(ragged.models, name)(2, 1, seed=0, **options),
         call,
+        equations,
         Batch(arrays, lengths),
         {"output": "future"},
         MODEL,

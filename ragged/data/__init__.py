@@ -1,6 +1,6 @@
 """Data: sources of events, their normalisation, and padded batches of few shapes."""
 
-from ragged.data.batches import Batch, batches, collate
+from ragged.data.batches import Batch, batches, collate, without_loss_masking
 from ragged.data.dataset import RaggedDataset, Row
 from ragged.data.magnet import MagnetHysteresis
 from ragged.data.module import EncoderDecoderDataModule
@@ -41,4 +41,5 @@ __all__ = [
     "batches",
     "collate",
     "prefetch",
+    "without_loss_masking",
 ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ragged.data.buckets import check_at_least, quantise, typical_by_shape
+from ragged.data.buckets import check_at_least, quantise
 from ragged.data.dataset import RaggedDataset, Row
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
@@ -30,6 +30,8 @@ class Batch:
         encoder_alignment: "left" or "right".
         decoder_alignment: "left" or "right".
         static: `(batch, static_features)`, or None without any.
+        loss_lengths: `(batch,)` int64, how many steps of each row the loss counts; None = its
+            `decoder_lengths`. See `without_loss_masking`.
     """
 
     past: np.ndarray
@@ -41,14 +43,35 @@ class Batch:
     encoder_alignment: str = "left"
     decoder_alignment: str = "left"
     static: np.ndarray | None = None
+    loss_lengths: np.ndarray | None = None
 
     @cached_property
     def count(self) -> int:
-        """The number of valid target elements that are known."""
-        valid = np.arange(self.target.shape[1]) < self.decoder_lengths.host[:, None]
+        """The number of target elements that the loss counts: those that are unknown are not."""
+        own = self.loss_lengths
+        lengths = self.decoder_lengths.host if own is None else own
+        counted = np.arange(self.target.shape[1]) < lengths[:, None]
         if self.decoder_alignment == "right":
-            valid = valid[:, ::-1]
-        return int((valid[..., None] & ~np.isnan(self.target)).sum())
+            counted = counted[:, ::-1]
+        return int((counted[..., None] & ~np.isnan(self.target)).sum())
+
+
+def without_loss_masking(batch: Batch) -> Batch:
+    """Let the loss count padding too: every row as long as the longest of the batch.
+
+    At padding target and forecast are 0, so that every loss is 0 there: the mean is the plain one
+    over a rectangle. How far the batch is padded beyond its longest row does not matter, and rows
+    that only fill it are left out.
+
+    >>> from ragged.data.sources import Event
+    >>> event = Event("0", np.arange(4.0), {})
+    >>> rows = [Row(*np.ones((3, steps, 1)), event=event, split=1) for steps in (3, 1)]
+    >>> batch = collate(rows, batch_size=3)
+    >>> batch.count, without_loss_masking(batch).count
+    (4, 6)
+    """
+    own = batch.decoder_lengths.host
+    return replace(batch, loss_lengths=np.where(own > 0, own.max(), 0))
 
 
 def collate(
@@ -60,11 +83,11 @@ def collate(
     decoder_alignment: str = "left",
     shapes: int = 2,
     indices: Sequence[int] | np.ndarray | None = None,
-    typical: Sequence[Lengths] | None = None,
+    widths: Sequence[int] | None = None,
 ) -> Batch:
     """Pad rows into a batch of a fixed size.
 
-    The widths are those of `typical`, or of the longest rows, rounded up by `quantise`. Missing
+    The widths are those given, or those of the longest rows, rounded up by `quantise`. Missing
     rows are filled with rows of length 0, so that every batch has `batch_size` rows.
 
     It serves as the `collate_fn` of a `torch.utils.data.DataLoader`.
@@ -77,11 +100,10 @@ def collate(
         decoder_alignment: the same for the horizon.
         shapes: as in `quantise`.
         indices: each row's place in the dataset; 0, 1, 2, ... if not given.
-        typical: encoder and decoder lengths of a typical batch, for whose widths and schedule a
-            program is compiled; no row may be longer.
+        widths: of the encoder's and the decoder's arrays, so that batches share a program.
 
     Raises:
-        LengthsError: a row longer than `typical` is wide.
+        LengthsError: a row longer than its side of `widths`.
         OptionError: an unknown alignment or dtype, no rows, more rows than `batch_size`, indices
             of another number than the rows.
 
@@ -99,9 +121,9 @@ def collate(
     ):
         _check_alignment(argument, side)
     _check_collate(rows, batch_size, dtype, indices)
-    like = (None, None) if typical is None else typical
-    encoder = _lengths([len(row.past) for row in rows], batch_size, shapes, like[0])
-    decoder = _lengths([len(row.future) for row in rows], batch_size, shapes, like[1])
+    given = (None, None) if widths is None else widths
+    encoder = _lengths([len(row.past) for row in rows], batch_size, shapes, given[0])
+    decoder = _lengths([len(row.future) for row in rows], batch_size, shapes, given[1])
     places = np.full(batch_size, -1, dtype=np.int64)
     places[: len(rows)] = np.arange(len(rows)) if indices is None else indices
     return Batch(
@@ -187,17 +209,16 @@ def batches(
     check_at_least("batches", "buckets", buckets, 1)
     encoder_side = encoder_alignment or dataset.encoder_alignment or "left"
     decoder_side = decoder_alignment or dataset.decoder_alignment or "left"
-    order: list[tuple[tuple[Lengths, ...], np.ndarray]]
+    order: list[tuple[tuple[int, ...] | None, np.ndarray]]
     if shuffle_seed is None:
         whole = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
-        shared = typical_by_shape(dataset.lengths, whole, batch_size, shapes)
-        order = list(zip(shared, whole, strict=True))
+        order = [(None, places) for places in whole]
     else:
         made = dataset.buckets(batch_size, buckets)
         rows = [bucket.rows for bucket in made]
         drawn = batch_order(rows, batch_size, seed=shuffle_seed, epoch=epoch)
-        order = [(made[bucket].typical, places) for bucket, places in drawn]
-    for typical, places in order:
+        order = [(made[bucket].widths, places) for bucket, places in drawn]
+    for widths, places in order:
         yield collate(
             [dataset[int(place)] for place in places],
             batch_size=batch_size,
@@ -206,7 +227,7 @@ def batches(
             decoder_alignment=decoder_side,
             shapes=shapes,
             indices=places,
-            typical=typical,
+            widths=widths,
         )
 
 
@@ -214,9 +235,9 @@ def _chunks(places: np.ndarray, size: int) -> list[np.ndarray]:
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def _lengths(lengths: list[int], batch_size: int, shapes: int, typical: Lengths | None) -> Lengths:
-    width = quantise(max(lengths), shapes) if typical is None else typical.width
-    return Lengths(lengths + [0] * (batch_size - len(lengths)), width, typical=typical)
+def _lengths(lengths: list[int], batch_size: int, shapes: int, width: int | None) -> Lengths:
+    width = quantise(max(lengths), shapes) if width is None else width
+    return Lengths(lengths + [0] * (batch_size - len(lengths)), width)
 
 
 def _pad(parts: list[np.ndarray], lengths: Lengths, dtype: Any, alignment: str) -> np.ndarray:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from ragged.errors import OptionError, refusal
-from ragged.lengths import Lengths
 from ragged.schedule import cheapest_cuts
-from ragged.sharing import at_even_distances
 
 SHAPES = 8  # so that rows cut anew in every epoch meet the same widths again
 CUTS = 256  # places where a bucket may end; more plan longer and save nothing that shows
@@ -23,11 +20,11 @@ class Bucket:
 
     Args:
         rows: their places in the dataset, the shortest row first.
-        typical: for each side the lengths of a typical batch, as wide as the bucket.
+        widths: of each side, which hold its longest row.
     """
 
     rows: np.ndarray
-    typical: tuple[Lengths, ...]
+    widths: tuple[int, ...]
 
 
 def make_buckets(lengths: np.ndarray, batch_size: int, most: int) -> list[Bucket]:
@@ -60,8 +57,7 @@ def make_buckets(lengths: np.ndarray, batch_size: int, most: int) -> list[Bucket
     cost = _padded_steps(ascending, edges, batch_size)
     cuts = edges[cheapest_cuts(cost, most)].tolist()
     return [
-        Bucket(order[start:stop], _typical(ascending[start:stop], batch_size))
-        for start, stop in pairwise(cuts)
+        Bucket(order[start:stop], _widths(ascending[start:stop])) for start, stop in pairwise(cuts)
     ]
 
 
@@ -77,38 +73,8 @@ def _padded_steps(ascending: np.ndarray, edges: np.ndarray, batch_size: int) -> 
     return cost
 
 
-def _typical(ascending: np.ndarray, batch_size: int) -> tuple[Lengths, ...]:
-    """The lengths at even distances in each side's order."""
-    return tuple(
-        Lengths(at_even_distances(side, batch_size), width=quantise(int(side.max()), SHAPES))
-        for side in ascending.T
-    )
-
-
-def typical_by_shape(
-    lengths: np.ndarray, chunks: Sequence[np.ndarray], batch_size: int, shapes: int
-) -> list[tuple[Lengths, ...]]:
-    """Give each batch of a fixed order what is typical of all batches as wide as it.
-
-    What a compiler fixes is then the same for all of them: a width is a program, not a batch.
-
-    Args:
-        lengths: `(rows, sides)` integers.
-        chunks: the places of each batch's rows.
-        batch_size: rows of a batch.
-        shapes: as in `quantise`.
-
-    >>> lengths = np.array([[3], [7], [8], [2]])
-    >>> typical_by_shape(lengths, [np.array([0, 1]), np.array([2]), np.array([3])], 2, shapes=2)
-    [(Lengths([3, 8], width=8),), (Lengths([3, 8], width=8),), (Lengths([2, 2], width=2),)]
-    """
-    widths = [tuple(quantise(int(n), shapes) for n in lengths[c].max(axis=0)) for c in chunks]
-    found = {}
-    for each in set(widths):
-        alike = [chunk for chunk, own in zip(chunks, widths, strict=True) if own == each]
-        sides = zip(lengths[np.concatenate(alike)].T, each, strict=True)
-        found[each] = tuple(Lengths(at_even_distances(n, batch_size), w) for n, w in sides)
-    return [found[each] for each in widths]
+def _widths(lengths: np.ndarray) -> tuple[int, ...]:
+    return tuple(quantise(int(longest), SHAPES) for longest in lengths.max(axis=0))
 
 
 def quantise(width: int, shapes: int = 2) -> int:

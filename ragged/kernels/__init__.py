@@ -3,22 +3,30 @@
 The headers beside this file hold the loops and know no framework; each backend adds a file that
 hands them its arrays. A compiler (`c++`, or what `CXX` names) compiles that file once; the library
 is kept in the user's cache folder under a name that follows from sources, compiler and processor.
-Without a compiler, or with `RAGGED_KERNELS=0`, backends run what their framework offers, which is
-slower and gives the same numbers.
+Where it cannot be kept safely (see `libraries`), each process compiles its own. Without a compiler,
+or with `RAGGED_KERNELS=0`, backends run what their framework offers, which is slower and gives the
+same numbers.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from ragged.errors import KernelError, LengthsError, refusal
+from ragged.kernels.libraries import kept_folder, locked, passing_folder, read_sealed, seal
 
 HEADERS = Path(__file__).parent
 FLAGS = (
@@ -30,86 +38,165 @@ FLAGS = (
     "-fPIC",
     "-pthread",
 )
-NATIVE = ("-march=native", "-mcpu=native")  # the first that the compiler knows; else neither
+NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 REALS = {"float32": "float", "float64": "double"}
+FUNCTIONS = ("lstm_forward", "lstm_backward")  # of every library
+TIMEOUT = 120.0  # seconds, after which a compiler is given up
+
+_told: list[str] = []  # the one warning of a process
 
 
 def find_compiler() -> str | None:
-    """Name the C++ compiler that kernels would be compiled with; None if there is none.
+    """Give the command of the C++ compiler that kernels would be compiled with; None if none.
 
-    >>> find_compiler() is None or Path(find_compiler()).exists()
+    `CXX` may hold a command with arguments, such as `ccache g++`.
+
+    >>> find_compiler() is None or Path(shlex.split(find_compiler())[0]).exists()
     True
     """
     if os.environ.get("RAGGED_KERNELS") == "0" or os.name != "posix":
         return None
-    return _which(os.environ.get("CXX") or "c++", os.environ.get("PATH"))
+    return _which(os.environ.get("CXX", "").strip() or "c++", os.environ.get("PATH"))
 
 
 @cache  # every batch asks
 def _which(compiler: str, path: str | None) -> str | None:
-    return shutil.which(compiler, path=path)
+    words = [compiler]
+    if not shutil.which(compiler, path=path):
+        with suppress(ValueError):  # a quote that is never closed
+            words = shlex.split(compiler)
+    program = shutil.which(words[0], path=path) if words else None
+    if program is None and compiler != "c++":
+        _tell(f"CXX is {compiler!r}, which is no program here, so a slower path runs. Correct it.")
+    return shlex.join([program, *words[1:]]) if program else None
 
 
-@cache
-def build(source: Path, dtype: str, include: tuple[str, ...] = ()) -> Path | None:
-    """Compile a backend's file for a dtype, unless that has been done before.
+def load(source: Path, dtype: str, include: tuple[str, ...] = ()) -> ctypes.CDLL | None:
+    """Load the library of a backend's file for a dtype; compile it, unless that has been done.
 
     Args:
-        source: a C++ file that includes the headers beside this one.
+        source: a C++ file that includes the headers beside this one and has all `FUNCTIONS`.
         dtype: "float32" or "float64".
         include: more folders with headers.
 
     Returns:
-        The shared library; None, with a warning, if it cannot be compiled here.
+        The library; None if there is no compiler. If it cannot be compiled, loaded or kept here,
+        one warning a process says why.
     """
     compiler = find_compiler()
     if compiler is None or dtype not in REALS:
         return None
+    return _load(compiler, source, dtype, include)
+
+
+def raise_status(status: int) -> None:
+    """Raise what a function of a library returned; `Status` of `team.hpp` has the same numbers.
+
+    Raises:
+        LengthsError: lengths that are not all between 0 and the width.
+        MemoryError: there is no memory for what it needs.
+        KernelError: anything else.
+
+    >>> raise_status(0)
+    """
+    if status == 1:
+        expected, remedy = "the valid steps of each row", "Do not change them during the call."
+        got = "not all between 0 and the width"
+        raise LengthsError(refusal("lstm", "lengths", got, expected, remedy))
+    if status == 2:
+        raise MemoryError("lstm(): no memory is left for the kernels. Give fewer rows at once.")
+    if status:
+        raise KernelError("lstm(): the kernels failed. Set RAGGED_KERNELS=0 to do without them.")
+
+
+@cache
+def _load(compiler: str, source: Path, dtype: str, include: tuple[str, ...]) -> ctypes.CDLL | None:
     folders = [f"-I{HEADERS}", *(f"-I{folder}" for folder in include)]
-    command = [compiler, *FLAGS, f"-DREAL={REALS[dtype]}", *folders, str(source)]
+    command = [*shlex.split(compiler), *FLAGS, f"-DREAL={REALS[dtype]}", *folders, str(source)]
+    problems = []
+    for place in (kept_folder, passing_folder):
+        try:
+            version = _run([*shlex.split(compiler), "--version"]).stdout
+            name = f"{source.parent.name}-{dtype}-{_key(command, version, source)}.so"
+            with place() as folder, locked(folder, TIMEOUT):
+                library = _load_from(folder / name, command)
+        except subprocess.TimeoutExpired:
+            problems.append(f"It ran for more than {TIMEOUT:g} seconds.")
+            break
+        except (OSError, subprocess.SubprocessError) as error:
+            problems.append((getattr(error, "stderr", None) or str(error)).strip()[-2000:])
+            continue
+        if problems:
+            _tell(
+                "the kernels are compiled anew by each process, because they cannot be kept: "
+                f"{problems[0]}. Set XDG_CACHE_HOME to a folder that you alone can write."
+            )
+        return library
+    _tell(
+        f"the kernels could not be compiled by {compiler}, so a slower path runs. "
+        f"Set RAGGED_KERNELS=0 to do without them. {problems[-1]}"
+    )
+    return None
+
+
+def _load_from(path: Path, command: Sequence[str]) -> ctypes.CDLL:
+    """Load a library from where it is kept; put it there if it is missing or damaged."""
+    if not read_sealed(path):
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            seal(_compile(command, Path(folder)), path)
     try:
-        library = _cache_folder() / f"{source.parent.name}-{dtype}-{_key(command, source)}.so"
-        if not library.exists():
-            _compile(command, library)
-    except (OSError, subprocess.SubprocessError) as error:
-        output = getattr(error, "stderr", None) or str(error)
-        warnings.warn(
-            f"ragged: the kernels could not be compiled by {compiler}, so a slower path runs. "
-            f"Set RAGGED_KERNELS=0 to do without them. {output[-2000:]}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
+        library = ctypes.CDLL(str(path))
+        if missing := [name for name in FUNCTIONS if not hasattr(library, name)]:
+            raise OSError(f"what {command[0]} made lacks {missing}")
+    except OSError:
+        path.unlink()
+        raise
     return library
 
 
-def _compile(command: Sequence[str], library: Path) -> None:
-    """Write the library whole or not at all, as several processes may do at once."""
-    library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder) / library.name
-        for native in ((flag,) for flag in NATIVE):
-            found = _run([*command, *native, "-o", str(made)])
-            if not found.returncode:
-                break
-        else:
-            found = _run([*command, "-o", str(made)])
-            found.check_returncode()
-        os.replace(made, library)
+def _compile(command: Sequence[str], folder: Path) -> Path:
+    made = folder / "made.so"
+    for native in NATIVE:
+        found = _run([*command, *native, "-o", str(made)], temporary=folder)
+        if not found.returncode:
+            break
+    found.check_returncode()
+    if not made.is_file():
+        raise FileNotFoundError(f"{command[0]} said that all is well, and made nothing")
+    return made
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+def _run(command: Sequence[str], temporary: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command for a limited time, then end it with all that it started."""
+    environment = os.environ if temporary is None else {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment,
+        process_group=0,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "ragged"
+def _tell(what: str) -> None:
+    if not _told:
+        _told.append(what)
+        warnings.warn(f"ragged: {what}", RuntimeWarning, stacklevel=4)
 
 
-def _key(command: Sequence[str], source: Path) -> str:
+def _key(command: Sequence[str], version: str, source: Path) -> str:
     """Tell apart whatever may make another library."""
-    parts = [*command, _run([command[0], "--version"]).stdout, _processor()]
+    parts = [*command, version, _processor()]
     parts += [path.read_text() for path in (source, *sorted(HEADERS.glob("*.hpp")))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

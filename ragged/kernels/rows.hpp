@@ -2,12 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
-#include <functional>
 #include <numeric>
 #include <vector>
 
-#include "simd.hpp"
+#include "team.hpp"
 
 namespace ragged {
 
@@ -18,9 +16,12 @@ struct Sizes {
   Index batch, width, inputs, hidden;
   bool reverse;          // each row is read from its last step back
   const Index* lengths;  // (batch,)
+  Index room = 0;        // tokens that fit into what is kept for the backward pass
+  bool padded = false;   // it lies as y does, 0 at padding; else rows lie end to end
 
-  bool valid() const {
-    return std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
+  void check() const {
+    const bool fit = std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
+    if (!fit || (room && room < tokens())) throw BadLengths();
   }
 
   Index tokens() const { return std::accumulate(lengths, lengths + batch, Index(0)); }
@@ -30,19 +31,29 @@ struct Sizes {
     return row * width + (reverse ? lengths[row] - 1 - step : step);
   }
 
-  // Each row's first token, where the tokens of all rows lie end to end.
-  std::vector<Index> first_tokens() const {
-    std::vector<Index> first(batch + 1, 0);
-    std::partial_sum(lengths, lengths + batch, first.begin() + 1);
-    return first;
-  }
-
   // How many of `threads` find enough to do.
   Index workers(Index threads) const {
     const double products = 4.0 * double(tokens()) * double(hidden * (inputs + hidden));
     const Index worth = 1 + Index(products / WORTH_A_WORKER);
     return std::max<Index>(1, std::min({threads, batch, worth}));
   }
+};
+
+// Where the n-th step that is read of a row is kept, once the sizes are checked.
+class Tokens {
+ public:
+  explicit Tokens(const Sizes& sizes) : sizes(sizes), first(sizes.batch + 1, 0) {
+    sizes.check();
+    std::partial_sum(sizes.lengths, sizes.lengths + sizes.batch, first.begin() + 1);
+  }
+
+  Index operator()(Index row, Index step) const {
+    return sizes.padded ? sizes.place(row, step) : first[row] + step;
+  }
+
+ private:
+  const Sizes sizes;
+  std::vector<Index> first;
 };
 
 // Rows that one worker runs together: sorted, longest first.
@@ -67,9 +78,5 @@ void clear_padding(const Sizes& sizes, Index row, T* array, Index features) {
   T* start = array + row * sizes.width * features;
   std::fill(start + sizes.lengths[row] * features, start + sizes.width * features, T(0));
 }
-
-// Runs task(worker) for every worker, in whatever threads there are.
-using Task = std::function<void(Index)>;
-using Parallel = std::function<void(Index workers, const Task& task)>;
 
 }  // namespace ragged

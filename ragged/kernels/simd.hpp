@@ -25,7 +25,7 @@ template <class T>
 struct Simd {
   typedef T Vec __attribute__((vector_size(BYTES)));
   typedef T Loose __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
-  using Integer = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  using Integer = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
   typedef Integer Integers __attribute__((vector_size(BYTES)));
 };
 template <class T>
@@ -60,31 +60,37 @@ void store(T* to, Vec<T> value, Index count) {
   for (Index lane = 0; lane < count; ++lane) to[lane] = value[lane];
 }
 
+template <class T>
+constexpr T LIMIT = sizeof(T) == 4 ? 87 : 708;  // beyond it e^x or e^-x is no normal number
+
 // exp(x) - 1, right to its last bits near 0 too: with x = n log 2 + r it is 2^n series(r) + 2^n - 1.
+// Beyond LIMIT it stays what it is there. NaN stays NaN, for no comparison holds of it.
 template <class T>
 Vec<T> expm1(Vec<T> x) {
   constexpr bool is_float = sizeof(T) == 4;
   constexpr int terms = is_float ? 7 : 13;  // of the Taylor series, for |r| <= log(2) / 2
   constexpr int mantissa = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
-  constexpr T limit = is_float ? 87 : 708;  // beyond it 2^n would be no normal number
   constexpr T magic = is_float ? 12582912.0 : 6755399441055744.0;  // adding it rounds to integers
   constexpr T log2_high = is_float ? 0.693359375 : 0.693147180369123816490;  // few bits: n * it is exact
   constexpr T log2_low = is_float ? -2.121944400546905827679e-4 : 1.90821492927058770002e-10;
   using Integers = typename Simd<T>::Integers;
-  x = x < -limit ? Vec<T>{} - limit : x;
-  x = x > limit ? Vec<T>{} + limit : x;
-  const Vec<T> n = (x * T(1.44269504088896340736) + magic) - magic;
+  x = x < -LIMIT<T> ? Vec<T>{} - LIMIT<T> : x;
+  x = x > LIMIT<T> ? Vec<T>{} + LIMIT<T> : x;
+  const Vec<T> rounded = x * T(1.44269504088896340736) + magic;  // its last bits are those of n
+  const Vec<T> n = rounded - magic;
   const Vec<T> r = (x - n * log2_high) - n * log2_low;
   Vec<T> series = Vec<T>{} + T(1);
 #pragma GCC unroll 16
   for (int k = terms; k > 1; --k) series = series * (r * (T(1) / k)) + T(1);
-  const Vec<T> power = (Vec<T>)((__builtin_convertvector(n, Integers) + bias) << mantissa);
+  const Integers exponent = (Integers)rounded - (Integers)(Vec<T>{} + magic);
+  const Vec<T> power = (Vec<T>)((exponent + bias) << mantissa);
   return power * (series * r) + (power - T(1));
 }
 
 template <class T>
 Vec<T> sigmoid(Vec<T> x) {
-  return T(1) / (expm1<T>(-x) + T(2));
+  const Vec<T> value = T(1) / (expm1<T>(-x) + T(2));
+  return x < -LIMIT<T> ? Vec<T>{} : value;
 }
 
 template <class T>

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ragged.backend import Array, Backend, as_own, check_frameworks
+from ragged.arguments import as_array
+from ragged.backend import Array, Backend, check_frameworks
 from ragged.errors import ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged.masks import check_alignment
@@ -77,7 +78,7 @@ class WithStatics(TemporalFusion):
         if static is None and self.static_features == 0:
             return length
         check_frameworks(model, backend, static=static)
-        given = None if static is None else as_own(backend, static, like)
+        given = None if static is None else as_array(backend, model, "static", static, like)
         expected = (lengths.batch, self.static_features)
         if given is None or tuple(given.shape) != expected:
             raise ShapeError(
@@ -89,4 +90,5 @@ class WithStatics(TemporalFusion):
                     "Give each row its static values, and set static_features to their number.",
                 )
             )
+        given = backend.promote_arrays(model, {"past": like, "static": given})["static"]
         return xp.concat([length, xp.astype(given, like.dtype)], axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,7 +15,14 @@ from typing import Any
 from ragged import checkpoint
 from ragged.backend import get_backend
 from ragged.checkpoint import Checkpoint
-from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, batches, prefetch
+from ragged.data import (
+    Batch,
+    EncoderDecoderDataModule,
+    RaggedDataset,
+    batches,
+    prefetch,
+    without_loss_masking,
+)
 from ragged.errors import CheckpointError, DivergenceError
 from ragged.models import Model
 from ragged.precision import master
@@ -88,6 +96,8 @@ class Fit:
         """
         if self.is_done:
             return
+        if self.is_writer and not self.trainer.use_loss_masking:
+            self._warn_of_padding()
         logs = Logs(self.folder, self.standing.epoch) if self.is_writer else None
         try:
             with stop_on_signals() as stop:
@@ -262,13 +272,26 @@ class Fit:
         )
 
     def _batches(self, dataset: RaggedDataset, *, shuffle: bool) -> Iterator[Batch]:
-        return batches(
+        made = batches(
             dataset,
             self.data.batch_size,
             shuffle_seed=self.seed if shuffle else None,
             epoch=self.standing.epoch,
             dtype=master(self.trainer.precision),
         )
+        return made if self.trainer.use_loss_masking else map(without_loss_masking, made)
+
+    def _warn_of_padding(self) -> None:
+        """Tell who trains without a mask, if it matters: if horizons differ."""
+        horizons = self.data.train_epoch(self.seed, self.standing.epoch).lengths[:, 1]
+        if horizons.min() < horizons.max():
+            warnings.warn(
+                "train: `trainer.use_loss_masking` is false and horizons differ, from "
+                f"{horizons.min()} to {horizons.max()} steps: padding counts as forecast without "
+                "an error. Set it to true for the mean over valid steps.",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def _grouped(items: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:

@@ -31,6 +31,9 @@ class Trainer:
         precision: "float32" or "float64" (JAX needs JAX_ENABLE_X64=1 for it); "bfloat16" and
             "float16" compute with fewer bits and keep the parameters in float32.
         loss: name of a loss of ragged.losses; None = the model's own.
+        use_loss_masking: average the loss over valid steps alone. False gives the plain mean over
+            each batch as it is padded to its longest horizon, where padding counts as forecast
+            without an error; a warning tells of it where horizons differ. Scores are masked always.
         quantiles: levels of the quantile loss, inside 0..1; None = 2, 10, 25, 50, 75, 90, 98 %.
         gradient_clip: largest global norm of the gradient, above 0; None = any.
         accumulate: batches that make one step, exactly as one batch of all their rows would; 1 or
@@ -56,6 +59,7 @@ class Trainer:
     devices: int = 1
     precision: str = "float32"
     loss: str | None = None
+    use_loss_masking: bool = True
     quantiles: tuple[float, ...] | None = None
     gradient_clip: float | None = 1.0
     accumulate: int = 1
@@ -71,6 +75,7 @@ class Trainer:
         self._check("tolerance", self.tolerance >= 0, "0 or more")
         self._check("precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
         self._check("loss", self.loss in (None, *known), f"one of {known}")
+        self._check("use_loss_masking", isinstance(self.use_loss_masking, bool), "True or False")
         inside = levels is None or (levels and all(0 < level < 1 for level in levels))
         self._check("quantiles", bool(inside), "one level or more, each inside 0..1, or None")
         self._check("gradient_clip", clip is None or clip > 0, "above 0, or None")

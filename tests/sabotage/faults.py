@@ -106,13 +106,13 @@ class HeaderEdit:
             (copy / self.file).write_text(text.replace(self.old, self.new))
             kernels.HEADERS, kernels.FLAGS = copy, (*flags, "-O0")
             own._load.cache_clear()
-            kernels.build.cache_clear()
+            kernels._load.cache_clear()
             try:
                 yield
             finally:
                 kernels.HEADERS, kernels.FLAGS = before, flags
                 own._load.cache_clear()
-                kernels.build.cache_clear()
+                kernels._load.cache_clear()
 
 
 @dataclass(frozen=True)

@@ -3,70 +3,70 @@
 from __future__ import annotations
 
 from tests.sabotage.faults import fault
-from tests.sabotage.names import MANY, forecast, forward, lstm_gradients
+from tests.sabotage.names import forecast, forward, lstm_gradients
 
 HELD = "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))"
 
 SCAN = (
     fault(
         "gates f and g swapped",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         "i, f, g, o =",
         "i, g, f, o =",
         forward("mixed"),
     ),
     fault(
         "second bias forgotten",
-        "ragged_jax.scans:_scan",
-        ' + weights["bias_hh"]',
+        "ragged_jax.scans:run_direction",
+        ' + weight["bias_hh"]',
         "",
         forward("mixed"),
     ),
     fault(
         "projection forgotten",
-        "ragged_jax.scans:_scan",
-        'new_h @ weights["weight_hr"].T',
+        "ragged_jax.scans:run_direction",
+        'new_h @ weight["weight_hr"].T',
         "new_h[:, : h.shape[1]]",
         forward("mixed", "projection"),
     ),
     fault(
         "state after the last padded step",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         HELD,
         "(new_h, new_c)",
         forward("mixed"),
     ),
     fault(
         "c fed with padding",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         HELD,
         "(jnp.where(valid, new_h, h), new_c)",
         forward("mixed"),
     ),
     fault(
         "c forgotten at padding",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         HELD,
         "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, 0))",
         forward("mixed"),
     ),
     fault(
         "h after the last padded step",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         HELD,
         "(new_h, jnp.where(valid, new_c, c))",
         forward("mixed"),
     ),
     fault(
         "empty row returns zeros for its state",
-        "ragged_jax.scans:_scan",
-        "return jnp.swapaxes(y, 0, 1), h, c",
-        "return jnp.swapaxes(y, 0, 1), jnp.where(mask.any(1)[:, None], h, 0), c",
+        "ragged_jax.scans:run_direction",
+        "y, *kept =",
+        "h = jnp.where(lengths[:, None] > 0, h, 0); y, *kept =",
         forward("length 0"),
     ),
     fault(
         "output gate opens on the old c",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         "jnp.tanh(new_c)",
         "jnp.tanh(c)",
         forward("mixed"),
@@ -77,175 +77,53 @@ LAYER = (
     fault(
         "outputs at padding not 0",
         "ragged_jax.scans:run_direction",
-        "y = select_valid(backend, y, lengths)",
-        "pass",
+        "(jnp.where(valid, _swap(each), 0)",
+        "(_swap(each)",
         forward("mixed"),
     ),
     fault(
         "padding read",
         "ragged_jax.scans:run_direction",
-        "x = select_valid(backend, x, lengths)",
-        "pass",
+        "jnp.where(valid, x, 0).astype(dtype)",
+        "x.astype(dtype)",
         lstm_gradients("one layer"),
     ),
     fault(
         "second direction reads forwards",
         "ragged_jax.scans:run_direction",
-        "flip(backend, x, lengths) if reverse else x",
-        "x",
-        forward("mixed", "bidirectional"),
-    ),
-    fault(
-        "second direction's outputs not turned back",
-        "ragged_jax.scans:run_direction",
-        "flip(backend, y, lengths) if reverse else y",
-        "y",
+        "reverse=reverse)\n    y",
+        "reverse=False)\n    y",
         forward("mixed", "bidirectional"),
     ),
     fault(
         "lengths lose their padding inside jit",
-        "ragged_jax.arrays:_unflatten",
-        "is_full, stairs)",
-        "True, stairs)",
+        "ragged_jax.arrays:_flatten",
+        "lengths.leaf,)",
+        "0 * lengths.leaf + lengths.width,)",
         forward("mixed"),
     ),
 )
 
-LOOPS = (
+OPERATOR = (
     fault(
-        "loops: gates f and g swapped",
-        "ragged_jax.segments:_forward",
-        "i, f, g, o = parts",
-        "i, g, f, o = parts",
-        forward("mixed"),
-    ),
-    fault(
-        "loops: second bias forgotten",
-        "ragged_jax.segments:run_layer",
-        'own["bias_ih"] + own["bias_hh"]',
-        'own["bias_ih"]',
-        forward("mixed"),
-    ),
-    fault(
-        "loops: state after the last padded step",
-        "ragged_jax.segments:_forward",
-        "[-HOLD, HOLD, 0.0, -HOLD]",
-        "[0.0, 0.0, 0.0, 0.0]",
-        MANY,
-    ),
-    fault(
-        "loops: c fed with padding",
-        "ragged_jax.segments:_forward",
-        "[-HOLD, HOLD, 0.0, -HOLD]",
-        "[0.0, HOLD, 0.0, -HOLD]",
-        MANY,
-    ),
-    fault(
-        "loops: c forgotten at padding",
-        "ragged_jax.segments:_forward",
-        "[-HOLD, HOLD, 0.0, -HOLD]",
-        "[-HOLD, 0.0, 0.0, -HOLD]",
-        MANY,
-    ),
-    fault(
-        "loops: gates not halved",
-        "ragged_jax.segments:_halved",
-        "[0.5, 0.5, 1.0, 0.5]",
-        "[1.0, 0.5, 1.0, 0.5]",
-        forward("mixed"),
-    ),
-    fault(
-        "loops: h of another row",
-        "ragged_jax.segments:run_layer",
-        "y[at.last]",
-        "y[at.last[::-1]]",
-        forward("mixed"),
-    ),
-    fault(
-        "loops: empty row returns another's state",
-        "ragged_jax.segments:run_layer",
-        "jnp.where(some, y[at.last], h0)",
-        "y[at.last]",
-        forward("length 0"),
-    ),
-    fault(
-        "loops: rows taken unsorted",
-        "ragged_jax.segments:make_layout",
-        "order[row] * width",
-        "row * width",
-        forward("mixed"),
-    ),
-    fault(
-        "loops: second direction reads forwards",
-        "ragged_jax.segments:make_layout",
-        "token(counts[row] - 1 - step, row)",
-        "token(step, row)",
-        forward("mixed", "bidirectional"),
-    ),
-    fault(
-        "loops: padding read",
-        "ragged_jax.segments:_take",
-        "jnp.where(known[:, None], x[to], 0)",
-        "x[to]",
-        forward("mixed"),
-    ),
-    fault(
-        "loops: steps taken for those before",
-        "ragged_jax.segments:make_layout",
-        "token(step - 1, row)",
-        "token(step, row)",
-        lstm_gradients("one layer"),
-    ),
-    fault(
-        "loops: slope of gate i by gate f",
-        "ragged_jax.segments:_slopes",
-        "each[:, 2:3]",
-        "each[:, 1:2]",
-        lstm_gradients("one layer"),
-    ),
-    fault(
-        "loops: gate f leaves the gradient of c alone",
-        "ragged_jax.segments:_backward",
-        "dc * now(forget)",
-        "dc",
-        lstm_gradients("one layer"),
-    ),
-    fault(
-        "loops: gradient of c lost where rows join",
-        "ragged_jax.segments:_backward",
-        "grad_c[joining]",
-        "0 * grad_c[joining]",
-        lstm_gradients("one layer"),
-    ),
-    fault(
-        "loops: final states left sorted",
-        "ragged_jax.lstm:stepped",
-        "c[:, at.rank]",
-        "c",
-        forward("mixed"),
-    ),
-)
-
-KERNELS = (
-    fault(
-        "kernels: second direction reads forwards",
-        "ragged_jax.kernels:run_layer",
-        "direction == 1, counts",
-        "False, counts",
-        forward("mixed", "bidirectional"),
-    ),
-    fault(
-        "kernels: state of the other direction",
-        "ragged_jax.kernels:run_layer",
+        "state of the other direction",
+        "ragged_jax.scans:run_directions",
         "state[1][direction]",
         "state[1][0]",
         forward("mixed", "bidirectional"),
     ),
     fault(
-        "kernels: gradient of the second bias lost",
-        "ragged_jax.kernels:_backward",
-        "(*found, found[-1])",
-        "(*found, 0 * found[-1])",
+        "kernels: second direction reads forwards",
+        "ragged_jax.kernels:run_direction",
+        "lengths, reverse)",
+        "lengths, False)",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "operator: gradient of the second bias lost",
+        "ragged_jax.operator:_transpose",
+        "*found, found[-1]]",
+        "*found, 0 * found[-1]]",
         lstm_gradients("one layer"),
     ),
 )
@@ -260,4 +138,4 @@ BLOCKS = (
     ),
 )
 
-FAULTS = (*SCAN, *LAYER, *LOOPS, *KERNELS, *BLOCKS)
+FAULTS = (*SCAN, *LAYER, *OPERATOR, *BLOCKS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-MANY = "test_lstm.py::test_many_rows_and_units_are_as_few[{backend}]"
 REFUSALS = "test_promises.py::test_bad_lengths_are_refused_at_the_door"
 
 

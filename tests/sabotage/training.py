@@ -73,8 +73,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "rate of what is dropped taken for that of what is kept",
             f"ragged_{backend}.lstm:LSTM.__init__",
-            "self.dropout = Dropout(dropout",
-            "self.dropout = Dropout(1 - dropout",
+            "self.dropout = Dropout(",
+            "self.dropout = Dropout(1 - ",
             dropout("rate_and_scale"),
         ),
         fault(
@@ -166,7 +166,7 @@ TORCH_OPTIMIZER, JAX_OPTIMIZER = (
 )
 CLIP = "_clip(gradients, self.gradient_clip)"
 MEAN = (
-    "self.loss.total_and_count(output, target, lengths=batch.decoder_lengths)",
+    "self.loss.total_and_count(output, target, lengths=lengths)",
     "self.loss.total_and_count(output, target)",
 )
 RATE_GIVEN = "self.constants.learning_rate if rate is None else rate"
@@ -269,7 +269,7 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
         "training's mean taken over padding": (
             FORMULA,
             f"{JAX}._total",
-            "target, lengths=arrays[3])",
+            "target, lengths=lengths)",
             "target)",
         ),
         "the last part of a batch forgotten": (

@@ -10,8 +10,8 @@ import numpy as np
 
 from ragged import packing
 from ragged.alignment import flip, open_batch, select_valid
+from ragged.arguments import dtype_error
 from ragged.backend import load_backend
-from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, stack_layers
 
 OFF_BY = int(os.environ.get("NUMPY_BACKEND_OFF_BY", "0"))  # a fault to plant, for the tests
@@ -27,6 +27,7 @@ __all__ = [
     "lstm",
     "name",
     "owns",
+    "promote_arrays",
     "xp",
 ]
 
@@ -58,6 +59,14 @@ def to_numpy(array):
     return np.array(array)
 
 
+def promote_arrays(function, arrays):
+    for argument, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise dtype_error(function, argument, array.dtype)
+    dtype = np.result_type(*arrays.values())
+    return {argument: array.astype(dtype) for argument, array in arrays.items()}
+
+
 def devices():
     return ("cpu",)
 
@@ -72,10 +81,9 @@ def pack_sequences(x, lengths):
 
 def unpack_to_fixed_length(packed, lengths, max_length):
     backend = load_backend(name)
-    valid = Lengths.of(lengths, max_length, backend, function="unpack_to_fixed_length", batch=None)
-    order = packing.PackingOrder(valid)
-    order.check_packed(len(packed.data), packed.batch_sizes)
-    return order.unpack(backend, packed.data)
+    data, valid = packing.open_packed(backend, packed, lengths, max_length)
+    rows = packing.PackedRows(packed.batch_sizes, packed.unsorted_indices)
+    return packing.gather(backend, data, rows.source(valid))
 
 
 def lstm(parameters, x, lengths, state, between_layers):

@@ -16,7 +16,6 @@ from ragged_jax.attention import InterpretableAttention
 from ragged_jax.blocks import AddNorm, GateAddNorm, Linear
 from ragged_jax.lstm import LSTM
 from ragged_jax.models.base import AttentionModel
-from ragged_jax.parameters import draw_seed
 
 
 class AttentionLSTM(AttentionModel):
@@ -24,7 +23,7 @@ class AttentionLSTM(AttentionModel):
 
     def __init__(self, config: description.AttentionLSTM) -> None:
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = initial.generator(config.seed)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
         self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)
@@ -50,7 +49,13 @@ class AttentionLSTM(AttentionModel):
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
         backend = load_backend(name)
         x, future, encoder, decoder = open_inputs(
-            self.config, backend, past, future, encoder_lengths, decoder_lengths
+            self.config,
+            backend,
+            past,
+            future,
+            encoder_lengths,
+            decoder_lengths,
+            own=self.encoder.weight_ih_l0[...],
         )
         e, (h, c) = self.encoder(x, encoder)
         if self.config.hidden_size != self.config.decoder_size:

@@ -13,7 +13,6 @@ from ragged.models.base import Forecast, open_inputs
 from ragged_jax.arrays import name
 from ragged_jax.blocks import MLP, Linear
 from ragged_jax.lstm import LSTM
-from ragged_jax.parameters import draw_seed
 
 
 class EncoderDecoderLSTM(nnx.Module):
@@ -21,7 +20,7 @@ class EncoderDecoderLSTM(nnx.Module):
 
     def __init__(self, config: description.EncoderDecoderLSTM) -> None:
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = initial.generator(config.seed)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
         self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)
@@ -44,7 +43,13 @@ class EncoderDecoderLSTM(nnx.Module):
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
         backend = load_backend(name)
         past, future, encoder, decoder = open_inputs(
-            self.config, backend, past, future, encoder_lengths, decoder_lengths
+            self.config,
+            backend,
+            past,
+            future,
+            encoder_lengths,
+            decoder_lengths,
+            own=self.encoder.weight_ih_l0[...],
         )
         _, (h, c) = self.encoder(past, encoder)
         if self.config.hidden_size != self.config.decoder_size:

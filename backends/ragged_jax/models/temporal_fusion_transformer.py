@@ -20,7 +20,6 @@ from ragged_jax.attention import InterpretableAttention
 from ragged_jax.blocks import GRN, GateAddNorm, Linear, VariableSelection
 from ragged_jax.lstm import LSTM
 from ragged_jax.models.base import AttentionModel
-from ragged_jax.parameters import draw_seed
 
 
 class Contexts(NamedTuple):
@@ -61,7 +60,7 @@ class TemporalFusionTransformer(AttentionModel):
 
     def __init__(self, config: TemporalFusion) -> None:
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = initial.generator(config.seed)
         size, small = config.hidden_size, config.hidden_continuous_size
         layers, rate, has_statics = config.num_layers, config.dropout, config.static_size > 0
         context = size if has_statics else None
@@ -97,7 +96,13 @@ class TemporalFusionTransformer(AttentionModel):
         """Return the forecast, `(batch, decoder_time, output_size)`, and what explains it."""
         backend = load_backend(name)
         past, future, encoder, decoder = open_inputs(
-            self.config, backend, past, future, encoder_lengths, decoder_lengths
+            self.config,
+            backend,
+            past,
+            future,
+            encoder_lengths,
+            decoder_lengths,
+            own=self.encoder.weight_ih_l0[...],
         )
         values = self.config.static_values(backend, encoder, static, past)
         context = Contexts() if values is None else self.static(values)

@@ -51,7 +51,13 @@ class AttentionLSTM(AttentionModel):
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
         backend = load_backend(name)
         x, future, encoder, decoder = open_inputs(
-            self.config, backend, past, future, encoder_lengths, decoder_lengths
+            self.config,
+            backend,
+            past,
+            future,
+            encoder_lengths,
+            decoder_lengths,
+            own=self.encoder.weight_ih_l0,
         )
         e, (h, c) = self.encoder(x, encoder)
         if self.config.hidden_size != self.config.decoder_size:

@@ -44,7 +44,13 @@ class EncoderDecoderLSTM(nn.Module):
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
         backend = load_backend(name)
         past, future, encoder, decoder = open_inputs(
-            self.config, backend, past, future, encoder_lengths, decoder_lengths
+            self.config,
+            backend,
+            past,
+            future,
+            encoder_lengths,
+            decoder_lengths,
+            own=self.encoder.weight_ih_l0,
         )
         _, (h, c) = self.encoder(past, encoder)
         if self.config.hidden_size != self.config.decoder_size:

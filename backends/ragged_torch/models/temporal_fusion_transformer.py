@@ -98,7 +98,13 @@ class TemporalFusionTransformer(AttentionModel):
         """Return the forecast, `(batch, decoder_time, output_size)`, and what explains it."""
         backend = load_backend(name)
         past, future, encoder, decoder = open_inputs(
-            self.config, backend, past, future, encoder_lengths, decoder_lengths
+            self.config,
+            backend,
+            past,
+            future,
+            encoder_lengths,
+            decoder_lengths,
+            own=self.encoder.weight_ih_l0,
         )
         values = self.config.static_values(backend, encoder, static, past)
         context = Contexts() if values is None else self.static(values)

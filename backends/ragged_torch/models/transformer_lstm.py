@@ -68,7 +68,13 @@ class TransformerLSTM(AttentionModel):
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
         backend = load_backend(name)
         x, future, encoder, decoder = open_inputs(
-            self.config, backend, past, future, encoder_lengths, decoder_lengths
+            self.config,
+            backend,
+            past,
+            future,
+            encoder_lengths,
+            decoder_lengths,
+            own=self.encoder.weight_ih_l0,
         )
         e, d = self.past_embedding(x), self.future_embedding(future)
         y, state = self.encoder(e, encoder)

@@ -46,6 +46,11 @@ class Material:
         """The name of the loss that trained."""
         return self.run.trainer.objective(self.run.module.config, self.run.data).name
 
+    @property
+    def averaged_over(self) -> str:
+        """What the loss is the mean over."""
+        return "valid steps" if self.run.trainer.use_loss_masking else "steps, padding counted as 0"
+
     @cached_property
     def work(self) -> list[Work]:
         """What the first epoch computes, three ways."""

@@ -11,7 +11,7 @@ import numpy as np
 from ragged.backend import Backend
 from ragged.data import RaggedDataset, batches
 from ragged.lengths import Lengths
-from ragged.schedule import Costs, fix_stairs, plan, stairs
+from ragged.schedule import Costs, plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +91,7 @@ def padding_work(
 
 def computed_steps(lengths: Lengths, costs: Costs, size: LayerSize) -> int:
     """How many steps of rows one LSTM layer computes for a batch."""
-    if costs.pieces is not None:
-        return plan(lengths, costs, **size._asdict()).computed
-    # Compiled: how many rows a piece runs is fixed for the bucket, where it ends is not.
-    fixed = fix_stairs(lengths, costs)
-    if fixed is None or np.isinf(costs.call):
-        return len(lengths) * lengths.width
-    pieces = stairs(np.sort(lengths.host)[::-1], fixed.rows)
-    return sum(piece.rows * piece.steps for piece in pieces)
+    return plan(lengths, costs, **size._asdict()).computed
 
 
 def layer_sizes(parameters: Mapping[str, np.ndarray]) -> dict[str, LayerSize]:

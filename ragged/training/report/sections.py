@@ -220,7 +220,8 @@ def _training(material: Material) -> Section:
                 f"The validation loss goes from {values[0]:.3g} to {values[-1]:.3g}; epoch {best} "
                 "is kept.",
                 columns,
-                "The mean over valid steps; training with dropout, validation without.",
+                f"The mean over {material.averaged_over}; training with dropout, validation "
+                "without.",
             ),
             plot(
                 drawing.throughput(records),
@@ -314,7 +315,7 @@ def _configuration(material: Material) -> Section:
         "model": type(run.module.config).__name__,
         "parameters": f"{size:,}",
         "trained with": f"{config.backend}, {run.trainer.precision}, seed {config.seed}",
-        "loss": material.loss,
+        "loss": f"{material.loss}, the mean over {material.averaged_over}",
         "source": type(run.data.source).__name__,
         "known ahead": ", ".join(label(run.data, name) for name in roles.known) or "nothing",
         "targets": ", ".join(label(run.data, name) for name in roles.target),

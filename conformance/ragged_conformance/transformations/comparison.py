@@ -1,0 +1,103 @@
+"""How what a transformation gives is compared with the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ragged_conformance.oracle import padding_mask
+from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
+from ragged_conformance.transformations.lines import Found
+from ragged_conformance.transformations.problems import Point, Trial
+
+BATCHES = ("own", "other inputs")  # points of one shape, stacked
+RAGGED_BATCHES = ("own", "other lengths")
+MEMBERS = ("own", "other parameters")
+
+
+def check(trial: Trial, found: Found) -> None:
+    """Compare all that a transformation gave with the oracle."""
+    for what, value in found.items():
+        CHECKS[what](trial, value)
+
+
+def _outputs(trial: Trial, value: Any, point: Point | None = None) -> None:
+    point = point or trial.point
+    subject, arrays = trial.subject, _host(trial, value)
+    assert_all_close(arrays, point.outputs, trial.adapter.dtype, subject.kind)
+    for output, source in subject.sequences.items():
+        padding = ~padding_mask(point.batch.lengths[source], arrays[output].shape[1])
+        assert (arrays[output][padding] == 0).all(), f"{output} at padding"
+
+
+def _gradient(trial: Trial, value: Any, point: Point | None = None) -> None:
+    point, arrays = point or trial.point, _host(trial, value)
+    for name, lengths in point.batch.lengths.items():
+        padding = ~padding_mask(lengths, arrays[name].shape[1])
+        assert (arrays[name][padding] == 0).all(), f"gradient of {name} at padding"
+    assert set(arrays) == set(point.variables)
+    for name, gradient in arrays.items():
+        assert gradient.shape == point.variables[name].shape, f"gradient of {name}"
+    assert_all_close(point.project(arrays), point.slopes, trial.adapter.dtype)
+
+
+def _tangent(trial: Trial, value: Any) -> None:
+    assert_all_close(_host(trial, value), trial.point.tangent(), trial.adapter.dtype)
+
+
+def _jacobian(trial: Trial, value: Any) -> None:
+    direction = trial.point.directions[trial.small]
+    moved = {
+        name: np.tensordot(array, direction, direction.ndim)
+        for name, array in _host(trial, value).items()
+    }
+    assert_all_close(moved, trial.point.tangent([trial.small]), trial.adapter.dtype)
+
+
+def _curvature(trial: Trial, value: Any) -> None:
+    expected = np.array(trial.point.curvature())
+    assert_close(trial.adapter.to_numpy(value), expected, trial.adapter.dtype, MODEL, "curvature")
+
+
+def _hessian(trial: Trial, value: Any) -> None:
+    direction, hessian = trial.point.directions[trial.small], trial.adapter.to_numpy(value)
+    for _ in range(2):
+        hessian = np.tensordot(hessian, direction, direction.ndim)
+    expected = np.array(trial.point.curvature([trial.small]))
+    assert_close(hessian, expected, trial.adapter.dtype, MODEL, "Hessian")
+
+
+def _shapes(trial: Trial, value: Any) -> None:
+    assert value == {name: array.shape for name, array in trial.point.outputs.items()}
+
+
+def _each(points: tuple[str, ...], compare: Callable[..., None]) -> Callable[[Trial, Any], None]:
+    def compare_each(trial: Trial, stacked: Any) -> None:
+        for place, point in enumerate(points):
+            one = {name: array[place] for name, array in stacked.items()}
+            compare(trial, one, trial.problem.points[point])
+
+    return compare_each
+
+
+def _host(trial: Trial, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: trial.adapter.to_numpy(value) for name, value in arrays.items()}
+
+
+CHECKS: Mapping[str, Callable[[Trial, Any], None]] = {
+    "outputs": _outputs,
+    "gradient": _gradient,
+    "tangent": _tangent,
+    "Jacobian": _jacobian,
+    "curvature": _curvature,
+    "Hessian": _hessian,
+    "shapes": _shapes,
+    "outputs of batches": _each(BATCHES, _outputs),
+    "gradient of batches": _each(BATCHES, _gradient),
+    "outputs of ragged batches": _each(RAGGED_BATCHES, _outputs),
+    "gradient of ragged batches": _each(RAGGED_BATCHES, _gradient),
+    "outputs of members": _each(MEMBERS, _outputs),
+    "gradient of members": _each(MEMBERS, _gradient),
+}

@@ -1,0 +1,191 @@
+"""Derivatives of every kind, batched too; a new one is a line of the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ragged_conformance.transformations.comparison import MEMBERS, RAGGED_BATCHES
+from ragged_conformance.transformations.jax_tools import run, stack, stacked_lengths
+from ragged_conformance.transformations.lines import (
+    LAYERS,
+    SOME,
+    WAYS,
+    Found,
+    Transformation,
+    derivative,
+)
+from ragged_conformance.transformations.problems import Arrays, Trial
+
+
+def grad(trial: Trial) -> Found:
+    return {"gradient": run(trial, jax.grad(trial.total), trial.variables)}
+
+
+def eager(trial: Trial) -> Found:
+    """Nothing compiled but what a layer itself compiles."""
+    outputs, moved = jax.jvp(trial.run, (trial.variables,), (trial.tangents,))
+    gradient = jax.grad(trial.total)(trial.variables)
+    return {"outputs": outputs, "tangent": moved, "gradient": gradient}
+
+
+def vjp(trial: Trial) -> Found:
+    def pull(variables: Arrays) -> Any:
+        outputs, pull_back = jax.vjp(trial.run, variables)
+        return outputs, pull_back(trial.weights)[0]
+
+    outputs, gradient = run(trial, pull, trial.variables)
+    return {"outputs": outputs, "gradient": gradient}
+
+
+def jvp(trial: Trial) -> Found:
+    def push(variables: Arrays, tangents: Arrays) -> Any:
+        return jax.jvp(trial.run, (variables,), (tangents,))
+
+    outputs, moved = run(trial, push, trial.variables, trial.tangents)
+    return {"outputs": outputs, "tangent": moved}
+
+
+def linearize(trial: Trial) -> Found:
+    def push(variables: Arrays, tangents: Arrays) -> Any:
+        outputs, linear = jax.linearize(trial.run, variables)
+        return outputs, linear(tangents)
+
+    outputs, moved = run(trial, push, trial.variables, trial.tangents)
+    return {"outputs": outputs, "tangent": moved}
+
+
+def linear_transpose(trial: Trial) -> Found:
+    def pull(variables: Arrays) -> Any:
+        _, linear = jax.linearize(trial.run, variables)
+        return jax.linear_transpose(linear, variables)(trial.weights)[0]
+
+    return {"gradient": run(trial, pull, trial.variables)}
+
+
+def jacrev(trial: Trial) -> Found:
+    return {"Jacobian": run(trial, jax.jacrev(trial.vary), trial.variables[trial.small])}
+
+
+def jacfwd(trial: Trial) -> Found:
+    return {"Jacobian": run(trial, jax.jacfwd(trial.vary), trial.variables[trial.small])}
+
+
+def grad_of_grad(trial: Trial) -> Found:
+    def slope(variables: Arrays) -> Any:
+        return trial.along(jax.grad(trial.total)(variables))
+
+    return {"curvature": trial.along(run(trial, jax.grad(slope), trial.variables))}
+
+
+def jvp_of_grad(trial: Trial) -> Found:
+    def push(variables: Arrays) -> Any:
+        return jax.jvp(jax.grad(trial.total), (variables,), (trial.directions,))[1]
+
+    return {"curvature": trial.along(run(trial, push, trial.variables))}
+
+
+def grad_of_jvp(trial: Trial) -> Found:
+    def slope(variables: Arrays) -> Any:
+        return jax.jvp(trial.total, (variables,), (trial.directions,))[1]
+
+    return {"curvature": trial.along(run(trial, jax.grad(slope), trial.variables))}
+
+
+def hessian(trial: Trial) -> Found:
+    return {"Hessian": run(trial, jax.hessian(trial.weigh_varied), trial.variables[trial.small])}
+
+
+def vmap_batches(trial: Trial) -> Found:
+    each = jax.vmap(trial.run)
+    return {
+        "outputs of ragged batches": run(
+            trial, each, stack(trial, RAGGED_BATCHES), stacked_lengths(trial)
+        )
+    }
+
+
+def vmap_grad_batches(trial: Trial) -> Found:
+    each = jax.vmap(jax.grad(trial.total))
+    return {
+        "gradient of ragged batches": run(
+            trial, each, stack(trial, RAGGED_BATCHES), stacked_lengths(trial)
+        )
+    }
+
+
+def vmap_jacrev(trial: Trial) -> Found:
+    each = jax.vmap(jax.jacrev(trial.vary))
+    found = run(trial, each, jnp.stack([trial.variables[trial.small]] * 2))
+    return {"Jacobian": {name: value[1] for name, value in found.items()}}
+
+
+def vmap_ensemble(trial: Trial) -> Found:
+    stacked = {**stack(trial, MEMBERS), **trial.inputs}
+    axes = {name: None if name in trial.inputs else 0 for name in stacked}
+
+    def member(variables: Arrays) -> Any:
+        return trial.run(variables), jax.grad(trial.total)(variables)
+
+    outputs, gradient = run(trial, jax.vmap(member, in_axes=(axes,)), stacked)
+    return {"outputs of members": outputs, "gradient of members": gradient}
+
+
+def scan_ensemble(trial: Trial) -> Found:
+    """Loop over stacked parameters, as `nnx.scan` does over the layers of a deep network."""
+    stacked = stack(trial, MEMBERS)
+
+    def loop(stacked: Arrays) -> Any:
+        def step(total: Any, variables: Arrays) -> Any:
+            outputs = trial.run(variables)
+            return total + trial.weigh(outputs), outputs
+
+        return jax.lax.scan(step, jnp.zeros((), trial.adapter.dtype), stacked)
+
+    gradient, outputs = run(trial, jax.grad(loop, has_aux=True), stacked)
+    return {"outputs of members": outputs, "gradient of members": gradient}
+
+
+def map_batches(trial: Trial) -> Found:
+    def one(arguments: Any) -> Any:
+        return trial.run(*arguments)
+
+    arguments = stack(trial, RAGGED_BATCHES), stacked_lengths(trial)
+    return {"outputs of ragged batches": run(trial, lambda a: jax.lax.map(one, a), arguments)}
+
+
+def conditional(trial: Trial) -> Found:
+    def either(variables: Arrays, flag: Any) -> Any:
+        return jax.lax.cond(flag, trial.total, lambda v: 0 * trial.total(v), variables)
+
+    return {"gradient": run(trial, jax.grad(either), trial.variables, True)}
+
+
+def remat(trial: Trial) -> Found:
+    return {"gradient": run(trial, jax.grad(jax.checkpoint(trial.total)), trial.variables)}
+
+
+LINES: dict[str, Transformation] = {
+    "grad": derivative(grad, *LAYERS, *SOME),
+    "grad and jvp, eager": derivative(eager, "LSTM"),
+    "vjp": derivative(vjp, *SOME, "XTFT"),
+    "jvp": derivative(jvp),
+    "linearize": derivative(linearize, *SOME),
+    "linear_transpose": derivative(linear_transpose, *SOME),
+    "jacrev": derivative(jacrev, *WAYS, *SOME),
+    "jacfwd": derivative(jacfwd, *WAYS, *SOME),
+    "grad of grad": derivative(grad_of_grad, *WAYS),
+    "jvp of grad": derivative(jvp_of_grad, *WAYS, *SOME),
+    "grad of jvp": derivative(grad_of_jvp, *WAYS),
+    "hessian": derivative(hessian, "LSTM"),
+    "vmap over batches": derivative(vmap_batches, *LAYERS, *SOME),
+    "vmap of grad": derivative(vmap_grad_batches, *WAYS, *SOME, "AttentionLSTM"),
+    "vmap of jacrev": derivative(vmap_jacrev, "LSTM"),
+    "vmap over an ensemble": derivative(vmap_ensemble, *WAYS, *SOME),
+    "scan over an ensemble": derivative(scan_ensemble, *SOME),
+    "lax.map": derivative(map_batches, *SOME),
+    "lax.cond": derivative(conditional, *SOME),
+    "remat": derivative(remat, *SOME),
+}

@@ -1,0 +1,71 @@
+"""A line of the tables of transformations, and the words that lines are written with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ragged.errors import RaggedError
+from ragged_conformance.transformations.problems import Trial
+
+Found = Mapping[str, Any]
+DERIVATIVE, PROGRAM = "float64", "float32"  # where derivatives show, and where programs do
+LAYERS = ("LSTM*", "lstm*")
+SOME = ("LSTM", "EncoderDecoderLSTM")
+WAYS = ("LSTM", "LSTM, no kernels", "lstm, projection")  # one problem an implementation
+ATTENTION = ("AttentionLSTM", "TransformerLSTM", "*Temporal*", "XTFT")
+FUNCTIONS, FROZEN = ("lstm*",), ("LSTM, frozen",)
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """One way in which a framework transforms a function or a module.
+
+    Args:
+        run: transforms a trial; gives by name what `comparison.CHECKS` compares.
+        dtype: the pass that it belongs to.
+        on: patterns of the problems that every run tries; the others are left to `--exhaustive`,
+            since they take seconds each.
+        without: patterns of the problems that have nothing for it to transform.
+        refused: by pattern of a problem, the error by which it may refuse, and must.
+        foreign: the error that the framework's own layers raise under it, and ours too.
+    """
+
+    run: Callable[[Trial], Found]
+    dtype: str = DERIVATIVE
+    on: tuple[str, ...] = ("*",)
+    without: tuple[str, ...] = ()
+    refused: Mapping[str, type[RaggedError]] = field(default_factory=dict)
+    foreign: type[Exception] | None = None
+
+    def is_tried(self, problem: str, exhaustive: bool) -> bool:
+        """Whether a run tries a problem."""
+        if _is_one(problem, self.without):
+            return False
+        return exhaustive or _is_one(problem, self.on)
+
+    def refusal(self, problem: str) -> type[Exception] | None:
+        """The error by which it refuses a problem."""
+        found = [error for name, error in self.refused.items() if fnmatchcase(problem, name)]
+        return found[0] if found else self.foreign
+
+
+def _is_one(problem: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(problem, pattern) for pattern in patterns)
+
+
+def derivative(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transformation:
+    """A line of what float64 shows."""
+    return Transformation(run, DERIVATIVE, on or ("*",), **options)
+
+
+def program(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transformation:
+    """A line of what float32 shows."""
+    return Transformation(run, PROGRAM, on or ("*",), **options)
+
+
+def of_module(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transformation:
+    """A line of what happens to modules, and not to functions."""
+    return program(run, *on, without=FUNCTIONS, **options)

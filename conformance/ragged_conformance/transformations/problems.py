@@ -1,0 +1,257 @@
+"""Layers and models as pure functions of all their arrays, and what their derivatives have to be.
+
+What is expected comes from the oracle and its complex step alone, never from a framework.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import ragged
+from ragged_conformance import oracle
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import normal
+from ragged_conformance.runner import lengths_of
+from ragged_conformance.subjects import SUBJECTS, Batch, Subject, lstm_subject
+
+Values = dict[str, np.ndarray]
+Arrays = dict[str, Any]
+SCALE = 1 / 32  # of directions: short ones, over which `oracle.curvature` is exact
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A subject, and how it is run.
+
+    Args:
+        subject: the layer or model.
+        policy: of its lengths.
+        kernels: whether kernels of our own may run.
+        is_function: run as `ragged.lstm`, not as a module.
+        is_frozen: derivatives are by the inputs alone, the parameters are constants.
+        is_tied: the backward direction has the forward direction's very parameters.
+    """
+
+    subject: Subject
+    policy: str = "auto"
+    kernels: bool = True
+    is_function: bool = False
+    is_frozen: bool = False
+    is_tied: bool = False
+
+    def build(self) -> Any:
+        """Build the module."""
+        module = self.subject.build()
+        if self.is_tied:
+            for name in self.tied:
+                setattr(module, name, getattr(module, name.removesuffix("_reverse")))
+        return module
+
+    @functools.cached_property
+    def tied(self) -> list[str]:
+        """The parameters that are another one."""
+        module = self.subject.build()
+        names = ragged.get_backend().get_parameters(module)
+        return [name for name in names if self.is_tied and name.endswith("_reverse")]
+
+    @functools.cached_property
+    def parameters(self) -> Values:
+        """Parameters none of which is 0 or 1, as biases and norms are at first."""
+        found = ragged.get_backend().get_parameters(self.subject.build())
+        return {
+            name: np.float32(value + 0.25 * normal(*value.shape, seed=i)).astype(float)
+            for i, (name, value) in enumerate(sorted(found.items()))
+            if name not in self.tied
+        }
+
+    @functools.cached_property
+    def points(self) -> dict[str, Point]:
+        """Where the problem is evaluated: at its own point, and at others for what is batched."""
+        batch, parameters = self.subject.batch, self.parameters
+        turned = batch.rows([1, 2, 3, 0])
+        inputs = replace(batch, arrays=turned.arrays)
+        moved = {name: value[..., ::-1].copy() for name, value in parameters.items()}
+        return {
+            "own": Point(self, batch, parameters),
+            "other inputs": Point(self, inputs, parameters),
+            "other lengths": Point(self, turned, parameters),
+            "other parameters": Point(self, batch, moved),
+        }
+
+
+class Point:
+    """The arrays at which a problem is evaluated, and what the oracle says of it there."""
+
+    def __init__(self, problem: Problem, batch: Batch, parameters: Values) -> None:
+        self.problem, self.batch, self.parameters = problem, batch, parameters
+        self.inputs = batch.filled(np.nan).arrays
+        self.variables = {**self.inputs, **({} if problem.is_frozen else parameters)}
+        self.tangents = {
+            name: SCALE * normal(*value.shape, seed=100 + i)
+            for i, (name, value) in enumerate(self.variables.items())
+        }
+        # What stands at padding of x belongs to no derivative.
+        own = Batch({n: self.tangents[n] for n in batch.arrays}, batch.lengths)
+        self.directions = {**self.tangents, **own.filled(0.0).arrays}
+        self.tangents = {**self.tangents, **own.filled(np.nan).arrays}
+
+    @functools.cached_property
+    def outputs(self) -> Values:
+        """The outputs."""
+        return self._run(**self._clean)
+
+    @functools.cached_property
+    def weights(self) -> Values:
+        """The weights by which outputs become a scalar."""
+        return {name: normal(*value.shape, seed=7) for name, value in self.outputs.items()}
+
+    def tangent(self, names: Sequence[str] | None = None) -> Values:
+        """How the outputs move when the named variables, or all, move along their directions."""
+        return self._moved(tuple(self.variables if names is None else names))
+
+    @functools.cached_property
+    def slopes(self) -> Values:
+        """How the weighted sum moves with each input, and with the parameters together."""
+        groups: dict[str, tuple[str, ...]] = {name: (name,) for name in self.inputs}
+        if not self.problem.is_frozen:
+            groups["parameters"] = tuple(self.parameters)
+        return {
+            group: np.array(self._weighted(self.tangent(names))) for group, names in groups.items()
+        }
+
+    def project(self, gradient: Mapping[str, np.ndarray]) -> Values:
+        """Bring a gradient into the form of `slopes`."""
+        found = {name: np.zeros(()) for name in self.slopes}
+        for name in self.variables:
+            group = name if name in self.inputs else "parameters"
+            found[group] = found[group] + (gradient[name] * self.directions[name]).sum()
+        return found
+
+    def curvature(self, names: Sequence[str] | None = None) -> float:
+        """The weighted sum's second derivative along the directions of the named variables."""
+        return self._curvature(tuple(self.variables if names is None else names))
+
+    @functools.cached_property
+    def small(self) -> str:
+        """A variable with few elements, for whole Jacobians and Hessians."""
+        names = [name for name in self.variables if name.endswith("bias_ih_l0")]
+        return (names or list(self.variables))[0]
+
+    @functools.cache  # noqa: B019 - points live as long as the suite
+    def _moved(self, names: tuple[str, ...]) -> Values:
+        moved = {n: v + 1e-30j * self.directions[n] for n, v in self._clean.items() if n in names}
+        found = self._run(**{**self._clean, **moved})
+        return {name: np.imag(value) / 1e-30 for name, value in found.items()}
+
+    @functools.cache  # noqa: B019
+    def _curvature(self, names: tuple[str, ...]) -> float:
+        moving = {name: self._clean[name] for name in names}
+        directions = {name: self.directions[name] for name in names}
+
+        def total(**values: np.ndarray) -> Any:
+            return self._weighted(self._run(**{**self._clean, **values}))
+
+        return oracle.curvature(total, moving, directions)
+
+    def _weighted(self, outputs: Values) -> Any:
+        return sum((value * self.weights[name]).sum() for name, value in outputs.items())
+
+    @functools.cached_property
+    def _clean(self) -> Values:
+        return {**self.batch.filled(0.0).arrays, **self.parameters}
+
+    def _run(self, **values: np.ndarray) -> Values:
+        inputs = {name: values.pop(name) for name in self.inputs}
+        tied = {name: values[name.removesuffix("_reverse")] for name in self.problem.tied}
+        subject = self.problem.subject
+        return subject.oracle(inputs, {**values, **tied}, self.batch.lengths)
+
+
+class Trial:
+    """A problem on one backend: native arrays, and native functions to transform.
+
+    `run(variables, lengths=None) -> outputs by name` is pure; so is `total`, its weighted sum.
+    """
+
+    def __init__(self, adapter: Adapter, problem: Problem) -> None:
+        self.adapter, self.problem, self.subject = adapter, problem, problem.subject
+        self.point = problem.points["own"]
+        self.module = adapter.prepare(problem.build())
+        adapter.backend.set_parameters(self.module, self._whole(self.point.parameters))
+        self.lengths: Mapping[str, Any] = lengths_of(self.point.batch, problem.policy)
+        self.variables = adapter.arrays(self.point.variables)
+        self.inputs = {name: self.variables[name] for name in self.point.inputs}
+        self.tangents = adapter.arrays(self.point.tangents)
+        self.directions = adapter.arrays(self.point.directions)
+        self.weights = adapter.arrays(self.point.weights)
+        self.small = self.point.small
+        self._names, self._call = self._split()
+
+    def run(self, variables: Arrays, lengths: Mapping[str, Any] | None = None) -> Arrays:
+        """The outputs, as a function of all that is differentiated."""
+        inputs = {name: variables[name] for name in self.inputs}
+        own = {name: variables[name] for name in self._names}
+        given = self.lengths if lengths is None else lengths
+        return self.subject.call(functools.partial(self._call, own), inputs, given)
+
+    def total(self, variables: Arrays, lengths: Mapping[str, Any] | None = None) -> Any:
+        """The outputs' weighted sum."""
+        return self.weigh(self.run(variables, lengths))
+
+    def weigh(self, outputs: Arrays) -> Any:
+        """Sum outputs up."""
+        return sum((value * self.weights[name]).sum() for name, value in outputs.items())
+
+    def vary(self, value: Any) -> Arrays:
+        """The outputs, as a function of the small variable alone."""
+        return self.run({**self.variables, self.small: value})
+
+    def weigh_varied(self, value: Any) -> Any:
+        """The weighted sum, as a function of the small variable alone."""
+        return self.weigh(self.vary(value))
+
+    def along(self, arrays: Arrays) -> Any:
+        """The product of arrays, a gradient say, with the directions."""
+        return sum((arrays[name] * value).sum() for name, value in self.directions.items())
+
+    def at(self, point: str) -> Arrays:
+        """The variables at another point."""
+        return self.adapter.arrays(self.problem.points[point].variables)
+
+    def call(self, module: Any, lengths: Mapping[str, Any] | None = None) -> Arrays:
+        """The outputs of a module: the problem's own, or what a transformation made of it."""
+        return self.subject.call(module, self.inputs, self.lengths if lengths is None else lengths)
+
+    def _split(self) -> tuple[list[str], Callable[..., Any]]:
+        if self.problem.is_frozen:
+            return [], lambda _, *given: self.module(*given)
+        if self.problem.is_function:
+            return list(self.point.parameters), ragged.lstm
+        own, call = self.adapter.functional(self.module)
+        assert set(own) == set(self.point.parameters)
+        return list(own), call
+
+    def _whole(self, parameters: Values) -> Values:
+        tied = {name: parameters[name.removesuffix("_reverse")] for name in self.problem.tied}
+        return {**parameters, **tied}
+
+
+LSTM = SUBJECTS["LSTM"]
+PROBLEMS: dict[str, Problem] = {
+    "LSTM": Problem(LSTM),
+    "LSTM, never": Problem(LSTM, policy="never"),
+    "LSTM, always": Problem(LSTM, policy="always"),
+    "LSTM, segments": Problem(LSTM, policy="segments"),
+    "LSTM, no kernels": Problem(LSTM, kernels=False),
+    "LSTM, frozen": Problem(LSTM, is_frozen=True),
+    "LSTM, tied": Problem(LSTM, is_tied=True),
+    "lstm, projection": Problem(
+        replace(lstm_subject(proj_size=2), operation="lstm"), is_function=True
+    ),
+    **{name: Problem(subject) for name, subject in SUBJECTS.items() if name != "LSTM"},
+}

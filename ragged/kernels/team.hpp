@@ -1,0 +1,70 @@
+// The tasks of a call shared among threads, and what leaves a call instead of an exception.
+#pragma once
+
+#include <atomic>
+#include <exception>
+#include <functional>
+#include <new>
+#include <stdexcept>
+
+#include "simd.hpp"
+
+namespace ragged {
+
+// Runs task(worker) for every worker, in whatever threads there are.
+using Task = std::function<void(Index)>;
+using Parallel = std::function<void(Index workers, const Task& task)>;
+
+// Tasks that each run once, in whichever thread comes for it. An exception that left a thread would
+// end the process, so the first one waits for the caller.
+class Tasks {
+ public:
+  Tasks(Index count, const Task& task) : count(count), task(task) {}
+
+  // Run tasks until none is left; how many it were.
+  Index work() noexcept {
+    Index ran = 0;
+    for (Index taken; (taken = next++) < count; ++ran) try {
+        task(taken);
+      } catch (...) {
+        if (!failed.test_and_set()) thrown = std::current_exception();
+      }
+    return ran;
+  }
+
+  // Called once all have run.
+  void finish() const {
+    if (thrown) std::rethrow_exception(thrown);
+  }
+
+ private:
+  const Index count;
+  const Task& task;  // not touched once all tasks are taken
+  std::atomic<Index> next{0};
+  std::atomic_flag failed = ATOMIC_FLAG_INIT;
+  std::exception_ptr thrown;
+};
+
+// What became of a call; `ragged.kernels` knows these numbers too.
+enum class Status : int { done, bad_lengths, no_memory, failed };
+
+struct BadLengths {};
+
+// Neither C nor XLA lets an exception through.
+template <class Body>
+Status guarded(Body&& body) noexcept {
+  try {
+    body();
+    return Status::done;
+  } catch (const BadLengths&) {
+    return Status::bad_lengths;
+  } catch (const std::bad_alloc&) {
+    return Status::no_memory;
+  } catch (const std::length_error&) {  // more than any vector holds
+    return Status::no_memory;
+  } catch (...) {
+    return Status::failed;
+  }
+}
+
+}  // namespace ragged

@@ -272,6 +272,8 @@ def recorded(
 ) -> tuple[Tensor, State]:
     """Run one operator a layer and direction, which a compiler leaves as it is."""
     count = lengths.to(load_backend(name)).to("cpu", torch.int64)
+    if isinstance(x, FakeTensor) and not isinstance(count, FakeTensor):
+        count = x.fake_mode.from_tensor(count)
 
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return record_layer(weights, x, count, *state, reverse=reverse)

@@ -286,7 +286,7 @@ def _as_floating(backend: Backend, name: str, arrays: dict[str, Array]) -> dict[
     xp = backend.xp
     floating = [xp.float32]
     for argument, array in arrays.items():
-        if xp.isdtype(array.dtype, "real floating"):
+        if xp.isdtype(array.dtype, "real floating") and xp.finfo(array.dtype).bits >= 16:
             floating += [array.dtype]
         elif not xp.isdtype(array.dtype, ("bool", "integral")):
             raise dtype_error(name, argument, array.dtype)

@@ -208,12 +208,16 @@ def browse(page: Path, folder: Path) -> tuple[str, str, set[str]]:
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_a_model_that_explains_nothing_is_reported_too(name, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run(name), tmp_path / "run")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    slow = [{**json.loads(line), "seconds": 100.0 + place} for place, line in enumerate(lines)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in slow))
     reader = Reader(report_of(run).read_text())
     assert "This model has no attention and selects no variables." in reader.text
     assert not [file for file in reader.tables() if file.startswith(("attention", "variable"))]
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for key, values in reader.tables()["losses.csv"].items():
         np.testing.assert_allclose(numbers(values), [r[key] for r in records], rtol=1e-5)
+    assert "3 epochs in 303 s" in reader.text
     versions = json.loads((run / "versions.json").read_text())
     assert versions["Python"] in reader.text
     assert versions[name] in reader.text

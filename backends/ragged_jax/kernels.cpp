@@ -46,6 +46,7 @@ class Call {
     lengths.assign(given.typed_data<std::int32_t>(), given.typed_data<std::int32_t>() + shape[0]);
     sizes = {shape[0], shape[1], shape[2], args.get<ffi::AnyBuffer>(1)->dimensions()[1], reverse,
              lengths.data()};
+    sizes.padded = true;
   }
 
   const REAL* in(std::size_t place) { return args.get<ffi::AnyBuffer>(place)->typed_data<REAL>(); }
@@ -54,8 +55,6 @@ class Call {
     auto array = *rets.get<ffi::AnyBuffer>(place);
     return array->element_count() ? array->typed_data<REAL>() : nullptr;
   }
-
-  Index rows_of(std::size_t place) { return (*rets.get<ffi::AnyBuffer>(place))->dimensions()[0]; }
 
   Sizes sizes;
 
@@ -86,7 +85,6 @@ static ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Re
                           bool reverse) {
   return told([&] {
     Call c(args, rets, reverse);
-    c.sizes.room = c.rows_of(3);
     Forward<REAL>(c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), c.in(5), c.in(6)},
                   {c.out(0), c.out(1), c.out(2), c.out(3), c.out(4)})
         .run(pool.num_threads(), in_threads(pool));
@@ -97,9 +95,11 @@ static ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::R
                            bool reverse) {
   return told([&] {
     Call c(args, rets, reverse);
+    const std::size_t of_x = rets.size() - 5;  // 0 if x's gradient is not wanted
     Backward<REAL>(c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), nullptr, nullptr},
                    {c.in(5), c.in(6), c.in(7)}, {c.in(8), c.in(9), c.in(10)},
-                   {c.out(0), c.out(1), c.out(2), c.out(3), c.out(4), c.out(5)})
+                   {of_x ? c.out(0) : nullptr, c.out(of_x), c.out(of_x + 1), c.out(of_x + 2),
+                    c.out(of_x + 3), c.out(of_x + 4)})
         .run(pool.num_threads(), in_threads(pool));
   });
 }

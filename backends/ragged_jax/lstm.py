@@ -1,20 +1,19 @@
-"""The LSTM layer on JAX: kernels, or a scan over the whole width."""
+"""The LSTM layer on JAX: an operator of its own, or a masked scan over the whole width."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ragged import initial
 from ragged.backend import load_backend
+from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
 from ragged.lstm import LSTMShape, run, stack_layers
-from ragged.schedule import is_native
-from ragged_jax import kernels, scans
+from ragged_jax import operator, scans
 from ragged_jax.arrays import asarray, name
 from ragged_jax.blocks import Dropout
 from ragged_jax.parameters import Streams
@@ -88,38 +87,21 @@ def lstm(
     if state is None:
         h, c = shape.state_shapes(x.shape[0])
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
-    own = is_native(lengths) and kernels.has_kernels(x.dtype)
-    if own and jax.default_backend() == "cpu" and not shape.proj_size:
-        return native(parameters, x, lengths, state, between_layers)
-    return scan(parameters, x, lengths, state, between_layers)
+    counts = _as_int32(lengths.to(load_backend(name)), x.shape[1])
+    is_operator = lengths.policy == "auto" and not shape.proj_size
+    native = find_compiler() is not None
+
+    def run_layer(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
+        if is_operator:
+            return operator.run_layer(weights, x, counts, state, native=native)
+        return scans.run_layer(weights, x, counts, state)
+
+    return stack_layers(run_layer, parameters, x, state, jnp.concatenate, between_layers)
 
 
-def native(
-    parameters: Mapping[str, Array],
-    x: Array,
-    lengths: Lengths,
-    state: State,
-    between_layers: Callable[[Array], Array] | None,
-) -> tuple[Array, State]:
-    """Run kernels of our own over exactly the valid steps, whether lengths are traced or not."""
-    counts = lengths.to(load_backend(name), like=x)
-
-    def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
-        return kernels.run_layer(weights, x, counts, state)
-
-    return stack_layers(run, parameters, x, state, jnp.concatenate, between_layers)
-
-
-def scan(
-    parameters: Mapping[str, Array],
-    x: Array,
-    lengths: Lengths,
-    state: State,
-    between_layers: Callable[[Array], Array] | None,
-) -> tuple[Array, State]:
-    """Run one masked scan over the whole width, which all of JAX's transformations take."""
-
-    def run(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
-        return scans.run_layer(weights, x, lengths, state)
-
-    return stack_layers(run, parameters, x, state, jnp.concatenate, between_layers)
+def _as_int32(lengths: Array, width: int) -> Array:
+    """Convert lengths, checked or traced; what lies outside of the width stays outside."""
+    if lengths.dtype.itemsize > 4:
+        least = 0 if lengths.dtype.kind == "u" else -1
+        lengths = jnp.clip(lengths, least, width + 1)
+    return lengths.astype(jnp.int32)

@@ -64,10 +64,21 @@ def asarray(
         array = torch.tensor(host, device="cpu")  # a copy, for make_fx a constant
         if array.dtype == torch.float64 and is_python:
             array = array.to(torch.get_default_dtype())
-    return array.to(
+    array = array.to(
         device=None if like is None else like.device,
         dtype=None if dtype is None else getattr(torch, dtype),
     )
+    return array if like is None or type(like) is torch.Tensor else _spread(array, like)
+
+
+def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Put a copy of a tensor on each device of a `DTensor`, which mixes with its own kind alone."""
+    mesh = getattr(like, "device_mesh", None)
+    if mesh is None or hasattr(array, "device_mesh"):
+        return array
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(array, mesh, run_check=False)
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:

@@ -162,7 +162,8 @@ def _choose(shape: LSTMShape, lengths: Lengths, tensors: Sequence[Tensor]) -> Im
 def _check_mapped(lengths: Lengths) -> None:
     """Refuse lengths that `vmap` maps, all those of its axis at once, as others are at the door."""
     values = unwrap(lengths.to(load_backend(name)))
-    check_lengths(values.flatten(), lengths.width, function="LSTM")
+    with torch._C._DisableFuncTorch():  # or whatever is computed here is wrapped again
+        check_lengths(values.flatten(), lengths.width, function="LSTM")
 
 
 def native(
@@ -271,6 +272,8 @@ def recorded(
 ) -> tuple[Tensor, State]:
     """Run one operator a layer and direction, which a compiler leaves as it is."""
     count = lengths.to(load_backend(name)).to("cpu", torch.int64)
+    if isinstance(x, FakeTensor) and not isinstance(count, FakeTensor):
+        count = x.fake_mode.from_tensor(count)
 
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return record_layer(weights, x, count, *state, reverse=reverse)

@@ -271,7 +271,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
 ) -> tuple[Any, ...]:
-    lengths, *inputs, saved = *ctx.saved_tensors[:8], ctx.saved_tensors[8:]
+    lengths, *tensors = ctx.saved_tensors  # once: checkpointing recomputes what is asked for twice
+    inputs, saved = tensors[:7], tensors[7:]
     (rows, stops, reverse), c0 = ctx.static, inputs[2]
     grad_c = torch.zeros_like(c0) if grad_c is None else grad_c
     if grad_y is None:
@@ -281,7 +282,7 @@ def _differentiate(
         found = pull(inputs, (grad_y, grad_h, grad_c), valid, reverse=reverse)
     else:
         weights = inputs[3:]
-        found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, list(saved))
+        found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, saved)
     return found[0], None, *found[1:], None, None, None, None
 
 

@@ -32,10 +32,7 @@ template <class T>
 class Forward {
  public:
   Forward(const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
-      : sizes(sizes), in(in), out(out) {
-    sizes.check();
-    first = sizes.first_tokens();
-  }
+      : sizes(sizes), in(in), out(out), token(sizes) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = sizes.workers(threads);
@@ -46,7 +43,7 @@ class Forward {
     });
     parallel(workers, [&](Index worker) {
       for (std::size_t tile = worker; tile < tiles.size(); tile += workers) run_tile(tiles[tile]);
-      if (out.gates) clear_room(worker, workers);
+      if (out.gates && !sizes.padded) clear_room(worker, workers);
     });
   }
 
@@ -55,7 +52,7 @@ class Forward {
   const Sizes sizes;
   const Inputs<T> in;
   const Outputs<T> out;
-  std::vector<Index> first;
+  const Tokens token;
   std::vector<T> packed;  // for each block of L hidden units: (bias | inputs | hidden, 4 gates, L)
 
   Index depth() const { return sizes.inputs + sizes.hidden; }
@@ -83,6 +80,10 @@ class Forward {
     for (Index row : rows) {
       std::copy_n(in.c0 + row * hidden, hidden, out.c + row * hidden);
       clear_padding(sizes, row, out.y, hidden);
+      if (sizes.padded && out.gates) {
+        clear_padding(sizes, row, out.gates, 4 * hidden);
+        clear_padding(sizes, row, out.cells, hidden);
+      }
     }
     Index alive = Index(rows.size());
     for (Index step = 0;; ++step) {
@@ -122,23 +123,23 @@ class Forward {
       const Vec<T> c = f * load(cell, count) + i * g;
       store(cell, c, count);
       store(out.y + sizes.place(rows[r], step) * hidden + unit, o * tanh<T>(c), count);
-      if (out.gates) keep(first[rows[r]] + step, unit, {i, f, g, o}, c);
+      if (out.gates) keep(token(rows[r], step), unit, {i, f, g, o}, c);
     }
   }
 
   // Where only the running program knows the tokens, what is kept has room for more.
   void clear_room(Index worker, Index workers) {
-    const Index tokens = first.back(), free = sizes.room - tokens;
+    const Index tokens = sizes.tokens(), free = sizes.room - tokens;
     const Index begin = tokens + free * worker / workers, end = tokens + free * (worker + 1) / workers;
     std::fill(out.gates + begin * 4 * sizes.hidden, out.gates + end * 4 * sizes.hidden, T(0));
     std::fill(out.cells + begin * sizes.hidden, out.cells + end * sizes.hidden, T(0));
   }
 
-  void keep(Index token, Index unit, const Vec<T> (&gates)[4], Vec<T> c) {
+  void keep(Index place, Index unit, const Vec<T> (&gates)[4], Vec<T> c) {
     const Index hidden = sizes.hidden, count = hidden - unit;
     for (int gate = 0; gate < 4; ++gate)
-      store(out.gates + (4 * token + gate) * hidden + unit, gates[gate], count);
-    store(out.cells + token * hidden + unit, c, count);
+      store(out.gates + (4 * place + gate) * hidden + unit, gates[gate], count);
+    store(out.cells + place * hidden + unit, c, count);
   }
 };
 

@@ -32,11 +32,9 @@ class Backward {
   Backward(const Sizes& sizes, const Inputs<T>& in, const Kept<T>& kept,
            const OutputGradients<T>& given, const InputGradients<T>& found)
       : sizes(sizes), in(in), kept(kept), given(given), found(found),
+        token(sizes),
         states(round_up(sizes.hidden + (found.x ? sizes.inputs : 0), L)),
-        columns(round_up(sizes.inputs + sizes.hidden + 1, L)) {
-    sizes.check();
-    first = sizes.first_tokens();
-  }
+        columns(round_up(sizes.inputs + sizes.hidden + 1, L)) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = sizes.workers(threads);
@@ -60,7 +58,7 @@ class Backward {
   const Kept<T> kept;
   const OutputGradients<T> given;
   const InputGradients<T> found;
-  std::vector<Index> first;
+  const Tokens token;
   const Index states;     // columns of (h before | x), whole vectors; x only if it is wanted
   const Index columns;    // columns of (x | h before | 1), whole vectors
   std::vector<T> packed;  // the weights in blocks of columns of (h before | x): (4 * hidden, WIDE)
@@ -113,10 +111,11 @@ class Backward {
 
   // A token's gates' gradients, from those of its h and c; and what its gates were made of.
   void differentiate(Index row, Index step, Index r, Own& own) {
-    const Index hidden = sizes.hidden, inputs = sizes.inputs, token = first[row] + step;
-    const T* gates = kept.gates + token * 4 * hidden;
-    const T* c = kept.cells + token * hidden;
-    const T* c_before = step ? c - hidden : in.c0 + row * hidden;
+    const Index hidden = sizes.hidden, inputs = sizes.inputs, place = token(row, step);
+    const T* gates = kept.gates + place * 4 * hidden;
+    const T* c = kept.cells + place * hidden;
+    const T* c_before =
+        step ? kept.cells + token(row, step - 1) * hidden : in.c0 + row * hidden;
     const T* of_y = given.y + sizes.place(row, step) * hidden;
     const T* of_h = &own.of_state[r * states];
     T* of_c = &own.of_cell[r * hidden];

@@ -17,6 +17,7 @@ struct Sizes {
   bool reverse;          // each row is read from its last step back
   const Index* lengths;  // (batch,)
   Index room = 0;        // tokens that fit into what is kept for the backward pass
+  bool padded = false;   // it lies as y does, 0 at padding; else rows lie end to end
 
   void check() const {
     const bool fit = std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
@@ -30,19 +31,29 @@ struct Sizes {
     return row * width + (reverse ? lengths[row] - 1 - step : step);
   }
 
-  // Each row's first token, where the tokens of all rows lie end to end.
-  std::vector<Index> first_tokens() const {
-    std::vector<Index> first(batch + 1, 0);
-    std::partial_sum(lengths, lengths + batch, first.begin() + 1);
-    return first;
-  }
-
   // How many of `threads` find enough to do.
   Index workers(Index threads) const {
     const double products = 4.0 * double(tokens()) * double(hidden * (inputs + hidden));
     const Index worth = 1 + Index(products / WORTH_A_WORKER);
     return std::max<Index>(1, std::min({threads, batch, worth}));
   }
+};
+
+// Where the n-th step that is read of a row is kept, once the sizes are checked.
+class Tokens {
+ public:
+  explicit Tokens(const Sizes& sizes) : sizes(sizes), first(sizes.batch + 1, 0) {
+    sizes.check();
+    std::partial_sum(sizes.lengths, sizes.lengths + sizes.batch, first.begin() + 1);
+  }
+
+  Index operator()(Index row, Index step) const {
+    return sizes.padded ? sizes.place(row, step) : first[row] + step;
+  }
+
+ private:
+  const Sizes sizes;
+  std::vector<Index> first;
 };
 
 // Rows that one worker runs together: sorted, longest first.

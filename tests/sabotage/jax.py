@@ -10,63 +10,63 @@ HELD = "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))"
 SCAN = (
     fault(
         "gates f and g swapped",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         "i, f, g, o =",
         "i, g, f, o =",
         forward("mixed"),
     ),
     fault(
         "second bias forgotten",
-        "ragged_jax.scans:_scan",
-        ' + weights["bias_hh"]',
+        "ragged_jax.scans:run_direction",
+        ' + weight["bias_hh"]',
         "",
         forward("mixed"),
     ),
     fault(
         "projection forgotten",
-        "ragged_jax.scans:_scan",
-        'new_h @ weights["weight_hr"].T',
+        "ragged_jax.scans:run_direction",
+        'new_h @ weight["weight_hr"].T',
         "new_h[:, : h.shape[1]]",
         forward("mixed", "projection"),
     ),
     fault(
         "state after the last padded step",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         HELD,
         "(new_h, new_c)",
         forward("mixed"),
     ),
     fault(
         "c fed with padding",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         HELD,
         "(jnp.where(valid, new_h, h), new_c)",
         forward("mixed"),
     ),
     fault(
         "c forgotten at padding",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         HELD,
         "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, 0))",
         forward("mixed"),
     ),
     fault(
         "h after the last padded step",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         HELD,
         "(new_h, jnp.where(valid, new_c, c))",
         forward("mixed"),
     ),
     fault(
         "empty row returns zeros for its state",
-        "ragged_jax.scans:_scan",
-        "return jnp.swapaxes(y, 0, 1), h, c",
-        "return jnp.swapaxes(y, 0, 1), jnp.where(mask.any(1)[:, None], h, 0), c",
+        "ragged_jax.scans:run_direction",
+        "y, *kept =",
+        "h = jnp.where(lengths[:, None] > 0, h, 0); y, *kept =",
         forward("length 0"),
     ),
     fault(
         "output gate opens on the old c",
-        "ragged_jax.scans:_scan",
+        "ragged_jax.scans:run_direction",
         "jnp.tanh(new_c)",
         "jnp.tanh(c)",
         forward("mixed"),
@@ -77,29 +77,22 @@ LAYER = (
     fault(
         "outputs at padding not 0",
         "ragged_jax.scans:run_direction",
-        "y = select_valid(backend, y, lengths)",
-        "pass",
+        "(jnp.where(valid, _swap(each), 0)",
+        "(_swap(each)",
         forward("mixed"),
     ),
     fault(
         "padding read",
         "ragged_jax.scans:run_direction",
-        "x = select_valid(backend, x, lengths)",
-        "pass",
+        "jnp.where(valid, x, 0).astype(dtype)",
+        "x.astype(dtype)",
         lstm_gradients("one layer"),
     ),
     fault(
         "second direction reads forwards",
         "ragged_jax.scans:run_direction",
-        "flip(backend, x, lengths) if reverse else x",
-        "x",
-        forward("mixed", "bidirectional"),
-    ),
-    fault(
-        "second direction's outputs not turned back",
-        "ragged_jax.scans:run_direction",
-        "flip(backend, y, lengths) if reverse else y",
-        "y",
+        "reverse=reverse)\n    y",
+        "reverse=False)\n    y",
         forward("mixed", "bidirectional"),
     ),
     fault(
@@ -111,26 +104,26 @@ LAYER = (
     ),
 )
 
-KERNELS = (
+OPERATOR = (
     fault(
-        "kernels: second direction reads forwards",
-        "ragged_jax.kernels:run_layer",
-        "direction == 1, counts",
-        "False, counts",
-        forward("mixed", "bidirectional"),
-    ),
-    fault(
-        "kernels: state of the other direction",
-        "ragged_jax.kernels:run_layer",
+        "state of the other direction",
+        "ragged_jax.scans:run_directions",
         "state[1][direction]",
         "state[1][0]",
         forward("mixed", "bidirectional"),
     ),
     fault(
-        "kernels: gradient of the second bias lost",
-        "ragged_jax.kernels:_backward",
-        "(*found, found[-1])",
-        "(*found, 0 * found[-1])",
+        "kernels: second direction reads forwards",
+        "ragged_jax.kernels:run_direction",
+        "lengths, reverse)",
+        "lengths, False)",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "operator: gradient of the second bias lost",
+        "ragged_jax.operator:_transpose",
+        "*found, found[-1]]",
+        "*found, 0 * found[-1]]",
         lstm_gradients("one layer"),
     ),
 )
@@ -145,4 +138,4 @@ BLOCKS = (
     ),
 )
 
-FAULTS = (*SCAN, *LAYER, *KERNELS, *BLOCKS)
+FAULTS = (*SCAN, *LAYER, *OPERATOR, *BLOCKS)

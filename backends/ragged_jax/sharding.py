@@ -1,0 +1,58 @@
+"""Arrays that lie on several devices: what each must be for a layer to run where its rows lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jax import Array, lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+def vary_alike(arrays: Any) -> Any:
+    """Let all arrays of a tree vary over the same axes of a `shard_map`, where that is checked.
+
+    A gradient with respect to what is the same on all devices is summed over them by this.
+    """
+    axes = frozenset[str]().union(*map(_varying, jax.tree.leaves(arrays)))
+
+    def vary(array: Array) -> Array:
+        missing = tuple(axes - _varying(array))
+        return _vary(array, missing) if missing else array
+
+    return jax.tree.map(vary, arrays)
+
+
+def _varying(array: Array) -> frozenset[str]:
+    aval: Any = jax.typeof(array)
+    kind = getattr(aval, "manual_axis_type", None)  # before JAX 0.10, `vma`
+    return kind.varying if kind is not None else getattr(aval, "vma", frozenset())
+
+
+def _vary(array: Array, axes: tuple[str, ...]) -> Array:
+    own: Any = lax
+    return own.pcast(array, axes, to="varying") if hasattr(own, "pcast") else own.pvary(array, axes)
+
+
+def keep_rows_apart(
+    run: Callable[..., tuple[Array, tuple[Array, Array]]],
+) -> Callable[..., tuple[Array, tuple[Array, Array]]]:
+    """Let XLA partition a layer on a mesh of explicit axes; y and state lie as the rows of x do."""
+
+    def run_apart(
+        weights: Any, x: Array, lengths: Array, state: Any
+    ) -> tuple[Array, tuple[Array, Array]]:
+        where: Any = jax.typeof(x).sharding
+        kinds = zip(where.mesh.axis_names, where.mesh.axis_types, strict=True)
+        axes = tuple(axis for axis, kind in kinds if kind is AxisType.Explicit)
+        if not axes:
+            return run(weights, x, lengths, state)
+        rows = where.spec[0]
+        at = partial(NamedSharding, where.mesh)
+        of_state = at(PartitionSpec(None, rows, None))
+        out = (at(PartitionSpec(rows, None, None)), (of_state, of_state))
+        return jax.sharding.auto_axes(run, axes=axes, out_sharding=out)(weights, x, lengths, state)
+
+    return run_apart

@@ -77,6 +77,9 @@ class Backend(Protocol):
             DeviceError: the arrays lie on several devices.
         """
 
+    def take_steps(self, x: Array, index: Array) -> Array:
+        """Take the steps `index (batch, steps)`, all inside the width, of each row of `x`."""
+
     def devices(self) -> tuple[str, ...]:
         """Name the devices at hand, the preferred one first."""
 

@@ -257,6 +257,27 @@ def test_bad_lengths_are_refused_as_the_program_runs(lengths, message):
         compile_quickly(layer)(torch.zeros(3, 6, FEATURES), torch.tensor(lengths))
 
 
+def test_masks_with_holes_are_refused_as_the_program_runs():
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.bool)
+    counted = compile_quickly(ragged.lengths_from_mask)(mask)
+    assert counted.tolist() == [2, -1, -1]
+    compiled = compile_quickly(lambda x, mask: layer(x, ragged.lengths_from_mask(mask)))
+    with pytest.raises(ragged.RaggedError, match=r"`lengths` is -1 at row 1"):
+        compiled(torch.zeros(3, 3, FEATURES), mask)
+
+
+def test_narrow_lengths_do_not_wrap():
+    lengths = torch.tensor([100, 0, 127], dtype=torch.uint8)
+    x = torch.randn(3, 200, 1, generator=torch.Generator().manual_seed(0))
+
+    def moved(x, lengths):
+        return ragged.flip_sequences(x, lengths, alignment="right")
+
+    found = compile_quickly(moved)(x, lengths)
+    torch.testing.assert_close(found, moved(x, lengths.tolist()))
+
+
 def test_bad_forms_are_refused_as_the_program_is_recorded():
     layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
     compiled = torch.compile(layer, backend="aot_eager")

@@ -29,6 +29,7 @@ __all__ = [
     "name",
     "owns",
     "promote_arrays",
+    "take_steps",
     "to_numpy",
     "xp",
 ]
@@ -79,6 +80,12 @@ def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import DTensor
 
     return DTensor.from_local(array, mesh, run_check=False)
+
+
+def take_steps(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Take the steps `index (batch, steps)` of each row."""
+    row = torch.arange(x.shape[0], device=x.device)[:, None]
+    return x[row, index]
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:

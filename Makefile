@@ -4,7 +4,7 @@ CONFIG  ?= storms
 PYTHON  ?= python3
 BIN     := .venv/bin
 
-.PHONY: train test models bench bench-cuda clean
+.PHONY: train test sanitize models bench bench-cuda clean
 
 train: .venv/installed
 	$(BIN)/ragged train --config $(CONFIG) --backend $(BACKEND)
@@ -25,6 +25,10 @@ test: .venv/installed
 	$(PYTEST) conformance
 	$(QUICK) $(PYTEST) conformance --dtype float64
 	$(QUICK) $(PYTEST) ragged backends tests
+
+# The kernels under the sanitizers of addresses, undefined behaviour and threads; `make test` too.
+sanitize: .venv/installed
+	$(BIN)/python -m pytest tests/test_kernels_native.py -k sanitizers
 
 # All six models on the storms with both backends; half an hour.
 models: .venv/installed

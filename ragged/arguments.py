@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MOST = 2**31 - 1  # lengths are integers of 32 bits where JAX and the kernels count
 MOST_STEPS = 2**28  # of a row that a width alone asks for: a longer one is a mistake
 MOST_ELEMENTS = 2**31
+MOST_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32
 
 
 def as_array(
@@ -132,19 +134,10 @@ def as_size(
     Raises:
         OptionError: no integer, or one outside.
     """
-    expected = f"an integer of {least} or more"
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise OptionError(refusal(function, argument, shown(value), expected, "Give a number."))
-    if not isinstance(value, int):
-        if not hasattr(value, "dtype"):
-            return value  # a symbol, which stands for the size of an array
-        try:
-            value = operator.index(value)
-        except Exception as error:
-            got = f"{shown(value)} of dtype {value.dtype}"
-            raise OptionError(
-                refusal(function, argument, got, expected, "Give a number.")
-            ) from error
+    if isinstance(value, bool) or not isinstance(value, int):  # first what a compiler can follow
+        value = _as_index(function, argument, value, f"an integer of {least} or more")
+        if not isinstance(value, int):
+            return value
     if value < least:
         raise OptionError(
             refusal(function, argument, shown(value), f"{least} or more", "Raise it.")
@@ -152,6 +145,18 @@ def as_size(
     if most is not None and value > most:
         raise OptionError(refusal(function, argument, shown(value), f"at most {most}", "Lower it."))
     return value
+
+
+def _as_index(function: str, argument: str, value: Any, expected: str) -> Any:
+    """Return the integer that NumPy's types and arrays of no axes hold; symbols as they are."""
+    if hasattr(type(value), "__index__") and not isinstance(value, (bool, np.bool_)):
+        if not hasattr(value, "dtype"):
+            return value  # it stands for the size of an array
+        try:
+            return operator.index(value)
+        except Exception:  # it is the value's own code that converts it
+            expected = f"{expected}, without axes"
+    raise OptionError(refusal(function, argument, shown(value), expected, "Give a number."))
 
 
 def as_width(backend: Backend, function: str, value: Any, *sizes: int) -> int:
@@ -181,10 +186,21 @@ def as_flag(function: str, argument: str, value: Any) -> bool:
 def as_number(function: str, argument: str, value: Any) -> float:
     """Return a real number that is not NaN."""
     is_number = isinstance(value, (int, float, np.integer, np.floating))
-    if not is_number or isinstance(value, bool) or value != value:
+    is_number = is_number and not isinstance(value, bool) and value == value
+    if not is_number or (isinstance(value, int) and abs(value) > sys.float_info.max):
         remedy = "Give a float or an integer."
         raise OptionError(refusal(function, argument, shown(value), "a number", remedy))
     return value if isinstance(value, (int, float)) else value.item()
+
+
+def as_numbers(function: str, argument: str, values: Any) -> list[float]:
+    """Return a sequence of real numbers."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)):
+        remedy = "Give a tuple."
+        raise OptionError(refusal(function, argument, shown(values), "numbers in order", remedy))
+    return [float(as_number(function, argument, value)) for value in values]
 
 
 def as_rate(function: str, argument: str, value: Any) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
+from ragged.arguments import as_size
 from ragged.lstm import LSTMShape
 
 Seed = int | np.random.Generator | None
@@ -13,12 +15,21 @@ Shape = tuple[int, ...]
 Draw = Callable[[np.random.Generator, Shape], np.ndarray]
 
 
+class Uniform(Protocol):
+    """What uniform values are drawn from: a NumPy generator, or a backend's own."""
+
+    def uniform(self, low: float, high: float, size: Shape) -> Any:
+        """Draw from U(low, high)."""
+
+
 def generator(seed: Seed) -> np.random.Generator:
     """Return the generator that a seed names; a generator is its own."""
+    if seed is not None and not isinstance(seed, np.random.Generator):
+        seed = as_size("LSTM", "seed", seed, most=None)
     return np.random.default_rng(seed)
 
 
-def uniform(rng: np.random.Generator, shape: Shape, bound: float) -> np.ndarray:
+def uniform(rng: Uniform, shape: Shape, bound: float) -> np.ndarray:
     """Draw float32 from U(-bound, bound)."""
     return rng.uniform(-bound, bound, shape).astype(np.float32)
 
@@ -44,8 +55,9 @@ def he_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return rng.normal(0.0, (2 / shape[-1]) ** 0.5, shape).astype(np.float32)
 
 
-def lstm_values(rng: np.random.Generator, shape: LSTMShape) -> Mapping[str, np.ndarray]:
+def lstm_values(rng: Uniform, shape: LSTMShape) -> Mapping[str, np.ndarray]:
     """Draw all parameters of an LSTM from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size))."""
+    shape.check_extent()
     bound = shape.hidden_size**-0.5
     return {name: uniform(rng, size, bound) for name, size in shape.parameter_shapes().items()}
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.arguments import as_array, as_choice, as_flag, as_host, as_number, dtype_error
+from ragged.arguments import as_array, as_choice, as_flag, as_number, as_numbers, dtype_error
 from ragged.backend import Array, Backend, backend_of
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
@@ -227,18 +227,18 @@ def quantile(
 
     Source: R. Koenker and G. Bassett, Regression Quantiles (1978).
     """
-    levels = as_host("quantile", "quantiles", quantiles)
-    if levels.shape != (int(prediction.shape[-1]),) or not ((levels > 0) & (levels < 1)).all():
+    levels = as_numbers("quantile", "quantiles", quantiles)
+    if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
         raise OptionError(
             refusal(
                 "quantile",
                 "quantiles",
-                f"{levels.tolist()} for a last axis of {int(prediction.shape[-1])}",
+                f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}",
                 "one level inside 0..1 for each prediction",
                 "Name the levels that the model predicts.",
             )
         )
-    q = backend.xp.astype(backend.asarray(levels, like=prediction), prediction.dtype)
+    q = backend.xp.astype(backend.asarray(np.asarray(levels), like=prediction), prediction.dtype)
     error = target[..., None] - prediction
     return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
 
@@ -286,7 +286,7 @@ def _as_floating(backend: Backend, name: str, arrays: dict[str, Array]) -> dict[
     xp = backend.xp
     floating = [xp.float32]
     for argument, array in arrays.items():
-        if xp.isdtype(array.dtype, "real floating"):
+        if xp.isdtype(array.dtype, "real floating") and xp.finfo(array.dtype).bits >= 16:
             floating += [array.dtype]
         elif not xp.isdtype(array.dtype, ("bool", "integral")):
             raise dtype_error(name, argument, array.dtype)

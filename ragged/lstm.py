@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ragged.arguments import as_array, as_flag, as_rate, as_size, shown
+from ragged.arguments import MOST_PARAMETERS, as_array, as_flag, as_rate, as_size, shown
 from ragged.backend import Array, Backend, State, backend_of, check_frameworks, get_backend
 from ragged.errors import ArgumentError, OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
@@ -83,6 +83,16 @@ class LSTMShape:
                 for own, name in self.layer_names(layer, direction).items():
                     shapes[name] = sizes[own]
         return shapes
+
+    def check_extent(self) -> None:
+        """Refuse sizes that no machine could hold, before anything is allocated."""
+        count = len(self.directions)
+        inputs = max(self.input_size, self.output_size * count)
+        parameters = self.num_layers * count * 4 * self.hidden_size * (inputs + self.output_size)
+        if parameters > MOST_PARAMETERS:
+            got = f"{self.hidden_size}, in layers of {shown(parameters)} parameters in all"
+            expected = f"at most {MOST_PARAMETERS} parameters"
+            raise OptionError(refusal("LSTM", "hidden_size", got, expected, "Lower the sizes."))
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of h and c."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragged.arguments import as_array, as_size, as_width, shown
+from ragged.arguments import as_array, as_width, shown
 from ragged.backend import Array, Backend, backend_of
 from ragged.errors import LengthsError, OptionError, ShapeError, refusal
 from ragged.lengths import Lengths, check_lengths
@@ -42,7 +42,7 @@ def create_padding_mask(
     check_alignment("create_padding_mask", "alignment", alignment)
     backend = backend_of("create_padding_mask", lengths=lengths)
     if max_length is not None:
-        max_length = as_size("create_padding_mask", "max_length", max_length, most=None)
+        max_length = as_width(backend, "create_padding_mask", max_length)
     if max_length is None:
         known = lengths.width if isinstance(lengths, Lengths) else None
         longest = check_lengths(lengths, known, function="create_padding_mask").max(initial=0)

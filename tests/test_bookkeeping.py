@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +15,10 @@ import ragged
 from ragged.backend import use_backend
 from ragged.data import EncoderDecoderDataModule, MagnetHysteresis
 from ragged.errors import DivergenceError
+from ragged.learning_rate import WarmupCosine
+from ragged.optimizer import AdamW
 from ragged.training import Trainer
+from ragged.training import fit as module
 from ragged.training.commands import _introduce
 from ragged.training.fit import Fit
 
@@ -65,6 +71,22 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_elements(make_fit, monkeypatc
         assert record["train_loss"] == pytest.approx(expected)
         tokens = sum(len(row.past) + len(row.future) for row in fit.data.train)
         assert record["tokens_per_second"] * record["seconds"] == pytest.approx(tokens)
+
+
+def test_the_rate_falls_over_all_steps_of_the_run(make_fit, monkeypatch):
+    fit = make_fit(rate_schedule=WarmupCosine(), optimizer=AdamW(learning_rate=0.5))
+    rates: list[float] = []
+    monkeypatch.setattr(fit.step, "step", lambda *group, rate: rates.append(rate) or 1.0)
+    fit.run()
+    assert rates == pytest.approx([0.25 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
+
+
+def test_an_epoch_lasts_as_long_as_its_steps(make_fit, monkeypatch):
+    fit, clock = make_fit(), itertools.count()
+    made_up(fit, monkeypatch)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    fit.run()
+    assert [record["seconds"] for record in records(fit)] == [2.0, 2.0]  # a second a step
 
 
 def test_every_row_is_in_one_step_of_each_epoch_and_the_last_one_may_be_smaller(

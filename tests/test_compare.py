@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("jsonargparse")
 
 from ragged.cli import main
+from ragged.training.comparison import ComparedRun, table
 
 
 def test_runs_are_compared_in_one_table_and_one_picture(tiny_run, tmp_path, capsys):
@@ -81,3 +82,11 @@ def test_a_missing_or_damaged_file_is_named(file, content, text, tiny_run, refus
     said = refused("compare", whole, broken, "--output", tmp_path / "out.png")
     assert text in said
     assert path.name in said
+
+
+def test_a_run_took_as_long_as_its_epochs():
+    epochs = [{"seconds": 100.0}, {"seconds": 23.0}]
+    run = ComparedRun("a/1", "XTFT", "torch", 12, epochs, {"flow": {"r2": 0.5}})
+    assert run.seconds == 123.0
+    line = table([run, run]).splitlines()[2]
+    assert line.split() == ["a/1", "XTFT", "torch", "12", "2", "123", "0.500"]

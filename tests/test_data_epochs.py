@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ragged.data import EncoderDecoderDataModule, Event, MagnetHysteresis, Roles, Source
+from ragged.data.windows import Least, draw_splits, draw_windows
 
 SOURCE = MagnetHysteresis(cycles=10, min_steps=40, max_steps=50)
 USUAL = EncoderDecoderDataModule(SOURCE, batch_size=4)
@@ -30,6 +31,16 @@ def test_random_lengths_are_drawn_anew_each_epoch_and_alike_each_time():
         np.testing.assert_array_equal(joined, np.concatenate([whole.past[:, -1:], whole.target]))
     np.testing.assert_array_equal(data.test.lengths, USUAL.test.lengths)
     np.testing.assert_array_equal(data.validation.lengths, USUAL.validation.lengths)
+
+
+def test_a_random_cut_reaches_both_ends_of_its_range():
+    rows = np.tile([0, 2, 6, 12], (200, 1))  # place, start, split, stop
+    drawn = draw_splits(rows, Least(3, 4), np.random.default_rng(0))
+    assert set(drawn[:, 2]) == {5, 6, 7, 8}
+    np.testing.assert_array_equal(drawn[:, [0, 1, 3]], rows[:, [0, 1, 3]])
+    drawn = draw_windows(rows, Least(3, 4), np.random.default_rng(0))
+    assert set(drawn[:, 1]) == {2, 3}
+    assert set(drawn[:, 3]) == {10, 11, 12}
 
 
 def test_events_too_short_for_a_random_cut_are_cut_as_usual():

@@ -135,8 +135,9 @@ def test_the_formulas_of_an_export_are_what_is_computed(chain):
     values = new.columns["t"]
     for step in json.loads(json.dumps(normalization.to_dict()))["t"]["transforms"]:
         ((name, constants),) = step.items()
-        meant = FORMULAS[normalization.formulas[name]]
-        values = np.array(meant(values, constants, new.columns["k"]))
+        formula = normalization.formulas[name]
+        assert formula in FORMULAS
+        values = np.array(FORMULAS[formula](values, constants, new.columns["k"]))
     np.testing.assert_allclose(values, normalization.transform(new)["t"], rtol=1e-9, atol=1e-9)
 
 

@@ -1,9 +1,9 @@
-"""The conformance suite can fail: every fault turns the tests that name it red.
+"""The tests can fail: every fault turns those that it names red.
 
     pytest -n 2 tests/test_sabotage.py
     pytest -n 2 -p ragged_conformance.plugin tests/test_sabotage.py --exhaustive
 
-With `--exhaustive` every fault meets the whole suite of its backend instead of the tests named.
+With `--exhaustive` a backend's faults meet the whole conformance suite instead of the tests named.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import pytest
 from ragged_conformance.evaluation import one_torch_thread
 
 from ragged.errors import RaggedError
-from tests.sabotage import BOTH, FAULTS
+from tests.sabotage import BOTH, FAULTS, SHARED
 from tests.sabotage.faults import Fault, StaleFaultError, fault
 
-SUITE = Path(__file__).parents[1] / "conformance" / "ragged_conformance"
+TESTS = Path(__file__).parent
+SUITE = TESTS.parent / "conformance" / "ragged_conformance"
 CASES = [(backend, one) for backend, faults in FAULTS.items() for one in faults]
 
 # Nothing that the outer session has set up for this process may be taken down by the inner one.
@@ -98,9 +99,10 @@ def run_suite(need, monkeypatch, programs):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(backend: str, tests: list[str]) -> list[Result]:
-        need(*backend.split(" = "))
-        chosen = [] if backend == BOTH else ["--backend", backend]
-        places = [str(SUITE / test) for test in tests or [""]]
+        need(*backend.partition(",")[0].split(" = "))
+        chosen = [] if backend in (BOTH, SHARED) else ["--backend", backend]
+        folder = TESTS if backend == SHARED else SUITE
+        places = [str(folder / test) for test in tests or [""]]
         recorder = Recorder()
         with ExitStack() as stack:
             for name, cheap in (("torch", one_torch_thread()), ("flax", cheap_jax(programs))):
@@ -116,7 +118,7 @@ def run_suite(need, monkeypatch, programs):
 @pytest.mark.parametrize("backend", FAULTS)
 def test_the_same_tests_are_green_without_a_fault(run_suite, pytestconfig, backend: str) -> None:
     named = {test for one in FAULTS[backend] for test in one.tests(backend)}
-    everything = pytestconfig.getoption("exhaustive", False)
+    everything = pytestconfig.getoption("exhaustive", False) and backend != SHARED
     results = run_suite(backend, [] if everything else sorted(named))
     assert not [result.test for result in results if result.outcome == "failed"]
     assert {result.test for result in results if result.outcome == "passed"} >= named
@@ -127,7 +129,7 @@ def test_fault_is_caught(
     run_suite, record_property, pytestconfig, backend: str, fault: Fault
 ) -> None:
     named = fault.tests(backend)
-    everything = pytestconfig.getoption("exhaustive", False)
+    everything = pytestconfig.getoption("exhaustive", False) and backend != SHARED
     with fault.applied():
         results = run_suite(backend, [] if everything else named)
     caught = [result.test for result in results if result.is_red]

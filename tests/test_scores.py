@@ -130,6 +130,20 @@ def test_a_row_has_one_rank_and_none_without_a_truth():
         assert list(found.examples("y")) == list(expected)
 
 
+def test_rows_are_ranked_by_each_target_alone():
+    rows = []
+    for first, second in ((0.0, 2.0), (1.0, 0.0)):
+        rows.append(rows_of({"z": np.full(5, second)}, np.full(5, first), 2))
+    forecasts = [RowForecast(np.zeros((3, 2)), {}) for _ in rows]
+    targets = {name: TargetScores(name, {}) for name in ("y", "z")}
+    found = Evaluation("m", rows, forecasts, {}, targets)
+    assert found.examples("y") == {"best": (0, 0.0), "worst": (1, 1.0)}
+    assert found.examples("z") == {"best": (1, 0.0), "worst": (0, 2.0)}
+    shifted = [RowForecast(np.array([[0.0, 9.0]] * 3), {}), forecasts[1]]
+    found = Evaluation("m", rows, shifted, {}, targets)
+    assert found.examples("z") == {"best": (1, 0.0), "worst": (0, 7.0)}
+
+
 def test_without_a_driver_there_is_no_loop():
     panel = Panel("one", np.arange(5.0), None, np.arange(5.0), np.zeros(3))
     with style():

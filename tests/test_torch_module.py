@@ -293,7 +293,7 @@ def test_time_first_outputs_and_states_are_contiguous(kernels, monkeypatch):
 
 @pytest.mark.parametrize("rate", [1.5, -0.1, True, "0.5", None, float("nan")])
 def test_rates_of_dropout_that_are_no_number_from_0_to_1_are_refused(rate):
-    with pytest.raises(ragged.errors.OptionError, match=r"`dropout` is .*a number from 0 to 1"):
+    with pytest.raises(ragged.errors.OptionError, match=r"LSTM\(\): `dropout` is .*; expected"):
         ragged_torch.LSTM(3, 3, dropout=rate)
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array
 
 from ragged import initial
+from ragged.errors import OptionError, refusal
 from ragged.interpolation import interpolation_matrix
 from ragged_jax.arrays import asarray
 
@@ -22,10 +23,27 @@ class Dropout(nnx.Dropout):
 
     One draw of 32 bits, which flax makes for each element and which costs most of the time on a
     CPU, decides on two elements; the rate is exact to 2**-17.
+
+    Args:
+        rate: the share that is dropped; 0 needs no stream and has none.
+        rng: what draws the initial values; a child of it seeds the stream, so that all layers of a
+            model drop independently and what is drawn afterwards stays the same.
+        rngs: flax's streams, whose "dropout" is forked, instead.
     """
 
-    def __init__(self, rate: float, *, rngs: nnx.Rngs | None = None) -> None:
-        super().__init__(rate, rngs=rngs or nnx.Rngs(dropout=0))
+    def __init__(
+        self,
+        rate: float,
+        *,
+        rng: np.random.Generator | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> None:
+        super().__init__(rate, rngs=None)
+        if rate > 0 and rngs is not None:
+            self.rngs = _dropout_stream(rngs).fork()
+        elif rate > 0:
+            (child,) = initial.generator(rng).spawn(1)
+            self.rngs = nnx.RngStream(int(child.integers(2**31)), tag="dropout")
 
     @property
     def is_on(self) -> bool:
@@ -36,9 +54,12 @@ class Dropout(nnx.Dropout):
         """Drop elements in training and scale up what is kept."""
         if not self.is_on:
             return x
+        if self.rate == 1:  # nothing is left to be scaled up
+            return jnp.zeros_like(x)
         words = jax.random.bits(self.rngs(), (-(-x.size // 2),), jnp.uint32)
         bits = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
-        return jnp.where(bits >= round(self.rate * 2**16), x / (1 - self.rate), 0)
+        least = min(round(self.rate * 2**16), 2**16 - 1)
+        return jnp.where(bits >= least, x / (1 - self.rate), 0)
 
 
 class Linear(nnx.Module):
@@ -89,7 +110,7 @@ class MLP(nnx.Module):
     ) -> None:
         self.hidden = Linear(inputs, hidden, rng=rng)
         self.output = Linear(hidden, outputs, rng=rng)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, rng=rng)
 
     def __call__(self, x: Array) -> Array:
         """Map `(..., inputs)` to `(..., outputs)`."""
@@ -111,7 +132,7 @@ class GLU(nnx.Module):
         copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, rng=rng)
         self.linear = Linear(
             inputs, 2 * outputs, draw=initial.xavier_uniform, copies=copies, rng=rng
         )
@@ -258,6 +279,15 @@ class VariableSelection(nnx.Module):
         together = jnp.concatenate(list(each), -1)
         weights = jax.nn.softmax(self.weights(together, context), -1)
         return jnp.einsum("btf,fbtd->btd", weights, values), weights
+
+
+def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:
+    try:
+        return rngs["dropout"]
+    except KeyError as error:
+        got, expected = f"with streams {list(rngs)}", "a stream for dropout, or a default one"
+        remedy = "Add one, nnx.Rngs(params=0, dropout=1), or set dropout to 0."
+        raise OptionError(refusal("LSTM", "rngs", got, expected, remedy)) from error
 
 
 def spread(parameter: Array) -> Array:

@@ -53,6 +53,8 @@ def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
 def load_exported(path: Path, *, format: str) -> Exported:
     """Read a program, to be called with NumPy arrays; JAX compiles it for each shape it meets.
 
+    The file holds no Python. It has no checksum of its own: a folder of `ragged export` has one.
+
     Raises:
         OptionError, MissingExtraError: as `export_model`.
         ArtefactError: the file holds no such program.
@@ -63,6 +65,7 @@ def load_exported(path: Path, *, format: str) -> Exported:
         program = export.deserialize(bytearray(Path(path).read_bytes()))
         _, arguments = jax.tree.unflatten(program.in_tree, program.in_avals)
         inputs = {n: _input(aval) for n, aval in arguments.items()}
+        program.mlir_module()  # else only a call would read it
     except OSError:
         raise
     except Exception as error:  # flatbuffers and JAX read on whatever the bytes say

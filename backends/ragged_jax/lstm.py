@@ -16,7 +16,7 @@ from ragged.lstm import LSTMShape, run, stack_layers
 from ragged_jax import operator, scans
 from ragged_jax.arrays import asarray, name
 from ragged_jax.blocks import Dropout
-from ragged_jax.parameters import draw_seed
+from ragged_jax.parameters import Streams
 
 State = tuple[Array, Array]
 Weights = dict[str, Array]
@@ -25,7 +25,9 @@ Weights = dict[str, Array]
 class LSTM(nnx.Module):
     """An LSTM over rows of different lengths; see `ragged.LSTM`.
 
-    Arguments and parameter names are those of `torch.nn.LSTM`.
+    Arguments and parameter names are those of `torch.nn.LSTM`. Initial values come from `seed`, the
+    same on every backend, or else from the stream `params` of `rngs`, as those of flax's layers do;
+    so `rngs` may be traced. Dropout at a rate above 0 takes the stream `dropout` of `rngs`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -51,10 +53,11 @@ class LSTM(nnx.Module):
     ) -> None:
         self.shape = LSTMShape(input_size, hidden_size, num_layers, bias, bidirectional, proj_size)
         self.batch_first = batch_first
-        rng = initial.generator(draw_seed(seed, rngs))
-        for parameter, value in initial.lstm_values(rng, self.shape).items():
+        rng = initial.generator(seed)
+        source = Streams(rngs) if seed is None and rngs is not None else rng
+        for parameter, value in initial.lstm_values(source, self.shape).items():
             setattr(self, parameter, nnx.Param(asarray(value)))
-        self.dropout = Dropout(dropout, rngs=rngs)
+        self.dropout = Dropout(dropout, rng=rng, rngs=rngs)
 
     def __call__(
         self, x: Array, lengths: object = None, state: State | None = None

@@ -9,17 +9,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 from ragged.errors import OptionError, refusal
-from ragged.initial import Seed
+from ragged.initial import Shape
 from ragged_jax.arrays import to_numpy
 
 
-def draw_seed(seed: Seed, rngs: nnx.Rngs | None = None) -> Seed:
-    """Return the seed, or one drawn from flax's streams; None where neither is given."""
-    if seed is not None or rngs is None:
-        return seed
-    return int(jax.random.randint(rngs.params(), (), 0, 2**31 - 1))
+class Streams:
+    """What `ragged.initial` asks of a generator, drawn from flax's streams, traced or not."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        if not isinstance(rngs, nnx.Rngs):
+            got = f"a {type(rngs).__name__}"
+            remedy = "Give nnx.Rngs(0), or a seed."
+            raise OptionError(refusal("LSTM", "rngs", got, "flax.nnx.Rngs", remedy))
+        self.rngs = rngs
+
+    def uniform(self, low: float, high: float, size: Shape) -> Array:
+        """Draw float32 from U(low, high)."""
+        return jax.random.uniform(self.rngs.params(), size, jnp.float32, low, high)
 
 
 def named(params: nnx.State) -> dict[str, Any]:

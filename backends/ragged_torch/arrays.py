@@ -13,6 +13,7 @@ import torch
 from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
+from ragged_torch.transformations import FakeTensor, unwrap
 
 name = "torch"
 framework = "torch"
@@ -41,8 +42,8 @@ def owns(value: object) -> bool:
 
 
 def is_traced(array: torch.Tensor) -> bool:
-    """Whether a compiler traces the tensor."""
-    return is_recording() or isinstance(array, torch._subclasses.FakeTensor)
+    """Whether the tensor's values cannot be read: a compiler traces it, or `vmap` maps it."""
+    return is_recording() or isinstance(array, FakeTensor) or unwrap(array) is not array
 
 
 def is_recording() -> bool:
@@ -60,13 +61,24 @@ def asarray(
         array = torch.as_tensor(array, device="cpu")
     else:
         host, is_python = np.asarray(array), not isinstance(array, np.ndarray)
-        array = torch.from_numpy(np.array(host))  # a copy: torch refuses read-only memory
+        array = torch.tensor(host, device="cpu")  # a copy, for make_fx a constant
         if array.dtype == torch.float64 and is_python:
             array = array.to(torch.get_default_dtype())
-    return array.to(
+    array = array.to(
         device=None if like is None else like.device,
         dtype=None if dtype is None else getattr(torch, dtype),
     )
+    return array if like is None or type(like) is torch.Tensor else _spread(array, like)
+
+
+def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Put a copy of a tensor on each device of a `DTensor`, which mixes with its own kind alone."""
+    mesh = getattr(like, "device_mesh", None)
+    if mesh is None or hasattr(array, "device_mesh"):
+        return array
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(array, mesh, run_check=False)
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ragged.errors import DerivativeError, refusal
 from ragged_torch.blocks import Dropout, Linear
+from ragged_torch.transformations import has_tangents, is_transformed
 
 
 class InterpretableAttention(nn.Module):
@@ -16,6 +18,11 @@ class InterpretableAttention(nn.Module):
         output = Linear(mean_k(A_k) @ value(m))
 
     A query that sees nothing has weights of 0.
+
+    Initial values are torch's of a Linear. The sources of the Temporal Fusion Transformer take
+    Xavier's of each head, and biases of 0; of inputs of deviation 1 the scores then start at a
+    deviation of 1.6, not 0.33, so that attention begins at a few steps instead of as nearly a mean,
+    and forecasts were no better (benchmarks/README.md).
 
     Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 13 to 16.
     """
@@ -48,17 +55,39 @@ class InterpretableAttention(nn.Module):
         some = mask.any(-1, keepdim=True)
         visible = mask | ~some  # a query that sees nothing sees all, and is put to 0 afterwards
         drops = self.training and self.weights_dropout.p > 0
-        if need_weights or drops:
+        if need_weights or drops or is_transformed() or has_tangents():
             scores = (q * q.shape[-1] ** -0.5) @ k.mT
             weights = torch.softmax(scores.masked_fill(~visible[:, None], float("-inf")), -1)
             mixed = self.weights_dropout(weights).mean(1) @ v
         else:
             values = v[:, None].expand(-1, self.num_heads, -1, -1)
             attend = nn.functional.scaled_dot_product_attention
-            mixed = attend(q, k, values, visible[:, None]).mean(1)
+            attended = attend(q, k, values, visible[:, None])
+            if attended.requires_grad and not torch.compiler.is_compiling():
+                _refuse_second_derivatives(attended)
+            mixed = attended.mean(1)
         output = self.dropout(self.output(torch.where(some, mixed, 0.0)))
         return output, torch.where(some[:, None], weights, 0.0) if need_weights else None
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split `(batch, time, size)` into `(batch, heads, time, size / heads)`."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _refuse_second_derivatives(attended: Tensor) -> None:
+    """Let a fused kernel of torch's, which has but one derivative, say so and name the way."""
+
+    def refuse(_: Tensor) -> None:
+        if torch.is_grad_enabled():  # as it is where the gradient is to be differentiated again
+            raise DerivativeError(
+                refusal(
+                    "InterpretableAttention",
+                    "create_graph",
+                    "True",
+                    "False: torch's fused attention has no second derivative",
+                    "Call the model inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH).",
+                )
+            )
+
+    if "ScaledDotProduct" in type(attended.grad_fn).__name__:
+        attended.register_hook(refuse)

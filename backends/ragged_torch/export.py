@@ -23,6 +23,7 @@ from ragged.exported import (
     missing_extra,
 )
 from ragged.files import write_file
+from ragged_torch.archives import without_code
 from ragged_torch.arrays import name, to_numpy
 
 export_formats = ("torch", "onnx")
@@ -81,15 +82,17 @@ def export_model(module: nn.Module, path: Path, *, format: str) -> None:
 def load_exported(path: Path, *, format: str) -> Exported:
     """Read a program, to be called with NumPy arrays.
 
+    Nothing of the file is run before it has been checked: see `archives`.
+
     Raises:
         OptionError, MissingExtraError: as `export_model`.
-        ArtefactError: the file holds no such program.
+        ArtefactError: the file holds no such program, or more than one.
     """
     check_format(load_backend(name), format)
     if format == "onnx":
         return load_onnx(Path(path))
     try:
-        program = torch.export.load(io.BytesIO(Path(path).read_bytes()))
+        program = torch.export.load(io.BytesIO(without_code(Path(path).read_bytes())))
         inputs = _inputs(program)
     except OSError:
         raise

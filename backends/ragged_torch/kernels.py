@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from ragged import kernels
+from ragged.backend import load_backend
+from ragged.errors import DeviceError, DtypeError, ShapeError, refusal
 from ragged.lengths import Lengths
-from ragged_torch.arrays import asarray
+from ragged_torch.arrays import name
 from ragged_torch.scans import pull
+from ragged_torch.transformations import in_memory, is_transformed
 
 Weights = dict[str, Tensor]
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -42,10 +45,15 @@ def run_layer(
     )
     dtype = _computed_in(x.dtype)
     own = [tensor.to(dtype).contiguous() for tensor in inputs]
-    train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in own)
-    tokens = lengths.tokens if train else 0
-    call: Any = _Layer.apply if train else forward
-    y, h, c = call(*own, asarray(lengths.host), reverse, tokens)[:3]
+    if is_transformed():  # whether something requires a gradient shows at one level alone
+        call: Any = _Layer.apply
+        tokens = x.shape[0] * x.shape[1] if lengths.is_traced else lengths.tokens
+    else:
+        train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in own)
+        call = _Layer.apply if train else forward
+        tokens = lengths.tokens if train else 0
+    count = lengths.to(load_backend(name))
+    y, h, c = call(*own, count, reverse, tokens)[:3]
     return y.to(x.dtype), h.to(x.dtype), c.to(x.dtype)
 
 
@@ -64,24 +72,26 @@ def forward(
     """Run one layer in one direction.
 
     Args:
-        x: `(batch, time, features)`, like all arrays contiguous and of one dtype.
+        x: `(batch, time, features)`, like all arrays on the CPU and of one dtype.
         h0, c0: `(batch, hidden)`.
         weight_ih, weight_hh, bias_ih, bias_hh: `torch.nn.LSTM`'s.
-        lengths: `(batch,)` int64, checked.
+        lengths: `(batch,)` int64.
         reverse: read each row from its last valid step back.
         tokens: room for what the backward pass needs, at least the sum of lengths; 0 = nothing.
 
     Returns:
         y `(batch, time, hidden)`, h, c, and what is kept: gates `(tokens, 4 * hidden)` and cells
         `(tokens, hidden)`.
+
+    Raises:
+        DeviceError, DtypeError, ShapeError: arrays that are not these.
     """
-    hidden = h0.shape[1]
-    y = x.new_empty(*x.shape[:2], hidden)
+    (batch, width, _), hidden = x.shape, h0.shape[1]
+    y, h, c = (x.new_empty(*shape, hidden) for shape in ((batch, width), (batch,), (batch,)))
     kept = x.new_empty(tokens, 4 * hidden), x.new_empty(tokens, hidden)
-    outputs = (y, torch.empty_like(h0), torch.empty_like(c0), *kept)
     inputs = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
-    _call("lstm_forward", lengths, reverse, inputs, outputs, room=tokens)
-    return outputs
+    _call("lstm_forward", lengths, reverse, inputs, _shapes(x, h0), (y, h, c, *kept), room=tokens)
+    return y, h, c, *kept
 
 
 def backward(
@@ -101,11 +111,14 @@ def backward(
         lengths, reverse: as in `forward`.
         wants_x: whether the gradient of x is wanted.
     """
-    given = tuple(gradient.contiguous() for gradient in gradients)
-    bias = inputs[3].new_empty(len(inputs[3]))
-    found = (*map(torch.empty_like, inputs), bias)
-    outputs = found if wants_x else (None, *found[1:])
-    _call("lstm_backward", lengths, reverse, (*inputs, *kept, *given), outputs)
+    shapes = _shapes(*inputs[:2])
+    found = [inputs[0].new_empty(shape) for shape in shapes[:6]]
+    outputs = (found[0] if wants_x else None, *found[1:])
+    (batch, hidden), tokens = shapes[1], len(kept[1])
+    of_y, of_state = (batch, shapes[0][1], hidden), (batch, hidden)
+    of_kept = (tokens, 4 * hidden), (tokens, hidden)
+    expected = (*shapes[:5], of_y, *of_kept, of_y, of_state, of_state)
+    _call("lstm_backward", lengths, reverse, (*inputs, *kept, *gradients), expected, outputs)
     return outputs  # type: ignore[return-value]
 
 
@@ -124,13 +137,30 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         *saved, lengths = ctx.saved_tensors
-        if torch.is_grad_enabled():  # these gradients are to be differentiated again
-            valid = Lengths(lengths, saved[0].shape[1])
+        if torch.is_grad_enabled() or not in_memory(*gradients[:3], *saved):
+            valid = Lengths.unchecked(lengths, saved[0].shape[1])
             again = pull(saved[:7], gradients[:3], valid, reverse=ctx.reverse)
             return (*again, None, None, None)
         wants_x = ctx.needs_input_grad[0]
         found = backward(gradients[:3], saved[:5], saved[7:], lengths, ctx.reverse, wants_x)
-        return (*found, found[-1], None, None, None)  # either bias
+        return (*found, found[-1].clone(), None, None, None)  # either bias
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        """Take the mapped axis for more rows; where the weights are mapped, run call after call."""
+        size, (*arrays, reverse, tokens) = info.batch_size, inputs
+        mapped = [
+            array.expand(size, *array.shape) if dim is None else array.movedim(dim, 0)
+            for array, dim in zip(arrays, in_dims[:8], strict=True)
+        ]
+        if any(dim is not None for dim in in_dims[3:7]):
+            calls = [_Layer.apply(*each, reverse, tokens) for each in zip(*mapped, strict=True)]
+            found = [torch.stack(each) for each in zip(*calls, strict=True)]
+        else:
+            state, count = [array.flatten(0, 1) for array in mapped[:3]], mapped[7].flatten()
+            each = _Layer.apply(*state, *arrays[3:7], count, reverse, size * tokens)
+            found = [array.unflatten(0, (size, len(array) // size)) for array in each]
+        return tuple(found), (0,) * len(found)
 
 
 def _computed_in(dtype: torch.dtype) -> torch.dtype:
@@ -141,25 +171,64 @@ def _call(
     name: str,
     lengths: Tensor,
     reverse: bool,
-    inputs: tuple[Tensor, ...],
-    outputs: tuple[Tensor | None, ...],
+    inputs: Sequence[Tensor],
+    shapes: Sequence[tuple[int, ...]],
+    outputs: Sequence[Tensor | None],
     room: int = 0,
 ) -> None:
     """Call a function of the library; it lets go of Python meanwhile.
 
-    `room` is how many tokens fit into what the forward pass keeps.
+    This is the one place where addresses leave Python: `outputs` were made for the call, and all
+    else is checked. `room` is how many tokens fit into what the forward pass keeps.
     """
     x, h0 = inputs[:2]
     library: Any = _load(x.dtype)
     sizes = (*x.shape, h0.shape[1], int(reverse), torch.get_num_threads(), room)
-    addresses = [0 if array is None else array.data_ptr() for array in (*inputs, *outputs)]
+    (count,) = _readable([lengths], [x.shape[:1]], torch.int64)
+    own = _readable(inputs, shapes, x.dtype)
+    addresses = [0 if array is None else array.data_ptr() for array in (*own, *outputs)]
     status = getattr(library, name)(
         (ctypes.c_int64 * len(sizes))(*sizes),
-        ctypes.c_void_p(lengths.data_ptr()),
+        ctypes.c_void_p(count.data_ptr()),
         (ctypes.c_void_p * len(addresses))(*addresses),
         _team(),
     )
     kernels.raise_status(status)
+
+
+def _shapes(x: Tensor, h0: Tensor) -> tuple[tuple[int, ...], ...]:
+    """The shapes of x, h0, c0, both weights and either bias."""
+    (batch, width, features), hidden = x.shape, h0.shape[1]
+    state, gates = (batch, hidden), 4 * hidden
+    weights = (gates, features), (gates, hidden), (gates,), (gates,)
+    return ((batch, width, features), state, state, *weights)
+
+
+def _readable(
+    tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype
+) -> list[Tensor]:
+    """Copy what does not lie in memory as it reads; refuse what is not there or is something else.
+
+    Raises:
+        DeviceError, DtypeError, ShapeError: what is none of a CPU's arrays that are expected.
+    """
+    for tensor, shape in zip(tensors, shapes, strict=True):
+        if not tensor.is_cpu or tensor.layout is not torch.strided:
+            raise DeviceError(_not_this(f"{tensor.layout} on {tensor.device}", "dense, on the CPU"))
+        if tensor.dtype != dtype:
+            raise DtypeError(_not_this(f"of dtype {tensor.dtype}", str(dtype)))
+        if tensor.shape != shape:
+            raise ShapeError(_not_this(f"of shape {tuple(tensor.shape)}", f"shape {tuple(shape)}"))
+    own = [tensor.contiguous() for tensor in tensors]
+    if any(map(Tensor.is_neg, own)) or any(map(Tensor._is_zerotensor, own)):
+        own = [tensor.clone() for tensor in own]  # negated or filled as it is copied
+    if any(not tensor.data_ptr() and tensor.numel() for tensor in own):
+        raise DeviceError(_not_this("a wrapper without memory", "a tensor"))
+    return own
+
+
+def _not_this(got: str, expected: str) -> str:
+    return refusal("lstm kernel", "inputs", got, expected, "Set RAGGED_KERNELS=0.")
 
 
 @cache

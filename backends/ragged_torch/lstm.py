@@ -12,20 +12,34 @@ from torch import Tensor, nn
 from ragged import initial
 from ragged.arguments import as_rate
 from ragged.backend import load_backend
-from ragged.lengths import Lengths
+from ragged.errors import DtypeError, refusal
+from ragged.lengths import Lengths, check_lengths
 from ragged.lstm import LSTMShape, run, stack_layers
 from ragged.packing import PackingOrder
 from ragged.schedule import Piece, is_native, plan
-from ragged_torch import kernels, segments
-from ragged_torch.arrays import asarray, lstm_costs, name
+from ragged_torch import kernels, scans, segments
+from ragged_torch.arrays import asarray, is_recording, lstm_costs, name
 from ragged_torch.blocks import Dropout
 from ragged_torch.operator import record_layer
 from ragged_torch.parameters import Device, create_parameter, draw_seed
+from ragged_torch.transformations import (
+    FakeTensor,
+    has_subclass,
+    has_tangents,
+    is_functionalized,
+    is_recorded,
+    is_transformed,
+    unwrap,
+)
 
 State = tuple[Tensor, Tensor]
 Result = tuple[Tensor, Tensor, Tensor]
 
 Weights = dict[str, Tensor]
+Implementation = Callable[
+    [Mapping[str, Tensor], Tensor, Lengths, State, Callable[[Tensor], Tensor] | None],
+    tuple[Tensor, State],
+]
 
 
 class LSTM(nn.Module):
@@ -95,7 +109,7 @@ def lstm(
     state: State | None,
     between_layers: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, State]:
-    """Run a checked, batch-first LSTM by the schedule that the policy chooses.
+    """Run a checked, batch-first LSTM by what torch does around it and the policy of its lengths.
 
     Under `torch.autocast` all of it computes in autocast's dtype, as `torch.nn.LSTM` does on a GPU
     and in oneDNN; float64 stays what it is.
@@ -103,21 +117,53 @@ def lstm(
     shape, device = LSTMShape.read(parameters), x.device.type
     shapes = shape.state_shapes(x.shape[0])
     state = state or (x.new_zeros(shapes[0]), x.new_zeros(shapes[1]))
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         parameters = {name: value.to(dtype) for name, value in parameters.items()}
         x, state = x.to(dtype), (state[0].to(dtype), state[1].to(dtype))
         with torch.autocast(device, enabled=False):
             return lstm(parameters, x, lengths, state, between_layers)
-    if lengths.is_traced:
-        return recorded(parameters, x, lengths, state, between_layers)
-    if is_native(lengths) and not shape.proj_size and kernels.has_kernels(x):
-        return native(parameters, x, lengths, state, between_layers)
+    if lengths.is_traced and is_transformed():
+        _check_mapped(lengths)
+    run = _choose(shape, lengths, (x, *state, *parameters.values()))
+    return run(parameters, x, lengths, state, between_layers)
+
+
+def _choose(shape: LSTMShape, lengths: Lengths, tensors: Sequence[Tensor]) -> Implementation:
+    """Choose who runs: what torch does around the call decides first, then the policy.
+
+    Raises:
+        DtypeError: a sparse tensor, or one of another layout.
+    """
+    x, device = tensors[0], tensors[0].device.type
+    if is_recording():
+        return recorded
+    for tensor in tensors:
+        if tensor.layout is not torch.strided:
+            raise DtypeError(
+                refusal("LSTM", "x", f"of layout {tensor.layout}", "dense", "Call its to_dense().")
+            )
+    if has_tangents() or has_subclass(tensors):
+        return scanned
+    own = is_native(lengths) and not shape.proj_size and kernels.has_kernels(x)
+    if is_transformed():
+        return native if own and not (is_recorded() or is_functionalized()) else scanned
+    if lengths.is_traced or is_recorded() or isinstance(x, FakeTensor) or device == "meta":
+        return recorded
+    if own:
+        return native
     costs = replace(lstm_costs(device), native=None)
     made = plan(lengths, costs, hidden_size=shape.hidden_size, input_size=shape.input_size)
     if made.kind == "packed" and made.pieces:
-        return packed(parameters, x, lengths, state, between_layers)
-    return dense(parameters, x, lengths, state, between_layers, made.pieces)
+        return packed
+    return partial(dense, pieces=made.pieces)
+
+
+def _check_mapped(lengths: Lengths) -> None:
+    """Refuse lengths that `vmap` maps, all those of its axis at once, as others are at the door."""
+    values = unwrap(lengths.to(load_backend(name)))
+    with torch._C._DisableFuncTorch():  # or whatever is computed here is wrapped again
+        check_lengths(values.flatten(), lengths.width, function="LSTM")
 
 
 def native(
@@ -131,6 +177,23 @@ def native(
 
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return kernels.run_layer(weights, x, lengths, *state, reverse=reverse)
+
+    return stack_layers(
+        partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
+    )
+
+
+def scanned(
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    lengths: Lengths,
+    state: State,
+    between_layers: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, State]:
+    """Run plain operations, which any transformation and any kind of tensor goes through."""
+
+    def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
+        return scans.run_layer(weights, x, lengths, *state, reverse=reverse)
 
     return stack_layers(
         partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
@@ -209,6 +272,8 @@ def recorded(
 ) -> tuple[Tensor, State]:
     """Run one operator a layer and direction, which a compiler leaves as it is."""
     count = lengths.to(load_backend(name)).to("cpu", torch.int64)
+    if isinstance(x, FakeTensor) and not isinstance(count, FakeTensor):
+        count = x.fake_mode.from_tensor(count)
 
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return record_layer(weights, x, count, *state, reverse=reverse)

@@ -17,6 +17,8 @@ from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.schedule import Piece
 from ragged_torch.arrays import asarray, name
+from ragged_torch.scans import pull
+from ragged_torch.transformations import in_memory
 
 Weights = dict[str, Tensor]
 
@@ -262,19 +264,25 @@ def _backwards(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     ctx.set_materialize_grads(False)  # or what is saved gets a gradient of zeros, as large as it
     ctx.width, ctx.static = inputs[0].shape[1], inputs[8:11]
-    ctx.save_for_backward(*inputs[1:2], *inputs[4:8], *output[2])
+    x, lengths, *others = inputs[:8]
+    ctx.save_for_backward(lengths, x, *others, *output[2])
 
 
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
 ) -> tuple[Any, ...]:
-    lengths, weight_ih, weight_hh, bias_ih, bias_hh, *saved = ctx.saved_tensors
-    weights, (rows, stops, reverse) = (weight_ih, weight_hh, bias_ih, bias_hh), ctx.static
-    if grad_c is None:
-        grad_c = torch.zeros_like(saved[1][0])
+    lengths, *tensors = ctx.saved_tensors  # once: checkpointing recomputes what is asked for twice
+    inputs, saved = tensors[:7], tensors[7:]
+    (rows, stops, reverse), c0 = ctx.static, inputs[2]
+    grad_c = torch.zeros_like(c0) if grad_c is None else grad_c
     if grad_y is None:
-        grad_y = grad_c.new_zeros(len(lengths), ctx.width, grad_c.shape[1])
-    found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, saved)
+        grad_y = c0.new_zeros(len(lengths), ctx.width, c0.shape[1])
+    if torch.is_grad_enabled() or not in_memory(grad_y, grad_c, *inputs):
+        valid, grad_h = Lengths.unchecked(lengths, ctx.width), torch.zeros_like(c0)
+        found = pull(inputs, (grad_y, grad_h, grad_c), valid, reverse=reverse)
+    else:
+        weights = inputs[3:]
+        found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, saved)
     return found[0], None, *found[1:], None, None, None, None
 
 
@@ -291,9 +299,4 @@ class _Segments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            raise NotImplementedError(
-                "ragged_torch.LSTM: torch's dense kernels have first derivatives alone, and are "
-                "asked for a graph of them. Install a C++ compiler: our own kernels have more."
-            )
         return _differentiate(ctx, *gradients)

@@ -113,7 +113,7 @@ def test_gradients_equal_the_oracle(adapter: Adapter, options: str) -> None:
         assert (found["x"][padding] == 0).all(), f"gradient at padding ({policy})"
 
 
-LARGE = {"inputs": 5, "hidden": 37, "batch": 110, "width": 7}
+LARGE = {"inputs": 140, "hidden": 130, "batch": 300, "width": 4}  # past all that is cut, 256 too
 
 
 @pytest.mark.operation("lstm")

@@ -180,8 +180,8 @@ def test_packing_knows_no_side(adapter: Adapter, batch: Any, seed: int) -> None:
     packed = [
         ragged.pack_sequences(left, lengths),
         ragged.pack_decoder_sequences(left, lengths),
-        ragged.pack_encoder_sequences(left, lengths, alignment="left"),
-        ragged.pack_encoder_sequences(to_right(left, lengths), lengths),
+        ragged.pack_encoder_sequences(left, lengths),
+        ragged.pack_encoder_sequences(to_right(left, lengths), lengths, alignment="right"),
     ]
     for other in packed[1:]:
         for found, expected in zip(other, packed[0], strict=True):

@@ -28,20 +28,25 @@ def test_pack_equals_the_oracle_and_unpacks(adapter: Adapter, case: str) -> None
 def test_encoder_rows_are_moved_left_first(adapter: Adapter) -> None:
     lengths = [2, 5, 1]
     x = fill_padding(normal(3, WIDTH, 2), lengths, alignment="right")
-    packed = ragged.pack_encoder_sequences(adapter.array(x), lengths)
+    packed = ragged.pack_encoder_sequences(adapter.array(x), lengths, alignment="right")
     expected = oracle.pack(oracle.align(x, lengths, "right", "left"), lengths)
     np.testing.assert_array_equal(adapter.to_numpy(packed.data), expected.data)
     left = ragged.pack_decoder_sequences(
         ragged.align_encoder_sequences(adapter.array(x), lengths), lengths
     )
     np.testing.assert_array_equal(adapter.to_numpy(left.data), expected.data)
+    unsaid = ragged.pack_encoder_sequences(
+        ragged.align_encoder_sequences(adapter.array(x), lengths), lengths
+    )
+    np.testing.assert_array_equal(adapter.to_numpy(unsaid.data), expected.data)
 
 
 @pytest.mark.operation("unpack_to_fixed_length")
 def test_other_lengths_than_the_packed_ones_are_refused(adapter: Adapter) -> None:
     packed = ragged.pack_sequences(adapter.array(normal(2, WIDTH, 1)), [2, 4])
-    with pytest.raises(ragged.RaggedError, match=r"`lengths` is .* expected those of `packed`"):
-        ragged.unpack_to_fixed_length(packed, [2, 3], WIDTH)
+    for other in ([2, 3], [4, 2], [2, 4, 1]):
+        with pytest.raises(ragged.RaggedError, match=r"`lengths` is .* expected those of `packed`"):
+            ragged.unpack_to_fixed_length(packed, other, WIDTH)
 
 
 @pytest.mark.operation("pack_sequences", "unpack_to_fixed_length")
@@ -55,6 +60,8 @@ def test_packed_sequence_is_a_pytree_on_jax() -> None:
     twice = jax.jit(lambda packed: packed._replace(data=2 * packed.data))(packed)
     back = ragged.unpack_to_fixed_length(twice, lengths, WIDTH)
     np.testing.assert_array_equal(back[0, :3], 2 * x[0, :3])
+    inside = jax.jit(lambda packed: ragged.unpack_to_fixed_length(packed, lengths, WIDTH))(packed)
+    np.testing.assert_array_equal(2 * inside, back)
 
 
 @pytest.mark.operation("should_use_packing")

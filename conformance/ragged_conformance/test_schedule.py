@@ -107,7 +107,7 @@ def test_explain_takes_no_rows(adapter: Adapter, capsys: Any) -> None:
     ("options", "message"),
     [
         ({"hidden_size": 0}, "`hidden_size` is 0; expected 1 or more"),
-        ({"device": "tpu"}, "`device` is 'tpu'; expected 'cpu' or 'cuda'"),
+        ({"device": "tpu"}, "`device` is 'tpu'; expected one of"),
         ({"policy": "fast"}, "`policy` is 'fast'; expected one of"),
     ],
 )

@@ -32,6 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
         for name, line in table.items()
         for problem in PROBLEMS
+        if backend != "jax" or PROBLEMS[problem].policy in ("auto", "never")
         if line.dtype == options.dtype and line.is_tried(problem, options.exhaustive)
     ]
     metafunc.parametrize(("transformation", "problem"), cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from dataclasses import fields
@@ -10,13 +11,12 @@ from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 import numpy as np
 
 from ragged.alignment import align_encoder_sequences, select_valid
-from ragged.arguments import as_array
+from ragged.arguments import MOST_PARAMETERS, as_array, shown
 from ragged.backend import Array, Backend, check_frameworks, get_backend
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
 
 MOST_LAYERS = 1024
-MOST_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32: a larger one is a mistake
 
 
 class Forecast(NamedTuple):
@@ -79,8 +79,10 @@ class Model(metaclass=ModelType):
     decoder_alignment: ClassVar[str] = "left"
 
     def __post_init__(self) -> None:
+        _check_types(self)
         check_at_least(self, 1, "past_features", "future_features")
         check_at_least(self, 1, "hidden_size", "num_layers", "output_size")
+        check_at_least(self, 0, "seed")
         check_extent(self)
         check_rate(self, "dropout")
 
@@ -109,8 +111,6 @@ class Model(metaclass=ModelType):
                     "Check the spelling.",
                 )
             )
-        for name, value in arguments.items():
-            _check_type(cls, name, value)
         return cls.describe(**arguments)
 
 
@@ -232,24 +232,34 @@ def check_extent(config: Model) -> None:
     layers = max(arguments["num_layers"], arguments.get("num_blocks", 1))
     if layers > MOST_LAYERS:
         name = "num_layers" if layers == arguments["num_layers"] else "num_blocks"
-        got, expected = str(layers), f"at most {MOST_LAYERS}"
+        got, expected = shown(layers), f"at most {MOST_LAYERS}"
         raise OptionError(refusal(model, name, got, expected, "Lower it."))
     sizes = [name for name in arguments if name.endswith(("_size", "_features"))]
     widest = max(sizes, key=lambda name: arguments[name] or 0)
     most = math.isqrt(MOST_PARAMETERS // (4 * layers))
     if arguments[widest] > most:
         expected = f"at most {most} with {layers} layers"
-        raise OptionError(refusal(model, widest, str(arguments[widest]), expected, "Lower it."))
+        raise OptionError(refusal(model, widest, shown(arguments[widest]), expected, "Lower it."))
 
 
-def _check_type(model: type[Model], name: str, value: Any) -> None:
-    """Refuse a value of another type; an integer is a float too, and a boolean no integer."""
-    expected = get_type_hints(model)[name]
-    known = (expected, int) if expected is float else expected
-    if not isinstance(value, known) or isinstance(value, bool) != (expected is bool):
-        wanted = getattr(expected, "__name__", str(expected))
-        got = f"{value!r}, a {type(value).__name__}"
-        raise OptionError(refusal(model.__name__, name, got, wanted, "Change its type."))
+def _check_types(config: Model) -> None:
+    """Refuse values of another type; an integer is a float too, and a boolean no integer."""
+    for name, expected in _field_types(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, np.generic):
+            value = value.item()
+            object.__setattr__(config, name, value)
+        known = (expected, int) if expected is float else expected
+        if not isinstance(value, known) or isinstance(value, bool) != (expected is bool):
+            model, got = type(config).__name__, f"{shown(value)}, a {type(value).__name__}"
+            wanted = getattr(expected, "__name__", str(expected))
+            raise OptionError(refusal(model, name, got, wanted, "Change its type."))
+
+
+@functools.cache
+def _field_types(model: type[Model]) -> dict[str, Any]:
+    hints = get_type_hints(model)
+    return {each.name: hints[each.name] for each in fields(model)}  # type: ignore[arg-type]
 
 
 def check_heads(config: Model, name: str) -> None:

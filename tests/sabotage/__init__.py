@@ -1,11 +1,23 @@
-"""The faults that the conformance suite must see, by the backend that they are planted for."""
+"""The faults that the tests must see, by the backend that they are planted for."""
 
 from __future__ import annotations
 
-from tests.sabotage import attention, between, core, jax, losses, models, schedules, torch, training
+from tests.sabotage import (
+    attention,
+    between,
+    bookkeeping,
+    core,
+    jax,
+    losses,
+    models,
+    schedules,
+    torch,
+    training,
+)
 from tests.sabotage.faults import Fault
 
 BOTH = "torch = jax"  # in a backend's place: what only a comparison of the two can see
+SHARED = "torch, shared"  # likewise: what no backend has a part in, and other tests see
 FAULTS: dict[str, tuple[Fault, ...]] = {
     backend: (
         *core.FAULTS,
@@ -19,3 +31,4 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     for backend, own in (("torch", torch), ("jax", jax))
 }
 FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)
+FAULTS[SHARED] = bookkeeping.FAULTS

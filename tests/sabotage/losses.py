@@ -124,7 +124,7 @@ LOSSES = (
     fault(
         "delta of 0 taken",
         "ragged.losses:_check_positive",
-        "if not value > 0:",
+        "if not as_number(function, argument, value) > 0:",
         "if False:",
         "test_losses.py::test_bad_options_are_refused[{backend}-delta]",
     ),
@@ -159,7 +159,7 @@ LOSSES = (
     fault(
         "quantiles outside 0..1 taken",
         "ragged.losses:quantile",
-        "((levels > 0) & (levels < 1)).all()",
+        "all(0 < level < 1 for level in levels)",
         "True",
         "test_losses.py::test_bad_options_are_refused[{backend}-level 1]",
     ),
@@ -180,7 +180,7 @@ LOSSES = (
     fault(
         "constant of gaussian_nll forgotten",
         "ragged.losses:gaussian_nll",
-        "if full else 0.0",
+        'if as_flag("gaussian_nll", "full", full) else 0.0',
         "if False else 0.0",
         loss("gaussian_nll"),
     ),

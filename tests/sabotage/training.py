@@ -73,8 +73,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "rate of what is dropped taken for that of what is kept",
             f"ragged_{backend}.lstm:LSTM.__init__",
-            "self.dropout = Dropout(dropout",
-            "self.dropout = Dropout(1 - dropout",
+            "self.dropout = Dropout(",
+            "self.dropout = Dropout(1 - ",
             dropout("rate_and_scale"),
         ),
         fault(

@@ -16,7 +16,6 @@ from ragged_jax.attention import InterpretableAttention
 from ragged_jax.blocks import AddNorm, GateAddNorm, Linear
 from ragged_jax.lstm import LSTM
 from ragged_jax.models.base import AttentionModel
-from ragged_jax.parameters import draw_seed
 
 
 class AttentionLSTM(AttentionModel):
@@ -24,7 +23,7 @@ class AttentionLSTM(AttentionModel):
 
     def __init__(self, config: description.AttentionLSTM) -> None:
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = initial.generator(config.seed)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
         self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)

@@ -13,7 +13,6 @@ from ragged.models.base import Forecast, open_inputs
 from ragged_jax.arrays import name
 from ragged_jax.blocks import MLP, Linear
 from ragged_jax.lstm import LSTM
-from ragged_jax.parameters import draw_seed
 
 
 class EncoderDecoderLSTM(nnx.Module):
@@ -21,7 +20,7 @@ class EncoderDecoderLSTM(nnx.Module):
 
     def __init__(self, config: description.EncoderDecoderLSTM) -> None:
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = initial.generator(config.seed)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
         self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)

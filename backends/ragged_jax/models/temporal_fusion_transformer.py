@@ -20,7 +20,6 @@ from ragged_jax.attention import InterpretableAttention
 from ragged_jax.blocks import GRN, GateAddNorm, Linear, VariableSelection
 from ragged_jax.lstm import LSTM
 from ragged_jax.models.base import AttentionModel
-from ragged_jax.parameters import draw_seed
 
 
 class Contexts(NamedTuple):
@@ -61,7 +60,7 @@ class TemporalFusionTransformer(AttentionModel):
 
     def __init__(self, config: TemporalFusion) -> None:
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = initial.generator(config.seed)
         size, small = config.hidden_size, config.hidden_continuous_size
         layers, rate, has_statics = config.num_layers, config.dropout, config.static_size > 0
         context = size if has_statics else None

@@ -18,7 +18,6 @@ from ragged_jax.attention import InterpretableAttention
 from ragged_jax.blocks import GRN, GateAddNorm, Linear
 from ragged_jax.lstm import LSTM
 from ragged_jax.models.base import AttentionModel
-from ragged_jax.parameters import draw_seed
 
 
 class Block(nnx.Module):
@@ -45,7 +44,7 @@ class TransformerLSTM(AttentionModel):
 
     def __init__(self, config: description.TransformerLSTM) -> None:
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = initial.generator(config.seed)
         size, layers, rate = config.hidden_size, config.num_layers, config.dropout
         self.past_embedding = GRN(config.past_features, size, size, rate, rng=rng)
         self.future_embedding = GRN(config.future_features, size, size, rate, rng=rng)

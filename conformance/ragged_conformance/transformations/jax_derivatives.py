@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from ragged_conformance.transformations.comparison import MEMBERS, RAGGED_BATCHES
 from ragged_conformance.transformations.jax_tools import run, stack, stacked_lengths
 from ragged_conformance.transformations.lines import (
-    FROZEN,
     LAYERS,
     SOME,
+    WAYS,
     Found,
     Transformation,
     derivative,
@@ -168,24 +168,24 @@ def remat(trial: Trial) -> Found:
 
 
 LINES: dict[str, Transformation] = {
-    "grad": derivative(grad),
+    "grad": derivative(grad, *LAYERS, *SOME),
     "grad and jvp, eager": derivative(eager, "LSTM"),
-    "vjp": derivative(vjp, *SOME),
+    "vjp": derivative(vjp, *SOME, "XTFT"),
     "jvp": derivative(jvp),
     "linearize": derivative(linearize, *SOME),
     "linear_transpose": derivative(linear_transpose, *SOME),
-    "jacrev": derivative(jacrev, *LAYERS),
-    "jacfwd": derivative(jacfwd, *LAYERS),
-    "grad of grad": derivative(grad_of_grad, *LAYERS, *SOME),
-    "jvp of grad": derivative(jvp_of_grad, *LAYERS, *SOME),
-    "grad of jvp": derivative(grad_of_jvp, *LAYERS, *SOME),
-    "hessian": derivative(hessian, *SOME),
+    "jacrev": derivative(jacrev, *WAYS, *SOME),
+    "jacfwd": derivative(jacfwd, *WAYS, *SOME),
+    "grad of grad": derivative(grad_of_grad, *WAYS),
+    "jvp of grad": derivative(jvp_of_grad, *WAYS, *SOME),
+    "grad of jvp": derivative(grad_of_jvp, *WAYS),
+    "hessian": derivative(hessian, "LSTM"),
     "vmap over batches": derivative(vmap_batches, *LAYERS, *SOME),
-    "vmap of grad": derivative(vmap_grad_batches),
-    "vmap of jacrev": derivative(vmap_jacrev, *SOME),
-    "vmap over an ensemble": derivative(vmap_ensemble, *LAYERS, *SOME, without=FROZEN),
-    "scan over an ensemble": derivative(scan_ensemble, *SOME, without=FROZEN),
+    "vmap of grad": derivative(vmap_grad_batches, *WAYS, *SOME, "AttentionLSTM"),
+    "vmap of jacrev": derivative(vmap_jacrev, "LSTM"),
+    "vmap over an ensemble": derivative(vmap_ensemble, *WAYS, *SOME),
+    "scan over an ensemble": derivative(scan_ensemble, *SOME),
     "lax.map": derivative(map_batches, *SOME),
     "lax.cond": derivative(conditional, *SOME),
-    "remat": derivative(remat, *LAYERS, *SOME),
+    "remat": derivative(remat, *SOME),
 }

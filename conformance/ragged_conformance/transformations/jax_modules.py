@@ -18,8 +18,8 @@ from ragged_conformance.runner import lengths_of
 from ragged_conformance.transformations.comparison import RAGGED_BATCHES
 from ragged_conformance.transformations.jax_tools import native_lengths, run, stack
 from ragged_conformance.transformations.lines import (
-    LAYERS,
     SOME,
+    WAYS,
     Found,
     Transformation,
     of_module,
@@ -158,20 +158,18 @@ def _positional(trial: Trial) -> tuple[Any, ...]:
 
 
 LINES: dict[str, Transformation] = {
-    "shard_map": program(shard_map, *LAYERS, *SOME),
+    "shard_map": program(shard_map, *WAYS, *SOME),
     "arrays on a mesh": program(sharded, *SOME),
     "pmap": program(pmap, *SOME),
-    "tree.map": program(mapped(lambda leaf: leaf), *LAYERS, *SOME),
+    "tree.map": program(mapped(lambda leaf: leaf), *WAYS, *SOME),
     "tree.map of device_put": program(mapped(jax.device_put), *SOME),
-    "tree.map of repeat": program(
-        mapped(lambda leaf: jnp.repeat(leaf, 2, axis=-1)[..., ::2]), "LSTM"
-    ),
+    "tree.map of repeat": program(mapped(repeated), "LSTM"),
     "tree.map of stack": program(stacked_trees, *SOME),
     "grad of every argument": program(trees_of_gradients, *SOME),
-    "deepcopy": of_module(deep_copy, *LAYERS, *SOME),
+    "deepcopy": of_module(deep_copy, *SOME, "LSTM, tied"),
     "nnx.clone": of_module(clone, *SOME),
     "pickle": of_module(pickled, *SOME),
-    "nnx.jit": of_module(nnx_jit, *LAYERS, *SOME),
+    "nnx.jit": of_module(nnx_jit, *SOME, "LSTM, tied"),
     "nnx.grad": of_module(nnx_grad, *SOME, "LSTM, tied"),
     "nnx.remat": of_module(nnx_remat, *SOME),
     "nnx.bridge.ToLinen": of_module(to_linen, *SOME),

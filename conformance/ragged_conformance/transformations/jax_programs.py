@@ -9,7 +9,14 @@ import jax
 
 from ragged_conformance.evaluation import compiled
 from ragged_conformance.transformations.jax_tools import native_lengths, run
-from ragged_conformance.transformations.lines import LAYERS, SOME, Found, Transformation, program
+from ragged_conformance.transformations.lines import (
+    LAYERS,
+    SOME,
+    WAYS,
+    Found,
+    Transformation,
+    program,
+)
 from ragged_conformance.transformations.problems import Arrays, Trial
 
 
@@ -70,13 +77,13 @@ def checking_leaks(trial: Trial) -> Found:
 
 
 LINES: dict[str, Transformation] = {
-    "jit": program(jit, *LAYERS, *SOME),
+    "jit": program(jit, *WAYS, *SOME),
     "disable_jit": program(without_jit, *SOME),
     "make_jaxpr": program(made_jaxpr, *SOME),
     "eval_shape": program(eval_shape),
-    "export": program(exported, *LAYERS, *SOME),
-    "export with its gradient": program(exported_with_gradient, *LAYERS, *SOME),
-    "debug_nans": program(debug_nans, *LAYERS),
+    "export": program(exported, *WAYS, *SOME),
+    "export with its gradient": program(exported_with_gradient, *SOME),
+    "debug_nans": program(debug_nans, *WAYS),
     "numpy_rank_promotion": program(strict_promotion, *LAYERS, *SOME),
     "checking_leaks": program(checking_leaks, *SOME),
 }

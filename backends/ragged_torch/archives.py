@@ -1,0 +1,150 @@
+"""Programs of `torch.export` from anyone, without what torch would run while it reads them.
+
+Torch unpickles parts of such a file, evaluates the sizes in it as Python, and writes names in it
+into code that it compiles. So a file is read here first: its arrays pass, its text is checked word
+by word, what says where the program came from is dropped, and torch is given what is left.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import zipfile
+from typing import Any
+
+import torch
+
+from ragged.exported import REQUIRED
+
+# What a file may hold, within the folder that torch puts around it.
+PLAIN = re.compile(
+    r"data/(weights/weight|constants/tensor)_\d+|\.data/\w+|byteorder|(archive_)?(version|format)"
+)
+PAYLOADS = re.compile(r"data/(weights|constants)/model_(weights|constants)_config\.json")
+PICKLES = re.compile(
+    r"data/(sample_inputs|weights|constants)/model\.pt"
+    r"|serialized_(state_dict|constants|example_inputs)\.pt"
+)
+PROGRAM = re.compile(r"models/model\.json|serialized_exported_program\.json")
+
+WORD = re.compile(r"[\w.]*")
+TREE = re.compile(r'[\w\s.,:"\\\[\]{}]*')
+TREE_WORDS = REQUIRED | {"static", "type", "context", "children_spec", "null"}
+TREE_WORDS |= {"builtins.tuple", "builtins.list", "builtins.dict"}
+OPERATORS = re.compile(
+    r"_operator\.(add|sub|mul|truediv|floordiv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
+    r"|math\.(ceil|floor|trunc|sqrt)|torch\.sym_\w+"
+)
+OWN = re.compile(r"torch\.ops\.(aten|ragged)\.(?!from_file)(?!\w*unsafe)(\w+)\.(\w+)")
+SIZES = (
+    *(ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp),
+    *(ast.UnaryOp, ast.Compare, ast.BoolOp, ast.operator, ast.unaryop, ast.cmpop, ast.boolop),
+)
+SIZE_FUNCTIONS = re.compile(
+    "Symbol|Integer|Rational|Float|Add|Mul|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv|CleanDiv"
+    "|ModularIndexing|Where|And|Or|Not|Abs|Equality|Unequality|Eq|Ne|Lt|Le|Gt|Ge|StrictLessThan"
+    "|LessThan|StrictGreaterThan|GreaterThan|IntTrueDiv|FloatTrueDiv|ToFloat|TruncToInt"
+)
+
+
+def without_code(content: bytes) -> bytes:
+    """Give a program's file with nothing left in it that torch would run while reading.
+
+    Its operators are torch's own or this package's, and run when it is called; so it can still
+    take all memory and time there is.
+
+    Raises:
+        ValueError, zipfile.BadZipFile, pickle.UnpicklingError: it is damaged, or there is more in
+            it than a program that `export_model` wrote.
+    """
+    cleaned = io.BytesIO()
+    # Written anew, so that torch's reader of archives sees what this one saw.
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(cleaned, "w") as new:
+        members = old.infolist()
+        if len({each.filename for each in members}) != len(members):
+            raise ValueError("a name is in it twice")
+        for each in members:
+            if each.compress_type != zipfile.ZIP_STORED or each.flag_bits & 1:
+                raise ValueError(f"{each.filename[:80]!r} is packed, which torch does not do")
+            name = each.filename.partition("/")[2]
+            new.writestr(each.filename, _cleaned(name, old.read(each)))
+    return cleaned.getvalue()
+
+
+def _cleaned(name: str, content: bytes) -> bytes:
+    if PROGRAM.fullmatch(name):
+        program = json.loads(content)
+        program.pop("guards_code", None)  # `Exported` checks the shapes
+        return json.dumps(_checked(program)).encode()
+    if PAYLOADS.fullmatch(name):
+        for each in json.loads(content)["config"].values():
+            path = each["path_name"]
+            if each["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", path):
+                raise ValueError(f"it holds the object {str(path)[:80]!r}")
+    elif PICKLES.fullmatch(name):
+        torch.load(io.BytesIO(content), weights_only=True)
+    elif not PLAIN.fullmatch(name):
+        raise ValueError(f"it holds {name[:80]!r}")
+    return content
+
+
+def _checked(value: Any, key: str = "") -> Any:
+    """Return a part of the program's text without metadata; every word in it is harmless."""
+    if isinstance(value, dict):
+        if "target" in value and "inputs" in value:
+            _check_operator(value["target"])
+            value["metadata"] = {}
+        return {_word(name): _checked(each, name) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_checked(each, key) for each in value]
+    if not isinstance(value, str) or key in ("as_string", "as_strings", "torch_version"):
+        return value
+    if key == "as_operator":
+        _check_operator(value)
+    if key == "expr_str":
+        _check_size(value)
+    elif key in ("in_spec", "out_spec"):
+        _check_tree(value)
+    else:
+        _word(value)
+    return value
+
+
+def _word(text: str) -> str:
+    if not WORD.fullmatch(text):
+        raise ValueError(f"it says {text[:80]!r}, which is no name")
+    return text
+
+
+def _check_operator(name: Any) -> None:
+    """Refuse to call anything but an operator of tensors, or arithmetic of sizes."""
+    own = OWN.fullmatch(str(name))
+    if own:
+        packet: Any = torch.ops
+        for part in own.groups():
+            packet = getattr(packet, part, None)
+        if isinstance(packet, torch._ops.OpOverload):
+            return
+    if not OPERATORS.fullmatch(str(name)):
+        raise ValueError(f"it calls {str(name)[:80]!r}")
+
+
+def _check_size(text: str) -> None:
+    """Refuse an expression that is more than arithmetic of named sizes."""
+    for node in ast.walk(ast.parse(text, mode="eval")):
+        plain = isinstance(node, SIZES) and not isinstance(node, ast.Pow)
+        if isinstance(node, ast.Call):
+            plain = isinstance(node.func, ast.Name) and bool(SIZE_FUNCTIONS.fullmatch(node.func.id))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            plain = node.value.isidentifier()
+        if not plain:
+            raise ValueError(f"it has the size {text[:80]!r}")
+
+
+def _check_tree(text: str) -> None:
+    """Refuse a structure of inputs or outputs that is more than the names of a forecast's."""
+    words = set(re.findall(r"[A-Za-z_][\w.]*", text))
+    if not TREE.fullmatch(text) or not words <= TREE_WORDS:
+        raise ValueError(f"it has the inputs {text[:80]!r}")

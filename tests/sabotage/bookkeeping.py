@@ -1,0 +1,96 @@
+"""Faults in what both backends share of a run, which tests beside the conformance suite see."""
+
+from __future__ import annotations
+
+from tests.sabotage.faults import fault
+
+EPOCHS, BOOKS, SCORES = "test_data_epochs.py", "test_bookkeeping.py", "test_scores.py"
+MODULE = "ragged.data.module:EncoderDecoderDataModule"
+FIT = "ragged.training.fit:Fit"
+BASELINES = "baselines_know_training_and_validation_and_are_scored_on_the_test"
+PLATEAU = "ragged.learning_rate:Plateau.factor"
+DIVERGED = f"{BOOKS}::test_divergence_lists_the_rows_of_its_step_and_no_filling_ones"
+STEPS = f"{BOOKS}::test_every_row_is_in_one_step_of_each_epoch_and_the_last_one_may_be_smaller"
+PADDING = "test_report.py::test_padding_is_counted_three_ways[torch]"
+
+FAULTS = (
+    fault(
+        "an export says that the logarithm is the decimal one",
+        "ragged.data.normalization:Normalization.formulas",
+        "t.formula for chain",
+        't.formula.replace("ln", "log10") for chain',
+        "test_data_transforms.py::test_the_formulas_of_an_export_are_what_is_computed[[Log()]]",
+    ),
+    fault(
+        "all targets of a row jittered alike",
+        f"{MODULE}.train_epoch",
+        "(len(cuts), self.target_features))",
+        "(len(cuts), 1)).repeat(self.target_features, axis=1)",
+        f"{EPOCHS}::test_each_target_of_each_row_is_jittered_by_itself",
+    ),
+    fault(
+        "validation and test normalised by themselves too",
+        f"{MODULE}._training_events",
+        "for part in self.parts[0]",
+        "for parts in self.parts for part in parts",
+        "test_data_batches.py::test_normalisation_sees_training_events_only",
+    ),
+    fault(
+        "baselines fitted on the test rows",
+        "ragged.training.evaluation:evaluate",
+        "*data.validation.rows]",
+        "*data.validation.rows, *rows]",
+        f"{SCORES}::test_{BASELINES}",
+    ),
+    fault(
+        "threshold of a plateau ignored",
+        PLATEAU,
+        "lowest - margin",
+        "lowest",
+        "test_learning_rate.py::test_a_plateau_is_cut[threshold]",
+    ),
+    fault(
+        "least rate of a plateau ignored",
+        PLATEAU,
+        "max(factor * self.cut, self.final)",
+        "factor * self.cut",
+        "test_learning_rate.py::test_a_plateau_is_cut[never below final]",
+    ),
+    fault(
+        "training loss weighted by batches",
+        f"{FIT}._count",
+        "elements = sum(batch.count for batch in group)",
+        "elements = len(group)",
+        f"{BOOKS}::test_the_loss_of_an_epoch_is_the_mean_over_its_elements",
+    ),
+    fault(
+        "rows that fill a batch listed as diverged",
+        f"{FIT}._diverged",
+        "for row in b.rows if row >= 0",
+        "for row in b.rows",
+        f"{DIVERGED}[1]",
+        f"{DIVERGED}[2]",
+    ),
+    fault(
+        "the last, smaller step of an epoch lost",
+        "ragged.training.fit:_grouped",
+        "return iter(lambda: tuple(islice(iterator, size)), ())",
+        "return zip(*[iterator] * size)",
+        STEPS,
+    ),
+    fault("every epoch in one order", f"{FIT}._batches", "=self.standing.epoch", "=0", STEPS),
+    fault(
+        "waste counted twice",
+        "ragged.training.report.padding:Work.total_waste",
+        "float(1 -",
+        "float(2 - 2 *",
+        PADDING,
+    ),
+    fault(
+        "padding counted though the loss is masked",
+        f"{FIT}._batches",
+        "if self.trainer.use_loss_masking",
+        "if not self.trainer.use_loss_masking",
+        "test_loss_masking.py::test_without_masking_padding_counts_and_filling_rows_do_not[torch]",
+    ),
+)

@@ -314,6 +314,12 @@ def is_traced(value: object) -> bool:
     return owner is not None and load_backend(owner).is_traced(value)
 
 
+def to_host(value: object) -> object:
+    """Copy an array of any framework to the host; what belongs to none stays what it is."""
+    owner = _owner(value)
+    return value if owner is None else load_backend(owner).to_numpy(value)
+
+
 def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
     """Name the backend that owns each argument, where one does."""
     found = {argument: _owner(array) for argument, array in arrays.items()}

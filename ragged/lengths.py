@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ragged.arguments import as_array, as_choice, as_host, as_size, shown
-from ragged.backend import Array, Backend, HostData, is_traced
+from ragged.backend import Array, Backend, HostData, is_traced, to_host
 from ragged.errors import LengthsError, refusal
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
@@ -303,8 +303,7 @@ def _check_dtype(dtype: str, function: str) -> None:
 
 def _to_host(lengths: object, function: str) -> np.ndarray:
     try:
-        detach = getattr(lengths, "detach", None)
-        return as_host(function, "lengths", lengths if detach is None else detach().cpu())
+        return as_host(function, "lengths", to_host(lengths))
     except Exception as error:  # it is the value's own code that converts it
         expected, remedy = "integers of shape (batch,)", "Give one integer for each row."
         raise LengthsError(

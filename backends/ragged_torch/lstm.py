@@ -123,7 +123,7 @@ def lstm(
         x, state = x.to(dtype), (state[0].to(dtype), state[1].to(dtype))
         with torch.autocast(device, enabled=False):
             return lstm(parameters, x, lengths, state, between_layers)
-    if lengths.is_traced and is_transformed():
+    if lengths.is_traced and not is_recording() and is_transformed():
         _check_mapped(lengths)
     run = _choose(shape, lengths, (x, *state, *parameters.values()))
     return run(parameters, x, lengths, state, between_layers)
@@ -136,8 +136,8 @@ def _choose(shape: LSTMShape, lengths: Lengths, tensors: Sequence[Tensor]) -> Im
         DtypeError: a sparse tensor, or one of another layout.
     """
     x, device = tensors[0], tensors[0].device.type
-    if is_recording():
-        return recorded
+    if is_recording():  # an operator of our own would lose tangents there
+        return scanned if has_tangents() or is_transformed() else recorded
     for tensor in tensors:
         if tensor.layout is not torch.strided:
             raise DtypeError(

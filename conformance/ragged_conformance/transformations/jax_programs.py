@@ -55,7 +55,8 @@ def exported(trial: Trial) -> Found:
 
 def exported_with_gradient(trial: Trial) -> Found:
     arguments = trial.variables, native_lengths(trial)
-    program = jax.export.export(jax.jit(trial.total))(*arguments)
+    shapes = jax.eval_shape(lambda *each: each, *arguments)  # JAX exports no gradient by arrays
+    program = jax.export.export(jax.jit(trial.total))(*shapes)
     again = jax.export.deserialize(program.serialize(vjp_order=1))
     return {"gradient": jax.grad(again.call)(*arguments)}
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ragged.errors import DerivativeError, refusal
 from ragged_torch.blocks import Dropout, Linear
+from ragged_torch.transformations import has_tangents, is_transformed
 
 
 class InterpretableAttention(nn.Module):
@@ -17,6 +18,11 @@ class InterpretableAttention(nn.Module):
         output = Linear(mean_k(A_k) @ value(m))
 
     A query that sees nothing has weights of 0.
+
+    Initial values are torch's of a Linear. The sources of the Temporal Fusion Transformer take
+    Xavier's of each head, and biases of 0; of inputs of deviation 1 the scores then start at a
+    deviation of 1.6, not 0.33, so that attention begins at a few steps instead of as nearly a mean,
+    and forecasts were no better (benchmarks/README.md).
 
     Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 13 to 16.
     """
@@ -49,16 +55,17 @@ class InterpretableAttention(nn.Module):
         some = mask.any(-1, keepdim=True)
         visible = mask | ~some  # a query that sees nothing sees all, and is put to 0 afterwards
         drops = self.training and self.weights_dropout.p > 0
-        if need_weights or drops or _is_transformed():
+        if need_weights or drops or is_transformed() or has_tangents():
             scores = (q * q.shape[-1] ** -0.5) @ k.mT
             weights = torch.softmax(scores.masked_fill(~visible[:, None], float("-inf")), -1)
             mixed = self.weights_dropout(weights).mean(1) @ v
         else:
             values = v[:, None].expand(-1, self.num_heads, -1, -1)
             attend = nn.functional.scaled_dot_product_attention
-            mixed = attend(q, k, values, visible[:, None]).mean(1)
-            if mixed.requires_grad and _is_fused() and not torch.compiler.is_compiling():
-                mixed.register_hook(_refuse_second_derivative)
+            attended = attend(q, k, values, visible[:, None])
+            if attended.requires_grad and not torch.compiler.is_compiling():
+                _refuse_second_derivatives(attended)
+            mixed = attended.mean(1)
         output = self.dropout(self.output(torch.where(some, mixed, 0.0)))
         return output, torch.where(some[:, None], weights, 0.0) if need_weights else None
 
@@ -67,25 +74,20 @@ class InterpretableAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
-def _is_transformed() -> bool:
-    """Whether forward mode or `torch.func` is at work, whose derivatives fused kernels lack."""
-    functorch = torch._C._functorch.peek_interpreter_stack() is not None
-    return functorch or torch.autograd.forward_ad._current_level >= 0
+def _refuse_second_derivatives(attended: Tensor) -> None:
+    """Let a fused kernel of torch's, which has but one derivative, say so and name the way."""
 
-
-def _is_fused() -> bool:
-    """Whether torch may choose kernels that have but one derivative."""
-    return torch.backends.cuda.flash_sdp_enabled()
-
-
-def _refuse_second_derivative(gradient: Tensor) -> None:
-    if torch.is_grad_enabled():  # which it is where the gradient will be differentiated again
-        raise DerivativeError(
-            refusal(
-                "InterpretableAttention",
-                "create_graph",
-                "True",
-                "False: torch's fused attention has no second derivative",
-                "Call the model inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH).",
+    def refuse(_: Tensor) -> None:
+        if torch.is_grad_enabled():  # as it is where the gradient is to be differentiated again
+            raise DerivativeError(
+                refusal(
+                    "InterpretableAttention",
+                    "create_graph",
+                    "True",
+                    "False: torch's fused attention has no second derivative",
+                    "Call the model inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH).",
+                )
             )
-        )
+
+    if "ScaledDotProduct" in type(attended.grad_fn).__name__:
+        attended.register_hook(refuse)

@@ -14,6 +14,7 @@ from ragged import initial
 from ragged.interpolation import interpolation_matrix
 from ragged_torch.arrays import asarray, is_recording
 from ragged_torch.parameters import create_parameter
+from ragged_torch.transformations import has_tangents
 
 
 class Dropout(nn.Dropout):
@@ -127,7 +128,11 @@ class GLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        return nn.functional.glu(self.linear(self.dropout(x)))
+        halves = self.linear(self.dropout(x))
+        if has_tangents():  # torch's own has no derivative of its forward mode
+            value, gate = halves.chunk(2, -1)
+            return value * gate.sigmoid()
+        return nn.functional.glu(halves)
 
 
 class AddNorm(nn.Module):

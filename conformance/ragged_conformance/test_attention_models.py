@@ -11,7 +11,7 @@ from ragged.data import Event, Row, collate
 from ragged_conformance import evaluation, oracle, oracle_models
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import fill_padding, normal
-from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
+from ragged_conformance.tolerances import HALF, MODEL, assert_all_close, assert_close
 
 WIDTH, HORIZON, PAST, FUTURE, SIZE = 5, 4, 3, 2, 4
 LENGTHS: dict[str, tuple[list[int], list[int]]] = {
@@ -206,7 +206,12 @@ def test_gradients_equal_the_oracle(adapter: Adapter, configuration: str) -> Non
     differentiate = evaluation.forward(adapter, lambda v: adapter.differentiate(total, v))
     gradients = differentiate({**arrays, **own})
     assert set(gradients) == set(expected)
-    found = {name: (value * directions[name]).sum() for name, value in gradients.items()}
+    # A product may be small where its terms are not, and half precision rounds each of those.
+    terms = {name: value * directions[name] for name, value in gradients.items()}
+    scale = {n: np.abs(t).sum() if adapter.dtype in HALF else 1.0 for n, t in terms.items()}
+    scale = {name: max(value, 1.0) for name, value in scale.items()}
+    found = {name: value.sum() / scale[name] for name, value in terms.items()}
+    expected = {name: value / scale[name] for name, value in expected.items()}
     assert_all_close(found, expected, adapter.dtype)
 
 
@@ -240,7 +245,7 @@ def test_the_future_beyond_a_step_is_not_seen_before_it(
         after = forecast(adapter, configuration, moved, lengths)["output"]
         if causal:
             assert_close(after[:, :step], before[:, :step], adapter.dtype, MODEL, f"before {step}")
-        elif step:
+        elif step and adapter.dtype not in HALF:  # which may round away what far steps add
             assert (np.abs(after - before)[:, :step] > 1e-6).any()
         assert (np.abs(after - before)[:, step] > 1e-6).any()
 

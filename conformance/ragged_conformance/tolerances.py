@@ -16,6 +16,7 @@ class Tolerance(NamedTuple):
 
 
 LAYER = "layer"  # a layer's values, a loss
+HALF = ("bfloat16", "float16")
 MODEL = "model"  # a whole model's values, and all gradients
 
 TOLERANCES = {

@@ -15,6 +15,7 @@ DERIVATIVE, PROGRAM = "float64", "float32"  # where derivatives show, and where 
 LAYERS = ("LSTM*", "lstm*")
 SOME = ("LSTM", "EncoderDecoderLSTM")
 WAYS = ("LSTM", "LSTM, no kernels", "lstm, projection")  # one problem an implementation
+ATTENTION = ("AttentionLSTM", "TransformerLSTM", "*Temporal*", "XTFT")
 FUNCTIONS, FROZEN = ("lstm*",), ("LSTM, frozen",)
 
 
@@ -29,6 +30,7 @@ class Transformation:
             since they take seconds each.
         without: patterns of the problems that have nothing for it to transform.
         refused: by pattern of a problem, the error by which it may refuse, and must.
+        foreign: the error that the framework's own layers raise under it, and ours too.
     """
 
     run: Callable[[Trial], Found]
@@ -36,6 +38,7 @@ class Transformation:
     on: tuple[str, ...] = ("*",)
     without: tuple[str, ...] = ()
     refused: Mapping[str, type[RaggedError]] = field(default_factory=dict)
+    foreign: type[Exception] | None = None
 
     def is_tried(self, problem: str, exhaustive: bool) -> bool:
         """Whether a run tries a problem."""
@@ -43,10 +46,10 @@ class Transformation:
             return False
         return exhaustive or _is_one(problem, self.on)
 
-    def refusal(self, problem: str) -> type[RaggedError] | None:
+    def refusal(self, problem: str) -> type[Exception] | None:
         """The error by which it refuses a problem."""
         found = [error for name, error in self.refused.items() if fnmatchcase(problem, name)]
-        return found[0] if found else None
+        return found[0] if found else self.foreign
 
 
 def _is_one(problem: str, patterns: tuple[str, ...]) -> bool:
@@ -63,6 +66,6 @@ def program(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transfor
     return Transformation(run, PROGRAM, on or ("*",), **options)
 
 
-def of_module(run: Callable[[Trial], Found], *on: str) -> Transformation:
+def of_module(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transformation:
     """A line of what happens to modules, and not to functions."""
-    return program(run, *on, without=FUNCTIONS)
+    return program(run, *on, without=FUNCTIONS, **options)

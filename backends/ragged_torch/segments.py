@@ -271,8 +271,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
 ) -> tuple[Any, ...]:
-    lengths, *inputs = ctx.saved_tensors  # once: checkpointing recomputes what is asked for twice
-    inputs, saved = inputs[:7], inputs[7:]
+    saved = ctx.saved_tensors  # read once: checkpointing refuses to give a tensor twice
+    lengths, inputs, kept = saved[0], saved[1:8], saved[8:]
     (rows, stops, reverse), c0 = ctx.static, inputs[2]
     grad_c = torch.zeros_like(c0) if grad_c is None else grad_c
     if grad_y is None:
@@ -282,7 +282,7 @@ def _differentiate(
         found = pull(inputs, (grad_y, grad_h, grad_c), valid, reverse=reverse)
     else:
         weights = inputs[3:]
-        found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, saved)
+        found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, list(kept))
     return found[0], None, *found[1:], None, None, None, None
 
 

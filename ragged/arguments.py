@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,7 @@ def as_size(
 
 def _as_index(function: str, argument: str, value: Any, expected: str) -> Any:
     """Return the integer that NumPy's types and arrays of no axes hold; symbols as they are."""
-    if hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_)):
+    if hasattr(type(value), "__index__") and not isinstance(value, (bool, np.bool_)):
         if not hasattr(value, "dtype"):
             return value  # it stands for the size of an array
         try:
@@ -185,7 +186,8 @@ def as_flag(function: str, argument: str, value: Any) -> bool:
 def as_number(function: str, argument: str, value: Any) -> float:
     """Return a real number that is not NaN."""
     is_number = isinstance(value, (int, float, np.integer, np.floating))
-    if not is_number or isinstance(value, bool) or value != value:
+    is_number = is_number and not isinstance(value, bool) and value == value
+    if not is_number or (isinstance(value, int) and abs(value) > sys.float_info.max):
         remedy = "Give a float or an integer."
         raise OptionError(refusal(function, argument, shown(value), "a number", remedy))
     return value if isinstance(value, (int, float)) else value.item()

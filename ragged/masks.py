@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragged.arguments import as_array, as_size, as_width, shown
+from ragged.arguments import as_array, as_width, shown
 from ragged.backend import Array, Backend, backend_of
 from ragged.errors import LengthsError, OptionError, ShapeError, refusal
 from ragged.lengths import Lengths, check_lengths
@@ -42,7 +42,7 @@ def create_padding_mask(
     check_alignment("create_padding_mask", "alignment", alignment)
     backend = backend_of("create_padding_mask", lengths=lengths)
     if max_length is not None:
-        max_length = as_size("create_padding_mask", "max_length", max_length, most=None)
+        max_length = as_width(backend, "create_padding_mask", max_length)
     if max_length is None:
         known = lengths.width if isinstance(lengths, Lengths) else None
         longest = check_lengths(lengths, known, function="create_padding_mask").max(initial=0)
@@ -73,6 +73,10 @@ def count_steps(backend: Backend, width: int, *, like: Array = None) -> Array:
 def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
     """Count the valid steps of a mask without holes.
 
+    A compiler that traces the mask knows no values yet: there a row that has a hole or lies on the
+    other side gets the length -1, which the kernels refuse as the program runs, and losses and
+    masks, which cannot, take for a row without valid steps.
+
     Args:
         mask: boolean `(batch, time)`, True = valid.
         alignment: the side the data is on.
@@ -97,9 +101,14 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
                 "Compare with the padding value first; True = valid.",
             )
         )
+    xp = backend.xp
+    counts = xp.sum(xp.astype(mask, xp.int32), axis=1)
     if not backend.is_traced(mask):
         _refuse_holes(backend.to_numpy(mask), alignment)
-    return backend.xp.sum(backend.xp.astype(mask, backend.xp.int32), axis=1)
+        return counts
+    lengths = Lengths.unchecked(counts, mask.shape[1])
+    whole = padding_mask(backend, lengths, alignment=alignment, like=mask)
+    return xp.where(xp.all(mask == whole, axis=1), counts, xp.full_like(counts, -1))
 
 
 def check_alignment(function: str, argument: str, alignment: str) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ragged.alignment import align_sequences
-from ragged.arguments import as_array, as_host, as_size, as_width, shown
+from ragged.arguments import as_array, as_host, as_width, shown
 from ragged.backend import Array, Backend, backend_of
 from ragged.errors import ArgumentError, LengthsError, refusal
 from ragged.lengths import Lengths, check_lengths
 from ragged.masks import check_alignment
 
-PACKED_FIELDS = ("data", "batch_sizes", "sorted_indices", "unsorted_indices")
+PACKED_FIELDS = ("batch_sizes", "sorted_indices", "unsorted_indices", "data")
 
 
 def should_use_packing(lengths: object) -> bool:
@@ -228,7 +228,7 @@ def open_packed(
 ) -> tuple[Array, Lengths]:
     """Check a packed sequence's data and the lengths beside it at the door."""
     name = "unpack_to_fixed_length"
-    width = as_size(name, "max_length", max_length, most=None)
+    width = as_width(backend, name, max_length)
     data = as_array(backend, name, "packed.data", packed.data)
     valid = Lengths.of(lengths, width, backend, function=name, batch=None)
     if data.ndim == 0 or data.shape[0] != valid.tokens:

@@ -90,6 +90,19 @@ def test_interpretable_attention(name, recorded, given):
     compare(name, recorded, "attention", block(x, x, mask)[0])
 
 
+def test_attention_starts_with_the_values_of_torchs_linear(name):
+    attention = import_module(f"ragged_{name}.attention")
+    block = attention.InterpretableAttention(32, 4, rng=rng())
+    found = load_backend(name).get_parameters(block)
+    assert set(found) == {f"{layer}.weight" for layer in ("query", "key", "value", "output")} | {
+        f"{layer}.bias" for layer in ("query", "value", "output")
+    }
+    for parameter, value in found.items():
+        inputs = 8 if parameter.startswith("output") else 32
+        assert 0.6 * inputs**-0.5 < abs(value).max() <= inputs**-0.5
+        assert value.std() == pytest.approx((3 * inputs) ** -0.5, rel=0.4)
+
+
 def test_fused_and_explicit_attention_drop_alike_and_see_nothing_as_nothing(name, given):
     backend = load_backend(name)
     attention = import_module(f"ragged_{name}.attention")

@@ -332,6 +332,7 @@ def test_training_does_not_touch_the_chosen_backend(name, no_backend_chosen, tmp
         ({"accumulate": 0}, "Trainer(): `accumulate` is 0; expected 1 or more"),
         ({"ema_decay": 1.0}, "Trainer(): `ema_decay` is 1.0; expected 0 or more, below 1"),
         ({"gradient_clip": 0.0}, "Trainer(): `gradient_clip` is 0.0; expected above 0"),
+        ({"use_loss_masking": "no"}, "Trainer(): `use_loss_masking` is 'no'; expected True or Fal"),
         ({"loss": "mean"}, "Trainer(): `loss` is 'mean'; expected one of ['"),
     ],
 )

@@ -19,6 +19,11 @@ class InterpretableAttention(nnx.Module):
 
     A query that sees nothing has weights of 0.
 
+    Initial values are torch's of a Linear. The sources of the Temporal Fusion Transformer take
+    Xavier's of each head, and biases of 0; of inputs of deviation 1 the scores then start at a
+    deviation of 1.6, not 0.33, so that attention begins at a few steps instead of as nearly a mean,
+    and forecasts were no better (benchmarks/README.md).
+
     Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 13 to 16.
     """
 

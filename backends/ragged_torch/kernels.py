@@ -118,7 +118,8 @@ def backward(
     of_y, of_state = (batch, shapes[0][1], hidden), (batch, hidden)
     of_kept = (tokens, 4 * hidden), (tokens, hidden)
     expected = (*shapes[:5], of_y, *of_kept, of_y, of_state, of_state)
-    _call("lstm_backward", lengths, reverse, (*inputs, *kept, *gradients), expected, outputs)
+    given = (*inputs, *kept, *gradients)
+    _call("lstm_backward", lengths, reverse, given, expected, outputs, room=tokens)
     return outputs  # type: ignore[return-value]
 
 

@@ -123,7 +123,7 @@ def lstm(
         x, state = x.to(dtype), (state[0].to(dtype), state[1].to(dtype))
         with torch.autocast(device, enabled=False):
             return lstm(parameters, x, lengths, state, between_layers)
-    if lengths.is_traced and is_transformed():
+    if lengths.is_traced and not is_recording() and is_transformed():
         _check_mapped(lengths)
     run = _choose(shape, lengths, (x, *state, *parameters.values()))
     return run(parameters, x, lengths, state, between_layers)
@@ -136,8 +136,8 @@ def _choose(shape: LSTMShape, lengths: Lengths, tensors: Sequence[Tensor]) -> Im
         DtypeError: a sparse tensor, or one of another layout.
     """
     x, device = tensors[0], tensors[0].device.type
-    if is_recording():
-        return recorded
+    if is_recording():  # an operator of our own would lose tangents there
+        return scanned if has_tangents() or is_transformed() else recorded
     for tensor in tensors:
         if tensor.layout is not torch.strided:
             raise DtypeError(
@@ -272,6 +272,8 @@ def recorded(
 ) -> tuple[Tensor, State]:
     """Run one operator a layer and direction, which a compiler leaves as it is."""
     count = lengths.to(load_backend(name)).to("cpu", torch.int64)
+    if isinstance(x, FakeTensor) and not isinstance(count, FakeTensor):
+        count = x.fake_mode.from_tensor(count)
 
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return record_layer(weights, x, count, *state, reverse=reverse)

@@ -216,19 +216,16 @@ def _backward(
     grad_y: Tensor,
     grad_c: Tensor,
     lengths: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor,
-    bias_hh: Tensor,
+    weights: list[Tensor],
     rows: list[int],
     stops: list[int],
     reverse: bool,
     saved: list[Tensor],
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     """Return the gradients of x, h0, c0 and the four weights."""
     where = _Sorted.of(lengths, grad_y.shape[1], rows, stops, reverse)
-    held = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)
-    features = weight_ih.shape[1]
+    held = (_with_hold(weights[0]), *weights[1:])
+    features = weights[0].shape[1]
     grad_x = grad_y.new_zeros(len(lengths) * grad_y.shape[1] + 1, features)
     grads = [torch.zeros_like(weight) for weight in held]
     grad_h = torch.zeros_like(grad_c)[None]  # of the sorted rows, from the pieces after this one
@@ -245,7 +242,7 @@ def _backward(
         grad_h[:, : piece.rows], grad_c[:, : piece.rows] = found[5], found[6]
     rank = where.order.argsort()
     grad_x = _unflatten(grad_x, grad_y)
-    return [grad_x, grad_h[0][rank], grad_c[0][rank], grads[0][:, :features].clone(), *grads[1:]]
+    return grad_x, grad_h[0][rank], grad_c[0][rank], grads[0][:, :features].clone(), *grads[1:]
 
 
 def _first(rows: int, *states: Tensor) -> tuple[Tensor, ...]:
@@ -271,9 +268,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_c: Tensor | None, _: Any
 ) -> tuple[Any, ...]:
-    saved = ctx.saved_tensors  # read once: checkpointing refuses to give a tensor twice
-    lengths, inputs, kept = saved[0], saved[1:8], saved[8:]
-    (rows, stops, reverse), c0 = ctx.static, inputs[2]
+    lengths, *tensors = ctx.saved_tensors  # once: checkpointing recomputes what is asked for twice
+    inputs, saved = tensors[:7], tensors[7:]
+    _, _, c0, *weights = inputs
+    rows, stops, reverse = ctx.static
     grad_c = torch.zeros_like(c0) if grad_c is None else grad_c
     if grad_y is None:
         grad_y = c0.new_zeros(len(lengths), ctx.width, c0.shape[1])
@@ -281,8 +279,7 @@ def _differentiate(
         valid, grad_h = Lengths.unchecked(lengths, ctx.width), torch.zeros_like(c0)
         found = pull(inputs, (grad_y, grad_h, grad_c), valid, reverse=reverse)
     else:
-        weights = inputs[3:]
-        found = _backward(grad_y, grad_c, lengths, *weights, rows, stops, reverse, list(kept))
+        found = _backward(grad_y, grad_c, lengths, weights, rows, stops, reverse, saved)
     return found[0], None, *found[1:], None, None, None, None
 
 
@@ -297,6 +294,4 @@ class _Segments(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         _save(ctx, inputs, output)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        return _differentiate(ctx, *gradients)
+    backward = staticmethod(_differentiate)

@@ -6,6 +6,7 @@ Kernels read memory, which torch cannot follow: whoever hands over an address as
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,21 @@ from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
-__all__ = ["FakeTensor", "has_subclass", "has_tangents", "is_recorded", "is_transformed"]
+__all__ = [
+    "FakeTensor",
+    "has_subclass",
+    "has_tangents",
+    "in_memory",
+    "is_functionalized",
+    "is_recorded",
+    "is_transformed",
+    "unwrap",
+]
 
 NO_DISPATCH = Tensor.__torch_dispatch__
 
 
+@torch.compiler.assume_constant_result  # compilers guard it themselves
 def is_transformed() -> bool:
     """Whether a transformation of `torch.func` or `torch.vmap` is under way."""
     return torch._C._are_functorch_transforms_active()
@@ -29,6 +40,7 @@ def is_functionalized() -> bool:
     return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in stack)
 
 
+@torch.compiler.assume_constant_result
 def has_tangents() -> bool:
     """Whether tensors may carry tangents: forward mode, `torch.func.jvp` too, has a level open."""
     return forward_ad._current_level >= 0
@@ -37,12 +49,12 @@ def has_tangents() -> bool:
 def is_recorded() -> bool:
     """Whether a mode, `make_fx`'s say, or `torch.jit.trace` is to see each operator."""
     modes = torch._C._len_torch_dispatch_stack(), _len_torch_dispatch_stack_pre_dispatch()
-    return any(modes) or torch.jit.is_tracing()
+    return any(modes) or torch._C._is_tracing()
 
 
 def has_subclass(tensors: Iterable[Tensor]) -> bool:
     """Whether one of them handles torch's operators itself, as `DTensor` does; but `FakeTensor`."""
-    kinds = set(map(type, tensors)) - {Tensor, nn.Parameter, FakeTensor}
+    kinds: set[Any] = set(map(type, tensors)) - {Tensor, nn.Parameter, FakeTensor}
     return any(kind.__torch_dispatch__ is not NO_DISPATCH for kind in kinds)
 
 

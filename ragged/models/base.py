@@ -232,14 +232,14 @@ def check_extent(config: Model) -> None:
     layers = max(arguments["num_layers"], arguments.get("num_blocks", 1))
     if layers > MOST_LAYERS:
         name = "num_layers" if layers == arguments["num_layers"] else "num_blocks"
-        got, expected = str(layers), f"at most {MOST_LAYERS}"
+        got, expected = shown(layers), f"at most {MOST_LAYERS}"
         raise OptionError(refusal(model, name, got, expected, "Lower it."))
     sizes = [name for name in arguments if name.endswith(("_size", "_features"))]
     widest = max(sizes, key=lambda name: arguments[name] or 0)
     most = math.isqrt(MOST_PARAMETERS // (4 * layers))
     if arguments[widest] > most:
         expected = f"at most {most} with {layers} layers"
-        raise OptionError(refusal(model, widest, str(arguments[widest]), expected, "Lower it."))
+        raise OptionError(refusal(model, widest, shown(arguments[widest]), expected, "Lower it."))
 
 
 def _check_types(config: Model) -> None:

@@ -40,8 +40,8 @@ class PFTemporalFusionTransformer(WithStatics):
         >>> tuple(model([[[1., 2.]]], [[[3.], [4.]]]).output.shape)
         (1, 2, 3)
 
-    Source: as the TemporalFusionTransformer; the scaling of the length is transformertf's,
-    but for the length of reference: theirs is the longest of the batch.
+    Source: as the TemporalFusionTransformer; the scaling is transformertf's, which divides by the
+    longest of the batch. pytorch-forecasting's model is the plain TemporalFusionTransformer.
     """
 
     reference_length: int = field(kw_only=True)

@@ -75,6 +75,7 @@ class Trainer:
         self._check("tolerance", self.tolerance >= 0, "0 or more")
         self._check("precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
         self._check("loss", self.loss in (None, *known), f"one of {known}")
+        self._check("use_loss_masking", isinstance(self.use_loss_masking, bool), "True or False")
         inside = levels is None or (levels and all(0 < level < 1 for level in levels))
         self._check("quantiles", bool(inside), "one level or more, each inside 0..1, or None")
         self._check("gradient_clip", clip is None or clip > 0, "above 0, or None")

@@ -83,9 +83,13 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(..., size)`."""
-        if self.weight.ndim == 1:
+        if has_tangents():  # torch's own loses terms where its forward mode is differentiated
+            centred = x - x.mean(-1, keepdim=True)
+            y = centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+        elif self.weight.ndim == 1:
             return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias)
-        y = nn.functional.layer_norm(x, self.weight.shape[1:])
+        else:
+            y = nn.functional.layer_norm(x, self.weight.shape[1:])
         return y * spread(self.weight) + spread(self.bias)
 
 

@@ -101,10 +101,8 @@ def take_steps(
     if x.shape[1] == 0:
         nothing = xp.astype(xp.sum(x, axis=1, keepdims=True), x.dtype)  # 0, where x is
         return xp.broadcast_to(nothing, (*index.shape, *features))
-    row = count_steps(backend, x.shape[0], like=x)[:, None]
     index = index % xp.full_like(index, x.shape[1])  # what lies outside is padding, and put to 0
-    taken = x[row, index]
-    return select_valid(backend, taken, lengths, alignment=alignment)
+    return select_valid(backend, backend.take_steps(x, index), lengths, alignment=alignment)
 
 
 def select_valid(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left") -> Array:

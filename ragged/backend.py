@@ -77,6 +77,9 @@ class Backend(Protocol):
             DeviceError: the arrays lie on several devices.
         """
 
+    def take_steps(self, x: Array, index: Array) -> Array:
+        """Take the steps `index (batch, steps)`, all inside the width, of each row of `x`."""
+
     def devices(self) -> tuple[str, ...]:
         """Name the devices at hand, the preferred one first."""
 
@@ -309,6 +312,12 @@ def is_traced(value: object) -> bool:
     """Whether a compiler traces a value, an array of any framework."""
     owner = _owner(value)
     return owner is not None and load_backend(owner).is_traced(value)
+
+
+def to_host(value: object) -> object:
+    """Copy an array of any framework to the host; what belongs to none stays what it is."""
+    owner = _owner(value)
+    return value if owner is None else load_backend(owner).to_numpy(value)
 
 
 def _owners(arrays: Mapping[str, object]) -> dict[str, str]:

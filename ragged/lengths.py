@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ragged.arguments import as_array, as_choice, as_host, as_size, shown
-from ragged.backend import Array, Backend, HostData, is_traced
+from ragged.backend import Array, Backend, HostData, is_traced, to_host
 from ragged.errors import LengthsError, refusal
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
@@ -92,7 +92,9 @@ class Lengths(HostData):
                     "Lengths.host: the lengths are traced and have no values; expected concrete "
                     "lengths. Read them outside the compiled function."
                 )
-            self._host = check_values(_to_host(self.leaf), self.width, function="Lengths.host")
+            self._host = check_values(
+                _to_host(self.leaf, "Lengths.host"), self.width, function="Lengths.host"
+            )
         return self._host
 
     @property
@@ -153,6 +155,7 @@ class Lengths(HostData):
             result = cls.unchecked(values, width)
         else:
             result = cls._trusted(check_lengths(lengths, width, function=function), width)
+            result.leaf = lengths if backend.owns(lengths) else result.leaf  # where it lies
         if batch is not None and result.batch != batch:
             raise LengthsError(
                 refusal(
@@ -298,10 +301,9 @@ def _check_dtype(dtype: str, function: str) -> None:
         )
 
 
-def _to_host(lengths: object, function: str = "Lengths") -> np.ndarray:
+def _to_host(lengths: object, function: str) -> np.ndarray:
     try:
-        detach = getattr(lengths, "detach", None)
-        return as_host(function, "lengths", lengths if detach is None else detach().cpu())
+        return as_host(function, "lengths", to_host(lengths))
     except Exception as error:  # it is the value's own code that converts it
         expected, remedy = "integers of shape (batch,)", "Give one integer for each row."
         raise LengthsError(

@@ -130,7 +130,8 @@ class MaskedLoss:
             given = as_array(backend, name, "weights", weights, prediction)
             given = _as_floating(backend, name, {"target": target, "weights": given})["weights"]
             given = _spread(name, "weights", given, tuple(target.shape), xp)
-            weight = xp.where(valid, given, xp.zeros_like(weight))
+            nothing = xp.zeros_like(weight)
+            weight = xp.where(valid, given + nothing, nothing)  # sharded as the rows are
         return backend, xp.where(valid, loss, xp.zeros_like(loss)), weight
 
     def _check_shapes(self, prediction: tuple[int, ...], target: tuple[int, ...]) -> None:
@@ -340,7 +341,8 @@ def _valid_elements(
         raise ShapeError(
             refusal(name, "mask", f"of shape {tuple(mask.shape)}", "(batch, time)", "Reshape it.")
         )
-    return _spread(name, "mask", mask, shape, xp)
+    valid = _spread(name, "mask", mask, shape, xp)
+    return valid & xp.ones_like(target, dtype=xp.bool)
 
 
 def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: Any) -> Array:

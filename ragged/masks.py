@@ -73,6 +73,10 @@ def count_steps(backend: Backend, width: int, *, like: Array = None) -> Array:
 def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
     """Count the valid steps of a mask without holes.
 
+    A compiler that traces the mask knows no values yet: there a row that has a hole or lies on the
+    other side gets the length -1, which the kernels refuse as the program runs, and losses and
+    masks, which cannot, take for a row without valid steps.
+
     Args:
         mask: boolean `(batch, time)`, True = valid.
         alignment: the side the data is on.
@@ -97,9 +101,14 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
                 "Compare with the padding value first; True = valid.",
             )
         )
+    xp = backend.xp
+    counts = xp.sum(xp.astype(mask, xp.int32), axis=1)
     if not backend.is_traced(mask):
         _refuse_holes(backend.to_numpy(mask), alignment)
-    return backend.xp.sum(backend.xp.astype(mask, backend.xp.int32), axis=1)
+        return counts
+    lengths = Lengths.unchecked(counts, mask.shape[1])
+    whole = padding_mask(backend, lengths, alignment=alignment, like=mask)
+    return xp.where(xp.all(mask == whole, axis=1), counts, xp.full_like(counts, -1))
 
 
 def check_alignment(function: str, argument: str, alignment: str) -> None:

@@ -25,7 +25,7 @@ CASES = {
 }
 # Torch warns of its own code, in the compiler.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not:UserWarning"),
 ]
 
@@ -104,11 +104,75 @@ def test_operator_has_gradients_where_few_outputs_are_used(unused):
     assert (grad != 0).any()
 
 
-def test_operator_refuses_second_derivatives_rather_than_be_wrong():
-    layer = layer_inputs([3, 0, 5, 1])
-    y = torch.ops.ragged.lstm_layer(*layer, False, True)[0]
-    with pytest.raises(NotImplementedError, match="has first derivatives alone"):
-        torch.autograd.grad(y.sum(), [layer.c0], create_graph=True)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("projected", [False, True])
+def test_operator_has_second_derivatives(projected, reverse):
+    layer = layer_inputs([3, 0, 5, 1], projected=projected)
+    x = layer.x.detach().nan_to_num().requires_grad_()  # or differences of it are NaN
+
+    def run(*tensors):
+        own = operator.Layer.of(layer.lengths, tensors)
+        return torch.ops.ragged.lstm_layer(*own, reverse, True)[:3]
+
+    leaves = layer._replace(x=x).differentiable
+    assert torch.autograd.gradgradcheck(run, leaves, fast_mode=True)
+
+
+def test_operator_refuses_forward_mode_rather_than_lose_it():
+    layer, forward_ad = layer_inputs([3, 0, 5, 1]), torch.autograd.forward_ad
+    with forward_ad.dual_level(), torch.no_grad():
+        dual = forward_ad.make_dual(layer.c0, torch.ones_like(layer.c0))
+        with pytest.raises(ragged.errors.DerivativeError, match="has no forward mode"):
+            torch.ops.ragged.lstm_layer(*layer._replace(c0=dual), False, True)
+
+
+STRIDED = {
+    "a column": lambda x: torch.stack([x, x + 3], x.ndim)[..., 0],
+    "backwards": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+    "expanded": lambda x: x[:1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize("kernels", ["1", "0"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("strided", STRIDED)
+def test_operator_reads_tensors_that_lie_in_memory_anyhow(strided, dtype, kernels, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    plain = layer_inputs([3, 0, 5, 1], dtype)
+    layer = operator.Layer(*(STRIDED[strided](v) for v in plain[:-1]))
+    found = []
+    for each in (layer, operator.Layer(*(v.contiguous() for v in layer[:-1]))):
+        y = torch.ops.ragged.lstm_layer(*each, False, True)[:3]
+        leaves = plain.differentiable
+        found.append((*y, *torch.autograd.grad(sum(v.cos().sum() for v in y), leaves)))
+        storages = {v.untyped_storage().data_ptr() for v in (*found[-1], *plain[:-1])}
+        assert len(storages) == len(found[-1]) + len(plain) - 1  # no two results share memory
+    torch.testing.assert_close(*found)
+
+
+def test_compiled_transformations_are_those_of_the_layer_itself():
+    layer = ragged_torch.LSTM(FEATURES, 3, seed=0, dtype=torch.float64)
+    x = torch.randn(2, 3, FEATURES, dtype=torch.float64)
+    lengths = torch.tensor([3, 1])
+
+    def total(x):
+        return layer(x, lengths)[0].sin().sum()
+
+    def run(x):
+        func = torch.func
+        grad = func.grad(total)
+        return (
+            grad(x),
+            func.grad(lambda x: grad(x).sin().sum())(x),
+            func.jvp(lambda x: layer(x, lengths)[0], (x,), (x,))[1],
+            func.vmap(grad)(torch.stack([x, 2 * x])),
+        )
+
+    torch.testing.assert_close(compile_quickly(run)(x), run(x))
+    y = torch.export.export(layer, (x, lengths)).module()(x.requires_grad_(), lengths)[0]
+    (first,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+    second = torch.autograd.grad(first.sin().sum(), x)
+    torch.testing.assert_close((first, *second), run(x)[:2])
 
 
 def saving(layer, lengths, reverse, train):
@@ -191,6 +255,27 @@ def test_bad_lengths_are_refused_as_the_program_runs(lengths, message):
     layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
     with pytest.raises(ragged.RaggedError, match=message):
         compile_quickly(layer)(torch.zeros(3, 6, FEATURES), torch.tensor(lengths))
+
+
+def test_masks_with_holes_are_refused_as_the_program_runs():
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.bool)
+    counted = compile_quickly(ragged.lengths_from_mask)(mask)
+    assert counted.tolist() == [2, -1, -1]
+    compiled = compile_quickly(lambda x, mask: layer(x, ragged.lengths_from_mask(mask)))
+    with pytest.raises(ragged.RaggedError, match=r"`lengths` is -1 at row 1"):
+        compiled(torch.zeros(3, 3, FEATURES), mask)
+
+
+def test_narrow_lengths_do_not_wrap():
+    lengths = torch.tensor([100, 0, 127], dtype=torch.uint8)
+    x = torch.randn(3, 200, 1, generator=torch.Generator().manual_seed(0))
+
+    def moved(x, lengths):
+        return ragged.flip_sequences(x, lengths, alignment="right")
+
+    found = compile_quickly(moved)(x, lengths)
+    torch.testing.assert_close(found, moved(x, lengths.tolist()))
 
 
 def test_bad_forms_are_refused_as_the_program_is_recorded():

@@ -221,6 +221,11 @@ def truncated(name: str, size: int):
     return cut
 
 
+def aside(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
 def foreign(folder: Path) -> None:
     """Put another program there, with the checksum that belongs to it."""
     content = b"no program at all" * 100
@@ -252,7 +257,10 @@ def foreign(folder: Path) -> None:
         (edited(normalization={"field": 1}), "`normalization` of "),
         (edited(data={"class_path": "os.system"}), "config: "),
         (edited(data="/etc/passwd"), "`data` of "),
+        (lambda f: aside(f / "model.json").mkdir(), "it is no file"),
         (lambda f: (f / "model.stablehlo").unlink(), "it is not there"),
+        (lambda f: aside(f / "model.stablehlo").mkdir(), "it is not there"),
+        (lambda f: aside(f / "model.stablehlo").symlink_to("/etc/passwd"), "its sha256 is not"),
         (truncated("model.stablehlo", 1000), "its sha256 is not the one in model.json"),
         (foreign, "is damaged or of another format ("),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 import ragged
 from ragged import kernels
+from ragged.errors import LengthsError
 
 compiled = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 
@@ -125,6 +126,28 @@ def test_workers_share_rows_and_change_nothing(need, monkeypatch):
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+def test_what_is_kept_has_room_and_never_too_little(need):
+    need("torch")
+    import torch
+    from ragged_torch import kernels as own
+
+    layer, lengths = ragged_lstm(2, 3), torch.tensor([3, 0, 2])
+    arrays = [torch.ones(3, 4, 2), torch.zeros(3, 3), torch.zeros(3, 3), *layer.parameters()]
+    inputs = [array.detach() for array in arrays]
+    y, h, c, gates, cells = own.forward(*inputs, lengths, False, 12)
+    for kept in (gates, cells):
+        assert (kept[:5] != 0).all()
+        assert (kept[5:] == 0).all()
+    for wrong in ([3, 0, 5], [-1, 0, 2]):
+        with pytest.raises(LengthsError, match="`lengths` is not all between 0 and the width"):
+            own.forward(*inputs, torch.tensor(wrong), False, 0)
+    with pytest.raises(LengthsError):
+        own.forward(*inputs, lengths, False, 4)
+    with pytest.raises(LengthsError):
+        own.backward((y, h, c), inputs[:5], (y, gates[:4], cells[:4]), lengths, False, True)
 
 
 def ragged_lstm(inputs, hidden):

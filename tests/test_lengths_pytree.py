@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,15 +109,15 @@ def test_structures_are_equal_whatever_the_values():
 @pytest.mark.parametrize(
     ("leaf", "message"),
     [
-        (None, "of dtype object; expected integers"),
-        (object(), "of dtype object; expected integers"),
-        ("three", "of dtype str160; expected integers"),
+        (None, "is None; expected integers"),
+        (object(), "is an object; expected integers"),
+        ("three", "is 'three'; expected integers"),
         (True, "of dtype bool; expected integers"),
-        (jax.ShapeDtypeStruct((4,), np.int32), "of dtype object; expected integers"),
+        (jax.ShapeDtypeStruct((4,), np.int32), "is a ShapeDtypeStruct; expected"),
         (COUNTS / 2, "of dtype float64; expected integers"),
         (jnp.asarray(COUNTS - 1), "is -1 at row 2; expected lengths of 0 or more"),
         (np.stack([COUNTS, 2 * COUNTS]), "is 10 at row 1, 0; expected at most the width 5"),
-        (np.zeros(4, jax.dtypes.float0), "of dtype void0; expected integers"),
+        (np.zeros(4, jax.dtypes.float0), "; expected integers"),
     ],
     ids=str,
 )
@@ -191,3 +192,19 @@ def test_narrow_and_unsigned_lengths_do_not_wrap(dtype):
     for run in (moved, jax.jit(moved)):
         for found, each in zip(run(x, jnp.asarray(counts, dtype)), expected, strict=True):
             np.testing.assert_allclose(found, each, rtol=1e-6)
+
+
+def test_a_traced_mask_with_holes_is_refused_as_the_program_runs(layer):
+    holes = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1], [0, 0, 0]], bool)
+    for alignment, expected in (("left", [2, -1, -1, 0]), ("right", [-1, -1, 2, 0])):
+        count = jax.jit(partial(ragged.lengths_from_mask, alignment=alignment))
+        assert count(holes).tolist() == expected
+    run = jax.jit(lambda x, mask: layer(x, ragged.lengths_from_mask(mask))[0])
+    whole = [0, 3]
+    x = np.nan_to_num(X[:, :3])
+    np.testing.assert_allclose(
+        run(x[whole], holes[whole]), layer(x[whole], [2, 0])[0], rtol=1e-5, atol=1e-6
+    )
+    if ragged.kernels.find_compiler() is not None:
+        with pytest.raises(jax.errors.JaxRuntimeError, match="not all between 0 and the width"):
+            jax.block_until_ready(run(x, holes))

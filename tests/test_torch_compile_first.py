@@ -33,7 +33,8 @@ fresh(lambda p, n: ragged.losses.mse(p, p + 1, lengths=n), x, lengths)
 fresh(lambda n: ragged.create_padding_mask(n, 5), lengths)
 fresh(lambda x, n: ragged.align_encoder_sequences(x, n), x, lengths)
 try:
-    torch.compile(lambda x: x + ragged.create_padding_mask([3], 5), fullgraph=True, backend="eager")(x[0].T)
+    never = torch.compile(lambda x: x + ragged.create_padding_mask([3], 5), backend="eager")
+    never(x[0].T)
 except Exception as error:
     assert "no backend is chosen" in str(error) or len(ragged.available_backends()) == 1, error
 

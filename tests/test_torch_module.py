@@ -320,3 +320,12 @@ def test_a_layer_that_drops_all_between_its_layers_is_finite():
     (grad,) = torch.autograd.grad(y.sum() + h.sum(), layer.weight_ih_l0)
     assert torch.isfinite(y).all()
     assert torch.isfinite(grad).all()
+
+
+def test_lengths_as_a_tensor_are_read_inside_of_transformations():
+    layer, x = build(), inputs()
+
+    def total(lengths):
+        return torch.func.grad(lambda x: layer(x, lengths)[0].sin().sum())(x)
+
+    torch.testing.assert_close(total(torch.tensor(LENGTHS)), total(LENGTHS))

@@ -10,6 +10,7 @@ from ragged_jax.arrays import (
     name,
     owns,
     promote_arrays,
+    take_steps,
     to_numpy,
     xp,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "predict",
     "promote_arrays",
     "set_parameters",
+    "take_steps",
     "to_numpy",
     "unpack_to_fixed_length",
     "xp",

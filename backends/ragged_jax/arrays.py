@@ -10,6 +10,7 @@ import jax
 import jax.numpy as xp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
@@ -30,6 +31,7 @@ __all__ = [
     "name",
     "owns",
     "promote_arrays",
+    "take_steps",
     "to_numpy",
     "xp",
 ]
@@ -60,9 +62,20 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
         with np.errstate(over="ignore"):  # what is beyond the range is infinite
             array = xp.asarray(host.astype(wanted))
     array = array if dtype is None else array.astype(dtype)
-    if like is None or is_traced(like) or is_traced(array) or array.sharding == like.sharding:
+    if like is None or is_traced(like) or is_traced(array):
         return array
-    return jax.device_put(array, next(iter(like.devices())))
+    sharding = like.sharding
+    if array.sharding.device_set == sharding.device_set:
+        return array
+    if isinstance(sharding, NamedSharding):  # a copy on each device, so that rows stay on theirs
+        return jax.device_put(array, NamedSharding(sharding.mesh, PartitionSpec()))
+    return array if len(sharding.device_set) > 1 else jax.device_put(array, sharding)
+
+
+def take_steps(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Take the steps `index (batch, steps)` of each row, on the devices where the rows are."""
+    index = index.reshape(*index.shape, *(1 for _ in x.shape[2:]))
+    return xp.take_along_axis(x, index, axis=1, mode="promise_in_bounds")
 
 
 def to_numpy(array: jax.Array) -> np.ndarray:

@@ -10,6 +10,7 @@ from ragged_torch.arrays import (
     name,
     owns,
     promote_arrays,
+    take_steps,
     to_numpy,
     xp,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "predict",
     "promote_arrays",
     "set_parameters",
+    "take_steps",
     "to_numpy",
     "unpack_to_fixed_length",
     "xp",

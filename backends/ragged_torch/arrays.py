@@ -13,7 +13,7 @@ import torch
 from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
-from ragged_torch.transformations import FakeTensor, unwrap
+from ragged_torch.transformations import FakeTensor, is_transformed, unwrap
 
 name = "torch"
 framework = "torch"
@@ -29,6 +29,7 @@ __all__ = [
     "name",
     "owns",
     "promote_arrays",
+    "take_steps",
     "to_numpy",
     "xp",
 ]
@@ -81,10 +82,19 @@ def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(array, mesh, run_check=False)
 
 
+def take_steps(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Take the steps `index (batch, steps)` of each row."""
+    row = torch.arange(x.shape[0], device=x.device)[:, None]
+    return x[row, index]
+
+
 def to_numpy(array: torch.Tensor) -> np.ndarray:
     """Copy a tensor to the host; bfloat16, which NumPy lacks, becomes float32."""
     array = array.detach().cpu()
-    return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    array = array.float() if array.dtype == torch.bfloat16 else array
+    if is_transformed():  # NumPy would be handed a wrapper without memory
+        return np.array(array.tolist(), str(array.dtype).removeprefix("torch."))
+    return array.numpy()
 
 
 def promote_arrays(function: str, arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -117,10 +117,11 @@ def backward(
     (batch, hidden), tokens = shapes[1], len(kept[1])
     of_y, of_state = (batch, shapes[0][1], hidden), (batch, hidden)
     of_kept = (tokens, 4 * hidden), (tokens, hidden)
-    expected, given = (*shapes[:5], of_y, *of_kept, of_y, of_state, of_state), (*inputs, *kept)
+    expected = (*shapes[:5], of_y, *of_kept, of_y, of_state, of_state)
+    given = (*inputs, *kept, *gradients)
     if not tokens and lengths.any():
         raise ShapeError(_not_this("a forward pass that kept nothing", "one for training"))
-    _call("lstm_backward", lengths, reverse, (*given, *gradients), expected, outputs, room=tokens)
+    _call("lstm_backward", lengths, reverse, given, expected, outputs, room=tokens)
     return outputs  # type: ignore[return-value]
 
 

@@ -122,7 +122,7 @@ def lstm(
         x, state = x.to(dtype), (state[0].to(dtype), state[1].to(dtype))
         with torch.autocast(device, enabled=False):
             return lstm(parameters, x, lengths, state, between_layers)
-    if lengths.is_traced and is_transformed():
+    if lengths.is_traced and not is_recording() and is_transformed():
         _check_mapped(lengths)
     run = _choose(shape, lengths, (x, *state, *parameters.values()))
     return run(parameters, x, lengths, state, between_layers)
@@ -131,8 +131,8 @@ def lstm(
 def _choose(shape: LSTMShape, lengths: Lengths, tensors: Sequence[Tensor]) -> Implementation:
     """Choose who runs: what torch does around the call decides first, then the policy."""
     x, device = tensors[0], tensors[0].device.type
-    if is_recording():
-        return recorded
+    if is_recording():  # an operator of our own would lose tangents there
+        return scanned if has_tangents() or is_transformed() else recorded
     if has_tangents() or has_subclass(tensors):
         return scanned
     own = is_native(lengths) and not shape.proj_size and kernels.has_kernels(x)

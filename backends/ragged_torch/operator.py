@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
 from ragged.schedule import Piece, plan
+from ragged_torch import scans
 from ragged_torch.arrays import asarray, lstm_costs
 from ragged_torch.kernels import backward, forward, has_kernels
 from ragged_torch.segments import Weights, run_layer
+from ragged_torch.transformations import has_tangents
 
 State = tuple[Tensor, Tensor]
 Saved = tuple[Tensor, Tensor]
@@ -58,6 +61,11 @@ class Layer(NamedTuple):
     def differentiable(self) -> list[Tensor]:
         """All that has a gradient, in order."""
         return [value for value in (self.x, *self[2:]) if value is not None]
+
+    @classmethod
+    def of(cls, lengths: Tensor, differentiable: Sequence[Tensor]) -> Layer:
+        """Undo `differentiable`."""
+        return cls(differentiable[0], lengths, *differentiable[1:])
 
     def detached(self) -> Layer:
         """The same, apart from whatever made them."""
@@ -199,7 +207,8 @@ def _empty(layer: Layer, rows: int) -> Saved:
 
 
 def _checked(layer: Layer) -> Lengths:
-    """Refuse lengths that no compiler could see at the door."""
+    """Refuse what no compiler could see at the door: lengths, and tangents, which would be lost."""
+    _refuse_tangents()
     width = layer.x.shape[1]
     return Lengths(check_lengths(layer.lengths, width, function="LSTM"), width)
 
@@ -242,8 +251,17 @@ def _own(found: Sequence[Tensor], given: Sequence[Tensor]) -> Any:
     return tuple(own)
 
 
+def _refuse_tangents() -> None:
+    if has_tangents():
+        raise DerivativeError(
+            "ragged::lstm_layer has no forward mode; take the layer itself, not the recorded "
+            "operator, or reverse mode."
+        )
+
+
 @lstm_layer.register_fake
 def _(*inputs: Any) -> tuple[Tensor, ...]:
+    _refuse_tangents()
     layer, (_, train) = Layer(*inputs[:9]), inputs[9:]
     x, h0, c0 = layer.x, layer.h0, layer.c0
     y = x.new_empty(*x.shape[:2], h0.shape[1])
@@ -304,20 +322,79 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():
-        raise NotImplementedError(
-            "ragged::lstm_layer has first derivatives alone, and is asked for a graph of them; "
-            "take second ones of the layer where nothing is compiled."
-        )
     *inputs, y, gates, cells = ctx.saved_tensors
     layer = Layer(*inputs)
     given = [
         like.new_zeros(like.shape) if grad is None else grad
         for grad, like in zip(grads[:3], (y, layer.h0, layer.c0), strict=True)
     ]
-    found = torch.ops.ragged.lstm_layer_backward(*layer, ctx.reverse, y, gates, cells, *given)
+    call: Any = torch.ops.ragged.lstm_layer_backward
+    if torch.is_grad_enabled():  # these gradients are to be differentiated again
+        call = _Gradients.apply
+    found = call(*layer, ctx.reverse, y, gates, cells, *given)
     projected = (None,) if layer.weight_hr is None else ()
     return found[0], None, *found[1:], *projected, None, None
 
 
 lstm_layer.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Gradients(torch.autograd.Function):
+    """The backward pass's operator; its own derivatives are those of plain operations."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(torch.ops.ragged.lstm_layer_backward(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.reverse = inputs[9]
+        ctx.save_for_backward(*inputs[:9], *inputs[13:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        *inputs, grad_y, grad_h, grad_c = ctx.saved_tensors
+        layer = Layer(*inputs)
+
+        def pull(given: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+            return _pull(Layer.of(layer.lengths, tensors), given, reverse=ctx.reverse)
+
+        given = (grad_y, grad_h, grad_c)
+        of_given, x, *others = torch.func.vjp(pull, given, *layer.differentiable)[1](grads)
+        projected = (None,) if layer.weight_hr is None else ()
+        return (x, None, *others, *projected, *4 * (None,), *of_given)
+
+
+def _pull(layer: Layer, given: Sequence[Tensor], *, reverse: bool) -> tuple[Tensor, ...]:
+    """Return the gradients of all that has one, from those of y, h and c, as plain operations."""
+    lengths = Lengths.unchecked(layer.lengths, layer.x.shape[1])
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        x, _, h0, c0, *_ = own = Layer.of(layer.lengths, tensors)
+        return scans.run_layer(own.weights, x, lengths, h0, c0, reverse=reverse)
+
+    found: tuple[Tensor, ...] = torch.func.vjp(run, *layer.differentiable)[1](tuple(given))
+    return found
+
+
+def _map(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> list[Any]:
+    """Give an operator's inputs, call after call, where `vmap` maps some of them."""
+    return [
+        [
+            value if dim is None else value.select(dim, row)
+            for value, dim in zip(inputs, in_dims, strict=True)
+        ]
+        for row in range(info.batch_size)
+    ]
+
+
+@torch.library.register_vmap("ragged::lstm_layer")
+def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
+    calls = [torch.ops.ragged.lstm_layer(*each) for each in _map(info, in_dims, *inputs)]
+    return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * len(calls[0])
+
+
+@torch.library.register_vmap("ragged::lstm_layer_backward", lib=_library)
+def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
+    calls = [torch.ops.ragged.lstm_layer_backward(*each) for each in _map(info, in_dims, *inputs)]
+    return list(map(torch.stack, zip(*calls, strict=True))), [0] * len(calls[0])

@@ -28,6 +28,7 @@ __all__ = [
 NO_DISPATCH = Tensor.__torch_dispatch__
 
 
+@torch.compiler.assume_constant_result  # compilers guard it themselves
 def is_transformed() -> bool:
     """Whether a transformation of `torch.func` or `torch.vmap` is under way."""
     return torch._C._are_functorch_transforms_active()
@@ -39,6 +40,7 @@ def is_functionalized() -> bool:
     return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in stack)
 
 
+@torch.compiler.assume_constant_result
 def has_tangents() -> bool:
     """Whether tensors may carry tangents: forward mode, `torch.func.jvp` too, has a level open."""
     return forward_ad._current_level >= 0

@@ -32,7 +32,7 @@ template <class T>
 class Forward {
  public:
   Forward(const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
-      : sizes(sizes), in(in), out(out), token(sizes) {}
+      : sizes(sizes), in(in), out(out), token(sizes, out.gates) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = sizes.workers(threads);

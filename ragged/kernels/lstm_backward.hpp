@@ -32,7 +32,7 @@ class Backward {
   Backward(const Sizes& sizes, const Inputs<T>& in, const Kept<T>& kept,
            const OutputGradients<T>& given, const InputGradients<T>& found)
       : sizes(sizes), in(in), kept(kept), given(given), found(found),
-        token(sizes),
+        token(sizes, true),
         states(round_up(sizes.hidden + (found.x ? sizes.inputs : 0), L)),
         columns(round_up(sizes.inputs + sizes.hidden + 1, L)) {}
 

@@ -19,9 +19,9 @@ struct Sizes {
   Index room = 0;        // tokens that fit into what is kept for the backward pass
   bool padded = false;   // it lies as y does, 0 at padding; else rows lie end to end
 
-  void check() const {
+  void check(bool keeps) const {
     const bool fit = std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
-    if (!fit || (room && room < tokens())) throw BadLengths();
+    if (!fit || (keeps && !padded && room < tokens())) throw BadLengths();
   }
 
   Index tokens() const { return std::accumulate(lengths, lengths + batch, Index(0)); }
@@ -42,8 +42,8 @@ struct Sizes {
 // Where the n-th step that is read of a row is kept, once the sizes are checked.
 class Tokens {
  public:
-  explicit Tokens(const Sizes& sizes) : sizes(sizes), first(sizes.batch + 1, 0) {
-    sizes.check();
+  Tokens(const Sizes& sizes, bool keeps) : sizes(sizes), first(sizes.batch + 1, 0) {
+    sizes.check(keeps);
     std::partial_sum(sizes.lengths, sizes.lengths + sizes.batch, first.begin() + 1);
   }
 

@@ -199,6 +199,8 @@ def _open_objective(fields: _Fields) -> Objective:
 
 def _read_manifest(path: Path) -> Any:
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:

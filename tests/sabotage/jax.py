@@ -11,8 +11,8 @@ SCAN = (
     fault(
         "gates f and g swapped",
         "ragged_jax.scans:run_direction",
-        "i, f, g, o =",
-        "i, g, f, o =",
+        "i, f, g, o = jnp.split",
+        "i, g, f, o = jnp.split",
         forward("mixed"),
     ),
     fault(

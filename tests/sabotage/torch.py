@@ -239,8 +239,8 @@ KERNELS = (
     header_fault(
         "kernels: first step's c before not the initial one",
         "lstm_backward.hpp",
-        "step ? c - hidden : in.c0 + row * hidden",
-        "step ? c - hidden : c",
+        "step ? kept.cells + token(row, step - 1) * hidden : in.c0 + row * hidden",
+        "step ? kept.cells + token(row, step - 1) * hidden : c",
         lstm_gradients("one layer"),
     ),
     header_fault(

@@ -100,7 +100,7 @@ LAYER = (
         "ragged_jax.arrays:_flatten",
         "lengths.leaf,)",
         "0 * lengths.leaf + lengths.width,)",
-        forward("mixed"),
+        forecast("one layer-mixed"),
     ),
 )
 

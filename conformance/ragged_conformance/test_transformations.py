@@ -19,6 +19,7 @@ from ragged_conformance.transformations.problems import PROBLEMS, Trial
 # Torch warns of its own code here: of what functorch, the compiler and FSDP are made of.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
 ]
 

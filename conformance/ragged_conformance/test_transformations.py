@@ -48,6 +48,7 @@ def test_torch(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    record_outcome(request.node, transformation, problem, "failed")
     outcome = attempt(torch_adapter, transformation, problem, monkeypatch)
     record_outcome(request.node, transformation, problem, outcome)
 
@@ -59,6 +60,7 @@ def test_jax(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    record_outcome(request.node, transformation, problem, "failed")
     outcome = attempt(jax_adapter, transformation, problem, monkeypatch)
     record_outcome(request.node, transformation, problem, outcome)
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("jsonargparse")
 
 from ragged_conformance import command, programs
-from ragged_conformance.report import Record, merge, render, summarize
+from ragged_conformance.report import Record, lines, merge, render, summarize
 
 from ragged.cli import main
 
@@ -163,6 +163,21 @@ def test_a_report_escapes_what_it_shows_and_joins_its_runs():
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
     assert "1 passed, 1 failed, 1 skipped" in page
+
+
+def test_a_report_shows_what_became_of_each_transformation():
+    where = {"dtype": "float32", "device": "cpu", "backends": {}}
+    outcomes = [("passed", "equal"), ("passed", "refused: DerivativeError"), ("failed", "")]
+    records = [
+        Record("t", ("LSTM",), "torch", outcome, transformation=("func.grad", f"LSTM {i}", said))
+        for i, (outcome, said) in enumerate(outcomes)
+    ]
+    report = merge([summarize(where, [*records, Record("a", ("lstm",), "torch", "passed")])])
+    page, text = render(report), "\n".join(lines(report))
+    assert (
+        "<td>func.grad</td><td>equal</td><td>refused: DerivativeError</td><td>failed</td>" in page
+    )
+    assert "LSTM 0: equal, LSTM 1: refused: DerivativeError, LSTM 2: failed" in text
 
 
 def test_programs_are_forgotten_before_a_process_can_map_no_more(tmp_path, monkeypatch):

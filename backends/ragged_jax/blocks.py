@@ -84,7 +84,7 @@ class Linear(nnx.Module):
         weight = self.weight[...]
         flat = x if weight.ndim == 2 else x.reshape(len(x), x[0, ..., 0].size, x.shape[-1])
         y = (flat @ weight.mT).reshape(*x.shape[:-1], weight.shape[-2])
-        return y if self.bias is None else y + spread(self.bias[...])
+        return y if self.bias is None else y + spread(self.bias[...], y)
 
 
 class LayerNorm(nnx.Module):
@@ -99,7 +99,7 @@ class LayerNorm(nnx.Module):
         """Normalise `(..., size)`."""
         centred = x - x.mean(-1, keepdims=True)
         y = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-        return y * spread(self.weight[...]) + spread(self.bias[...])
+        return y * spread(self.weight[...], y) + spread(self.bias[...], y)
 
 
 class MLP(nnx.Module):
@@ -179,7 +179,8 @@ class Interpolation(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """Map `(..., inputs)` to `(..., outputs)`."""
         matrix = jnp.asarray(interpolation_matrix(*self.sizes), x.dtype)
-        return self.norm(x @ matrix * 2 * jax.nn.sigmoid(spread(self.scale[...])))
+        stretched = x @ matrix
+        return self.norm(stretched * 2 * jax.nn.sigmoid(spread(self.scale[...], stretched)))
 
 
 class GRN(nnx.Module):
@@ -290,6 +291,8 @@ def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:
         raise OptionError(refusal("LSTM", "rngs", got, expected, remedy)) from error
 
 
-def spread(parameter: Array) -> Array:
-    """Lay a parameter of several copies along `(copies, batch, time, features)`."""
-    return parameter if parameter.ndim == 1 else parameter[:, None, None]
+def spread(parameter: Array, like: Array) -> Array:
+    """Lay a parameter along the features of `like`; one of several copies along those first."""
+    if parameter.ndim == 1:  # jax_numpy_rank_promotion="raise" wants all axes named
+        return jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
+    return parameter[:, None, None]

@@ -19,6 +19,7 @@ from ragged_conformance.transformations.problems import PROBLEMS, Trial
 # Torch warns of its own code here: of what functorch, the compiler and FSDP are made of.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
 ]
 
@@ -47,6 +48,7 @@ def test_torch(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    record_outcome(request.node, transformation, problem, "failed")
     outcome = attempt(torch_adapter, transformation, problem, monkeypatch)
     record_outcome(request.node, transformation, problem, outcome)
 
@@ -58,6 +60,7 @@ def test_jax(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    record_outcome(request.node, transformation, problem, "failed")
     outcome = attempt(jax_adapter, transformation, problem, monkeypatch)
     record_outcome(request.node, transformation, problem, outcome)
 

@@ -125,7 +125,7 @@ BLOCKS = (
     fault(
         "bias of Linear forgotten",
         "ragged_jax.blocks:Linear.__call__",
-        " + spread(self.bias[...])",
+        " + spread(self.bias[...], y)",
         "",
         forecast("one layer-mixed"),
     ),

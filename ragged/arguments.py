@@ -120,12 +120,15 @@ def _check_range(
 
 
 def _no_array(function: str, argument: str, value: object, host: np.ndarray | None = None) -> str:
-    kind = shown(value)
+    kind, remedy = shown(value), "Convert it to floats or integers first."
     if host is not None and (hasattr(value, "dtype") or isinstance(value, (list, tuple))):
         kind = f"{kind} of dtype {host.dtype}"
-    return refusal(
-        function, argument, kind, "an array of numbers", "Convert it to floats or integers first."
-    )
+    elif getattr(value, "is_nested", False):
+        kind, remedy = "a nested tensor", "Convert it by to_padded_tensor(0.0), and give lengths."
+    elif hasattr(value, "to_dense"):  # torch's sparse layouts, and oneDNN's
+        kind = f"{kind} of layout {getattr(value, 'layout', None)}"
+        remedy = "Convert it by to_dense()."
+    return refusal(function, argument, kind, "an array of numbers", remedy)
 
 
 def as_size(

@@ -90,16 +90,16 @@ def as_host(function: str, argument: str, value: object) -> np.ndarray:
             got, remedy = f"a {type(value).__name__} of uneven rows", "Pad them, and give lengths."
             raise ShapeError(refusal(function, argument, got, "rows alike", remedy)) from error
         raise DtypeError(_no_array(function, argument, value)) from error
-    if host.dtype.name == "bfloat16":  # NumPy has none of its own
-        return host.astype(np.float32)
     if host.dtype.kind not in "biufc":
+        if host.dtype.name == "bfloat16":  # NumPy has none of its own
+            return host.astype(np.float32)
         raise DtypeError(_no_array(function, argument, value, host))
     if host.dtype.char in "gG":
         with np.errstate(over="ignore"):
             return host.astype(np.float64 if host.dtype.char == "g" else np.complex128)
     if min(host.strides, default=0) < 0:  # which torch has not
         host = host.copy()
-    return host.astype(host.dtype.newbyteorder("="), copy=False)
+    return host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
 
 
 def _floating(backend: Backend, array: Array) -> Any:

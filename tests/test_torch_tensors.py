@@ -284,3 +284,28 @@ def test_no_two_results_share_storage(policy, lengths, compiler, monkeypatch):
     gradients = torch.autograd.grad(total, leaves, materialize_grads=True)
     every = [value for value in (y, h, c, *leaves, *gradients) if value.numel()]
     assert len({value.untyped_storage().data_ptr() for value in every}) == len(every)
+
+
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_tensors_stay_where_they_are_whatever_the_default_device(kernels, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    with ragged.use_backend("torch"):
+        model = ragged.models.EncoderDecoderLSTM(FEATURES, 1, hidden_size=2, num_layers=1, seed=0)
+    own, future, counts = layer(), batch(1)[..., :1], torch.tensor(LENGTHS)
+    x, y = batch(), batch(1)
+
+    def run():
+        found = [
+            value
+            for policy in POLICIES
+            for value in gradients_of(own, x, ragged.Lengths(LENGTHS, WIDTH, policy))
+        ]
+        packed = ragged.pack_sequences(x, LENGTHS)
+        found += [model.eval()(x, future, LENGTHS, LENGTHS).output, packed.data]
+        found += [ragged.flip_sequences(x, LENGTHS), ragged.create_padding_mask(counts)]
+        return [*found, ragged.losses.mse(x, y, lengths=LENGTHS)]
+
+    expected = run()
+    with torch.device("meta"):
+        found = run()
+    assert_close(found, expected)

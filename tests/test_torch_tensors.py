@@ -309,3 +309,24 @@ def test_tensors_stay_where_they_are_whatever_the_default_device(kernels, monkey
     with torch.device("meta"):
         found = run()
     assert_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_traced_programs_run_other_rows_and_are_trained(kernels, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    own, other, counts = layer(), batch(1)[:2, :3], torch.tensor([3, 1])
+    traced = torch.jit.trace(own, (batch(), torch.tensor(LENGTHS)))
+    whole = torch.jit.trace(own, (batch(),))
+    frozen = layer().requires_grad_(False)
+    fixed = torch.jit.trace(lambda x: frozen(x, LENGTHS)[0], (batch(),))
+    assert_close([whole(other)[0], fixed(batch(1))], [own(other)[0], own(batch(1), LENGTHS)[0]])
+    found, expected = (
+        torch.autograd.grad(run(other, counts)[0].square().sum(), list(own.parameters()))
+        for run in (traced, own)
+    )
+    assert_close(found, expected)
+    with pytest.raises(Exception, match=r"LengthsError.* is 4 at row 0"):
+        traced(other, counts + 1)

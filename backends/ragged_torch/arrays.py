@@ -13,7 +13,13 @@ import torch
 from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
-from ragged_torch.transformations import FakeTensor, is_recorded, is_transformed, unwrap
+from ragged_torch.transformations import (
+    FakeTensor,
+    is_jit_tracing,
+    is_recorded,
+    is_transformed,
+    unwrap,
+)
 
 name = "torch"
 framework = "torch"
@@ -49,8 +55,8 @@ def is_traced(array: torch.Tensor) -> bool:
 
 
 def is_recording() -> bool:
-    """Whether a compiler or an exporter records this very call."""
-    return torch.compiler.is_compiling()
+    """Whether a compiler, an exporter or `torch.jit.trace` records this very call."""
+    return torch.compiler.is_compiling() or is_jit_tracing()
 
 
 def asarray(

@@ -97,6 +97,8 @@ def as_host(function: str, argument: str, value: object) -> np.ndarray:
     if host.dtype.char in "gG":
         with np.errstate(over="ignore"):
             return host.astype(np.float64 if host.dtype.char == "g" else np.complex128)
+    if min(host.strides, default=0) < 0:  # which torch has not
+        host = host.copy()
     return host.astype(host.dtype.newbyteorder("="), copy=False)
 
 

@@ -338,8 +338,10 @@ def test_autocast_is_that_of_nn_lstm(compiled, lengths):
     exact, _ = layer(x, lengths)
     with torch.autocast("cpu", torch.bfloat16):
         y, state = run(x, given)
-        expected, final = reference(x)
-    assert [v.dtype for v in (y, *state)] == [v.dtype for v in (expected, *final)]
+        assert {v.dtype for v in (y, *state)} == {torch.bfloat16}
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # else nn.LSTM fails on this processor
+            expected, final = reference(x)
+            assert {v.dtype for v in (expected, *final)} == {torch.bfloat16}
     assert_close(y.detach().float().numpy(), exact.detach().numpy(), "bfloat16")
     grads = [torch.autograd.grad(v.float().sum(), layer.weight_hh_l0)[0] for v in (y, exact)]
     assert grads[0].dtype == torch.float32

@@ -119,11 +119,12 @@ def test_torch_refuses_other_dtypes_and_devices_as_its_own_layer_does(paths):
         torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
 
 
-def test_jax_promotes_to_one_dtype_on_every_path(paths):
+def test_jax_promotes_to_one_dtype_on_every_path(paths, monkeypatch):
     pytest.importorskip("flax")
     import jax.numpy as jnp
     import ragged_jax
 
+    monkeypatch.setitem(globals(), "PATHS", [("auto", "1"), ("auto", "0"), ("always", "1")])
     layer, x = ragged_jax.LSTM(2, 3, seed=0), jnp.asarray(X).astype("bfloat16")
     state = tuple(jnp.full((1, 3, 3), 0.5, "float16") for _ in "hc")
     wide = tuple(each.astype("float32") for each in state)

@@ -37,7 +37,7 @@ WHOLE = {
 @pytest.mark.skipif("SHARDED" in os.environ, reason="the process itself")
 def test_two_devices_in_a_process_of_their_own():
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
         env={**os.environ, "SHARDED": "1", "JAX_NUM_CPU_DEVICES": "2", "RAGGED_BACKEND": "jax"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -329,3 +329,23 @@ def test_lengths_as_a_tensor_are_read_inside_of_transformations():
         return torch.func.grad(lambda x: layer(x, lengths)[0].sin().sum())(x)
 
     torch.testing.assert_close(total(torch.tensor(LENGTHS)), total(LENGTHS))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own code
+def test_a_users_module_goes_to_onnx_by_the_public_translations():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    layer, x = ragged_torch.LSTM(3, 3, seed=0).eval(), inputs().float()
+    program = torch.onnx.export(
+        layer,
+        (x, torch.tensor(LENGTHS)),
+        dynamo=True,
+        verbose=False,
+        custom_translation_table=ragged_torch.onnx_translations(),
+    )
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    names = [each.name for each in session.get_inputs()]
+    lengths = torch.tensor([2, 5, 0, 1])
+    given = dict(zip(names, (x.numpy(), lengths.numpy()), strict=True))
+    y = torch.from_numpy(session.run(None, given)[0])
+    torch.testing.assert_close(y, layer(x, lengths)[0], rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged.errors import DeviceError, DtypeError, ShapeError
+from ragged.errors import DeviceError, DtypeError, LengthsError, ShapeError
 from ragged.kernels import find_compiler
 
 torch = pytest.importorskip("torch")
@@ -244,11 +244,15 @@ def test_kernels_refuse_what_is_no_memory_of_theirs(place, change, error, messag
 
 
 @native
-def test_kernels_refuse_gradients_of_other_shapes():
+def test_kernels_refuse_a_backward_pass_that_does_not_fit():
     inputs, lengths = kernel_inputs(), torch.tensor(LENGTHS)
     y, h, c, *kept = kernels.forward(*inputs, lengths, False, sum(LENGTHS))
     with pytest.raises(ShapeError, match=r"of shape \(4, 4, 3\); expected shape \(4, 5, 3\)"):
         kernels.backward((y[:, 1:], h, c), inputs[:5], (y, *kept), lengths, False, True)
+    for room, error in ((0, ShapeError), (1, LengthsError)):
+        fewer = [value[:room] for value in kept]
+        with pytest.raises(error, match=r"kept nothing|not all between 0 and"):
+            kernels.backward((y, h, c), inputs[:5], (y, *fewer), lengths, False, True)
 
 
 @pytest.mark.parametrize("compiler", ["1", "0"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged.errors import DtypeError, LengthsError
+from ragged.errors import LengthsError
 from ragged.kernels import find_compiler
 
 torch = pytest.importorskip("torch")
@@ -215,10 +215,3 @@ def test_padding_is_read_by_no_derivative():
     for name in ("grad", "hessian", "vmap of gradients", "three orders"):
         found = TRANSFORMATIONS[name](run, x, parameters())
         assert_equal(found, expected(name), torch.float64)
-
-
-@pytest.mark.parametrize("policy", ["auto", "never", "always"])
-def test_sparse_tensors_are_refused(policy):
-    lengths = ragged.Lengths(LENGTHS, WIDTH, policy=policy)
-    with pytest.raises(DtypeError, match=r"layout torch.sparse_coo; expected dense\. Call its"):
-        layer()(batch().to_sparse(), lengths)

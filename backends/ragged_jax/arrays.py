@@ -39,7 +39,9 @@ __all__ = [
 
 def owns(value: object) -> bool:
     """Whether `value` is an array of JAX or a module of flax."""
-    return isinstance(value, (jax.Array, nnx.Module))
+    if isinstance(value, jax.Array):
+        return isinstance(value.dtype, np.dtype)  # which a random key's is not
+    return isinstance(value, nnx.Module)
 
 
 def is_traced(array: jax.Array) -> bool:

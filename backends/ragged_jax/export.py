@@ -23,7 +23,7 @@ PLATFORMS = ("cpu", "cuda")  # one file runs on both
 def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
     """Write a forecasting model as `jax.export` serialises it; its parameters are in the file.
 
-    The lengths are inputs of the program; it runs the masked scan, which needs nothing but XLA.
+    The lengths are inputs of the program. An exported layer needs nothing but XLA.
 
     Raises:
         OptionError: another format than "stablehlo".
@@ -36,7 +36,7 @@ def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
 
     def forecast(past: Array, future: Array, **inputs: Any) -> Array:
         for side, array in (("encoder_lengths", past), ("decoder_lengths", future)):
-            inputs[side] = Lengths.unchecked(inputs[side], array.shape[1], policy="never")
+            inputs[side] = Lengths.unchecked(inputs[side], array.shape[1])
         return model(past, future, **inputs).output
 
     weight = jax.tree.leaves(nnx.state(module, nnx.Param))[0]

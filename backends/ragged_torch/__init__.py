@@ -14,7 +14,12 @@ from ragged_torch.arrays import (
     to_numpy,
     xp,
 )
-from ragged_torch.export import export_formats, export_model, load_exported
+from ragged_torch.export import (
+    export_formats,
+    export_model,
+    load_exported,
+    onnx_translations,
+)
 from ragged_torch.lstm import LSTM, lstm
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
@@ -39,6 +44,7 @@ __all__ = [
     "lstm",
     "lstm_costs",
     "name",
+    "onnx_translations",
     "owns",
     "pack_sequences",
     "place",

@@ -107,6 +107,23 @@ def load_exported(path: Path, *, format: str) -> Exported:
     return Exported(run, inputs)
 
 
+def onnx_translations() -> dict[Any, Any]:
+    """Return the `custom_translation_table` with which torch exports modules that hold an `LSTM`.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+
+    Example:
+        >>> [str(operator) for operator in onnx_translations()]  # of torch.onnx.export(dynamo=True)
+        ['ragged.lstm_layer.default']
+    """
+    try:
+        from ragged_torch.onnx_files import translations
+    except ImportError as error:
+        raise missing_extra(Path("model.onnx"), "onnx and onnxscript") from error
+    return translations()
+
+
 def record(module: nn.Module) -> torch.export.ExportedProgram:
     """Record a model's inference for every batch size and width."""
     dtype = str(next(module.parameters()).dtype).removeprefix("torch.")

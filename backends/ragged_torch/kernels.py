@@ -119,6 +119,8 @@ def backward(
     of_kept = (tokens, 4 * hidden), (tokens, hidden)
     expected = (*shapes[:5], of_y, *of_kept, of_y, of_state, of_state)
     given = (*inputs, *kept, *gradients)
+    if not tokens and lengths.any():
+        raise ShapeError(_not_this("a forward pass that kept nothing", "one for training"))
     _call("lstm_backward", lengths, reverse, given, expected, outputs, room=tokens)
     return outputs  # type: ignore[return-value]
 

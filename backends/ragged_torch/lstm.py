@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ragged import initial
 from ragged.arguments import as_rate
 from ragged.backend import load_backend
-from ragged.errors import DtypeError, refusal
 from ragged.lengths import Lengths, check_lengths
 from ragged.lstm import LSTMShape, run, stack_layers
 from ragged.packing import PackingOrder
@@ -130,19 +129,10 @@ def lstm(
 
 
 def _choose(shape: LSTMShape, lengths: Lengths, tensors: Sequence[Tensor]) -> Implementation:
-    """Choose who runs: what torch does around the call decides first, then the policy.
-
-    Raises:
-        DtypeError: a sparse tensor, or one of another layout.
-    """
+    """Choose who runs: what torch does around the call decides first, then the policy."""
     x, device = tensors[0], tensors[0].device.type
     if is_recording():  # an operator of our own would lose tangents there
         return scanned if has_tangents() or is_transformed() else recorded
-    for tensor in tensors:
-        if tensor.layout is not torch.strided:
-            raise DtypeError(
-                refusal("LSTM", "x", f"of layout {tensor.layout}", "dense", "Call its to_dense().")
-            )
     if has_tangents() or has_subclass(tensors):
         return scanned
     own = is_native(lengths) and not shape.proj_size and kernels.has_kernels(x)

@@ -40,7 +40,7 @@ def to_onnx(
         verbose=False,
         opset_version=20,
         output_names=list(outputs),
-        custom_translation_table={torch.ops.ragged.lstm_layer.default: lstm_layer},
+        custom_translation_table=translations(),
     )
     assert found is not None
     model: Any = found.model_proto
@@ -48,6 +48,11 @@ def to_onnx(
         _name_axes(model.graph, inputs)
     content: bytes = model.SerializeToString()
     return content
+
+
+def translations() -> dict[Any, Any]:
+    """What torch's exporter is to make of the layer's operator."""
+    return {torch.ops.ragged.lstm_layer.default: lstm_layer}
 
 
 def _is_projected(node: torch.fx.Node) -> bool:

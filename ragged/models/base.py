@@ -223,7 +223,7 @@ def check_at_least(config: Model, least: int, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             model, expected = type(config).__name__, f"{least} or more"
-            raise OptionError(refusal(model, name, repr(value), expected, "Raise it."))
+            raise OptionError(refusal(model, name, shown(value), expected, "Raise it."))
 
 
 def check_extent(config: Model) -> None:
@@ -283,4 +283,4 @@ def check_rate(config: Model, name: str) -> None:
     value = getattr(config, name)
     if not 0 <= value < 1:
         model = type(config).__name__
-        raise OptionError(refusal(model, name, repr(value), "0 or more, below 1", "Lower it."))
+        raise OptionError(refusal(model, name, shown(value), "0 or more, below 1", "Lower it."))

@@ -26,8 +26,8 @@ FAULTS = (
     fault(
         "torch ignores its seed",
         "ragged_torch.parameters:draw_seed",
-        "if seed is None else seed",
-        "if seed is None else 1",
+        "return seed",
+        "return 1",
         f"{EQUAL_SEEDS}[one layer]",
     ),
     fault(

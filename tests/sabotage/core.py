@@ -20,7 +20,6 @@ MASKS = (
         "steps < count",
         "steps <= count",
         mask("mixed-left"),
-        forward("mixed", "projection"),
     ),
     fault(
         "mask one step too short",
@@ -28,7 +27,6 @@ MASKS = (
         "steps < count",
         "steps < count - 1",
         mask("mixed-left"),
-        forward("mixed", "projection"),
     ),
     fault(
         "right-aligned mask one step too long",
@@ -51,7 +49,6 @@ MASKS = (
         "backend.xp.where(mask, x, backend.xp.zeros_like(x))",
         "x * mask",
         align("mixed-left-left"),
-        forward("mixed", "projection"),
     ),
     fault(
         "lengths_from_mask takes holes",
@@ -143,7 +140,6 @@ ALIGNMENT = (
         'count - 1 if alignment == "left"',
         'lengths.width - 1 if alignment == "left"',
         flip("mixed-left"),
-        forward("mixed", "everything"),
     ),
     fault(
         "rows truncated to max_length",

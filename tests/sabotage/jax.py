@@ -95,13 +95,6 @@ LAYER = (
         "reverse=False)\n    y",
         forward("mixed", "bidirectional"),
     ),
-    fault(
-        "lengths lose their padding inside jit",
-        "ragged_jax.arrays:_flatten",
-        "lengths.leaf,)",
-        "0 * lengths.leaf + lengths.width,)",
-        forward("mixed"),
-    ),
 )
 
 OPERATOR = (

@@ -52,7 +52,7 @@ def run_layer(
         train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in own)
         call = _Layer.apply if train else forward
         tokens = lengths.tokens if train else 0
-    count = lengths.to(load_backend(name))
+    count = lengths.to(load_backend(name)).to(torch.int64)
     y, h, c = call(*own, count, reverse, tokens)[:3]
     return y.to(x.dtype), h.to(x.dtype), c.to(x.dtype)
 

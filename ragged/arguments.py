@@ -91,16 +91,16 @@ def as_host(function: str, argument: str, value: object) -> np.ndarray:
             got, remedy = f"a {type(value).__name__} of uneven rows", "Pad them, and give lengths."
             raise ShapeError(refusal(function, argument, got, "rows alike", remedy)) from error
         raise DtypeError(_no_array(function, argument, value)) from error
-    if host.dtype.name == "bfloat16":  # NumPy has none of its own
-        return host.astype(np.float32)
     if host.dtype.kind not in "biufc":
+        if host.dtype.name == "bfloat16":  # NumPy has none of its own
+            return host.astype(np.float32)
         raise DtypeError(_no_array(function, argument, value, host))
     if host.dtype.char in "gG":
         with np.errstate(over="ignore"):
             return host.astype(np.float64 if host.dtype.char == "g" else np.complex128)
     if min(host.strides, default=0) < 0:  # which torch has not
         host = host.copy()
-    return host.astype(host.dtype.newbyteorder("="), copy=False)
+    return host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
 
 
 def _floating(backend: Backend, array: Array) -> Any:
@@ -121,12 +121,15 @@ def _check_range(
 
 
 def _no_array(function: str, argument: str, value: object, host: np.ndarray | None = None) -> str:
-    kind = shown(value)
+    kind, remedy = shown(value), "Convert it to floats or integers first."
     if host is not None and (hasattr(value, "dtype") or isinstance(value, (list, tuple))):
         kind = f"{kind} of dtype {host.dtype}"
-    return refusal(
-        function, argument, kind, "an array of numbers", "Convert it to floats or integers first."
-    )
+    elif getattr(value, "is_nested", False):
+        kind, remedy = "a nested tensor", "Convert it by to_padded_tensor(0.0), and give lengths."
+    elif hasattr(value, "to_dense"):  # torch's sparse layouts, and oneDNN's
+        kind = f"{kind} of layout {getattr(value, 'layout', None)}"
+        remedy = "Convert it by to_dense()."
+    return refusal(function, argument, kind, "an array of numbers", remedy)
 
 
 def as_size(

@@ -257,7 +257,8 @@ def check_lengths(lengths: object, width: int | None, *, function: str) -> np.nd
 
 def check_values(values: np.ndarray, width: int | None, *, function: str) -> np.ndarray:
     """Return integers of any shape as read-only int64, or refuse those that are no lengths."""
-    _check_dtype(values.dtype.name, function)
+    if values.dtype.kind not in "iu":
+        _check_dtype(values.dtype.name, function)
     values = values.astype(np.int64)
     values.setflags(write=False)
     bounds = [(values < 0, "lengths of 0 or more", "Count the valid steps of each row.")]

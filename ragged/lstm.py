@@ -9,6 +9,7 @@ Parameters have `torch.nn.LSTM`'s names, shapes and gate order (i, f, g, o):
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +33,8 @@ class LSTMShape:
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "num_layers", "proj_size"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                least = 0 if name == "proj_size" else 1
+            value, least = getattr(self, name), 0 if name == "proj_size" else 1
+            if type(value) is not int or value < least:
                 object.__setattr__(self, name, as_size("LSTM", name, value, least=least))
         for name in ("bias", "bidirectional"):
             if type(getattr(self, name)) is not bool:
@@ -153,8 +153,7 @@ class LSTMShape:
         return cls(
             input_size=int(parameters["weight_ih_l0"].shape[-1]),
             hidden_size=int(parameters["weight_ih_l0"].shape[0]) // 4,
-            num_layers=sum(name.startswith("weight_ih") for name in parameters)
-            // (2 if bidirectional else 1),
+            num_layers=next(n for n in itertools.count(1) if f"weight_ih_l{n}" not in parameters),
             bias="bias_ih_l0" in parameters,
             bidirectional=bidirectional,
             proj_size=0 if projection is None else int(projection.shape[0]),
@@ -334,6 +333,8 @@ def stack_layers(
         rows = slice(layer * count, (layer + 1) * count)
         x, final = run_layer(weights, x, (state[0][rows], state[1][rows]))
         finals.append(final)
+    if len(finals) == 1:
+        return x, finals[0]
     return x, (concat([h for h, _ in finals]), concat([c for _, c in finals]))
 
 

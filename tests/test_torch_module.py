@@ -314,6 +314,26 @@ def test_dropout_at_any_rate_is_torchs(rate, dtype):
     assert Dropout(rate)(x.to("meta")).is_meta
 
 
+@pytest.mark.parametrize("randomness", ["different", "same"])
+def test_dropout_draws_for_the_rows_of_vmap_as_it_is_told(randomness):
+    model = build_model("EncoderDecoderLSTM", dropout=0.5, num_layers=2)
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    past, future = torch.ones(2, 2, 5, 3), torch.ones(2, 2, 5, 2)
+
+    def gradients(past, future):
+        def total(weights):
+            batch = past, future, [3, 5], [4, 5]
+            return (torch.func.functional_call(model, weights, batch).output ** 2).sum()
+
+        return torch.func.grad(total)(weights)
+
+    found = torch.vmap(gradients, randomness=randomness)(past, future)
+    alike = [torch.equal(*value) for value in found.values()]
+    assert all(alike) if randomness == "same" else not any(alike)
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(gradients)(past, future)
+
+
 def test_a_layer_that_drops_all_between_its_layers_is_finite():
     layer = build(dropout=1.0)
     y, (h, _) = layer(inputs(), LENGTHS)

@@ -208,6 +208,22 @@ def test_inputs_are_read_however_they_lie_in_memory(policy):
             )
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (torch.Tensor.to_sparse, r"of layout torch.sparse_coo; .* by to_dense\(\)"),
+        (torch.Tensor.to_mkldnn, r"of layout torch._mkldnn; .* by to_dense\(\)"),
+        (
+            lambda x: torch.nested.nested_tensor([x[0], x[1, :3]], layout=torch.jagged),
+            r"a nested tensor; .* by to_padded_tensor\(0.0\), and give lengths",
+        ),
+    ],
+)
+def test_other_layouts_are_refused_by_name(change, message):
+    with pytest.raises(DtypeError, match=f"`x` is .*{message}"):
+        layer()(change(batch()), LENGTHS)
+
+
 def kernel_inputs():
     shapes = [(4, 5, 2), (4, 3), (4, 3), (12, 2), (12, 3), (12,), (12,)]
     return [torch.linspace(-1, 1, int(np.prod(shape))).view(shape) for shape in shapes]

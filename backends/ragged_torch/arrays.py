@@ -13,7 +13,7 @@ import torch
 from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
-from ragged_torch.transformations import FakeTensor, is_transformed, unwrap
+from ragged_torch.transformations import FakeTensor, is_recorded, is_transformed, unwrap
 
 name = "torch"
 framework = "torch"
@@ -62,14 +62,15 @@ def asarray(
         array = torch.as_tensor(array, device="cpu")
     else:
         host, is_python = np.asarray(array), not isinstance(array, np.ndarray)
-        array = torch.tensor(host, device="cpu")  # a copy, for make_fx a constant
+        # A copy, for make_fx a constant.
+        recorded = is_recorded()
+        array = torch.tensor(host, device="cpu") if recorded else torch.from_numpy(host.copy())
         if array.dtype == torch.float64 and is_python:
             array = array.to(torch.get_default_dtype())
-    array = array.to(
-        device=None if like is None else like.device,
-        dtype=None if dtype is None else getattr(torch, dtype),
-    )
-    return array if like is None or type(like) is torch.Tensor else _spread(array, like)
+    if like is None:
+        return array if dtype is None else array.to(getattr(torch, dtype))
+    array = array.to(like.device, None if dtype is None else getattr(torch, dtype))
+    return array if type(like) is torch.Tensor else _spread(array, like)
 
 
 def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -84,7 +85,7 @@ def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def take_steps(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Take the steps `index (batch, steps)` of each row."""
-    row = torch.arange(x.shape[0], device=x.device)[:, None]
+    row = asarray(torch.arange(x.shape[0], device=x.device), like=x)[:, None]
     return x[row, index]
 
 

@@ -14,7 +14,7 @@ from ragged import initial
 from ragged.interpolation import interpolation_matrix
 from ragged_torch.arrays import asarray, is_recording
 from ragged_torch.parameters import create_parameter
-from ragged_torch.transformations import has_tangents
+from ragged_torch.transformations import FakeTensor, has_tangents, in_memory
 
 
 class Dropout(nn.Dropout):
@@ -22,13 +22,16 @@ class Dropout(nn.Dropout):
 
     One draw of 64 bits decides on four elements; the rate is exact to 2**-17. For compilers
     it is an operator, since what they make of torch's own dropout draws for each element as well.
-    Rates that 16 bits do not tell from 0 or 1 are left to torch.
+    Rates that 16 bits do not tell from 0 or 1 are left to torch, and so is what it does around the
+    call: `torch.vmap` says there whether rows share their draws.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements in training and scale up what is kept."""
         dropped = round(self.p * 2**16)
         if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
+            return super().forward(x)
+        if not is_recording() and (isinstance(x, FakeTensor) or not in_memory(x)):
             return super().forward(x)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
         (torch.ops.ragged.draw_into if is_recording() else _draw_into)(words)

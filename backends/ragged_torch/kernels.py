@@ -23,6 +23,7 @@ from ragged_torch.scans import pull
 from ragged_torch.transformations import in_memory, is_transformed
 
 Weights = dict[str, Tensor]
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 
@@ -38,13 +39,17 @@ def run_layer(
 
     Half precision is computed in float32.
     """
-    zeros = x.new_zeros(4 * h0.shape[1])
-    inputs = (
-        *(x, h0, c0, weights["weight_ih"], weights["weight_hh"]),
-        *(weights.get("bias_ih", zeros), weights.get("bias_hh", zeros)),
-    )
     dtype = _computed_in(x.dtype)
-    own = [tensor.to(dtype).contiguous() for tensor in inputs]
+    if x.dtype != dtype:
+        weights = {name: weight.to(dtype) for name, weight in weights.items()}
+        inputs = x.to(dtype), lengths, h0.to(dtype), c0.to(dtype)
+        y, h, c = run_layer(weights, *inputs, reverse=reverse)
+        return y.to(x.dtype), h.to(x.dtype), c.to(x.dtype)
+    if "bias_ih" not in weights:
+        zeros = x.new_zeros(4 * h0.shape[1])
+        weights = {**weights, "bias_ih": zeros, "bias_hh": zeros}
+    arrays = x, h0, c0, *(weights[name] for name in NAMES)
+    own = [array.contiguous() for array in arrays]
     if is_transformed():  # whether something requires a gradient shows at one level alone
         call: Any = _Layer.apply
         tokens = x.shape[0] * x.shape[1] if lengths.is_traced else lengths.tokens
@@ -53,8 +58,8 @@ def run_layer(
         call = _Layer.apply if train else forward
         tokens = lengths.tokens if train else 0
     count = lengths.to(load_backend(name)).to(torch.int64)
-    y, h, c = call(*own, count, reverse, tokens)[:3]
-    return y.to(x.dtype), h.to(x.dtype), c.to(x.dtype)
+    y, h, c, *_ = call(*own, count, reverse, tokens)
+    return y, h, c
 
 
 def forward(
@@ -187,8 +192,8 @@ def _call(
     x, h0 = inputs[:2]
     library: Any = _load(x.dtype)
     sizes = (*x.shape, h0.shape[1], int(reverse), torch.get_num_threads(), room)
-    (count,) = _readable([lengths], [x.shape[:1]], torch.int64)
-    own = _readable(inputs, shapes, x.dtype)
+    count = _readable(lengths, x.shape[:1], torch.int64)
+    own = [_readable(*each, x.dtype) for each in zip(inputs, shapes, strict=True)]
     addresses = [0 if array is None else array.data_ptr() for array in (*own, *outputs)]
     status = getattr(library, name)(
         (ctypes.c_int64 * len(sizes))(*sizes),
@@ -207,25 +212,22 @@ def _shapes(x: Tensor, h0: Tensor) -> tuple[tuple[int, ...], ...]:
     return ((batch, width, features), state, state, *weights)
 
 
-def _readable(
-    tensors: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype
-) -> list[Tensor]:
+def _readable(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Copy what does not lie in memory as it reads; refuse what is not there or is something else.
 
     Raises:
-        DeviceError, DtypeError, ShapeError: what is none of a CPU's arrays that are expected.
+        DeviceError, DtypeError, ShapeError: it is none of a CPU's arrays of this shape and dtype.
     """
-    for tensor, shape in zip(tensors, shapes, strict=True):
-        if not tensor.is_cpu or tensor.layout is not torch.strided:
-            raise DeviceError(_not_this(f"{tensor.layout} on {tensor.device}", "dense, on the CPU"))
-        if tensor.dtype != dtype:
-            raise DtypeError(_not_this(f"of dtype {tensor.dtype}", str(dtype)))
-        if tensor.shape != shape:
-            raise ShapeError(_not_this(f"of shape {tuple(tensor.shape)}", f"shape {tuple(shape)}"))
-    own = [tensor.contiguous() for tensor in tensors]
-    if any(map(Tensor.is_neg, own)) or any(map(Tensor._is_zerotensor, own)):
-        own = [tensor.clone() for tensor in own]  # negated or filled as it is copied
-    if any(not tensor.data_ptr() and tensor.numel() for tensor in own):
+    if not tensor.is_cpu or tensor.layout is not torch.strided:
+        raise DeviceError(_not_this(f"{tensor.layout} on {tensor.device}", "dense, on the CPU"))
+    if tensor.dtype is not dtype:
+        raise DtypeError(_not_this(f"of dtype {tensor.dtype}", str(dtype)))
+    if tensor.shape != shape:
+        raise ShapeError(_not_this(f"of shape {tuple(tensor.shape)}", f"shape {tuple(shape)}"))
+    own = tensor.contiguous()
+    if own.is_neg() or own._is_zerotensor():
+        own = own.clone()  # negated or filled as it is copied
+    if not own.data_ptr() and own.numel():
         raise DeviceError(_not_this("a wrapper without memory", "a tensor"))
     return own
 

@@ -77,6 +77,7 @@ class LSTM(nn.Module):
         self.batch_first = batch_first
         self.dropout = Dropout(as_rate("LSTM", "dropout", dropout))
         rng = initial.generator(draw_seed(seed))
+        self._names = tuple(self.shape.parameter_shapes())
         for parameter, value in initial.lstm_values(rng, self.shape).items():
             self.register_parameter(parameter, create_parameter(value, device, dtype))
 
@@ -87,7 +88,7 @@ class LSTM(nn.Module):
         y, (h, c) = run(
             "LSTM",
             load_backend(name),
-            {parameter: getattr(self, parameter) for parameter in self.shape.parameter_shapes()},
+            {parameter: getattr(self, parameter) for parameter in self._names},
             x,
             lengths,
             state,

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 NO_DISPATCH = Tensor.__torch_dispatch__
+PLAIN: set[Any] = {Tensor, nn.Parameter, FakeTensor}
 
 
 @torch.compiler.assume_constant_result  # compilers guard it themselves
@@ -54,8 +55,8 @@ def is_recorded() -> bool:
 
 def has_subclass(tensors: Iterable[Tensor]) -> bool:
     """Whether one of them handles torch's operators itself, as `DTensor` does; but `FakeTensor`."""
-    kinds: set[Any] = set(map(type, tensors)) - {Tensor, nn.Parameter, FakeTensor}
-    return any(kind.__torch_dispatch__ is not NO_DISPATCH for kind in kinds)
+    kinds: set[Any] = set(map(type, tensors)) - PLAIN
+    return bool(kinds) and any(kind.__torch_dispatch__ is not NO_DISPATCH for kind in kinds)
 
 
 def in_memory(*tensors: Tensor) -> bool:

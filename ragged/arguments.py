@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import reprlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -258,8 +259,8 @@ def device_error(function: str, argument: str, device: object, other: object) ->
 def shown(value: object) -> str:
     """Show a value in a message: plain ones as they are, others by their type.
 
-    >>> shown("top"), shown(0.5), shown([1, 2]), shown(10**30)
-    ("'top'", '0.5', 'a list', 'an integer of 100 bits')
+    >>> shown("top"), shown([[1], [2, 3]]), shown(10**30), shown(object())
+    ("'top'", '[[1], [2, 3]]', 'an integer of 100 bits', 'an object')
     """
     if isinstance(value, int) and abs(value).bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"
@@ -268,5 +269,7 @@ def shown(value: object) -> str:
     if isinstance(value, (str, bytes)):
         text = repr(value[:60])
         return text if len(value) <= 60 else f"{text}..."
+    if isinstance(value, (list, tuple)):
+        return reprlib.repr(value)  # cut short, and sure to end whatever its elements are
     name = type(value).__name__
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"

@@ -119,7 +119,7 @@ def test_structures_are_equal_whatever_the_values():
         (np.stack([COUNTS, 2 * COUNTS]), "is 10 at row 1, 0; expected at most the width 5"),
         (np.zeros(4, jax.dtypes.float0), "; expected integers"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_whatever_takes_the_leafs_place_is_refused_in_use_alone(leaf, message):
     made = jax.tree.unflatten(STRUCTURE, [leaf])

@@ -10,7 +10,7 @@ import ragged
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.evaluation import forward
 from ragged_conformance.subjects import SUBJECTS, Subject
-from ragged_conformance.tolerances import assert_close
+from ragged_conformance.tolerances import HALF, assert_close
 
 MODELS = {name: subject for name, subject in SUBJECTS.items() if hasattr(ragged.models, name)}
 
@@ -35,6 +35,8 @@ def test_the_other_backend_loads_what_one_saved(
         for parameter, value in written.items():
             np.testing.assert_array_equal(read[parameter], value, parameter, strict=True)
         assert found.config == model.config
+        if writer.dtype in HALF:  # with a LayerNorm over parameters of about 1 it tells nothing
+            continue
         expected, actual = (
             outputs(adapter, MODELS[name], module)
             for adapter, module in ((writer, model), (reader, found))

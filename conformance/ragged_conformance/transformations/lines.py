@@ -16,6 +16,7 @@ LAYERS = ("LSTM*", "lstm*")
 SOME = ("LSTM", "EncoderDecoderLSTM")
 WAYS = ("LSTM", "LSTM, no kernels", "lstm, projection")  # one problem an implementation
 ATTENTION = ("AttentionLSTM", "TransformerLSTM", "*Temporal*", "XTFT")
+MODELS = ("EncoderDecoderLSTM", *ATTENTION)
 FUNCTIONS, FROZEN = ("lstm*",), ("LSTM, frozen",)
 
 
@@ -68,4 +69,5 @@ def program(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transfor
 
 def of_module(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transformation:
     """A line of what happens to modules, and not to functions."""
-    return program(run, *on, without=FUNCTIONS, **options)
+    without = (*FUNCTIONS, *options.pop("without", ()))
+    return program(run, *on, without=without, **options)

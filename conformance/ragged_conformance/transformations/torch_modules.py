@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ragged_conformance.transformations.lines import (
     FUNCTIONS,
     LAYERS,
-    SOME,
+    MODELS,
     Found,
     Transformation,
     of_module,
@@ -176,7 +176,8 @@ LINES: dict[str, Transformation] = {
     "parametrize": program(parametrized, without=(*FUNCTIONS, "LSTM, tied")),
     # No LSTM of torch's has a rule for sharded tensors: "aten.mkldnn_rnn_layer.default got mixed
     # torch.Tensor and DTensor", and with a state that is one "does not have a sharding strategy".
-    "DTensor": of_module(dtensors, *LAYERS, *SOME, foreign=RuntimeError),
+    "DTensor": of_module(dtensors, *LAYERS, foreign=RuntimeError, without=MODELS),
+    "DTensor, in a model": of_module(dtensors, "EncoderDecoderLSTM", without=LAYERS),
     "DistributedDataParallel": of_module(data_parallel),
     "fully_shard": of_module(fully_sharded),
 }

@@ -15,7 +15,6 @@ from ragged.kernels import find_compiler
 from ragged.schedule import Costs
 from ragged_torch.transformations import (
     FakeTensor,
-    is_jit_tracing,
     is_recorded,
     is_transformed,
     unwrap,
@@ -56,7 +55,7 @@ def is_traced(array: torch.Tensor) -> bool:
 
 def is_recording() -> bool:
     """Whether a compiler, an exporter or `torch.jit.trace` records this very call."""
-    return torch.compiler.is_compiling() or is_jit_tracing()
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def asarray(

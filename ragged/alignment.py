@@ -6,7 +6,7 @@ from ragged.arguments import as_array, as_width
 from ragged.backend import Array, Backend, backend_of
 from ragged.errors import ShapeError, refusal
 from ragged.lengths import Lengths
-from ragged.masks import check_alignment, count_steps, padding_mask
+from ragged.masks import check_alignment, padding_mask
 
 
 def align_sequences(
@@ -48,7 +48,7 @@ def align_sequences(
     count = valid.to(backend, x)[:, None]
     begin = {"left": 0 * count, "right": width - count}[source]
     shift = begin - {"left": 0 * count, "right": out - count}[target]
-    steps = count_steps(backend, out, like=x)[None, :]
+    steps = backend.count_steps(out, like=x)[None, :]
     return take_steps(backend, x, steps + shift, target_lengths, alignment=target)
 
 
@@ -86,7 +86,7 @@ def flip(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left
     """Reverse the valid part of each row of a checked batch."""
     if lengths.is_full:
         return backend.xp.flip(x, axis=1)
-    steps = count_steps(backend, lengths.width, like=x)[None, :]
+    steps = backend.count_steps(lengths.width, like=x)[None, :]
     count = lengths.to(backend, x)[:, None]
     last = count - 1 if alignment == "left" else 2 * lengths.width - count - 1
     return take_steps(backend, x, last - steps, lengths, alignment=alignment)

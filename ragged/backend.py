@@ -77,6 +77,9 @@ class Backend(Protocol):
             DeviceError: the arrays lie on several devices.
         """
 
+    def count_steps(self, width: int, *, like: Array = None) -> Array:
+        """Return 0, 1, ..., `width` - 1 on the device of `like`; a compiler may leave it open."""
+
     def take_steps(self, x: Array, index: Array) -> Array:
         """Take the steps `index (batch, steps)`, all inside the width, of each row of `x`."""
 

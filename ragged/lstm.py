@@ -305,7 +305,9 @@ def run(
     swap = backend.xp.permute_dims
     x = arrays["x"] if batch_first else swap(arrays["x"], (1, 0, 2))
     y, final = backend.lstm(parameters, x, valid, start, between_layers)
-    return (y if batch_first else swap(y, (1, 0, 2))), final
+    if not batch_first:
+        y = backend.xp.concat([swap(y, (1, 0, 2))])  # a copy: contiguous, as torch.nn.LSTM's
+    return y, final
 
 
 def stack_layers(

@@ -59,15 +59,9 @@ def padding_mask(
     backend: Backend, lengths: Lengths, *, alignment: str = "left", like: Array = None
 ) -> Array:
     """Build the mask of checked lengths on the device of `like`."""
-    steps = count_steps(backend, lengths.width, like=like)[None, :]
+    steps = backend.count_steps(lengths.width, like=like)[None, :]
     count = lengths.to(backend, like)[:, None]
     return steps < count if alignment == "left" else steps >= lengths.width - count
-
-
-def count_steps(backend: Backend, width: int, *, like: Array = None) -> Array:
-    """Return 0, 1, ..., `width` - 1 on the device of `like`; a compiler may leave `width` open."""
-    steps = backend.xp.arange(width + 1)[:-1]  # array_api_compat's empty range has floats on torch
-    return backend.asarray(steps, like=like)
 
 
 def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
@@ -166,7 +160,7 @@ def decoder_attention_mask(
     future = padding_mask(backend, decoder, like=like)
     seen = future[:, None, :]
     if causal:
-        steps = count_steps(backend, decoder.width, like=like)
+        steps = backend.count_steps(decoder.width, like=like)
         seen = seen & (steps[None, :] < steps[:, None])[None]
     query = future[:, :, None]
     return xp.concat([past & query, seen & query], axis=2)

@@ -287,6 +287,8 @@ def test_time_first_outputs_and_states_are_contiguous(kernels, monkeypatch):
     for lengths in (LENGTHS, None, [0, 0, 0, 0]):
         y, (h, c) = layer(inputs().transpose(0, 1), lengths)
         assert y.view(-1, 6).shape == (20, 6)
+        parameters, x = dict(layer.named_parameters()), inputs().transpose(0, 1)
+        assert ragged.lstm(parameters, x, lengths, batch_first=False)[0].is_contiguous()
         assert h.is_contiguous()
         assert c.is_contiguous()
 

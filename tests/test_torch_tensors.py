@@ -284,3 +284,49 @@ def test_no_two_results_share_storage(policy, lengths, compiler, monkeypatch):
     gradients = torch.autograd.grad(total, leaves, materialize_grads=True)
     every = [value for value in (y, h, c, *leaves, *gradients) if value.numel()]
     assert len({value.untyped_storage().data_ptr() for value in every}) == len(every)
+
+
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_tensors_stay_where_they_are_whatever_the_default_device(kernels, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    with ragged.use_backend("torch"):
+        model = ragged.models.EncoderDecoderLSTM(FEATURES, 1, hidden_size=2, num_layers=1, seed=0)
+    own, future, counts = layer(), batch(1)[..., :1], torch.tensor(LENGTHS)
+    x, y = batch(), batch(1)
+
+    def run():
+        found = [
+            value
+            for policy in POLICIES
+            for value in gradients_of(own, x, ragged.Lengths(LENGTHS, WIDTH, policy))
+        ]
+        packed = ragged.pack_sequences(x, LENGTHS)
+        found += [model.eval()(x, future, LENGTHS, LENGTHS).output, packed.data]
+        found += [ragged.flip_sequences(x, LENGTHS), ragged.create_padding_mask(counts)]
+        return [*found, ragged.losses.mse(x, y, lengths=LENGTHS)]
+
+    expected = run()
+    with torch.device("meta"):
+        found = run()
+    assert_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_traced_programs_run_other_rows_and_are_trained(kernels, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    own, other, counts = layer(), batch(1)[:2, :3], torch.tensor([3, 1])
+    traced = torch.jit.trace(own, (batch(), torch.tensor(LENGTHS)))
+    whole = torch.jit.trace(own, (batch(),))
+    frozen = layer().requires_grad_(False)
+    fixed = torch.jit.trace(lambda x: frozen(x, LENGTHS)[0], (batch(),))
+    assert_close([whole(other)[0], fixed(batch(1))], [own(other)[0], own(batch(1), LENGTHS)[0]])
+    found, expected = (
+        torch.autograd.grad(run(other, counts)[0].square().sum(), list(own.parameters()))
+        for run in (traced, own)
+    )
+    assert_close(found, expected)
+    with pytest.raises(Exception, match=r"LengthsError.* is 4 at row 0"):
+        traced(other, counts + 1)

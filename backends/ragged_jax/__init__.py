@@ -2,6 +2,7 @@
 
 from ragged_jax.arrays import (
     asarray,
+    count_steps,
     devices,
     framework,
     is_recording,
@@ -27,6 +28,7 @@ __all__ = [
     "PackedSequence",
     "TrainingStep",
     "asarray",
+    "count_steps",
     "create_model",
     "devices",
     "export_formats",

@@ -23,6 +23,7 @@ FLOATING = tuple(map(xp.dtype, (xp.float16, xp.bfloat16, xp.float32, xp.float64)
 
 __all__ = [
     "asarray",
+    "count_steps",
     "devices",
     "framework",
     "is_recording",
@@ -72,6 +73,11 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
     if isinstance(sharding, NamedSharding):  # a copy on each device, so that rows stay on theirs
         return jax.device_put(array, NamedSharding(sharding.mesh, PartitionSpec()))
     return array if len(sharding.device_set) > 1 else jax.device_put(array, sharding)
+
+
+def count_steps(width: int, *, like: jax.Array | None = None) -> jax.Array:
+    """Return 0, 1, ..., `width` - 1 on the devices of `like`."""
+    return asarray(xp.arange(width), like=like)
 
 
 def take_steps(x: jax.Array, index: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from ragged_torch.arrays import (
     asarray,
+    count_steps,
     devices,
     framework,
     is_recording,
@@ -31,6 +32,7 @@ __all__ = [
     "LSTM",
     "TrainingStep",
     "asarray",
+    "count_steps",
     "create_model",
     "devices",
     "export_formats",

@@ -13,7 +13,13 @@ import torch
 from ragged.arguments import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
-from ragged_torch.transformations import FakeTensor, is_recorded, is_transformed, unwrap
+from ragged_torch.transformations import (
+    FakeTensor,
+    is_jit_tracing,
+    is_recorded,
+    is_transformed,
+    unwrap,
+)
 
 name = "torch"
 framework = "torch"
@@ -21,6 +27,7 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 __all__ = [
     "asarray",
+    "count_steps",
     "devices",
     "framework",
     "is_recording",
@@ -48,8 +55,8 @@ def is_traced(array: torch.Tensor) -> bool:
 
 
 def is_recording() -> bool:
-    """Whether a compiler or an exporter records this very call."""
-    return torch.compiler.is_compiling()
+    """Whether a compiler, an exporter or `torch.jit.trace` records this very call."""
+    return torch.compiler.is_compiling() or is_jit_tracing()
 
 
 def asarray(
@@ -83,9 +90,14 @@ def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(array, mesh, run_check=False)
 
 
+def count_steps(width: int, *, like: torch.Tensor | None = None) -> torch.Tensor:
+    """Return 0, 1, ..., `width` - 1 on the device of `like`, whatever torch's default device."""
+    return asarray(torch.arange(width, device="cpu" if like is None else like.device), like=like)
+
+
 def take_steps(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Take the steps `index (batch, steps)` of each row."""
-    row = asarray(torch.arange(x.shape[0], device=x.device), like=x)[:, None]
+    row = count_steps(x.shape[0], like=x)[:, None]
     return x[row, index]
 
 

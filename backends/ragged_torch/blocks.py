@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ragged import initial
 from ragged.interpolation import interpolation_matrix
-from ragged_torch.arrays import asarray, is_recording
+from ragged_torch.arrays import asarray
 from ragged_torch.parameters import create_parameter
 from ragged_torch.transformations import FakeTensor, has_tangents, in_memory
 
@@ -31,10 +31,11 @@ class Dropout(nn.Dropout):
         dropped = round(self.p * 2**16)
         if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
             return super().forward(x)
-        if not is_recording() and (isinstance(x, FakeTensor) or not in_memory(x)):
+        compiles = torch.compiler.is_compiling()
+        if not compiles and (isinstance(x, FakeTensor) or not in_memory(x)):
             return super().forward(x)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-        (torch.ops.ragged.draw_into if is_recording() else _draw_into)(words)
+        (torch.ops.ragged.draw_into if compiles else _draw_into)(words)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
         kept = bits >= dropped - 2**15
         return x * kept.to(x.dtype).div_(1 - self.p)

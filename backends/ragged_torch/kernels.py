@@ -57,7 +57,7 @@ def run_layer(
         train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in own)
         call = _Layer.apply if train else forward
         tokens = lengths.tokens if train else 0
-    count = lengths.to(load_backend(name)).to(torch.int64)
+    count = lengths.to(load_backend(name)).to("cpu", torch.int64)
     y, h, c, *_ = call(*own, count, reverse, tokens)
     return y, h, c
 

@@ -21,7 +21,7 @@ from ragged_torch import scans
 from ragged_torch.arrays import asarray, lstm_costs
 from ragged_torch.kernels import backward, forward, has_kernels
 from ragged_torch.segments import Weights, run_layer
-from ragged_torch.transformations import has_tangents
+from ragged_torch.transformations import has_tangents, is_jit_tracing
 
 State = tuple[Tensor, Tensor]
 Saved = tuple[Tensor, Tensor]
@@ -105,6 +105,7 @@ def record_layer(
     zeros = x.new_zeros(4 * c0.shape[1])
     layer = Layer(x, lengths, h0, c0, **{"bias_ih": zeros, "bias_hh": zeros, **weights})
     train = torch.is_grad_enabled() and any(value.requires_grad for value in layer.differentiable)
+    train = train or is_jit_tracing()  # what torch.jit.trace records may be trained later
     y, h, c, _, _ = torch.ops.ragged.lstm_layer(*layer, reverse, train)
     return y, h, c
 
@@ -328,9 +329,8 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
         like.new_zeros(like.shape) if grad is None else grad
         for grad, like in zip(grads[:3], (y, layer.h0, layer.c0), strict=True)
     ]
-    call: Any = torch.ops.ragged.lstm_layer_backward
-    if torch.is_grad_enabled():  # these gradients are to be differentiated again
-        call = _Gradients.apply
+    again = torch.is_grad_enabled()  # whether these gradients are to be differentiated
+    call: Any = _Gradients.apply if again else torch.ops.ragged.lstm_layer_backward
     found = call(*layer, ctx.reverse, y, gates, cells, *given)
     projected = (None,) if layer.weight_hr is None else ()
     return found[0], None, *found[1:], *projected, None, None

@@ -152,7 +152,7 @@ class _Sorted(NamedTuple):
     ) -> _Sorted:
         order = lengths.argsort(descending=True, stable=True)
         pieces = list(map(Piece, rows, [0, *stops[:-1]], stops))
-        step, count = torch.arange(stops[-1])[:, None], lengths[order]
+        step, count = torch.arange(stops[-1], device="cpu")[:, None], lengths[order]
         step_read = (count - 1 - step).clamp(min=0) if reverse else step
         return cls(order, order * width + step_read, step >= count, pieces)
 

@@ -20,6 +20,7 @@ __all__ = [
     "has_tangents",
     "in_memory",
     "is_functionalized",
+    "is_jit_tracing",
     "is_recorded",
     "is_transformed",
     "unwrap",
@@ -45,6 +46,11 @@ def is_functionalized() -> bool:
 def has_tangents() -> bool:
     """Whether tensors may carry tangents: forward mode, `torch.func.jvp` too, has a level open."""
     return forward_ad._current_level >= 0
+
+
+def is_jit_tracing() -> bool:
+    """Whether `torch.jit.trace` records this very call."""
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()
 
 
 def is_recorded() -> bool:

@@ -11,7 +11,7 @@ from ragged.data import Event, Row, collate
 from ragged_conformance import evaluation, oracle, oracle_models
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import fill_padding, normal
-from ragged_conformance.tolerances import HALF, MODEL, assert_all_close, assert_close
+from ragged_conformance.tolerances import DEEP, HALF, MODEL, assert_all_close, assert_close
 
 WIDTH, HORIZON, PAST, FUTURE, SIZE = 5, 4, 3, 2, 4
 LENGTHS: dict[str, tuple[list[int], list[int]]] = {
@@ -194,8 +194,6 @@ def oracle_slopes(configuration: str) -> tuple[np.ndarray, Any, Any]:
 
 @configurations
 def test_gradients_equal_the_oracle(adapter: Adapter, configuration: str) -> None:
-    if adapter.dtype in HALF:
-        pytest.skip("a dozen LayerNorms over 4 features divide rounding errors by their spread")
     weight, directions, expected = oracle_slopes(configuration)
     own, call = adapter.functional(prepared(adapter, configuration))
     arrays, native = adapter.arrays(inputs(configuration, "length 0")), adapter.array(weight)
@@ -208,8 +206,15 @@ def test_gradients_equal_the_oracle(adapter: Adapter, configuration: str) -> Non
     differentiate = evaluation.forward(adapter, lambda v: adapter.differentiate(total, v))
     gradients = differentiate({**arrays, **own})
     assert set(gradients) == set(expected)
-    found = {name: (value * directions[name]).sum() for name, value in gradients.items()}
-    assert_all_close(found, expected, adapter.dtype)
+    terms = {name: value * directions[name] for name, value in gradients.items()}
+    found = {name: each.sum() for name, each in terms.items()}
+    if adapter.dtype in HALF:  # terms that cancel leave their rounding, so these are the measure
+        sizes = {name: max(1.0, np.abs(each).sum()) for name, each in terms.items()}
+        found, expected = (
+            {name: slopes[name] / size for name, size in sizes.items()}
+            for slopes in (found, expected)
+        )
+    assert_all_close(found, expected, adapter.dtype, DEEP)
 
 
 @named_after_models(name for name in CONFIGURATIONS if "Temporal" in name or name == "XTFT")

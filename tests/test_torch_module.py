@@ -354,20 +354,23 @@ def test_lengths_as_a_tensor_are_read_inside_of_transformations():
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own code
-def test_a_users_module_goes_to_onnx_by_the_public_translations():
+def test_a_users_module_goes_to_onnx_as_it_is():
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    layer, x = ragged_torch.LSTM(3, 3, seed=0).eval(), inputs().float()
+    layer, x = ragged_torch.LSTM(3, 3, 2, bidirectional=True, seed=0).eval(), inputs().float()
     program = torch.onnx.export(
         layer,
         (x, torch.tensor(LENGTHS)),
         dynamo=True,
         verbose=False,
-        custom_translation_table=ragged_torch.onnx_translations(),
+        dynamic_shapes=({0: torch.export.Dim("rows"), 1: torch.export.Dim("steps")}, None),
     )
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     names = [each.name for each in session.get_inputs()]
-    lengths = torch.tensor([2, 5, 0, 1])
+    lengths = torch.tensor([2, 7, 0, 1])
+    x = torch.cat([x, 2 * x[:, :2]], 1)
+    x[0, 2:] = x[2] = torch.nan
     given = dict(zip(names, (x.numpy(), lengths.numpy()), strict=True))
-    y = torch.from_numpy(session.run(None, given)[0])
-    torch.testing.assert_close(y, layer(x, lengths)[0], rtol=1e-5, atol=1e-6)
+    y, (h, c) = layer(x, lengths)
+    for found, expected in zip(session.run(None, given), (y, h, c), strict=True):
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-6)

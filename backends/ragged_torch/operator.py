@@ -17,7 +17,7 @@ from torch import Tensor
 from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
 from ragged.schedule import Piece, plan
-from ragged_torch import scans
+from ragged_torch import onnx_operator, scans
 from ragged_torch.arrays import asarray, lstm_costs
 from ragged_torch.kernels import backward, forward, has_kernels
 from ragged_torch.segments import Weights, run_layer
@@ -102,6 +102,8 @@ def record_layer(
         c0: `(batch, hidden)`.
         reverse: read each row from its last valid step back.
     """
+    if onnx_operator.is_exporting() and "weight_hr" not in weights:  # which ONNX has not
+        return onnx_operator.run_layer(weights, x, lengths, h0, c0, reverse=reverse)
     zeros = x.new_zeros(4 * c0.shape[1])
     layer = Layer(x, lengths, h0, c0, **{"bias_ih": zeros, "bias_hh": zeros, **weights})
     train = torch.is_grad_enabled() and any(value.requires_grad for value in layer.differentiable)

@@ -121,7 +121,7 @@ HARM = {
     "a weight from another place": lambda members: weights(members, path_name="../weight_0"),
     "code for a size": sized(CODE),
     "a size that fills the memory": sized("Pow(Integer(9), Integer(999999999))"),
-    "a size that is a tower of powers": sized("Pow(Add(Pow(Integer(9), Integer(4)), 1), Integer(4))"),
+    "a size that is a tower of powers": sized("Pow(Pow(Integer(9), Integer(4)), Integer(4))"),
     "code for a name": renamed,
     "a structure that imports": in_program(
         lambda module, nodes: module["module_call_graph"][0]["signature"].update(in_spec=SPEC)
@@ -224,11 +224,11 @@ print(refused)
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_damaged_program_ends_no_process(need, exported, tmp_path, format):
-    """Some bits belong to nothing; the folder that `ragged export` writes has a digest of all."""
+    """Some bits of torch's file belong to nothing; JAX's has a digest of all."""
     need(FORMATS[format])
     path = tmp_path / "model"
     path.write_bytes(exported(format))
     command = [sys.executable, "-W", "ignore", "-c", FUZZ, str(path), format]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")  # it may quote damaged bytes
-    assert int(done.stdout) >= 12
+    assert int(done.stdout) >= {"torch": 12, "stablehlo": 24}[format]

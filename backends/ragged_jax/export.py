@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from ragged_jax.arrays import name
 
 export_formats = ("stablehlo",)
 PLATFORMS = ("cpu", "cuda")  # one file runs on both
+DIGEST = hashlib.sha256().digest_size
 
 
 def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
     """Write a forecasting model as `jax.export` serialises it; its parameters are in the file.
 
-    The lengths are inputs of the program. An exported layer needs nothing but XLA.
+    The lengths are inputs of the program. An exported layer needs nothing but XLA. The digest at
+    the file's end is nothing to `jax.export.deserialize`, which reads the file too.
 
     Raises:
         OptionError: another format than "stablehlo".
@@ -47,13 +50,15 @@ def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
         shape = export.symbolic_shape(", ".join(map(str, axes)) + ",", scope=scope)
         arguments[each] = jax.ShapeDtypeStruct(shape, dtype)
     program = export.export(jax.jit(forecast), platforms=PLATFORMS)(**arguments)
-    write_file(Path(path), bytes(program.serialize()))
+    content = bytes(program.serialize())
+    write_file(Path(path), content + hashlib.sha256(content).digest())
 
 
 def load_exported(path: Path, *, format: str) -> Exported:
     """Read a program, to be called with NumPy arrays; JAX compiles it for each shape it meets.
 
-    The file holds no Python. It has no checksum of its own: a folder of `ragged export` has one.
+    The file holds no Python. What has been damaged is refused by the digest at its end, before
+    XLA's reader, which damaged bytes can crash; it is no proof of who wrote the file.
 
     Raises:
         OptionError, MissingExtraError: as `export_model`.
@@ -62,7 +67,7 @@ def load_exported(path: Path, *, format: str) -> Exported:
     check_format(load_backend(name), format)
     export = _exporter(Path(path))
     try:
-        program = export.deserialize(bytearray(Path(path).read_bytes()))
+        program = export.deserialize(bytearray(_whole(Path(path).read_bytes())))
         _, arguments = jax.tree.unflatten(program.in_tree, program.in_avals)
         inputs = {n: _input(aval) for n, aval in arguments.items()}
         program.mlir_module()  # else only a call would read it
@@ -76,6 +81,14 @@ def load_exported(path: Path, *, format: str) -> Exported:
         return np.asarray(call(**arrays))
 
     return Exported(run, inputs)
+
+
+def _whole(content: bytes) -> bytes:
+    """Return a file's program without the digest; a ValueError if it is not what was written."""
+    program, digest = content[:-DIGEST], content[-DIGEST:]
+    if hashlib.sha256(program).digest() != digest:
+        raise ValueError("its digest is that of other bytes")
+    return program
 
 
 def _input(aval: Any) -> Input:

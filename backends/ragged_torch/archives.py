@@ -147,11 +147,9 @@ def _check_size(text: str) -> None:
 def _is_small_power(call: ast.Call) -> bool:
     """Tell the square of a width from a tower of powers, which would fill the memory."""
     match call:
-        case ast.Call(
-            ast.Name("Pow"), [base, ast.Call(ast.Name("Integer"), [ast.Constant(int(exponent))])], []
-        ):
+        case ast.Call(ast.Name("Pow"), [base, ast.Call(ast.Name("Integer"), [exponent], [])], []):
             names = {node.id for node in ast.walk(base) if isinstance(node, ast.Name)}
-            return 0 < exponent <= 4 and "Pow" not in names
+            return ast.unparse(exponent) in ("2", "3", "4") and "Pow" not in names
     return False
 
 

@@ -347,9 +347,8 @@ def _parameter(name: object) -> str:
 def _pair(function: str, state: Any) -> State:
     """Take a state apart into h and c."""
     if not isinstance(state, (tuple, list)) or len(state) != 2:
-        got = (
-            f"{shown(state)} of {len(state)}" if isinstance(state, (tuple, list)) else shown(state)
-        )
+        is_list = isinstance(state, (tuple, list))
+        got = f"a {type(state).__name__} of {len(state)}" if is_list else shown(state)
         remedy = "Give both, or None for zeros."
         raise ShapeError(refusal(function, "state", got, "the pair (h, c)", remedy))
     h, c = state

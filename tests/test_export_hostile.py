@@ -103,10 +103,15 @@ def renamed(members):
     members[PROGRAM] = members[PROGRAM].replace(b'"past"', name.encode())
 
 
-def sized(module, nodes):
-    values = module["graph"]["tensor_values"].values()
-    sizes = [each for value in values for each in value["sizes"] if "as_expr" in each]
-    sizes[0]["as_expr"]["expr_str"] = CODE
+def sized(text):
+    """Make a size of the program this expression."""
+
+    def edit(module, nodes):
+        values = module["graph"]["tensor_values"].values()
+        sizes = [each for value in values for each in value["sizes"] if "as_expr" in each]
+        sizes[0]["as_expr"]["expr_str"] = text
+
+    return in_program(edit)
 
 
 HARM = {
@@ -114,7 +119,9 @@ HARM = {
     "a constant that is unpickled": pickled_constant,
     "examples that are unpickled": pickled_samples,
     "a weight from another place": lambda members: weights(members, path_name="../weight_0"),
-    "code for a size": in_program(sized),
+    "code for a size": sized(CODE),
+    "a size that fills the memory": sized("Pow(Integer(9), Integer(999999999))"),
+    "a size that is a tower of powers": sized("Pow(Add(Pow(Integer(9), Integer(4)), 1), Integer(4))"),
     "code for a name": renamed,
     "a structure that imports": in_program(
         lambda module, nodes: module["module_call_graph"][0]["signature"].update(in_spec=SPEC)
@@ -222,6 +229,6 @@ def test_a_damaged_program_ends_no_process(need, exported, tmp_path, format):
     path = tmp_path / "model"
     path.write_bytes(exported(format))
     command = [sys.executable, "-W", "ignore", "-c", FUZZ, str(path), format]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")  # it may quote damaged bytes
     assert int(done.stdout) >= 12

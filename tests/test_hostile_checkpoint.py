@@ -257,8 +257,8 @@ def test_a_hostile_state_is_refused(copied, refused, content):
          "EncoderDecoderLSTM"),
         ("class_path: ragged.models.EncoderDecoderLSTM\n"
          "init_args: {past_features: 3, future_features: 2, hidden_size: 4.0}", "`hidden_size`"),
-        ("class_path: ragged.models.EncoderDecoderLSTM\ninit_args: {past_features: true}",
-         "`past_features`"),
+        ("class_path: ragged.models.EncoderDecoderLSTM\n"
+         "init_args: {past_features: true, future_features: 2}", "`past_features`"),
         ("a: " + "[" * 100_000, "nested more than 32 deep"),
         ("a: &a [1]\nb: *a", "alias"),
     ],

@@ -44,7 +44,7 @@ def test_encoder_rows_are_moved_left_first(adapter: Adapter) -> None:
 @pytest.mark.operation("unpack_to_fixed_length")
 def test_other_lengths_than_the_packed_ones_are_refused(adapter: Adapter) -> None:
     packed = ragged.pack_sequences(adapter.array(normal(2, WIDTH, 1)), [2, 4])
-    for other in ([2, 3], [4, 2], [2, 4, 1]):
+    for other in ([3, 3], [2, 3], [4, 2], [2, 4, 1]):
         with pytest.raises(ragged.RaggedError, match=r"`lengths` is .* expected those of `packed`"):
             ragged.unpack_to_fixed_length(packed, other, WIDTH)
 

@@ -202,9 +202,9 @@ PACKING = (
     ),
     fault(
         "order not restored by unpacking",
-        "ragged.packing:PackedRows.source",
-        "place[lengths.host > 0] = self.places",
-        "place[lengths.host > 0] = np.sort(self.places)",
+        "ragged.packing:PackedRows.__init__",
+        "if unsorted_indices is not None:",
+        "if False:",
         pack("mixed"),
     ),
     fault(
@@ -263,8 +263,8 @@ LSTM = (
     fault(
         "h and c returned swapped",
         "ragged.lstm:stack_layers",
-        "x, (concat([h for h, _ in finals]), concat([c for _, c in finals]))",
-        "x, (concat([c for _, c in finals]), concat([h for h, _ in finals]))",
+        "finals.append(final)",
+        "finals.append(final[::-1])",
         forward("mixed"),
     ),
     fault(

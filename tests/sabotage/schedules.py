@@ -25,7 +25,7 @@ COMMON = (
         "ragged.schedule:_plan",
         "min(found.values()",
         "max(found.values()",
-        schedule("auto_takes_the_cheapest", "mixed"),
+        schedule("auto_takes_the_cheapest", "one long, many short"),
     ),
     fault(
         "thin products counted as full ones",

@@ -9,7 +9,7 @@ CALL = {"torch": "forward", "jax": "__call__"}
 RATE = {"torch": "self.dropout.p", "jax": "self.dropout.rate"}
 ALWAYS = {
     "torch": "nn.functional.dropout(y, self.dropout.p)",
-    "jax": "jnp.where(jax.random.bernoulli(self.dropout.rngs(), 0.6, y.shape), y / 0.6, 0)",
+    "jax": "nnx.Dropout(self.dropout.rate, rngs=nnx.Rngs(0))(y)",
 }
 ONE_STEP = {"torch": "torch.ones_like(y[:, :1])", "jax": "jnp.ones_like(y[:, :1])"}
 BETWEEN_LAYERS = "test_lstm.py::test_between_layers_acts_there_and_nowhere_else[{backend}]"

@@ -12,7 +12,7 @@ import pytest
 import ragged
 from ragged.losses import MaskedLoss
 
-CASES = {"torch": 1200, "jax": 250}
+CASES = {"torch": 1200, "jax": 160}
 NO_ARGUMENTS = {"RaggedError", "available_backends", "get_backend", "losses", "models"}
 
 

@@ -26,7 +26,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "AttentionLSTM": {"num_heads": 2},
     "TransformerLSTM": {"num_heads": 2, "num_blocks": 1},
     "TemporalFusionTransformer": {"num_heads": 2, "context_length": 24, "output_size": 1},
-    "PFTemporalFusionTransformer": {"num_heads": 2, "reference_length": 24, "output_size": 1},
     "XTFT": {"num_heads": 2, "output_size": 1},
 }
 

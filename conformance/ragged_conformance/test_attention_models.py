@@ -46,6 +46,14 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "XTFT, one feature": ("XTFT", {"past_features": 1, "future_features": 1, "num_layers": 1}),
 }
 
+# Of which another configuration has the same modules.
+VARIANTS = (
+    "TransformerLSTM, shared, all seen",
+    "TemporalFusionTransformer",  # the one with statics has all of it
+    "PFTemporalFusionTransformer",
+    "XTFT, one feature",
+)
+
 
 def named_after_models(cases: Any) -> Any:
     """Parametrise a test by configurations, each marked with the model that it proves."""
@@ -193,7 +201,12 @@ def oracle_slopes(configuration: str) -> tuple[np.ndarray, Any, Any]:
 
 
 @configurations
-def test_gradients_equal_the_oracle(adapter: Adapter, configuration: str) -> None:
+def test_gradients_equal_the_oracle(
+    adapter: Adapter, configuration: str, pytestconfig: pytest.Config
+) -> None:
+    few = (adapter.name, adapter.device, adapter.dtype) == ("jax", "cpu", "float32")
+    if few and configuration in VARIANTS and not pytestconfig.getoption("exhaustive"):
+        pytest.skip("float64, where a bound is tight, shows it; JAX compiles each for seconds")
     weight, directions, expected = oracle_slopes(configuration)
     own, call = adapter.functional(prepared(adapter, configuration))
     arrays, native = adapter.arrays(inputs(configuration, "length 0")), adapter.array(weight)

@@ -10,7 +10,7 @@ import pytest
 import ragged
 from ragged_conformance.adapter import Adapter, JaxAdapter
 from ragged_conformance.cases import EMULATED, POLICIES, WILD
-from ragged_conformance.evaluation import to_numpy
+from ragged_conformance.evaluation import compiled, to_numpy
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.runner import lengths_of
 from ragged_conformance.subjects import (
@@ -63,7 +63,18 @@ def program(adapter: Adapter, subject: Subject) -> Any:
         return subject.call
     from flax import nnx
 
-    return nnx.jit(subject.call)
+    def functional(graph: Any, state: Any, arrays: Any, lengths: Any) -> Any:
+        module = nnx.merge(graph, state)
+        return subject.call(module, arrays, lengths), nnx.state(module)
+
+    run = compiled(adapter, functional)
+
+    def call(module: Any, arrays: Any, lengths: Any) -> Any:
+        found, state = run(*nnx.split(module), arrays, lengths)
+        nnx.update(module, state)
+        return found
+
+    return call
 
 
 def trained(

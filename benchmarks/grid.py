@@ -22,8 +22,6 @@ MAIN = ("torch auto", "torch padded", "torch floor", "jax auto", "jax floor", *F
 ONCE = ("jax lstm_ref", "jax Keras", "torch Keras", "jax never", "jax cuDNN")
 FORWARD = ("torch auto", "torch padded", "torch PackedSequence", "jax auto", *FLAX)
 FORWARD_KINDS = ("log-normal", "equal")  # on JAX each is a program more to compile
-# Here JAX compiles segments too; elsewhere "auto" shows what they are worth where they win.
-SEGMENT_KINDS = ("log-normal",)
 SAME = 2e-3  # of the loss, a sum of many thousand terms of both signs
 HEAVY = 4e8  # products of hidden by hidden times tokens; packed kernels then take ten seconds
 RIVALS = {
@@ -101,8 +99,6 @@ def _choose(
     reasons = {
         name: f"the same work as {twin}" for name, twin in suite.twins(names, lengths).items()
     }
-    if kind not in SEGMENT_KINDS:
-        reasons.setdefault("jax segments", "a program more to compile")
     work = int(lengths.sum()) * suite.case.hidden**2 * len(suite.case.layer_inputs)
     if suite.device == "cpu" and work > HEAVY:
         reasons["torch always"] = "the kernels of PackedSequence, too slow here to time twice"

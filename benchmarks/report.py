@@ -70,7 +70,7 @@ def _torch(points: list[dict[str, Any]]) -> str:
 
 def _jax(points: list[dict[str, Any]]) -> str:
     known = [name for name in OTHERS if any(f"jax {name}" in p["times"] for p in points)]
-    names = ("auto", "never", "segments", "OptimizedLSTMCell", "LSTMCell", *known, "floor")
+    names = ("auto", "never", "OptimizedLSTMCell", "LSTMCell", *known, "floor")
     heads = [*_HEADS, *names, "flax / auto", "auto / floor", "JAX / torch"]
     rows = []
     for point in points:

@@ -14,7 +14,7 @@ from benchmarks.floor import JaxFloor, torch_floor
 from benchmarks.passes import JaxPass, Run, Work
 
 TORCH = ("auto", "never", "segments", "always", "PackedSequence", "padded", "Keras", "floor")
-JAX = ("auto", "never", "segments", "OptimizedLSTMCell", "LSTMCell", "lstm_ref", "Keras", "floor")
+JAX = ("auto", "never", "OptimizedLSTMCell", "LSTMCell", "lstm_ref", "Keras", "floor")
 POLICIES = ("auto", "never", "segments", "always")
 
 

@@ -12,7 +12,6 @@ import pytest
 import ragged
 from ragged.losses import MaskedLoss
 
-SCRIPT = Path(__file__).with_name("fuzz_script.py")
 CASES = {"torch": 1200, "jax": 160}
 NO_ARGUMENTS = {"RaggedError", "available_backends", "get_backend", "losses", "models"}
 
@@ -33,7 +32,8 @@ def test_any_argument_gives_right_numbers_or_is_refused(backend, tmp_path):
     pytest.importorskip("torch" if backend == "torch" else "flax")
     last = tmp_path / "last"
     done = subprocess.run(
-        [sys.executable, SCRIPT, backend, str(CASES[backend]), "0", last],
+        [sys.executable, "-m", "tests.fuzz_script", backend, str(CASES[backend]), "0", last],
+        cwd=Path(__file__).parents[1],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

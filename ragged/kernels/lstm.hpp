@@ -131,8 +131,8 @@ class Forward {
   void clear_room(Index worker, Index workers) {
     const Index tokens = sizes.tokens(), free = sizes.room - tokens;
     const Index begin = tokens + free * worker / workers, end = tokens + free * (worker + 1) / workers;
-    std::fill(out.gates + begin * 4 * sizes.hidden, out.gates + end * 4 * sizes.hidden, T(0));
-    std::fill(out.cells + begin * sizes.hidden, out.cells + end * sizes.hidden, T(0));
+    clear(out.gates + begin * 4 * sizes.hidden, out.gates + end * 4 * sizes.hidden);
+    clear(out.cells + begin * sizes.hidden, out.cells + end * sizes.hidden);
   }
 
   void keep(Index place, Index unit, const Vec<T> (&gates)[4], Vec<T> c) {

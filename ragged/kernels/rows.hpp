@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "memory.hpp"
 #include "team.hpp"
 
 namespace ragged {
@@ -76,7 +77,7 @@ inline std::vector<Tile> deal(const Sizes& sizes, Index workers) {
 template <class T>
 void clear_padding(const Sizes& sizes, Index row, T* array, Index features) {
   T* start = array + row * sizes.width * features;
-  std::fill(start + sizes.lengths[row] * features, start + sizes.width * features, T(0));
+  clear(start + sizes.lengths[row] * features, start + sizes.width * features);
 }
 
 }  // namespace ragged

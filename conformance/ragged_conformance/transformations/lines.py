@@ -31,7 +31,6 @@ class Transformation:
             since they take seconds each.
         without: patterns of the problems that have nothing for it to transform.
         refused: by pattern of a problem, the error by which it may refuse, and must.
-        foreign: the error that the framework's own layers raise under it, and ours too.
     """
 
     run: Callable[[Trial], Found]
@@ -39,7 +38,6 @@ class Transformation:
     on: tuple[str, ...] = ("*",)
     without: tuple[str, ...] = ()
     refused: Mapping[str, type[RaggedError]] = field(default_factory=dict)
-    foreign: type[Exception] | None = None
 
     def is_tried(self, problem: str, exhaustive: bool) -> bool:
         """Whether a run tries a problem."""
@@ -47,10 +45,10 @@ class Transformation:
             return False
         return exhaustive or _is_one(problem, self.on)
 
-    def refusal(self, problem: str) -> type[Exception] | None:
+    def refusal(self, problem: str) -> type[RaggedError] | None:
         """The error by which it refuses a problem."""
         found = [error for name, error in self.refused.items() if fnmatchcase(problem, name)]
-        return found[0] if found else self.foreign
+        return found[0] if found else None
 
 
 def _is_one(problem: str, patterns: tuple[str, ...]) -> bool:

@@ -174,9 +174,7 @@ LINES: dict[str, Transformation] = {
     "TwoTensor": program(two_tensors),
     "tensor subclass": program(subclassed),
     "parametrize": program(parametrized, without=(*FUNCTIONS, "LSTM, tied")),
-    # No LSTM of torch's has a rule for sharded tensors: "aten.mkldnn_rnn_layer.default got mixed
-    # torch.Tensor and DTensor", and with a state that is one "does not have a sharding strategy".
-    "DTensor": of_module(dtensors, *LAYERS, foreign=RuntimeError, without=MODELS),
+    "DTensor": of_module(dtensors, *LAYERS, without=MODELS),
     "DTensor, in a model": of_module(dtensors, "EncoderDecoderLSTM", without=LAYERS),
     "DistributedDataParallel": of_module(data_parallel),
     "fully_shard": of_module(fully_sharded),

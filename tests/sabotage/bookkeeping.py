@@ -11,7 +11,7 @@ BASELINES = "baselines_know_training_and_validation_and_are_scored_on_the_test"
 PLATEAU = "ragged.learning_rate:Plateau.factor"
 DIVERGED = f"{BOOKS}::test_divergence_lists_the_rows_of_its_step_and_no_filling_ones"
 STEPS = f"{BOOKS}::test_every_row_is_in_one_step_of_each_epoch_and_the_last_one_may_be_smaller"
-PADDING = "test_report.py::test_padding_is_counted_three_ways[torch]"
+PADDING = "test_report_padding.py::test_padding_is_counted_three_ways[torch]"
 
 FAULTS = (
     fault(

@@ -211,8 +211,8 @@ KERNELS = (
     header_fault(
         "kernels: outputs at padding not 0",
         "rows.hpp",
-        "width * features, T(0)",
-        "width * features, T(1)",
+        "clear(start + sizes.lengths[row] * features",
+        "clear(start + sizes.width * features",
         forward("mixed"),
     ),
     header_fault(

@@ -210,9 +210,9 @@ KERNELS = (
     ),
     header_fault(
         "kernels: outputs at padding not 0",
-        "rows.hpp",
-        "clear(start + sizes.lengths[row] * features",
-        "clear(start + sizes.width * features",
+        "memory.hpp",
+        "std::fill(from, to, T(0))",
+        "std::fill(from, to, T(1))",
         forward("mixed"),
     ),
     header_fault(

@@ -19,11 +19,10 @@ from ragged.backend import load_backend
 from ragged.errors import DeviceError, DtypeError, ShapeError, refusal
 from ragged.lengths import Lengths
 from ragged_torch.arrays import name
-from ragged_torch.scans import pull
+from ragged_torch.scans import WEIGHTS, pull
 from ragged_torch.transformations import in_memory, is_transformed
 
 Weights = dict[str, Tensor]
-NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 
@@ -48,7 +47,7 @@ def run_layer(
     if "bias_ih" not in weights:
         zeros = x.new_zeros(4 * h0.shape[1])
         weights = {**weights, "bias_ih": zeros, "bias_hh": zeros}
-    arrays = x, h0, c0, *(weights[name] for name in NAMES)
+    arrays = x, h0, c0, *(weights[name] for name in WEIGHTS)
     own = [array.contiguous() for array in arrays]
     if is_transformed():  # whether something requires a gradient shows at one level alone
         call: Any = _Layer.apply

@@ -169,9 +169,7 @@ def native(
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return kernels.run_layer(weights, x, lengths, *state, reverse=reverse)
 
-    return stack_layers(
-        partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
-    )
+    return _run_layers(run_one, parameters, x, state, between_layers)
 
 
 def scanned(
@@ -186,9 +184,7 @@ def scanned(
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return scans.run_layer(weights, x, lengths, *state, reverse=reverse)
 
-    return stack_layers(
-        partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
-    )
+    return _run_layers(run_one, parameters, x, state, between_layers)
 
 
 def packed(
@@ -249,9 +245,7 @@ def dense(
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return segments.run_layer(weights, x, lengths, pieces, *state, reverse=reverse)
 
-    return stack_layers(
-        partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
-    )
+    return _run_layers(run_one, parameters, x, state, between_layers)
 
 
 def recorded(
@@ -269,9 +263,19 @@ def recorded(
     def run_one(weights: Weights, x: Tensor, state: State, reverse: bool) -> Result:
         return record_layer(weights, x, count, *state, reverse=reverse)
 
-    return stack_layers(
-        partial(_run_directions, run_one), parameters, x, state, torch.cat, between_layers
-    )
+    return _run_layers(run_one, parameters, x, state, between_layers)
+
+
+def _run_layers(
+    run_one: Callable[[Weights, Tensor, State, bool], Result],
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    state: State,
+    between_layers: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, State]:
+    """Run all layers, each in its directions, by what runs one direction of one."""
+    run = partial(_run_directions, run_one)
+    return stack_layers(run, parameters, x, state, torch.cat, between_layers)
 
 
 def _run_directions(

@@ -19,6 +19,7 @@ from ragged.masks import padding_mask
 from ragged_torch.arrays import name
 
 Weights = dict[str, Tensor]
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def run_layer(
@@ -54,8 +55,7 @@ def pull(
     """
     x, h0, c0, *weights = inputs
     weight_ih, weight_hh = weights[:2]
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    own = dict(zip(names, weights, strict=True))
+    own = dict(zip(WEIGHTS, weights, strict=True))
     hs, cs, activations, valids = [h0], [c0], [], []
     for valid, gates in _steps(own, x, lengths, reverse):
         i, f, g, o = _activations(gates + hs[-1] @ weight_hh.T)

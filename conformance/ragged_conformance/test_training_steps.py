@@ -128,10 +128,10 @@ def test_steps_equal_the_formula(adapter: Adapter, name: str, pytestconfig: pyte
 
 
 def test_the_optimisers_own_rate_is_the_default(adapter: Adapter) -> None:
-    batch, found = make_batch(adapter.dtype), []
+    found = []
     for options in ({}, {"rate": 0.1}):
         step = make_step(adapter, OPTIMIZERS["AdamW"])
-        step.step(batch, **options)
+        step.step(make_batch(adapter.dtype), **options)
         found.append(parameters_of(adapter, step))
     assert_all_close(found[0], found[1], adapter.dtype)
 
@@ -150,9 +150,9 @@ def test_parts_of_a_batch_are_one_step(adapter: Adapter) -> None:
 
 
 def test_the_average_lags_behind(adapter: Adapter) -> None:
-    batch, optimizer = make_batch(adapter.dtype), OPTIMIZERS["AdamW"]
-    plain = make_step(adapter, optimizer)
-    averaged = make_step(adapter, optimizer, ema_decay=DECAY)
+    plain = make_step(adapter, OPTIMIZERS["AdamW"])
+    averaged = make_step(adapter, OPTIMIZERS["AdamW"], ema_decay=DECAY)
+    batch = make_batch(adapter.dtype)
     expected = {n: value.astype(float) for n, value in parameters_of(adapter, plain).items()}
     for keep in (0.1, DECAY, DECAY):
         assert averaged.step(batch) == pytest.approx(plain.step(batch), rel=1e-5)

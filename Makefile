@@ -21,6 +21,7 @@ test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(PYTEST) conformance
 	$(QUICK) $(PYTEST) conformance --dtype float64
@@ -28,7 +29,7 @@ test: .venv/installed
 
 # The kernels under the sanitizers of addresses, undefined behaviour and threads; `make test` too.
 sanitize: .venv/installed
-	$(BIN)/python -m pytest tests/test_kernels_native.py -k sanitizers
+	$(BIN)/python -m pytest tests/kernels/test_kernels_native.py -k sanitizers
 
 # All six models on the storms with both backends; half an hour.
 models: .venv/installed

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from ragged.data import Storms
-from ragged.lstm import LSTMShape
+from ragged.recurrent.lstm import LSTMShape
 
 KINDS = ("uniform", "log-normal", "third..full", "equal", "one long", "storms")
 

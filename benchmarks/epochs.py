@@ -18,7 +18,7 @@ from ragged.data.dataset import Row
 from ragged.data.sources import Event
 from ragged.lengths import Lengths
 from ragged.models import EncoderDecoderLSTM
-from ragged.optimizer import AdamW
+from ragged.training.optimizers import AdamW
 
 SEED = 0
 RANDOM_BATCHES, RANDOM_BATCH, RANDOM_WIDTH, RANDOM_BUCKETS = 200, 32, 256, 7
@@ -90,9 +90,9 @@ def storm_parts(model: str = "EncoderDecoderLSTM") -> Any:
     Args:
         model: the name of one of `ragged.models`, with the configuration's own sizes.
     """
-    from ragged.cli import CONFIGS, parse, train_parser
-    from ragged.configuration import load_config
-    from ragged.training import runs
+    from ragged.runs import folder as runs
+    from ragged.runs.config import load_config
+    from ragged.runs.parser import CONFIGS, parse, train_parser
 
     parser, config = train_parser(), load_config(CONFIGS / "storms.yaml")
     config["model"]["class_path"] = f"ragged.models.{model}"

@@ -103,7 +103,7 @@ def train(folder: Path, model: str, backend: str, chosen: argparse.Namespace) ->
 
 def count_parameters(run: Path) -> int:
     """Count the numbers in a run's best checkpoint."""
-    from ragged import checkpoint
+    from ragged.io import checkpoint
 
     return sum(
         value.size for value in checkpoint.read(run / "checkpoints/best").parameters.values()
@@ -112,9 +112,9 @@ def count_parameters(run: Path) -> int:
 
 def batching_seconds(run: Path) -> float:
     """How long drawing and collating one epoch's batches takes, the median of five."""
-    from ragged.cli import train_parser
     from ragged.data import batches
-    from ragged.training import runs
+    from ragged.runs import folder as runs
+    from ragged.runs.parser import train_parser
 
     config = runs.read_config(run, train_parser())
     data = runs.open_parts(config).data

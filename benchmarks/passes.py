@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import Case
-from ragged import initial
+from ragged.recurrent import init as initial
 
 Run = Callable[[], float]
 

@@ -1,20 +1,20 @@
 """Sequence models on batches whose rows differ in length: exact and fast, on PyTorch and JAX."""
 
 from ragged import losses, models
-from ragged.alignment import align_encoder_sequences, align_sequences, flip_sequences
 from ragged.backend import available_backends, get_backend, set_backend, use_backend
-from ragged.checkpoint import load, save
 from ragged.errors import RaggedError
+from ragged.io.checkpoint import load, save
 from ragged.lengths import Lengths
-from ragged.lstm import LSTM, lstm
-from ragged.masks import create_padding_mask, lengths_from_mask
-from ragged.packing import (
+from ragged.ops.alignment import align_encoder_sequences, align_sequences, flip_sequences
+from ragged.ops.masks import create_padding_mask, lengths_from_mask
+from ragged.ops.packing import (
     pack_decoder_sequences,
     pack_encoder_sequences,
     pack_sequences,
     should_use_packing,
     unpack_to_fixed_length,
 )
+from ragged.recurrent.lstm import LSTM, lstm
 from ragged.schedule import explain, schedule
 
 __version__ = "0.1.0"

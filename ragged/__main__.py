@@ -2,7 +2,7 @@
 
 import sys
 
-from ragged.cli import main
+from ragged.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,133 +12,21 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ragged.arguments import shown
+from ragged.checks import shown
 from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError, refusal
-
-if TYPE_CHECKING:
-    from ragged.exported import Exported
-    from ragged.lengths import Lengths
-    from ragged.schedule import Costs
+from ragged.protocol import MEMBERS, Backend, HostData
 
 ENTRY_POINT_GROUP = "ragged.backends"
-Array = Any
-State = tuple[Array, Array]
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class HostData:
-    """What belongs to no framework."""
-
-    __slots__ = ()
-
-
-class Backend(Protocol):
-    """A module of functions: all that `ragged` asks of a framework."""
-
-    name: str
-    framework: str  # the import name of the framework itself
-    xp: ModuleType  # the framework's array-API namespace
-    LSTM: type
-    TrainingStep: type
-    export_formats: tuple[str, ...]  # what `export_model` writes, names of `ragged.exported`
-
-    def owns(self, value: object) -> bool:
-        """Whether `value` is an array or a module of this framework."""
-
-    def is_traced(self, array: Array) -> bool:
-        """Whether the array has no values yet, being part of a program under construction."""
-
-    def is_recording(self) -> bool:
-        """Whether a compiler records this very call, so that host data would be fixed in it."""
-
-    def asarray(self, array: object, *, dtype: str | None = None, like: Array = None) -> Array:
-        """Make an array of this framework, on the device of `like`."""
-
-    def to_numpy(self, array: Array) -> np.ndarray:
-        """Copy an array of this framework to the host."""
-
-    def promote_arrays(self, function: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Give the arrays of one call, by argument, one floating dtype and device, or refuse them.
-
-        Whether different floating dtypes are promoted or refused is the framework's own habit.
-
-        Raises:
-            DtypeError: an array is not floating, or of another dtype than the framework mixes.
-            DeviceError: the arrays lie on several devices.
-        """
-
-    def count_steps(self, width: int, *, like: Array = None) -> Array:
-        """Return 0, 1, ..., `width` - 1 on the device of `like`; a compiler may leave it open."""
-
-    def take_steps(self, x: Array, index: Array) -> Array:
-        """Take the steps `index (batch, steps)`, all inside the width, of each row of `x`."""
-
-    def devices(self) -> tuple[str, ...]:
-        """Name the devices at hand, the preferred one first."""
-
-    def pack_sequences(self, x: Array, lengths: object) -> Any:
-        """Lay the valid steps of all rows end to end, step by step, longest row first."""
-
-    def unpack_to_fixed_length(self, packed: Any, lengths: object, max_length: int) -> Array:
-        """Undo `pack_sequences` into `(batch, max_length, *features)`."""
-
-    def lstm(
-        self,
-        parameters: Mapping[str, Array],
-        x: Array,
-        lengths: Lengths,
-        state: State | None,
-        between_layers: Callable[[Array], Array] | None,
-    ) -> tuple[Array, State]:
-        """Run a checked, batch-first LSTM."""
-
-    def lstm_costs(self, device: str) -> Costs:
-        """Tell what an LSTM layer costs on a device, for `ragged.schedule`."""
-
-    def create_model(self, description: Any) -> Any:
-        """Build the native module that a `ragged.models` description describes."""
-
-    def get_parameters(self, module: Any) -> dict[str, np.ndarray]:
-        """Copy a module's parameters to the host under their canonical names."""
-
-    def set_parameters(self, module: Any, parameters: Mapping[str, np.ndarray]) -> None:
-        """Write parameters of canonical names into a module."""
-
-    def place(self, module: Any, *, device: str, dtype: str) -> Any:
-        """Move a module to a device and a floating dtype."""
-
-    def join_workers(self) -> AbstractContextManager[Any]:
-        """Join the processes that train together, until the end of the block.
-
-        What it gives has the `rank` of this one, and `tell(value)`: what the first one has.
-        """
-
-    def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:
-        """Run a forecasting model in inference mode on a host batch: a `Forecast` on the host."""
-
-    def export_model(self, module: Any, path: Path, *, format: str) -> None:
-        """Write a forecasting model, in inference mode, as one program for batches of any size."""
-
-    def load_exported(self, path: Path, *, format: str) -> Exported:
-        """Read what `export_model` wrote, as a function of NumPy arrays."""
-
-
-MEMBERS = tuple(
-    sorted(
-        {*Backend.__annotations__, *(n for n, v in vars(Backend).items() if callable(v))}
-        - {"__init__", "__subclasshook__", "_no_init_or_replace_init"}
-    )
-)
 
 _default: str | None = None
 _local: ContextVar[str | None] = ContextVar("ragged_backend", default=None)

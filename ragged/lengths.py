@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ragged.arguments import as_array, as_choice, as_host, as_size, shown
-from ragged.backend import Array, Backend, HostData, is_traced, to_host
+from ragged.backend import is_traced, to_host
+from ragged.checks import as_array, as_choice, as_host, as_size, shown
 from ragged.errors import LengthsError, refusal
+from ragged.protocol import Array, Backend, HostData
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
 

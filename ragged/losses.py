@@ -29,11 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from ragged.arguments import as_array, as_choice, as_flag, as_number, as_numbers, dtype_error
-from ragged.backend import Array, Backend, backend_of
+from ragged.backend import backend_of
+from ragged.checks import as_array, as_choice, as_flag, as_number, as_numbers, dtype_error
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
-from ragged.masks import check_alignment, padding_mask
+from ragged.ops.masks import check_alignment, padding_mask
+from ragged.protocol import Array, Backend
 
 REDUCTIONS = ("mean", "sum", "sequence_mean", "none")
 

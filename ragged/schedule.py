@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ragged.arguments import as_choice, as_size
 from ragged.backend import get_backend
+from ragged.checks import as_choice, as_size
 from ragged.kernels import find_compiler
 from ragged.lengths import POLICIES, Lengths
-from ragged.packing import should_use_packing
+from ragged.ops.packing import should_use_packing
 
 GRAIN = 16  # stairs begin and end at multiples of a 16th of the batch and of the width
 

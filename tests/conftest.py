@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import ragged.backend
-from ragged import cli
-from ragged.exported import FORMATS
+from ragged.cli import main as cli
+from ragged.export.program import FORMATS
 
 TINY = {
     "config": "magnet",
@@ -201,7 +201,7 @@ def write_magnet():
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show which conformance tests caught which fault, those of xdist's workers too."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    found = [v for report in reports for n, v in report.user_properties if n == "sabotage"]
+    found = [v for report in reports for n, v in report.user_properties if n == "mutants"]
     if found:
         terminalreporter.section("faults and the conformance tests that caught them")
         terminalreporter.write_line(_table(sorted(found)))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged.backend import MEMBERS, _loaded, load_backend
+from ragged.backend import _loaded, load_backend
 from ragged.errors import BackendError, MixedFrameworksError, RaggedError
+from ragged.protocol import MEMBERS
 
 pytestmark = pytest.mark.usefixtures("no_backend_chosen")
 

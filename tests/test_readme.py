@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ragged.backend
-from ragged.cli import main
+from ragged.cli.main import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("jsonargparse")
 
 import ragged
-from ragged.cli import CONFIGS, main
+from ragged.cli.main import main
+from ragged.runs.parser import CONFIGS
 
 BACKENDS = ("torch", "jax")
 
@@ -165,7 +166,7 @@ def test_stopping_by_hand_exits_with_130(monkeypatch, capsys):
     def stop(arguments: list[str]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ragged.cli._run", stop)
+    monkeypatch.setattr("ragged.cli.main._run", stop)
     assert main(["train"]) == 130
     assert "--resume" in capsys.readouterr().err
 
@@ -178,7 +179,10 @@ def test_other_modules_are_not_even_imported(tmp_path, refused, evil, where):
     lines = {
         "source": ("class_path: ragged.data.MagnetHysteresis", "class_path: evil_module.Evil"),
         "model": ("class_path: ragged.models.EncoderDecoderLSTM", "class_path: evil_module.Evil"),
-        "optimizer": ("class_path: ragged.optimizer.AdamW", "class_path: evil_module.Evil"),
+        "optimizer": (
+            "class_path: ragged.training.optimizers.AdamW",
+            "class_path: evil_module.Evil",
+        ),
     }
     said = refused("train", "--config", changed(tmp_path, lines[where]), "--runs", tmp_path / "r")
     assert "evil_module" in said

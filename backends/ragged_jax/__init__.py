@@ -15,13 +15,13 @@ from ragged_jax.arrays import (
     to_numpy,
     xp,
 )
+from ragged_jax.distributed import join_workers
 from ragged_jax.export import export_formats, export_model, load_exported
-from ragged_jax.lstm import LSTM, lstm
 from ragged_jax.models import create_model
 from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
 from ragged_jax.parameters import get_parameters, place, set_parameters
+from ragged_jax.recurrent.lstm import LSTM, lstm
 from ragged_jax.training import TrainingStep, predict
-from ragged_jax.workers import join_workers
 
 __all__ = [
     "LSTM",

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ragged.arguments import device_error, dtype_error
+from ragged.checks import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
 from ragged.schedule import Costs

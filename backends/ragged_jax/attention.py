@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ragged_jax.blocks import Dropout, Linear
+from ragged_jax.layers import Dropout, Linear
 
 
 class InterpretableAttention(nnx.Module):

@@ -12,8 +12,8 @@ from flax import nnx
 from jax import Array
 
 from ragged.backend import load_backend
-from ragged.exported import Exported, Input, check_format, damaged, inputs_of, missing_extra
-from ragged.files import write_file
+from ragged.export.program import Exported, Input, check_format, damaged, inputs_of, missing_extra
+from ragged.io.atomic import write_file
 from ragged.lengths import Lengths
 from ragged_jax.arrays import name
 

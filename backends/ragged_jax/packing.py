@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ragged import packing
-from ragged.alignment import open_batch
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
+from ragged.ops import packing
+from ragged.ops.alignment import open_batch
 from ragged_jax import arrays
 
 __all__ = ["PackedSequence", "pack_sequences", "unpack_to_fixed_length"]

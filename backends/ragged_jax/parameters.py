@@ -12,12 +12,12 @@ from flax import nnx
 from jax import Array
 
 from ragged.errors import OptionError, refusal
-from ragged.initial import Shape
+from ragged.recurrent.init import Shape
 from ragged_jax.arrays import to_numpy
 
 
 class Streams:
-    """What `ragged.initial` asks of a generator, drawn from flax's streams, traced or not."""
+    """A generator for `ragged.recurrent.init` that draws from flax's streams, traced or not."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         if not isinstance(rngs, nnx.Rngs):

@@ -13,14 +13,14 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ragged import optimizer as constants
 from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast, check_batch
-from ragged.optimizer import Optimizer
-from ragged.precision import LossScale, master, ramped_decay
+from ragged.training import optimizers as constants
+from ragged.training.optimizers import Optimizer
+from ragged.training.precision import LossScale, master, ramped_decay
 from ragged_jax.arrays import to_numpy
+from ragged_jax.distributed import Workers
 from ragged_jax.parameters import named, place
-from ragged_jax.workers import Workers
 
 # torch's names, which checkpoints use: optax's.
 SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "momentum_buffer": "trace"}

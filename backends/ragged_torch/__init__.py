@@ -15,18 +15,18 @@ from ragged_torch.arrays import (
     to_numpy,
     xp,
 )
+from ragged_torch.distributed import join_workers
 from ragged_torch.export import (
     export_formats,
     export_model,
     load_exported,
     onnx_translations,
 )
-from ragged_torch.lstm import LSTM, lstm
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, place, set_parameters
+from ragged_torch.recurrent.lstm import LSTM, lstm
 from ragged_torch.training import TrainingStep, predict
-from ragged_torch.workers import join_workers
 
 __all__ = [
     "LSTM",

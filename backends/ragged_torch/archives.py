@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ragged.exported import REQUIRED
+from ragged.export.program import REQUIRED
 
 # What a file may hold, within the folder that torch puts around it.
 PLAIN = re.compile(

@@ -10,10 +10,10 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from ragged.arguments import device_error, dtype_error
+from ragged.checks import device_error, dtype_error
 from ragged.kernels import find_compiler
 from ragged.schedule import Costs
-from ragged_torch.transformations import (
+from ragged_torch.transforms import (
     FakeTensor,
     is_recorded,
     is_transformed,

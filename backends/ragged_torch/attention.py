@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ragged.errors import DerivativeError, refusal
-from ragged_torch.blocks import Dropout, Linear
-from ragged_torch.transformations import has_tangents, is_transformed
+from ragged_torch.layers import Dropout, Linear
+from ragged_torch.transforms import has_tangents, is_transformed
 
 
 class InterpretableAttention(nn.Module):

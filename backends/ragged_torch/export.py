@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ragged.backend import load_backend
 from ragged.errors import OptionError, refusal
-from ragged.exported import (
+from ragged.export.program import (
     Exported,
     Input,
     check_format,
@@ -22,7 +22,7 @@ from ragged.exported import (
     load_onnx,
     missing_extra,
 )
-from ragged.files import write_file
+from ragged.io.atomic import write_file
 from ragged_torch.archives import without_code
 from ragged_torch.arrays import name, to_numpy
 

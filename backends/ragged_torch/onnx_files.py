@@ -10,7 +10,7 @@ import torch
 from onnxscript import opset20 as op
 
 from ragged.errors import OptionError, refusal
-from ragged.exported import Input
+from ragged.export.program import Input
 
 INT32 = 6  # of onnx.TensorProto
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from ragged import packing
-from ragged.alignment import open_batch
 from ragged.backend import load_backend
+from ragged.ops import packing
+from ragged.ops.alignment import open_batch
 from ragged_torch import arrays
 
 __all__ = ["pack_sequences", "unpack_to_fixed_length"]

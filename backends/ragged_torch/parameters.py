@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ragged.initial import Seed
+from ragged.recurrent.init import Seed
 from ragged_torch.arrays import is_traced, to_numpy
 
 Device = torch.device | str | int | None

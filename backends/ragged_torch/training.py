@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ragged import optimizer as constants
 from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast, check_batch
-from ragged.optimizer import Optimizer
-from ragged.precision import LossScale, master, ramped_decay
-from ragged.sharing import share
+from ragged.training import optimizers as constants
+from ragged.training.distributed import share
+from ragged.training.optimizers import Optimizer
+from ragged.training.precision import LossScale, master, ramped_decay
 from ragged_torch.arrays import to_numpy
+from ragged_torch.distributed import Workers
 from ragged_torch.parameters import place
-from ragged_torch.workers import Workers
 
 
 class TrainingStep:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ragged.backend import Backend, load_backend
+from ragged.backend import load_backend
 from ragged.errors import MissingMemberError
+from ragged.protocol import Backend
 from ragged_conformance.known_limits import KNOWN_LIMITS, Limit
 
 Array = Any
@@ -22,7 +23,7 @@ Function = Callable[..., Any]
 class Adapter:
     """One backend at one dtype on one device.
 
-    As it stands it serves any backend, with what `ragged.backend.Backend` asks for. A backend that
+    As it stands it serves any backend, with what `ragged.protocol.Backend` asks for. A backend that
     differentiates, or that has modules, subclasses it and registers the class under the entry
     point group `ragged.conformance`, by the backend's name.
     """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ragged.backend import load_backend, missing_members
-from ragged.checkpoint import write_file
+from ragged.io.checkpoint import write_file
 
 FORMAT = 1
 NOT_TRIED = ""

@@ -10,7 +10,7 @@ import pytest
 
 import ragged
 from ragged.data import Batch, Event, Row, collate
-from ragged.optimizer import SGD, Adam, AdamW, Optimizer
+from ragged.training.optimizers import SGD, Adam, AdamW, Optimizer
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import fill_padding, normal

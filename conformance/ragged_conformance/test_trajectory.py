@@ -7,8 +7,8 @@ import pytest
 
 import ragged
 from ragged.data import Batch, Event, Row, collate
-from ragged.learning_rate import WarmupCosine
-from ragged.optimizer import AdamW
+from ragged.training.lr_schedules import WarmupCosine
+from ragged.training.optimizers import AdamW
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import HIDDEN, fill_padding, normal
 from ragged_conformance.evaluation import forward

@@ -13,7 +13,7 @@ from ragged.data.buckets import check_at_least, quantise
 from ragged.data.dataset import RaggedDataset, Row
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
-from ragged.masks import ALIGNMENTS
+from ragged.ops.masks import ALIGNMENTS
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from ragged.data.sources import Columns, Event, Roles, Source, check_known
 from ragged.data.transforms import Transform
 from ragged.data.windows import Least, Part, Windows
 from ragged.errors import DataError, OptionError, refusal
-from ragged.masks import ALIGNMENTS
+from ragged.ops.masks import ALIGNMENTS
 
 LEAST = 16  # steps of a random context or horizon, unless said otherwise
 MOST_ROWS = 2**16  # of a batch, which is filled up to its size

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
 import numpy as np
 
-from ragged.alignment import align_encoder_sequences, select_valid
-from ragged.arguments import MOST_PARAMETERS, as_array, shown
-from ragged.backend import Array, Backend, check_frameworks, get_backend
+from ragged.backend import check_frameworks, get_backend
+from ragged.checks import MOST_PARAMETERS, as_array, shown
 from ragged.errors import OptionError, ShapeError, refusal
 from ragged.lengths import Lengths
+from ragged.ops.alignment import align_encoder_sequences, select_valid
+from ragged.protocol import Array, Backend
 
 MOST_LAYERS = 1024
 

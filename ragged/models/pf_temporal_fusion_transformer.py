@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ragged.backend import Array
 from ragged.models.base import check_at_least
 from ragged.models.temporal_fusion import WithStatics
+from ragged.protocol import Array
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ragged.arguments import as_array
-from ragged.backend import Array, Backend, check_frameworks
+from ragged.backend import check_frameworks
+from ragged.checks import as_array
 from ragged.errors import ShapeError, refusal
 from ragged.lengths import Lengths
-from ragged.masks import check_alignment
 from ragged.models.base import Model, check_at_least, check_heads
+from ragged.ops.masks import check_alignment
+from ragged.protocol import Array, Backend
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ragged import losses
-from ragged.backend import Array, backend_of
+from ragged.backend import backend_of
 from ragged.errors import OptionError, refusal
 from ragged.lengths import Lengths
 from ragged.losses import MaskedLoss
-from ragged.masks import padding_mask
 from ragged.models import Model
+from ragged.ops.masks import padding_mask
+from ragged.protocol import Array
 
 QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 

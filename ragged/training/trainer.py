@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ragged import losses
-from ragged.backend import Backend
 from ragged.data import EncoderDecoderDataModule
 from ragged.errors import OptionError, refusal
-from ragged.learning_rate import Constant, RateSchedule
 from ragged.models import Model
-from ragged.optimizer import AdamW, Optimizer
-from ragged.precision import PRECISIONS
+from ragged.protocol import Backend
+from ragged.training.lr_schedules import Constant, RateSchedule
 from ragged.training.objective import Objective
+from ragged.training.optimizers import AdamW, Optimizer
+from ragged.training.precision import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Trainer:
             more.
         ema_decay: decay of a running average of the parameters (0.999, say), which then is what
             is validated and kept; None = no average.
-        optimizer: AdamW, Adam or SGD of ragged.optimizer, with all its constants.
-        rate_schedule: Constant, WarmupCosine or Plateau of ragged.learning_rate: what becomes of
+        optimizer: AdamW, Adam or SGD of ragged.training.optimizers, with all its constants.
+        rate_schedule: Constant, WarmupCosine or Plateau of `lr_schedules`: what becomes of
             the optimizer's learning rate over the run.
 
     Raises:

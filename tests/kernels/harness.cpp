@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <random>
 
-#include "kernels.cpp"
+#include "torch.cpp"
 
 static std::atomic<Index> allocations_left{-1};  // negative: any number
 

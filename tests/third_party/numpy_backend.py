@@ -8,11 +8,11 @@ from typing import NamedTuple
 import array_api_compat.numpy as xp
 import numpy as np
 
-from ragged import packing
-from ragged.alignment import flip, open_batch, select_valid
-from ragged.arguments import dtype_error
 from ragged.backend import load_backend
-from ragged.lstm import LSTMShape, stack_layers
+from ragged.checks import dtype_error
+from ragged.ops import packing
+from ragged.ops.alignment import flip, open_batch, select_valid
+from ragged.recurrent.lstm import LSTMShape, stack_layers
 
 OFF_BY = int(os.environ.get("NUMPY_BACKEND_OFF_BY", "0"))  # a fault to plant, for the tests
 name = "numpy"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from ragged import initial
-from ragged.alignment import select_valid
 from ragged.backend import load_backend
 from ragged.models import encoder_decoder_lstm as description
 from ragged.models.base import Forecast, open_inputs
+from ragged.ops.alignment import select_valid
+from ragged.recurrent import init as initial
 from ragged_jax.arrays import name
-from ragged_jax.blocks import MLP, Linear
-from ragged_jax.lstm import LSTM
+from ragged_jax.layers import MLP, Linear
+from ragged_jax.recurrent.lstm import LSTM
 
 
 class EncoderDecoderLSTM(nnx.Module):

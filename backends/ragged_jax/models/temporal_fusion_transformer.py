@@ -9,17 +9,17 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ragged import initial
-from ragged.alignment import select_valid
 from ragged.backend import load_backend
-from ragged.masks import decoder_attention_mask
 from ragged.models.base import Forecast, open_inputs
 from ragged.models.temporal_fusion import TemporalFusion
+from ragged.ops.alignment import select_valid
+from ragged.ops.masks import decoder_attention_mask
+from ragged.recurrent import init as initial
 from ragged_jax.arrays import name
 from ragged_jax.attention import InterpretableAttention
-from ragged_jax.blocks import GRN, GateAddNorm, Linear, VariableSelection
-from ragged_jax.lstm import LSTM
+from ragged_jax.layers import GRN, GateAddNorm, Linear, VariableSelection
 from ragged_jax.models.base import AttentionModel
+from ragged_jax.recurrent.lstm import LSTM
 
 
 class Contexts(NamedTuple):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ragged import initial
-from ragged.alignment import select_valid
 from ragged.backend import load_backend
 from ragged.models import encoder_decoder_lstm as description
 from ragged.models.base import Forecast, open_inputs
+from ragged.ops.alignment import select_valid
+from ragged.recurrent import init as initial
 from ragged_torch.arrays import name
-from ragged_torch.blocks import MLP, Linear
-from ragged_torch.lstm import LSTM
+from ragged_torch.layers import MLP, Linear
 from ragged_torch.parameters import draw_seed
+from ragged_torch.recurrent.lstm import LSTM
 
 
 class EncoderDecoderLSTM(nn.Module):

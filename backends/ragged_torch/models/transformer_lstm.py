@@ -6,18 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ragged import initial
-from ragged.alignment import select_valid
 from ragged.backend import load_backend
-from ragged.masks import decoder_attention_mask, self_attention_mask
 from ragged.models import transformer_lstm as description
 from ragged.models.base import Forecast, open_inputs
+from ragged.ops.alignment import select_valid
+from ragged.ops.masks import decoder_attention_mask, self_attention_mask
+from ragged.recurrent import init as initial
 from ragged_torch.arrays import name
 from ragged_torch.attention import InterpretableAttention
-from ragged_torch.blocks import GRN, GateAddNorm, Linear
-from ragged_torch.lstm import LSTM
+from ragged_torch.layers import GRN, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
 from ragged_torch.parameters import draw_seed
+from ragged_torch.recurrent.lstm import LSTM
 
 
 class Block(nn.Module):

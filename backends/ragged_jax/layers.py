@@ -1,0 +1,298 @@
+"""Blocks that the models share, on JAX.
+
+Blocks with `copies` are so many of their kind side by side, with parameters of their own: their
+parameters and their input have one axis more, the first.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ragged.errors import OptionError, refusal
+from ragged.ops.interpolation import interpolation_matrix
+from ragged.recurrent import init as initial
+from ragged_jax.arrays import asarray
+
+
+class Dropout(nnx.Dropout):
+    """Flax's dropout with a stream of its own, so that no caller has to pass one.
+
+    One draw of 32 bits, which flax makes for each element and which costs most of the time on a
+    CPU, decides on two elements; the rate is exact to 2**-17.
+
+    Args:
+        rate: the share that is dropped; 0 needs no stream and has none.
+        rng: what draws the initial values; a child of it seeds the stream, so that all layers of a
+            model drop independently and what is drawn afterwards stays the same.
+        rngs: flax's streams, whose "dropout" is forked, instead.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        rng: np.random.Generator | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> None:
+        super().__init__(rate, rngs=None)
+        if rate > 0 and rngs is not None:
+            self.rngs = _dropout_stream(rngs).fork()
+        elif rate > 0:
+            (child,) = initial.generator(rng).spawn(1)
+            self.rngs = nnx.RngStream(int(child.integers(2**31)), tag="dropout")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is dropped: in training, at a rate above 0."""
+        return self.rate > 0 and not self.deterministic
+
+    def __call__(self, x: Array) -> Array:
+        """Drop elements in training and scale up what is kept."""
+        if not self.is_on:
+            return x
+        if self.rate == 1:  # nothing is left to be scaled up
+            return jnp.zeros_like(x)
+        words = jax.random.bits(self.rngs(), (-(-x.size // 2),), jnp.uint32)
+        bits = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
+        least = min(round(self.rate * 2**16), 2**16 - 1)
+        return jnp.where(bits >= least, x / (1 - self.rate), 0)
+
+
+class Linear(nnx.Module):
+    """`x @ weight.T + bias` with `weight (outputs, inputs)`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        draw: initial.Draw = initial.torch_default,
+        bias: bool = True,
+        copies: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        values = initial.linear_values(rng, inputs, outputs, draw=draw, bias=bias, copies=copies)
+        self.weight = nnx.Param(asarray(values["weight"]))
+        self.bias = nnx.Param(asarray(values["bias"])) if bias else None
+
+    def __call__(self, x: Array) -> Array:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        weight = self.weight[...]
+        flat = x if weight.ndim == 2 else x.reshape(len(x), x[0, ..., 0].size, x.shape[-1])
+        y = (flat @ weight.mT).reshape(*x.shape[:-1], weight.shape[-2])
+        return y if self.bias is None else y + spread(self.bias[...], y)
+
+
+class LayerNorm(nnx.Module):
+    """`(x - mean) / sqrt(variance + 1e-5) * weight + bias` over the features."""
+
+    def __init__(self, size: int, *, copies: int | None = None) -> None:
+        shape = (size,) if copies is None else (copies, size)
+        self.weight = nnx.Param(jnp.ones(shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(shape, jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        """Normalise `(..., size)`."""
+        centred = x - x.mean(-1, keepdims=True)
+        y = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return y * spread(self.weight[...], y) + spread(self.bias[...], y)
+
+
+class MLP(nnx.Module):
+    """Linear, relu, dropout, Linear."""
+
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, dropout: float, *, rng: np.random.Generator
+    ) -> None:
+        self.hidden = Linear(inputs, hidden, rng=rng)
+        self.output = Linear(hidden, outputs, rng=rng)
+        self.dropout = Dropout(dropout, rng=rng)
+
+    def __call__(self, x: Array) -> Array:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        return self.output(self.dropout(jax.nn.relu(self.hidden(x))))
+
+
+class GLU(nnx.Module):
+    """Gated linear unit: dropout, then `a * sigmoid(b)` with `[a, b] = Linear(x)`.
+
+    Source: Y. N. Dauphin and others, Language Modeling with Gated Convolutional Networks (2017).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        dropout: float = 0.0,
+        *,
+        copies: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        self.dropout = Dropout(dropout, rng=rng)
+        self.linear = Linear(
+            inputs, 2 * outputs, draw=initial.xavier_uniform, copies=copies, rng=rng
+        )
+
+    def __call__(self, x: Array) -> Array:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        return jax.nn.glu(self.linear(self.dropout(x)))
+
+
+class AddNorm(nnx.Module):
+    """`LayerNorm(x + y)`; trainable: y is scaled by `2 * sigmoid(scale)`, at first by 1."""
+
+    def __init__(self, size: int, *, trainable: bool = False) -> None:
+        self.scale = nnx.Param(jnp.zeros(size, jnp.float32)) if trainable else None
+        self.norm = LayerNorm(size)
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Add and normalise `(..., size)`."""
+        y = y if self.scale is None else y * 2 * jax.nn.sigmoid(self.scale[...])
+        return self.norm(x + y)
+
+
+class GateAddNorm(nnx.Module):
+    """`AddNorm(GLU(x), residual)`."""
+
+    def __init__(self, size: int, dropout: float = 0.0, *, rng: np.random.Generator) -> None:
+        self.gate = GLU(size, size, dropout, rng=rng)
+        self.add_norm = AddNorm(size)
+
+    def __call__(self, x: Array, residual: Array) -> Array:
+        """Gate x and add it to the residual, both `(..., size)`."""
+        return self.add_norm(self.gate(x), residual)
+
+
+class Interpolation(nnx.Module):
+    """Stretch the features by linear interpolation, scale them by `2 * sigmoid(scale)`, norm."""
+
+    def __init__(self, inputs: int, outputs: int, *, copies: int | None = None) -> None:
+        shape = (outputs,) if copies is None else (copies, outputs)
+        self.sizes = (inputs, outputs)
+        self.scale = nnx.Param(jnp.zeros(shape, jnp.float32))
+        self.norm = LayerNorm(outputs, copies=copies)
+
+    def __call__(self, x: Array) -> Array:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        matrix = jnp.asarray(interpolation_matrix(*self.sizes), x.dtype)
+        stretched = x @ matrix
+        return self.norm(stretched * 2 * jax.nn.sigmoid(spread(self.scale[...], stretched)))
+
+
+class GRN(nnx.Module):
+    """Gated residual network.
+
+        y      = Linear(elu(Linear(x) + Linear(context)))
+        output = LayerNorm(GLU(y) + residual(x))
+
+    The residual is x itself, or a Linear of it where the sizes differ, or its interpolation.
+
+    Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 2 to 5.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        outputs: int,
+        dropout: float = 0.0,
+        *,
+        context_size: int | None = None,
+        interpolate: bool = False,
+        copies: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        self.hidden = Linear(inputs, hidden, draw=initial.he_normal, copies=copies, rng=rng)
+        if context_size is not None:
+            xavier = initial.xavier_uniform
+            self.context = Linear(context_size, hidden, draw=xavier, bias=False, rng=rng)
+        self.output = Linear(hidden, outputs, draw=initial.he_normal, copies=copies, rng=rng)
+        self.gate = GLU(outputs, outputs, dropout, copies=copies, rng=rng)
+        stretch: nnx.Module | None = None
+        if inputs != outputs and interpolate:
+            stretch = Interpolation(inputs, outputs, copies=copies)
+        elif inputs != outputs:
+            stretch = Linear(inputs, outputs, copies=copies, rng=rng)
+        self.residual = stretch
+        self.norm = LayerNorm(outputs, copies=copies)
+
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        """Map `(batch, time, inputs)` to outputs, with a context `(batch, context_size)`."""
+        hidden = self.hidden(x)
+        if context is not None:
+            hidden = hidden + self.context(context)[:, None]
+        gated = self.gate(self.output(jax.nn.elu(hidden)))
+        return self.norm(gated + (x if self.residual is None else self.residual(x)))
+
+
+class VariableSelection(nnx.Module):
+    """Weigh the features at every step by a softmax, and add up what each alone says.
+
+        p_i    = Linear_i(x_i)                         v_i = GRN_i(p_i)
+        w      = softmax(GRN([p_1, ..., p_F], context))
+        output = sum_i w_i * v_i
+
+    Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 6 to 8.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden_continuous_size: int,
+        hidden_size: int,
+        dropout: float = 0.0,
+        *,
+        context_size: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        small = hidden_continuous_size
+        self.linears = Linear(1, small, copies=features, rng=rng)
+        self.grns = GRN(
+            small,
+            min(small, hidden_size),
+            hidden_size,
+            dropout,
+            interpolate=True,
+            copies=features,
+            rng=rng,
+        )
+        if features > 1:
+            self.weights = GRN(
+                features * small,
+                min(hidden_size, features),
+                features,
+                dropout,
+                context_size=context_size,
+                interpolate=True,
+                rng=rng,
+            )
+
+    def __call__(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
+        """Map `(batch, time, features)` to `(batch, time, hidden_size)` and the weights."""
+        each = self.linears(jnp.moveaxis(x, -1, 0)[..., None])
+        values = self.grns(each)
+        if len(values) == 1:
+            return values[0], jnp.ones_like(x)
+        together = jnp.concatenate(list(each), -1)
+        weights = jax.nn.softmax(self.weights(together, context), -1)
+        return jnp.einsum("btf,fbtd->btd", weights, values), weights
+
+
+def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:
+    try:
+        return rngs["dropout"]
+    except KeyError as error:
+        got, expected = f"with streams {list(rngs)}", "a stream for dropout, or a default one"
+        remedy = "Add one, nnx.Rngs(params=0, dropout=1), or set dropout to 0."
+        raise OptionError(refusal("LSTM", "rngs", got, expected, remedy)) from error
+
+
+def spread(parameter: Array, like: Array) -> Array:
+    """Lay a parameter along the features of `like`; one of several copies along those first."""
+    if parameter.ndim == 1:  # jax_numpy_rank_promotion="raise" wants all axes named
+        return jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
+    return parameter[:, None, None]

@@ -1,0 +1,292 @@
+"""Blocks that the models share, on torch.
+
+Blocks with `copies` are so many of their kind side by side, with parameters of their own: their
+parameters and their input have one axis more, the first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ragged.ops.interpolation import interpolation_matrix
+from ragged.recurrent import init as initial
+from ragged_torch.arrays import asarray
+from ragged_torch.parameters import create_parameter
+from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
+
+
+class Dropout(nn.Dropout):
+    """Torch's dropout, at a quarter of its time on a CPU, whose kernel draws for each element.
+
+    One draw of 64 bits decides on four elements; the rate is exact to 2**-17. For compilers
+    it is an operator, since what they make of torch's own dropout draws for each element as well.
+    Rates that 16 bits do not tell from 0 or 1 are left to torch, and so is what it does around the
+    call: `torch.vmap` says there whether rows share their draws.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements in training and scale up what is kept."""
+        dropped = round(self.p * 2**16)
+        if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
+            return super().forward(x)
+        compiles = torch.compiler.is_compiling()
+        if not compiles and (isinstance(x, FakeTensor) or not in_memory(x)):
+            return super().forward(x)
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        (torch.ops.ragged.draw_into if compiles else _draw_into)(words)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        kept = bits >= dropped - 2**15
+        return x * kept.to(x.dtype).div_(1 - self.p)
+
+
+def _draw_into(words: Tensor) -> None:
+    words.random_(-(2**63), None)
+
+
+# It writes into what it is given: of two calls alike a compiler would make one.
+_register = torch.library.custom_op("ragged::draw_into", mutates_args=("words",))
+_register(_draw_into).register_fake(lambda words: None)
+
+
+class Linear(nn.Module):
+    """`x @ weight.T + bias` with `weight (outputs, inputs)`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        draw: initial.Draw = initial.torch_default,
+        bias: bool = True,
+        copies: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__()
+        values = initial.linear_values(rng, inputs, outputs, draw=draw, bias=bias, copies=copies)
+        self.weight = create_parameter(values["weight"])
+        self.bias = create_parameter(values["bias"]) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        if self.weight.ndim == 2:
+            return nn.functional.linear(x, self.weight, self.bias)
+        y = (x.flatten(1, 2) @ self.weight.mT).unflatten(1, x.shape[1:3])
+        return y if self.bias is None else y + spread(self.bias)
+
+
+class LayerNorm(nn.Module):
+    """`(x - mean) / sqrt(variance + 1e-5) * weight + bias` over the features."""
+
+    def __init__(self, size: int, *, copies: int | None = None) -> None:
+        super().__init__()
+        shape = (size,) if copies is None else (copies, size)
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `(..., size)`."""
+        if has_tangents():  # torch's own loses terms where its forward mode is differentiated
+            centred = x - x.mean(-1, keepdim=True)
+            y = centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+        elif self.weight.ndim == 1:
+            return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias)
+        else:
+            y = nn.functional.layer_norm(x, self.weight.shape[1:])
+        return y * spread(self.weight) + spread(self.bias)
+
+
+class MLP(nn.Module):
+    """Linear, relu, dropout, Linear."""
+
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, dropout: float, *, rng: np.random.Generator
+    ) -> None:
+        super().__init__()
+        self.hidden = Linear(inputs, hidden, rng=rng)
+        self.output = Linear(hidden, outputs, rng=rng)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        return self.output(self.dropout(torch.relu(self.hidden(x))))
+
+
+class GLU(nn.Module):
+    """Gated linear unit: dropout, then `a * sigmoid(b)` with `[a, b] = Linear(x)`.
+
+    Source: Y. N. Dauphin and others, Language Modeling with Gated Convolutional Networks (2017).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        dropout: float = 0.0,
+        *,
+        copies: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__()
+        self.dropout = Dropout(dropout)
+        self.linear = Linear(
+            inputs, 2 * outputs, draw=initial.xavier_uniform, copies=copies, rng=rng
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        halves = self.linear(self.dropout(x))
+        if has_tangents():  # torch's own has no derivative of its forward mode
+            value, gate = halves.chunk(2, -1)
+            return value * gate.sigmoid()
+        return nn.functional.glu(halves)
+
+
+class AddNorm(nn.Module):
+    """`LayerNorm(x + y)`; trainable: y is scaled by `2 * sigmoid(scale)`, at first by 1."""
+
+    def __init__(self, size: int, *, trainable: bool = False) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(size)) if trainable else None
+        self.norm = LayerNorm(size)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add and normalise `(..., size)`."""
+        y = y if self.scale is None else y * 2 * torch.sigmoid(self.scale)
+        return self.norm(x + y)
+
+
+class GateAddNorm(nn.Module):
+    """`AddNorm(GLU(x), residual)`."""
+
+    def __init__(self, size: int, dropout: float = 0.0, *, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.gate = GLU(size, size, dropout, rng=rng)
+        self.add_norm = AddNorm(size)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Gate x and add it to the residual, both `(..., size)`."""
+        return self.add_norm(self.gate(x), residual)
+
+
+class Interpolation(nn.Module):
+    """Stretch the features by linear interpolation, scale them by `2 * sigmoid(scale)`, norm."""
+
+    def __init__(self, inputs: int, outputs: int, *, copies: int | None = None) -> None:
+        super().__init__()
+        shape = (outputs,) if copies is None else (copies, outputs)
+        # No buffer, which a cast of the module to float32 and back would leave rounded.
+        self.matrix = asarray(interpolation_matrix(inputs, outputs))
+        self.scale = nn.Parameter(torch.zeros(shape))
+        self.norm = LayerNorm(outputs, copies=copies)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        return self.norm(x @ self.matrix.to(x) * 2 * torch.sigmoid(spread(self.scale)))
+
+
+class GRN(nn.Module):
+    """Gated residual network.
+
+        y      = Linear(elu(Linear(x) + Linear(context)))
+        output = LayerNorm(GLU(y) + residual(x))
+
+    The residual is x itself, or a Linear of it where the sizes differ, or its interpolation.
+
+    Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 2 to 5.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        outputs: int,
+        dropout: float = 0.0,
+        *,
+        context_size: int | None = None,
+        interpolate: bool = False,
+        copies: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__()
+        self.hidden = Linear(inputs, hidden, draw=initial.he_normal, copies=copies, rng=rng)
+        if context_size is not None:
+            xavier = initial.xavier_uniform
+            self.context = Linear(context_size, hidden, draw=xavier, bias=False, rng=rng)
+        self.output = Linear(hidden, outputs, draw=initial.he_normal, copies=copies, rng=rng)
+        self.gate = GLU(outputs, outputs, dropout, copies=copies, rng=rng)
+        stretch: nn.Module | None = None
+        if inputs != outputs and interpolate:
+            stretch = Interpolation(inputs, outputs, copies=copies)
+        elif inputs != outputs:
+            stretch = Linear(inputs, outputs, copies=copies, rng=rng)
+        self.residual = stretch
+        self.norm = LayerNorm(outputs, copies=copies)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map `(batch, time, inputs)` to outputs, with a context `(batch, context_size)`."""
+        hidden = self.hidden(x)
+        if context is not None:
+            hidden = hidden + self.context(context)[:, None]
+        gated = self.gate(self.output(nn.functional.elu(hidden)))
+        return self.norm(gated + (x if self.residual is None else self.residual(x)))
+
+
+class VariableSelection(nn.Module):
+    """Weigh the features at every step by a softmax, and add up what each alone says.
+
+        p_i    = Linear_i(x_i)                         v_i = GRN_i(p_i)
+        w      = softmax(GRN([p_1, ..., p_F], context))
+        output = sum_i w_i * v_i
+
+    Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 6 to 8.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden_continuous_size: int,
+        hidden_size: int,
+        dropout: float = 0.0,
+        *,
+        context_size: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__()
+        small = hidden_continuous_size
+        self.linears = Linear(1, small, copies=features, rng=rng)
+        self.grns = GRN(
+            small,
+            min(small, hidden_size),
+            hidden_size,
+            dropout,
+            interpolate=True,
+            copies=features,
+            rng=rng,
+        )
+        if features > 1:
+            self.weights = GRN(
+                features * small,
+                min(hidden_size, features),
+                features,
+                dropout,
+                context_size=context_size,
+                interpolate=True,
+                rng=rng,
+            )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map `(batch, time, features)` to `(batch, time, hidden_size)` and the weights."""
+        each = self.linears(x.movedim(-1, 0)[..., None])
+        values = self.grns(each)
+        if len(values) == 1:
+            return values[0], torch.ones_like(x)
+        together = torch.cat(list(each), -1)
+        weights = torch.softmax(self.weights(together, context), -1)
+        return torch.einsum("btf,fbtd->btd", weights, values), weights
+
+
+def spread(parameter: Tensor) -> Tensor:
+    """Lay a parameter of several copies along `(copies, batch, time, features)`."""
+    return parameter if parameter.ndim == 1 else parameter[:, None, None]

@@ -1,0 +1,1 @@
+"""Recurrent layers on torch: the modules, one file an implementation, and the choice among them."""

@@ -1,0 +1,275 @@
+"""Arguments at the door: what a public function makes of the values that it is given.
+
+Lists, numbers and whatever NumPy reads become arrays of a backend; sizes, flags, numbers and names
+are plain Python values. What cannot be used is refused by an error that names the argument.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import reprlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ragged.errors import (
+    ArgumentError,
+    DeviceError,
+    DtypeError,
+    OptionError,
+    ShapeError,
+    refusal,
+)
+
+if TYPE_CHECKING:
+    from ragged.protocol import Array, Backend
+
+MOST = 2**31 - 1  # lengths are integers of 32 bits where JAX and the kernels count
+MOST_STEPS = 2**28  # of a row that a width alone asks for: a longer one is a mistake
+MOST_ELEMENTS = 2**31
+MOST_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32
+
+
+def as_array(
+    backend: Backend, function: str, argument: str, value: object, like: Array = None
+) -> Array:
+    """Return a backend's own array as it is, and make one of what else holds numbers.
+
+    Floats that are no array of a framework, a list's or NumPy's, take the dtype of `like`. Without
+    it NumPy's keep their own, and Python's get the framework's default.
+
+    Args:
+        like: an array of the call, on whose device a new one is put.
+
+    Raises:
+        DtypeError: the value holds no numbers, as strings, objects and dates do not; or integers
+            that the framework has no dtype for.
+        ShapeError: a list whose rows differ in length.
+    """
+    if backend.owns(value):
+        if not hasattr(value, "ndim"):  # a module
+            raise DtypeError(_no_array(function, argument, value))
+        return value
+    dtype = None if like is None else _floating(backend, like)
+    if backend.is_recording():  # a compiler has no arrays on the host
+        array = backend.asarray(value, like=like)
+    else:
+        host = as_host(function, argument, value)
+        is_python = isinstance(value, (list, tuple, float)) and host.dtype == np.float64
+        source = host.tolist() if is_python and dtype is None else host
+        array = backend.asarray(source, like=like)
+        _check_range(backend, function, argument, host, array)
+    if dtype is not None and _floating(backend, array) is not None:
+        return backend.xp.astype(array, dtype)
+    return array
+
+
+def as_host(function: str, argument: str, value: object) -> np.ndarray:
+    """Return what holds numbers as an array of NumPy, in a dtype and byte order of this machine.
+
+    NumPy's `longdouble`, which no framework has, becomes float64.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise DtypeError(
+            refusal(
+                function,
+                argument,
+                "a masked array",
+                "a plain one, whose padding `lengths` or `mask` tell",
+                "Take its data, and its mask apart.",
+            )
+        )
+    try:
+        host = np.asarray(value)
+    except Exception as error:  # it is the value's own code that converts it
+        if isinstance(value, (list, tuple)) and isinstance(error, ValueError):
+            got, remedy = f"a {type(value).__name__} of uneven rows", "Pad them, and give lengths."
+            raise ShapeError(refusal(function, argument, got, "rows alike", remedy)) from error
+        raise DtypeError(_no_array(function, argument, value)) from error
+    if host.dtype.kind not in "biufc":
+        if host.dtype.name == "bfloat16":  # NumPy has none of its own
+            return host.astype(np.float32)
+        raise DtypeError(_no_array(function, argument, value, host))
+    if host.dtype.char in "gG":
+        with np.errstate(over="ignore"):
+            return host.astype(np.float64 if host.dtype.char == "g" else np.complex128)
+    if min(host.strides, default=0) < 0:  # which torch has not
+        host = host.copy()
+    return host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
+
+
+def _floating(backend: Backend, array: Array) -> Any:
+    """The dtype of a floating array; None of any other."""
+    return array.dtype if backend.xp.isdtype(array.dtype, "real floating") else None
+
+
+def _check_range(
+    backend: Backend, function: str, argument: str, host: np.ndarray, array: Array
+) -> None:
+    """Refuse integers that a framework's narrower dtype has changed."""
+    if host.dtype.kind not in "iu" or host.dtype.itemsize < 8 or not host.size:
+        return
+    info = backend.xp.iinfo(array.dtype)
+    if host.min() < info.min or host.max() > info.max:
+        got, expected = f"of integers beyond {array.dtype}", f"integers that {array.dtype} holds"
+        raise DtypeError(refusal(function, argument, got, expected, "Convert them to floats."))
+
+
+def _no_array(function: str, argument: str, value: object, host: np.ndarray | None = None) -> str:
+    kind, remedy = shown(value), "Convert it to floats or integers first."
+    if host is not None and (hasattr(value, "dtype") or isinstance(value, (list, tuple))):
+        kind = f"{kind} of dtype {host.dtype}"
+    elif getattr(value, "is_nested", False):
+        kind, remedy = "a nested tensor", "Convert it by to_padded_tensor(0.0), and give lengths."
+    elif hasattr(value, "to_dense"):  # torch's sparse layouts, and oneDNN's
+        kind = f"{kind} of layout {getattr(value, 'layout', None)}"
+        remedy = "Convert it by to_dense()."
+    return refusal(function, argument, kind, "an array of numbers", remedy)
+
+
+def as_size(
+    function: str, argument: str, value: Any, *, least: int = 0, most: int | None = MOST
+) -> int:
+    """Return an integer within its bounds; a compiler's symbol passes as it is.
+
+    Raises:
+        OptionError: no integer, or one outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):  # first what a compiler can follow
+        value = _as_index(function, argument, value, f"an integer of {least} or more")
+        if not isinstance(value, int):
+            return value
+    if value < least:
+        raise OptionError(
+            refusal(function, argument, shown(value), f"{least} or more", "Raise it.")
+        )
+    if most is not None and value > most:
+        raise OptionError(refusal(function, argument, shown(value), f"at most {most}", "Lower it."))
+    return value
+
+
+def _as_index(function: str, argument: str, value: Any, expected: str) -> Any:
+    """Return the integer that NumPy's types and arrays of no axes hold; symbols as they are."""
+    if hasattr(type(value), "__index__") and not isinstance(value, (bool, np.bool_)):
+        if not hasattr(value, "dtype"):
+            return value  # it stands for the size of an array
+        try:
+            return operator.index(value)
+        except Exception:  # it is the value's own code that converts it
+            expected = f"{expected}, without axes"
+    raise OptionError(refusal(function, argument, shown(value), expected, "Give a number."))
+
+
+def as_width(backend: Backend, function: str, value: Any, *sizes: int) -> int:
+    """Return the width that an array shall get, if a machine can hold it.
+
+    Args:
+        sizes: the array's other sizes.
+    """
+    width = as_size(function, "max_length", value, most=None)
+    elements = math.prod((width, *(size for size in sizes if isinstance(size, int) and size)))
+    if backend.is_recording() or not isinstance(elements, int):
+        return width  # bounds would be fixed in the program
+    if width > MOST_STEPS or elements > MOST_ELEMENTS:
+        expected = f"at most {MOST_STEPS} steps, and {MOST_ELEMENTS} elements in all"
+        raise OptionError(refusal(function, "max_length", shown(width), expected, "Lower it."))
+    return width
+
+
+def as_flag(function: str, argument: str, value: Any) -> bool:
+    """Return a truth value, which no string, list or array is."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    remedy = "Give one of the two."
+    raise OptionError(refusal(function, argument, shown(value), "True or False", remedy))
+
+
+def as_number(function: str, argument: str, value: Any) -> float:
+    """Return a real number that is not NaN."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    is_number = is_number and not isinstance(value, bool) and value == value
+    if not is_number or (isinstance(value, int) and abs(value) > sys.float_info.max):
+        remedy = "Give a float or an integer."
+        raise OptionError(refusal(function, argument, shown(value), "a number", remedy))
+    return value if isinstance(value, (int, float)) else value.item()
+
+
+def as_numbers(function: str, argument: str, values: Any) -> list[float]:
+    """Return a sequence of real numbers."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, (list, tuple)):
+        remedy = "Give a tuple."
+        raise OptionError(refusal(function, argument, shown(values), "numbers in order", remedy))
+    return [float(as_number(function, argument, value)) for value in values]
+
+
+def as_rate(function: str, argument: str, value: Any) -> float:
+    """Return a number within 0 and 1."""
+    rate = as_number(function, argument, value)
+    if not 0 <= rate <= 1:
+        remedy = "It is the share of what is dropped."
+        raise OptionError(refusal(function, argument, shown(value), "within 0 and 1", remedy))
+    return rate
+
+
+def as_choice(function: str, argument: str, value: Any, choices: Sequence[str]) -> str:
+    """Return one of the known names."""
+    if not isinstance(value, str) or value not in choices:
+        expected = f"one of {tuple(choices)}"
+        raise OptionError(refusal(function, argument, shown(value), expected, "Name one of them."))
+    return value
+
+
+def as_path(function: str, argument: str, value: Any) -> Path:
+    """Return a path of the file system."""
+    if not isinstance(value, (str, os.PathLike)) or "\0" in (path := os.fspath(value)):
+        expected, remedy = "a path, a str or pathlib.Path", "Name a folder."
+        raise ArgumentError(refusal(function, argument, shown(value), expected, remedy))
+    return Path(path)
+
+
+def dtype_error(function: str, argument: str, dtype: object, other: object = None) -> DtypeError:
+    """Compose the error for an array of a dtype that the function does not compute in.
+
+    Args:
+        other: the dtype of the call's other arrays, where the two differ.
+    """
+    if other is None:
+        got, expected = f"of dtype {dtype}", "a floating dtype of 16, 32 or 64 bits"
+        remedy = "Convert it to one, float32 for most uses."
+    else:
+        got = f"of dtype {dtype} beside others of {other}"
+        expected, remedy = "one dtype in all of them", "Convert one side to the other's dtype."
+    return DtypeError(refusal(function, argument, got, expected, remedy))
+
+
+def device_error(function: str, argument: str, device: object, other: object) -> DeviceError:
+    """Compose the error for an array that lies elsewhere than the others of its call."""
+    got = f"on {device} beside others on {other}"
+    expected, remedy = "one device for all of them", "Move one side to the other's device."
+    return DeviceError(refusal(function, argument, got, expected, remedy))
+
+
+def shown(value: object) -> str:
+    """Show a value in a message: plain ones as they are, others by their type.
+
+    >>> shown("top"), shown([[1], [2, 3]]), shown(10**30), shown(object())
+    ("'top'", '[[1], [2, 3]]', 'an integer of 100 bits', 'an object')
+    """
+    if isinstance(value, int) and abs(value).bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    if value is None or isinstance(value, (bool, int, float, np.number)):
+        return str(value)
+    if isinstance(value, (str, bytes)):
+        text = repr(value[:60])
+        return text if len(value) <= 60 else f"{text}..."
+    if isinstance(value, (list, tuple)):
+        return reprlib.repr(value)  # cut short, and sure to end whatever its elements are
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"

@@ -1,0 +1,1 @@
+"""Forecasts of a trained model, their metrics, and baselines beside them."""

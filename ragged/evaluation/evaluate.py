@@ -1,0 +1,94 @@
+"""The evaluation of a model on the test rows, beside the baselines, on the same steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ragged.data import EncoderDecoderDataModule, Row
+from ragged.evaluation.baselines import baselines
+from ragged.evaluation.forecasts import RowForecast, forecast_rows
+from ragged.evaluation.metrics import Score, TargetScores, coverage, pinball
+from ragged.training.trainer import Trainer
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model and the baselines forecast for the test rows, and how near they came.
+
+    Args:
+        model: the model's name.
+        rows: the test rows.
+        forecasts: the model's forecast of each row, in the units of the targets.
+        baselines: by target and baseline the forecast of each row, `(horizon,)`, in its unit.
+        targets: the scores by target; empty where there are no test rows.
+    """
+
+    model: str
+    rows: Sequence[Row]
+    forecasts: Sequence[RowForecast]
+    baselines: dict[str, dict[str, list[np.ndarray]]]
+    targets: dict[str, TargetScores]
+
+    def best_baseline(self, target: str) -> str:
+        """The name of the baseline that scores best on a target."""
+        ranked = self.targets[target].best_first()
+        return next(name for name, _ in ranked if name in self.baselines[target])
+
+    def examples(self, target: str) -> dict[str, tuple[int, float]]:
+        """The best, the median and the worst test row by RMSE: its place, and its RMSE.
+
+        Each row has one rank; rows without a known truth have none.
+        """
+        place = list(self.targets).index(target)
+        ranked = []
+        for index, (row, found) in enumerate(zip(self.rows, self.forecasts, strict=True)):
+            rmse = Score.of(row.truth(target), found.point[:, place]).rmse
+            if np.isfinite(rmse):
+                ranked.append((rmse, index))
+        if not ranked:
+            return {}
+        ranked.sort()
+        places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
+        return {places[place]: ranked[place][::-1] for place in sorted(places)}
+
+
+def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: Trainer) -> Evaluation:
+    """Forecast the test rows and score each target in its unit, baselines on the same steps."""
+    rows, roles = list(data.test.rows), data.source.roles
+    fit_rows = [*data.train.rows, *data.validation.rows]
+    model = type(module.config).__name__
+    forecasts = forecast_rows(module, data.test, data, trainer)
+    if not rows:
+        return Evaluation(model, rows, forecasts, {}, {})
+    simple = {name: baselines(fit_rows, rows, roles.known, name) for name in roles.target}
+    whole = RowForecast.joined(forecasts)
+    targets = {}
+    for i, name in enumerate(roles.target):
+        truth = np.concatenate([row.truth(name) for row in rows])
+        points = {model: whole.point[:, i]}
+        points |= {key: np.concatenate(values) for key, values in simple[name].items()}
+        targets[name] = TargetScores(
+            label(data, name),
+            {key: Score.of(truth, values) for key, values in points.items()},
+            *_calibrate(truth, whole.of_target(i)),
+        )
+    return Evaluation(model, rows, forecasts, simple, targets)
+
+
+def label(data: EncoderDecoderDataModule, column: str) -> str:
+    """A column with its unit."""
+    unit = data.source.units.get(column)
+    return f"{column} [{unit}]" if unit else column
+
+
+def _calibrate(truth: np.ndarray, found: RowForecast) -> tuple[float | None, float | None]:
+    """What quantile forecasts are worth, None of what the model does not forecast."""
+    band = found.band
+    return (
+        pinball(truth, found.levels) if found.levels else None,
+        None if band is None else coverage(truth, *band),
+    )

@@ -1,0 +1,97 @@
+"""Forecasts of whole datasets, row by row, without padding, in the units of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ragged.backend import get_backend
+from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, Row, batches
+from ragged.training.objective import Objective
+from ragged.training.precision import master
+from ragged.training.trainer import Trainer
+
+BAND = (0.1, 0.9)
+
+
+@dataclass(frozen=True, eq=False)
+class RowForecast:
+    """The forecast of one row, or of several joined.
+
+    Args:
+        point: `(horizon, targets)`, or `(horizon,)` of one target.
+        levels: the same for each quantile level that the model forecasts.
+    """
+
+    point: np.ndarray
+    levels: dict[float, np.ndarray]
+
+    @property
+    def band(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The lower and upper edge of the 10..90 % band, where the model forecasts both."""
+        lower, upper = (self.levels.get(level) for level in BAND)
+        return None if lower is None or upper is None else (lower, upper)
+
+    def of_target(self, place: int) -> RowForecast:
+        """The forecast of one target alone."""
+        levels = {level: values[:, place] for level, values in self.levels.items()}
+        return RowForecast(self.point[:, place], levels)
+
+    @classmethod
+    def joined(cls, forecasts: Sequence[RowForecast]) -> RowForecast:
+        """Put rows one after the other."""
+        levels = {
+            level: np.concatenate([each.levels[level] for each in forecasts])
+            for level in forecasts[0].levels
+        }
+        return cls(np.concatenate([each.point for each in forecasts]), levels)
+
+
+def forecast_rows(
+    module: Any, dataset: RaggedDataset, data: EncoderDecoderDataModule, trainer: Trainer
+) -> list[RowForecast]:
+    """Forecast every row of a dataset, in its order."""
+    backend = get_backend()
+    dtype = master(trainer.precision)
+    backend.place(module, device=trainer.pick_device(backend), dtype=dtype)
+    objective = trainer.objective(module.config, data)
+
+    def predict(batch: Batch) -> np.ndarray:
+        return np.asarray(backend.predict(module, batch).output)
+
+    return rows_by(predict, dataset, data, objective, dtype)
+
+
+def rows_by(
+    predict: Callable[[Batch], np.ndarray],
+    dataset: RaggedDataset,
+    data: EncoderDecoderDataModule,
+    objective: Objective,
+    dtype: str,
+) -> list[RowForecast]:
+    """Forecast every row of a dataset, in its order, by what gives the outputs of a batch."""
+    found: dict[int, RowForecast] = {}
+    for batch in batches(dataset, data.batch_size, dtype=dtype):
+        output = predict(batch)
+        for values, length, row in zip(output, batch.decoder_lengths.host, batch.rows, strict=True):
+            if row >= 0:
+                given = values[:length]
+                found[int(row)] = _in_units(given, objective, data, dataset[int(row)])
+    return [found[row] for row in range(len(dataset))]
+
+
+def _in_units(
+    output: np.ndarray, objective: Objective, data: EncoderDecoderDataModule, row: Row
+) -> RowForecast:
+    """Undo the normalisation of a row's outputs `(horizon, outputs)`."""
+
+    def in_units(forecast: np.ndarray) -> np.ndarray:
+        names = data.source.roles.target
+        inverse = data.normalization.inverse
+        return np.stack([inverse(n, forecast[:, i], row) for i, n in enumerate(names)], axis=-1)
+
+    levels = {level: in_units(f) for level, f in objective.at_levels(output).items()}
+    return RowForecast(in_units(objective.point(output)), levels)

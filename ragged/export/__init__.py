@@ -1,0 +1,1 @@
+"""Exported models: programs that run without this library's layers, and the bundle around them."""

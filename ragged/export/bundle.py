@@ -1,0 +1,250 @@
+"""An exported model as a folder: its program, and a small JSON of how to feed it.
+
+    model.onnx, model.pt2 or model.stablehlo
+    model.json  inputs and output, the columns of each in order, their normalisation
+
+What is read may come from anyone: every value is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragged import losses
+from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
+from ragged.errors import ArtefactError, DataError
+from ragged.evaluation.forecasts import RowForecast, rows_by
+from ragged.export.program import FORMATS, Exported, inputs_of, load_exported
+from ragged.io import safe_json as plain_json
+from ragged.losses import MaskedLoss
+from ragged.runs.config import check_sections
+from ragged.runs.parser import parse, parts_parser
+from ragged.runs.versions import version_of
+from ragged.training.objective import Objective
+
+FORMAT_VERSION = 1
+MANIFEST = "model.json"
+MOST_BYTES = 2**20  # of the JSON
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """An exported model opened for forecasting.
+
+    Args:
+        program: the program, called with arrays.
+        data: how its rows are made, with the normalisation that it was trained with.
+        objective: what its outputs mean.
+        dtype: of its arrays.
+    """
+
+    program: Exported
+    data: EncoderDecoderDataModule
+    objective: Objective
+    dtype: str
+
+    def forecast(self, dataset: RaggedDataset) -> list[RowForecast]:
+        """Forecast every row of a dataset, in its order, in the units of the targets."""
+        of_batch = self.program.of_batch
+        return rows_by(of_batch, dataset, self.data, self.objective, self.dtype)
+
+
+def is_artefact(folder: Path) -> bool:
+    """Whether a folder is an exported model, and no run."""
+    return (folder / MANIFEST).exists()
+
+
+def describe(
+    model: Any,
+    data: EncoderDecoderDataModule,
+    objective: Objective,
+    program: Exported,
+    *,
+    format: str,
+    content: bytes,
+    config: Mapping[str, Any],
+    normalization: Mapping[str, Any],
+) -> bytes:
+    """Compose the JSON of an exported model.
+
+    Args:
+        model: the model's description.
+        data: how its rows are made.
+        objective: what its outputs mean.
+        program: the program as it was read back.
+        format: of the program.
+        content: of its file.
+        config: the `data` section of the run's configuration, from which `ragged` reads tables.
+        normalization: of each column, as `Normalization.to_dict` gives it.
+    """
+    columns = {
+        "past": data.roles.encoder,
+        "future": data.roles.decoder,
+        "static": data.roles.static,
+    }
+    sides = {"past": model.encoder_alignment, "future": model.decoder_alignment}
+    inputs: dict[str, dict[str, Any]] = {
+        name: {"shape": list(shape), "dtype": dtype}
+        for name, (shape, dtype) in program.inputs.items()
+    }
+    for name, entry in inputs.items():
+        if name in columns:
+            entry["columns"] = list(columns[name])
+        if name in sides:
+            entry["alignment"] = sides[name]
+    features = objective.features(data.source.roles.target)
+    found = {
+        "format_version": FORMAT_VERSION,
+        "ragged": version_of("ragged-sequences"),
+        "model": type(model).__name__,
+        "format": format,
+        "file": FORMATS[format].file,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "inputs": _describe_inputs(model, data, program),
+        "output": {
+            "shape": ["batch", "decoder_time", len(features)],
+            "dtype": program.inputs["past"].dtype,
+            "features": features,
+            "targets": list(data.source.roles.target),
+            "loss": objective.name,
+            "quantiles": list(objective.quantiles),
+        },
+        "units": data.source.units,
+        "normalization": normalization,
+        "transforms": data.normalization.formulas,
+        "data": config,
+    }
+    return (json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def _describe_inputs(model: Any, data: EncoderDecoderDataModule, program: Exported) -> Any:
+    roles = data.roles
+    columns = {"past": roles.encoder, "future": roles.decoder, "static": roles.static}
+    sides = {"past": model.encoder_alignment, "future": model.decoder_alignment}
+    found: dict[str, dict[str, Any]] = {}
+    for name in inputs_of(model, ""):  # in the order of a call
+        shape, dtype = program.inputs[name]
+        found[name] = {"shape": shape, "dtype": dtype}
+        found[name] |= {"columns": columns[name]} if name in columns else {}
+        found[name] |= {"alignment": sides[name]} if name in sides else {}
+    return found
+
+
+def open_artefact(folder: Path) -> Artefact:
+    """Open an exported model.
+
+    Raises:
+        ArtefactError: a folder that is incomplete, damaged or foreign.
+        MissingExtraError, BackendError: what runs the program is not installed.
+    """
+    fields = _Fields(folder / MANIFEST, _read_manifest(folder / MANIFEST))
+    version = fields.take("format_version", int)
+    if version != FORMAT_VERSION:
+        raise fields.refuse("format_version", version, f"{FORMAT_VERSION}, of this ragged")
+    format = fields.take("format", str)
+    if format not in FORMATS or fields.take("file", str) != FORMATS[format].file:
+        raise fields.refuse("format", format, f"one of {list(FORMATS)} with its file")
+    path = folder / FORMATS[format].file
+    _check_content(path, fields.take("sha256", str))
+    data, objective = _open_data(fields), _open_objective(fields)
+    program = load_exported(path, format=format)
+    return Artefact(program, data, objective, program.inputs["past"].dtype)
+
+
+def _open_data(fields: _Fields) -> EncoderDecoderDataModule:
+    """Build the data module, and give it the normalisation and the alignments."""
+    section, saved = fields.take("data", dict), fields.take("normalization", dict)
+    check_sections(fields.path, {"data": section})
+    parser = parts_parser()
+    data: EncoderDecoderDataModule = parser.instantiate(parse(parser, {"data": section})).data
+    try:
+        data.normalization = Normalization.from_dict(saved)
+    except DataError as error:
+        raise fields.refuse("normalization", saved, "the transforms of each column") from error
+    for column in data.source.roles.columns:
+        if column not in saved:
+            raise fields.refuse("normalization", sorted(saved), f"the column {column!r} too")
+    for side, columns in (("past", data.roles.encoder), ("future", data.roles.decoder)):
+        found = fields.take(f"inputs.{side}.columns", list)
+        if found != list(columns):
+            raise fields.refuse(f"inputs.{side}.columns", found, str(list(columns)))
+        alignment = fields.take(f"inputs.{side}.alignment", str)
+        if alignment not in ("left", "right"):
+            raise fields.refuse(f"inputs.{side}.alignment", alignment, "'left' or 'right'")
+    data.encoder_alignment = fields.take("inputs.past.alignment", str)
+    data.decoder_alignment = fields.take("inputs.future.alignment", str)
+    return data
+
+
+def _open_objective(fields: _Fields) -> Objective:
+    name, levels = fields.take("output.loss", str), fields.take("output.quantiles", list)
+    loss = getattr(losses, name, None)
+    if not isinstance(loss, MaskedLoss):
+        raise fields.refuse("output.loss", name, "a loss of ragged.losses")
+    if bool(levels) != (name == "quantile") or not all(
+        isinstance(level, float) and 0 < level < 1 for level in levels
+    ):
+        raise fields.refuse("output.quantiles", levels, "the levels of the quantile loss, in 0..1")
+    objective = Objective(loss, tuple(levels))
+    targets, features = fields.take("output.targets", list), fields.take("output.features", list)
+    if features != objective.features(targets):
+        raise fields.refuse("output.features", features, str(objective.features(targets)))
+    return objective
+
+
+def _read_manifest(path: Path) -> Any:
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        return plain_json.load(content)
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
+def _check_content(path: Path, expected: str) -> None:
+    """Refuse a program that is not the one that was exported, before anything reads it."""
+    if not path.is_file():
+        raise _damaged(path, "it is not there")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+            raise _damaged(path, f"its sha256 is not the one in {MANIFEST}")
+
+
+def _damaged(path: Path, why: object) -> ArtefactError:
+    return ArtefactError(
+        f"export: {str(path)!r} is damaged or truncated ({why}); expected the file as `ragged "
+        "export` wrote it. Copy the whole folder again, or export the run again."
+    )
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The values of a JSON file, by dotted names."""
+
+    path: Path
+    values: Any
+
+    def take(self, name: str, kind: type) -> Any:
+        """Return a value of a type, or refuse the file."""
+        found = self.values
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if not isinstance(found, kind) or isinstance(found, bool):
+            raise self.refuse(name, found, f"a {kind.__name__}")
+        return found
+
+    def refuse(self, name: str, got: object, expected: str) -> ArtefactError:
+        """Compose the error for a value."""
+        return ArtefactError(
+            f"export: `{name}` of {str(self.path)!r} is {str(got)[:80]}; expected {expected}. "
+            "Restore the file as `ragged export` wrote it, or export the run again."
+        )

@@ -1,0 +1,95 @@
+"""Exporting a run: its best model as an artefact, proved before it is put in place."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ragged.data import EncoderDecoderDataModule, Normalization, batches
+from ragged.errors import ExportError
+from ragged.export.bundle import MANIFEST, describe
+from ragged.export.program import FORMATS, Exported, check_format
+from ragged.io.atomic import replace_folder
+from ragged.protocol import Backend
+from ragged.runs.folder import Run
+from ragged.training.precision import master
+
+TOLERANCES = {"float32": (1e-4, 1e-5), "float64": (1e-10, 1e-12)}  # relative, absolute
+
+
+def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> float:
+    """Write a run's best model as an artefact, whole or not at all.
+
+    Args:
+        run: opened with the backend.
+        backend: the one that writes the format.
+        folder: where to write; replaced if an artefact is there.
+        format: one of `ragged.export.program.FORMATS`.
+
+    Returns:
+        The largest difference between the artefact's forecasts and the checkpoint's.
+
+    Raises:
+        ExportError: they differ by more than the tolerance, or there is no row to compare them on.
+        OptionError: a format that the backend does not write.
+        CheckpointError: something else than an artefact stands in the folder.
+    """
+    check_format(backend, format)
+    dtype = master(run.trainer.precision)
+    run.data.normalization = Normalization.from_dict(run.normalization)
+    module = backend.place(run.module, device="cpu", dtype=dtype)
+    with tempfile.TemporaryDirectory() as made:
+        path = Path(made) / FORMATS[format].file
+        backend.export_model(module, path, format=format)
+        program = backend.load_exported(path, format=format)
+        difference = _compare(backend, module, program, run.data, dtype)
+        files = {each.name: each.read_bytes() for each in Path(made).iterdir()}
+    manifest = describe(
+        module.config,
+        run.data,
+        run.trainer.objective(module.config, run.data),
+        program,
+        format=format,
+        content=files[path.name],
+        config=run.data_section,
+        normalization=run.normalization,
+    )
+    files[MANIFEST] = manifest
+    replace_folder(folder, files, MANIFEST, function="export", kind="exported model")
+    return difference
+
+
+def _compare(
+    backend: Backend,
+    module: object,
+    program: Exported,
+    data: EncoderDecoderDataModule,
+    dtype: str,
+) -> float:
+    """Return the largest difference of the two forecasts over the rows held out from training."""
+    relative, absolute = TOLERANCES[dtype]
+    largest = 0.0
+    rows = next(each for each in (data.validation, data.test, data.train) if len(each))
+    for batch in batches(rows, data.batch_size, dtype=dtype):
+        expected = backend.predict(module, batch).output
+        found = program.of_batch(batch)
+        if found.shape != expected.shape:
+            raise _differs(f"of shape {found.shape}", f"of shape {expected.shape}")
+        difference = np.abs(found - expected)
+        wrong = ~(difference <= absolute + relative * np.abs(expected))  # NaN is wrong too
+        if wrong.any():
+            place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+            row = batch.rows[place[0]]
+            raise _differs(f"{found[place]:.9g} in row {row}", f"{expected[place]:.9g}")
+        largest = max(largest, float(difference.max(initial=0.0)))
+    return largest
+
+
+def _differs(got: str, expected: str) -> ExportError:
+    return ExportError(
+        f"export: the exported model forecasts {got}; expected {expected}, as the checkpoint does. "
+        "Nothing was written. Export to another format, or report this with the versions that "
+        "`ragged info` prints."
+    )

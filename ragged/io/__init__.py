@@ -1,0 +1,1 @@
+"""Files: checkpoints, atomic writes, JSON and YAML of plain values."""

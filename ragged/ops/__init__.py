@@ -1,0 +1,1 @@
+"""Operations on ragged batches: alignment, masks, packing."""

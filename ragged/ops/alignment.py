@@ -1,0 +1,133 @@
+"""Alignment: moving the valid part of each row, explicitly, never guessed from the data."""
+
+from __future__ import annotations
+
+from ragged.backend import backend_of
+from ragged.checks import as_array, as_width
+from ragged.errors import ShapeError, refusal
+from ragged.lengths import Lengths
+from ragged.ops.masks import check_alignment, padding_mask
+from ragged.protocol import Array, Backend
+
+
+def align_sequences(
+    x: Array, lengths: object, *, source: str, target: str, max_length: int | None = None
+) -> Array:
+    """Move every row's valid part to the other side.
+
+    Args:
+        x: `(batch, time, *features)`.
+        lengths: `(batch,)` integers.
+        source: the side the data is on, "left" or "right".
+        target: the side it shall be on.
+        max_length: the output's width; the input's if not given.
+
+    Returns:
+        `(batch, max_length, *features)`, exactly 0 at padding whatever was there.
+
+    Raises:
+        LengthsError: bad lengths, or a row longer than `max_length` (nothing is truncated).
+        OptionError: an unknown alignment.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> x = np.array([[0., 7., 8.]])  # a real zero first, and no padding at all
+        >>> y = ragged.align_sequences(x, [3], source="right", target="left")
+        >>> np.asarray(y).tolist()
+        [[0.0, 7.0, 8.0]]
+    """
+    check_alignment("align_sequences", "source", source)
+    check_alignment("align_sequences", "target", target)
+    backend, x, valid = open_batch("align_sequences", x, lengths)
+    width = x.shape[1]
+    out = (
+        width
+        if max_length is None
+        else as_width(backend, "align_sequences", max_length, *x.shape[:1], *x.shape[2:])
+    )
+    target_lengths = valid.widened(out, function="align_sequences")
+    count = valid.to(backend, x)[:, None]
+    begin = {"left": 0 * count, "right": width - count}[source]
+    shift = begin - {"left": 0 * count, "right": out - count}[target]
+    steps = backend.count_steps(out, like=x)[None, :]
+    return take_steps(backend, x, steps + shift, target_lengths, alignment=target)
+
+
+def align_encoder_sequences(x: Array, lengths: object, max_length: int | None = None) -> Array:
+    """Move right-aligned encoder rows to the left, where packing needs them.
+
+    Arguments, result and errors are those of `align_sequences` with `source="right"` and
+    `target="left"`.
+    """
+    return align_sequences(x, lengths, source="right", target="left", max_length=max_length)
+
+
+def flip_sequences(x: Array, lengths: object, *, alignment: str = "left") -> Array:
+    """Reverse the valid part of each row and leave it on its side.
+
+    Args:
+        x: `(batch, time, *features)`.
+        lengths: `(batch,)` integers.
+        alignment: the side the data is on.
+
+    Returns:
+        `(batch, time, *features)`, exactly 0 at padding.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> np.asarray(ragged.flip_sequences(np.array([[1., 2., 9.]]), [2])).tolist()
+        [[2.0, 1.0, 0.0]]
+    """
+    check_alignment("flip_sequences", "alignment", alignment)
+    backend, x, valid = open_batch("flip_sequences", x, lengths)
+    return flip(backend, x, valid, alignment=alignment)
+
+
+def flip(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left") -> Array:
+    """Reverse the valid part of each row of a checked batch."""
+    if lengths.is_full:
+        return backend.xp.flip(x, axis=1)
+    steps = backend.count_steps(lengths.width, like=x)[None, :]
+    count = lengths.to(backend, x)[:, None]
+    last = count - 1 if alignment == "left" else 2 * lengths.width - count - 1
+    return take_steps(backend, x, last - steps, lengths, alignment=alignment)
+
+
+def take_steps(
+    backend: Backend, x: Array, index: Array, lengths: Lengths, *, alignment: str
+) -> Array:
+    """Gather steps `(batch, steps)` of `x` and put 0 at the padding of `lengths`."""
+    xp = backend.xp
+    features = tuple(x.shape[2:])
+    if x.shape[1] == 0:
+        nothing = xp.astype(xp.sum(x, axis=1, keepdims=True), x.dtype)  # 0, where x is
+        return xp.broadcast_to(nothing, (*index.shape, *features))
+    index = index % xp.full_like(index, x.shape[1])  # what lies outside is padding, and put to 0
+    return select_valid(backend, backend.take_steps(x, index), lengths, alignment=alignment)
+
+
+def select_valid(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left") -> Array:
+    """Put exactly 0 at padding, by selection, so that NaN there is harmless backwards too."""
+    if lengths.is_full:
+        return x
+    mask = padding_mask(backend, lengths, alignment=alignment, like=x)
+    mask = backend.xp.reshape(mask, (*mask.shape, *(1 for _ in x.shape[2:])))
+    return backend.xp.where(mask, x, backend.xp.zeros_like(x))
+
+
+def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array, Lengths]:
+    """Check `(batch, time, *features)` and its lengths at a public function's door."""
+    backend = backend_of(function, x=x, lengths=lengths)
+    x = as_array(backend, function, "x", x)
+    if x.ndim < 2:
+        raise ShapeError(
+            refusal(
+                function,
+                "x",
+                f"of shape {tuple(x.shape)}",
+                "(batch, time, *features)",
+                "Add the missing axis, e.g. x[None].",
+            )
+        )
+    batch, width = x.shape[:2]
+    return backend, x, Lengths.of(lengths, width, backend, function=function, batch=batch)

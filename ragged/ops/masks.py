@@ -1,0 +1,177 @@
+"""Padding masks: boolean, True = valid, in both alignments."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragged.backend import backend_of
+from ragged.checks import as_array, as_width, shown
+from ragged.errors import LengthsError, OptionError, ShapeError, refusal
+from ragged.lengths import Lengths, check_lengths
+from ragged.protocol import Array, Backend
+
+ALIGNMENTS = ("left", "right")
+
+
+def create_padding_mask(
+    lengths: object, max_length: int | None = None, *, alignment: str = "left"
+) -> Array:
+    """Mark the valid steps of a padded batch.
+
+    `mask[b, t] = t < lengths[b]` (left) or `t >= max_length - lengths[b]` (right).
+
+    Args:
+        lengths: `(batch,)` integers.
+        max_length: the width; the longest row if not given.
+        alignment: "left" (data first) or "right" (data last).
+
+    Returns:
+        Boolean `(batch, max_length)`, True = valid, of the framework of `lengths` or the chosen
+        backend.
+
+    Raises:
+        LengthsError: lengths negative, above `max_length`, not integer or not `(batch,)`.
+        OptionError: an unknown alignment.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> np.asarray(ragged.create_padding_mask([2, 0, 3])).astype(int)
+        array([[1, 1, 0],
+               [0, 0, 0],
+               [1, 1, 1]])
+    """
+    check_alignment("create_padding_mask", "alignment", alignment)
+    backend = backend_of("create_padding_mask", lengths=lengths)
+    if max_length is not None:
+        max_length = as_width(backend, "create_padding_mask", max_length)
+    if max_length is None:
+        known = lengths.width if isinstance(lengths, Lengths) else None
+        longest = check_lengths(lengths, known, function="create_padding_mask").max(initial=0)
+        max_length = int(longest) if known is None else known
+    if isinstance(lengths, Lengths):
+        lengths = lengths.widened(max_length, function="create_padding_mask")
+    valid = Lengths.of(lengths, max_length, backend, function="create_padding_mask", batch=None)
+    as_width(backend, "create_padding_mask", valid.width, valid.batch)
+    like = lengths if backend.owns(lengths) else None
+    return padding_mask(backend, valid, alignment=alignment, like=like)
+
+
+def padding_mask(
+    backend: Backend, lengths: Lengths, *, alignment: str = "left", like: Array = None
+) -> Array:
+    """Build the mask of checked lengths on the device of `like`."""
+    steps = backend.count_steps(lengths.width, like=like)[None, :]
+    count = lengths.to(backend, like)[:, None]
+    return steps < count if alignment == "left" else steps >= lengths.width - count
+
+
+def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
+    """Count the valid steps of a mask without holes.
+
+    A compiler that traces the mask knows no values yet: there a row that has a hole or lies on the
+    other side gets the length -1, which the kernels refuse as the program runs, and losses and
+    masks, which cannot, take for a row without valid steps.
+
+    Args:
+        mask: boolean `(batch, time)`, True = valid.
+        alignment: the side the data is on.
+
+    Returns:
+        Integer `(batch,)` of the mask's framework.
+
+    Raises:
+        ShapeError: the mask is not boolean `(batch, time)`.
+        LengthsError: a row has a hole, or lies on the other side.
+    """
+    check_alignment("lengths_from_mask", "alignment", alignment)
+    backend = backend_of("lengths_from_mask", mask=mask)
+    mask = as_array(backend, "lengths_from_mask", "mask", mask)
+    if mask.ndim != 2 or "bool" not in str(mask.dtype):
+        raise ShapeError(
+            refusal(
+                "lengths_from_mask",
+                "mask",
+                f"{mask.dtype} of shape {tuple(mask.shape)}",
+                "boolean (batch, time)",
+                "Compare with the padding value first; True = valid.",
+            )
+        )
+    xp = backend.xp
+    counts = xp.sum(xp.astype(mask, xp.int32), axis=1)
+    if not backend.is_traced(mask):
+        _refuse_holes(backend.to_numpy(mask), alignment)
+        return counts
+    lengths = Lengths.unchecked(counts, mask.shape[1])
+    whole = padding_mask(backend, lengths, alignment=alignment, like=mask)
+    return xp.where(xp.all(mask == whole, axis=1), counts, xp.full_like(counts, -1))
+
+
+def check_alignment(function: str, argument: str, alignment: str) -> None:
+    """Refuse an alignment that is neither "left" nor "right"."""
+    if not isinstance(alignment, str) or alignment not in ALIGNMENTS:
+        raise OptionError(
+            refusal(
+                function,
+                argument,
+                shown(alignment),
+                "'left' (data first) or 'right' (data last)",
+                "Name the side the data is on.",
+            )
+        )
+
+
+def _refuse_holes(mask: np.ndarray, alignment: str) -> None:
+    counts = mask.sum(axis=1)[:, None]
+    steps = np.arange(mask.shape[1])[None, :]
+    contiguous = steps < counts if alignment == "left" else steps >= mask.shape[1] - counts
+    wrong = (mask != contiguous).any(axis=1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise LengthsError(
+            refusal(
+                "lengths_from_mask",
+                "mask",
+                f"{mask[row].astype(int).tolist()} at row {row}",
+                f"a {alignment} aligned row without holes",
+                "Realign the rows, or keep the mask for the losses, which take holes.",
+            )
+        )
+
+
+def decoder_attention_mask(
+    backend: Backend, encoder: Lengths, decoder: Lengths, *, causal: bool = True, like: Array = None
+) -> Array:
+    """Say which of the keys [encoder; decoder] each decoder step sees.
+
+    It sees the valid encoder steps, and the valid decoder steps before it, not itself; all valid
+    decoder steps if not `causal`. A padding step sees nothing.
+
+    Args:
+        backend: whose arrays to make.
+        encoder: lengths of the encoder's rows, left aligned.
+        decoder: lengths of the decoder's rows, left aligned.
+        causal: hide a decoder step and what comes after it.
+        like: array on whose device the mask is put.
+
+    Returns:
+        Boolean `(batch, decoder_time, encoder_time + decoder_time)`, True = visible.
+    """
+    xp = backend.xp
+    past = padding_mask(backend, encoder, like=like)[:, None, :]
+    future = padding_mask(backend, decoder, like=like)
+    seen = future[:, None, :]
+    if causal:
+        steps = backend.count_steps(decoder.width, like=like)
+        seen = seen & (steps[None, :] < steps[:, None])[None]
+    query = future[:, :, None]
+    return xp.concat([past & query, seen & query], axis=2)
+
+
+def self_attention_mask(backend: Backend, lengths: Lengths, *, like: Array = None) -> Array:
+    """Say which steps of its row each step sees: all valid ones; a padding step sees nothing.
+
+    Returns:
+        Boolean `(batch, time, time)`, True = visible.
+    """
+    valid = padding_mask(backend, lengths, like=like)
+    return valid[:, None, :] & valid[:, :, None]

@@ -1,0 +1,1 @@
+"""Recurrent layers: sizes, parameter names, initial values, checks, implementations."""

@@ -1,0 +1,84 @@
+"""Initial parameter values: torch's distributions from one NumPy generator, on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from ragged.checks import as_size
+from ragged.recurrent.lstm import LSTMShape
+
+Seed = int | np.random.Generator | None
+Shape = tuple[int, ...]
+Draw = Callable[[np.random.Generator, Shape], np.ndarray]
+
+
+class Uniform(Protocol):
+    """What uniform values are drawn from: a NumPy generator, or a backend's own."""
+
+    def uniform(self, low: float, high: float, size: Shape) -> Any:
+        """Draw from U(low, high)."""
+
+
+def generator(seed: Seed) -> np.random.Generator:
+    """Return the generator that a seed names; a generator is its own."""
+    if seed is not None and not isinstance(seed, np.random.Generator):
+        seed = as_size("LSTM", "seed", seed, most=None)
+    return np.random.default_rng(seed)
+
+
+def uniform(rng: Uniform, shape: Shape, bound: float) -> np.ndarray:
+    """Draw float32 from U(-bound, bound)."""
+    return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def torch_default(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw `(..., outputs, inputs)` from U(-1/sqrt(inputs), 1/sqrt(inputs))."""
+    return uniform(rng, shape, shape[-1] ** -0.5)
+
+
+def xavier_uniform(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw `(..., outputs, inputs)` from U(-b, b) with b = sqrt(6 / (inputs + outputs)).
+
+    Source: X. Glorot and Y. Bengio, Understanding the Difficulty of Training (2010).
+    """
+    return uniform(rng, shape, (6 / (shape[-1] + shape[-2])) ** 0.5)
+
+
+def he_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw `(..., outputs, inputs)` from a normal distribution of variance 2/inputs.
+
+    Source: K. He and others, Delving Deep into Rectifiers (2015).
+    """
+    return rng.normal(0.0, (2 / shape[-1]) ** 0.5, shape).astype(np.float32)
+
+
+def lstm_values(rng: Uniform, shape: LSTMShape) -> Mapping[str, np.ndarray]:
+    """Draw all parameters of an LSTM from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size))."""
+    shape.check_extent()
+    bound = shape.hidden_size**-0.5
+    return {name: uniform(rng, size, bound) for name, size in shape.parameter_shapes().items()}
+
+
+def linear_values(
+    rng: np.random.Generator,
+    inputs: int,
+    outputs: int,
+    *,
+    draw: Draw = torch_default,
+    bias: bool = True,
+    copies: int | None = None,
+) -> Mapping[str, np.ndarray]:
+    """Draw `weight (outputs, inputs)` and `bias`, with a first axis more for several `copies`.
+
+    The bias has torch's own distribution beside `torch_default` and is 0 beside any other.
+    """
+    several = () if copies is None else (copies,)
+    values = {"weight": draw(rng, (*several, outputs, inputs))}
+    if bias and draw is torch_default:
+        values["bias"] = uniform(rng, (*several, outputs), inputs**-0.5)
+    elif bias:
+        values["bias"] = np.zeros((*several, outputs), np.float32)
+    return values

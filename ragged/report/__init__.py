@@ -1,0 +1,65 @@
+"""The report: one page with everything there is to see of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ragged.backend import get_backend
+from ragged.evaluation.metrics import shown
+from ragged.io.checkpoint import write_file
+from ragged.report.charts import percent
+from ragged.report.figures import style
+from ragged.report.page import cards, render
+from ragged.report.report_data import Material
+from ragged.report.sections import make_sections
+from ragged.report.svg import STYLE
+from ragged.runs.folder import Run
+
+__all__ = ["write_report"]
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` into a run's folder and return its path.
+
+    The page needs nothing but itself: no network, no script. The same run read by the same
+    packages gives the same bytes.
+
+    Args:
+        run: as `open_run` gives it, of the chosen backend.
+
+    Raises:
+        CheckpointError: a file of the run that is missing or damaged; it is named.
+    """
+    material = Material(run)
+    with style(**STYLE):
+        page = render(
+            type(run.module.config).__name__,
+            f"{'/'.join(run.folder.resolve().parts[-2:])} · "
+            f"{type(run.data.source).__name__} · read with {get_backend().name}",
+            cards(_cards(material)),
+            make_sections(material),
+        )
+    path = run.folder / "report.html"
+    write_file(path, page.encode())
+    return path
+
+
+def _cards(material: Material) -> list[tuple[str, str, str]]:
+    """What matters most, with what to compare it with."""
+    evaluation = material.evaluation
+    found = []
+    for name, target in evaluation.targets.items():
+        baseline = target.scores[evaluation.best_baseline(name)]
+        own = target.scores[evaluation.model]
+        for measure, value, other in (
+            ("R²", own.r2, baseline.r2),
+            ("RMSE", own.rmse, baseline.rmse),
+        ):
+            found.append((shown(value), f"{measure} of {name}", f"best baseline: {shown(other)}"))
+        if target.coverage is not None:
+            share = percent(target.coverage)
+            found.append((share, "in the 10..90 % band", "of the truths; made for 80\u00a0%"))
+    random, _, scheduled = material.work
+    filler = percent(scheduled.total_waste)
+    found.append((filler, "filler computed", f"in random order: {percent(random.total_waste)}"))
+    return found

@@ -1,0 +1,173 @@
+"""The drawings of the report; each takes numbers and gives a figure of matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ragged.report.errors import ErrorsBy
+from ragged.report.explanations import Attention, coarsen
+from ragged.report.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    Axes,
+    Panel,
+    draw_forecasts,
+    draw_losses,
+    new_figure,
+    whole_numbers,
+)
+from ragged.report.padding import Work
+
+SPLITS = {"training": BLUE, "validation": ORANGE, "test": GREEN}
+WIDE, HALF, THIRD = 10.6, 5.1, 3.5  # inches; the page shows one at 1.25 times its size
+HEAT = (0.24, 0.51, 0.84)  # seen on light and on dark: a picture cannot follow the theme
+CELLS = 128  # of a side of a picture of attention
+
+
+def percent(share: float) -> str:
+    """A share as text, in one piece.
+
+    Example:
+        >>> percent(0.256)
+        '26\\xa0%'
+    """
+    return f"{100 * share:.0f}\u00a0%"
+
+
+def losses(records: Sequence[dict[str, Any]], best_epoch: int, loss: str) -> Any:
+    """Training and validation loss over the epochs."""
+    figure = new_figure(HALF, 2.9)
+    draw_losses(figure.subplots(), records, best_epoch, loss)
+    return figure
+
+
+def throughput(records: Sequence[dict[str, Any]]) -> Any:
+    """Tokens a second over the epochs."""
+    figure = new_figure(HALF, 2.9)
+    axis = figure.subplots()
+    epochs = [record["epoch"] for record in records]
+    speeds = [record["tokens_per_second"] for record in records]
+    axis.plot(epochs, speeds, color=BLUE, marker="." if len(epochs) < 60 else "")
+    axis.set(xlabel="epoch", ylabel="tokens per second", ylim=(0, 1.12 * max(speeds, default=1)))
+    axis.yaxis.set_major_formatter("{x:,.0f}")
+    whole_numbers(axis.xaxis)
+    return figure
+
+
+def lengths(sides: Mapping[str, Mapping[str, np.ndarray]], bins: Mapping[str, np.ndarray]) -> Any:
+    """A histogram for each side, the splits over one another."""
+    figure = new_figure(WIDE, 2.8)
+    for axis, (side, splits) in zip(figure.subplots(1, len(sides)), sides.items(), strict=True):
+        for name, counts in splits.items():
+            color = SPLITS[name]
+            axis.stairs(counts, bins[side], fill=True, color=color, alpha=0.18)
+            axis.stairs(counts, bins[side], color=color, lw=1.4, label=name)
+        axis.set(title=side, xlabel="length (steps)", ylabel="rows")
+        whole_numbers(axis.yaxis)
+    _legend_above(figure, axis, 3)
+    return figure
+
+
+def padding(work: Sequence[Work]) -> Any:
+    """The share of filler in each batch, each way's batches sorted, the worst first."""
+    figure = new_figure(WIDE, 3.0)
+    axis = figure.subplots()
+    for each, color in zip(work, (GREY, ORANGE, BLUE), strict=True):
+        shares = 100 * np.sort(each.waste)[::-1]
+        label = f"{each.name}: {percent(each.total_waste)}"
+        edges = np.arange(len(shares) + 1)
+        axis.stairs(shares, edges, baseline=None, color=color, lw=1.8, label=label)
+    axis.set(xlabel="batches of an epoch, the worst first", ylabel="filler (% of what is computed)")
+    axis.set(xlim=(0, len(shares)), ylim=(0, None))
+    whole_numbers(axis.xaxis)
+    _legend_above(figure, axis, 3)
+    return figure
+
+
+def error_by_step(found: ErrorsBy, label: str) -> Any:
+    """RMSE over the steps of the horizon, with how many truths each rests on."""
+    figure = new_figure(HALF, 3.5)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    middle = (found.first + found.last) / 2
+    for (name, values), color in zip(found.rmse.items(), (ORANGE, GREEN, GREY), strict=False):
+        upper.plot(middle, values, color=color, label=name)
+    upper.set(ylabel=label, ylim=(0, None))
+    _legend_above(figure, upper, 2)
+    lower.fill_between(middle, found.counts, color=MUTED, alpha=0.35, lw=0, step="mid")
+    lower.set(xlabel="steps ahead", ylabel="truths", ylim=(0, None))
+    return figure
+
+
+def error_by_length(found: ErrorsBy, label: str) -> Any:
+    """RMSE of the rows of similar length."""
+    figure = new_figure(HALF, 3.5)
+    axis = figure.subplots()
+    places = np.arange(len(found.counts))
+    width = 0.8 / len(found.rmse)
+    for i, ((name, values), color) in enumerate(
+        zip(found.rmse.items(), (ORANGE, GREEN, GREY), strict=False)
+    ):
+        axis.bar(places + i * width, values, width * 0.9, color=color, label=name)
+    ticks = [
+        f"{first}..{last}\n{count:,}" if first < last else f"{first}\n{count:,}"
+        for first, last, count in zip(found.first, found.last, found.counts, strict=True)
+    ]
+    axis.set_xticks(places + width * (len(found.rmse) - 1) / 2, ticks)
+    axis.grid(axis="x", visible=False)
+    axis.set(xlabel="length of the horizon (steps), and known truths", ylabel=label)
+    _legend_above(figure, axis, 2)
+    return figure
+
+
+def forecast(panel: Panel, axes: Axes) -> Any:
+    """One row over time, and its loop."""
+    figure = new_figure(WIDE, 3.2)
+    draw_forecasts(figure, [panel], axes)
+    return figure
+
+
+def attention(found: Attention, title: str) -> Any:
+    """What each step of the horizon looks at: rows of a picture, darker for more."""
+    figure = new_figure(THIRD, 3.1)
+    axis = figure.subplots()
+    weights, _ = coarsen(found, CELLS)
+    top = float(np.quantile(weights, 0.995)) or 1.0
+    pixels = np.empty((*weights.shape, 4))
+    pixels[..., :3] = HEAT
+    pixels[..., 3] = np.clip(weights / top, 0, 1)
+    horizon, keys = found.weights.shape
+    extent = (0, keys, horizon, 0)
+    axis.imshow(pixels, extent=extent, aspect="auto", interpolation="nearest")
+    axis.axvline(found.context, color=INK, lw=0.8, ls=":")
+    axis.grid(visible=False)
+    axis.set(title=title, xlabel="step of the row looked at", ylabel="step of the horizon")
+    return figure
+
+
+def selection(found: Mapping[str, Mapping[str, float]]) -> Any:
+    """Bars of the mean weight of each variable, a panel for each input."""
+    most = max(len(weights) for weights in found.values())
+    figure = new_figure(WIDE, 1.0 + 0.34 * most)
+    grid = figure.subplots(1, len(found), squeeze=False, sharex=True)[0]
+    for axis, (side, weights) in zip(grid, found.items(), strict=True):
+        places = np.arange(len(weights))
+        axis.barh(places, list(weights.values()), 0.62, color=BLUE)
+        for place, value in zip(places, weights.values(), strict=True):
+            axis.annotate(percent(value), (value, place), (4, 0), textcoords="offset points",
+                          va="center", fontsize=8.5)  # fmt: skip
+        axis.set_yticks(places, list(weights))
+        axis.set(title=side, xlim=(0, 1.12), ylim=(most - 0.4, -0.6), xticks=[])
+        axis.grid(visible=False)
+        axis.spines["bottom"].set_visible(False)
+    return figure
+
+
+def _legend_above(figure: Any, axis: Any, columns: int) -> None:
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left", ncols=columns)

@@ -1,0 +1,178 @@
+"""The page: its parts as HTML, everything that came from outside escaped."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ragged.evaluation.metrics import shown
+from ragged.report.svg import to_svg
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what stands below it.
+
+    Args:
+        title: the heading, plain text.
+        parts: HTML.
+        summary: what is to be seen, plain text.
+    """
+
+    title: str
+    parts: Sequence[str]
+    summary: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """What the contents point to."""
+        return self.title.lower().replace(" ", "-")
+
+
+def plot(
+    figure: Any, name: str, title: str, description: str, numbers: Columns, caption: str = ""
+) -> str:
+    """A figure with its caption and its numbers as CSV.
+
+    Args:
+        figure: of matplotlib, drawn in the page's style.
+        name: a word, unique in the page; names the CSV file too.
+        title: plain text, for who cannot see the figure.
+        description: likewise.
+        numbers: the columns of the CSV.
+        caption: plain text below the figure.
+    """
+    drawn = to_svg(figure, name, title, description)
+    link = f'<a class="csv" download="{name}.csv" href="{csv_link(numbers)}">{name}.csv</a>'
+    text = f"<span>{escape(caption)}</span>{link}"
+    return f"<figure>{drawn}<figcaption>{text}</figcaption></figure>"
+
+
+def side_by_side(*parts: str, narrow: bool = False) -> str:
+    """Parts beside one another where there is room: two, or three if they are narrow."""
+    name = "beside narrow" if narrow else "beside"
+    return f'<div class="{name}">{"".join(parts)}</div>'
+
+
+def facts(values: Mapping[str, object]) -> str:
+    """Names with their values."""
+    rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in values.items())
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def cards(values: Sequence[tuple[str, str, str]]) -> str:
+    """The figures that matter most: a number, what it is, and what to compare it with."""
+    each = (
+        f"<li><strong>{escape(number)}</strong><b>{escape(name)}</b><span>{escape(note)}</span></li>"
+        for number, name, note in values
+    )
+    return f'<ul class="cards">{"".join(each)}</ul>'
+
+
+def table(
+    columns: Columns, marked: int | None = None, caption: str = "", text: bool = False
+) -> str:
+    """A table.
+
+    Args:
+        columns: by heading; the first one names the rows.
+        marked: the place of the row that stands out.
+        caption: plain text above it.
+        text: the cells hold words, which stand left, and not numbers.
+
+    Example:
+        >>> table({"name": ["<a>"], "R²": [0.5]})
+        '<div class="wide"><table><thead><tr><th scope="col">name</th><th scope="col">R²</th></tr>\
+</thead><tbody><tr><th scope="row">&lt;a&gt;</th><td>0.500</td></tr></tbody></table></div>'
+    """
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    body = []
+    for place, (first, *others) in enumerate(zip(*columns.values(), strict=True)):
+        cells = "".join(f"<td>{escape(cell(value))}</td>" for value in others)
+        start = '<tr class="marked">' if place == marked else "<tr>"
+        body.append(f'{start}<th scope="row">{escape(cell(first))}</th>{cells}</tr>')
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="wide"><table{" class=text" * text}>{title}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def details(summary: str, content: str) -> str:
+    """Preformatted text that is folded away."""
+    return f"<details><summary>{escape(summary)}</summary><pre>{escape(content)}</pre></details>"
+
+
+def heading(text: str) -> str:
+    """A heading inside a section."""
+    return f"<h3>{escape(text)}</h3>"
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f"<p>{escape(text)}</p>"
+
+
+def render(title: str, subtitle: str, lead: str, sections: Sequence[Section]) -> str:
+    """Lay the sections out as one page that needs nothing else.
+
+    Args:
+        title: plain text.
+        subtitle: plain text.
+        lead: HTML that stands before the contents.
+        sections: in their order.
+    """
+    page = Path(__file__).with_name("page.html.template").read_text(encoding="utf-8")
+    contents = "".join(f'<a href="#{s.anchor}">{escape(s.title)}</a>' for s in sections)
+    return string.Template(page).substitute(
+        title=escape(title),
+        subtitle=escape(subtitle),
+        lead=lead,
+        contents=contents,
+        sections="\n".join(_section(section) for section in sections),
+    )
+
+
+def escape(value: object) -> str:
+    """Plain text as HTML."""
+    return html.escape(str(value))
+
+
+def cell(value: object) -> str:
+    """A value of a table as text."""
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else shown(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def csv_link(columns: Columns) -> str:
+    """A link that holds a table as CSV.
+
+    Example:
+        >>> csv_link({"epoch": [1], "loss": [0.123456789]})
+        'data:text/csv;charset=utf-8,epoch,loss%0A1,0.123457%0A'
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
+    return f"data:text/csv;charset=utf-8,{quote(buffer.getvalue(), safe=',.-')}"
+
+
+def _section(section: Section) -> str:
+    summary = f'<p class="summary">{escape(section.summary)}</p>' if section.summary else ""
+    return (
+        f'<section id="{section.anchor}"><h2>{escape(section.title)}</h2>'
+        f"{summary}{''.join(section.parts)}</section>"
+    )

@@ -1,0 +1,70 @@
+"""What the report is made from: a run, and what is computed of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ragged.backend import get_backend
+from ragged.evaluation.evaluate import Evaluation, evaluate
+from ragged.report.padding import Work, layer_sizes, padding_work
+from ragged.runs import folder as runs
+from ragged.runs.folder import Run
+
+
+@dataclass(frozen=True)
+class Material:
+    """A run with what is computed of it, each once, when a section asks for it."""
+
+    run: Run
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of the epochs."""
+        return runs.read_metrics(self.run.folder)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The forecasts of the test rows and their scores."""
+        return evaluate(self.run.module, self.run.data, self.run.trainer)
+
+    @cached_property
+    def device(self) -> str:
+        """What the model runs on here."""
+        return self.run.trainer.pick_device(get_backend())
+
+    @cached_property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The model's parameters by name."""
+        return get_backend().get_parameters(self.run.module)
+
+    @cached_property
+    def loss(self) -> str:
+        """The name of the loss that trained."""
+        return self.run.trainer.objective(self.run.module.config, self.run.data).name
+
+    @property
+    def averaged_over(self) -> str:
+        """What the loss is the mean over."""
+        return "valid steps" if self.run.trainer.use_loss_masking else "steps, padding counted as 0"
+
+    @cached_property
+    def work(self) -> list[Work]:
+        """What the first epoch computes, three ways."""
+        data, seed = self.run.data, self.run.config.seed
+        return padding_work(
+            data.train_epoch(seed, 0),
+            data.batch_size,
+            seed,
+            get_backend(),
+            self.device,
+            layer_sizes(self.parameters),
+        )
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """How a model is asked for what its forecasts come from."""
+        return {"batch_size": self.run.data.batch_size, "dtype": self.run.trainer.precision}

@@ -1,0 +1,333 @@
+"""The sections of the report: what is drawn of a run, and the words and numbers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ragged.evaluation.evaluate import label
+from ragged.evaluation.metrics import calibration_lines
+from ragged.report import charts as drawing
+from ragged.report.charts import percent
+from ragged.report.errors import ErrorsBy, errors_by_length, errors_by_step
+from ragged.report.explanations import attention_of, coarsen, mean_selection
+from ragged.report.figures import Panel, make_panels
+from ragged.report.page import (
+    Columns,
+    Section,
+    details,
+    facts,
+    heading,
+    paragraph,
+    plot,
+    side_by_side,
+    table,
+)
+from ragged.report.report_data import Material
+from ragged.runs import folder as runs
+from ragged.runs.versions import describe_environment
+
+NO_TEST = paragraph("There is no test row with a known truth.")
+
+
+def make_sections(material: Material) -> list[Section]:
+    """All sections, in the order of the page."""
+    makers: tuple[Callable[[Material], Section], ...] = (
+        _scores, _forecasts, _errors, _explanation, _training, _padding, _lengths, _configuration,
+    )  # fmt: skip
+    return [make(material) for make in makers]
+
+
+def _scores(material: Material) -> Section:
+    evaluation, parts = material.evaluation, []
+    for target in evaluation.targets.values():
+        ranked = target.best_first()
+        names = [name for name, _ in ranked]
+        columns: Columns = {
+            "forecast": names,
+            "R²": [score.r2 for _, score in ranked],
+            "RMSE": [score.rmse for _, score in ranked],
+            "MAE": [score.mae for _, score in ranked],
+        }
+        parts.append(table(columns, names.index(evaluation.model), target.label))
+        parts += [paragraph(line[0].upper() + line[1:] + ".") for line in calibration_lines(target)]
+    summary = (
+        f"{len(evaluation.rows)} test rows, all forecasts on the same steps and in the target's "
+        "unit; the baselines are fitted on the rows before them."
+    )
+    return Section("Scores", parts or [NO_TEST], summary)
+
+
+def _forecasts(material: Material) -> Section:
+    parts: list[str] = []
+    for place, target in enumerate(material.evaluation.targets):
+        panels, axes = make_panels(material.run.data, material.evaluation, target)
+        parts += _heading(material, axes.target)
+        ranks = material.evaluation.examples(target)
+        for rank, panel in zip(ranks, panels, strict=True):
+            parts.append(
+                plot(
+                    drawing.forecast(panel, axes),
+                    f"forecast-{place + 1}-{rank}",
+                    panel.title,
+                    f"{axes.target}: truth and forecast over {axes.time}"
+                    + ("." if axes.driver is None else f", and both over {axes.driver}."),
+                    _panel_columns(panel),
+                )
+            )
+    summary = "The best, the median and the worst test row, by RMSE."
+    return Section("Forecasts", parts or [NO_TEST], summary)
+
+
+def _panel_columns(panel: Panel) -> Columns:
+    """The numbers of a panel, empty cells where there is no forecast."""
+    empty = [""] * panel.context
+    columns: dict[str, Sequence[Any]] = {"time": panel.time.tolist()}
+    if panel.driver is not None:
+        columns["driver"] = panel.driver.tolist()
+    columns["truth"] = panel.truth.tolist()
+    columns["forecast"] = [*empty, *panel.forecast.tolist()]
+    if panel.band is not None:
+        columns["q0.1"], columns["q0.9"] = ([*empty, *edge.tolist()] for edge in panel.band)
+    return columns
+
+
+def _errors(material: Material) -> Section:
+    evaluation, parts = material.evaluation, []
+    for place, target in enumerate(evaluation.targets):
+        truths = [row.truth(target) for row in evaluation.rows]
+        compared = {evaluation.model: [each.point[:, place] for each in evaluation.forecasts]}
+        for name in (evaluation.best_baseline(target), "persistence"):
+            compared[name] = evaluation.baselines[target][name]
+        name, axis = label(material.run.data, target), _axis(material, target)
+        by_step, by_length = (
+            group(truths, compared) for group in (errors_by_step, errors_by_length)
+        )
+        step_plot = plot(
+            drawing.error_by_step(by_step, axis),
+            f"error-by-step-{place + 1}",
+            f"RMSE of {name} by horizon step",
+            _described(by_step, "steps ahead"),
+            _error_columns(by_step, "step"),
+            "How far ahead the step is; below, how many truths each value rests on.",
+        )
+        length_plot = plot(
+            drawing.error_by_length(by_length, axis),
+            f"error-by-length-{place + 1}",
+            f"RMSE of {name} by length of the horizon",
+            _described(by_length, "steps long"),
+            _error_columns(by_length, "length"),
+            "Rows in groups of similar length, about as many in each.",
+        )
+        parts += [*_heading(material, name), side_by_side(step_plot, length_plot)]
+    return Section("Where the errors are", parts or [NO_TEST])
+
+
+def _axis(material: Material, target: str) -> str:
+    unit = material.run.data.source.units.get(target)
+    return f"RMSE [{unit}]" if unit else "RMSE"
+
+
+def _heading(material: Material, name: str) -> list[str]:
+    """The name of a target, where there are several."""
+    return [heading(name)] if len(material.evaluation.targets) > 1 else []
+
+
+def _described(found: ErrorsBy, what: str) -> str:
+    ends = (
+        f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in found.rmse.items()
+    )
+    return f"From {found.first[0]} to {found.last[-1]} {what}: {'; '.join(ends)}."
+
+
+def _error_columns(found: ErrorsBy, key: str) -> Columns:
+    names = {f"RMSE of {name}": values.tolist() for name, values in found.rmse.items()}
+    counts = found.counts.tolist()
+    return {f"first {key}": found.first.tolist(), f"last {key}": found.last.tolist(),
+            "truths": counts, **names}  # fmt: skip
+
+
+def _explanation(material: Material) -> Section:
+    parts = [*_selection(material), *_attention(material)]
+    nothing = paragraph("This model has no attention and selects no variables.")
+    return Section("What the forecasts come from", parts or [nothing])
+
+
+def _selection(material: Material) -> list[str]:
+    run, rows = material.run, material.evaluation.rows
+    found = mean_selection(run.module, rows, run.data.roles, **material.asked)
+    if not found:
+        return []
+    weights = [(side, *item) for side, selected in found.items() for item in selected.items()]
+    sides, names, values = zip(*weights, strict=True)
+    drawn = plot(
+        drawing.selection(found),
+        "variable-selection",
+        "Variable selection",
+        ", ".join(f"{side} {name} {percent(value)}" for side, name, value in weights) + ".",
+        {"input": sides, "variable": names, "mean weight": values},
+        "How much of each variable the model lets in: the mean weight over all valid steps of "
+        "the test rows.",
+    )
+    return [drawn]
+
+
+def _attention(material: Material) -> list[str]:
+    evaluation = material.evaluation
+    targets = list(evaluation.targets)
+    examples = evaluation.examples(targets[0]) if targets else {}
+    rows = [evaluation.rows[place] for place, _ in examples.values()]
+    drawn = []
+    found = attention_of(material.run.module, rows, **material.asked)
+    for rank, each in zip(examples, found, strict=False):
+        weights, factor = coarsen(each, drawing.CELLS)
+        first = [1 + factor * place for place in range(max(weights.shape))]
+        keys = map(str, first[: weights.shape[1]])
+        drawn.append(
+            plot(
+                drawing.attention(each, f"{rank} row"),
+                f"attention-{rank}",
+                f"Attention of the {rank} test row",
+                f"{weights.shape[0]} by {weights.shape[1]} weights; the first {each.context} of "
+                f"{each.weights.shape[1]} steps looked at are context.",
+                {
+                    "horizon step": first[: len(weights)],
+                    **dict(zip(keys, weights.T.tolist(), strict=True)),
+                },
+            )
+        )
+    text = (
+        "Attention, the mean over the heads, cut at the rows' true lengths: what a step of the "
+        "horizon looks at, a stronger colour for more. Left of the dotted line is the context."
+    )
+    return [paragraph(text), side_by_side(*drawn, narrow=True)] if drawn else []
+
+
+def _training(material: Material) -> Section:
+    records, best = material.metrics, material.run.epoch
+    values = [record["validation_loss"] for record in records]
+    seconds = sum(record["seconds"] for record in records)
+    speeds = [record["tokens_per_second"] for record in records]
+    columns = {key: [record[key] for record in records] for key in records[0]} if records else {}
+    parts = [
+        side_by_side(
+            plot(
+                drawing.losses(records, best, material.loss),
+                "losses",
+                "Losses over the epochs",
+                f"The validation loss goes from {values[0]:.3g} to {values[-1]:.3g}; epoch {best} "
+                "is kept.",
+                columns,
+                f"The mean over {material.averaged_over}; training with dropout, validation "
+                "without.",
+            ),
+            plot(
+                drawing.throughput(records),
+                "throughput",
+                "Tokens a second over the epochs",
+                f"From {min(speeds):,.0f} to {max(speeds):,.0f} tokens a second.",
+                {key: columns[key] for key in ("epoch", "seconds", "tokens_per_second")},
+                "Valid steps trained on, encoder and decoder, a second; padding does not count.",
+            ),
+        )
+    ]
+    summary = f"{len(records)} epochs in {seconds:.0f} s; epoch {best} is the one that was kept."
+    return Section("Training", parts, summary)
+
+
+def _padding(material: Material) -> Section:
+    work = material.work
+    numbers: dict[str, Sequence[Any]] = {"batch": range(1, len(work[0].tokens) + 1)}
+    for each in work:
+        numbers[each.name] = np.sort(each.waste)[::-1].tolist()
+    columns: Columns = {
+        "batches": [each.name for each in work],
+        "steps computed": [int(each.computed.sum()) for each in work],
+        "valid": [int(each.tokens.sum()) for each in work],
+        "filler": [f"{100 * each.total_waste:.1f} %" for each in work],
+    }
+    parts = [
+        plot(
+            drawing.padding(work),
+            "padding",
+            "Filler in each batch of an epoch",
+            "; ".join(f"{each.name}: {percent(each.total_waste)} filler" for each in work) + ".",
+            numbers,
+        ),
+        table(columns),
+    ]
+    summary = (
+        "How much of what the LSTMs of an epoch compute is filler: in batches as they come, in "
+        "the buckets that training used, and by the schedule that the backend follows in them."
+    )
+    return Section("Padding", parts, summary)
+
+
+def _lengths(material: Material) -> Section:
+    data = material.run.data
+    splits = {"training": data.train, "validation": data.validation, "test": data.test}
+    splits = {name: rows for name, rows in splits.items() if len(rows)}
+    sides, bins = {}, {}
+    for place, side in enumerate(("context (encoder)", "horizon (decoder)")):
+        longest = max(int(rows.lengths[:, place].max()) for rows in splits.values())
+        bins[side] = np.unique(np.linspace(0, longest + 1, 41).round())
+        sides[side] = {
+            name: np.histogram(rows.lengths[:, place], bins[side])[0]
+            for name, rows in splits.items()
+        }
+    numbers: dict[str, list[Any]] = {"side": [], "from": [], "to": []}
+    numbers |= {name: [] for name in splits}
+    for side, counts in sides.items():
+        numbers["side"] += [side] * (len(bins[side]) - 1)
+        numbers["from"] += bins[side][:-1].astype(int).tolist()
+        numbers["to"] += (bins[side][1:] - 1).astype(int).tolist()
+        for name in splits:
+            numbers[name] += counts[name].tolist()
+    columns: Columns = {
+        "rows": list(splits),
+        "how many": [len(rows) for rows in splits.values()],
+        "valid steps": [rows.tokens for rows in splits.values()],
+        "shortest": [int(rows.lengths.sum(axis=1).min()) for rows in splits.values()],
+        "median": [int(np.median(rows.lengths.sum(axis=1))) for rows in splits.values()],
+        "longest": [int(rows.lengths.sum(axis=1).max()) for rows in splits.values()],
+    }
+    parts = [
+        plot(
+            drawing.lengths(sides, bins),
+            "lengths",
+            "Histogram of lengths",
+            "How many rows have which length, by split, context and horizon apart.",
+            numbers,
+        ),
+        table(columns),
+    ]
+    return Section("Lengths", parts, "Context and horizon of the rows of each split, in steps.")
+
+
+def _configuration(material: Material) -> Section:
+    run = material.run
+    config, roles = run.config, run.data.source.roles
+    size = sum(value.size for value in material.parameters.values())
+    chosen = {
+        "run": "/".join(run.folder.resolve().parts[-2:]),
+        "model": type(run.module.config).__name__,
+        "parameters": f"{size:,}",
+        "trained with": f"{config.backend}, {run.trainer.precision}, seed {config.seed}",
+        "loss": f"{material.loss}, the mean over {material.averaged_over}",
+        "source": type(run.data.source).__name__,
+        "known ahead": ", ".join(label(run.data, name) for name in roles.known) or "nothing",
+        "targets": ", ".join(label(run.data, name) for name in roles.target),
+    }
+    trained, here = runs.read_versions(run.folder), describe_environment(material.device)
+    names = list(dict.fromkeys([*trained, *here]))
+    versions: Columns = {
+        "": names,
+        "trained with": [str(trained.get(name, "-")) for name in names],
+        "read with": [here.get(name, "-") for name in names],
+    }
+    yaml = (run.folder / "config.yaml").read_text()
+    return Section(
+        "Configuration", [facts(chosen), table(versions, text=True), details("config.yaml", yaml)]
+    )

@@ -1,0 +1,299 @@
+"""The training loop: epochs, early stopping, best and last checkpoints, stopping and resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ragged.backend import get_backend
+from ragged.data import (
+    Batch,
+    EncoderDecoderDataModule,
+    RaggedDataset,
+    batches,
+    prefetch,
+    without_loss_masking,
+)
+from ragged.errors import CheckpointError, DivergenceError
+from ragged.io import checkpoint
+from ragged.io.checkpoint import Checkpoint
+from ragged.models import Model
+from ragged.training.metric_logger import Logs
+from ragged.training.precision import master
+from ragged.training.profile import Profile
+from ragged.training.signals import Stopped, StopRequest, stop_on_signals
+from ragged.training.state import Epoch, Standing
+from ragged.training.trainer import Trainer
+
+
+@dataclass
+class Fit:
+    """One training run in progress: everything that must survive being killed."""
+
+    trainer: Trainer
+    model: Any
+    data: EncoderDecoderDataModule
+    folder: Path
+    seed: int
+    standing: Standing = field(default_factory=Standing)
+    profile: Profile = field(default_factory=Profile)
+
+    def __post_init__(self) -> None:
+        backend, trainer = get_backend(), self.trainer
+        self.description: Model = self.model.config
+        self.objective = trainer.objective(self.description, self.data)
+        self.step = backend.TrainingStep(
+            self.model,
+            self.objective,
+            trainer.optimizer,
+            gradient_clip=trainer.gradient_clip,
+            ema_decay=trainer.ema_decay,
+            seed=self.seed,
+            device=trainer.pick_device(backend),
+            dtype=trainer.precision,
+            devices=trainer.devices,
+        )
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the last epoch worth keeping."""
+        return self.folder / "checkpoints" / "best"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that resuming starts from."""
+        return self.folder / "checkpoints" / "last"
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this is the process that writes the run's files."""
+        return bool(self.step.workers.rank == 0)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last epoch is reached, or patience is at its end."""
+        standing, trainer = self.standing, self.trainer
+        return standing.epoch >= trainer.max_epochs or standing.waited >= trainer.patience
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps of a training epoch."""
+        return -(-len(self.data.train) // (self.data.batch_size * self.trainer.accumulate))
+
+    def run(self, progress: Any = None) -> None:
+        """Train until done; every epoch ends with checkpoints and a line of metrics.
+
+        Raises:
+            DivergenceError: a loss that is not finite; `diverged.json` tells where.
+            Stopped: the user sent SIGINT or SIGTERM; a checkpoint was written before.
+        """
+        if self.is_done:
+            return
+        if self.is_writer and not self.trainer.use_loss_masking:
+            self._warn_of_padding()
+        logs = Logs(self.folder, self.standing.epoch) if self.is_writer else None
+        try:
+            with stop_on_signals() as stop:
+                while not self.is_done:
+                    self._run_epoch(progress, stop)
+                    self._end_epoch(logs)
+                    self._stop_if(stop)
+        finally:
+            if logs is not None:
+                logs.close()
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint; without one, start anew."""
+        if not self.last.exists() and not checkpoint.has_leftover(self.last):
+            return
+        saved = checkpoint.read(self.last)
+        standing = Standing.from_dict(saved.state.get("training"))
+        configured = self.description
+        self.model = saved.create_model(get_backend())
+        self.__post_init__()
+        self._check_unchanged("model", self.description.to_config(), configured.to_config())
+        normalization = self.data.normalization.to_dict()
+        self._check_unchanged("data", saved.section("normalization"), normalization)
+        self._check_unchanged("batches", saved.section("training").get("rows"), self._rows)
+        self.step.load_state(saved.moments(self.step.state()))
+        self.standing = standing
+
+    @property
+    def _rows(self) -> list[int]:
+        """What decides which rows a step sees: how many there are, of a batch, of a step."""
+        return [len(self.data.train), self.data.batch_size, self.trainer.accumulate]
+
+    def _check_unchanged(self, what: str, saved: Any, wanted: Any) -> None:
+        """Refuse to go on with something else than the run was stopped with."""
+        if saved != wanted:
+            verb = "is" if what == "model" else "are"
+            raise CheckpointError(
+                f"resume: the {what} {verb} now {wanted!s:.300}; expected {saved!s:.300}, as in "
+                f"{str(self.last)!r}. Restore the run's config.yaml and data, or start a new run."
+            )
+
+    def _run_epoch(self, progress: Any, stop: StopRequest) -> None:
+        epoch = self.standing.current
+        rows = self.data.train_epoch(self.seed, self.standing.epoch)
+        groups = _grouped(self._batches(rows, shuffle=True), self.trainer.accumulate)
+        ready = prefetch(islice(groups, epoch.steps, None))
+        mark = time.perf_counter()
+        for group in self.profile.each("batches", ready):
+            loss = self._advance(group)
+            self._count(epoch, group, loss)
+            mark, since = time.perf_counter(), mark
+            epoch.seconds += mark - since
+            if progress is not None:
+                speed = f"{epoch.tokens / epoch.seconds:,.0f}"
+                progress.set_postfix(
+                    epoch=self.standing.epoch + 1, loss=f"{loss:.4f}", tokens_per_s=speed
+                )
+                progress.update()
+            self._stop_if(stop)
+
+    def _advance(self, group: tuple[Batch, ...]) -> float:
+        """Take one step, or stop with what led to a loss that is not finite."""
+        with self.profile.measure("steps"):
+            loss = float(self.step.step(*group, rate=self._rate(self.standing.current.steps)))
+        if not math.isfinite(loss):
+            raise self._diverged("loss", loss, group)
+        return loss
+
+    def _count(self, epoch: Epoch, group: tuple[Batch, ...], loss: float) -> None:
+        elements = sum(batch.count for batch in group)
+        epoch.steps += 1
+        epoch.loss += loss * elements
+        epoch.elements += elements
+        epoch.tokens += sum(b.encoder_lengths.tokens + b.decoder_lengths.tokens for b in group)
+
+    def _rate(self, done: int) -> float:
+        """The learning rate of a step, `done` steps of the epoch before it."""
+        trainer, standing = self.trainer, self.standing
+        step = standing.epoch * self.steps_per_epoch + done
+        steps = trainer.max_epochs * self.steps_per_epoch
+        return trainer.optimizer.learning_rate * trainer.rate_schedule.factor(
+            step, steps, standing.losses
+        )
+
+    def _validation_loss(self) -> float | None:
+        """The mean loss over what is known in the validation rows; None if nothing is."""
+        made = self._batches(self.data.validation, shuffle=False)
+        sums = [self.step.evaluate(batch) for batch in made]
+        count = sum(count for _, count in sums)
+        return sum(total for total, _ in sums) / count if count else None
+
+    def _end_epoch(self, logs: Logs | None) -> None:
+        """Write what the epoch gave; killed anywhere in here, its end is run again."""
+        standing, epoch = self.standing, self.standing.current
+        rate = self._rate(epoch.steps - 1)
+        with self.profile.measure("validation"):
+            loss = self._validation_loss()
+        if loss is not None and not math.isfinite(loss):
+            raise self._diverged("validation loss", loss, ())
+        standing.epoch += 1
+        standing.losses.append(math.nan if loss is None else loss)
+        standing.current = Epoch()
+        with self.profile.measure("checkpoints and logs"):
+            if self._is_worth_keeping(loss):
+                standing.best_loss = min(standing.best_loss, math.inf if loss is None else loss)
+                standing.best_epoch = standing.epoch - 1
+                self._write(self.best)
+            if logs is not None:
+                record = {
+                    "epoch": standing.epoch,
+                    "train_loss": epoch.loss / max(1, epoch.elements),
+                    "validation_loss": loss,
+                    "learning_rate": rate,
+                    "seconds": epoch.seconds,
+                    "tokens_per_second": epoch.tokens / epoch.seconds,
+                }
+                logs.write(record)
+            self._write(self.last, with_optimizer=True)
+        self.profile.end_epoch()
+
+    def _is_worth_keeping(self, loss: float | None) -> bool:
+        best = self.standing.best_loss
+        if loss is None or not math.isfinite(best):
+            return True  # where nothing tells epochs apart the last one is kept
+        return loss < best + self.trainer.tolerance * abs(best)
+
+    def _stop_if(self, stop: StopRequest) -> None:
+        """Write a checkpoint and stop, if the user asked any of the workers to."""
+        if self.step.workers.agree(stop.is_set):
+            self._write(self.last, with_optimizer=True)
+            raise Stopped(str(self.folder))
+
+    def _write(self, path: Path, *, with_optimizer: bool = False) -> None:
+        if not self.is_writer:
+            return
+        self.model = self.step.module()
+        state = {
+            "training": {**self.standing.to_dict(), "rows": self._rows},
+            "normalization": self.data.normalization.to_dict(),
+        }
+        found = Checkpoint(
+            get_backend().get_parameters(self.model),
+            self.description.to_config(),
+            state,
+            self.step.state() if with_optimizer else None,
+        )
+        checkpoint.write(path, found)
+
+    def _diverged(self, name: str, loss: float, group: Sequence[Batch]) -> DivergenceError:
+        """Write down where a loss was not finite, with the rows of the step if there are any."""
+        whole = self.data.train_epoch(self.seed, self.standing.epoch)
+        rows = [whole[int(row)] for b in group for row in b.rows if row >= 0]
+        where = {
+            "name": name,
+            "loss": str(loss),
+            "epoch": self.standing.epoch + 1,
+            "step": self.standing.current.steps + (1 if group else 0),
+            "rows": [
+                {"event": r.event.name, "start": r.start, "split": r.split, "stop": r.stop}
+                for r in rows
+            ],
+        }
+        if self.is_writer:
+            path = self.folder / "diverged.json"
+            checkpoint.write_file(path, json.dumps(where, indent=2).encode())
+        batch = f", at the batch of events {[row.event.name for row in rows]}" if rows else ""
+        kept = f"the best checkpoint is kept in {str(self.best)!r}"
+        return DivergenceError(
+            f"training: the {name} is {loss} in epoch {where['epoch']}{batch}; expected a finite "
+            "number. Lower the learning rate or the gradient clip; diverged.json tells where"
+            f"{', and ' + kept if self.best.exists() else ''}."
+        )
+
+    def _batches(self, dataset: RaggedDataset, *, shuffle: bool) -> Iterator[Batch]:
+        made = batches(
+            dataset,
+            self.data.batch_size,
+            shuffle_seed=self.seed if shuffle else None,
+            epoch=self.standing.epoch,
+            dtype=master(self.trainer.precision),
+        )
+        return made if self.trainer.use_loss_masking else map(without_loss_masking, made)
+
+    def _warn_of_padding(self) -> None:
+        """Tell who trains without a mask, if it matters: if horizons differ."""
+        horizons = self.data.train_epoch(self.seed, self.standing.epoch).lengths[:, 1]
+        if horizons.min() < horizons.max():
+            warnings.warn(
+                "train: `trainer.use_loss_masking` is false and horizons differ, from "
+                f"{horizons.min()} to {horizons.max()} steps: padding counts as forecast without "
+                "an error. Set it to true for the mean over valid steps.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _grouped(items: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
+    iterator = iter(items)
+    return iter(lambda: tuple(islice(iterator, size)), ())

@@ -1,0 +1,54 @@
+"""What a run writes down as it goes: a line of JSON and TensorBoard's scalars for each epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ragged.io.checkpoint import write_file
+
+
+class Logs:
+    """The records of a run's epochs, in `metrics.jsonl` and in `tensorboard/`.
+
+    Args:
+        folder: the run's.
+        epoch: epochs that are over; records of later ones, of a run that was killed, are dropped.
+    """
+
+    def __init__(self, folder: Path, epoch: int = 0) -> None:
+        from tensorboardX import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _epoch_of(line) <= epoch]
+        write_file(self.path, "".join(f"{line}\n" for line in kept).encode())
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add an epoch's record; what is not finite is null."""
+        plain = {name: _plain(value) for name, value in record.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(plain) + "\n")
+        for name, value in plain.items():
+            if name != "epoch" and isinstance(value, (int, float)):
+                self.board.add_scalar(name, value, record["epoch"])
+        self.board.flush()
+
+    def close(self) -> None:
+        """Write what is still held back."""
+        self.board.close()
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _epoch_of(line: str) -> float:
+    """The epoch of a record; a line that a kill cut short belongs to no epoch kept."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return math.inf

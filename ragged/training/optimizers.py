@@ -1,0 +1,141 @@
+"""Optimisers: their constants, all written out, so that every backend follows one trajectory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+
+from ragged.errors import OptionError, refusal
+
+
+class Optimizer(ABC):
+    """How a gradient moves the parameters; the learning rate may be scheduled."""
+
+    learning_rate: float
+
+    @property
+    @abstractmethod
+    def slots(self) -> tuple[str, ...]:
+        """What is kept for each parameter between steps, by torch's names."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            above = field.name in ("learning_rate", "epsilon")
+            below = field.name in ("beta1", "beta2", "momentum")
+            if above and not value > 0:
+                raise self._refuse(field.name, "above 0")
+            if below and not 0 <= value < 1:
+                raise self._refuse(field.name, "0 or more, below 1")
+            if field.name == "weight_decay" and not value >= 0:
+                raise self._refuse(field.name, "0 or more")
+
+    def _refuse(self, name: str, expected: str) -> OptionError:
+        got = repr(getattr(self, name))
+        return OptionError(refusal(type(self).__name__, name, got, expected, "Change it."))
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam, without weight decay; see `AdamW` for the formula.
+
+    Args:
+        learning_rate: step size; above 0.
+        beta1: decay of the first moment, 0 or more, below 1.
+        beta2: decay of the second moment, 0 or more, below 1.
+        epsilon: added to the root of the second moment; above 0.
+
+    Raises:
+        OptionError: a constant outside its range.
+
+    Example:
+        >>> Adam().learning_rate
+        0.003
+
+    Source: D. P. Kingma and J. Ba, Adam: A Method for Stochastic Optimization (2015).
+    """
+
+    learning_rate: float = 3e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The two moments."""
+        return ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """AdamW: Adam with decoupled weight decay.
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        p = p - learning_rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * p)
+
+    Args:
+        learning_rate: step size; above 0.
+        beta1: decay of the first moment, 0 or more, below 1.
+        beta2: decay of the second moment, 0 or more, below 1.
+        epsilon: added to the root of the second moment; above 0.
+        weight_decay: decoupled decay of every parameter, 0 or more.
+
+    Raises:
+        OptionError: a constant outside its range.
+
+    Example:
+        >>> AdamW(learning_rate=0.001).slots
+        ('exp_avg', 'exp_avg_sq')
+
+    Source: I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization (2019).
+    """
+
+    weight_decay: float = 1e-2
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as torch writes it.
+
+        g = g + weight_decay * p
+        b = momentum * b + g
+        p = p - learning_rate * (g + momentum * b if nesterov else b)
+
+    Args:
+        learning_rate: step size; above 0.
+        momentum: decay of the running sum of gradients, 0 or more, below 1.
+        nesterov: look ahead along the running sum.
+        weight_decay: L2 penalty of every parameter, added to its gradient; 0 or more.
+
+    Raises:
+        OptionError: a constant outside its range, or nesterov without momentum.
+
+    Example:
+        >>> SGD(learning_rate=0.1, momentum=0.5).momentum
+        0.5
+
+    Source: I. Sutskever et al., On the importance of initialization and momentum (2013).
+    """
+
+    learning_rate: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and not self.momentum:
+            raise self._refuse("nesterov", "False without momentum")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The running sum, if there is one."""
+        return ("momentum_buffer",) if self.momentum else ()
+
+
+def unknown(optimizer: object) -> OptionError:
+    """What a backend raises at an optimiser that it does not have."""
+    got = type(optimizer).__name__
+    expected = "AdamW, Adam or SGD of ragged.training.optimizers"
+    return OptionError(refusal("TrainingStep", "optimizer", got, expected, "Choose one of them."))

@@ -1,0 +1,183 @@
+"""Exported models: one program that forecasts batches of every size as the model does."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import ragged
+from ragged.backend import load_backend, use_backend
+from ragged.errors import (
+    ArtefactError,
+    LengthsError,
+    MissingExtraError,
+    OptionError,
+    ShapeError,
+)
+from ragged.export.program import FORMATS, Exported, Input, load_exported
+
+# Torch warns of its own code, in its exporters.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
+
+DTYPE = "float64" if os.environ.get("JAX_ENABLE_X64") == "1" else "float32"
+RTOL, ATOL = {"float64": (1e-10, 1e-12), "float32": (1e-4, 1e-5)}[DTYPE]
+SIZES = {"hidden_size": 4, "num_layers": 1, "seed": 0}
+LEFT = {"num_heads": 2, "encoder_alignment": "left"}
+MODELS = {
+    "EncoderDecoderLSTM": {"decoder_hidden_size": 3, "head_hidden_size": 5},
+    "AttentionLSTM": {"num_heads": 2},
+    "TransformerLSTM": {"num_heads": 2, "num_blocks": 1},
+    "TemporalFusionTransformer": {**LEFT, "context_length": 6, "static_features": 2},
+    "PFTemporalFusionTransformer": {**LEFT, "reference_length": 6},
+    "XTFT": LEFT,
+}
+# Widths and lengths of each case: the program was made for none of them.
+COMMON = {
+    "ragged, ties, all full": ((6, 5), [6, 0, 1, 4, 4, 6], [5, 3, 0, 1, 1, 5]),
+    "one row of one step": ((1, 1), [1], [1]),
+}
+CASES = {
+    **COMMON,
+    "one long among many short": ((9, 7), [9, *[1] * 7], [7, *[1] * 7]),
+    "all equal": ((3, 4), [3, 3], [4, 4]),
+    "all empty": ((3, 4), [0, 0], [0, 0]),
+    "no context": ((0, 4), [0, 0], [4, 2]),
+    "no horizon": ((3, 0), [3, 1], [0, 0]),
+    "no rows": ((3, 4), [], []),
+}
+
+
+def inputs(case: str, static: int = 0, *, padding: float = 0.0) -> dict[str, np.ndarray]:
+    """What a program is fed with; every case begins with the same rows, as far as they reach."""
+    widths, *lengths = CASES[case]
+    rng, found = np.random.default_rng(0), {}
+    for side, kind, features, width, counts in zip(
+        ("past", "future"), ("encoder", "decoder"), (3, 2), widths, lengths, strict=True
+    ):
+        values = rng.normal(size=(8, 9, features)).astype(DTYPE)[: len(counts), :width]
+        counts = np.array(counts, np.int64)
+        values[np.arange(width) >= counts[:, None]] = padding
+        found |= {side: values, f"{kind}_lengths": counts}
+    statics = rng.normal(size=(8, static))[: len(lengths[0])]
+    return {**found, "static": statics} if static else found
+
+
+def expected_of(backend, model, cases, static: int) -> dict[str, np.ndarray]:
+    """What the model itself forecasts, all cases in one batch: a row's neighbours do not count."""
+    given = [inputs(case, static) for case in cases]
+    counts = [len(each["past"]) for each in given]
+
+    def joined(name: str) -> np.ndarray:
+        arrays = [each[name] for each in given]
+        if name in ("past", "future"):
+            arrays = [np.pad(a, ((0, 0), (0, 9 - a.shape[1]), (0, 0))) for a in arrays]
+        return np.concatenate(arrays)
+
+    batch = SimpleNamespace(
+        past=joined("past"),
+        future=joined("future"),
+        encoder_lengths=ragged.Lengths(joined("encoder_lengths"), 9),
+        decoder_lengths=ragged.Lengths(joined("decoder_lengths"), 9),
+        static=joined("static") if static else None,
+        encoder_alignment="left",
+    )
+    output = np.asarray(backend.predict(model, batch).output)
+    parts = np.split(output, np.cumsum(counts)[:-1])
+    return {c: part[:, : CASES[c][0][1]] for c, part in zip(cases, parts, strict=True)}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_one_file_forecasts_batches_of_every_size_as_the_model_does(
+    kind, format, tmp_path, pytestconfig
+):
+    exhaustive = pytestconfig.getoption("exhaustive", False)
+    if (kind, format) == ("PFTemporalFusionTransformer", "onnx") and not exhaustive:
+        pytest.skip("torch records its scale, and ONNX has each operator of it in the others")
+    path = tmp_path / FORMATS[format].file
+    static = MODELS[kind].get("static_features", 0)
+    cases = CASES if kind == "EncoderDecoderLSTM" else COMMON
+    with use_backend(FORMATS[format].backend) as backend:
+        model = getattr(ragged.models, kind)(3, 2, output_size=2, **SIZES, **MODELS[kind])
+        backend.place(model, device="cpu", dtype=DTYPE)
+        backend.export_model(model, path, format=format)
+        expected = expected_of(backend, model, cases, static)
+    program = load_exported(path, format=format)
+    assert program.inputs["past"] == Input(("batch", "encoder_time", 3), DTYPE)
+    for case in cases:
+        found = program(**inputs(case, static))
+        np.testing.assert_allclose(found, expected[case], RTOL, ATOL, err_msg=case)
+    first = next(iter(cases))
+    garbage = inputs(first, static, padding=np.nan)
+    found = program(**garbage)
+    np.testing.assert_array_equal(found, program(**inputs(first, static)))
+    assert (found[np.arange(5) >= garbage["decoder_lengths"][:, None]] == 0).all()
+
+
+EXPORTED = {name: Input(("batch",), "int32") for name in ("encoder_lengths", "decoder_lengths")}
+EXPORTED |= {"past": Input(("batch", "encoder_time", 3), "float32")}
+EXPORTED |= {"future": Input(("batch", "decoder_time", 2), "float32")}
+STATIC = {"static": Input(("batch", 1), "float32")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "more", "error", "said"),
+    [
+        ({"past": np.zeros((2, 3, 4))}, {}, ShapeError, "`past` is of shape (2, 3, 4); expected "),
+        ({"past": np.zeros((2, 3))}, {}, ShapeError, "expected (batch, encoder_time, 3). Give the"),
+        ({"past": np.zeros((3, 3, 3))}, {}, ShapeError, "`past` is of 3 rows; expected 2, as"),
+        ({"encoder_lengths": [3]}, {}, ShapeError, "`encoder_lengths` is of 1 rows; expected 2"),
+        (
+            {"encoder_lengths": [4, 1]},
+            {},
+            LengthsError,
+            "is 4 at row 0; expected at most the width",
+        ),
+        ({"decoder_lengths": [0, -1]}, {}, LengthsError, "is -1 at row 1; expected lengths of 0"),
+        ({"decoder_lengths": [0.5, 1]}, {}, LengthsError, "of dtype float64; expected integers"),
+        ({"static": np.zeros((2, 1))}, {}, ShapeError, "`static` is given; expected left out"),
+        ({}, STATIC, ShapeError, "`static` is missing; expected given"),
+        ({"static": np.zeros((2, 2))}, STATIC, ShapeError, "expected (batch, 1)"),
+    ],
+)
+def test_an_exported_model_refuses_what_it_cannot_take(changed, more, error, said):
+    program = Exported(lambda arrays: pytest.fail("it ran"), {**EXPORTED, **more})
+    given = {"past": np.zeros((2, 3, 3)), "future": np.zeros((2, 4, 2)), **changed}
+    with pytest.raises(error, match=re.escape(said)):
+        program(**given)
+
+
+def test_a_program_of_other_inputs_is_refused():
+    with pytest.raises(ArtefactError, match=r"the program takes \['past'\]; expected \['decoder_l"):
+        Exported(lambda arrays: arrays["past"], {"past": EXPORTED["past"]})
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_a_format_of_another_backend_is_refused(name, need, tmp_path):
+    need(name)
+    backend, other = load_backend(name), {"torch": "stablehlo", "jax": "onnx"}[name]
+    said = (
+        rf"export_model\(\): `format` is '{other}'; expected one of \(.*\), which backend '{name}'"
+    )
+    with pytest.raises(OptionError, match=said):
+        backend.export_model(None, tmp_path / "model", format=other)
+    with pytest.raises(OptionError, match=said):
+        backend.load_exported(tmp_path / "model", format=other)
+
+
+@pytest.mark.parametrize(
+    ("format", "package"), [("stablehlo", "flatbuffers"), ("onnx", "onnxruntime")]
+)
+def test_a_missing_package_is_told_with_its_extra(format, package, need, monkeypatch, tmp_path):
+    need("jax")
+    monkeypatch.setitem(sys.modules, package, None)
+    said = rf"`format` is \.{format}; expected {package}.*pip install 'ragged-sequences\[export\]'"
+    with pytest.raises(MissingExtraError, match=said):
+        load_exported(tmp_path / FORMATS[format].file, format=format)

@@ -1,0 +1,176 @@
+"""Kernels compiled for this machine: what is built, what happens where it cannot be."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ragged
+from ragged import kernels
+from ragged.errors import LengthsError
+
+compiled = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """An empty cache folder, for this test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-O0"))
+    kernels._load.cache_clear()
+    yield tmp_path / "ragged"
+    kernels._load.cache_clear()
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A small file in a backend's place."""
+    path = tmp_path / "some_backend" / "kernels.cpp"
+    path.parent.mkdir()
+    path.write_text(
+        '#include "simd.hpp"\nextern "C" int lstm_forward() { return sizeof(REAL); }\n'
+        'extern "C" int lstm_backward() { return 0; }\n'
+    )
+    return path
+
+
+@compiled
+def test_a_library_is_compiled_once(fresh, source, monkeypatch):
+    library = kernels.load(source, "float32")
+    kernels._load.cache_clear()
+    monkeypatch.setattr(kernels, "_compile", None)  # a second process finds it there
+    assert kernels.load(source, "float32")._name == library._name
+    assert [str(path) for path in fresh.iterdir()] == [library._name]
+
+
+@compiled
+def test_other_sources_dtypes_and_processors_make_other_libraries(fresh, source, monkeypatch):
+    made = [kernels.load(source, dtype) for dtype in ("float32", "float64")]
+    assert [library.lstm_forward() for library in made] == [4, 8]
+    source.write_text(source.read_text() + "// more\n")
+    kernels._load.cache_clear()
+    made.append(kernels.load(source, "float32"))
+    monkeypatch.setattr(kernels, "_processor", lambda: "another")
+    kernels._load.cache_clear()
+    made.append(kernels.load(source, "float32"))
+    assert len({library._name for library in made}) == 4
+
+
+@compiled
+def test_what_cannot_be_compiled_is_told_and_leaves_nothing(fresh, source, monkeypatch):
+    monkeypatch.setattr(kernels, "_told", [])
+    source.write_text("this is no C++")
+    with pytest.warns(RuntimeWarning, match="could not be compiled by .*RAGGED_KERNELS=0"):
+        assert kernels.load(source, "float32") is None
+    assert list(fresh.iterdir()) == []
+
+
+def test_other_dtypes_have_no_kernels(fresh, source):
+    assert kernels.load(source, "bfloat16") is None
+
+
+def test_they_can_be_done_without(fresh, source, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", "0")
+    assert kernels.find_compiler() is None
+    assert kernels.load(source, "float32") is None
+
+
+SCRIPT = """
+import os, ragged, numpy as np
+with ragged.use_backend("{backend}") as backend:
+    for value in "10":
+        os.environ["RAGGED_KERNELS"] = value
+        kind = ragged.schedule([3, 0, 5, 1, 1, 1]).kind
+        layer = ragged.LSTM(2, 3, seed=0)
+        y, _ = layer(np.ones((3, 5, 2), np.float32), [3, 0, 5])
+        print(kind, float(backend.to_numpy(y).sum()))
+"""
+
+
+@compiled
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_backends_do_without_them_and_give_the_same(need, backend):
+    need(backend)
+    command = [sys.executable, "-W", "error", "-c", SCRIPT.format(backend=backend)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = {kind: float(total) for kind, total in map(str.split, run.stdout.splitlines())}
+    assert "native" in found
+    assert len(found) == 2
+    assert max(found.values()) == pytest.approx(min(found.values()), abs=1e-5)
+
+
+@compiled
+def test_workers_share_rows_and_change_nothing(need, monkeypatch):
+    need("torch")
+    import torch
+    from ragged_torch.recurrent import cpp as own
+
+    lengths = np.random.default_rng(0).integers(0, 41, 130)
+    layer = ragged_lstm(16, 64)
+    x = torch.randn(130, 40, 16, generator=torch.Generator().manual_seed(0))
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for team in (own._team(), None):
+            monkeypatch.setattr(own, "_team", lambda team=team: team)
+            y, (h, c) = layer(x, lengths)
+            loss = (y**2).sum() + h.sum() + c.sum()
+            found.append([y, h, c, *torch.autograd.grad(loss, list(layer.parameters()))])
+            monkeypatch.undo()
+            monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+def test_what_is_kept_has_room_and_never_too_little(need):
+    need("torch")
+    import torch
+    from ragged_torch.recurrent import cpp as own
+
+    layer, lengths = ragged_lstm(2, 3), torch.tensor([3, 0, 2])
+    arrays = [torch.ones(3, 4, 2), torch.zeros(3, 3), torch.zeros(3, 3), *layer.parameters()]
+    inputs = [array.detach() for array in arrays]
+    y, h, c, gates, cells = own.forward(*inputs, lengths, False, 12)
+    for kept in (gates, cells):
+        assert (kept[:5] != 0).all()
+        assert (kept[5:] == 0).all()
+    for wrong in ([3, 0, 5], [-1, 0, 2]):
+        with pytest.raises(LengthsError, match="`lengths` is not all between 0 and the width"):
+            own.forward(*inputs, torch.tensor(wrong), False, 0)
+    with pytest.raises(LengthsError):
+        own.forward(*inputs, lengths, False, 4)
+    with pytest.raises(LengthsError):
+        own.backward((y, h, c), inputs[:5], (y, gates[:4], cells[:4]), lengths, False, True)
+
+
+def ragged_lstm(inputs, hidden):
+    with ragged.use_backend("torch"):
+        return ragged.LSTM(inputs, hidden, seed=0)
+
+
+@compiled
+def test_traced_lengths_beyond_the_width_are_refused_on_jax(need):
+    need("jax")
+    import jax
+    import jax.numpy as jnp
+
+    with ragged.use_backend("jax"):
+        layer = ragged.LSTM(2, 3, seed=0)
+    run = jax.jit(lambda n: layer(jnp.ones((2, 4, 2)), n)[0])
+    assert run(jnp.array([4, 0])).shape == (2, 4, 3)
+    for wrong in ([5, 0], [-1, 2]):
+        with pytest.raises(Exception, match="`lengths` are not all between 0 and the width"):
+            jax.block_until_ready(run(jnp.array(wrong)))
+
+
+def test_sources_travel_with_the_packages():
+    found = {path.name for path in Path(kernels.__file__).parent.glob("*.[ch]pp")}
+    assert found >= {"lstm.hpp", "jax.cpp", "torch.cpp"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kernels.REALS.keys() == {"float32", "float64"}

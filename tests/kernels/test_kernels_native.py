@@ -1,0 +1,188 @@
+"""The kernels' C++ itself: under sanitizers, at its limits of memory and threads, and how exact."""
+
+import ctypes
+import functools
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ragged_conformance import oracle
+
+import ragged
+from ragged import kernels
+
+pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
+SOURCES = Path(__file__).parent
+TORCH = kernels.HEADERS
+
+
+def compile_source(name, made, *flags):
+    """Compile one of `tests/kernels` with the product's headers; what was said if it failed."""
+    folders = [f"-I{folder}" for folder in (kernels.HEADERS, TORCH)]
+    compiler = shlex.split(kernels.find_compiler())
+    command = [*compiler, "-std=c++17", "-pthread", *flags, *folders, str(SOURCES / name)]
+    done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
+    return done.stderr if done.returncode else ""
+
+
+SANITIZERS = {
+    "address": (
+        *("-O0", "-fsanitize=address,undefined,float-cast-overflow"),
+        *("-fno-sanitize-recover=all", "-D_GLIBCXX_ASSERTIONS"),
+    ),
+    "thread": ("-O1", "-fsanitize=thread"),
+}
+
+
+@pytest.mark.parametrize("name", SANITIZERS)
+def test_sanitizers_find_nothing(tmp_path, name):
+    made = tmp_path / "harness"
+    if compile_source("nothing.cpp", made, *SANITIZERS[name]):
+        pytest.skip(f"the compiler has no sanitizer of {name}")
+    assert not compile_source(
+        "harness.cpp", made, "-march=native", "-DREAL=float", *SANITIZERS[name]
+    )
+    done = subprocess.run([made], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def elementary(tmp_path_factory):
+    """The kernels' own functions of a dtype, compiled as the product compiles them."""
+
+    @functools.cache
+    def load(dtype):
+        made = tmp_path_factory.mktemp("elementary") / f"{dtype}.so"
+        flags = (*kernels.FLAGS, f"-DREAL={kernels.REALS[dtype]}")
+        for native in kernels.NATIVE:
+            said = compile_source("elementary.cpp", made, *flags, *native)
+            if not said:
+                break
+        assert not said
+        return ctypes.CDLL(str(made))
+
+    return load
+
+
+def evaluate(library, name, x):
+    y = np.empty_like(x)
+    pointers = (ctypes.c_void_p(array.ctypes.data) for array in (x, y))
+    getattr(library, f"evaluate_{name}")(*pointers, ctypes.c_int64(len(x)))
+    return y
+
+
+EXACT = {
+    "expm1": np.expm1,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+}
+LIMITS = {"float32": 87, "float64": 708}  # beyond them e^x or e^-x is no normal number
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("name", EXACT)
+def test_functions_are_right_to_three_units_of_the_last_place(elementary, name, dtype):
+    if dtype == "float64" and np.finfo(np.longdouble).eps >= np.finfo(dtype).eps:
+        pytest.skip("nothing here is more exact than float64")
+    drawn, limit = np.random.default_rng(0), LIMITS[dtype]
+    tiny = np.finfo(dtype).tiny
+    x = np.concatenate([np.geomspace(tiny, limit, 20_000), np.linspace(0, limit, 20_000)])
+    x = np.concatenate([x, drawn.uniform(0, 2, 20_000), drawn.uniform(0, 40, 20_001)])
+    x = np.sort(np.concatenate([-x, x])).astype(dtype)
+    found, expected = evaluate(elementary(dtype), name, x), EXACT[name](x.astype(np.longdouble))
+    unit = np.spacing(np.abs(expected).astype(dtype))
+    assert np.abs((found - expected) / unit).max() <= 3
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_functions_saturate_and_let_nothing_vanish(elementary, dtype):
+    limit, inf = LIMITS[dtype], np.inf
+    for beyond in (1.001 * limit, 2 * limit, 1e30, inf):
+        x = np.array([-beyond, beyond], dtype)
+        assert evaluate(elementary(dtype), "sigmoid", x).tolist() == [0, 1]
+        assert evaluate(elementary(dtype), "tanh", x).tolist() == [-1, 1]
+    wide = np.linspace(-2 * limit, 2 * limit, 10_001).astype(dtype)
+    for name, bounds in (("sigmoid", (0, 1)), ("tanh", (-1, 1))):
+        found = evaluate(elementary(dtype), name, wide)
+        assert (found.min(), found.max()) == bounds
+        assert (np.diff(found) >= -4 * np.finfo(dtype).eps).all()
+    for name in EXACT:
+        for count in (1, 7, 16, 17):  # in every lane, alone too
+            x = np.zeros(count, dtype)
+            x[-1] = np.nan
+            found = evaluate(elementary(dtype), name, x)
+            assert np.isnan(found).tolist() == np.isnan(x).tolist()
+
+
+def test_sizes_of_tests_are_past_every_boundary(elementary):
+    """What the conformance suite and the harness run follows from these."""
+    for dtype in LIMITS:
+        found = (ctypes.c_int64 * 4).in_dll(elementary(dtype), "boundaries")
+        assert all(size <= most for size, most in zip(found, (48, 128, 6, 64), strict=True))
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_what_is_not_finite_at_a_valid_step_goes_on_as_ieee_has_it(need, backend, value):
+    need(backend)
+    lengths, x = [4, 3, 5, 4], np.random.default_rng(0).normal(size=(4, 5, 2))
+    x[1, 1, 0] = value
+    with ragged.use_backend(backend) as chosen:
+        layer = ragged.LSTM(2, 3, seed=0)
+        parameters = chosen.get_parameters(layer)
+        found = layer(x.astype(np.float32), ragged.Lengths(lengths, 5))
+    with np.errstate(all="ignore"):
+        expected = oracle.lstm(parameters, x, lengths)
+    for got, right in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
+        np.testing.assert_allclose(chosen.to_numpy(got), right, rtol=1e-5, atol=1e-6)
+
+
+AT_THE_LIMIT = """
+import resource, torch, ragged
+from pathlib import Path
+torch.manual_seed(0)
+with ragged.use_backend("torch"):
+    layer = ragged.LSTM(16, 64, seed=0)
+x, lengths = torch.randn(16, 20, 16), [20] * 12 + [0] * 4
+
+def run():
+    y, _ = layer(x, lengths)
+    y.square().sum().backward()
+    return float(y.detach().double().sum()), layer.weight_ih_l0.grad.clone()
+
+def limit(more):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, resource.RLIM_INFINITY))
+
+total, gradient = run()
+layer.zero_grad()
+torch.get_num_threads = lambda: 64  # of the kernels alone: torch's own do not survive this
+limit(7 << 20)  # no stack for a thread
+again, other = run()
+assert abs(again - total) < 1e-3, (again, total)
+torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-3)
+x = torch.randn(4, 3, 4096)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+with ragged.use_backend("torch"):
+    layer = ragged.LSTM(4096, 64, seed=0)
+limit(1 << 20)
+try:
+    layer(x, [3] * 4)
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_without_memory_there_is_an_error_and_without_threads_there_are_fewer(need):
+    need("torch")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", AT_THE_LIMIT],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout == "lstm(): no memory is left for the kernels. Give fewer rows at once.\n"

@@ -1,0 +1,34 @@
+"""The faults that the tests must see, by the backend that they are planted for."""
+
+from __future__ import annotations
+
+from tests.mutants import (
+    attention,
+    between,
+    bookkeeping,
+    core,
+    jax,
+    losses,
+    models,
+    schedules,
+    torch,
+    training,
+)
+from tests.mutants.mutant import Fault
+
+BOTH = "torch = jax"  # in a backend's place: what only a comparison of the two can see
+SHARED = "torch, shared"  # likewise: what no backend has a part in, and other tests see
+FAULTS: dict[str, tuple[Fault, ...]] = {
+    backend: (
+        *core.FAULTS,
+        *losses.FAULTS,
+        *schedules.faults_of(backend),
+        *own.FAULTS,
+        *models.faults_of(backend),
+        *attention.faults_of(backend),
+        *training.faults_of(backend),
+    )
+    for backend, own in (("torch", torch), ("jax", jax))
+}
+FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)
+FAULTS[SHARED] = bookkeeping.FAULTS

@@ -1,0 +1,100 @@
+"""Faults in what both backends share of a run, which tests beside the conformance suite see."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import fault
+
+EPOCHS, BOOKS, SCORES = (
+    "data/test_epochs.py",
+    "training/test_bookkeeping.py",
+    "evaluation/test_metrics.py",
+)
+MODULE = "ragged.data.module:EncoderDecoderDataModule"
+FIT = "ragged.training.loop:Fit"
+BASELINES = "baselines_know_training_and_validation_and_are_scored_on_the_test"
+PLATEAU = "ragged.training.lr_schedules:Plateau.factor"
+DIVERGED = f"{BOOKS}::test_divergence_lists_the_rows_of_its_step_and_no_filling_ones"
+STEPS = f"{BOOKS}::test_every_row_is_in_one_step_of_each_epoch_and_the_last_one_may_be_smaller"
+PADDING = "report/test_report_padding.py::test_padding_is_counted_three_ways[torch]"
+
+FAULTS = (
+    fault(
+        "an export says that the logarithm is the decimal one",
+        "ragged.data.normalization:Normalization.formulas",
+        "t.formula for chain",
+        't.formula.replace("ln", "log10") for chain',
+        "data/test_transforms.py::test_the_formulas_of_an_export_are_what_is_computed[[Log()]]",
+    ),
+    fault(
+        "all targets of a row jittered alike",
+        f"{MODULE}.train_epoch",
+        "(len(cuts), self.target_features))",
+        "(len(cuts), 1)).repeat(self.target_features, axis=1)",
+        f"{EPOCHS}::test_each_target_of_each_row_is_jittered_by_itself",
+    ),
+    fault(
+        "validation and test normalised by themselves too",
+        f"{MODULE}._training_events",
+        "for part in self.parts[0]",
+        "for parts in self.parts for part in parts",
+        "data/test_batches.py::test_normalisation_sees_training_events_only",
+    ),
+    fault(
+        "baselines fitted on the test rows",
+        "ragged.evaluation.evaluate:evaluate",
+        "*data.validation.rows]",
+        "*data.validation.rows, *rows]",
+        f"{SCORES}::test_{BASELINES}",
+    ),
+    fault(
+        "threshold of a plateau ignored",
+        PLATEAU,
+        "lowest - margin",
+        "lowest",
+        "training/test_lr_schedules.py::test_a_plateau_is_cut[threshold]",
+    ),
+    fault(
+        "least rate of a plateau ignored",
+        PLATEAU,
+        "max(factor * self.cut, self.final)",
+        "factor * self.cut",
+        "training/test_lr_schedules.py::test_a_plateau_is_cut[never below final]",
+    ),
+    fault(
+        "training loss weighted by batches",
+        f"{FIT}._count",
+        "elements = sum(batch.count for batch in group)",
+        "elements = len(group)",
+        f"{BOOKS}::test_the_loss_of_an_epoch_is_the_mean_over_its_elements",
+    ),
+    fault(
+        "rows that fill a batch listed as diverged",
+        f"{FIT}._diverged",
+        "for row in b.rows if row >= 0",
+        "for row in b.rows",
+        f"{DIVERGED}[1]",
+        f"{DIVERGED}[2]",
+    ),
+    fault(
+        "the last, smaller step of an epoch lost",
+        "ragged.training.loop:_grouped",
+        "return iter(lambda: tuple(islice(iterator, size)), ())",
+        "return zip(*[iterator] * size)",
+        STEPS,
+    ),
+    fault("every epoch in one order", f"{FIT}._batches", "=self.standing.epoch", "=0", STEPS),
+    fault(
+        "waste counted twice",
+        "ragged.report.padding:Work.total_waste",
+        "float(1 -",
+        "float(2 - 2 *",
+        PADDING,
+    ),
+    fault(
+        "padding counted though the loss is masked",
+        f"{FIT}._batches",
+        "if self.trainer.use_loss_masking",
+        "if not self.trainer.use_loss_masking",
+        "training/test_loss_masking.py::test_without_masking_padding_counts_and_filling_rows_do_not[torch]",
+    ),
+)

@@ -1,0 +1,324 @@
+"""Faults in the core, which both backends run on: masks, lengths, alignment, packing, layers."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import fault
+from tests.mutants.names import (
+    REFUSALS,
+    align,
+    flip,
+    forward,
+    lstm_gradients,
+    mask,
+    pack,
+)
+
+MASKS = (
+    fault(
+        "mask one step too long",
+        "ragged.ops.masks:padding_mask",
+        "steps < count",
+        "steps <= count",
+        mask("mixed-left"),
+    ),
+    fault(
+        "mask one step too short",
+        "ragged.ops.masks:padding_mask",
+        "steps < count",
+        "steps < count - 1",
+        mask("mixed-left"),
+    ),
+    fault(
+        "right-aligned mask one step too long",
+        "ragged.ops.masks:padding_mask",
+        "steps >= lengths.width - count",
+        "steps >= lengths.width - count - 1",
+        mask("mixed-right"),
+        align("mixed-right-left"),
+    ),
+    fault(
+        "right-aligned mask one step too short",
+        "ragged.ops.masks:padding_mask",
+        "steps >= lengths.width - count",
+        "steps > lengths.width - count",
+        mask("mixed-right"),
+    ),
+    fault(
+        "padding multiplied away instead of selected away",
+        "ragged.ops.alignment:select_valid",
+        "backend.xp.where(mask, x, backend.xp.zeros_like(x))",
+        "x * mask",
+        align("mixed-left-left"),
+    ),
+    fault(
+        "lengths_from_mask takes holes",
+        "ragged.ops.masks:lengths_from_mask",
+        "if not backend.is_traced(mask):",
+        "if False:",
+        "test_masks.py::test_mask_with_a_hole_is_refused[{backend}]",
+    ),
+    fault(
+        "lengths_from_mask counts numbers",
+        "ragged.ops.masks:lengths_from_mask",
+        'if mask.ndim != 2 or "bool" not in str(mask.dtype):',
+        "if False:",
+        "test_masks.py::test_mask_of_numbers_is_refused[{backend}]",
+    ),
+    fault(
+        "unknown alignment taken for the right side",
+        "ragged.ops.masks:check_alignment",
+        "if not isinstance(alignment, str) or alignment not in ALIGNMENTS:",
+        "if False:",
+        "test_masks.py::test_unknown_alignment_is_refused[{backend}]",
+    ),
+)
+
+LENGTHS = (
+    fault(
+        "lengths clamped to the width",
+        "ragged.lengths:check_values",
+        "values = values.astype(np.int64)\n    values.set",
+        "values = np.clip(values.astype(np.int64), None, width)\n    values.set",
+        f"{REFUSALS}[LSTM-{{backend}}-above the width]",
+    ),
+    fault(
+        "negative lengths taken for 0",
+        "ragged.lengths:check_values",
+        "values = values.astype(np.int64)\n    values.set",
+        "values = np.clip(values.astype(np.int64), 0, None)\n    values.set",
+        f"{REFUSALS}[LSTM-{{backend}}-negative]",
+    ),
+    fault(
+        "fractional lengths cut down to integers",
+        "ragged.lengths:_check_dtype",
+        'if "int" not in dtype:',
+        "if False:",
+        f"{REFUSALS}[LSTM-{{backend}}-not integer]",
+        f"{REFUSALS}[LSTM-{{backend}}-boolean]",
+    ),
+    fault(
+        "lengths for another width cut to this one",
+        "ragged.lengths:Lengths._check",
+        "if self.width != width:",
+        "if False:",
+        f"{REFUSALS}[LSTM-{{backend}}-for another width]",
+    ),
+    fault(
+        "unknown policy taken",
+        "ragged.lengths:Lengths.__init__",
+        'as_choice("Lengths", "policy", policy, POLICIES)',
+        "policy",
+        "test_lstm.py::test_wrong_shapes_are_refused[{backend}]",
+    ),
+    fault(
+        "equal rows taken for full ones",
+        "ragged.lengths:Lengths.is_full",
+        "(self.host == self.width)",
+        "(self.host == self.host[:1])",
+        flip("all equal, padded-left"),
+    ),
+)
+
+ALIGNMENT = (
+    fault(
+        "sides of the source swapped",
+        "ragged.ops.alignment:align_sequences",
+        'begin = {"left": 0 * count, "right": width - count}',
+        'begin = {"right": 0 * count, "left": width - count}',
+        align("mixed-right-left"),
+    ),
+    fault(
+        "valid steps taken from one step beside",
+        "ragged.ops.alignment:align_sequences",
+        "steps + shift,",
+        "steps + shift + 1,",
+        align("mixed-left-left"),
+    ),
+    fault(
+        "flipped with the padding",
+        "ragged.ops.alignment:flip",
+        'count - 1 if alignment == "left"',
+        'lengths.width - 1 if alignment == "left"',
+        flip("mixed-left"),
+    ),
+    fault(
+        "rows truncated to max_length",
+        "ragged.lengths:Lengths.widened",
+        "if longest > width:",
+        "self = Lengths(self.host.clip(max=width), width)\n        if False:",
+        "test_alignment.py::test_nothing_is_truncated_or_guessed[{backend}]",
+    ),
+    fault(
+        "encoder rows packed where they lie",
+        "ragged.ops.packing:pack_encoder_sequences",
+        'if alignment == "right":',
+        "if False:",
+        "test_packing.py::test_encoder_rows_are_moved_left_first[{backend}]",
+    ),
+)
+
+PACKING = (
+    fault(
+        "empty rows packed too",
+        "ragged.ops.packing:PackingOrder.rows",
+        "np.flatnonzero(self.lengths.host)",
+        "np.arange(len(self.lengths.host))",
+        pack("length 0"),
+    ),
+    fault(
+        "shortest row first",
+        "ragged.ops.packing:PackingOrder.sorted_indices",
+        "np.argsort(-self",
+        "np.argsort(self",
+        pack("mixed"),
+    ),
+    fault(
+        "rows packed in the order given",
+        "ragged.ops.packing:PackingOrder.source",
+        "self.rows[self.sorted_indices]",
+        "self.rows",
+        pack("mixed"),
+    ),
+    fault(
+        "ties in reverse",
+        "ragged.ops.packing:PackingOrder.sorted_indices",
+        'np.argsort(-self.lengths.host[self.rows], kind="stable")',
+        "np.lexsort((-self.rows, -self.lengths.host[self.rows]))",
+        pack("ties"),
+    ),
+    fault(
+        "unsorted_indices not inverted",
+        "ragged.ops.packing:PackingOrder.unsorted_indices",
+        'np.argsort(self.sorted_indices, kind="stable")',
+        "self.sorted_indices",
+        pack("mixed"),
+    ),
+    fault(
+        "batch sizes one step too long",
+        "ragged.ops.packing:PackingOrder.batch_sizes",
+        "lengths[None, :] > steps",
+        "lengths[None, :] >= steps",
+        pack("mixed"),
+    ),
+    fault(
+        "order not restored by unpacking",
+        "ragged.ops.packing:PackedRows.__init__",
+        "if unsorted_indices is not None:",
+        "if False:",
+        pack("mixed"),
+    ),
+    fault(
+        "padding unpacked to a copy of the first step",
+        "ragged.ops.packing:gather",
+        "xp.concat([zero, data])",
+        "xp.concat([data[:1], data])",
+        pack("mixed"),
+    ),
+    fault(
+        "other lengths unpacked than were packed",
+        "ragged.ops.packing:PackedRows.source",
+        "if given.tolist() != self.lengths.tolist():",
+        "if False:",
+        "test_packing.py::test_other_lengths_than_the_packed_ones_are_refused[{backend}]",
+    ),
+    fault(
+        "the rule packs at a spread of exactly a tenth",
+        "ragged.ops.packing:should_use_packing",
+        "10 * (longest - shortest) > longest",
+        "10 * (longest - shortest) >= longest",
+        "test_packing.py::test_stated_packing_rule[lengths5]",
+    ),
+    fault(
+        "the rule packs nine rows, not eight",
+        "ragged.ops.packing:should_use_packing",
+        "len(values) >= 8",
+        "len(values) > 8",
+        "test_packing.py::test_stated_packing_rule[lengths10]",
+    ),
+)
+
+LSTM = (
+    fault(
+        "initial state ignored",
+        "ragged.recurrent.lstm:run",
+        "backend.lstm(parameters, x, valid, start,",
+        "backend.lstm(parameters, x, valid, None,",
+        forward("mixed"),
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "every layer starts from the first one's state",
+        "ragged.recurrent.lstm:stack_layers",
+        "(state[0][rows], state[1][rows])",
+        "(state[0][:count], state[1][:count])",
+        forward("mixed", "two layers"),
+    ),
+    fault(
+        "states returned from the last layer down",
+        "ragged.recurrent.lstm:stack_layers",
+        "finals.append(final)",
+        "finals.insert(0, final)",
+        forward("mixed", "two layers"),
+    ),
+    fault(
+        "h and c returned swapped",
+        "ragged.recurrent.lstm:stack_layers",
+        "finals.append(final)",
+        "finals.append(final[::-1])",
+        forward("mixed"),
+    ),
+    fault(
+        "directions' parameters swapped",
+        "ragged.recurrent.lstm:LSTMShape.directions",
+        '("", "_reverse")',
+        '("_reverse", "")',
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "width cut to the longest row",
+        "ragged.recurrent.lstm:run",
+        "if not batch_first:",
+        "y = y[:, : int(valid.host.max(initial=0))]\n    if not batch_first:",
+        forward("all equal, padded"),
+    ),
+    fault(
+        "time-first outputs not turned back",
+        "ragged.recurrent.lstm:run",
+        "swap(y, (1, 0, 2))",
+        "y",
+        "test_lstm.py::test_time_first_is_the_same_turned[{backend}]",
+    ),
+    fault(
+        "inputs centred on their batch",
+        "ragged.recurrent.lstm:run",
+        "backend.lstm(parameters, x, valid",
+        "backend.lstm(parameters, x - x.mean(), valid",
+        "test_lstm.py::test_state_is_zero_and_rows_are_full_if_not_given[{backend}-one layer]",
+    ),
+)
+
+INITIAL = (
+    fault(
+        "seed ignored",
+        "ragged.recurrent.init:generator",
+        "default_rng(seed)",
+        "default_rng()",
+        "test_backends_agree.py::test_other_seeds_give_other_parameters[{backend}]",
+    ),
+    fault(
+        "one seed for all",
+        "ragged.recurrent.init:generator",
+        "default_rng(seed)",
+        "default_rng(0)",
+        "test_backends_agree.py::test_other_seeds_give_other_parameters[{backend}]",
+    ),
+    fault(
+        "initial values bounded by the input size",
+        "ragged.recurrent.init:lstm_values",
+        "shape.hidden_size**-0.5",
+        "shape.input_size**-0.5",
+        "test_backends_agree.py::test_other_seeds_give_other_parameters[{backend}]",
+    ),
+)
+
+FAULTS = (*MASKS, *LENGTHS, *ALIGNMENT, *PACKING, *LSTM, *INITIAL)

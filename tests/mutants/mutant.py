@@ -1,0 +1,174 @@
+"""Faults: product code with one expression changed, so that the conformance suite must turn red.
+
+A fault reads like a diff. It swaps the code of the functions it changes in place, so that it holds
+wherever a function was imported to, and it refuses to be applied to source it no longer fits.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import pkgutil
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FunctionType
+
+
+class StaleFaultError(Exception):
+    """A fault whose place in the source is gone."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One expression of one function, replaced.
+
+    Args:
+        target: "module:function", "module:Class.method" or the name of a property.
+        old: a fragment of its source that stands there once.
+        new: what takes its place.
+    """
+
+    target: str
+    old: str
+    new: str
+
+    def function(self) -> FunctionType:
+        """Find the plain function under its decorators."""
+        try:
+            found = pkgutil.resolve_name(self.target)
+        except (AttributeError, ImportError) as error:
+            raise StaleFaultError(f"{self.target} is gone: {error}") from error
+        for inner in ("fget", "func", "__func__"):  # property, cached_property, classmethod
+            found = getattr(found, inner, found)
+        return inspect.unwrap(found)
+
+    def compile(self) -> CodeType:
+        """Compile the whole file with the fragment replaced, and take the function out of it."""
+        function = self.function()
+        lines, number = inspect.getsourcelines(function)
+        block = "".join(lines)
+        if block.count(self.old) != 1:
+            raise StaleFaultError(
+                f"{self.target} holds {self.old!r} {block.count(self.old)} times; expected once."
+            )
+        source = inspect.getsource(sys.modules[function.__module__]).splitlines(keepends=True)
+        source[number - 1 : number - 1 + len(lines)] = [block.replace(self.old, self.new)]
+        file = compile("".join(source), inspect.getfile(function), "exec", dont_inherit=True)
+        name = function.__code__.co_qualname
+        return next(code for code in _nested(file) if code.co_qualname == name)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Run a block with the fragment replaced."""
+        function, code = self.function(), self.compile()
+        before = function.__code__
+        function.__code__ = code
+        try:
+            yield
+        finally:
+            function.__code__ = before
+
+
+@dataclass(frozen=True)
+class HeaderEdit:
+    """One expression of a C++ header, replaced; torch's kernels are compiled with it.
+
+    Args:
+        file: a header of `ragged.kernels`.
+        old: a fragment of it that stands there once.
+        new: what takes its place.
+    """
+
+    file: str
+    old: str
+    new: str
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Run a block with the fragment replaced."""
+        from ragged_torch.recurrent import cpp as own
+
+        from ragged import kernels
+
+        text = (kernels.HEADERS / self.file).read_text()
+        if text.count(self.old) != 1:
+            raise StaleFaultError(f"{self.file} does not hold {self.old!r} once.")
+        before, flags = kernels.HEADERS, kernels.FLAGS
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder)
+            for header in before.glob("*.hpp"):
+                shutil.copy(header, copy)
+            (copy / self.file).write_text(text.replace(self.old, self.new))
+            kernels.HEADERS, kernels.FLAGS = copy, (*flags, "-O0")
+            own._load.cache_clear()
+            kernels._load.cache_clear()
+            try:
+                yield
+            finally:
+                kernels.HEADERS, kernels.FLAGS = before, flags
+                own._load.cache_clear()
+                kernels._load.cache_clear()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mistake that somebody could make.
+
+    Args:
+        name: what is wrong.
+        edits: the changes that make it so.
+        caught_by: the conformance tests that must each turn red, `{backend}` for its name.
+    """
+
+    name: str
+    edits: tuple[Edit | HeaderEdit, ...]
+    caught_by: tuple[str, ...]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Run a block with the fault, and leave no program behind that was compiled from it."""
+        with ExitStack() as stack:
+            stack.callback(forget_programs)
+            for edit in self.edits:
+                stack.enter_context(edit.applied())
+            forget_programs()
+            yield
+
+    def tests(self, backend: str) -> list[str]:
+        """The node ids of the tests that must turn red."""
+        return [test.format(backend=backend) for test in self.caught_by]
+
+
+def fault(name: str, target: str, old: str, new: str, *caught_by: str) -> Fault:
+    """Make a fault of one edit."""
+    return Fault(name, (Edit(target, old, new),), caught_by)
+
+
+def header_fault(name: str, file: str, old: str, new: str, *caught_by: str) -> Fault:
+    """Make a fault of one edit of a C++ header."""
+    return Fault(name, (HeaderEdit(file, old, new),), caught_by)
+
+
+def forget_programs() -> None:
+    """Drop what the frameworks compiled, and what the suite computed from the product once."""
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    if "torch" in sys.modules:
+        sys.modules["torch"].compiler.reset()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ragged_conformance."):
+            for value in list(vars(module).values()):
+                if isinstance(value, functools._lru_cache_wrapper):
+                    value.cache_clear()
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)

@@ -1,0 +1,265 @@
+"""Faults in the torch backend; those of jax.py have the same names."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import fault, header_fault
+from tests.mutants.names import forecast, forward, lstm_gradients
+
+WEIGHTS = "weights = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)"
+
+SWAPPED = """weights = tuple(
+        w.unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten(0, 1)
+        for w in (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)
+    )"""
+
+DENSE = (
+    fault(
+        "gates f and g swapped",
+        "ragged_torch.recurrent.segments:_forward",
+        WEIGHTS,
+        SWAPPED,
+        forward("mixed"),
+    ),
+    fault(
+        "second bias forgotten",
+        "ragged_torch.recurrent.segments:_forward",
+        WEIGHTS,
+        "weights = (_with_hold(weight_ih), weight_hh, bias_ih, 0 * bias_hh)",
+        forward("mixed"),
+    ),
+    fault(
+        "projection forgotten",
+        "ragged_torch.recurrent.segments:_dense",
+        "list(weights.values()),",
+        "[torch.eye(*w.shape) if own == 'weight_hr' else w for own, w in weights.items()],",
+        forward("mixed", "projection"),
+    ),
+    fault(
+        "state after the last padded step",
+        "ragged_torch.recurrent.segments:_with_hold",
+        "[-HOLD, HOLD, 0.0, -HOLD]",
+        "[0.0, 0.0, 0.0, 0.0]",
+        forward("mixed"),
+    ),
+    fault(
+        "c fed with padding",
+        "ragged_torch.recurrent.segments:_with_hold",
+        "[-HOLD, HOLD, 0.0, -HOLD]",
+        "[0.0, HOLD, 0.0, -HOLD]",
+        forward("mixed"),
+    ),
+    fault(
+        "c forgotten at padding",
+        "ragged_torch.recurrent.segments:_with_hold",
+        "[-HOLD, HOLD, 0.0, -HOLD]",
+        "[-HOLD, 0.0, 0.0, -HOLD]",
+        forward("mixed"),
+    ),
+    fault(
+        "steps beyond a row's end written over its first one",
+        "ragged_torch.recurrent.segments:_Sorted.put",
+        "source.masked_fill(self.beyond(piece)[..., 0], len(flat) - 1)",
+        "source",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "h after the last padded step",
+        "ragged_torch.recurrent.segments:_last",
+        "(count - 1).clamp(min=0)",
+        "torch.full_like(count, y.shape[1] - 1)",
+        forward("mixed"),
+    ),
+    fault(
+        "empty row returns zeros for its state",
+        "ragged_torch.recurrent.segments:_last",
+        "found, h0)",
+        "found, torch.zeros_like(h0))",
+        forward("length 0"),
+    ),
+    fault(
+        "padding read",
+        "ragged_torch.recurrent.segments:_Sorted.take",
+        ".masked_fill_(self.beyond(piece), 0.0)",
+        "",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "rows that ended get each other's c",
+        "ragged_torch.recurrent.segments:_forward",
+        "where.order[: piece.rows], c[0]",
+        "torch.arange(piece.rows), c[0]",
+        forward("mixed"),
+    ),
+    fault(
+        "outputs of sorted rows not turned back",
+        "ragged_torch.recurrent.segments:_Sorted.of",
+        "order * width + step_read",
+        "torch.arange(len(order)) * width + step_read",
+        forward("mixed"),
+    ),
+    fault(
+        "gradient of c lost between pieces",
+        "ragged_torch.recurrent.segments:_backward",
+        "= found[5], found[6]",
+        "= found[5], 0 * found[6]",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "gradient of h lost between pieces",
+        "ragged_torch.recurrent.segments:_backward",
+        "= found[5], found[6]",
+        "= 0 * found[5], found[6]",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "gradient of the weights of the first piece alone",
+        "ragged_torch.recurrent.segments:_backward",
+        "grad += share",
+        "grad.copy_(share)",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "projection: c of rows that ended lost",
+        "ragged_torch.recurrent.segments:_composed",
+        "cs.append(c[rows:])",
+        "cs.append(0 * c[rows:])",
+        forward("mixed", "projection"),
+    ),
+    fault(
+        "second direction reads forwards",
+        "ragged_torch.recurrent.segments:_Sorted.of",
+        "(count - 1 - step).clamp(min=0) if reverse else step",
+        "step",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "second direction ends where the first one does",
+        "ragged_torch.recurrent.segments:_last",
+        "torch.zeros_like(count) if reverse else ",
+        "",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "projection: second direction's outputs not turned back",
+        "ragged_torch.recurrent.segments:run_layer",
+        "(flip(backend, y, lengths) if reverse else y)",
+        "y",
+        forward("mixed", "everything"),
+    ),
+)
+
+PACKED = (
+    fault(
+        "packed rows get each other's state",
+        "ragged_torch.recurrent.lstm:packed",
+        "order.rows[order.sorted_indices]",
+        "order.rows",
+        forward("mixed"),
+    ),
+    fault(
+        "packed: empty row returns zeros for its state",
+        "ragged_torch.recurrent.lstm:packed",
+        "state[0].index_copy",
+        "torch.zeros_like(state[0]).index_copy",
+        forward("length 0"),
+    ),
+    fault(
+        "packed: directions' weights swapped",
+        "ragged_torch.recurrent.lstm:packed",
+        "for direction in weights for",
+        "for direction in weights[::-1] for",
+        forward("mixed", "bidirectional"),
+    ),
+)
+
+KERNELS = (
+    fault(
+        "kernels: second direction reads forwards",
+        "ragged_torch.recurrent.cpp:_call",
+        "int(reverse)",
+        "0",
+        forward("mixed", "bidirectional"),
+    ),
+    fault(
+        "kernels: gradient of the second bias lost",
+        "ragged_torch.recurrent.cpp:_Layer.backward",
+        "(*found, found[-1].clone(),",
+        "(*found, 0 * found[-1],",
+        lstm_gradients("one layer"),
+    ),
+    header_fault(
+        "kernels: gate o opened by tanh",
+        "lstm.hpp",
+        "o = sigmoid<T>(sums[r][3])",
+        "o = tanh<T>(sums[r][3])",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: second bias forgotten",
+        "lstm.hpp",
+        "in.bias_ih[row] + in.bias_hh[row]",
+        "in.bias_ih[row]",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: rows end a step early",
+        "lstm.hpp",
+        "sizes.lengths[rows[alive - 1]] <= step",
+        "sizes.lengths[rows[alive - 1]] <= step + 1",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: outputs at padding not 0",
+        "memory.hpp",
+        "std::fill(from, to, T(0))",
+        "std::fill(from, to, T(1))",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: rows get each other's initial c",
+        "lstm.hpp",
+        "in.c0 + row * hidden, hidden",
+        "in.c0, hidden",
+        forward("mixed"),
+    ),
+    header_fault(
+        "kernels: empty row returns zeros for its state",
+        "lstm.hpp",
+        ": in.h0 + row * sizes.hidden",
+        ": out.y + row * sizes.width * sizes.hidden",
+        forward("length 0"),
+    ),
+    header_fault(
+        "kernels: gradient of the final c lost",
+        "lstm_backward.hpp",
+        "std::copy_n(given.c + rows[r] * hidden, hidden, &own.of_cell[r * hidden])",
+        "std::fill_n(&own.of_cell[r * hidden], hidden, T(0))",
+        lstm_gradients("one layer"),
+    ),
+    header_fault(
+        "kernels: first step's c before not the initial one",
+        "lstm_backward.hpp",
+        "step ? kept.cells + token(row, step - 1) * hidden : in.c0 + row * hidden",
+        "step ? kept.cells + token(row, step - 1) * hidden : c",
+        lstm_gradients("one layer"),
+    ),
+    header_fault(
+        "kernels: gradient of x read forwards",
+        "lstm_backward.hpp",
+        "found.x + sizes.place(rows[r], step) * inputs",
+        "found.x + (rows[r] * sizes.width + step) * inputs",
+        lstm_gradients("bidirectional"),
+    ),
+)
+
+BLOCKS = (
+    fault(
+        "bias of Linear forgotten",
+        "ragged_torch.layers:Linear.forward",
+        "self.weight, self.bias)",
+        "self.weight)",
+        forecast("one layer-mixed"),
+    ),
+)
+
+FAULTS = (*DENSE, *PACKED, *KERNELS, *BLOCKS)

@@ -1,0 +1,373 @@
+"""Torch's compiler: the operator, every form of lengths, autocast, a user's own training step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ragged_conformance.tolerances import LAYER, MODEL, assert_close
+
+import ragged
+from ragged.lengths import Lengths
+from ragged.schedule import Piece
+
+torch = pytest.importorskip("torch")
+ragged_torch = pytest.importorskip("ragged_torch")
+operator = pytest.importorskip("ragged_torch.recurrent.custom_op")
+
+WIDTH, FEATURES, HIDDEN, PROJECTED = 5, 2, 4, 3
+CASES = {
+    "mixed": [3, 0, 5, 1],
+    "ties": [2, 2, 4, 4],
+    "full": [5, 5, 5, 5],
+    "one long": [5, 1, 1, 1],
+    "all empty": [0, 0, 0, 0],
+    "no rows": [],
+}
+# Torch warns of its own code, in the compiler.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not:UserWarning"),
+]
+
+
+def compile_quickly(function):
+    """Record one graph and its backward one, and run them as they are: no C++ is compiled."""
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+def programs(function):
+    """How many programs are kept for a function."""
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+    return len(_debug_get_cache_entry_list(function.__code__))
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Leave no compiled program behind."""
+    yield
+    torch.compiler.reset()
+
+
+def layer_inputs(lengths, dtype=torch.float64, projected=False):
+    """The tensors of one layer, NaN at padding."""
+    rng, size = np.random.default_rng(0), PROJECTED if projected else HIDDEN
+    x = rng.normal(size=(len(lengths), WIDTH, FEATURES))
+    for row, length in enumerate(lengths):
+        x[row, length:] = np.nan
+    shapes = {
+        "h0": (len(lengths), size),
+        "c0": (len(lengths), HIDDEN),
+        "weight_ih": (4 * HIDDEN, FEATURES),
+        "weight_hh": (4 * HIDDEN, size),
+        "bias_ih": (4 * HIDDEN,),
+        "bias_hh": (4 * HIDDEN,),
+        **({"weight_hr": (size, HIDDEN)} if projected else {}),
+    }
+    arrays = {"x": x, **{name: rng.normal(size=shape) for name, shape in shapes.items()}}
+    found = {name: torch.tensor(a, dtype=dtype).requires_grad_() for name, a in arrays.items()}
+    return operator.Layer(**found, lengths=torch.tensor(lengths, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_operator_equals_the_layer_that_it_stands_for(case, reverse, projected):
+    lengths = CASES[case]
+    layer = layer_inputs(lengths, projected=projected)
+    found = torch.ops.ragged.lstm_layer(*layer, reverse, True)[:3]
+    if any(lengths):
+        host, pieces = Lengths(lengths, WIDTH), [Piece(len(lengths), 0, WIDTH)]
+        expected = operator.run_layer(
+            layer.weights, layer.x, host, pieces, layer.h0, layer.c0, reverse=reverse
+        )
+    else:
+        expected = (0 * found[0].detach(), layer.h0, layer.c0)
+    leaves = layer.differentiable
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one.detach().numpy(), other.detach().numpy(), "float64")
+    grads = [
+        torch.autograd.grad(sum((y**2).sum() for y in ys), leaves, materialize_grads=True)
+        for ys in (found, expected)
+    ]
+    for one, other in zip(*grads, strict=True):
+        assert_close(one.numpy(), other.numpy(), "float64", MODEL)
+
+
+@pytest.mark.parametrize("unused", [{0}, {1, 2}])
+def test_operator_has_gradients_where_few_outputs_are_used(unused):
+    layer = layer_inputs([3, 0, 5, 1])
+    used = [y for i, y in enumerate(torch.ops.ragged.lstm_layer(*layer, False, True)[:3])]
+    total = sum(y.sum() for i, y in enumerate(used) if i not in unused)
+    (grad,) = torch.autograd.grad(total, [layer.weight_hh])
+    assert torch.isfinite(grad).all()
+    assert (grad != 0).any()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("projected", [False, True])
+def test_operator_has_second_derivatives(projected, reverse):
+    layer = layer_inputs([3, 0, 5, 1], projected=projected)
+    x = layer.x.detach().nan_to_num().requires_grad_()  # or differences of it are NaN
+
+    def run(*tensors):
+        own = operator.Layer.of(layer.lengths, tensors)
+        return torch.ops.ragged.lstm_layer(*own, reverse, True)[:3]
+
+    leaves = layer._replace(x=x).differentiable
+    assert torch.autograd.gradgradcheck(run, leaves, fast_mode=True)
+
+
+def test_operator_refuses_forward_mode_rather_than_lose_it():
+    layer, forward_ad = layer_inputs([3, 0, 5, 1]), torch.autograd.forward_ad
+    with forward_ad.dual_level(), torch.no_grad():
+        dual = forward_ad.make_dual(layer.c0, torch.ones_like(layer.c0))
+        with pytest.raises(ragged.errors.DerivativeError, match="has no forward mode"):
+            torch.ops.ragged.lstm_layer(*layer._replace(c0=dual), False, True)
+
+
+STRIDED = {
+    "a column": lambda x: torch.stack([x, x + 3], x.ndim)[..., 0],
+    "backwards": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+    "expanded": lambda x: x[:1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize("kernels", ["1", "0"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("strided", STRIDED)
+def test_operator_reads_tensors_that_lie_in_memory_anyhow(strided, dtype, kernels, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    plain = layer_inputs([3, 0, 5, 1], dtype)
+    layer = operator.Layer(*(STRIDED[strided](v) for v in plain[:-1]))
+    found = []
+    for each in (layer, operator.Layer(*(v.contiguous() for v in layer[:-1]))):
+        y = torch.ops.ragged.lstm_layer(*each, False, True)[:3]
+        leaves = plain.differentiable
+        found.append((*y, *torch.autograd.grad(sum(v.cos().sum() for v in y), leaves)))
+        storages = {v.untyped_storage().data_ptr() for v in (*found[-1], *plain[:-1])}
+        assert len(storages) == len(found[-1]) + len(plain) - 1  # no two results share memory
+    torch.testing.assert_close(*found)
+
+
+def test_compiled_transformations_are_those_of_the_layer_itself():
+    layer = ragged_torch.LSTM(FEATURES, 3, seed=0, dtype=torch.float64)
+    x = torch.randn(2, 3, FEATURES, dtype=torch.float64)
+    lengths = torch.tensor([3, 1])
+
+    def total(x):
+        return layer(x, lengths)[0].sin().sum()
+
+    def run(x):
+        func = torch.func
+        grad = func.grad(total)
+        return (
+            grad(x),
+            func.grad(lambda x: grad(x).sin().sum())(x),
+            func.jvp(lambda x: layer(x, lengths)[0], (x,), (x,))[1],
+            func.vmap(grad)(torch.stack([x, 2 * x])),
+        )
+
+    torch.testing.assert_close(compile_quickly(run)(x), run(x))
+    y = torch.export.export(layer, (x, lengths)).module()(x.requires_grad_(), lengths)[0]
+    (first,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+    second = torch.autograd.grad(first.sin().sum(), x)
+    torch.testing.assert_close((first, *second), run(x)[:2])
+
+
+def saving(layer, lengths, reverse, train):
+    """A forward pass of a kernel that keeps gates and cells for its backward pass."""
+    y, state, _ = operator.composed_forward(layer, lengths, reverse, train)
+    rows = operator.saved_rows(layer, train)
+    return y, state, (layer.x.new_ones(rows, 4 * HIDDEN), layer.x.new_ones(rows, HIDDEN))
+
+
+def reading(layer, lengths, reverse, y, saved, grad_y, grad_state):
+    """Its backward pass."""
+    assert [tuple(each.shape) for each in saved] == [(20, 4 * HIDDEN), (20, HIDDEN)]
+    return operator.composed_backward(layer, lengths, reverse, y, saved, grad_y, grad_state)
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype", "reverse", "projected"),
+    [
+        ("full", torch.float32, False, False),  # or what kernels keep has room that nobody fills
+        ("mixed", torch.float64, True, True),
+        ("saving", torch.float64, True, False),
+    ],
+)
+def test_operator_passes_torchs_own_checks(case, dtype, reverse, projected, monkeypatch):
+    if case == "saving":
+        passes = operator.Passes(True, saving, reading)
+        monkeypatch.setattr(operator, "passes_of", lambda layer: passes)
+    layer = layer_inputs(CASES.get(case, CASES["mixed"]), dtype, projected)
+    found = torch.library.opcheck(torch.ops.ragged.lstm_layer.default, (*layer, reverse, True))
+    assert set(found.values()) == {"SUCCESS"}
+
+
+def drawn(rng, rows, width, dtype=torch.float32):
+    """A batch with lengths 0, 1 and full, NaN at padding."""
+    lengths = np.array([0, 1, width, *rng.integers(0, width + 1, rows)])[:rows]
+    x = rng.normal(size=(rows, width, FEATURES))
+    x[np.arange(width)[None, :] >= lengths[:, None]] = np.nan
+    return torch.tensor(x, dtype=dtype), torch.tensor(lengths)
+
+
+FORMS = {
+    "tensor": lambda lengths, width: lengths,
+    "int32": lambda lengths, width: lengths.int(),
+    "NumPy": lambda lengths, width: lengths.numpy(),
+    "Lengths": lambda lengths, width: ragged.Lengths(lengths, width),
+    "None": lambda lengths, width: None,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_lengths_of_every_form_share_a_program(form):
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, bidirectional=True, seed=0)
+    compiled, rng = compile_quickly(layer), np.random.default_rng(0)
+    for rows, width in ((5, 7), (6, 9), (4, 11), (7, 3), (3, 8)):
+        x, lengths = drawn(rng, rows, width)
+        x = x.nan_to_num() if form == "None" else x
+        given = FORMS[form](lengths, width)
+        (y, state), (expected, final) = compiled(x, given), layer(x, given)
+        for one, other in zip((y, *state), (expected, *final), strict=True):
+            assert_close(one.detach().numpy(), other.detach().numpy(), "float32")
+    few = 3 if form == "Lengths" else 2  # one as it came, one for all others
+    assert programs(ragged_torch.LSTM.forward) <= few
+
+
+def test_lengths_as_a_list_are_taken():
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    x, lengths = drawn(np.random.default_rng(0), 4, 6)
+    found, _ = compile_quickly(layer)(x, lengths.tolist())
+    assert_close(found.detach().numpy(), layer(x, lengths)[0].detach().numpy(), "float32")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([3, 9, 0], r"LSTM\(\): `lengths` is 9 at row 1; expected at most the width 6"),
+        ([3, 1, -1], r"LSTM\(\): `lengths` is -1 at row 2; expected lengths of 0 or more"),
+    ],
+)
+def test_bad_lengths_are_refused_as_the_program_runs(lengths, message):
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    with pytest.raises(ragged.RaggedError, match=message):
+        compile_quickly(layer)(torch.zeros(3, 6, FEATURES), torch.tensor(lengths))
+
+
+def test_masks_with_holes_are_refused_as_the_program_runs():
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.bool)
+    counted = compile_quickly(ragged.lengths_from_mask)(mask)
+    assert counted.tolist() == [2, -1, -1]
+    compiled = compile_quickly(lambda x, mask: layer(x, ragged.lengths_from_mask(mask)))
+    with pytest.raises(ragged.RaggedError, match=r"`lengths` is -1 at row 1"):
+        compiled(torch.zeros(3, 3, FEATURES), mask)
+
+
+def test_narrow_lengths_do_not_wrap():
+    lengths = torch.tensor([100, 0, 127], dtype=torch.uint8)
+    x = torch.randn(3, 200, 1, generator=torch.Generator().manual_seed(0))
+
+    def moved(x, lengths):
+        return ragged.flip_sequences(x, lengths, alignment="right")
+
+    found = compile_quickly(moved)(x, lengths)
+    torch.testing.assert_close(found, moved(x, lengths.tolist()))
+
+
+def test_bad_forms_are_refused_as_the_program_is_recorded():
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    compiled = torch.compile(layer, backend="aot_eager")
+    with pytest.raises(Exception, match=r"`lengths` is of dtype torch.float32; expected integers"):
+        compiled(torch.zeros(3, 6, FEATURES), torch.ones(3))
+
+
+class OwnModel(torch.nn.Module):
+    """A user's own, of ragged layers and torch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Linear(FEATURES, 3)
+        self.lstm = ragged_torch.LSTM(3, HIDDEN, num_layers=2, dropout=0.5, seed=0)
+        self.norm = torch.nn.LayerNorm(HIDDEN)
+        self.head = torch.nn.Linear(HIDDEN, 1)
+
+    def forward(self, x, lengths):
+        y, (h, _) = self.lstm(torch.relu(self.embed(x)), lengths)
+        return self.head(self.norm(y) + h[-1][:, None])
+
+
+@pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
+def test_a_users_own_training_step_is_one_graph(backend):
+    torch.manual_seed(0)
+    model = OwnModel()
+    model.train(backend == "aot_eager")  # there with dropout
+
+    def loss(x, lengths):
+        output = model(x, lengths)
+        return ragged.losses.mse(output, torch.ones_like(output), lengths=lengths)
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=backend)
+    rng, parameters = np.random.default_rng(0), list(model.parameters())
+    for rows, width in ((5, 7), (6, 9), (7, 3)):
+        x, lengths = drawn(rng, rows, width)
+        x = x.nan_to_num()  # torch's own layers read padding
+        losses = [run(x, lengths) for run in (compiled, loss)]
+        grads = [torch.autograd.grad(each, parameters) for each in losses]
+        assert all(torch.isfinite(grad).all() for grad in grads[0])
+        if not model.training:
+            assert_close(losses[0].detach().numpy(), losses[1].detach().numpy(), "float32", LAYER)
+            for one, other in zip(*grads, strict=True):
+                assert_close(one.numpy(), other.numpy(), "float32", MODEL)
+    assert programs(loss) <= 2
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("lengths", [None, [0, 1, 7, 4, 4]])
+def test_autocast_is_that_of_nn_lstm(compiled, lengths):
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(5, 7, FEATURES)), dtype=torch.float32)
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, num_layers=2, seed=0)
+    reference = torch.nn.LSTM(FEATURES, HIDDEN, num_layers=2, batch_first=True)
+    reference.load_state_dict(layer.state_dict())
+    run = compile_quickly(layer) if compiled else layer
+    given = None if lengths is None else torch.tensor(lengths)
+    exact, _ = layer(x, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, state = run(x, given)
+        assert {v.dtype for v in (y, *state)} == {torch.bfloat16}
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # else nn.LSTM fails on this processor
+            expected, final = reference(x)
+            assert {v.dtype for v in (expected, *final)} == {torch.bfloat16}
+    assert_close(y.detach().float().numpy(), exact.detach().numpy(), "bfloat16")
+    grads = [torch.autograd.grad(v.float().sum(), layer.weight_hh_l0)[0] for v in (y, exact)]
+    assert grads[0].dtype == torch.float32
+    assert_close(grads[0].numpy(), grads[1].numpy(), "bfloat16", MODEL)
+
+
+def test_autocast_leaves_float64_alone():
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = layer(torch.ones(2, 3, FEATURES, dtype=torch.float64), [3, 1])
+    assert y.dtype == torch.float64
+
+
+def test_dropout_drops_the_same_compiled_and_draws_anew_each_time():
+    from ragged_torch.layers import Dropout
+
+    dropout = Dropout(0.3)
+    compiled = compile_quickly(dropout)
+    x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = []
+    for run in (dropout, compiled):
+        torch.manual_seed(1)
+        outputs = run(x), run(x)
+        found.append([*outputs, *(torch.autograd.grad((y**2).sum(), x)[0] for y in outputs)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.equal(found[0][0] == 0, found[0][1] == 0)
+    twice = compile_quickly(lambda x: (dropout(x), dropout(x)))(x)
+    assert not torch.equal(twice[0] == 0, twice[1] == 0)

@@ -1,0 +1,62 @@
+"""Train a few steps on very unequal rows and print losses and parameters: one worker, or more.
+
+python workers_script.py torch|jax [devices]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+
+import ragged
+from ragged.backend import use_backend
+from ragged.data import Event, Row, collate
+from ragged.training.objective import Objective
+from ragged.training.optimizers import SGD
+
+# (context, horizon): one long row among many short ones, an odd number, some of length 0.
+LENGTHS = (((3, 2), (24, 17), (1, 1), (2, 0), (5, 3)), ((2, 2), (1, 3), (9, 4)), ((4, 6),))
+MODELS = {"EncoderDecoderLSTM": {"num_layers": 2}}
+
+
+def batches(alignment: str) -> list:
+    """Batches of up to five rows, the last of which has fewer rows than there are workers."""
+    rng, made = np.random.default_rng(0), []
+    for pairs in LENGTHS:
+        rows = []
+        for context, horizon in pairs:
+            arrays = [rng.normal(size=(n, k)) for n, k in ((context, 3), (horizon, 2))]
+            target = rng.normal(size=(horizon, 1))
+            target[1:2] = np.nan  # unknown, so that the workers know unequal numbers
+            event = Event("row", np.arange(float(context + horizon)), {})
+            rows.append(Row(*arrays, target, event=event, split=context))
+        made.append(collate(rows, batch_size=5, dtype=np.float64, encoder_alignment=alignment))
+    return made
+
+
+def train(backend: object, name: str, devices: int) -> dict[str, list]:
+    """Three steps, one of two batches, and an evaluation."""
+    kind = getattr(ragged.models, name)
+    model = kind(3, 2, hidden_size=4, dropout=0.0, seed=0, **MODELS[name])
+    options = {"dtype": "float64", "devices": devices, "gradient_clip": 0.5}
+    objective = Objective.of("mse", None, model.config, targets=1)
+    step = backend.TrainingStep(model, objective, SGD(learning_rate=0.3), **options)
+    first, second, third = batches(model.config.encoder_alignment)
+    losses = [step.step(first), step.step(second, third), step.step(first)]
+    found = {"losses": losses, "evaluated": list(step.evaluate(second))}
+    parameters = backend.get_parameters(step.module())
+    return {**found, **{n: v.tolist() for n, v in parameters.items()}}
+
+
+def main(name: str, devices: int = 1) -> None:
+    """Print what every model comes to, once."""
+    with use_backend(name) as backend, backend.join_workers() as workers:
+        found = {model: train(backend, model, devices) for model in MODELS}
+        if workers.rank == 0:
+            print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1)

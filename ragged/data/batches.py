@@ -11,7 +11,7 @@ import numpy as np
 
 from ragged.data.buckets import check_at_least, quantise
 from ragged.data.dataset import RaggedDataset, Row
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.ops.masks import ALIGNMENTS
 
@@ -254,7 +254,7 @@ def _statics(parts: list[np.ndarray | None], batch_size: int, dtype: Any) -> np.
         return None
     if len(given) < len(parts):
         got, expected = "with statics in some rows only", "statics in all rows or in none"
-        raise OptionError(refusal("collate", "rows", got, expected, "Collate alike rows."))
+        raise OptionError.of("collate", "rows", got, expected, "Collate alike rows.")
     statics = np.zeros((batch_size, len(given[0])), dtype=dtype)
     statics[: len(given)] = given
     return statics
@@ -263,20 +263,18 @@ def _statics(parts: list[np.ndarray | None], batch_size: int, dtype: Any) -> np.
 def _check_alignment(argument: str, alignment: str) -> None:
     if alignment not in ALIGNMENTS:
         expected = "'left' or 'right'"
-        raise OptionError(
-            refusal("collate", argument, repr(alignment), expected, "Name one of the two.")
-        )
+        raise OptionError.of("collate", argument, repr(alignment), expected, "Name one of the two.")
 
 
 def _check_collate(rows: Sequence[Row], batch_size: int, dtype: Any, indices: Any) -> None:
     if np.dtype(dtype) not in (np.float32, np.float64):
-        raise OptionError(
-            refusal("collate", "dtype", str(np.dtype(dtype)), "float32 or float64", "Name one.")
+        raise OptionError.of(
+            "collate", "dtype", str(np.dtype(dtype)), "float32 or float64", "Name one."
         )
     if not 1 <= len(rows) <= batch_size:
         got = f"{len(rows)} rows"
         remedy = "Give fewer rows or a larger batch_size." if rows else "Give a row."
-        raise OptionError(refusal("collate", "rows", got, f"1 to {batch_size}", remedy))
+        raise OptionError.of("collate", "rows", got, f"1 to {batch_size}", remedy)
     if indices is not None and len(indices) != len(rows):
         got, remedy = f"{len(indices)} indices", "Give one index for each row."
-        raise OptionError(refusal("collate", "indices", got, str(len(rows)), remedy))
+        raise OptionError.of("collate", "indices", got, str(len(rows)), remedy)

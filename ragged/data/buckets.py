@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.schedule import cheapest_cuts
 
 SHAPES = 8  # so that rows cut anew in every epoch meet the same widths again
@@ -106,4 +106,4 @@ def check_at_least(function: str, argument: str, value: int, least: int) -> None
     """Refuse a number of batches that is too small."""
     if value < least:
         expected = f"{least} or more"
-        raise OptionError(refusal(function, argument, str(value), expected, "Raise it."))
+        raise OptionError.of(function, argument, str(value), expected, "Raise it.")

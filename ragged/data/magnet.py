@@ -20,7 +20,7 @@ from ragged.data.sources import (
     check_targets,
     check_time,
 )
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 
 MAXIMUM_CURRENT = 100.0  # A
 SATURATION_FIELD = 1.5  # T
@@ -163,13 +163,11 @@ class MagnetHysteresis(Source):
             if value < least:
                 remedy = "Raise it."
                 expected = f"{least} or more"
-                raise OptionError(
-                    refusal("MagnetHysteresis", argument, str(value), expected, remedy)
-                )
+                raise OptionError.of("MagnetHysteresis", argument, str(value), expected, remedy)
         if cycles * max_steps > MOST_STEPS:
             got, expected = str(cycles), f"at most {MOST_STEPS} steps in all"
-            raise OptionError(
-                refusal("MagnetHysteresis", "cycles", got, expected, "Lower it, or max_steps.")
+            raise OptionError.of(
+                "MagnetHysteresis", "cycles", got, expected, "Lower it, or max_steps."
             )
         _check_time_constant("MagnetHysteresis", "eddy_time_constant", eddy_time_constant)
         self.cycles, self.min_steps, self.max_steps = cycles, min_steps, max_steps
@@ -238,4 +236,4 @@ def _event(name: str, step: np.ndarray, current: np.ndarray, field: np.ndarray) 
 
 def _check_time_constant(function: str, argument: str, value: float) -> None:
     if not value >= 0:
-        raise OptionError(refusal(function, argument, str(value), "0 or more", "Give steps."))
+        raise OptionError.of(function, argument, str(value), "0 or more", "Give steps.")

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from ragged.errors import DataError, OptionError, refusal
+from ragged.errors import DataError, OptionError
 
 
 class Transform(ABC):
@@ -83,8 +83,8 @@ class Affine(Transform, ABC):
             least = 0.0 if argument == "scale" else -np.inf
             if value is not None and not least < value < np.inf:
                 expected = "above 0" if argument == "scale" else "a finite number"
-                raise OptionError(
-                    refusal(type(self).__name__, argument, f"{value}", expected, "Or leave it out.")
+                raise OptionError.of(
+                    type(self).__name__, argument, f"{value}", expected, "Or leave it out."
                 )
 
     @abstractmethod
@@ -166,7 +166,7 @@ class Log(Transform):
             step = int(np.argmax(wrong))
             got = f"{values[step]:g} at step {step}"
             remedy = "Correct the value, or leave Log out of the column's transforms."
-            raise DataError(refusal("Log.transform", "values", got, "above 0", remedy))
+            raise DataError.of("Log.transform", "values", got, "above 0", remedy)
         return np.log(values)
 
     def inverse(
@@ -264,7 +264,7 @@ class CalibrationCurve(Transform):
             got = f"'{self.driver}' with {different} different values over the training steps"
             remedy = "Lower the degree, or take another driver."
             expected = f"more than {max(1, self.degree)}"
-            raise DataError(refusal("CalibrationCurve", "driver", got, expected, remedy))
+            raise DataError.of("CalibrationCurve", "driver", got, expected, remedy)
         found = Polynomial.fit(driver, values, self.degree)
         low, high = map(float, found.domain)
         return replace(self, coefficients=tuple(map(float, found.coef)), domain=(low, high))
@@ -289,4 +289,4 @@ class CalibrationCurve(Transform):
 
     @staticmethod
     def _refuse(argument: str, got: str, expected: str, remedy: str) -> OptionError:
-        return OptionError(refusal("CalibrationCurve", argument, got, expected, remedy))
+        return OptionError.of("CalibrationCurve", argument, got, expected, remedy)

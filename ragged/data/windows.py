@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ class Windows:
         for argument in ("context", "horizon", "stride"):
             value = getattr(self, argument)
             if value < 1:
-                raise OptionError(
-                    refusal("Windows", argument, str(value), "1 or more", "Raise it.")
-                )
+                raise OptionError.of("Windows", argument, str(value), "1 or more", "Raise it.")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ragged.backend import load_backend
-from ragged.errors import ArtefactError, MissingExtraError, OptionError, ShapeError, refusal
+from ragged.errors import ArtefactError, MissingExtraError, OptionError, ShapeError
 from ragged.lengths import check_lengths
 from ragged.protocol import Backend
 
@@ -140,7 +140,7 @@ class Exported:
         if takes != (static is not None):
             got, expected = ("missing", "given") if takes else ("given", "left out")
             remedy = "Feed the program with the inputs that it was exported with."
-            raise ShapeError(refusal("exported model", "static", got, expected, remedy))
+            raise ShapeError.of("exported model", "static", got, expected, remedy)
         return takes
 
     def _array(self, name: str, value: Any) -> np.ndarray:
@@ -154,7 +154,7 @@ class Exported:
             expected = f"({', '.join(map(str, shape))})"
             remedy = "Give the columns that the model was trained with, in their order."
             got = f"of shape {array.shape}"
-            raise ShapeError(refusal("exported model", name, got, expected, remedy))
+            raise ShapeError.of("exported model", name, got, expected, remedy)
         return array
 
 
@@ -167,7 +167,7 @@ def check_format(backend: Backend, format: str) -> None:
     if format not in backend.export_formats:
         expected = f"one of {backend.export_formats}, which backend {backend.name!r} writes"
         remedy = "Name one, or take the backend that has the format."
-        raise OptionError(refusal("export_model", "format", repr(format), expected, remedy))
+        raise OptionError.of("export_model", "format", repr(format), expected, remedy)
 
 
 def load_exported(path: Path, *, format: str) -> Exported:
@@ -216,7 +216,7 @@ def load_onnx(path: Path) -> Exported:
 def missing_extra(path: Path, package: str) -> MissingExtraError:
     """Compose the error for a package that is not installed."""
     expected, remedy = package, "Install the extra: pip install 'ragged-sequences[export]'."
-    return MissingExtraError(refusal("export", "format", path.suffix, expected, remedy))
+    return MissingExtraError.of("export", "format", path.suffix, expected, remedy)
 
 
 def damaged(path: Path, error: object) -> ArtefactError:
@@ -232,7 +232,7 @@ def _check_rows(name: str, found: int, batch: int) -> None:
     if found != batch:
         got, expected = f"of {found} rows", f"{batch}, as `future` has"
         remedy = "Give all inputs of the same batch."
-        raise ShapeError(refusal("exported model", name, got, expected, remedy))
+        raise ShapeError.of("exported model", name, got, expected, remedy)
 
 
 def _filled(array: np.ndarray) -> np.ndarray:

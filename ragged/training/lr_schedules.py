@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 
 
 class RateSchedule(ABC):
@@ -119,4 +119,4 @@ class Plateau(RateSchedule):
 def _check(schedule: RateSchedule, name: str, holds: bool, expected: str) -> None:
     if not holds:
         got = repr(getattr(schedule, name))
-        raise OptionError(refusal(type(schedule).__name__, name, got, expected, "Change it."))
+        raise OptionError.of(type(schedule).__name__, name, got, expected, "Change it.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 
 
 class Optimizer(ABC):
@@ -32,7 +32,7 @@ class Optimizer(ABC):
 
     def _refuse(self, name: str, expected: str) -> OptionError:
         got = repr(getattr(self, name))
-        return OptionError(refusal(type(self).__name__, name, got, expected, "Change it."))
+        return OptionError.of(type(self).__name__, name, got, expected, "Change it.")
 
 
 @dataclass(frozen=True)
@@ -138,4 +138,4 @@ def unknown(optimizer: object) -> OptionError:
     """What a backend raises at an optimiser that it does not have."""
     got = type(optimizer).__name__
     expected = "AdamW, Adam or SGD of ragged.training.optimizers"
-    return OptionError(refusal("TrainingStep", "optimizer", got, expected, "Choose one of them."))
+    return OptionError.of("TrainingStep", "optimizer", got, expected, "Choose one of them.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ragged import losses
 from ragged.data import EncoderDecoderDataModule
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.models import Model
 from ragged.protocol import Backend
 from ragged.training.lr_schedules import Constant, RateSchedule
@@ -95,18 +95,16 @@ class Trainer:
         if self.device == "auto":
             return devices[0]
         if self.device not in devices:
-            raise OptionError(
-                refusal(
-                    "Trainer",
-                    "device",
-                    repr(self.device),
-                    f"one of {devices} on this machine",
-                    "Use device=auto, or install the framework's build for that device.",
-                )
+            raise OptionError.of(
+                "Trainer",
+                "device",
+                repr(self.device),
+                f"one of {devices} on this machine",
+                "Use device=auto, or install the framework's build for that device.",
             )
         return self.device
 
     def _check(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             got = repr(getattr(self, name))
-            raise OptionError(refusal("Trainer", name, got, expected, "Change it."))
+            raise OptionError.of("Trainer", name, got, expected, "Change it.")

@@ -280,10 +280,7 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ImportError as error:
-        raise BackendError.of(
-            "set_backend",
-            "name",
-            f"{name!r} ({error})",
-            f"one of {known} with its framework installed, or the path of a backend module",
-            f"Check the spelling, or pip install 'ragged-sequences[{name}]'.",
-        ) from error
+        got = f"{name!r} ({error})"
+        expected = f"one of {known} with its framework installed, or the path of a backend module"
+        remedy = f"Check the spelling, or pip install 'ragged-sequences[{name}]'."
+        raise BackendError.of("set_backend", "name", got, expected, remedy) from error

@@ -139,13 +139,10 @@ class MaskedLoss:
         elements = prediction if self.extra_axis is None else prediction[:-1]
         if len(target) < 2 or elements != target:
             extra = "" if self.extra_axis is None else f" and a last axis of {self.extra_axis}"
-            raise ShapeError.of(
-                self.__name__,
-                "prediction",
-                f"of shape {prediction} beside a target of shape {target}",
-                f"the target's shape (batch, time, *features){extra}",
-                "Nothing is broadcast; reshape one of them.",
-            )
+            got = f"of shape {prediction} beside a target of shape {target}"
+            expected = f"the target's shape (batch, time, *features){extra}"
+            remedy = "Nothing is broadcast; reshape one of them."
+            raise ShapeError.of(self.__name__, "prediction", got, expected, remedy)
 
 
 def masked_loss(*, extra_axis: str | None = None) -> Callable[[Callable[..., Array]], MaskedLoss]:
@@ -229,13 +226,10 @@ def quantile(
     """
     levels = as_numbers("quantile", "quantiles", quantiles)
     if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
-        raise OptionError.of(
-            "quantile",
-            "quantiles",
-            f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}",
-            "one level inside 0..1 for each prediction",
-            "Name the levels that the model predicts.",
-        )
+        got = f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}"
+        expected = "one level inside 0..1 for each prediction"
+        remedy = "Name the levels that the model predicts."
+        raise OptionError.of("quantile", "quantiles", got, expected, remedy)
     q = backend.xp.astype(backend.asarray(np.asarray(levels), like=prediction), prediction.dtype)
     error = target[..., None] - prediction
     return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
@@ -252,13 +246,10 @@ def gaussian_nll(backend: Backend, prediction: Array, target: Array, full: bool 
     Source: D. A. Nix and A. S. Weigend, Estimating the Mean and Variance (1994).
     """
     if int(prediction.shape[-1]) != 2:
-        raise ShapeError.of(
-            "gaussian_nll",
-            "prediction",
-            f"of shape {tuple(prediction.shape)}",
-            "a last axis of 2, mean and log variance",
-            "Stack both along the last axis.",
-        )
+        got = f"of shape {tuple(prediction.shape)}"
+        expected = "a last axis of 2, mean and log variance"
+        remedy = "Stack both along the last axis."
+        raise ShapeError.of("gaussian_nll", "prediction", got, expected, remedy)
     mean, log_variance = prediction[..., 0], prediction[..., 1]
     constant = float(np.log(2 * np.pi)) if as_flag("gaussian_nll", "full", full) else 0.0
     scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)

@@ -35,13 +35,9 @@ class Workers:
         self.device = find_device(device)
         found = jax.local_devices(backend=self.device.platform)
         if not 1 <= count <= len(found):
-            raise OptionError.of(
-                "TrainingStep",
-                "devices",
-                str(count),
-                f"1 to {len(found)}, the {device} devices that JAX sees",
-                "Lower it, or let JAX see more (JAX_NUM_CPU_DEVICES on a CPU).",
-            )
+            expected = f"1 to {len(found)}, the {device} devices that JAX sees"
+            remedy = "Lower it, or let JAX see more (JAX_NUM_CPU_DEVICES on a CPU)."
+            raise OptionError.of("TrainingStep", "devices", str(count), expected, remedy)
         self.mesh = Mesh(np.array(found[:count]), (AXIS,))
         whole, rows = PartitionSpec(), PartitionSpec(AXIS)
         self._specs = whole, rows

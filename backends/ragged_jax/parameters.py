@@ -76,10 +76,6 @@ def find_device(name: str) -> jax.Device:
 def check_dtype(dtype: str) -> None:
     """Refuse float64 where JAX would silently compute in float32."""
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
-        raise OptionError.of(
-            "place",
-            "dtype",
-            "'float64' while JAX has 64 bits disabled",
-            "float32, or JAX with 64 bits",
-            "Start the process with JAX_ENABLE_X64=1.",
-        )
+        got = "'float64' while JAX has 64 bits disabled"
+        remedy = "Start the process with JAX_ENABLE_X64=1."
+        raise OptionError.of("place", "dtype", got, "float32, or JAX with 64 bits", remedy)

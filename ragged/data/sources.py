@@ -81,13 +81,10 @@ class Event:
     def __post_init__(self) -> None:
         for column, values in self.columns.items():
             if values.shape != self.time.shape or values.ndim != 1:
-                raise DataError.of(
-                    "Event",
-                    "columns",
-                    f"of shape {values.shape} in column '{column}' of event '{self.name}'",
-                    f"{self.time.shape}, one value for each step",
-                    "Give time and every column one value for each step.",
-                )
+                got = f"of shape {values.shape} in column '{column}' of event '{self.name}'"
+                expected = f"{self.time.shape}, one value for each step"
+                remedy = "Give time and every column one value for each step."
+                raise DataError.of("Event", "columns", got, expected, remedy)
 
     @property
     def steps(self) -> int:

@@ -145,22 +145,13 @@ def open_inputs(
     )
     for name, time, array, size in sides:
         if array.ndim != 3 or array.shape[2] != size:
-            raise ShapeError.of(
-                model,
-                name,
-                f"of shape {tuple(array.shape)}",
-                f"(batch, {time}, {size})",
-                f"Set {name}_features to the features of the data.",
-            )
+            got = f"of shape {tuple(array.shape)}"
+            remedy = f"Set {name}_features to the features of the data."
+            raise ShapeError.of(model, name, got, f"(batch, {time}, {size})", remedy)
     batch = past.shape[0]
     if future.shape[0] != batch:
-        raise ShapeError.of(
-            model,
-            "future",
-            f"of {future.shape[0]} rows",
-            f"{batch}, one for each row of `past`",
-            "Give both sides of the same batch.",
-        )
+        got, expected = f"of {future.shape[0]} rows", f"{batch}, one for each row of `past`"
+        raise ShapeError.of(model, "future", got, expected, "Give both sides of the same batch.")
     arrays = {"parameters": own, "past": past, "future": future}
     _, past, future = backend.promote_arrays(model, arrays).values()
     encoder, decoder = (
@@ -178,13 +169,10 @@ def check_batch(config: Any, batch: Any) -> None:
     """Refuse a batch whose context is on the other side than the model takes it."""
     needed = config.encoder_alignment
     if batch.encoder_alignment != needed:
-        raise OptionError.of(
-            type(config).__name__,
-            "batch",
-            f"{batch.encoder_alignment} aligned in its encoder part",
-            f"{needed} aligned, which the model takes",
-            f"Set data.encoder_alignment, or `alignment` of collate, to {needed!r}.",
-        )
+        got = f"{batch.encoder_alignment} aligned in its encoder part"
+        expected = f"{needed} aligned, which the model takes"
+        remedy = f"Set data.encoder_alignment, or `alignment` of collate, to {needed!r}."
+        raise OptionError.of(type(config).__name__, "batch", got, expected, remedy)
 
 
 def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
@@ -260,13 +248,8 @@ def check_heads(config: Model, name: str) -> None:
     check_at_least(config, 1, "num_heads")
     size, num_heads = getattr(config, name), config.arguments()["num_heads"]
     if size % num_heads:
-        raise OptionError.of(
-            type(config).__name__,
-            name,
-            str(size),
-            f"a multiple of num_heads, {num_heads}",
-            "Change one of the two.",
-        )
+        got, expected = str(size), f"a multiple of num_heads, {num_heads}"
+        raise OptionError.of(type(config).__name__, name, got, expected, "Change one of the two.")
 
 
 def check_rate(config: Model, name: str) -> None:

@@ -120,12 +120,7 @@ def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array
     backend = backend_of(function, x=x, lengths=lengths)
     x = as_array(backend, function, "x", x)
     if x.ndim < 2:
-        raise ShapeError.of(
-            function,
-            "x",
-            f"of shape {tuple(x.shape)}",
-            "(batch, time, *features)",
-            "Add the missing axis, e.g. x[None].",
-        )
+        got, expected = f"of shape {tuple(x.shape)}", "(batch, time, *features)"
+        raise ShapeError.of(function, "x", got, expected, "Add the missing axis, e.g. x[None].")
     batch, width = x.shape[:2]
     return backend, x, Lengths.of(lengths, width, backend, function=function, batch=batch)

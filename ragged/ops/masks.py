@@ -87,13 +87,9 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
     backend = backend_of("lengths_from_mask", mask=mask)
     mask = as_array(backend, "lengths_from_mask", "mask", mask)
     if mask.ndim != 2 or "bool" not in str(mask.dtype):
-        raise ShapeError.of(
-            "lengths_from_mask",
-            "mask",
-            f"{mask.dtype} of shape {tuple(mask.shape)}",
-            "boolean (batch, time)",
-            "Compare with the padding value first; True = valid.",
-        )
+        got = f"{mask.dtype} of shape {tuple(mask.shape)}"
+        remedy = "Compare with the padding value first; True = valid."
+        raise ShapeError.of("lengths_from_mask", "mask", got, "boolean (batch, time)", remedy)
     xp = backend.xp
     counts = xp.sum(xp.astype(mask, xp.int32), axis=1)
     if not backend.is_traced(mask):
@@ -107,13 +103,8 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
 def check_alignment(function: str, argument: str, alignment: str) -> None:
     """Refuse an alignment that is neither "left" nor "right"."""
     if not isinstance(alignment, str) or alignment not in ALIGNMENTS:
-        raise OptionError.of(
-            function,
-            argument,
-            shown(alignment),
-            "'left' (data first) or 'right' (data last)",
-            "Name the side the data is on.",
-        )
+        got, expected = shown(alignment), "'left' (data first) or 'right' (data last)"
+        raise OptionError.of(function, argument, got, expected, "Name the side the data is on.")
 
 
 def _refuse_holes(mask: np.ndarray, alignment: str) -> None:
@@ -123,13 +114,10 @@ def _refuse_holes(mask: np.ndarray, alignment: str) -> None:
     wrong = (mask != contiguous).any(axis=1)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise LengthsError.of(
-            "lengths_from_mask",
-            "mask",
-            f"{mask[row].astype(int).tolist()} at row {row}",
-            f"a {alignment} aligned row without holes",
-            "Realign the rows, or keep the mask for the losses, which take holes.",
-        )
+        got = f"{mask[row].astype(int).tolist()} at row {row}"
+        expected = f"a {alignment} aligned row without holes"
+        remedy = "Realign the rows, or keep the mask for the losses, which take holes."
+        raise LengthsError.of("lengths_from_mask", "mask", got, expected, remedy)
 
 
 def decoder_attention_mask(

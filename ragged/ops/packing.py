@@ -129,13 +129,10 @@ class PackedRows:
         """
         given = lengths.host[lengths.host > 0]
         if given.tolist() != self.lengths.tolist():
-            raise LengthsError.of(
-                "unpack_to_fixed_length",
-                "lengths",
-                f"{_listed(given)} without empty rows",
-                f"those of `packed`, {_listed(self.lengths)}",
-                "Give the lengths it was packed with, in the order of the rows.",
-            )
+            got = f"{_listed(given)} without empty rows"
+            expected = f"those of `packed`, {_listed(self.lengths)}"
+            remedy = "Give the lengths it was packed with, in the order of the rows."
+            raise LengthsError.of("unpack_to_fixed_length", "lengths", got, expected, remedy)
         place = np.zeros(len(lengths), np.int64)
         place[lengths.host > 0] = self.places
         return self.source_of(lengths, place)
@@ -231,12 +228,9 @@ def open_packed(
     data = as_array(backend, name, "packed.data", packed.data)
     valid = Lengths.of(lengths, width, backend, function=name, batch=None)
     if data.ndim == 0 or data.shape[0] != valid.tokens:
-        raise LengthsError.of(
-            name,
-            "lengths",
-            f"lengths of {valid.tokens} steps in all",
-            f"those of `packed`, whose data is of shape {tuple(data.shape)}",
-            "Give the lengths it was packed with.",
-        )
+        got = f"lengths of {valid.tokens} steps in all"
+        expected = f"those of `packed`, whose data is of shape {tuple(data.shape)}"
+        remedy = "Give the lengths it was packed with."
+        raise LengthsError.of(name, "lengths", got, expected, remedy)
     as_width(backend, name, width, valid.batch, *data.shape[1:])
     return data, valid

@@ -95,13 +95,9 @@ class Trainer:
         if self.device == "auto":
             return devices[0]
         if self.device not in devices:
-            raise OptionError.of(
-                "Trainer",
-                "device",
-                repr(self.device),
-                f"one of {devices} on this machine",
-                "Use device=auto, or install the framework's build for that device.",
-            )
+            expected = f"one of {devices} on this machine"
+            remedy = "Use device=auto, or install the framework's build for that device."
+            raise OptionError.of("Trainer", "device", repr(self.device), expected, remedy)
         return self.device
 
     def _check(self, name: str, holds: bool, expected: str) -> None:

@@ -225,6 +225,13 @@ def as_path(function: str, argument: str, value: Any) -> Path:
     return Path(path)
 
 
+def check(owner: object, name: str, holds: bool, expected: str) -> None:
+    """Refuse an object's field whose value does not hold what it must."""
+    if not holds:
+        got = repr(getattr(owner, name))
+        raise OptionError.of(type(owner).__name__, name, got, expected, "Change it.")
+
+
 def dtype_error(function: str, argument: str, dtype: object, other: object = None) -> DtypeError:
     """Compose the error for an array of a dtype that the function does not compute in.
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data.buckets import check_at_least, quantise
+from ragged.checks import as_size
+from ragged.data.buckets import quantise
 from ragged.data.dataset import RaggedDataset, Row
 from ragged.errors import OptionError
 from ragged.lengths import Lengths
@@ -163,9 +164,9 @@ def batch_order(
     >>> sorted((bucket, len(rows)) for bucket, rows in batch_order(rows, 2, seed=0))
     [(0, 2), (1, 1), (1, 2)]
     """
-    check_at_least("batches", "batch_size", batch_size, 1)
-    check_at_least("batches", "epoch", epoch, 0)
-    check_at_least("batches", "shuffle_seed", seed, 0)
+    as_size("batches", "batch_size", batch_size, least=1, most=None)
+    as_size("batches", "epoch", epoch, least=0, most=None)
+    as_size("batches", "shuffle_seed", seed, least=0, most=None)
     generator = np.random.default_rng([seed, epoch])
     order = [
         (place, rows)
@@ -205,8 +206,8 @@ def batches(
     Raises:
         OptionError: an option that `batch_order` or `collate` refuses, or no buckets.
     """
-    check_at_least("batches", "batch_size", batch_size, 1)
-    check_at_least("batches", "buckets", buckets, 1)
+    as_size("batches", "batch_size", batch_size, least=1, most=None)
+    as_size("batches", "buckets", buckets, least=1, most=None)
     encoder_side = encoder_alignment or dataset.encoder_alignment or "left"
     decoder_side = decoder_alignment or dataset.decoder_alignment or "left"
     order: list[tuple[tuple[int, ...] | None, np.ndarray]]
@@ -268,9 +269,8 @@ def _check_alignment(argument: str, alignment: str) -> None:
 
 def _check_collate(rows: Sequence[Row], batch_size: int, dtype: Any, indices: Any) -> None:
     if np.dtype(dtype) not in (np.float32, np.float64):
-        raise OptionError.of(
-            "collate", "dtype", str(np.dtype(dtype)), "float32 or float64", "Name one."
-        )
+        expected = "float32 or float64"
+        raise OptionError.of("collate", "dtype", np.dtype(dtype), expected, "Name one.")
     if not 1 <= len(rows) <= batch_size:
         got = f"{len(rows)} rows"
         remedy = "Give fewer rows or a larger batch_size." if rows else "Give a row."

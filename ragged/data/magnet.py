@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragged.checks import as_size
 from ragged.data.reading import read_events
 from ragged.data.sources import (
     Event,
@@ -160,15 +161,10 @@ class MagnetHysteresis(Source):
             ("max_steps", max_steps, min_steps),
             ("seed", seed, 0),
         ):
-            if value < least:
-                remedy = "Raise it."
-                expected = f"{least} or more"
-                raise OptionError.of("MagnetHysteresis", argument, str(value), expected, remedy)
+            as_size("MagnetHysteresis", argument, value, least=least, most=None)
         if cycles * max_steps > MOST_STEPS:
-            got, expected = str(cycles), f"at most {MOST_STEPS} steps in all"
-            raise OptionError.of(
-                "MagnetHysteresis", "cycles", got, expected, "Lower it, or max_steps."
-            )
+            expected, remedy = f"at most {MOST_STEPS} steps in all", "Lower it, or max_steps."
+            raise OptionError.of("MagnetHysteresis", "cycles", cycles, expected, remedy)
         _check_time_constant("MagnetHysteresis", "eddy_time_constant", eddy_time_constant)
         self.cycles, self.min_steps, self.max_steps = cycles, min_steps, max_steps
         self.eddy_time_constant, self.seed = eddy_time_constant, seed

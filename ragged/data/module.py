@@ -110,17 +110,14 @@ class EncoderDecoderDataModule:
         self.context_fraction = context_fraction
         self.shares = (validation, test)
         self.batch_size = batch_size
-        self.encoder_alignment = encoder_alignment
-        self.decoder_alignment = decoder_alignment
+        self.encoder_alignment, self.decoder_alignment = encoder_alignment, decoder_alignment
         self.randomize_lengths = randomize_lengths
         self.least = Least(
             _least("min_context", min_context, windows.context if windows else None),
             _least("min_horizon", min_horizon, windows.horizon if windows else None),
         )
         self.level_jitter = level_jitter
-        self.windows = windows
-        self.split = split
-        self.short_events = short_events
+        self.windows, self.split, self.short_events = windows, split, short_events
         self.transforms = transforms
         self.repeat_static = repeat_static
 
@@ -398,6 +395,4 @@ def _least(argument: str, value: int | None, most: int | None) -> int:
 
 def _check(argument: str, value: object, holds: bool, expected: str) -> None:
     if not holds:
-        raise OptionError.of(
-            "EncoderDecoderDataModule", argument, str(value), expected, "Change it."
-        )
+        raise OptionError.of(_NAME, argument, value, expected, "Change it.")

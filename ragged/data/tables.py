@@ -281,19 +281,19 @@ def _check_roles(named: Mapping[str, Sequence[str]]) -> None:
     for role, columns in named.items():
         if isinstance(columns, str):
             got, expected = repr(columns), "a list of columns"
-            raise _refuse(role, got, expected, f"Write ['{columns}'].")
+            raise OptionError.of("Tables", role, got, expected, f"Write ['{columns}'].")
         for column in columns:
             if column in seen:
                 got, expected = f"with '{column}', which is in {seen[column]} too", "one role each"
-                raise _refuse(role, got, expected, "Name each column once.")
+                raise OptionError.of("Tables", role, got, expected, "Name each column once.")
             seen[column] = role
     if not named["target"]:
-        raise _refuse("target", "empty", "a column to forecast", "Name one.")
+        raise OptionError.of("Tables", "target", "empty", "a column to forecast", "Name one.")
 
 
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise _refuse(argument, repr(value), f"one of {choices}", "Name one.")
+        raise OptionError.of("Tables", argument, repr(value), f"one of {choices}", "Name one.")
 
 
 def _check_units(units: dict[str, str], columns: Sequence[str]) -> dict[str, str]:
@@ -301,9 +301,7 @@ def _check_units(units: dict[str, str], columns: Sequence[str]) -> dict[str, str
         if column not in columns:
             near = difflib.get_close_matches(column, columns, n=1)
             remedy = f"Write '{near[0]}'." if near else "Leave it out."
-            raise _refuse("units", f"of '{column}'", f"one of {list(columns)}", remedy)
+            raise OptionError.of(
+                "Tables", "units", f"of '{column}'", f"one of {list(columns)}", remedy
+            )
     return dict(units)
-
-
-def _refuse(argument: str, got: str, expected: str, remedy: str) -> OptionError:
-    return OptionError.of("Tables", argument, got, expected, remedy)

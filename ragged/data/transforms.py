@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.polynomial import Polynomial
 
+from ragged.checks import as_size
 from ragged.errors import DataError, OptionError
 
 
@@ -83,9 +84,8 @@ class Affine(Transform, ABC):
             least = 0.0 if argument == "scale" else -np.inf
             if value is not None and not least < value < np.inf:
                 expected = "above 0" if argument == "scale" else "a finite number"
-                raise OptionError.of(
-                    type(self).__name__, argument, f"{value}", expected, "Or leave it out."
-                )
+                name = type(self).__name__
+                raise OptionError.of(name, argument, value, expected, "Or leave it out.")
 
     @abstractmethod
     def learn(self, values: np.ndarray) -> tuple[float, float]:
@@ -233,8 +233,7 @@ class CalibrationCurve(Transform):
     domain: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.degree < 0:
-            raise self._refuse("degree", str(self.degree), "0 or more", "Raise it.")
+        as_size("CalibrationCurve", "degree", self.degree, most=None)
         if self.coefficients is None and self.domain is None:
             return
         object.__setattr__(self, "coefficients", tuple(self.coefficients or ()))
@@ -243,7 +242,8 @@ class CalibrationCurve(Transform):
         complete = len(constants) == self.degree + 3 and np.isfinite(constants).all()
         if not complete or constants[-2] >= constants[-1]:
             expected = f"{self.degree + 1} finite numbers, with their domain"
-            raise self._refuse("coefficients", str(constants), expected, "Or leave both out.")
+            remedy = "Or leave both out."
+            raise OptionError.of("CalibrationCurve", "coefficients", constants, expected, remedy)
 
     @property
     def reads(self) -> str | None:
@@ -286,7 +286,3 @@ class CalibrationCurve(Transform):
         assert self.domain is not None
         seen = np.where(np.isnan(driver), sum(self.domain) / 2, driver)
         return np.asarray(Polynomial(self.coefficients, domain=self.domain)(seen))
-
-    @staticmethod
-    def _refuse(argument: str, got: str, expected: str, remedy: str) -> OptionError:
-        return OptionError.of("CalibrationCurve", argument, got, expected, remedy)

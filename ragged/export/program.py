@@ -222,10 +222,8 @@ def missing_extra(path: Path, package: str) -> MissingExtraError:
 def damaged(path: Path, error: object) -> ArtefactError:
     """Compose the error for a file that cannot be read."""
     said = str(error).strip().partition("\n")[0][:200]
-    return ArtefactError(
-        f"load_exported(): {str(path)!r} is damaged or of another format ({said}); expected the "
-        "file as export_model() wrote it. Export the model again."
-    )
+    got, expected = f"damaged or of another format ({said})", "the file as export_model() wrote it"
+    return ArtefactError.of("load_exported", path, got, expected, "Export the model again.")
 
 
 def _check_rows(name: str, found: int, batch: int) -> None:

@@ -301,7 +301,6 @@ def _check_units(units: dict[str, str], columns: Sequence[str]) -> dict[str, str
         if column not in columns:
             near = difflib.get_close_matches(column, columns, n=1)
             remedy = f"Write '{near[0]}'." if near else "Leave it out."
-            raise OptionError.of(
-                "Tables", "units", f"of '{column}'", f"one of {list(columns)}", remedy
-            )
+            got, expected = f"of '{column}'", f"one of {list(columns)}"
+            raise OptionError.of("Tables", "units", got, expected, remedy)
     return dict(units)

@@ -68,13 +68,9 @@ def as_host(function: str, argument: str, value: object) -> np.ndarray:
     NumPy's `longdouble`, which no framework has, becomes float64.
     """
     if isinstance(value, np.ma.MaskedArray):
-        raise DtypeError.of(
-            function,
-            argument,
-            "a masked array",
-            "a plain one, whose padding `lengths` or `mask` tell",
-            "Take its data, and its mask apart.",
-        )
+        expected = "a plain one, whose padding `lengths` or `mask` tell"
+        remedy = "Take its data, and its mask apart."
+        raise DtypeError.of(function, argument, "a masked array", expected, remedy)
     try:
         host = np.asarray(value)
     except Exception as error:  # it is the value's own code that converts it
@@ -176,8 +172,7 @@ def as_flag(function: str, argument: str, value: Any) -> bool:
     """Return a truth value, which no string, list or array is."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
-    remedy = "Give one of the two."
-    raise OptionError.of(function, argument, shown(value), "True or False", remedy)
+    raise OptionError.of(function, argument, shown(value), "True or False", "Give one of the two.")
 
 
 def as_number(function: str, argument: str, value: Any) -> float:
@@ -195,8 +190,7 @@ def as_numbers(function: str, argument: str, values: Any) -> list[float]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if not isinstance(values, (list, tuple)):
-        remedy = "Give a tuple."
-        raise OptionError.of(function, argument, shown(values), "numbers in order", remedy)
+        raise OptionError.of(function, argument, shown(values), "numbers in order", "Give a tuple.")
     return [float(as_number(function, argument, value)) for value in values]
 
 

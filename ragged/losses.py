@@ -308,25 +308,22 @@ def _valid_elements(
     """Boolean of the target's shape, True = valid."""
     xp = backend.xp
     if lengths is not None and mask is not None:
-        raise OptionError.of(
-            name, "mask", "given beside `lengths`", "one of the two", "Leave one out."
-        )
+        got, expected = "given beside `lengths`", "one of the two"
+        raise OptionError.of(name, "mask", got, expected, "Leave one out.")
     shape = tuple(target.shape)
     if mask is not None:
         mask = as_array(backend, name, "mask", mask, target)
         if "bool" not in str(mask.dtype):
-            raise ShapeError.of(
-                name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0."
-            )
+            got = f"of dtype {mask.dtype}"
+            raise ShapeError.of(name, "mask", got, "boolean", "Compare it with 0.")
     elif lengths is not None:
         checked = Lengths.of(lengths, shape[1], backend, function=name, batch=shape[0])
         mask = padding_mask(backend, checked, alignment=alignment, like=target)
     else:
         return xp.ones_like(target, dtype=xp.bool)
     if mask.ndim < 2:
-        raise ShapeError.of(
-            name, "mask", f"of shape {tuple(mask.shape)}", "(batch, time)", "Reshape it."
-        )
+        got = f"of shape {tuple(mask.shape)}"
+        raise ShapeError.of(name, "mask", got, "(batch, time)", "Reshape it.")
     valid = _spread(name, "mask", mask, shape, xp)
     return valid & xp.ones_like(target, dtype=xp.bool)
 
@@ -335,15 +332,11 @@ def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: 
     """Repeat `(batch,)` or `(batch, time)` along the axes it lacks; nothing else is broadcast."""
     given = tuple(array.shape)
     if given not in (shape, shape[:1], shape[:2]):
-        raise ShapeError.of(
-            name,
-            argument,
-            f"of shape {given}",
-            f"{shape[:1]}, {shape[:2]} or {shape}"
-            if argument == "weights"
-            else f"{shape[:2]} or {shape}",
-            "Give one for each row, step or element.",
-        )
+        expected = f"{shape[:2]} or {shape}"
+        if argument == "weights":
+            expected = f"{shape[:1]}, {expected}"
+        remedy = "Give one for each row, step or element."
+        raise ShapeError.of(name, argument, f"of shape {given}", expected, remedy)
     missing = (1,) * (len(shape) - len(given))
     return xp.broadcast_to(xp.reshape(array, (*given, *missing)), shape)
 

@@ -269,12 +269,10 @@ def _check_alignment(argument: str, alignment: str) -> None:
 
 def _check_collate(rows: Sequence[Row], batch_size: int, dtype: Any, indices: Any) -> None:
     if np.dtype(dtype) not in (np.float32, np.float64):
-        expected = "float32 or float64"
-        raise OptionError.of("collate", "dtype", np.dtype(dtype), expected, "Name one.")
+        raise OptionError.of("collate", "dtype", np.dtype(dtype), "float32 or float64", "Name one.")
     if not 1 <= len(rows) <= batch_size:
-        got = f"{len(rows)} rows"
         remedy = "Give fewer rows or a larger batch_size." if rows else "Give a row."
-        raise OptionError.of("collate", "rows", got, f"1 to {batch_size}", remedy)
+        raise OptionError.of("collate", "rows", f"{len(rows)} rows", f"1 to {batch_size}", remedy)
     if indices is not None and len(indices) != len(rows):
         got, remedy = f"{len(indices)} indices", "Give one index for each row."
         raise OptionError.of("collate", "indices", got, str(len(rows)), remedy)

@@ -206,8 +206,7 @@ class Normalization:
     def _chain(self, column: str) -> Chain:
         if column not in self.chains:
             expected, remedy = f"one of {sorted(self.chains)}", "Fit it on this column too."
-            got = repr(column)
-            raise DataError.of("Normalization.inverse", "column", got, expected, remedy)
+            raise DataError.of("Normalization.inverse", "column", repr(column), expected, remedy)
         return self.chains[column]
 
 

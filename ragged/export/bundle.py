@@ -243,6 +243,5 @@ class _Fields:
 
     def refuse(self, name: str, got: object, expected: str) -> ArtefactError:
         """Compose the error for a value."""
-        got = str(got)[:80]
         remedy = "Restore the file as `ragged export` wrote it, or export the run again."
-        return ArtefactError.of("export:", name, got, expected, remedy, file=self.path)
+        return ArtefactError.of("export:", name, str(got)[:80], expected, remedy, file=self.path)

@@ -153,8 +153,7 @@ class Exported:
         if not fits:
             expected = f"({', '.join(map(str, shape))})"
             remedy = "Give the columns that the model was trained with, in their order."
-            got = f"of shape {array.shape}"
-            raise ShapeError.of("exported model", name, got, expected, remedy)
+            raise ShapeError.of("exported model", name, f"of shape {array.shape}", expected, remedy)
         return array
 
 

@@ -213,8 +213,7 @@ def check_extent(config: Model) -> None:
     layers = max(arguments["num_layers"], arguments.get("num_blocks", 1))
     if layers > MOST_LAYERS:
         name = "num_layers" if layers == arguments["num_layers"] else "num_blocks"
-        got, expected = shown(layers), f"at most {MOST_LAYERS}"
-        raise OptionError.of(model, name, got, expected, "Lower it.")
+        raise OptionError.of(model, name, shown(layers), f"at most {MOST_LAYERS}", "Lower it.")
     sizes = [name for name in arguments if name.endswith(("_size", "_features"))]
     widest = max(sizes, key=lambda name: arguments[name] or 0)
     most = math.isqrt(MOST_PARAMETERS // (4 * layers))

@@ -63,13 +63,10 @@ def read_runs(folders: Sequence[Path], parser: Any) -> list[ComparedRun]:
     first = set(found[0].scores)
     for folder, each in zip(folders, found, strict=True):
         if set(each.scores) != first:
-            raise OptionError.of(
-                "compare",
-                "folders",
-                f"{str(folder)!r}, which forecasts {sorted(each.scores)}",
-                f"{sorted(first)}, as {str(folders[0])!r} does",
-                "Compare runs of the same targets.",
-            )
+            got = f"{str(folder)!r}, which forecasts {sorted(each.scores)}"
+            expected = f"{sorted(first)}, as {str(folders[0])!r} does"
+            remedy = "Compare runs of the same targets."
+            raise OptionError.of("compare", "folders", got, expected, remedy)
     return found
 
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from ragged.checks import shown
-from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError, refusal
+from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError
 from ragged.protocol import MEMBERS, Backend, HostData
 
 ENTRY_POINT_GROUP = "ragged.backends"
@@ -128,7 +128,7 @@ def _load(name: str, partial: bool) -> None:
         return
     if not isinstance(name, str) or not all(map(str.isidentifier, _module_of(name).split("."))):
         expected, remedy = "the name of a backend, a str", "Name 'torch' or 'jax'."
-        raise BackendError(refusal("set_backend", "name", shown(name), expected, remedy))
+        raise BackendError.of("set_backend", "name", shown(name), expected, remedy)
     module = _import(name)
     missing = missing_members(module)
     if missing and not partial:
@@ -280,12 +280,7 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ImportError as error:
-        raise BackendError(
-            refusal(
-                "set_backend",
-                "name",
-                f"{name!r} ({error})",
-                f"one of {known} with its framework installed, or the path of a backend module",
-                f"Check the spelling, or pip install 'ragged-sequences[{name}]'.",
-            )
-        ) from error
+        got = f"{name!r} ({error})"
+        expected = f"one of {known} with its framework installed, or the path of a backend module"
+        remedy = f"Check the spelling, or pip install 'ragged-sequences[{name}]'."
+        raise BackendError.of("set_backend", "name", got, expected, remedy) from error

@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragged.errors import (
-    ArgumentError,
-    DeviceError,
-    DtypeError,
-    OptionError,
-    ShapeError,
-    refusal,
-)
+from ragged.errors import ArgumentError, DeviceError, DtypeError, OptionError, ShapeError
 
 if TYPE_CHECKING:
     from ragged.protocol import Array, Backend
@@ -53,7 +46,7 @@ def as_array(
     """
     if backend.owns(value):
         if not hasattr(value, "ndim"):  # a module
-            raise DtypeError(_no_array(function, argument, value))
+            raise _no_array(function, argument, value)
         return value
     dtype = None if like is None else _floating(backend, like)
     if backend.is_recording():  # a compiler has no arrays on the host
@@ -75,26 +68,20 @@ def as_host(function: str, argument: str, value: object) -> np.ndarray:
     NumPy's `longdouble`, which no framework has, becomes float64.
     """
     if isinstance(value, np.ma.MaskedArray):
-        raise DtypeError(
-            refusal(
-                function,
-                argument,
-                "a masked array",
-                "a plain one, whose padding `lengths` or `mask` tell",
-                "Take its data, and its mask apart.",
-            )
-        )
+        expected = "a plain one, whose padding `lengths` or `mask` tell"
+        remedy = "Take its data, and its mask apart."
+        raise DtypeError.of(function, argument, "a masked array", expected, remedy)
     try:
         host = np.asarray(value)
     except Exception as error:  # it is the value's own code that converts it
         if isinstance(value, (list, tuple)) and isinstance(error, ValueError):
             got, remedy = f"a {type(value).__name__} of uneven rows", "Pad them, and give lengths."
-            raise ShapeError(refusal(function, argument, got, "rows alike", remedy)) from error
-        raise DtypeError(_no_array(function, argument, value)) from error
+            raise ShapeError.of(function, argument, got, "rows alike", remedy) from error
+        raise _no_array(function, argument, value) from error
     if host.dtype.kind not in "biufc":
         if host.dtype.name == "bfloat16":  # NumPy has none of its own
             return host.astype(np.float32)
-        raise DtypeError(_no_array(function, argument, value, host))
+        raise _no_array(function, argument, value, host)
     if host.dtype.char in "gG":
         with np.errstate(over="ignore"):
             return host.astype(np.float64 if host.dtype.char == "g" else np.complex128)
@@ -117,10 +104,12 @@ def _check_range(
     info = backend.xp.iinfo(array.dtype)
     if host.min() < info.min or host.max() > info.max:
         got, expected = f"of integers beyond {array.dtype}", f"integers that {array.dtype} holds"
-        raise DtypeError(refusal(function, argument, got, expected, "Convert them to floats."))
+        raise DtypeError.of(function, argument, got, expected, "Convert them to floats.")
 
 
-def _no_array(function: str, argument: str, value: object, host: np.ndarray | None = None) -> str:
+def _no_array(
+    function: str, argument: str, value: object, host: np.ndarray | None = None
+) -> DtypeError:
     kind, remedy = shown(value), "Convert it to floats or integers first."
     if host is not None and (hasattr(value, "dtype") or isinstance(value, (list, tuple))):
         kind = f"{kind} of dtype {host.dtype}"
@@ -129,7 +118,7 @@ def _no_array(function: str, argument: str, value: object, host: np.ndarray | No
     elif hasattr(value, "to_dense"):  # torch's sparse layouts, and oneDNN's
         kind = f"{kind} of layout {getattr(value, 'layout', None)}"
         remedy = "Convert it by to_dense()."
-    return refusal(function, argument, kind, "an array of numbers", remedy)
+    return DtypeError.of(function, argument, kind, "an array of numbers", remedy)
 
 
 def as_size(
@@ -145,11 +134,9 @@ def as_size(
         if not isinstance(value, int):
             return value
     if value < least:
-        raise OptionError(
-            refusal(function, argument, shown(value), f"{least} or more", "Raise it.")
-        )
+        raise OptionError.of(function, argument, shown(value), f"{least} or more", "Raise it.")
     if most is not None and value > most:
-        raise OptionError(refusal(function, argument, shown(value), f"at most {most}", "Lower it."))
+        raise OptionError.of(function, argument, shown(value), f"at most {most}", "Lower it.")
     return value
 
 
@@ -162,7 +149,7 @@ def _as_index(function: str, argument: str, value: Any, expected: str) -> Any:
             return operator.index(value)
         except Exception:  # it is the value's own code that converts it
             expected = f"{expected}, without axes"
-    raise OptionError(refusal(function, argument, shown(value), expected, "Give a number."))
+    raise OptionError.of(function, argument, shown(value), expected, "Give a number.")
 
 
 def as_width(backend: Backend, function: str, value: Any, *sizes: int) -> int:
@@ -177,7 +164,7 @@ def as_width(backend: Backend, function: str, value: Any, *sizes: int) -> int:
         return width  # bounds would be fixed in the program
     if width > MOST_STEPS or elements > MOST_ELEMENTS:
         expected = f"at most {MOST_STEPS} steps, and {MOST_ELEMENTS} elements in all"
-        raise OptionError(refusal(function, "max_length", shown(width), expected, "Lower it."))
+        raise OptionError.of(function, "max_length", shown(width), expected, "Lower it.")
     return width
 
 
@@ -185,8 +172,7 @@ def as_flag(function: str, argument: str, value: Any) -> bool:
     """Return a truth value, which no string, list or array is."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
-    remedy = "Give one of the two."
-    raise OptionError(refusal(function, argument, shown(value), "True or False", remedy))
+    raise OptionError.of(function, argument, shown(value), "True or False", "Give one of the two.")
 
 
 def as_number(function: str, argument: str, value: Any) -> float:
@@ -195,7 +181,7 @@ def as_number(function: str, argument: str, value: Any) -> float:
     is_number = is_number and not isinstance(value, bool) and value == value
     if not is_number or (isinstance(value, int) and abs(value) > sys.float_info.max):
         remedy = "Give a float or an integer."
-        raise OptionError(refusal(function, argument, shown(value), "a number", remedy))
+        raise OptionError.of(function, argument, shown(value), "a number", remedy)
     return value if isinstance(value, (int, float)) else value.item()
 
 
@@ -204,8 +190,7 @@ def as_numbers(function: str, argument: str, values: Any) -> list[float]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if not isinstance(values, (list, tuple)):
-        remedy = "Give a tuple."
-        raise OptionError(refusal(function, argument, shown(values), "numbers in order", remedy))
+        raise OptionError.of(function, argument, shown(values), "numbers in order", "Give a tuple.")
     return [float(as_number(function, argument, value)) for value in values]
 
 
@@ -214,7 +199,7 @@ def as_rate(function: str, argument: str, value: Any) -> float:
     rate = as_number(function, argument, value)
     if not 0 <= rate <= 1:
         remedy = "It is the share of what is dropped."
-        raise OptionError(refusal(function, argument, shown(value), "within 0 and 1", remedy))
+        raise OptionError.of(function, argument, shown(value), "within 0 and 1", remedy)
     return rate
 
 
@@ -222,7 +207,7 @@ def as_choice(function: str, argument: str, value: Any, choices: Sequence[str]) 
     """Return one of the known names."""
     if not isinstance(value, str) or value not in choices:
         expected = f"one of {tuple(choices)}"
-        raise OptionError(refusal(function, argument, shown(value), expected, "Name one of them."))
+        raise OptionError.of(function, argument, shown(value), expected, "Name one of them.")
     return value
 
 
@@ -230,8 +215,15 @@ def as_path(function: str, argument: str, value: Any) -> Path:
     """Return a path of the file system."""
     if not isinstance(value, (str, os.PathLike)) or "\0" in (path := os.fspath(value)):
         expected, remedy = "a path, a str or pathlib.Path", "Name a folder."
-        raise ArgumentError(refusal(function, argument, shown(value), expected, remedy))
+        raise ArgumentError.of(function, argument, shown(value), expected, remedy)
     return Path(path)
+
+
+def check(owner: object, name: str, holds: bool, expected: str) -> None:
+    """Refuse an object's field whose value does not hold what it must."""
+    if not holds:
+        got = repr(getattr(owner, name))
+        raise OptionError.of(type(owner).__name__, name, got, expected, "Change it.")
 
 
 def dtype_error(function: str, argument: str, dtype: object, other: object = None) -> DtypeError:
@@ -246,14 +238,14 @@ def dtype_error(function: str, argument: str, dtype: object, other: object = Non
     else:
         got = f"of dtype {dtype} beside others of {other}"
         expected, remedy = "one dtype in all of them", "Convert one side to the other's dtype."
-    return DtypeError(refusal(function, argument, got, expected, remedy))
+    return DtypeError.of(function, argument, got, expected, remedy)
 
 
 def device_error(function: str, argument: str, device: object, other: object) -> DeviceError:
     """Compose the error for an array that lies elsewhere than the others of its call."""
     got = f"on {device} beside others on {other}"
     expected, remedy = "one device for all of them", "Move one side to the other's device."
-    return DeviceError(refusal(function, argument, got, expected, remedy))
+    return DeviceError.of(function, argument, got, expected, remedy)
 
 
 def shown(value: object) -> str:

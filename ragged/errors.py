@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Self
+
 
 class RaggedError(Exception):
     """Anything `ragged` refuses; each subclass is also the built-in type users would catch."""
+
+    @classmethod
+    def of(
+        cls,
+        function: str,
+        argument: str | Path,
+        got: object,
+        expected: object,
+        remedy: str,
+        *,
+        file: Path | None = None,
+    ) -> Self:
+        """Compose the one sentence form that every message at the door has.
+
+        Args:
+            function: its name; or, ending in a colon, the stage of a command.
+            argument: its name; or the path of a file or folder.
+            file: where the argument stands, if in a file.
+
+        >>> print(OptionError.of("align_sequences", "source", "'top'", "a side", "Name one."))
+        align_sequences(): `source` is 'top'; expected a side. Name one.
+        >>> print(ConfigError.of("config:", "seed", -1, "0 or more", "Raise it."))
+        config: `seed` is -1; expected 0 or more. Raise it.
+        """
+        place = function if function.endswith(":") else f"{function}():"
+        name = repr(str(argument)) if isinstance(argument, Path) else f"`{argument}`"
+        within = "" if file is None else f" of {str(file)!r}"
+        return cls(f"{place} {name}{within} is {got}; expected {expected}. {remedy}")
 
 
 class LengthsError(RaggedError, ValueError):
@@ -77,12 +108,3 @@ class KernelError(RaggedError, RuntimeError):
 
 class DivergenceError(RaggedError, ArithmeticError):
     """A loss that is no longer finite."""
-
-
-def refusal(function: str, argument: str, got: object, expected: str, remedy: str) -> str:
-    """Compose the one sentence form that every message at the door has.
-
-    >>> refusal("align_sequences", "source", "'top'", "'left' or 'right'", "Name one of the two.")
-    "align_sequences(): `source` is 'top'; expected 'left' or 'right'. Name one of the two."
-    """
-    return f"{function}(): `{argument}` is {got}; expected {expected}. {remedy}"

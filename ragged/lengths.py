@@ -8,7 +8,7 @@ import numpy as np
 
 from ragged.backend import is_traced, to_host
 from ragged.checks import as_array, as_choice, as_host, as_size, shown
-from ragged.errors import LengthsError, refusal
+from ragged.errors import LengthsError
 from ragged.protocol import Array, Backend, HostData
 
 POLICIES = ("auto", "rule", "always", "never", "segments")
@@ -158,29 +158,16 @@ class Lengths(HostData):
             result = cls._trusted(check_lengths(lengths, width, function=function), width)
             result.leaf = lengths if backend.owns(lengths) else result.leaf  # where it lies
         if batch is not None and result.batch != batch:
-            raise LengthsError(
-                refusal(
-                    function,
-                    "lengths",
-                    f"{result.batch} lengths",
-                    f"{batch}, one for each row",
-                    "Give one length for each row of the batch.",
-                )
-            )
+            got, remedy = f"{result.batch} lengths", "Give one length for each row of the batch."
+            raise LengthsError.of(function, "lengths", got, f"{batch}, one for each row", remedy)
         return result
 
     def _check(self, width: int, function: str) -> None:
         """Refuse lengths of another width, and what a transformation has made of the leaf."""
         if self.width != width:
-            raise LengthsError(
-                refusal(
-                    function,
-                    "lengths",
-                    f"Lengths made for width {self.width}",
-                    f"width {width}, the array's",
-                    f"Make them with ragged.Lengths(lengths, width={width}).",
-                )
-            )
+            got = f"Lengths made for width {self.width}"
+            remedy = f"Make them with ragged.Lengths(lengths, width={width})."
+            raise LengthsError.of(function, "lengths", got, f"width {width}, the array's", remedy)
         if self.is_traced:
             check_form(self.leaf.shape, str(self.leaf.dtype), function)
         elif self._host is None or self._host.ndim != 1:
@@ -195,28 +182,16 @@ class Lengths(HostData):
         if width == self.width:
             return self
         if self.is_traced and width < self.width:
-            raise LengthsError(
-                refusal(
-                    function,
-                    "max_length",
-                    f"{width} with traced lengths",
-                    f"at least the width {self.width}",
-                    "Traced lengths cannot be checked against a smaller width; keep the width.",
-                )
-            )
+            got, expected = f"{width} with traced lengths", f"at least the width {self.width}"
+            remedy = "Traced lengths cannot be checked against a smaller width; keep the width."
+            raise LengthsError.of(function, "max_length", got, expected, remedy)
         if self.is_traced:
             return Lengths.unchecked(self.leaf, width, self.policy)
         longest = int(self.host.max(initial=0))
         if longest > width:
-            raise LengthsError(
-                refusal(
-                    function,
-                    "max_length",
-                    str(width),
-                    f"at least the longest row, {longest}",
-                    "Nothing is truncated; cut the rows yourself.",
-                )
-            )
+            expected = f"at least the longest row, {longest}"
+            remedy = "Nothing is truncated; cut the rows yourself."
+            raise LengthsError.of(function, "max_length", str(width), expected, remedy)
         return Lengths(self.host, width, self.policy)
 
     def __len__(self) -> int:
@@ -271,36 +246,22 @@ def check_values(values: np.ndarray, width: int | None, *, function: str) -> np.
             row = np.unravel_index(int(np.argmax(wrong)), values.shape)
             place = ", ".join(map(str, row))
             got = f"{values[row]} at row {place}"
-            raise LengthsError(refusal(function, "lengths", got, expected, remedy))
+            raise LengthsError.of(function, "lengths", got, expected, remedy)
     return values
 
 
 def check_form(shape: tuple[int, ...], dtype: str, function: str) -> None:
     """Refuse lengths that are not a vector of integers."""
     if len(shape) != 1:
-        raise LengthsError(
-            refusal(
-                function,
-                "lengths",
-                f"of shape {tuple(shape)}",
-                "shape (batch,)",
-                "Give one integer for each row.",
-            )
-        )
+        got, expected = f"of shape {tuple(shape)}", "shape (batch,)"
+        raise LengthsError.of(function, "lengths", got, expected, "Give one integer for each row.")
     _check_dtype(dtype, function)
 
 
 def _check_dtype(dtype: str, function: str) -> None:
     if "int" not in dtype:
-        raise LengthsError(
-            refusal(
-                function,
-                "lengths",
-                f"of dtype {dtype}",
-                "integers",
-                "Round them yourself, or pass masks to ragged.lengths_from_mask().",
-            )
-        )
+        remedy = "Round them yourself, or pass masks to ragged.lengths_from_mask()."
+        raise LengthsError.of(function, "lengths", f"of dtype {dtype}", "integers", remedy)
 
 
 def _to_host(lengths: object, function: str) -> np.ndarray:
@@ -308,6 +269,4 @@ def _to_host(lengths: object, function: str) -> np.ndarray:
         return as_host(function, "lengths", to_host(lengths))
     except Exception as error:  # it is the value's own code that converts it
         expected, remedy = "integers of shape (batch,)", "Give one integer for each row."
-        raise LengthsError(
-            refusal(function, "lengths", shown(lengths), expected, remedy)
-        ) from error
+        raise LengthsError.of(function, "lengths", shown(lengths), expected, remedy) from error

@@ -31,7 +31,7 @@ import numpy as np
 
 from ragged.backend import backend_of
 from ragged.checks import as_array, as_choice, as_flag, as_number, as_numbers, dtype_error
-from ragged.errors import OptionError, ShapeError, refusal
+from ragged.errors import OptionError, ShapeError
 from ragged.lengths import Lengths
 from ragged.ops.masks import check_alignment, padding_mask
 from ragged.protocol import Array, Backend
@@ -139,15 +139,10 @@ class MaskedLoss:
         elements = prediction if self.extra_axis is None else prediction[:-1]
         if len(target) < 2 or elements != target:
             extra = "" if self.extra_axis is None else f" and a last axis of {self.extra_axis}"
-            raise ShapeError(
-                refusal(
-                    self.__name__,
-                    "prediction",
-                    f"of shape {prediction} beside a target of shape {target}",
-                    f"the target's shape (batch, time, *features){extra}",
-                    "Nothing is broadcast; reshape one of them.",
-                )
-            )
+            got = f"of shape {prediction} beside a target of shape {target}"
+            expected = f"the target's shape (batch, time, *features){extra}"
+            remedy = "Nothing is broadcast; reshape one of them."
+            raise ShapeError.of(self.__name__, "prediction", got, expected, remedy)
 
 
 def masked_loss(*, extra_axis: str | None = None) -> Callable[[Callable[..., Array]], MaskedLoss]:
@@ -231,15 +226,10 @@ def quantile(
     """
     levels = as_numbers("quantile", "quantiles", quantiles)
     if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
-        raise OptionError(
-            refusal(
-                "quantile",
-                "quantiles",
-                f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}",
-                "one level inside 0..1 for each prediction",
-                "Name the levels that the model predicts.",
-            )
-        )
+        got = f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}"
+        expected = "one level inside 0..1 for each prediction"
+        remedy = "Name the levels that the model predicts."
+        raise OptionError.of("quantile", "quantiles", got, expected, remedy)
     q = backend.xp.astype(backend.asarray(np.asarray(levels), like=prediction), prediction.dtype)
     error = target[..., None] - prediction
     return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
@@ -256,15 +246,10 @@ def gaussian_nll(backend: Backend, prediction: Array, target: Array, full: bool 
     Source: D. A. Nix and A. S. Weigend, Estimating the Mean and Variance (1994).
     """
     if int(prediction.shape[-1]) != 2:
-        raise ShapeError(
-            refusal(
-                "gaussian_nll",
-                "prediction",
-                f"of shape {tuple(prediction.shape)}",
-                "a last axis of 2, mean and log variance",
-                "Stack both along the last axis.",
-            )
-        )
+        got = f"of shape {tuple(prediction.shape)}"
+        expected = "a last axis of 2, mean and log variance"
+        remedy = "Stack both along the last axis."
+        raise ShapeError.of("gaussian_nll", "prediction", got, expected, remedy)
     mean, log_variance = prediction[..., 0], prediction[..., 1]
     constant = float(np.log(2 * np.pi)) if as_flag("gaussian_nll", "full", full) else 0.0
     scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)
@@ -323,25 +308,22 @@ def _valid_elements(
     """Boolean of the target's shape, True = valid."""
     xp = backend.xp
     if lengths is not None and mask is not None:
-        raise OptionError(
-            refusal(name, "mask", "given beside `lengths`", "one of the two", "Leave one out.")
-        )
+        got, expected = "given beside `lengths`", "one of the two"
+        raise OptionError.of(name, "mask", got, expected, "Leave one out.")
     shape = tuple(target.shape)
     if mask is not None:
         mask = as_array(backend, name, "mask", mask, target)
         if "bool" not in str(mask.dtype):
-            raise ShapeError(
-                refusal(name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0.")
-            )
+            got = f"of dtype {mask.dtype}"
+            raise ShapeError.of(name, "mask", got, "boolean", "Compare it with 0.")
     elif lengths is not None:
         checked = Lengths.of(lengths, shape[1], backend, function=name, batch=shape[0])
         mask = padding_mask(backend, checked, alignment=alignment, like=target)
     else:
         return xp.ones_like(target, dtype=xp.bool)
     if mask.ndim < 2:
-        raise ShapeError(
-            refusal(name, "mask", f"of shape {tuple(mask.shape)}", "(batch, time)", "Reshape it.")
-        )
+        got = f"of shape {tuple(mask.shape)}"
+        raise ShapeError.of(name, "mask", got, "(batch, time)", "Reshape it.")
     valid = _spread(name, "mask", mask, shape, xp)
     return valid & xp.ones_like(target, dtype=xp.bool)
 
@@ -350,21 +332,15 @@ def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: 
     """Repeat `(batch,)` or `(batch, time)` along the axes it lacks; nothing else is broadcast."""
     given = tuple(array.shape)
     if given not in (shape, shape[:1], shape[:2]):
-        raise ShapeError(
-            refusal(
-                name,
-                argument,
-                f"of shape {given}",
-                f"{shape[:1]}, {shape[:2]} or {shape}"
-                if argument == "weights"
-                else f"{shape[:2]} or {shape}",
-                "Give one for each row, step or element.",
-            )
-        )
+        expected = f"{shape[:2]} or {shape}"
+        if argument == "weights":
+            expected = f"{shape[:1]}, {expected}"
+        remedy = "Give one for each row, step or element."
+        raise ShapeError.of(name, argument, f"of shape {given}", expected, remedy)
     missing = (1,) * (len(shape) - len(given))
     return xp.broadcast_to(xp.reshape(array, (*given, *missing)), shape)
 
 
 def _check_positive(function: str, argument: str, value: float) -> None:
     if not as_number(function, argument, value) > 0:
-        raise OptionError(refusal(function, argument, repr(value), "above 0", "Raise it."))
+        raise OptionError.of(function, argument, repr(value), "above 0", "Raise it.")

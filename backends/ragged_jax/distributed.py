@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.training.distributed import share
 from ragged_jax.parameters import find_device
@@ -35,15 +35,9 @@ class Workers:
         self.device = find_device(device)
         found = jax.local_devices(backend=self.device.platform)
         if not 1 <= count <= len(found):
-            raise OptionError(
-                refusal(
-                    "TrainingStep",
-                    "devices",
-                    str(count),
-                    f"1 to {len(found)}, the {device} devices that JAX sees",
-                    "Lower it, or let JAX see more (JAX_NUM_CPU_DEVICES on a CPU).",
-                )
-            )
+            expected = f"1 to {len(found)}, the {device} devices that JAX sees"
+            remedy = "Lower it, or let JAX see more (JAX_NUM_CPU_DEVICES on a CPU)."
+            raise OptionError.of("TrainingStep", "devices", str(count), expected, remedy)
         self.mesh = Mesh(np.array(found[:count]), (AXIS,))
         whole, rows = PartitionSpec(), PartitionSpec(AXIS)
         self._specs = whole, rows

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init as initial
 from ragged_jax.arrays import asarray
@@ -288,7 +288,7 @@ def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:
     except KeyError as error:
         got, expected = f"with streams {list(rngs)}", "a stream for dropout, or a default one"
         remedy = "Add one, nnx.Rngs(params=0, dropout=1), or set dropout to 0."
-        raise OptionError(refusal("LSTM", "rngs", got, expected, remedy)) from error
+        raise OptionError.of("LSTM", "rngs", got, expected, remedy) from error
 
 
 def spread(parameter: Array, like: Array) -> Array:

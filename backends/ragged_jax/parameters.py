@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.recurrent.init import Shape
 from ragged_jax.arrays import to_numpy
 
@@ -23,7 +23,7 @@ class Streams:
         if not isinstance(rngs, nnx.Rngs):
             got = f"a {type(rngs).__name__}"
             remedy = "Give nnx.Rngs(0), or a seed."
-            raise OptionError(refusal("LSTM", "rngs", got, "flax.nnx.Rngs", remedy))
+            raise OptionError.of("LSTM", "rngs", got, "flax.nnx.Rngs", remedy)
         self.rngs = rngs
 
     def uniform(self, low: float, high: float, size: Shape) -> Array:
@@ -76,12 +76,6 @@ def find_device(name: str) -> jax.Device:
 def check_dtype(dtype: str) -> None:
     """Refuse float64 where JAX would silently compute in float32."""
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
-        raise OptionError(
-            refusal(
-                "place",
-                "dtype",
-                "'float64' while JAX has 64 bits disabled",
-                "float32, or JAX with 64 bits",
-                "Start the process with JAX_ENABLE_X64=1.",
-            )
-        )
+        got = "'float64' while JAX has 64 bits disabled"
+        remedy = "Start the process with JAX_ENABLE_X64=1."
+        raise OptionError.of("place", "dtype", got, "float32, or JAX with 64 bits", remedy)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ragged.errors import DerivativeError, refusal
+from ragged.errors import DerivativeError
 from ragged_torch.layers import Dropout, Linear
 from ragged_torch.transforms import has_tangents, is_transformed
 
@@ -79,15 +79,10 @@ def _refuse_second_derivatives(attended: Tensor) -> None:
 
     def refuse(_: Tensor) -> None:
         if torch.is_grad_enabled():  # as it is where the gradient is to be differentiated again
-            raise DerivativeError(
-                refusal(
-                    "InterpretableAttention",
-                    "create_graph",
-                    "True",
-                    "False: torch's fused attention has no second derivative",
-                    "Call the model inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH).",
-                )
-            )
+            layer, argument = "InterpretableAttention", "create_graph"
+            expected = "False: torch's fused attention has no second derivative"
+            remedy = "Call the model inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH)."
+            raise DerivativeError.of(layer, argument, "True", expected, remedy)
 
     if "ScaledDotProduct" in type(attended.grad_fn).__name__:
         attended.register_hook(refuse)

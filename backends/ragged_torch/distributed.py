@@ -11,7 +11,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 
 
 class Workers:
@@ -27,9 +27,7 @@ class Workers:
     def __init__(self, devices: int = 1) -> None:
         if devices != 1:
             remedy = "Start more processes: torchrun --nproc-per-node N -m ragged train ..."
-            raise OptionError(
-                refusal("TrainingStep", "devices", str(devices), "1 on torch", remedy)
-            )
+            raise OptionError.of("TrainingStep", "devices", str(devices), "1 on torch", remedy)
         is_group = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if is_group else 0
         self.count = distributed.get_world_size() if is_group else 1
@@ -76,7 +74,7 @@ def join_workers() -> Iterator[Workers]:
     if missing:
         got, expected = f"set without {', '.join(missing)}", "what torchrun sets"
         remedy = "Start the workers by torchrun, or unset WORLD_SIZE."
-        raise OptionError(refusal("join_workers", "WORLD_SIZE", got, expected, remedy))
+        raise OptionError.of("join_workers", "WORLD_SIZE", got, expected, remedy)
     cuda = torch.cuda.is_available()
     own = torch.cuda.device(int(os.environ["LOCAL_RANK"])) if cuda else nullcontext()
     distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ragged.backend import load_backend
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.export.program import (
     Exported,
     Input,
@@ -171,4 +171,4 @@ def _check_onnx(module: nn.Module) -> None:
     if dtype != torch.float32:
         expected = "float32, the only dtype of ONNX's LSTM in onnxruntime"
         remedy = "Write module.float(), or export with format='torch'."
-        raise OptionError(refusal("export_model", "module", f"of {dtype}", expected, remedy))
+        raise OptionError.of("export_model", "module", f"of {dtype}", expected, remedy)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from onnxscript import opset20 as op
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.export.program import Input
 
 INT32 = 6  # of onnx.TensorProto
@@ -33,7 +33,7 @@ def to_onnx(
     if any(_is_projected(node) for node in program.graph.nodes):
         got, expected = "above 0", "0: ONNX's LSTM has no projection"
         remedy = "Export with format='torch'."
-        raise OptionError(refusal("export_model", "proj_size", got, expected, remedy))
+        raise OptionError.of("export_model", "proj_size", got, expected, remedy)
     found = torch.onnx.export(
         program,
         dynamo=True,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ragged
-from ragged.errors import BackendError, OptionError, refusal
+from ragged.errors import BackendError, OptionError
 from ragged_conformance import report
 from ragged_conformance.adapter import ADAPTERS
 
@@ -90,10 +90,10 @@ def _check(dtypes: Sequence[str], device: str) -> None:
     unknown = [dtype for dtype in dtypes if dtype not in known]
     if unknown:
         got = repr(unknown[0])
-        raise OptionError(refusal("conformance", "dtype", got, f"one of {known}", "Name one."))
+        raise OptionError.of("conformance", "dtype", got, f"one of {known}", "Name one.")
     if device not in DEVICES:
         got = repr(device)
-        raise OptionError(refusal("conformance", "device", got, f"one of {DEVICES}", "Name one."))
+        raise OptionError.of("conformance", "device", got, f"one of {DEVICES}", "Name one.")
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise BackendError(

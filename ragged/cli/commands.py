@@ -13,7 +13,7 @@ import numpy as np
 
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
 from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.evaluation import evaluate as evaluation
 from ragged.evaluation import metrics as scores
 from ragged.evaluation.forecasts import RowForecast, forecast_rows
@@ -124,7 +124,7 @@ def _predict_exported(folder: Path, input: Path, backend: str | None) -> Predict
     """Forecast without a run, and with nothing of a framework that the format does not need."""
     if backend is not None:
         got, expected = repr(backend), "left out: an exported model's format decides"
-        raise OptionError(refusal("predict", "backend", got, expected, "Leave it out."))
+        raise OptionError.of("predict", "backend", got, expected, "Leave it out.")
     opened = open_artefact(folder)
     rows = opened.data.rows_for(opened.data.source.read(input))
     return opened.data, rows, opened.forecast(rows)
@@ -148,7 +148,7 @@ def _fit(parts: Any, folder: Path, config: Any) -> Fit:
         if given not in (None, needed):
             expected = f"{needed!r}, which {type(model).__name__} takes"
             remedy = f"Set data.{side} to {needed}, or leave it out."
-            raise OptionError(refusal("train", f"data.{side}", repr(given), expected, remedy))
+            raise OptionError.of("train", f"data.{side}", repr(given), expected, remedy)
         setattr(parts.data, side, needed)
     parts.data.setup()
     return Fit(parts.trainer, parts.model, parts.data, folder, config.seed)

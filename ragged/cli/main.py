@@ -197,9 +197,8 @@ def _config_path(value: str) -> str:
     if value in packaged_configs() and not Path(value).exists():
         return str(CONFIGS / f"{value}.yaml")
     if not Path(value).is_file():
-        raise ConfigError(
-            f"train: `--config` is {value!r}; expected a YAML file or one of {packaged_configs()}. "
-            f"Check the path{nearest(value, packaged_configs())}."
-        )
+        expected = f"a YAML file or one of {packaged_configs()}"
+        remedy = f"Check the path{nearest(value, packaged_configs())}."
+        raise ConfigError.of("train:", "--config", repr(value), expected, remedy)
     load_config(Path(value))  # refuses what YAML's safe loader refuses, with the file's name
     return value

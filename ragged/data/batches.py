@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data.buckets import check_at_least, quantise
+from ragged.checks import as_size
+from ragged.data.buckets import quantise
 from ragged.data.dataset import RaggedDataset, Row
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.ops.masks import ALIGNMENTS
 
@@ -163,9 +164,9 @@ def batch_order(
     >>> sorted((bucket, len(rows)) for bucket, rows in batch_order(rows, 2, seed=0))
     [(0, 2), (1, 1), (1, 2)]
     """
-    check_at_least("batches", "batch_size", batch_size, 1)
-    check_at_least("batches", "epoch", epoch, 0)
-    check_at_least("batches", "shuffle_seed", seed, 0)
+    as_size("batches", "batch_size", batch_size, least=1, most=None)
+    as_size("batches", "epoch", epoch, least=0, most=None)
+    as_size("batches", "shuffle_seed", seed, least=0, most=None)
     generator = np.random.default_rng([seed, epoch])
     order = [
         (place, rows)
@@ -205,8 +206,8 @@ def batches(
     Raises:
         OptionError: an option that `batch_order` or `collate` refuses, or no buckets.
     """
-    check_at_least("batches", "batch_size", batch_size, 1)
-    check_at_least("batches", "buckets", buckets, 1)
+    as_size("batches", "batch_size", batch_size, least=1, most=None)
+    as_size("batches", "buckets", buckets, least=1, most=None)
     encoder_side = encoder_alignment or dataset.encoder_alignment or "left"
     decoder_side = decoder_alignment or dataset.decoder_alignment or "left"
     order: list[tuple[tuple[int, ...] | None, np.ndarray]]
@@ -254,7 +255,7 @@ def _statics(parts: list[np.ndarray | None], batch_size: int, dtype: Any) -> np.
         return None
     if len(given) < len(parts):
         got, expected = "with statics in some rows only", "statics in all rows or in none"
-        raise OptionError(refusal("collate", "rows", got, expected, "Collate alike rows."))
+        raise OptionError.of("collate", "rows", got, expected, "Collate alike rows.")
     statics = np.zeros((batch_size, len(given[0])), dtype=dtype)
     statics[: len(given)] = given
     return statics
@@ -263,20 +264,15 @@ def _statics(parts: list[np.ndarray | None], batch_size: int, dtype: Any) -> np.
 def _check_alignment(argument: str, alignment: str) -> None:
     if alignment not in ALIGNMENTS:
         expected = "'left' or 'right'"
-        raise OptionError(
-            refusal("collate", argument, repr(alignment), expected, "Name one of the two.")
-        )
+        raise OptionError.of("collate", argument, repr(alignment), expected, "Name one of the two.")
 
 
 def _check_collate(rows: Sequence[Row], batch_size: int, dtype: Any, indices: Any) -> None:
     if np.dtype(dtype) not in (np.float32, np.float64):
-        raise OptionError(
-            refusal("collate", "dtype", str(np.dtype(dtype)), "float32 or float64", "Name one.")
-        )
+        raise OptionError.of("collate", "dtype", np.dtype(dtype), "float32 or float64", "Name one.")
     if not 1 <= len(rows) <= batch_size:
-        got = f"{len(rows)} rows"
         remedy = "Give fewer rows or a larger batch_size." if rows else "Give a row."
-        raise OptionError(refusal("collate", "rows", got, f"1 to {batch_size}", remedy))
+        raise OptionError.of("collate", "rows", f"{len(rows)} rows", f"1 to {batch_size}", remedy)
     if indices is not None and len(indices) != len(rows):
         got, remedy = f"{len(indices)} indices", "Give one index for each row."
-        raise OptionError(refusal("collate", "indices", got, str(len(rows)), remedy))
+        raise OptionError.of("collate", "indices", got, str(len(rows)), remedy)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ragged.errors import OptionError, refusal
+from ragged.checks import as_size
 from ragged.schedule import cheapest_cuts
 
 SHAPES = 8  # so that rows cut anew in every epoch meet the same widths again
@@ -93,17 +93,10 @@ def quantise(width: int, shapes: int = 2) -> int:
     >>> [quantise(width) for width in (0, 7, 9, 33, 512, 513)]
     [0, 8, 12, 48, 512, 768]
     """
-    check_at_least("quantise", "width", width, 0)
-    check_at_least("quantise", "shapes", shapes, 1)
+    as_size("quantise", "width", width, least=0, most=None)
+    as_size("quantise", "shapes", shapes, least=1, most=None)
     if width == 0:
         return 0
     power: int = 1 << (width.bit_length() - 1)
     step = max(1, power // shapes)
     return min(-(-width // step) * step, 2 * power)
-
-
-def check_at_least(function: str, argument: str, value: int, least: int) -> None:
-    """Refuse a number of batches that is too small."""
-    if value < least:
-        expected = f"{least} or more"
-        raise OptionError(refusal(function, argument, str(value), expected, "Raise it."))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ragged.data.buckets import Bucket, make_buckets
 from ragged.data.sources import Event
-from ragged.errors import ShapeError, refusal
+from ragged.errors import ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,4 +241,4 @@ def _check_arrays(arrays: dict[str, list[np.ndarray]]) -> None:
 
 
 def _refuse(argument: str, got: str, expected: str, remedy: str) -> ShapeError:
-    return ShapeError(refusal("RaggedDataset.from_arrays", argument, got, expected, remedy))
+    return ShapeError.of("RaggedDataset.from_arrays", argument, got, expected, remedy)

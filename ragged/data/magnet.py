@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragged.checks import as_size
 from ragged.data.reading import read_events
 from ragged.data.sources import (
     Event,
@@ -20,7 +21,7 @@ from ragged.data.sources import (
     check_targets,
     check_time,
 )
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 
 MAXIMUM_CURRENT = 100.0  # A
 SATURATION_FIELD = 1.5  # T
@@ -160,17 +161,10 @@ class MagnetHysteresis(Source):
             ("max_steps", max_steps, min_steps),
             ("seed", seed, 0),
         ):
-            if value < least:
-                remedy = "Raise it."
-                expected = f"{least} or more"
-                raise OptionError(
-                    refusal("MagnetHysteresis", argument, str(value), expected, remedy)
-                )
+            as_size("MagnetHysteresis", argument, value, least=least, most=None)
         if cycles * max_steps > MOST_STEPS:
-            got, expected = str(cycles), f"at most {MOST_STEPS} steps in all"
-            raise OptionError(
-                refusal("MagnetHysteresis", "cycles", got, expected, "Lower it, or max_steps.")
-            )
+            expected, remedy = f"at most {MOST_STEPS} steps in all", "Lower it, or max_steps."
+            raise OptionError.of("MagnetHysteresis", "cycles", cycles, expected, remedy)
         _check_time_constant("MagnetHysteresis", "eddy_time_constant", eddy_time_constant)
         self.cycles, self.min_steps, self.max_steps = cycles, min_steps, max_steps
         self.eddy_time_constant, self.seed = eddy_time_constant, seed
@@ -238,4 +232,4 @@ def _event(name: str, step: np.ndarray, current: np.ndarray, field: np.ndarray) 
 
 def _check_time_constant(function: str, argument: str, value: float) -> None:
     if not value >= 0:
-        raise OptionError(refusal(function, argument, str(value), "0 or more", "Give steps."))
+        raise OptionError.of(function, argument, str(value), "0 or more", "Give steps.")

@@ -14,7 +14,7 @@ from ragged.data.normalization import Normalization
 from ragged.data.sources import Columns, Event, Roles, Source, check_known
 from ragged.data.transforms import Transform
 from ragged.data.windows import Least, Part, Windows
-from ragged.errors import DataError, OptionError, refusal
+from ragged.errors import DataError, OptionError
 from ragged.ops.masks import ALIGNMENTS
 
 LEAST = 16  # steps of a random context or horizon, unless said otherwise
@@ -110,17 +110,14 @@ class EncoderDecoderDataModule:
         self.context_fraction = context_fraction
         self.shares = (validation, test)
         self.batch_size = batch_size
-        self.encoder_alignment = encoder_alignment
-        self.decoder_alignment = decoder_alignment
+        self.encoder_alignment, self.decoder_alignment = encoder_alignment, decoder_alignment
         self.randomize_lengths = randomize_lengths
         self.least = Least(
             _least("min_context", min_context, windows.context if windows else None),
             _least("min_horizon", min_horizon, windows.horizon if windows else None),
         )
         self.level_jitter = level_jitter
-        self.windows = windows
-        self.split = split
-        self.short_events = short_events
+        self.windows, self.split, self.short_events = windows, split, short_events
         self.transforms = transforms
         self.repeat_static = repeat_static
 
@@ -193,7 +190,7 @@ class EncoderDecoderDataModule:
         if train < 1:
             got = f"{len(steps)} events, of which {validation} validate and {test} test"
             remedy = "Give more events, set validation or test to 0, or split to time."
-            raise DataError(refusal(_NAME, "source", got, "one event or more to train on", remedy))
+            raise DataError.of(_NAME, "source", got, "one event or more to train on", remedy)
         return cutting.split_events(steps, self.shares)
 
     @cached_property
@@ -308,7 +305,7 @@ class EncoderDecoderDataModule:
             remedy = "Drop the event, or set short_events to drop."
             if self.windows:
                 remedy = "Lower min_context or min_horizon, or set short_events to drop."
-            raise DataError(refusal(_NAME, "event", got, expected, remedy))
+            raise DataError.of(_NAME, "event", got, expected, remedy)
 
     @cached_property
     def _training_events(self) -> list[Event]:
@@ -346,7 +343,7 @@ class EncoderDecoderDataModule:
             got = f"of {split} known and {event.steps - split} further steps in '{event.name}'"
             expected = f"{self.least.context} or more, then at most {self.windows.horizon}"
             remedy = "Give what the windows are made for, or train with others."
-            raise DataError(refusal(_NAME, "event", got, expected, remedy))
+            raise DataError.of(_NAME, "event", got, expected, remedy)
         return np.array([[place, max(0, split - self.windows.context), split, event.steps]])
 
     def _first_unknown(self, event: Event) -> int | None:
@@ -361,9 +358,7 @@ class EncoderDecoderDataModule:
         if split == 0:
             got = f"unknown at the first step of event '{event.name}'"
             remedy = "Fill the target of the steps that were observed."
-            raise DataError(
-                refusal(_NAME, "target", got, "a target that is known at first", remedy)
-            )
+            raise DataError.of(_NAME, "target", got, "a target that is known at first", remedy)
         return split
 
     def _normalised(self, event: Event) -> Series:
@@ -400,6 +395,4 @@ def _least(argument: str, value: int | None, most: int | None) -> int:
 
 def _check(argument: str, value: object, holds: bool, expected: str) -> None:
     if not holds:
-        raise OptionError(
-            refusal("EncoderDecoderDataModule", argument, str(value), expected, "Change it.")
-        )
+        raise OptionError.of(_NAME, argument, value, expected, "Change it.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ragged.data.sources import Columns, Event, Roles
 from ragged.data.transforms import Standard, Transform
-from ragged.errors import DataError, OptionError, RaggedError, refusal
+from ragged.errors import DataError, OptionError, RaggedError
 
 if TYPE_CHECKING:
     from ragged.data.dataset import Row
@@ -187,7 +187,7 @@ class Normalization:
             got = f"never known before step {row.split} of event '{row.event.name}'"
             remedy = "Give an earlier value, or leave Difference out of its transforms."
             expected = "a value from which changes can be added up"
-            raise DataError(refusal("Normalization.inverse", column, got, expected, remedy))
+            raise DataError.of("Normalization.inverse", column, got, expected, remedy)
         lasts = []
         for transform in chain:
             lasts.append(float(values[-1]))
@@ -200,14 +200,13 @@ class Normalization:
                 got = f"event '{event.name}' without column '{column}'"
                 expected = f"the columns {sorted(self.chains)}"
                 remedy = "Read it with the source it was fitted on."
-                raise DataError(refusal("Normalization", "event", got, expected, remedy))
+                raise DataError.of("Normalization", "event", got, expected, remedy)
             yield column
 
     def _chain(self, column: str) -> Chain:
         if column not in self.chains:
             expected, remedy = f"one of {sorted(self.chains)}", "Fit it on this column too."
-            got = repr(column)
-            raise DataError(refusal("Normalization.inverse", "column", got, expected, remedy))
+            raise DataError.of("Normalization.inverse", "column", repr(column), expected, remedy)
         return self.chains[column]
 
 
@@ -242,7 +241,7 @@ def _known(
     if not values.size or not np.isfinite(values).all():
         got = "not finite" if values.size else "without a known step"
         remedy = "Fit on training events with known, finite values."
-        raise DataError(refusal("Normalization.fit", column, got, "finite values", remedy))
+        raise DataError.of("Normalization.fit", column, got, "finite values", remedy)
     return values, drives
 
 
@@ -268,13 +267,13 @@ def _check_transforms(transforms: Mapping[str, Sequence[Transform]], roles: Role
             near = difflib.get_close_matches(column, roles.columns, n=1)
             remedy = f"Write '{near[0]}'." if near else "Name a column that has a role."
             expected = f"one of {list(roles.columns)}"
-            raise OptionError(refusal("Normalization", "transforms", column, expected, remedy))
+            raise OptionError.of("Normalization", "transforms", column, expected, remedy)
         for driver in (transform.reads for transform in chain):
             if driver is not None and (driver not in roles.known or driver == column):
                 got = f"of '{column}' reading '{driver}'"
                 expected = f"another, known column of {list(roles.known)}"
                 remedy = "Only known columns reach over the horizon."
-                raise OptionError(refusal("Normalization", "transforms", got, expected, remedy))
+                raise OptionError.of("Normalization", "transforms", got, expected, remedy)
 
 
 def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
@@ -286,4 +285,4 @@ def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
 def _refuse_saved(got: str) -> DataError:
     expected = "for each column its mean and its learned transforms"
     remedy = "Give what Normalization.to_dict() returned."
-    return DataError(refusal("Normalization.from_dict", "saved", got, expected, remedy))
+    return DataError.of("Normalization.from_dict", "saved", got, expected, remedy)

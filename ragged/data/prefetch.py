@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from typing import TypeVar
 
-from ragged.data.buckets import check_at_least
+from ragged.checks import as_size
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ def prefetch(iterator: Iterable[T], depth: int = 2) -> Iterator[T]:
     >>> list(prefetch(iter([1, 2, 3])))
     [1, 2, 3]
     """
-    check_at_least("prefetch", "depth", depth, 1)
+    as_size("prefetch", "depth", depth, least=1, most=None)
     return _consume(iterator, depth)
 
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ragged.data.sources import Columns
-from ragged.errors import DataError, MissingExtraError, refusal
+from ragged.errors import DataError, MissingExtraError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 FILL = "Fill the cell; only targets may be empty, and only when forecasting."
@@ -110,7 +110,7 @@ class Table:
         """Raise what says that the table cannot be used."""
         function, argument, what = self.origin
         place = got if what in got else f"{got} in {what}"
-        raise DataError(refusal(function, argument, place, expected, remedy))
+        raise DataError.of(function, argument, place, expected, remedy)
 
     def _cells(self, column: str) -> Sequence[Any] | np.ndarray:
         count = list(self.header).count(column)
@@ -213,7 +213,7 @@ def table_from_frame(frame: Any) -> Table:
     if not hasattr(frame, "iloc") or not hasattr(frame, "columns"):
         got = f"of type {type(frame).__name__}"
         remedy = "Give a DataFrame, or Tables the path of a file."
-        raise DataError(refusal("Tables.from_frame", "frame", got, "a pandas DataFrame", remedy))
+        raise DataError.of("Tables.from_frame", "frame", got, "a pandas DataFrame", remedy)
     return _from_frame(frame, "0", ("Tables.from_frame", "frame", "the frame"))
 
 
@@ -290,7 +290,7 @@ def _read_parquet(path: Path) -> Any:
     except ImportError as error:
         got, expected = "a Parquet file", "pandas and pyarrow to read it"
         remedy = "Install the extra: pip install 'ragged-sequences[tables]'."
-        raise MissingExtraError(refusal("read_table", "path", got, expected, remedy)) from error
+        raise MissingExtraError.of("read_table", "path", got, expected, remedy) from error
     except (OSError, ValueError) as error:
         got = f"unreadable ({type(error).__name__}: {error})"
         _refuse(path, got, "a Parquet table", "Write the file again.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragged.errors import DataError, refusal
+from ragged.errors import DataError
 
 Columns = dict[str, np.ndarray]
 
@@ -81,15 +81,10 @@ class Event:
     def __post_init__(self) -> None:
         for column, values in self.columns.items():
             if values.shape != self.time.shape or values.ndim != 1:
-                raise DataError(
-                    refusal(
-                        "Event",
-                        "columns",
-                        f"of shape {values.shape} in column '{column}' of event '{self.name}'",
-                        f"{self.time.shape}, one value for each step",
-                        "Give time and every column one value for each step.",
-                    )
-                )
+                got = f"of shape {values.shape} in column '{column}' of event '{self.name}'"
+                expected = f"{self.time.shape}, one value for each step"
+                remedy = "Give time and every column one value for each step."
+                raise DataError.of("Event", "columns", got, expected, remedy)
 
     @property
     def steps(self) -> int:
@@ -217,7 +212,7 @@ def _refuse_time(
     step = int(np.argmax(wrong)) + 1
     after, before = (str(dates[at]) if dates else f"{time[at]:.15g}" for at in (step, step - 1))
     got = f"{after} after {before} (event '{name}', step {step})"
-    return DataError(refusal("read", column, got, expected, remedy))
+    return DataError.of("read", column, got, expected, remedy)
 
 
 def check_positive(name: str, values: np.ndarray, column: str) -> None:
@@ -236,7 +231,7 @@ def check_positive(name: str, values: np.ndarray, column: str) -> None:
         step = int(np.argmax(wrong))
         got = f"{values[step]:.15g} (event '{name}', step {step})"
         remedy = "Its logarithm is used: correct the value, or drop the event."
-        raise DataError(refusal("read", column, got, "a value above 0", remedy))
+        raise DataError.of("read", column, got, "a value above 0", remedy)
 
 
 def check_targets(events: Sequence[Event], roles: Roles) -> None:
@@ -274,7 +269,7 @@ def check_known(
             unknown = np.isnan(event.columns[column])
             if unknown.any():
                 got = f"unknown in event '{event.name}' at step {int(np.argmax(unknown))}"
-                raise DataError(refusal(function, column, got, expected, remedy))
+                raise DataError.of(function, column, got, expected, remedy)
 
 
 def backward_rate(values: np.ndarray, time: np.ndarray) -> np.ndarray:

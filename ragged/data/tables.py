@@ -21,7 +21,7 @@ from ragged.data.sources import (
     check_known,
     check_targets,
 )
-from ragged.errors import DataError, OptionError, refusal
+from ragged.errors import DataError, OptionError
 
 HOUR = 3600.0  # seconds
 GAP = 1.5  # a longer step, in units of an event's usual one, is a gap
@@ -217,7 +217,7 @@ class Tables(Source):
             if known.size and known.min() < known.max():
                 got = f"{known.min():.15g} and {known.max():.15g} in event '{event.name}'"
                 expected, remedy = "one value an event", "Make it a known or past column."
-                raise DataError(refusal("Tables", column, got, expected, remedy))
+                raise DataError.of("Tables", column, got, expected, remedy)
             columns[column] = np.full(event.steps, known[0] if known.size else np.nan)
         return replace(event, columns=columns)
 
@@ -230,7 +230,7 @@ class Tables(Source):
         self._has_dates = bool(dated)
         if 0 < len(dated) < len(events):
             got, expected = "numbers in some files and datetimes in others", "the same in all"
-            raise DataError(refusal("Tables", str(self.time), got, expected, "Write one kind."))
+            raise DataError.of("Tables", str(self.time), got, expected, "Write one kind.")
         return sorted(events, key=_start) if dated else events
 
     def _parts(self, event: Event) -> list[Event]:
@@ -246,7 +246,7 @@ class Tables(Source):
             got = f"{passed} after the step before (event '{event.name}', step {step})"
             expected = f"steps of about {usual:.15g}" + (" hours" if event.start else "")
             remedy = "Fill the gap, or set gaps to split."
-            raise DataError(refusal("Tables", str(self.time), got, expected, remedy))
+            raise DataError.of("Tables", str(self.time), got, expected, remedy)
         edges = [0, *(gaps + 1).tolist(), event.steps]
         return [
             _part(event, place, first, stop)
@@ -281,19 +281,19 @@ def _check_roles(named: Mapping[str, Sequence[str]]) -> None:
     for role, columns in named.items():
         if isinstance(columns, str):
             got, expected = repr(columns), "a list of columns"
-            raise _refuse(role, got, expected, f"Write ['{columns}'].")
+            raise OptionError.of("Tables", role, got, expected, f"Write ['{columns}'].")
         for column in columns:
             if column in seen:
                 got, expected = f"with '{column}', which is in {seen[column]} too", "one role each"
-                raise _refuse(role, got, expected, "Name each column once.")
+                raise OptionError.of("Tables", role, got, expected, "Name each column once.")
             seen[column] = role
     if not named["target"]:
-        raise _refuse("target", "empty", "a column to forecast", "Name one.")
+        raise OptionError.of("Tables", "target", "empty", "a column to forecast", "Name one.")
 
 
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise _refuse(argument, repr(value), f"one of {choices}", "Name one.")
+        raise OptionError.of("Tables", argument, repr(value), f"one of {choices}", "Name one.")
 
 
 def _check_units(units: dict[str, str], columns: Sequence[str]) -> dict[str, str]:
@@ -301,9 +301,6 @@ def _check_units(units: dict[str, str], columns: Sequence[str]) -> dict[str, str
         if column not in columns:
             near = difflib.get_close_matches(column, columns, n=1)
             remedy = f"Write '{near[0]}'." if near else "Leave it out."
-            raise _refuse("units", f"of '{column}'", f"one of {list(columns)}", remedy)
+            got, expected = f"of '{column}'", f"one of {list(columns)}"
+            raise OptionError.of("Tables", "units", got, expected, remedy)
     return dict(units)
-
-
-def _refuse(argument: str, got: str, expected: str, remedy: str) -> OptionError:
-    return OptionError(refusal("Tables", argument, got, expected, remedy))

@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from ragged.errors import DataError, OptionError, refusal
+from ragged.checks import as_size
+from ragged.errors import DataError, OptionError
 
 
 class Transform(ABC):
@@ -83,9 +84,8 @@ class Affine(Transform, ABC):
             least = 0.0 if argument == "scale" else -np.inf
             if value is not None and not least < value < np.inf:
                 expected = "above 0" if argument == "scale" else "a finite number"
-                raise OptionError(
-                    refusal(type(self).__name__, argument, f"{value}", expected, "Or leave it out.")
-                )
+                name = type(self).__name__
+                raise OptionError.of(name, argument, value, expected, "Or leave it out.")
 
     @abstractmethod
     def learn(self, values: np.ndarray) -> tuple[float, float]:
@@ -166,7 +166,7 @@ class Log(Transform):
             step = int(np.argmax(wrong))
             got = f"{values[step]:g} at step {step}"
             remedy = "Correct the value, or leave Log out of the column's transforms."
-            raise DataError(refusal("Log.transform", "values", got, "above 0", remedy))
+            raise DataError.of("Log.transform", "values", got, "above 0", remedy)
         return np.log(values)
 
     def inverse(
@@ -233,8 +233,7 @@ class CalibrationCurve(Transform):
     domain: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.degree < 0:
-            raise self._refuse("degree", str(self.degree), "0 or more", "Raise it.")
+        as_size("CalibrationCurve", "degree", self.degree, most=None)
         if self.coefficients is None and self.domain is None:
             return
         object.__setattr__(self, "coefficients", tuple(self.coefficients or ()))
@@ -243,7 +242,8 @@ class CalibrationCurve(Transform):
         complete = len(constants) == self.degree + 3 and np.isfinite(constants).all()
         if not complete or constants[-2] >= constants[-1]:
             expected = f"{self.degree + 1} finite numbers, with their domain"
-            raise self._refuse("coefficients", str(constants), expected, "Or leave both out.")
+            remedy = "Or leave both out."
+            raise OptionError.of("CalibrationCurve", "coefficients", constants, expected, remedy)
 
     @property
     def reads(self) -> str | None:
@@ -264,7 +264,7 @@ class CalibrationCurve(Transform):
             got = f"'{self.driver}' with {different} different values over the training steps"
             remedy = "Lower the degree, or take another driver."
             expected = f"more than {max(1, self.degree)}"
-            raise DataError(refusal("CalibrationCurve", "driver", got, expected, remedy))
+            raise DataError.of("CalibrationCurve", "driver", got, expected, remedy)
         found = Polynomial.fit(driver, values, self.degree)
         low, high = map(float, found.domain)
         return replace(self, coefficients=tuple(map(float, found.coef)), domain=(low, high))
@@ -286,7 +286,3 @@ class CalibrationCurve(Transform):
         assert self.domain is not None
         seen = np.where(np.isnan(driver), sum(self.domain) / 2, driver)
         return np.asarray(Polynomial(self.coefficients, domain=self.domain)(seen))
-
-    @staticmethod
-    def _refuse(argument: str, got: str, expected: str, remedy: str) -> OptionError:
-        return OptionError(refusal("CalibrationCurve", argument, got, expected, remedy))

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from ragged.errors import OptionError, refusal
+from ragged.checks import as_size
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,7 @@ class Windows:
 
     def __post_init__(self) -> None:
         for argument in ("context", "horizon", "stride"):
-            value = getattr(self, argument)
-            if value < 1:
-                raise OptionError(
-                    refusal("Windows", argument, str(value), "1 or more", "Raise it.")
-                )
+            as_size("Windows", argument, getattr(self, argument), least=1, most=None)
 
 
 @dataclass(frozen=True)

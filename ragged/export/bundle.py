@@ -220,10 +220,9 @@ def _check_content(path: Path, expected: str) -> None:
 
 
 def _damaged(path: Path, why: object) -> ArtefactError:
-    return ArtefactError(
-        f"export: {str(path)!r} is damaged or truncated ({why}); expected the file as `ragged "
-        "export` wrote it. Copy the whole folder again, or export the run again."
-    )
+    got, expected = f"damaged or truncated ({why})", "the file as `ragged export` wrote it"
+    remedy = "Copy the whole folder again, or export the run again."
+    return ArtefactError.of("export:", path, got, expected, remedy)
 
 
 @dataclass(frozen=True)
@@ -244,7 +243,5 @@ class _Fields:
 
     def refuse(self, name: str, got: object, expected: str) -> ArtefactError:
         """Compose the error for a value."""
-        return ArtefactError(
-            f"export: `{name}` of {str(self.path)!r} is {str(got)[:80]}; expected {expected}. "
-            "Restore the file as `ragged export` wrote it, or export the run again."
-        )
+        remedy = "Restore the file as `ragged export` wrote it, or export the run again."
+        return ArtefactError.of("export:", name, str(got)[:80], expected, remedy, file=self.path)

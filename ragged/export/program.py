@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ragged.backend import load_backend
-from ragged.errors import ArtefactError, MissingExtraError, OptionError, ShapeError, refusal
+from ragged.errors import ArtefactError, MissingExtraError, OptionError, ShapeError
 from ragged.lengths import check_lengths
 from ragged.protocol import Backend
 
@@ -140,7 +140,7 @@ class Exported:
         if takes != (static is not None):
             got, expected = ("missing", "given") if takes else ("given", "left out")
             remedy = "Feed the program with the inputs that it was exported with."
-            raise ShapeError(refusal("exported model", "static", got, expected, remedy))
+            raise ShapeError.of("exported model", "static", got, expected, remedy)
         return takes
 
     def _array(self, name: str, value: Any) -> np.ndarray:
@@ -153,8 +153,7 @@ class Exported:
         if not fits:
             expected = f"({', '.join(map(str, shape))})"
             remedy = "Give the columns that the model was trained with, in their order."
-            got = f"of shape {array.shape}"
-            raise ShapeError(refusal("exported model", name, got, expected, remedy))
+            raise ShapeError.of("exported model", name, f"of shape {array.shape}", expected, remedy)
         return array
 
 
@@ -167,7 +166,7 @@ def check_format(backend: Backend, format: str) -> None:
     if format not in backend.export_formats:
         expected = f"one of {backend.export_formats}, which backend {backend.name!r} writes"
         remedy = "Name one, or take the backend that has the format."
-        raise OptionError(refusal("export_model", "format", repr(format), expected, remedy))
+        raise OptionError.of("export_model", "format", repr(format), expected, remedy)
 
 
 def load_exported(path: Path, *, format: str) -> Exported:
@@ -216,23 +215,21 @@ def load_onnx(path: Path) -> Exported:
 def missing_extra(path: Path, package: str) -> MissingExtraError:
     """Compose the error for a package that is not installed."""
     expected, remedy = package, "Install the extra: pip install 'ragged-sequences[export]'."
-    return MissingExtraError(refusal("export", "format", path.suffix, expected, remedy))
+    return MissingExtraError.of("export", "format", path.suffix, expected, remedy)
 
 
 def damaged(path: Path, error: object) -> ArtefactError:
     """Compose the error for a file that cannot be read."""
     said = str(error).strip().partition("\n")[0][:200]
-    return ArtefactError(
-        f"load_exported(): {str(path)!r} is damaged or of another format ({said}); expected the "
-        "file as export_model() wrote it. Export the model again."
-    )
+    got, expected = f"damaged or of another format ({said})", "the file as export_model() wrote it"
+    return ArtefactError.of("load_exported", path, got, expected, "Export the model again.")
 
 
 def _check_rows(name: str, found: int, batch: int) -> None:
     if found != batch:
         got, expected = f"of {found} rows", f"{batch}, as `future` has"
         remedy = "Give all inputs of the same batch."
-        raise ShapeError(refusal("exported model", name, got, expected, remedy))
+        raise ShapeError.of("exported model", name, got, expected, remedy)
 
 
 def _filled(array: np.ndarray) -> np.ndarray:

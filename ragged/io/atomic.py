@@ -83,11 +83,10 @@ def _check_replaceable(folder: Path, mark: str, function: str, kind: str) -> Non
     if folder.is_symlink() or not folder.exists() or (folder / mark).exists():
         return
     if not folder.is_dir() or any(folder.iterdir()):
-        raise CheckpointError(
-            f"{function}(): `path` is {str(folder)!r}, which is no {kind}; expected a new folder, "
-            f"an empty one, or one that {function}() wrote. Choose another path, or remove what is "
-            "there."
-        )
+        got = f"{str(folder)!r}, which is no {kind}"
+        expected = f"a new folder, an empty one, or one that {function}() wrote"
+        remedy = "Choose another path, or remove what is there."
+        raise CheckpointError.of(function, "path", got, expected, remedy)
 
 
 def _aside(folder: Path) -> Path:
@@ -145,20 +144,16 @@ def read_folder(folder: Path, required: Limits, optional: Limits) -> dict[str, b
             continue
         if _identity(_standing(folder)) == before:
             return files
-    raise CheckpointError(
-        f"load(): {str(folder)!r} is being replaced over and over; expected it to stand still "
-        "for a moment. Stop what writes it."
-    )
+    got, expected = "being replaced over and over", "it to stand still for a moment"
+    raise CheckpointError.of("load", folder, got, expected, "Stop what writes it.")
 
 
 def _standing(folder: Path) -> Path:
     """The folder, or the one that a replacement has moved aside for now."""
     found = folder if folder.exists() or not _aside(folder).exists() else _aside(folder)
     if not found.is_dir():
-        raise CheckpointError(
-            f"load(): {str(folder)!r} is no folder; expected a checkpoint folder with "
-            "model.safetensors, config.yaml and state.json. Check the path."
-        )
+        expected = "a checkpoint folder with model.safetensors, config.yaml and state.json"
+        raise CheckpointError.of("load", folder, "no folder", expected, "Check the path.")
     return found
 
 

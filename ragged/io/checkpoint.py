@@ -97,10 +97,8 @@ class Checkpoint:
 
     def refuse(self, name: str, got: object, expected: str, file: str = STATE) -> CheckpointError:
         """Compose the error for a value of one of the folder's files."""
-        return CheckpointError(
-            f"load(): `{name}` of {str(self.folder / file)!r} is {str(got)[:80]}; expected "
-            f"{expected}. Restore the file as it was written."
-        )
+        remedy, path = "Restore the file as it was written.", self.folder / file
+        return CheckpointError.of("load", name, str(got)[:80], expected, remedy, file=path)
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
@@ -116,10 +114,9 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     """
     folder, backend = as_path("save", "path", path), backend_of("save", model=model)
     if not hasattr(model, "config") or not backend.owns(model):
-        raise CheckpointError(
-            f"save(): `model` is a {type(model).__name__}; expected a module built by "
-            "ragged.models. Save other modules with their framework's own functions."
-        )
+        got, expected = f"a {type(model).__name__}", "a module built by ragged.models"
+        remedy = "Save other modules with their framework's own functions."
+        raise CheckpointError.of("save", "model", got, expected, remedy)
     parameters = backend.get_parameters(model)
     _check_finite("save", folder / MODEL, parameters)
     write(folder, Checkpoint(parameters, model.config.to_config()))
@@ -266,7 +263,5 @@ def _to_json(path: Path, content: bytes) -> Any:
 
 
 def _damaged(path: Path, error: object) -> CheckpointError:
-    return CheckpointError(
-        f"load(): {str(path)!r} is damaged or truncated ({error}); expected the file as it was "
-        "written. Restore it, or load another checkpoint."
-    )
+    got, remedy = f"damaged or truncated ({error})", "Restore it, or load another checkpoint."
+    return CheckpointError.of("load", path, got, "the file as it was written", remedy)

@@ -25,7 +25,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from ragged.errors import KernelError, LengthsError, refusal
+from ragged.errors import KernelError, LengthsError
 from ragged.kernels.libraries import kept_folder, locked, passing_folder, read_sealed, seal
 
 HEADERS = Path(__file__).parent
@@ -102,7 +102,7 @@ def raise_status(status: int) -> None:
     if status == 1:
         expected, remedy = "the valid steps of each row", "Do not change them during the call."
         got = "not all between 0 and the width"
-        raise LengthsError(refusal("lstm", "lengths", got, expected, remedy))
+        raise LengthsError.of("lstm", "lengths", got, expected, remedy)
     if status == 2:
         raise MemoryError("lstm(): no memory is left for the kernels. Give fewer rows at once.")
     if status:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ragged.backend import check_frameworks, get_backend
 from ragged.checks import MOST_PARAMETERS, as_array, shown
-from ragged.errors import OptionError, ShapeError, refusal
+from ragged.errors import OptionError, ShapeError
 from ragged.lengths import Lengths
 from ragged.ops.alignment import align_encoder_sequences, select_valid
 from ragged.protocol import Array, Backend
@@ -103,14 +103,12 @@ class Model(metaclass=ModelType):
         """Undo `arguments`; unknown names and values of another type are refused."""
         unknown = sorted(set(arguments) - {field.name for field in fields(cls)})  # type: ignore[arg-type]
         if unknown:
-            raise OptionError(
-                refusal(
-                    cls.__name__,
-                    "init_args",
-                    f"naming {unknown[0]!r}",
-                    f"names among {[field.name for field in fields(cls)]}",  # type: ignore[arg-type]
-                    "Check the spelling.",
-                )
+            raise OptionError.of(
+                cls.__name__,
+                "init_args",
+                f"naming {unknown[0]!r}",
+                f"names among {[field.name for field in fields(cls)]}",  # type: ignore[arg-type]
+                "Check the spelling.",
             )
         return cls.describe(**arguments)
 
@@ -147,26 +145,13 @@ def open_inputs(
     )
     for name, time, array, size in sides:
         if array.ndim != 3 or array.shape[2] != size:
-            raise ShapeError(
-                refusal(
-                    model,
-                    name,
-                    f"of shape {tuple(array.shape)}",
-                    f"(batch, {time}, {size})",
-                    f"Set {name}_features to the features of the data.",
-                )
-            )
+            got = f"of shape {tuple(array.shape)}"
+            remedy = f"Set {name}_features to the features of the data."
+            raise ShapeError.of(model, name, got, f"(batch, {time}, {size})", remedy)
     batch = past.shape[0]
     if future.shape[0] != batch:
-        raise ShapeError(
-            refusal(
-                model,
-                "future",
-                f"of {future.shape[0]} rows",
-                f"{batch}, one for each row of `past`",
-                "Give both sides of the same batch.",
-            )
-        )
+        got, expected = f"of {future.shape[0]} rows", f"{batch}, one for each row of `past`"
+        raise ShapeError.of(model, "future", got, expected, "Give both sides of the same batch.")
     arrays = {"parameters": own, "past": past, "future": future}
     _, past, future = backend.promote_arrays(model, arrays).values()
     encoder, decoder = (
@@ -184,15 +169,10 @@ def check_batch(config: Any, batch: Any) -> None:
     """Refuse a batch whose context is on the other side than the model takes it."""
     needed = config.encoder_alignment
     if batch.encoder_alignment != needed:
-        raise OptionError(
-            refusal(
-                type(config).__name__,
-                "batch",
-                f"{batch.encoder_alignment} aligned in its encoder part",
-                f"{needed} aligned, which the model takes",
-                f"Set data.encoder_alignment, or `alignment` of collate, to {needed!r}.",
-            )
-        )
+        got = f"{batch.encoder_alignment} aligned in its encoder part"
+        expected = f"{needed} aligned, which the model takes"
+        remedy = f"Set data.encoder_alignment, or `alignment` of collate, to {needed!r}."
+        raise OptionError.of(type(config).__name__, "batch", got, expected, remedy)
 
 
 def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
@@ -224,7 +204,7 @@ def check_at_least(config: Model, least: int, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             model, expected = type(config).__name__, f"{least} or more"
-            raise OptionError(refusal(model, name, shown(value), expected, "Raise it."))
+            raise OptionError.of(model, name, shown(value), expected, "Raise it.")
 
 
 def check_extent(config: Model) -> None:
@@ -233,14 +213,13 @@ def check_extent(config: Model) -> None:
     layers = max(arguments["num_layers"], arguments.get("num_blocks", 1))
     if layers > MOST_LAYERS:
         name = "num_layers" if layers == arguments["num_layers"] else "num_blocks"
-        got, expected = shown(layers), f"at most {MOST_LAYERS}"
-        raise OptionError(refusal(model, name, got, expected, "Lower it."))
+        raise OptionError.of(model, name, shown(layers), f"at most {MOST_LAYERS}", "Lower it.")
     sizes = [name for name in arguments if name.endswith(("_size", "_features"))]
     widest = max(sizes, key=lambda name: arguments[name] or 0)
     most = math.isqrt(MOST_PARAMETERS // (4 * layers))
     if arguments[widest] > most:
         expected = f"at most {most} with {layers} layers"
-        raise OptionError(refusal(model, widest, shown(arguments[widest]), expected, "Lower it."))
+        raise OptionError.of(model, widest, shown(arguments[widest]), expected, "Lower it.")
 
 
 def _check_types(config: Model) -> None:
@@ -254,7 +233,7 @@ def _check_types(config: Model) -> None:
         if not isinstance(value, known) or isinstance(value, bool) != (expected is bool):
             model, got = type(config).__name__, f"{shown(value)}, a {type(value).__name__}"
             wanted = getattr(expected, "__name__", str(expected))
-            raise OptionError(refusal(model, name, got, wanted, "Change its type."))
+            raise OptionError.of(model, name, got, wanted, "Change its type.")
 
 
 @functools.cache
@@ -268,15 +247,8 @@ def check_heads(config: Model, name: str) -> None:
     check_at_least(config, 1, "num_heads")
     size, num_heads = getattr(config, name), config.arguments()["num_heads"]
     if size % num_heads:
-        raise OptionError(
-            refusal(
-                type(config).__name__,
-                name,
-                str(size),
-                f"a multiple of num_heads, {num_heads}",
-                "Change one of the two.",
-            )
-        )
+        got, expected = str(size), f"a multiple of num_heads, {num_heads}"
+        raise OptionError.of(type(config).__name__, name, got, expected, "Change one of the two.")
 
 
 def check_rate(config: Model, name: str) -> None:
@@ -284,4 +256,4 @@ def check_rate(config: Model, name: str) -> None:
     value = getattr(config, name)
     if not 0 <= value < 1:
         model = type(config).__name__
-        raise OptionError(refusal(model, name, shown(value), "0 or more, below 1", "Lower it."))
+        raise OptionError.of(model, name, shown(value), "0 or more, below 1", "Lower it.")

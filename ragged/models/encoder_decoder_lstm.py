@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.models.base import Model, check_at_least
 
 
@@ -64,14 +64,12 @@ class EncoderDecoderLSTM(Model):
         super().__post_init__()
         check_at_least(self, 1, "decoder_hidden_size", "head_hidden_size")
         if self.decoder_num_layers not in (None, self.num_layers):
-            raise OptionError(
-                refusal(
-                    type(self).__name__,
-                    "decoder_num_layers",
-                    str(self.decoder_num_layers),
-                    f"num_layers, {self.num_layers}: each encoder layer's state starts a decoder's",
-                    "Leave it out, or set both to the same number.",
-                )
+            raise OptionError.of(
+                type(self).__name__,
+                "decoder_num_layers",
+                str(self.decoder_num_layers),
+                f"num_layers, {self.num_layers}: each encoder layer's state starts a decoder's",
+                "Leave it out, or set both to the same number.",
             )
 
     @property

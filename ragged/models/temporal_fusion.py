@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ragged.backend import check_frameworks
 from ragged.checks import as_array
-from ragged.errors import ShapeError, refusal
+from ragged.errors import ShapeError
 from ragged.lengths import Lengths
 from ragged.models.base import Model, check_at_least, check_heads
 from ragged.ops.masks import check_alignment
@@ -82,14 +82,9 @@ class WithStatics(TemporalFusion):
         given = None if static is None else as_array(backend, model, "static", static, like)
         expected = (lengths.batch, self.static_features)
         if given is None or tuple(given.shape) != expected:
-            raise ShapeError(
-                refusal(
-                    model,
-                    "static",
-                    "missing" if given is None else f"of shape {tuple(given.shape)}",
-                    f"(batch, static_features) = {expected}",
-                    "Give each row its static values, and set static_features to their number.",
-                )
-            )
+            got = "missing" if given is None else f"of shape {tuple(given.shape)}"
+            wanted = f"(batch, static_features) = {expected}"
+            remedy = "Give each row its static values, and set static_features to their number."
+            raise ShapeError.of(model, "static", got, wanted, remedy)
         given = backend.promote_arrays(model, {"past": like, "static": given})["static"]
         return xp.concat([length, xp.astype(given, like.dtype)], axis=1)

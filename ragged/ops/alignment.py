@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ragged.backend import backend_of
 from ragged.checks import as_array, as_width
-from ragged.errors import ShapeError, refusal
+from ragged.errors import ShapeError
 from ragged.lengths import Lengths
 from ragged.ops.masks import check_alignment, padding_mask
 from ragged.protocol import Array, Backend
@@ -120,14 +120,7 @@ def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array
     backend = backend_of(function, x=x, lengths=lengths)
     x = as_array(backend, function, "x", x)
     if x.ndim < 2:
-        raise ShapeError(
-            refusal(
-                function,
-                "x",
-                f"of shape {tuple(x.shape)}",
-                "(batch, time, *features)",
-                "Add the missing axis, e.g. x[None].",
-            )
-        )
+        got, expected = f"of shape {tuple(x.shape)}", "(batch, time, *features)"
+        raise ShapeError.of(function, "x", got, expected, "Add the missing axis, e.g. x[None].")
     batch, width = x.shape[:2]
     return backend, x, Lengths.of(lengths, width, backend, function=function, batch=batch)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ragged.backend import backend_of
 from ragged.checks import as_array, as_width, shown
-from ragged.errors import LengthsError, OptionError, ShapeError, refusal
+from ragged.errors import LengthsError, OptionError, ShapeError
 from ragged.lengths import Lengths, check_lengths
 from ragged.protocol import Array, Backend
 
@@ -87,15 +87,9 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
     backend = backend_of("lengths_from_mask", mask=mask)
     mask = as_array(backend, "lengths_from_mask", "mask", mask)
     if mask.ndim != 2 or "bool" not in str(mask.dtype):
-        raise ShapeError(
-            refusal(
-                "lengths_from_mask",
-                "mask",
-                f"{mask.dtype} of shape {tuple(mask.shape)}",
-                "boolean (batch, time)",
-                "Compare with the padding value first; True = valid.",
-            )
-        )
+        got = f"{mask.dtype} of shape {tuple(mask.shape)}"
+        remedy = "Compare with the padding value first; True = valid."
+        raise ShapeError.of("lengths_from_mask", "mask", got, "boolean (batch, time)", remedy)
     xp = backend.xp
     counts = xp.sum(xp.astype(mask, xp.int32), axis=1)
     if not backend.is_traced(mask):
@@ -109,15 +103,8 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
 def check_alignment(function: str, argument: str, alignment: str) -> None:
     """Refuse an alignment that is neither "left" nor "right"."""
     if not isinstance(alignment, str) or alignment not in ALIGNMENTS:
-        raise OptionError(
-            refusal(
-                function,
-                argument,
-                shown(alignment),
-                "'left' (data first) or 'right' (data last)",
-                "Name the side the data is on.",
-            )
-        )
+        got, expected = shown(alignment), "'left' (data first) or 'right' (data last)"
+        raise OptionError.of(function, argument, got, expected, "Name the side the data is on.")
 
 
 def _refuse_holes(mask: np.ndarray, alignment: str) -> None:
@@ -127,15 +114,10 @@ def _refuse_holes(mask: np.ndarray, alignment: str) -> None:
     wrong = (mask != contiguous).any(axis=1)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise LengthsError(
-            refusal(
-                "lengths_from_mask",
-                "mask",
-                f"{mask[row].astype(int).tolist()} at row {row}",
-                f"a {alignment} aligned row without holes",
-                "Realign the rows, or keep the mask for the losses, which take holes.",
-            )
-        )
+        got = f"{mask[row].astype(int).tolist()} at row {row}"
+        expected = f"a {alignment} aligned row without holes"
+        remedy = "Realign the rows, or keep the mask for the losses, which take holes."
+        raise LengthsError.of("lengths_from_mask", "mask", got, expected, remedy)
 
 
 def decoder_attention_mask(

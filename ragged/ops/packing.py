@@ -10,7 +10,7 @@ import numpy as np
 
 from ragged.backend import backend_of
 from ragged.checks import as_array, as_host, as_width, shown
-from ragged.errors import ArgumentError, LengthsError, refusal
+from ragged.errors import ArgumentError, LengthsError
 from ragged.lengths import Lengths, check_lengths
 from ragged.ops.alignment import align_sequences
 from ragged.ops.masks import check_alignment
@@ -129,15 +129,10 @@ class PackedRows:
         """
         given = lengths.host[lengths.host > 0]
         if given.tolist() != self.lengths.tolist():
-            raise LengthsError(
-                refusal(
-                    "unpack_to_fixed_length",
-                    "lengths",
-                    f"{_listed(given)} without empty rows",
-                    f"those of `packed`, {_listed(self.lengths)}",
-                    "Give the lengths it was packed with, in the order of the rows.",
-                )
-            )
+            got = f"{_listed(given)} without empty rows"
+            expected = f"those of `packed`, {_listed(self.lengths)}"
+            remedy = "Give the lengths it was packed with, in the order of the rows."
+            raise LengthsError.of("unpack_to_fixed_length", "lengths", got, expected, remedy)
         place = np.zeros(len(lengths), np.int64)
         place[lengths.host > 0] = self.places
         return self.source_of(lengths, place)
@@ -158,7 +153,7 @@ def _indices(argument: str, values: object) -> np.ndarray:
 
 def _not_packed(argument: str, got: str) -> ArgumentError:
     expected, remedy = "what a packed sequence holds", "Pack with ragged.pack_sequences()."
-    return ArgumentError(refusal("unpack_to_fixed_length", argument, got, expected, remedy))
+    return ArgumentError.of("unpack_to_fixed_length", argument, got, expected, remedy)
 
 
 def _listed(values: np.ndarray) -> str:
@@ -233,14 +228,9 @@ def open_packed(
     data = as_array(backend, name, "packed.data", packed.data)
     valid = Lengths.of(lengths, width, backend, function=name, batch=None)
     if data.ndim == 0 or data.shape[0] != valid.tokens:
-        raise LengthsError(
-            refusal(
-                name,
-                "lengths",
-                f"lengths of {valid.tokens} steps in all",
-                f"those of `packed`, whose data is of shape {tuple(data.shape)}",
-                "Give the lengths it was packed with.",
-            )
-        )
+        got = f"lengths of {valid.tokens} steps in all"
+        expected = f"those of `packed`, whose data is of shape {tuple(data.shape)}"
+        remedy = "Give the lengths it was packed with."
+        raise LengthsError.of(name, "lengths", got, expected, remedy)
     as_width(backend, name, width, valid.batch, *data.shape[1:])
     return data, valid

@@ -16,7 +16,7 @@ from typing import Any
 
 from ragged.backend import backend_of, check_frameworks, get_backend
 from ragged.checks import MOST_PARAMETERS, as_array, as_flag, as_rate, as_size, shown
-from ragged.errors import ArgumentError, OptionError, ShapeError, refusal
+from ragged.errors import ArgumentError, OptionError, ShapeError
 from ragged.lengths import Lengths
 from ragged.protocol import Array, Backend, State
 
@@ -41,14 +41,12 @@ class LSTMShape:
             if type(getattr(self, name)) is not bool:
                 object.__setattr__(self, name, as_flag("LSTM", name, getattr(self, name)))
         if not 0 <= self.proj_size < self.hidden_size:
-            raise OptionError(
-                refusal(
-                    "LSTM",
-                    "proj_size",
-                    str(self.proj_size),
-                    f"0 (none) or below hidden_size {self.hidden_size}",
-                    "Lower it.",
-                )
+            raise OptionError.of(
+                "LSTM",
+                "proj_size",
+                str(self.proj_size),
+                f"0 (none) or below hidden_size {self.hidden_size}",
+                "Lower it.",
             )
 
     @property
@@ -93,7 +91,7 @@ class LSTMShape:
         if parameters > MOST_PARAMETERS:
             got = f"{self.hidden_size}, in layers of {shown(parameters)} parameters in all"
             expected = f"at most {MOST_PARAMETERS} parameters"
-            raise OptionError(refusal("LSTM", "hidden_size", got, expected, "Lower the sizes."))
+            raise OptionError.of("LSTM", "hidden_size", got, expected, "Lower the sizes.")
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of h and c."""
@@ -108,26 +106,22 @@ class LSTMShape:
             ShapeError: names or shapes that no LSTM has.
         """
         if not {"weight_ih_l0", "weight_hh_l0"} <= parameters.keys():
-            raise ShapeError(
-                refusal(
-                    "lstm",
-                    "parameters",
-                    f"named {sorted(map(str, parameters))}",
-                    "torch.nn.LSTM's names, weight_ih_l0 and weight_hh_l0 at least",
-                    "Take them from an LSTM's state_dict.",
-                )
+            raise ShapeError.of(
+                "lstm",
+                "parameters",
+                f"named {sorted(map(str, parameters))}",
+                "torch.nn.LSTM's names, weight_ih_l0 and weight_hh_l0 at least",
+                "Take them from an LSTM's state_dict.",
             )
         for name, value in parameters.items():
             axes = 1 if str(name).startswith("bias") else 2
             if value.ndim != axes:
-                raise ShapeError(
-                    refusal(
-                        "lstm",
-                        f"parameters[{name!r}]",
-                        f"of shape {tuple(value.shape)}",
-                        f"an array of {axes} axes",
-                        "Take them from an LSTM's state_dict.",
-                    )
+                raise ShapeError.of(
+                    "lstm",
+                    f"parameters[{name!r}]",
+                    f"of shape {tuple(value.shape)}",
+                    f"an array of {axes} axes",
+                    "Take them from an LSTM's state_dict.",
                 )
         shape = cls.read(parameters)
         found = {name: tuple(map(int, value.shape)) for name, value in parameters.items()}
@@ -135,14 +129,12 @@ class LSTMShape:
         if found != expected:
             names = {*expected, *found}
             wrong = min((name for name in names if expected.get(name) != found.get(name)), key=str)
-            raise ShapeError(
-                refusal(
-                    "lstm",
-                    f"parameters[{wrong!r}]",
-                    f"of shape {found.get(wrong)}",
-                    f"shape {expected.get(wrong)}",
-                    "All layers and directions have the sizes that weight_ih_l0 implies.",
-                )
+            raise ShapeError.of(
+                "lstm",
+                f"parameters[{wrong!r}]",
+                f"of shape {found.get(wrong)}",
+                f"shape {expected.get(wrong)}",
+                "All layers and directions have the sizes that weight_ih_l0 implies.",
             )
         return shape
 
@@ -249,13 +241,11 @@ def lstm(
     """
     if between_layers is not None and not callable(between_layers):
         expected, remedy = "a function of an array", "Leave it out where nothing is to be done."
-        raise ArgumentError(
-            refusal("lstm", "between_layers", shown(between_layers), expected, remedy)
-        )
+        raise ArgumentError.of("lstm", "between_layers", shown(between_layers), expected, remedy)
     if not isinstance(parameters, Mapping):
         expected = "a mapping of torch.nn.LSTM's names to arrays"
         remedy = "Take it from an LSTM's state_dict."
-        raise ArgumentError(refusal("lstm", "parameters", shown(parameters), expected, remedy))
+        raise ArgumentError.of("lstm", "parameters", shown(parameters), expected, remedy)
     named = {_parameter(name): value for name, value in parameters.items()}
     backend = backend_of("lstm", **named, x=x)
     like = next((value for value in (*named.values(), x) if backend.owns(value)), None)
@@ -286,14 +276,12 @@ def run(
     x, batch_first = given["x"], as_flag(function, "batch_first", batch_first)
     expected = f"(batch, time, {shape.input_size})"
     if x.ndim != 3 or x.shape[2] != shape.input_size:
-        raise ShapeError(
-            refusal(
-                function,
-                "x",
-                f"of shape {tuple(x.shape)}",
-                expected if batch_first else f"(time, batch, {shape.input_size})",
-                "Add a batch axis with x[None], or set input_size to the features.",
-            )
+        raise ShapeError.of(
+            function,
+            "x",
+            f"of shape {tuple(x.shape)}",
+            expected if batch_first else f"(time, batch, {shape.input_size})",
+            "Add a batch axis with x[None], or set input_size to the features.",
         )
     batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
     valid = Lengths.of(lengths, width, backend, function=function, batch=batch)
@@ -351,23 +339,21 @@ def _pair(function: str, state: Any) -> State:
         is_list = isinstance(state, (tuple, list))
         got = f"a {type(state).__name__} of {len(state)}" if is_list else shown(state)
         remedy = "Give both, or None for zeros."
-        raise ShapeError(refusal(function, "state", got, "the pair (h, c)", remedy))
+        raise ShapeError.of(function, "state", got, "the pair (h, c)", remedy)
     h, c = state
     if h is None or c is None:
         remedy = "Give both, or None in place of the pair for zeros."
-        raise ShapeError(refusal(function, "state", "a pair with None", "arrays (h, c)", remedy))
+        raise ShapeError.of(function, "state", "a pair with None", "arrays (h, c)", remedy)
     return h, c
 
 
 def _check_state(function: str, shape: LSTMShape, state: State, batch: int) -> None:
     for name, array, expected in zip("hc", state, shape.state_shapes(batch), strict=True):
         if tuple(array.shape) != expected:
-            raise ShapeError(
-                refusal(
-                    function,
-                    f"state ({name})",
-                    f"of shape {tuple(array.shape)}",
-                    f"(layers * directions, batch, size) = {expected}",
-                    "Give the state of this layer and batch, or None for zeros.",
-                )
+            raise ShapeError.of(
+                function,
+                f"state ({name})",
+                f"of shape {tuple(array.shape)}",
+                f"(layers * directions, batch, size) = {expected}",
+                "Give the state of this layer and batch, or None for zeros.",
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.errors import CheckpointError, OptionError, refusal
+from ragged.errors import CheckpointError, OptionError
 from ragged.evaluation.metrics import shown
 from ragged.io import checkpoint
 from ragged.report.figures import MUTED, log_scale, new_figure, save, style, whole_numbers
@@ -58,20 +58,15 @@ def read_runs(folders: Sequence[Path], parser: Any) -> list[ComparedRun]:
     """
     if len(folders) < 2:
         got = "one run" if folders else "empty"
-        raise OptionError(refusal("compare", "folders", got, "two runs or more", "Name another."))
+        raise OptionError.of("compare", "folders", got, "two runs or more", "Name another.")
     found = [_read_run(folder, parser) for folder in folders]
     first = set(found[0].scores)
     for folder, each in zip(folders, found, strict=True):
         if set(each.scores) != first:
-            raise OptionError(
-                refusal(
-                    "compare",
-                    "folders",
-                    f"{str(folder)!r}, which forecasts {sorted(each.scores)}",
-                    f"{sorted(first)}, as {str(folders[0])!r} does",
-                    "Compare runs of the same targets.",
-                )
-            )
+            got = f"{str(folder)!r}, which forecasts {sorted(each.scores)}"
+            expected = f"{sorted(first)}, as {str(folders[0])!r} does"
+            remedy = "Compare runs of the same targets."
+            raise OptionError.of("compare", "folders", got, expected, remedy)
     return found
 
 

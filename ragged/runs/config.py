@@ -71,20 +71,18 @@ def _check_section(path: Path, name: str, value: Any) -> None:
         for key, part in value.items() if isinstance(value, dict) else ():
             _check_section(path, f"{name}.{key}", part)
         return
-    raise ConfigError(
-        f"config: `{name}` of {str(path)!r} is {got}; expected {expected}. Write it out, all in "
-        "one file, or leave it out."
-    )
+    remedy = "Write it out, all in one file, or leave it out."
+    raise ConfigError.of("config:", name, got, expected, remedy, file=path)
 
 
 def check_value(name: str, value: Any) -> None:
     """Refuse what is of the right type and yet no value that anything can be set to."""
     for each in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(each, float) and not math.isfinite(each):
-            raise ConfigError(f"config: `{name}` is {each}; expected a finite number. Change it.")
+            raise ConfigError.of("config:", name, each, "a finite number", "Change it.")
         if isinstance(each, int) and abs(each) > LARGEST_INTEGER:
             got = f"an integer of {each.bit_length()} bits"
-            raise ConfigError(f"config: `{name}` is {got}; expected at most 31. Lower it.")
+            raise ConfigError.of("config:", name, got, "at most 31", "Lower it.")
     if name == "backend":
         _check_backend(value)
 
@@ -93,10 +91,8 @@ def _check_backend(name: str) -> None:
     """Refuse a backend that is neither registered nor allowed: choosing one imports it."""
     known = sorted(entry_points(group=ENTRY_POINT_GROUP).names)
     if name not in known and not any(f"{name}.".startswith(f"{each}.") for each in _allowed):
-        raise ConfigError(
-            f"config: `backend` is {name!r}; expected one of {known}. "
-            f"--allow-import MODULE admits another module{nearest(name, known)}."
-        )
+        remedy = f"--allow-import MODULE admits another module{nearest(name, known)}."
+        raise ConfigError.of("config:", "backend", repr(name), f"one of {known}", remedy)
 
 
 def take_allowed_imports(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -82,7 +82,7 @@ def instantiate(config: Any, parser: Any) -> Any:
         ConfigError: a value that a constructor refuses.
     """
     if config.seed < 0:
-        raise ConfigError(f"config: `seed` is {config.seed}; expected 0 or more. Raise it.")
+        raise ConfigError.of("config:", "seed", config.seed, "0 or more", "Raise it.")
     try:
         settle(config)
         return parser.instantiate(config)
@@ -207,7 +207,5 @@ def _json(path: Path, text: str) -> dict[str, Any]:
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"run: {str(path)!r} is damaged or truncated ({why}); expected the file as training "
-        "wrote it. Restore it, or train the run again."
-    )
+    got, remedy = f"damaged or truncated ({why})", "Restore it, or train the run again."
+    return CheckpointError.of("run:", path, got, "the file as training wrote it", remedy)

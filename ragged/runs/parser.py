@@ -1,4 +1,4 @@
-"""The parser of configurations, made from the classes: what YAML and command line may say."""
+"""The parser of configurations: what a YAML file or a command line may say, from the classes."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragged.errors import OptionError, refusal
+from ragged.checks import check
 
 
 class RateSchedule(ABC):
@@ -59,9 +59,9 @@ class WarmupCosine(RateSchedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, "warmup_steps", self.warmup_steps >= 0, "0 or more")
-        _check(self, "decay_steps", self.decay_steps is None or self.decay_steps >= 1, "1 or more")
-        _check(self, "final", 0 <= self.final <= 1, "0 to 1")
+        check(self, "warmup_steps", self.warmup_steps >= 0, "0 or more")
+        check(self, "decay_steps", self.decay_steps is None or self.decay_steps >= 1, "1 or more")
+        check(self, "final", 0 <= self.final <= 1, "0 to 1")
 
     def factor(self, step: int, steps: int, losses: Sequence[float] = ()) -> float:
         """Return the factor of a step."""
@@ -96,10 +96,10 @@ class Plateau(RateSchedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, "cut", 0 < self.cut < 1, "above 0 and below 1")
-        _check(self, "patience", self.patience >= 1, "1 or more")
-        _check(self, "threshold", self.threshold >= 0, "0 or more")
-        _check(self, "final", 0 <= self.final <= 1, "0 to 1")
+        check(self, "cut", 0 < self.cut < 1, "above 0 and below 1")
+        check(self, "patience", self.patience >= 1, "1 or more")
+        check(self, "threshold", self.threshold >= 0, "0 or more")
+        check(self, "final", 0 <= self.final <= 1, "0 to 1")
 
     def factor(self, step: int, steps: int, losses: Sequence[float] = ()) -> float:
         """Return the factor after these losses; the step does not matter."""
@@ -114,9 +114,3 @@ class Plateau(RateSchedule):
             if waited == self.patience:
                 factor, waited = max(factor * self.cut, self.final), 0
         return factor
-
-
-def _check(schedule: RateSchedule, name: str, holds: bool, expected: str) -> None:
-    if not holds:
-        got = repr(getattr(schedule, name))
-        raise OptionError(refusal(type(schedule).__name__, name, got, expected, "Change it."))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ragged import losses
 from ragged.backend import backend_of
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.losses import MaskedLoss
 from ragged.models import Model
@@ -57,15 +57,9 @@ class Objective:
         found, expected = model.arguments()["output_size"], targets * chosen.outputs
         if found != expected:
             needs = f"{targets} target(s) of {chosen.outputs} output(s)"
-            raise OptionError(
-                refusal(
-                    "train",
-                    "model.init_args.output_size",
-                    str(found),
-                    f"{expected}: the {chosen.name} loss has {needs}",
-                    f"Set it to {expected}, or change trainer.loss or trainer.quantiles.",
-                )
-            )
+            wanted = f"{expected}: the {chosen.name} loss has {needs}"
+            remedy = f"Set it to {expected}, or change trainer.loss or trainer.quantiles."
+            raise OptionError.of("train", "model.init_args.output_size", found, wanted, remedy)
         return chosen
 
     @property

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 
-from ragged.errors import OptionError, refusal
+from ragged.checks import check
+from ragged.errors import OptionError
 
 
 class Optimizer(ABC):
@@ -23,16 +24,9 @@ class Optimizer(ABC):
             value = getattr(self, field.name)
             above = field.name in ("learning_rate", "epsilon")
             below = field.name in ("beta1", "beta2", "momentum")
-            if above and not value > 0:
-                raise self._refuse(field.name, "above 0")
-            if below and not 0 <= value < 1:
-                raise self._refuse(field.name, "0 or more, below 1")
-            if field.name == "weight_decay" and not value >= 0:
-                raise self._refuse(field.name, "0 or more")
-
-    def _refuse(self, name: str, expected: str) -> OptionError:
-        got = repr(getattr(self, name))
-        return OptionError(refusal(type(self).__name__, name, got, expected, "Change it."))
+            check(self, field.name, not above or value > 0, "above 0")
+            check(self, field.name, not below or 0 <= value < 1, "0 or more, below 1")
+            check(self, field.name, field.name != "weight_decay" or value >= 0, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -125,8 +119,8 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nesterov and not self.momentum:
-            raise self._refuse("nesterov", "False without momentum")
+        holds = bool(self.momentum) or not self.nesterov
+        check(self, "nesterov", holds, "False without momentum")
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -138,4 +132,4 @@ def unknown(optimizer: object) -> OptionError:
     """What a backend raises at an optimiser that it does not have."""
     got = type(optimizer).__name__
     expected = "AdamW, Adam or SGD of ragged.training.optimizers"
-    return OptionError(refusal("TrainingStep", "optimizer", got, expected, "Choose one of them."))
+    return OptionError.of("TrainingStep", "optimizer", got, expected, "Choose one of them.")

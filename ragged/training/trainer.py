@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ragged import losses
+from ragged.checks import check
 from ragged.data import EncoderDecoderDataModule
-from ragged.errors import OptionError, refusal
+from ragged.errors import OptionError
 from ragged.models import Model
 from ragged.protocol import Backend
 from ragged.training.lr_schedules import Constant, RateSchedule
@@ -71,15 +72,15 @@ class Trainer:
         known = [n for n, v in vars(losses).items() if isinstance(v, losses.MaskedLoss)]
         levels, clip, decay = self.quantiles, self.gradient_clip, self.ema_decay
         for name in ("max_epochs", "patience", "devices", "accumulate"):
-            self._check(name, getattr(self, name) >= 1, "1 or more")
-        self._check("tolerance", self.tolerance >= 0, "0 or more")
-        self._check("precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
-        self._check("loss", self.loss in (None, *known), f"one of {known}")
-        self._check("use_loss_masking", isinstance(self.use_loss_masking, bool), "True or False")
+            check(self, name, getattr(self, name) >= 1, "1 or more")
+        check(self, "tolerance", self.tolerance >= 0, "0 or more")
+        check(self, "precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
+        check(self, "loss", self.loss in (None, *known), f"one of {known}")
+        check(self, "use_loss_masking", isinstance(self.use_loss_masking, bool), "True or False")
         inside = levels is None or (levels and all(0 < level < 1 for level in levels))
-        self._check("quantiles", bool(inside), "one level or more, each inside 0..1, or None")
-        self._check("gradient_clip", clip is None or clip > 0, "above 0, or None")
-        self._check("ema_decay", decay is None or 0 <= decay < 1, "0 or more, below 1, or None")
+        check(self, "quantiles", bool(inside), "one level or more, each inside 0..1, or None")
+        check(self, "gradient_clip", clip is None or clip > 0, "above 0, or None")
+        check(self, "ema_decay", decay is None or 0 <= decay < 1, "0 or more, below 1, or None")
 
     def objective(self, model: Model, data: EncoderDecoderDataModule) -> Objective:
         """Return the loss of a model on data; see `Objective.of`."""
@@ -95,18 +96,7 @@ class Trainer:
         if self.device == "auto":
             return devices[0]
         if self.device not in devices:
-            raise OptionError(
-                refusal(
-                    "Trainer",
-                    "device",
-                    repr(self.device),
-                    f"one of {devices} on this machine",
-                    "Use device=auto, or install the framework's build for that device.",
-                )
-            )
+            expected = f"one of {devices} on this machine"
+            remedy = "Use device=auto, or install the framework's build for that device."
+            raise OptionError.of("Trainer", "device", repr(self.device), expected, remedy)
         return self.device
-
-    def _check(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            got = repr(getattr(self, name))
-            raise OptionError(refusal("Trainer", name, got, expected, "Change it."))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ragged import kernels
 from ragged.backend import load_backend
-from ragged.errors import DeviceError, DtypeError, ShapeError, refusal
+from ragged.errors import DeviceError, DtypeError, RaggedError, ShapeError
 from ragged.lengths import Lengths
 from ragged_torch.arrays import name
 from ragged_torch.recurrent.scan import WEIGHTS, pull
@@ -123,7 +123,7 @@ def backward(
     expected = (*shapes[:5], of_y, *of_kept, of_y, of_state, of_state)
     given = (*inputs, *kept, *gradients)
     if not tokens and lengths.any():
-        raise ShapeError(_not_this("a forward pass that kept nothing", "one for training"))
+        raise _not_this(ShapeError, "a forward pass that kept nothing", "one for training")
     _call("lstm_backward", lengths, reverse, given, expected, outputs, room=tokens)
     return outputs  # type: ignore[return-value]
 
@@ -217,21 +217,21 @@ def _readable(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
         DeviceError, DtypeError, ShapeError: it is none of a CPU's arrays of this shape and dtype.
     """
     if not tensor.is_cpu or tensor.layout is not torch.strided:
-        raise DeviceError(_not_this(f"{tensor.layout} on {tensor.device}", "dense, on the CPU"))
+        raise _not_this(DeviceError, f"{tensor.layout} on {tensor.device}", "dense, on the CPU")
     if tensor.dtype is not dtype:
-        raise DtypeError(_not_this(f"of dtype {tensor.dtype}", str(dtype)))
+        raise _not_this(DtypeError, f"of dtype {tensor.dtype}", str(dtype))
     if tensor.shape != shape:
-        raise ShapeError(_not_this(f"of shape {tuple(tensor.shape)}", f"shape {tuple(shape)}"))
+        raise _not_this(ShapeError, f"of shape {tuple(tensor.shape)}", f"shape {tuple(shape)}")
     own = tensor.contiguous()
     if own.is_neg() or own._is_zerotensor():
         own = own.clone()  # negated or filled as it is copied
     if not own.data_ptr() and own.numel():
-        raise DeviceError(_not_this("a wrapper without memory", "a tensor"))
+        raise _not_this(DeviceError, "a wrapper without memory", "a tensor")
     return own
 
 
-def _not_this(got: str, expected: str) -> str:
-    return refusal("lstm kernel", "inputs", got, expected, "Set RAGGED_KERNELS=0.")
+def _not_this(error: type[RaggedError], got: str, expected: str) -> RaggedError:
+    return error.of("lstm kernel", "inputs", got, expected, "Set RAGGED_KERNELS=0.")
 
 
 @cache

@@ -8,11 +8,12 @@ from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
 import ragged
 from ragged.lengths import Lengths
-from ragged.schedule import Piece
 
 torch = pytest.importorskip("torch")
 ragged_torch = pytest.importorskip("ragged_torch")
 operator = pytest.importorskip("ragged_torch.recurrent.custom_op")
+passes = pytest.importorskip("ragged_torch.recurrent.passes")
+scan = pytest.importorskip("ragged_torch.recurrent.scan")
 
 WIDTH, FEATURES, HIDDEN, PROJECTED = 5, 2, 4, 3
 CASES = {
@@ -76,13 +77,8 @@ def test_operator_equals_the_layer_that_it_stands_for(case, reverse, projected):
     lengths = CASES[case]
     layer = layer_inputs(lengths, projected=projected)
     found = torch.ops.ragged.lstm_layer(*layer, reverse, True)[:3]
-    if any(lengths):
-        host, pieces = Lengths(lengths, WIDTH), [Piece(len(lengths), 0, WIDTH)]
-        expected = operator.run_layer(
-            layer.weights, layer.x, host, pieces, layer.h0, layer.c0, reverse=reverse
-        )
-    else:
-        expected = (0 * found[0].detach(), layer.h0, layer.c0)
+    host = Lengths(lengths, WIDTH)
+    expected = scan.run_layer(layer.weights, layer.x, host, layer.h0, layer.c0, reverse=reverse)
     leaves = layer.differentiable
     for one, other in zip(found, expected, strict=True):
         assert_close(one.detach().numpy(), other.detach().numpy(), "float64")
@@ -177,15 +173,15 @@ def test_compiled_transformations_are_those_of_the_layer_itself():
 
 def saving(layer, lengths, reverse, train):
     """A forward pass of a kernel that keeps gates and cells for its backward pass."""
-    y, state, _ = operator.composed_forward(layer, lengths, reverse, train)
-    rows = operator.saved_rows(layer, train)
+    y, state, _ = passes.composed_forward(layer, lengths, reverse, train)
+    rows = passes.saved_rows(layer, train)
     return y, state, (layer.x.new_ones(rows, 4 * HIDDEN), layer.x.new_ones(rows, HIDDEN))
 
 
 def reading(layer, lengths, reverse, y, saved, grad_y, grad_state):
     """Its backward pass."""
     assert [tuple(each.shape) for each in saved] == [(20, 4 * HIDDEN), (20, HIDDEN)]
-    return operator.composed_backward(layer, lengths, reverse, y, saved, grad_y, grad_state)
+    return passes.composed_backward(layer, lengths, reverse, y, saved, grad_y, grad_state)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +194,8 @@ def reading(layer, lengths, reverse, y, saved, grad_y, grad_state):
 )
 def test_operator_passes_torchs_own_checks(case, dtype, reverse, projected, monkeypatch):
     if case == "saving":
-        passes = operator.Passes(True, saving, reading)
-        monkeypatch.setattr(operator, "passes_of", lambda layer: passes)
+        own = passes.Passes(True, saving, reading)
+        monkeypatch.setattr(passes, "passes_of", lambda layer: own)
     layer = layer_inputs(CASES.get(case, CASES["mixed"]), dtype, projected)
     found = torch.library.opcheck(torch.ops.ragged.lstm_layer.default, (*layer, reverse, True))
     assert set(found.values()) == {"SUCCESS"}

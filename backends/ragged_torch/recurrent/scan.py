@@ -17,14 +17,14 @@ from ragged.lengths import Lengths
 from ragged.ops.alignment import flip, select_valid
 from ragged.ops.masks import padding_mask
 from ragged_torch.arrays import name
+from ragged_torch.recurrent.stack import Result, Weights
 
-Weights = dict[str, Tensor]
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def run_layer(
     weights: Weights, x: Tensor, lengths: Lengths, h0: Tensor, c0: Tensor, *, reverse: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
     Nothing but `x`, the state and the weights takes part where all rows are full.

@@ -28,7 +28,8 @@ def test_explain_names_what_runs_and_why_the_others_do_not(
 ) -> None:
     head, *lines = printed(capsys, FEW_LONG, policy=policy)
     assert head == "32 rows, width 90: 480 tokens, 83 % of the padded batch is padding"
-    found = lstm_reasons(adapter.backend, ragged.Lengths(FEW_LONG, policy=policy), "cpu")
+    lengths = ragged.Lengths(FEW_LONG, policy=policy)
+    found = lstm_reasons(adapter.backend, lengths, "cpu", hidden_size=128)
     assert [line.split()[0] for line in lines] == list(found)
     taken = next(name for name, reason in found.items() if reason is None)
     why = "first in order" if policy == "auto" else f"since policy={policy!r}"

@@ -7,6 +7,7 @@ import pytest
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
 import ragged
+from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
 
 torch = pytest.importorskip("torch")
@@ -14,6 +15,7 @@ ragged_torch = pytest.importorskip("ragged_torch")
 operator = pytest.importorskip("ragged_torch.recurrent.custom_op")
 passes = pytest.importorskip("ragged_torch.recurrent.passes")
 scan = pytest.importorskip("ragged_torch.recurrent.scan")
+from ragged_torch.recurrent.dispatch import describe, lstm_reasons  # noqa: E402
 
 WIDTH, FEATURES, HIDDEN, PROJECTED = 5, 2, 4, 3
 CASES = {
@@ -367,3 +369,22 @@ def test_dropout_drops_the_same_compiled_and_draws_anew_each_time():
     assert not torch.equal(found[0][0] == 0, found[0][1] == 0)
     twice = compile_quickly(lambda x: (dropout(x), dropout(x)))(x)
     assert not torch.equal(twice[0] == 0, twice[1] == 0)
+
+
+@pytest.mark.parametrize("compiler", ["1", "0"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs_the_same_eager_and_compiled(dtype, compiler, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", compiler)
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, bidirectional=True, seed=0, dtype=dtype)
+    x, lengths = drawn(np.random.default_rng(0), 5, 7, dtype)
+    native = passes.passes_of(layer_inputs([3, 0, 5, 1], dtype)) is passes.NATIVE
+    eager = lstm_reasons(describe(x, HIDDEN, 0, Lengths(lengths, 7)))
+    assert native == (eager["kernels"] is None) == (find_compiler() is not None)
+    found = []
+    for run in (layer, compile_quickly(layer)):
+        y, (h, c) = run(x, lengths)
+        total = sum(each.float().square().sum() for each in (y, h, c))
+        gradients = torch.autograd.grad(total, list(layer.parameters()))
+        found.append([each.detach().float().numpy() for each in (y, h, c, *gradients)])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other, "bfloat16", MODEL)

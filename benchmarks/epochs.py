@@ -167,7 +167,7 @@ def random_lengths(device: str, quick: bool) -> dict[str, Any]:
 
 
 def waste(made: list[Batch]) -> dict[str, float]:
-    """What is computed beyond the real tokens, as a share of them: by arrays, by schedules."""
+    """What is computed beyond the real tokens, as a share: by arrays, as run."""
     sides = [side for b in made for side in (b.encoder_lengths, b.decoder_lengths)]
     tokens = sum(side.tokens for side in sides)
     padded = sum(len(side) * side.width for side in sides)
@@ -194,11 +194,11 @@ def measure(device: str, quick: bool) -> dict[str, Any]:
 
 def _computed(lengths: Lengths) -> int:
     """The steps of rows that the backend computes."""
-    from ragged.schedule import schedule
+    from ragged.backend import get_backend
+    from ragged.recurrent.dispatch import computed_steps
+    from ragged.recurrent.explain import lstm_implementation
 
-    if lengths.policy == "never":
-        return len(lengths) * lengths.width
-    return schedule(lengths).computed
+    return computed_steps(lstm_implementation(get_backend(), lengths, "cpu"), lengths)
 
 
 def _random_dataset(count: int) -> RaggedDataset:

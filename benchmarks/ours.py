@@ -9,7 +9,7 @@ import numpy as np
 import ragged
 from benchmarks.cases import Case
 from benchmarks.passes import JaxPass, Run, Work, torch_pass
-from ragged.schedule import plan
+from ragged.recurrent.explain import lstm_implementation
 
 
 def torch_layer(work: Work) -> Any:
@@ -70,7 +70,7 @@ def training_pass(
 
 
 def program_of(framework: str, case: Case, lengths: ragged.Lengths, device: str) -> object:
-    """Name what a policy comes to: equal answers run the same kernels on the same steps."""
+    """Name what a policy comes to: equal answers run the same."""
     with ragged.use_backend(framework) as backend:
         if framework == "jax":
             import jax
@@ -78,9 +78,7 @@ def program_of(framework: str, case: Case, lengths: ragged.Lengths, device: str)
             structure: Any = jax.tree.structure(lengths)
             static = structure.node_data()[1]  # all that is compiled in, and the policy
             return tuple(entry for entry in static if entry != lengths.policy)
-        sizes = {"hidden_size": case.hidden, "input_size": case.inputs}
-        made = plan(lengths, backend.lstm_costs(device), **sizes)
-        return made.kind, made.pieces
+        return lstm_implementation(backend, lengths, device, case.hidden)
 
 
 def batch_lengths(values: np.ndarray, case: Case, policy: str) -> ragged.Lengths:

@@ -54,7 +54,7 @@ def _summary(points: list[dict[str, Any]]) -> str:
 
 
 def _torch(points: list[dict[str, Any]]) -> str:
-    names = ("auto", "never", "segments", "always", "PackedSequence", "padded", "Keras", "floor")
+    names = ("auto", "never", "always", "PackedSequence", "padded", "Keras", "floor")
     heads = [*_HEADS, *names, "packed / auto", "padded / auto", "auto / floor"]
     rows = []
     for point in points:

@@ -13,9 +13,9 @@ from benchmarks.cases import Case
 from benchmarks.floor import JaxFloor, torch_floor
 from benchmarks.passes import JaxPass, Run, Work
 
-TORCH = ("auto", "never", "segments", "always", "PackedSequence", "padded", "Keras", "floor")
+TORCH = ("auto", "never", "always", "PackedSequence", "padded", "Keras", "floor")
 JAX = ("auto", "never", "OptimizedLSTMCell", "LSTMCell", "lstm_ref", "Keras", "floor")
-POLICIES = ("auto", "never", "segments", "always")
+POLICIES = ("auto", "never", "always")
 
 
 class Suite:

@@ -14,8 +14,8 @@ from ragged.ops.packing import (
     should_use_packing,
     unpack_to_fixed_length,
 )
+from ragged.recurrent.explain import explain
 from ragged.recurrent.lstm import LSTM, lstm
-from ragged.schedule import explain, schedule
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,6 @@ __all__ = [
     "pack_encoder_sequences",
     "pack_sequences",
     "save",
-    "schedule",
     "set_backend",
     "should_use_packing",
     "unpack_to_fixed_length",

@@ -11,7 +11,7 @@ from ragged.checks import as_array, as_choice, as_host, as_size, shown
 from ragged.errors import LengthsError
 from ragged.protocol import Array, Backend, HostData
 
-POLICIES = ("auto", "rule", "always", "never", "segments")
+POLICIES = ("auto", "rule", "always", "never")
 
 
 class Lengths(HostData):
@@ -25,9 +25,8 @@ class Lengths(HostData):
         lengths: `(batch,)` integers; a list, a NumPy array, a framework array or `Lengths`.
         width: the array's `time` size; the longest row if not given.
         policy: how a backend may run them. "always" packs, "never" pads, "rule" asks
-            `should_use_packing`, "segments" lets rows that have ended leave the batch in a few
-            steps, "auto" takes what is cheapest there (see `ragged.schedule`). It changes speed,
-            never numbers.
+            `should_use_packing`, "auto" takes the fastest there is (see `ragged.explain`). It
+            changes speed, never numbers.
 
     Raises:
         LengthsError: lengths not integer, not one-dimensional, negative or above the width.
@@ -41,7 +40,7 @@ class Lengths(HostData):
         (8, 0.56)
     """
 
-    __slots__ = ("_full", "_host", "leaf", "plans", "policy", "width")
+    __slots__ = ("_full", "_host", "leaf", "policy", "width")
 
     def __init__(self, lengths: object, width: int | None = None, policy: str = "auto") -> None:
         policy = as_choice("Lengths", "policy", policy, POLICIES)
@@ -54,7 +53,6 @@ class Lengths(HostData):
         self.leaf, self.width, self.policy = leaf, width, policy
         self._host = host  # the leaf's values, once they are checked
         self._full: bool | None = None
-        self.plans: dict[Any, Any] = {}  # the schedules made so far
 
     @classmethod
     def unchecked(cls, leaf: Any, width: int, policy: str = "auto") -> Lengths:

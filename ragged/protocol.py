@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ragged.export.program import Exported
     from ragged.lengths import Lengths
-    from ragged.schedule import Costs
+    from ragged.recurrent.dispatch import LayerCall
 
 Array = Any
 State = tuple[Array, Array]
@@ -85,8 +85,8 @@ class Backend(Protocol):
     ) -> tuple[Array, State]:
         """Run a checked, batch-first LSTM."""
 
-    def lstm_costs(self, device: str) -> Costs:
-        """Tell what an LSTM layer costs on a device, for `ragged.schedule`."""
+    def lstm_reasons(self, call: LayerCall) -> dict[str, str | None]:
+        """Say why each implementation, in order, does not run a call; None = it can."""
 
     def create_model(self, description: Any) -> Any:
         """Build the native module that a `ragged.models` description describes."""

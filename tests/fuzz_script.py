@@ -64,7 +64,8 @@ def calls(own, folder):
             ragged.explain(**arguments)
 
     rows = {"x": x, "lengths": lengths}
-    sizes = {"hidden_size": 8, "input_size": 8, "device": "cpu", "policy": "auto"}
+    sizes = {"hidden_size": 8, "input_size": 8, "proj_size": 2}
+    sizes |= {"device": "cpu", "dtype": "float32", "policy": "auto"}
     named = {
         "Lengths": (ragged.Lengths, {"lengths": lengths, "width": WIDTH, "policy": "auto"}),
         "create_padding_mask": (
@@ -86,7 +87,6 @@ def calls(own, folder):
             ragged.unpack_to_fixed_length,
             {"packed": packed, "lengths": lengths, "max_length": 5},
         ),
-        "schedule": (ragged.schedule, {"lengths": lengths, **sizes}),
         "explain": (explain, {"lengths": lengths, **sizes}),
         "LSTM": (
             ragged.LSTM,

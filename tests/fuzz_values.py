@@ -14,7 +14,7 @@ import numpy as np
 import ragged
 
 BATCH, WIDTH, FEATURES, HIDDEN = 3, 4, 2, 3
-SWITCHES = ("auto", "rule", "always", "never", "segments")
+SWITCHES = ("auto", "rule", "always", "never")
 rng = np.random.default_rng(0)
 
 

@@ -328,7 +328,7 @@ REFUSED = {
         lambda x: ragged.lstm({"weight_ih_l0": 1.0, "weight_hh_l0": 1.0}, x),
         ShapeError,
     ),
-    "a policy": (lambda x: ragged.schedule(LENGTHS, policy=None), OptionError),
+    "a policy": (lambda x: ragged.explain(LENGTHS, policy=None), OptionError),
     "a backend": (lambda x: ragged.set_backend(["torch"]), RaggedError),
     "a path": (lambda x: ragged.load(3), ArgumentError),
 }

@@ -7,7 +7,6 @@ from ragged_jax.arrays import (
     framework,
     is_recording,
     is_traced,
-    lstm_costs,
     name,
     owns,
     promote_arrays,
@@ -20,6 +19,7 @@ from ragged_jax.export import export_formats, export_model, load_exported
 from ragged_jax.models import create_model
 from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
 from ragged_jax.parameters import get_parameters, place, set_parameters
+from ragged_jax.recurrent.dispatch import lstm_reasons
 from ragged_jax.recurrent.lstm import LSTM, lstm
 from ragged_jax.training import TrainingStep, predict
 
@@ -40,7 +40,7 @@ __all__ = [
     "join_workers",
     "load_exported",
     "lstm",
-    "lstm_costs",
+    "lstm_reasons",
     "name",
     "owns",
     "pack_sequences",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,9 +12,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ragged.checks import device_error, dtype_error
-from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
-from ragged.schedule import Costs
 
 name = "jax"
 framework = "jax"
@@ -28,7 +25,6 @@ __all__ = [
     "framework",
     "is_recording",
     "is_traced",
-    "lstm_costs",
     "name",
     "owns",
     "promote_arrays",
@@ -112,17 +108,6 @@ def devices() -> tuple[str, ...]:
     """Name the devices at hand, the preferred one first."""
     found = {"cuda" if d.platform == "gpu" else d.platform for d in jax.devices()}
     return ("cuda", "cpu") if "cuda" in found else ("cpu",)
-
-
-# The scan runs every row over the whole width; the kernels run the tokens.
-SCAN = Costs(call=400e-6, step=2e-6, rate=0.22e-9, thin=1.0, gates=130.0, pieces=None)
-NATIVE = Costs(call=440e-6, step=0.0, rate=0.117e-9, thin=2.7, gates=83.0, pieces=1)
-
-
-def lstm_costs(device: str) -> Costs:
-    """What a layer costs here, for `ragged.schedule`."""
-    native = NATIVE if device == "cpu" and find_compiler() is not None else None
-    return replace(SCAN, native=native)
 
 
 def _flatten(lengths: Lengths) -> tuple[tuple[Any], tuple[int, str]]:

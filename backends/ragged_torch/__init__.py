@@ -7,7 +7,6 @@ from ragged_torch.arrays import (
     framework,
     is_recording,
     is_traced,
-    lstm_costs,
     name,
     owns,
     promote_arrays,
@@ -25,6 +24,7 @@ from ragged_torch.export import (
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, place, set_parameters
+from ragged_torch.recurrent.dispatch import lstm_reasons
 from ragged_torch.recurrent.lstm import LSTM, lstm
 from ragged_torch.training import TrainingStep, predict
 
@@ -44,7 +44,7 @@ __all__ = [
     "join_workers",
     "load_exported",
     "lstm",
-    "lstm_costs",
+    "lstm_reasons",
     "name",
     "onnx_translations",
     "owns",

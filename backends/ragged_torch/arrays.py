@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -11,8 +10,6 @@ import numpy as np
 import torch
 
 from ragged.checks import device_error, dtype_error
-from ragged.kernels import find_compiler
-from ragged.schedule import Costs
 from ragged_torch.transforms import (
     FakeTensor,
     is_recorded,
@@ -31,7 +28,6 @@ __all__ = [
     "framework",
     "is_recording",
     "is_traced",
-    "lstm_costs",
     "name",
     "owns",
     "promote_arrays",
@@ -131,34 +127,3 @@ def promote_arrays(function: str, arrays: Mapping[str, torch.Tensor]) -> dict[st
 def devices() -> tuple[str, ...]:
     """Name the devices at hand, the preferred one first."""
     return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
-
-
-COSTS = {
-    "cpu": Costs(
-        call=250e-6,
-        step=2e-6,
-        rate=0.15e-9,
-        thin=1.5,
-        gates=86.0,
-        pieces=8,
-        packed_step=200e-6,
-        packed_rate=2.0,
-        native=Costs(call=700e-6, step=0.0, rate=0.126e-9, thin=3.8, gates=46.0, pieces=1),
-    ),
-    # Not measured yet: what is known of cuDNN's kernels, so that rows that end are not computed.
-    "cuda": Costs(
-        call=50e-6,
-        step=8e-6,
-        rate=1e-12,
-        thin=16.0,
-        gates=40.0,
-        pieces=8,
-        packed_step=8e-6,
-    ),
-}
-
-
-def lstm_costs(device: str) -> Costs:
-    """What a layer costs here, for `ragged.schedule`."""
-    costs = COSTS.get(device, COSTS["cpu"])
-    return costs if find_compiler() is not None else replace(costs, native=None)

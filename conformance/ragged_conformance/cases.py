@@ -34,8 +34,8 @@ LSTM_OPTIONS: dict[str, dict[str, Any]] = {
     "everything": {"num_layers": 2, "bidirectional": True, "proj_size": 2},
 }
 
-POLICIES = ("auto", "rule", "always", "never", "segments")
-EMULATED = {"rule": "never", "always": "never", "segments": "never"}  # on JAX, which packs not
+POLICIES = ("auto", "rule", "always", "never")
+EMULATED = {"rule": "never", "always": "never"}  # on JAX, which packs not
 WILD = (float("nan"), float("inf"), -float("inf"), 1e30)
 
 

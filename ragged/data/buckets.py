@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 
 from ragged.checks import as_size
-from ragged.schedule import cheapest_cuts
 
 SHAPES = 8  # so that rows cut anew in every epoch meet the same widths again
 CUTS = 256  # places where a bucket may end; more plan longer and save nothing that shows
@@ -75,6 +74,32 @@ def _padded_steps(ascending: np.ndarray, edges: np.ndarray, batch_size: int) -> 
 
 def _widths(lengths: np.ndarray) -> tuple[int, ...]:
     return tuple(quantise(int(longest), SHAPES) for longest in lengths.max(axis=0))
+
+
+def cheapest_cuts(cost: np.ndarray, most: int) -> list[int]:
+    """Go from the first place to the last in at most `most` steps that cost least together.
+
+    Exact, by dynamic programming: after k rounds `best[j]` is the least cost of reaching place j
+    in k steps, and `origins[k - 1][j]` is where the last of them starts.
+
+    Args:
+        cost: `(places, places)`, of a step from i to j; infinite where there is none.
+        most: steps, 1 or more.
+
+    >>> cheapest_cuts(np.array([[np.inf, 1, 5], [np.inf, np.inf, 1], [np.inf] * 3]), most=2)
+    [0, 1, 2]
+    """
+    places = len(cost)
+    best, origins, totals = np.where(np.arange(places) == 0, 0.0, np.inf), [], []
+    for _ in range(min(most, places - 1)):
+        reached = best[:, None] + cost
+        origins.append(reached.argmin(axis=0))
+        best = reached.min(axis=0)
+        totals.append(best[-1])
+    stops = [places - 1]
+    for origin in reversed(origins[: int(np.argmin(totals)) + 1]):
+        stops.append(int(origin[stops[-1]]))
+    return stops[::-1]
 
 
 def quantise(width: int, shapes: int = 2) -> int:

@@ -59,7 +59,7 @@ def _cards(material: Material) -> list[tuple[str, str, str]]:
         if target.coverage is not None:
             share = percent(target.coverage)
             found.append((share, "in the 10..90 % band", "of the truths; made for 80\u00a0%"))
-    random, _, scheduled = material.work
-    filler = percent(scheduled.total_waste)
+    random, _, as_run = material.work
+    filler = percent(as_run.total_waste)
     found.append((filler, "filler computed", f"in random order: {percent(random.total_waste)}"))
     return found

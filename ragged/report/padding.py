@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from ragged.data import RaggedDataset, batches
 from ragged.lengths import Lengths
 from ragged.protocol import Backend
-from ragged.schedule import Costs, plan
+from ragged.recurrent.dispatch import computed_steps
+from ragged.recurrent.explain import lstm_implementation
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,20 +44,13 @@ class Work:
         return float(1 - self.tokens.sum() / self.computed.sum())
 
 
-class LayerSize(NamedTuple):
-    """What the cost of an LSTM layer depends on."""
-
-    input_size: int
-    hidden_size: int
-
-
 def padding_work(
     dataset: RaggedDataset,
     batch_size: int,
     seed: int,
     backend: Backend,
     device: str,
-    layers: Mapping[str, LayerSize],
+    hidden_sizes: Mapping[str, int],
 ) -> list[Work]:
     """Count the work of one epoch three ways, the same rows in each.
 
@@ -65,9 +58,9 @@ def padding_work(
         dataset: the training rows.
         batch_size: rows of a batch.
         seed: of the order.
-        backend: whose schedule is counted.
+        backend: whose LSTMs are counted.
         device: where it runs.
-        layers: the first LSTM layer of "encoder" and "decoder".
+        hidden_sizes: of the first LSTM layer of "encoder" and "decoder".
     """
     random = _in_random_order(dataset.lengths, batch_size, seed)
     found = [
@@ -76,36 +69,30 @@ def padding_work(
     ]
     tokens = np.array([encoder.tokens + decoder.tokens for encoder, decoder in found])
     padded = [sum(len(side) * side.width for side in sides) for sides in found]
-    costs = backend.lstm_costs(device)
-    sizes = (layers["encoder"], layers["decoder"])
-    scheduled = [
-        sum(computed_steps(side, costs, size) for side, size in zip(sides, sizes, strict=True))
-        for sides in found
-    ]
+    sizes = (hidden_sizes["encoder"], hidden_sizes["decoder"])
+
+    def computed(side: Lengths, hidden_size: int) -> int:
+        return computed_steps(lstm_implementation(backend, side, device, hidden_size), side)
+
+    as_run = [sum(map(computed, sides, sizes)) for sides in found]
     return [
         random,
         Work("in buckets of similar length", tokens, np.array(padded)),
-        Work("scheduled, as the LSTMs compute them", tokens, np.array(scheduled)),
+        Work("as the LSTMs compute them", tokens, np.array(as_run)),
     ]
 
 
-def computed_steps(lengths: Lengths, costs: Costs, size: LayerSize) -> int:
-    """How many steps of rows one LSTM layer computes for a batch."""
-    return plan(lengths, costs, **size._asdict()).computed
-
-
-def layer_sizes(parameters: Mapping[str, np.ndarray]) -> dict[str, LayerSize]:
-    """Find the first LSTM layer of each side among a model's parameters.
+def find_hidden_sizes(parameters: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Find the size of the first LSTM layer of each side among a model's parameters.
 
     A layer that is named after neither side is shared by both.
 
     Example:
-        >>> layer_sizes({"encoder.weight_ih_l0": np.zeros((32, 3)), "head.bias": np.zeros(1)})
-        {'encoder': LayerSize(input_size=3, hidden_size=8), 'decoder': LayerSize(input_size=3, \
-hidden_size=8)}
+        >>> find_hidden_sizes({"encoder.weight_ih_l0": np.zeros((32, 3)), "bias": np.zeros(1)})
+        {'encoder': 8, 'decoder': 8}
     """
     shapes = {
-        name: LayerSize(value.shape[1], value.shape[0] // 4)
+        name: value.shape[0] // 4
         for name, value in parameters.items()
         if name.endswith("weight_ih_l0")
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from ragged.backend import get_backend
 from ragged.evaluation.evaluate import Evaluation, evaluate
-from ragged.report.padding import Work, layer_sizes, padding_work
+from ragged.report.padding import Work, find_hidden_sizes, padding_work
 from ragged.runs import folder as runs
 from ragged.runs.folder import Run
 
@@ -61,7 +61,7 @@ class Material:
             seed,
             get_backend(),
             self.device,
-            layer_sizes(self.parameters),
+            find_hidden_sizes(self.parameters),
         )
 
     @property

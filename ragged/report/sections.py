@@ -260,7 +260,7 @@ def _padding(material: Material) -> Section:
     ]
     summary = (
         "How much of what the LSTMs of an epoch compute is filler: in batches as they come, in "
-        "the buckets that training used, and by the schedule that the backend follows in them."
+        "the buckets that training used, and as the backend's LSTMs run them."
     )
     return Section("Padding", parts, summary)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from ragged.data import (
     collate,
 )
 from ragged.data.batches import batch_order
-from ragged.data.buckets import make_buckets, quantise
+from ragged.data.buckets import cheapest_cuts, make_buckets, quantise
 from ragged.errors import DataError, OptionError
 
 
@@ -366,3 +366,16 @@ def test_what_is_known_is_counted_on_either_side(side):
     rows = [row(1, 1), row(1, 3)]
     rows[0] = replace(rows[0], target=np.full((1, 1), np.nan))
     assert collate(rows, batch_size=3, decoder_alignment=side).count == 3
+
+
+def test_cuts_between_buckets_are_the_best_there_are():
+    cost = np.triu(np.random.default_rng(0).uniform(1, 9, (12, 12)), 1) ** 2
+    cost = np.where(np.tri(12, dtype=bool), np.inf, cost)
+    best = min(
+        sum(cost[a, b] for a, b in pairwise((0, *inner, 11)))
+        for count in range(4)
+        for inner in combinations(range(1, 11), count)
+    )
+    edges = cheapest_cuts(cost, 4)
+    assert (edges[0], edges[-1]) == (0, 11)
+    assert sum(cost[a, b] for a, b in pairwise(edges)) == pytest.approx(best)

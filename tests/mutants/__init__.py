@@ -7,10 +7,10 @@ from tests.mutants import (
     between,
     bookkeeping,
     core,
+    dispatch,
     jax,
     losses,
     models,
-    schedules,
     torch,
     training,
 )
@@ -22,7 +22,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     backend: (
         *core.FAULTS,
         *losses.FAULTS,
-        *schedules.faults_of(backend),
+        *dispatch.FAULTS,
         *own.FAULTS,
         *models.faults_of(backend),
         *attention.faults_of(backend),

@@ -66,9 +66,9 @@ def dropout(name: str, case: str = "") -> str:
     return f"test_dropout.py::test_{name}[{{backend}}{case}]"
 
 
-def schedule(name: str, case: str) -> str:
-    """Name a test of schedules."""
-    return f"test_schedule.py::test_{name}{_on(case)}"
+def explain(policy: str) -> str:
+    """Name a test of what `explain` prints."""
+    return f"test_explain.py::test_explain_names_what_runs_and_why_the_others_do_not{_on(policy)}"
 
 
 def _on(case: str) -> str:

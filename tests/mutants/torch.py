@@ -5,167 +5,132 @@ from __future__ import annotations
 from tests.mutants.mutant import fault, header_fault
 from tests.mutants.names import forecast, forward, lstm_gradients
 
-WEIGHTS = "weights = (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)"
-
-SWAPPED = """weights = tuple(
-        w.unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten(0, 1)
-        for w in (_with_hold(weight_ih), weight_hh, bias_ih, bias_hh)
-    )"""
+UNPACKED = "steps, h0, c0, *weights, train = inputs"
+SWAPPED = f"""{UNPACKED}
+        weights = [
+            w.unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten(0, 1) for w in weights
+        ]"""
 
 DENSE = (
     fault(
         "gates f and g swapped",
-        "ragged_torch.recurrent.segments:_forward",
-        WEIGHTS,
+        "ragged_torch.recurrent.padded:_Layer.forward",
+        UNPACKED,
         SWAPPED,
         forward("mixed"),
     ),
     fault(
         "second bias forgotten",
-        "ragged_torch.recurrent.segments:_forward",
-        WEIGHTS,
-        "weights = (_with_hold(weight_ih), weight_hh, bias_ih, 0 * bias_hh)",
+        "ragged_torch.recurrent.padded:_run_onednn",
+        "*(weights.get(name, zeros) for name in WEIGHTS))",
+        "*(weights.get(name, zeros) for name in WEIGHTS[:3]), zeros)",
         forward("mixed"),
     ),
     fault(
         "projection forgotten",
-        "ragged_torch.recurrent.segments:_dense",
+        "ragged_torch.recurrent.padded:_run_dense",
         "list(weights.values()),",
         "[torch.eye(*w.shape) if own == 'weight_hr' else w for own, w in weights.items()],",
         forward("mixed", "projection"),
     ),
     fault(
         "state after the last padded step",
-        "ragged_torch.recurrent.segments:_with_hold",
+        "ragged_torch.recurrent.padded:_with_hold",
         "[-HOLD, HOLD, 0.0, -HOLD]",
         "[0.0, 0.0, 0.0, 0.0]",
         forward("mixed"),
     ),
     fault(
         "c fed with padding",
-        "ragged_torch.recurrent.segments:_with_hold",
+        "ragged_torch.recurrent.padded:_with_hold",
         "[-HOLD, HOLD, 0.0, -HOLD]",
         "[0.0, HOLD, 0.0, -HOLD]",
         forward("mixed"),
     ),
     fault(
         "c forgotten at padding",
-        "ragged_torch.recurrent.segments:_with_hold",
+        "ragged_torch.recurrent.padded:_with_hold",
         "[-HOLD, HOLD, 0.0, -HOLD]",
         "[-HOLD, 0.0, 0.0, -HOLD]",
         forward("mixed"),
     ),
     fault(
-        "steps beyond a row's end written over its first one",
-        "ragged_torch.recurrent.segments:_Sorted.put",
-        "source.masked_fill(self.beyond(piece)[..., 0], len(flat) - 1)",
-        "source",
-        forward("mixed", "bidirectional"),
-    ),
-    fault(
         "h after the last padded step",
-        "ragged_torch.recurrent.segments:_last",
+        "ragged_torch.recurrent.padded:_last",
         "(count - 1).clamp(min=0)",
         "torch.full_like(count, y.shape[1] - 1)",
         forward("mixed"),
     ),
     fault(
         "empty row returns zeros for its state",
-        "ragged_torch.recurrent.segments:_last",
+        "ragged_torch.recurrent.padded:_last",
         "found, h0)",
         "found, torch.zeros_like(h0))",
         forward("length 0"),
     ),
     fault(
         "padding read",
-        "ragged_torch.recurrent.segments:_Sorted.take",
-        ".masked_fill_(self.beyond(piece), 0.0)",
-        "",
-        lstm_gradients("one layer"),
-    ),
-    fault(
-        "rows that ended get each other's c",
-        "ragged_torch.recurrent.segments:_forward",
-        "where.order[: piece.rows], c[0]",
-        "torch.arange(piece.rows), c[0]",
+        "ragged_torch.recurrent.padded:_read",
+        "else select_valid(backend, x, lengths)",
+        "else x",
         forward("mixed"),
-    ),
-    fault(
-        "outputs of sorted rows not turned back",
-        "ragged_torch.recurrent.segments:_Sorted.of",
-        "order * width + step_read",
-        "torch.arange(len(order)) * width + step_read",
-        forward("mixed"),
-    ),
-    fault(
-        "gradient of c lost between pieces",
-        "ragged_torch.recurrent.segments:_backward",
-        "= found[5], found[6]",
-        "= found[5], 0 * found[6]",
         lstm_gradients("one layer"),
-    ),
-    fault(
-        "gradient of h lost between pieces",
-        "ragged_torch.recurrent.segments:_backward",
-        "= found[5], found[6]",
-        "= 0 * found[5], found[6]",
-        lstm_gradients("one layer"),
-    ),
-    fault(
-        "gradient of the weights of the first piece alone",
-        "ragged_torch.recurrent.segments:_backward",
-        "grad += share",
-        "grad.copy_(share)",
-        lstm_gradients("one layer"),
-    ),
-    fault(
-        "projection: c of rows that ended lost",
-        "ragged_torch.recurrent.segments:_composed",
-        "cs.append(c[rows:])",
-        "cs.append(0 * c[rows:])",
-        forward("mixed", "projection"),
     ),
     fault(
         "second direction reads forwards",
-        "ragged_torch.recurrent.segments:_Sorted.of",
-        "(count - 1 - step).clamp(min=0) if reverse else step",
-        "step",
+        "ragged_torch.recurrent.padded:run_layer",
+        "steps = _read(x, lengths, reverse)",
+        "steps = _read(x, lengths, False)",
         forward("mixed", "bidirectional"),
     ),
     fault(
-        "second direction ends where the first one does",
-        "ragged_torch.recurrent.segments:_last",
-        "torch.zeros_like(count) if reverse else ",
-        "",
+        "second direction's outputs not turned back",
+        "ragged_torch.recurrent.padded:run_layer",
+        "return _read(y, lengths, reverse), h, c",
+        "return _read(y, lengths, False), h, c",
         forward("mixed", "bidirectional"),
     ),
     fault(
-        "projection: second direction's outputs not turned back",
-        "ragged_torch.recurrent.segments:run_layer",
-        "(flip(backend, y, lengths) if reverse else y)",
-        "y",
-        forward("mixed", "everything"),
+        "gradient of the final c lost",
+        "ragged_torch.recurrent.padded:_Layer.backward",
+        "_states(torch.zeros_like(grad_c), grad_c)",
+        "_states(torch.zeros_like(grad_c), 0 * grad_c)",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "gradient of the initial h lost",
+        "ragged_torch.recurrent.padded:_Layer.backward",
+        "of_h[0], of_c[0],",
+        "0 * of_h[0], of_c[0],",
+        lstm_gradients("one layer"),
+    ),
+    fault(
+        "gradient of the second bias lost",
+        "ragged_torch.recurrent.padded:_Layer.backward",
+        "of_bias, of_other_bias)",
+        "of_bias, 0 * of_other_bias)",
+        lstm_gradients("one layer"),
     ),
 )
 
 PACKED = (
     fault(
         "packed rows get each other's state",
-        "ragged_torch.recurrent.lstm:packed",
+        "ragged_torch.recurrent.packed:run",
         "order.rows[order.sorted_indices]",
         "order.rows",
         forward("mixed"),
     ),
     fault(
         "packed: empty row returns zeros for its state",
-        "ragged_torch.recurrent.lstm:packed",
+        "ragged_torch.recurrent.packed:run",
         "state[0].index_copy",
         "torch.zeros_like(state[0]).index_copy",
         forward("length 0"),
     ),
     fault(
         "packed: directions' weights swapped",
-        "ragged_torch.recurrent.lstm:packed",
+        "ragged_torch.recurrent.packed:run",
         "for direction in weights for",
         "for direction in weights[::-1] for",
         forward("mixed", "bidirectional"),

@@ -7,12 +7,15 @@ import pytest
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
 import ragged
+from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
-from ragged.schedule import Piece
 
 torch = pytest.importorskip("torch")
 ragged_torch = pytest.importorskip("ragged_torch")
 operator = pytest.importorskip("ragged_torch.recurrent.custom_op")
+passes = pytest.importorskip("ragged_torch.recurrent.passes")
+scan = pytest.importorskip("ragged_torch.recurrent.scan")
+from ragged_torch.recurrent.dispatch import describe, lstm_reasons  # noqa: E402
 
 WIDTH, FEATURES, HIDDEN, PROJECTED = 5, 2, 4, 3
 CASES = {
@@ -76,13 +79,8 @@ def test_operator_equals_the_layer_that_it_stands_for(case, reverse, projected):
     lengths = CASES[case]
     layer = layer_inputs(lengths, projected=projected)
     found = torch.ops.ragged.lstm_layer(*layer, reverse, True)[:3]
-    if any(lengths):
-        host, pieces = Lengths(lengths, WIDTH), [Piece(len(lengths), 0, WIDTH)]
-        expected = operator.run_layer(
-            layer.weights, layer.x, host, pieces, layer.h0, layer.c0, reverse=reverse
-        )
-    else:
-        expected = (0 * found[0].detach(), layer.h0, layer.c0)
+    host = Lengths(lengths, WIDTH)
+    expected = scan.run_layer(layer.weights, layer.x, host, layer.h0, layer.c0, reverse=reverse)
     leaves = layer.differentiable
     for one, other in zip(found, expected, strict=True):
         assert_close(one.detach().numpy(), other.detach().numpy(), "float64")
@@ -177,15 +175,15 @@ def test_compiled_transformations_are_those_of_the_layer_itself():
 
 def saving(layer, lengths, reverse, train):
     """A forward pass of a kernel that keeps gates and cells for its backward pass."""
-    y, state, _ = operator.composed_forward(layer, lengths, reverse, train)
-    rows = operator.saved_rows(layer, train)
+    y, state, _ = passes.composed_forward(layer, lengths, reverse, train)
+    rows = passes.saved_rows(layer, train)
     return y, state, (layer.x.new_ones(rows, 4 * HIDDEN), layer.x.new_ones(rows, HIDDEN))
 
 
 def reading(layer, lengths, reverse, y, saved, grad_y, grad_state):
     """Its backward pass."""
     assert [tuple(each.shape) for each in saved] == [(20, 4 * HIDDEN), (20, HIDDEN)]
-    return operator.composed_backward(layer, lengths, reverse, y, saved, grad_y, grad_state)
+    return passes.composed_backward(layer, lengths, reverse, y, saved, grad_y, grad_state)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +196,8 @@ def reading(layer, lengths, reverse, y, saved, grad_y, grad_state):
 )
 def test_operator_passes_torchs_own_checks(case, dtype, reverse, projected, monkeypatch):
     if case == "saving":
-        passes = operator.Passes(True, saving, reading)
-        monkeypatch.setattr(operator, "passes_of", lambda layer: passes)
+        own = passes.Passes(True, saving, reading)
+        monkeypatch.setattr(passes, "passes_of", lambda layer: own)
     layer = layer_inputs(CASES.get(case, CASES["mixed"]), dtype, projected)
     found = torch.library.opcheck(torch.ops.ragged.lstm_layer.default, (*layer, reverse, True))
     assert set(found.values()) == {"SUCCESS"}
@@ -371,3 +369,22 @@ def test_dropout_drops_the_same_compiled_and_draws_anew_each_time():
     assert not torch.equal(found[0][0] == 0, found[0][1] == 0)
     twice = compile_quickly(lambda x: (dropout(x), dropout(x)))(x)
     assert not torch.equal(twice[0] == 0, twice[1] == 0)
+
+
+@pytest.mark.parametrize("compiler", ["1", "0"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs_the_same_eager_and_compiled(dtype, compiler, monkeypatch):
+    monkeypatch.setenv("RAGGED_KERNELS", compiler)
+    layer = ragged_torch.LSTM(FEATURES, HIDDEN, bidirectional=True, seed=0, dtype=dtype)
+    x, lengths = drawn(np.random.default_rng(0), 5, 7, dtype)
+    native = passes.passes_of(layer_inputs([3, 0, 5, 1], dtype)) is passes.NATIVE
+    eager = lstm_reasons(describe(x, HIDDEN, 0, Lengths(lengths, 7)))
+    assert native == (eager["kernels"] is None) == (find_compiler() is not None)
+    found = []
+    for run in (layer, compile_quickly(layer)):
+        y, (h, c) = run(x, lengths)
+        total = sum(each.float().square().sum() for each in (y, h, c))
+        gradients = torch.autograd.grad(total, list(layer.parameters()))
+        found.append([each.detach().float().numpy() for each in (y, h, c, *gradients)])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other, "bfloat16", MODEL)

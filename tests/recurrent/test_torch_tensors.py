@@ -18,7 +18,7 @@ from ragged_torch.recurrent import cpp as kernels  # noqa: E402
 from torch import func  # noqa: E402
 
 LENGTHS, WIDTH, FEATURES, HIDDEN = [3, 0, 5, 1], 5, 2, 3
-POLICIES = ("auto", "rule", "always", "never", "segments")
+POLICIES = ("auto", "rule", "always", "never")
 # Torch warns of its own code, where it is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 native = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler here")

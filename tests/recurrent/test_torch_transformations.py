@@ -20,8 +20,8 @@ LENGTHS, WIDTH, FEATURES, HIDDEN = [3, 0, 1], 3, 2, 2
 IMPLEMENTATIONS = {  # policy, dtype, RAGGED_KERNELS
     "kernels": ("auto", torch.float64, "1"),
     "no compiler": ("auto", torch.float32, "0"),
-    "segments": ("segments", torch.float32, "1"),
-    "dense": ("never", torch.float32, "1"),
+    "padded": ("never", torch.float32, "1"),
+    "padded, double": ("never", torch.float64, "1"),
     "packed": ("always", torch.float64, "1"),
 }
 TOLERANCE = {torch.float64: (1e-10, 1e-12), torch.float32: (1e-4, 1e-5)}

@@ -21,7 +21,7 @@ from ragged.cli.main import main
 THIRD_PARTY = Path(__file__).parents[1] / "third_party"
 LACKING = (  # sorted
     "LSTM, TrainingStep, create_model, export_formats, export_model, get_parameters, join_workers, "
-    "load_exported, lstm_costs, place, predict, set_parameters"
+    "load_exported, lstm_reasons, place, predict, set_parameters"
 )
 
 

@@ -50,6 +50,9 @@ def pull_direction(
     return tuple(each.astype(x.dtype) for each in found)
 
 
+PASSES = {"lstm_forward": run_direction, "lstm_backward": pull_direction}  # `scan` has the others
+
+
 def _call(
     name: str,
     shapes: Sequence[tuple[int, ...]],

@@ -1,9 +1,9 @@
 """The layer as an operator of JAX's programs: one rule for each of JAX's transformations.
 
 One direction of a layer is a primitive, and so are its two derivatives. Which implementation runs
-them is chosen when a program is lowered, by where it will run: our kernels in a program for one
-CPU, where there are any; else masked scans, which XLA compiles for every device, partitions over
-many, and keeps in exported files. Both give the same numbers, and keep the same arrays.
+them is chosen from the list of `dispatch` when a program is lowered, by where it will run: our
+kernels in a program for one CPU, where there are any; else masked scans, which XLA compiles for
+every device, partitions over many, and keeps in exported files. Both keep the same arrays.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ragged_jax.recurrent import cpp as kernels
+from ragged.recurrent.dispatch import LayerCall, choose
 from ragged_jax.recurrent import scan as scans
-from ragged_jax.recurrent.scan import WEIGHTS, State, Weights
+from ragged_jax.recurrent.dispatch import EXPORTED, IMPLEMENTATIONS, PARTITIONED
+from ragged_jax.recurrent.scan import KNOWN, WEIGHTS, State, Weights
 
 # Their operands. What a forward pass keeps for the others: y, gates and cells.
 #     forward   lengths, x, h0, c0, weights and biases
@@ -31,16 +32,15 @@ from ragged_jax.recurrent.scan import WEIGHTS, State, Weights
 forward_p = Primitive("lstm_forward")
 tangent_p = Primitive("lstm_tangent")
 backward_p = Primitive("lstm_backward")
-KNOWN = 9  # operands that both derivatives begin with
 IN_ALL = (True, True, True)  # what is kept, or three gradients, for each member of a `vmap`
 
 
-@partial(jax.jit, static_argnames="native")
+@partial(jax.jit, static_argnames="call")
 def run_layer(
-    weights: list[Weights], x: Array, lengths: Array, state: State, *, native: bool
+    weights: list[Weights], x: Array, lengths: Array, state: State, *, call: LayerCall
 ) -> tuple[Array, State]:
-    """Run one layer in all its directions; `native` allows our kernels, where they can run."""
-    run = partial(run_direction, native=native)
+    """Run one layer in all its directions; `call` says all that is known before it is lowered."""
+    run = partial(run_direction, call=call)
     return scans.run_directions(run, weights, x, lengths, state)
 
 
@@ -52,12 +52,12 @@ def run_direction(
     c0: Array,
     *,
     reverse: bool,
-    native: bool,
+    call: LayerCall,
 ) -> tuple[Array, Array, Array]:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads."""
     zeros = jnp.zeros_like(weights["weight_ih"][:, 0])
     inputs = (lengths, x, h0, c0, *(weights.get(name, zeros) for name in WEIGHTS))
-    y, h, c = forward_p.bind(*inputs, reverse=reverse, native=native, mapped=(), keep=False)
+    y, h, c = forward_p.bind(*inputs, reverse=reverse, call=call, mapped=(), keep=False)
     return y, h, c
 
 
@@ -88,57 +88,30 @@ def _batch(
     return found, [0] * len(found)
 
 
-def _scan_forward(*inputs: Array, reverse: bool, keep: bool) -> tuple[Array, ...]:
-    lengths, x, h0, c0, *values = inputs
-    weights = dict(zip(WEIGHTS, values, strict=True))
-    return scans.run_direction(weights, x, lengths, h0, c0, reverse=reverse, keep=keep)
-
-
-def _scan_tangent(*operands: Array, reverse: bool, moving: Sequence[bool]) -> tuple[Array, ...]:
-    given = iter(operands[KNOWN:])
-    tangents = [next(given) if moves else None for moves in moving]
-    return scans.move_direction(*operands[:KNOWN], *tangents, reverse=reverse)
-
-
-def _scan_backward(*operands: Array, reverse: bool, wants_x: bool) -> tuple[Array, ...]:
-    return scans.pull_direction(*operands, reverse=reverse)[0 if wants_x else 1 :]
-
-
-SCANS: dict[Primitive, Callable[..., tuple[Array, ...]]] = {
-    forward_p: _scan_forward,
-    tangent_p: _scan_tangent,
-    backward_p: _scan_backward,
-}
-KERNELS: dict[Primitive, Callable[..., tuple[Array, ...]]] = {
-    forward_p: kernels.run_direction,
-    backward_p: kernels.pull_direction,
-}
-
-
 def _lower(
-    primitive: Primitive, ctx: Any, *operands: Any, native: bool, mapped: Mapped, **options: Any
+    primitive: Primitive, ctx: Any, *operands: Any, call: LayerCall, mapped: Mapped, **options: Any
 ) -> Any:
-    runs = SCANS
-    if native and primitive in KERNELS and _is_for_one_cpu(ctx):
-        runs = KERNELS if kernels.has_kernels(ctx.avals_in[1].dtype) else SCANS
-    function = _vmapped(partial(runs[primitive], **options), mapped)
+    passes = choose(IMPLEMENTATIONS, _placed(call, ctx)).run
+    function = _vmapped(partial(passes[primitive.name], **options), mapped)
     return mlir.lower_fun(function)(ctx, *operands)
 
 
-def _is_for_one_cpu(ctx: Any) -> bool:
-    """Whether what is lowered runs on a CPU of this machine, and nobody partitions it."""
+def _placed(call: LayerCall, ctx: Any) -> LayerCall:
+    """Describe a call by where what is lowered runs."""
     module = ctx.module_context
     where, platforms = module.axis_context, ctx.platforms or module.platforms
-    if tuple(platforms) != ("cpu",) or module.lowering_parameters.for_export:
-        return False
     if isinstance(where, mlir.SPMDAxisContext):  # inside of shard_map each device runs its own
-        return where.manual_axes == frozenset(where.mesh.axis_names)
-    return getattr(where, "num_devices", 1) == 1
+        is_whole = where.manual_axes == frozenset(where.mesh.axis_names)
+    else:
+        is_whole = getattr(where, "num_devices", 1) == 1
+    around = EXPORTED if module.lowering_parameters.for_export else None
+    around = around if is_whole else PARTITIONED
+    return call._replace(device=", ".join(platforms), surrounding=around)
 
 
 def _run_alone(primitive: Primitive) -> Callable[..., Any]:
     """Run a primitive that no jit holds, under `jax.disable_jit()` for one."""
-    names = ("reverse", "native", "mapped", "keep", "moving", "wants_x")
+    names = ("reverse", "call", "mapped", "keep", "moving", "wants_x")
     compiled = jax.jit(primitive.bind, static_argnames=names)
 
     def run(*operands: Array, **options: Any) -> Any:
@@ -227,15 +200,15 @@ def _move(
     operands: Sequence[Array],
     tangents: Sequence[Any],
     *,
-    native: bool,
+    call: LayerCall,
     mapped: Mapped,
     **options: Any,
 ) -> tuple[Any, Any]:
     """Differentiate by JAX's own rules for the scan that does the same: all further derivatives."""
     lengths, *others = operands
-    scan = partial(_vmapped(partial(SCANS[primitive], **options), mapped), lengths)
+    scan = partial(_vmapped(partial(scans.PASSES[primitive.name], **options), mapped), lengths)
     _, moved = jax.jvp(scan, others, [ad.instantiate_zeros(each) for each in tangents[1:]])
-    return primitive.bind(*operands, native=native, mapped=mapped, **options), moved
+    return primitive.bind(*operands, call=call, mapped=mapped, **options), moved
 
 
 def _define(primitive: Primitive, abstract: Callable[..., list[Any]]) -> None:

@@ -12,12 +12,14 @@ from ragged.backend import load_backend
 from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
 from ragged.recurrent import init as initial
+from ragged.recurrent.dispatch import LayerCall
 from ragged.recurrent.lstm import LSTMShape, run, stack_layers
 from ragged_jax.arrays import asarray, name
 from ragged_jax.layers import Dropout
 from ragged_jax.parameters import Streams
 from ragged_jax.recurrent import custom_op as operator
 from ragged_jax.recurrent import scan as scans
+from ragged_jax.recurrent.dispatch import takes_operator
 
 State = tuple[Array, Array]
 Weights = dict[str, Array]
@@ -83,18 +85,20 @@ def lstm(
     state: State | None,
     between_layers: Callable[[Array], Array] | None,
 ) -> tuple[Array, State]:
-    """Run a checked, batch-first LSTM by the schedule that the policy chooses."""
+    """Run a checked, batch-first LSTM, as an operator where it is still open what runs it."""
     shape = LSTMShape.read(parameters)
     if state is None:
         h, c = shape.state_shapes(x.shape[0])
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
     counts = _as_int32(lengths.to(load_backend(name)), x.shape[1])
-    is_operator = lengths.policy == "auto" and not shape.proj_size
-    native = find_compiler() is not None
+    compiler = find_compiler() is not None
+    call = LayerCall("any", str(x.dtype), lengths.policy, compiler=compiler)
+    call = call._replace(hidden_size=shape.hidden_size, proj_size=shape.proj_size)
+    is_operator = takes_operator(call)
 
     def run_layer(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
         if is_operator:
-            return operator.run_layer(weights, x, counts, state, native=native)
+            return operator.run_layer(weights, x, counts, state, call=call)
         return scans.run_layer(weights, x, counts, state)
 
     return stack_layers(run_layer, parameters, x, state, jnp.concatenate, between_layers)

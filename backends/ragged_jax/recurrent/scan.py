@@ -20,6 +20,7 @@ from ragged_jax.recurrent.sharding import keep_rows_apart, vary_alike
 State = tuple[Array, Array]
 Weights = dict[str, Array]
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+KNOWN = 9  # operands that both derivatives begin with
 
 
 @jax.jit
@@ -186,3 +187,26 @@ def _before(lengths: Array, values: Array, initial: Array, *, reverse: bool) -> 
 
 def _swap(array: Array) -> Array:
     return jnp.swapaxes(array, 0, 1)
+
+
+def _scan_forward(*inputs: Array, reverse: bool, keep: bool) -> tuple[Array, ...]:
+    lengths, x, h0, c0, *values = inputs
+    weights = dict(zip(WEIGHTS, values, strict=True))
+    return run_direction(weights, x, lengths, h0, c0, reverse=reverse, keep=keep)
+
+
+def _scan_tangent(*operands: Array, reverse: bool, moving: Sequence[bool]) -> tuple[Array, ...]:
+    given = iter(operands[KNOWN:])
+    tangents = [next(given) if moves else None for moves in moving]
+    return move_direction(*operands[:KNOWN], *tangents, reverse=reverse)
+
+
+def _scan_backward(*operands: Array, reverse: bool, wants_x: bool) -> tuple[Array, ...]:
+    return pull_direction(*operands, reverse=reverse)[0 if wants_x else 1 :]
+
+
+PASSES: dict[str, Callable[..., tuple[Array, ...]]] = {  # by the operator's primitives
+    "lstm_forward": _scan_forward,
+    "lstm_tangent": _scan_tangent,
+    "lstm_backward": _scan_backward,
+}

@@ -19,25 +19,30 @@ from ragged.errors import DeviceError, DtypeError, RaggedError, ShapeError
 from ragged.lengths import Lengths
 from ragged_torch.arrays import name
 from ragged_torch.recurrent.scan import WEIGHTS, pull
+from ragged_torch.recurrent.stack import Result, Weights
 from ragged_torch.transforms import in_memory, is_transformed
 
-Weights = dict[str, Tensor]
 SOURCE = kernels.HEADERS / "torch.cpp"
 
 
-def has_kernels(x: Tensor) -> bool:
-    """Whether there are kernels for where `x` is and what it holds."""
-    return x.device.type == "cpu" and _load(_computed_in(x.dtype)) is not None
+def has_kernels(dtype: torch.dtype) -> bool:
+    """Whether there are kernels for a dtype on a CPU."""
+    return _load(computed_in(dtype)) is not None
+
+
+def computed_in(dtype: torch.dtype) -> torch.dtype:
+    """Give the dtype that a layer computes in: half precision in float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def run_layer(
     weights: Weights, x: Tensor, lengths: Lengths, h0: Tensor, c0: Tensor, *, reverse: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
     Half precision is computed in float32.
     """
-    dtype = _computed_in(x.dtype)
+    dtype = computed_in(x.dtype)
     if x.dtype != dtype:
         weights = {name: weight.to(dtype) for name, weight in weights.items()}
         inputs = x.to(dtype), lengths, h0.to(dtype), c0.to(dtype)
@@ -167,10 +172,6 @@ class _Layer(torch.autograd.Function):
             each = _Layer.apply(*state, *arrays[3:7], count, reverse, size * tokens)
             found = [array.unflatten(0, (size, len(array) // size)) for array in each]
         return tuple(found), (0,) * len(found)
-
-
-def _computed_in(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _call(

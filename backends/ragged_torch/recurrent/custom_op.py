@@ -1,98 +1,31 @@
 """One LSTM layer in one direction as an operator, which is all that compilers and exporters see.
 
 A compiler cannot look into lengths, so the whole layer is one operator, `ragged::lstm_layer`, whose
-body reads them, checks them and plans its schedule as it runs. The sizes of all it returns follow
-from those of its inputs: one program serves every batch.
+body reads them, checks them and chooses among all implementations as it runs. The sizes of all it
+returns follow from those of its inputs: one program serves every batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
-from ragged.schedule import Piece, plan
-from ragged_torch.arrays import asarray, lstm_costs
 from ragged_torch.recurrent import onnx_op as onnx_operator
+from ragged_torch.recurrent import passes
 from ragged_torch.recurrent import scan as scans
-from ragged_torch.recurrent.cpp import backward, forward, has_kernels
-from ragged_torch.recurrent.segments import Weights, run_layer
+from ragged_torch.recurrent.passes import Layer
+from ragged_torch.recurrent.stack import Result, Weights
 from ragged_torch.transforms import has_tangents, is_jit_tracing
-
-State = tuple[Tensor, Tensor]
-Saved = tuple[Tensor, Tensor]
-
-
-class Layer(NamedTuple):
-    """The tensors that the operator takes.
-
-    Args:
-        x: `(batch, time, features)`, left aligned; padding may hold anything.
-        lengths: `(batch,)`, int64 on the CPU whatever the device of the rest.
-        h0: `(batch, size)`, where size is that of h: a projection's if there is one.
-        c0: `(batch, hidden)`.
-        weight_ih: `(4 * hidden, features)`, gates i, f, g, o.
-        weight_hh: `(4 * hidden, size)`.
-        bias_ih: `(4 * hidden,)`, zeros for a layer without biases, like `bias_hh`.
-        weight_hr: `(size, hidden)` of a layer with a projection.
-    """
-
-    x: Tensor
-    lengths: Tensor
-    h0: Tensor
-    c0: Tensor
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor
-    bias_hh: Tensor
-    weight_hr: Tensor | None = None
-
-    @property
-    def weights(self) -> Weights:
-        """The parameters under their own names."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-    @property
-    def differentiable(self) -> list[Tensor]:
-        """All that has a gradient, in order."""
-        return [value for value in (self.x, *self[2:]) if value is not None]
-
-    @classmethod
-    def of(cls, lengths: Tensor, differentiable: Sequence[Tensor]) -> Layer:
-        """Undo `differentiable`."""
-        return cls(differentiable[0], lengths, *differentiable[1:])
-
-    def detached(self) -> Layer:
-        """The same, apart from whatever made them."""
-        own = {name: value.detach() for name, value in self._asdict().items() if value is not None}
-        return Layer(**own)
-
-
-class Passes(NamedTuple):
-    """The two passes of a layer.
-
-    Args:
-        saves: whether `forward` leaves something in what it saves.
-        forward: `(layer, lengths, reverse, train) -> (y, (h, c), (gates, cells))`, with gates
-            `(rows, 4 * hidden)` and cells `(rows, hidden)` of as many rows as `saved_rows` says.
-        backward: `(layer, lengths, reverse, y, (gates, cells), grad_y, (grad_h, grad_c)) ->` the
-            gradients of `layer.differentiable`.
-    """
-
-    saves: bool
-    forward: Callable[[Layer, Lengths, bool, bool], tuple[Tensor, State, Saved]]
-    backward: Callable[[Layer, Lengths, bool, Tensor, Saved, Tensor, State], list[Tensor]]
 
 
 def record_layer(
     weights: Weights, x: Tensor, lengths: Tensor, h0: Tensor, c0: Tensor, *, reverse: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Result:
     """Run one layer in one direction as the operator: y, h and c.
 
     Args:
@@ -111,103 +44,6 @@ def record_layer(
     train = train or is_jit_tracing()  # what torch.jit.trace records may be trained later
     y, h, c, _, _ = torch.ops.ragged.lstm_layer(*layer, reverse, train)
     return y, h, c
-
-
-def passes_of(layer: Layer) -> Passes:
-    """Choose the passes for a layer by its device and dtype alone."""
-    known = layer.weight_hr is None and layer.x.dtype in (torch.float32, torch.float64)
-    return NATIVE if known and has_kernels(layer.x) else COMPOSED
-
-
-def saved_rows(layer: Layer, train: bool) -> int:
-    """How many rows what is saved has: room for every step where passes save, else none."""
-    return layer.x.shape[0] * layer.x.shape[1] if train and passes_of(layer).saves else 0
-
-
-def composed_forward(
-    layer: Layer, lengths: Lengths, reverse: bool, train: bool
-) -> tuple[Tensor, State, Saved]:
-    """Run whatever torch runs, and save nothing."""
-    with torch.no_grad():
-        y, state = _run(layer, lengths, reverse)
-    return y, state, _empty(layer, 0)
-
-
-def composed_backward(
-    layer: Layer,
-    lengths: Lengths,
-    reverse: bool,
-    y: Tensor,
-    saved: Saved,
-    grad_y: Tensor,
-    grad_state: State,
-) -> list[Tensor]:
-    """Run forward once more and let autograd go back."""
-    layer = layer.detached()
-    leaves = [value.requires_grad_() for value in layer.differentiable]
-    with torch.enable_grad():
-        y, state = _run(layer, lengths, reverse)
-    pairs = zip((y, *state), (grad_y, *grad_state), strict=True)
-    outputs, grads = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
-    return list(torch.autograd.grad(outputs, leaves, grads, materialize_grads=True))
-
-
-def native_forward(
-    layer: Layer, lengths: Lengths, reverse: bool, train: bool
-) -> tuple[Tensor, State, Saved]:
-    """Run kernels of our own."""
-    count = asarray(lengths.host)  # as they were checked, whatever tensor they came from
-    inputs: Any = (*_arrays(layer), count, reverse, saved_rows(layer, train))
-    y, h, c, *saved = forward(*inputs)
-    for each in saved:
-        each[lengths.tokens :] = 0  # room that no step fills
-    return y, (h, c), (saved[0], saved[1])
-
-
-def native_backward(
-    layer: Layer,
-    lengths: Lengths,
-    reverse: bool,
-    y: Tensor,
-    saved: Saved,
-    grad_y: Tensor,
-    grad_state: State,
-) -> list[Tensor]:
-    """Run their backward pass."""
-    gradients, inputs = (grad_y, *grad_state), _arrays(layer)[:5]
-    kept, count = [value.contiguous() for value in (y, *saved)], asarray(lengths.host)
-    *found, bias = backward(gradients, inputs, kept, count, reverse, wants_x=True)
-    return [*(value for value in found if value is not None), bias, bias.clone()]
-
-
-def _arrays(layer: Layer) -> Any:
-    arrays = (layer.x, layer.h0, layer.c0, *layer[4:8])
-    return [value.contiguous() for value in arrays if value is not None]
-
-
-NATIVE = Passes(True, native_forward, native_backward)
-COMPOSED = Passes(False, composed_forward, composed_backward)
-
-
-def _run(layer: Layer, lengths: Lengths, reverse: bool) -> tuple[Tensor, State]:
-    pieces = _pieces(layer, lengths)
-    x, h0, c0 = layer.x, layer.h0, layer.c0
-    if not pieces:  # no row has a step
-        return x.new_zeros(*x.shape[:2], h0.shape[1]), (h0, c0)
-    y, h, c = run_layer(layer.weights, x, lengths, pieces, h0, c0, reverse=reverse)
-    return y, (h, c)
-
-
-def _pieces(layer: Layer, lengths: Lengths) -> tuple[Piece, ...]:
-    """Plan among dense schedules alone, which is what the composed passes run."""
-    costs = replace(lstm_costs(layer.x.device.type), packed_step=float("inf"), native=None)
-    sizes = {"hidden_size": layer.c0.shape[1], "input_size": layer.x.shape[2]}
-    return plan(lengths, costs, **sizes).pieces
-
-
-def _empty(layer: Layer, rows: int) -> Saved:
-    hidden = layer.c0.shape[1]
-    return layer.x.new_empty(rows, 4 * hidden), layer.x.new_empty(rows, hidden)
 
 
 def _checked(layer: Layer) -> Lengths:
@@ -240,7 +76,7 @@ def lstm_layer(
         LengthsError: a length negative or above the width.
     """
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    y, state, saved = passes_of(layer).forward(layer, _checked(layer), reverse, train)
+    y, state, saved = passes.passes_of(layer).forward(layer, _checked(layer), reverse, train)
     return _own([y, *state, *saved], [h0, c0])
 
 
@@ -269,7 +105,7 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
     layer, (_, train) = Layer(*inputs[:9]), inputs[9:]
     x, h0, c0 = layer.x, layer.h0, layer.c0
     y = x.new_empty(*x.shape[:2], h0.shape[1])
-    saved = _empty(layer, saved_rows(layer, train))
+    saved = passes.empty(layer, passes.saved_rows(layer, train))
     return y, x.new_empty(h0.shape), x.new_empty(c0.shape), *saved
 
 
@@ -293,7 +129,7 @@ def lstm_layer_backward(
 ) -> list[Tensor]:
     """Return the gradients of x, h0, c0 and the weights that there are."""
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    found = passes_of(layer).backward(
+    found = passes.passes_of(layer).backward(
         layer, _checked(layer), reverse, y, (gates, cells), grad_y, (grad_h, grad_c)
     )
     return list(_own(found, [grad_y, grad_h, grad_c]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ragged_torch.recurrent.scan import Weights
+from ragged_torch.recurrent.stack import Result, Weights
 
 GATES = (0, 3, 1, 2)  # ONNX has i, o, f, g
 
@@ -21,7 +21,7 @@ def is_exporting() -> bool:
 
 def run_layer(
     weights: Weights, x: Tensor, lengths: Tensor, h0: Tensor, c0: Tensor, *, reverse: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
     What runs a file need not keep the state of a row of length 0, nor refuse NaN at padding: both

@@ -17,14 +17,14 @@ from ragged.lengths import Lengths
 from ragged.ops.alignment import flip, select_valid
 from ragged.ops.masks import padding_mask
 from ragged_torch.arrays import name
+from ragged_torch.recurrent.stack import Result, Weights
 
-Weights = dict[str, Tensor]
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def run_layer(
     weights: Weights, x: Tensor, lengths: Lengths, h0: Tensor, c0: Tensor, *, reverse: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
     Nothing but `x`, the state and the weights takes part where all rows are full.
@@ -38,8 +38,14 @@ def run_layer(
             new_h = new_h @ weights["weight_hr"].T
         h, c = _select(valid, new_h, h), _select(valid, new_c, c)
         y.append(h)
-    stacked = torch.stack(y, 1) if y else x.new_zeros(*x.shape[:2], h.shape[1])
+    stacked = torch.stack(y, 1) if y else _no_steps(x, h0, c0, weights)
     return _read(stacked, lengths, reverse), h, c
+
+
+def _no_steps(x: Tensor, h0: Tensor, c0: Tensor, weights: Weights) -> Tensor:
+    """Give outputs of width 0, of which all inputs have a gradient, of zeros."""
+    everything = sum(each.sum() for each in (x, h0, c0, *weights.values()))
+    return x.new_zeros(*x.shape[:2], h0.shape[1]) + everything
 
 
 def pull(

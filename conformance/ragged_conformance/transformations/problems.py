@@ -246,7 +246,6 @@ PROBLEMS: dict[str, Problem] = {
     "LSTM": Problem(LSTM),
     "LSTM, never": Problem(LSTM, policy="never"),
     "LSTM, always": Problem(LSTM, policy="always"),
-    "LSTM, segments": Problem(LSTM, policy="segments"),
     "LSTM, no kernels": Problem(LSTM, kernels=False),
     "LSTM, frozen": Problem(LSTM, is_frozen=True),
     "LSTM, tied": Problem(LSTM, is_tied=True),

@@ -1,0 +1,45 @@
+"""Which implementation runs a layer on JAX, in order of preference.
+
+A program is written before it is known where it will run, so the operator (`custom_op`) asks this
+list when the program is lowered.
+"""
+
+from __future__ import annotations
+
+from ragged.recurrent.dispatch import (
+    Implementation,
+    LayerCall,
+    kernels_reason,
+    policy_reason,
+    reasons,
+)
+from ragged_jax.recurrent import cpp, scan
+
+# What JAX does around a call, said as the reason why an implementation does not run it.
+EXPORTED = "exported programs run on other machines too"
+PARTITIONED = "XLA partitions the program over several devices"
+
+
+def takes_operator(call: LayerCall) -> bool:
+    """Whether a call goes as the operator, which knows no projection and leaves a choice."""
+    return policy_reason(call, ("auto",)) is None and not call.proj_size
+
+
+def _kernels_reason(call: LayerCall) -> str | None:
+    return call.surrounding or kernels_reason(call, cpp.has_kernels)
+
+
+def _no_reason(call: LayerCall) -> None:
+    """Plain operations run everything."""
+
+
+# What runs is a function for each of the operator's primitives.
+IMPLEMENTATIONS = (
+    Implementation("kernels", _kernels_reason, {**scan.PASSES, **cpp.PASSES}),
+    Implementation("scan", _no_reason, scan.PASSES),
+)
+
+
+def lstm_reasons(call: LayerCall) -> dict[str, str | None]:
+    """Say why each implementation, in order, does not run a call; None = it can."""
+    return reasons(IMPLEMENTATIONS, call)

@@ -1,0 +1,145 @@
+"""Which implementation runs a layer on torch, in order of preference.
+
+What a compiler or an exporter records is one operator (`custom_op`), whose body asks this list too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ragged.kernels import find_compiler
+from ragged.lengths import Lengths
+from ragged.recurrent.dispatch import (
+    Implementation,
+    LayerCall,
+    describe_batch,
+    kernels_reason,
+    policy_reason,
+    reasons,
+)
+from ragged_torch.arrays import is_recording
+from ragged_torch.recurrent import cpp, packed, padded, scan
+from ragged_torch.recurrent.stack import run_directions
+from ragged_torch.transforms import (
+    FakeTensor,
+    has_subclass,
+    has_tangents,
+    is_functionalized,
+    is_recorded,
+    is_transformed,
+)
+
+# What torch does around a call, said as the reason why an implementation does not run it.
+RECORDED = "a compiler or an exporter records one operator"
+FORWARD_MODE = "forward mode goes through plain operations alone"
+WRAPPED = "tensors that handle operators themselves take plain ones alone"
+RECORDED_TRANSFORM = "a transformation is recorded, which takes plain operations alone"
+TRANSFORMED = "a transformation of torch.func is under way, which it has no rule for"
+
+# Forward and backward, one thread: see benchmarks/README.md, "Without kernels".
+LEAST_PADDING, LEAST_WORK = 0.8, 4096
+
+
+def _kernels_reason(call: LayerCall) -> str | None:
+    if call.surrounding not in (None, TRANSFORMED):  # first: compilers do not follow the others
+        return call.surrounding
+    return kernels_reason(call, _has_kernels)
+
+
+def _has_kernels(dtype: str) -> bool:
+    return cpp.has_kernels(getattr(torch, dtype))
+
+
+def _dense_reason(call: LayerCall, takes: Sequence[str]) -> str | None:
+    """Say why torch's own kernels, packed or padded, do not run a call."""
+    if call.surrounding is not None:
+        return call.surrounding
+    if not call.rows or not call.width or call.tokens == 0:
+        return "there is no step, which torch's kernels refuse"
+    return policy_reason(call, takes)
+
+
+def _packed_reason(call: LayerCall) -> str | None:
+    reason = _dense_reason(call, ("auto", "always"))
+    if reason is not None or call.policy == "always":
+        return reason
+    if not call.padding:
+        return "no row has padding"
+    work = call.rows * call.hidden_size
+    if call.device == "cpu" and (call.padding < LEAST_PADDING or work < LEAST_WORK):
+        least = f"{LEAST_PADDING:.0%} padding and rows * hidden_size of {LEAST_WORK}"
+        return f"slower on a CPU than padded below {least}"
+    return None
+
+
+def _padded_reason(call: LayerCall) -> str | None:
+    return _dense_reason(call, ("auto", "never"))
+
+
+def _no_reason(call: LayerCall) -> None:
+    """Plain operations run everything."""
+
+
+IMPLEMENTATIONS = (
+    Implementation("kernels", _kernels_reason, partial(run_directions, cpp.run_layer)),
+    Implementation("packed", _packed_reason, packed.run),
+    Implementation("padded", _padded_reason, partial(run_directions, padded.run_layer)),
+    Implementation("scan", _no_reason, partial(run_directions, scan.run_layer)),
+)
+
+
+def lstm_reasons(call: LayerCall) -> dict[str, str | None]:
+    """Say why each implementation, in order, does not run a call; None = it can."""
+    return reasons(IMPLEMENTATIONS, call)
+
+
+def find_surrounding(lengths: Lengths, tensors: Sequence[Tensor]) -> str | None:
+    """Say what torch does around a call: one of the reasons above, or None.
+
+    Args:
+        lengths: of the call.
+        tensors: x, and all others that the call is given.
+    """
+    x = tensors[0]
+    if is_recording():  # an operator of our own would lose derivatives there
+        return RECORDED_TRANSFORM if has_tangents() or is_transformed() else RECORDED
+    if has_tangents():
+        return FORWARD_MODE
+    if has_subclass(tensors):
+        return WRAPPED
+    if is_transformed():
+        return RECORDED_TRANSFORM if is_recorded() or is_functionalized() else TRANSFORMED
+    if lengths.is_traced or is_recorded() or isinstance(x, FakeTensor) or x.device.type == "meta":
+        return RECORDED
+    return None
+
+
+def describe(
+    x: Tensor,
+    hidden_size: int,
+    proj_size: int,
+    lengths: Lengths | None = None,
+    surrounding: str | None = None,
+) -> LayerCall:
+    """Describe a call to those who choose.
+
+    Args:
+        x: its input.
+        hidden_size: of the layer.
+        proj_size: of its projection; 0 = none.
+        lengths: of the rows; None = they are not known yet, and "auto" is their policy.
+        surrounding: what torch does around the call.
+    """
+    device, dtype = x.device.type, str(x.dtype).removeprefix("torch.")
+    known: dict[str, Any] = {"device": device, "dtype": dtype, "surrounding": surrounding}
+    known |= {"hidden_size": hidden_size, "proj_size": proj_size}
+    if lengths is not None and surrounding is None:
+        return describe_batch(lengths, **known)
+    policy = "auto" if lengths is None else lengths.policy
+    compiler = surrounding in (None, TRANSFORMED) and find_compiler() is not None
+    return LayerCall(policy=policy, compiler=compiler, **known)

@@ -1,0 +1,144 @@
+"""Torch's dense kernels over the whole width, each row's state held once it has ended.
+
+An input of its own says that a row has ended: gates i and o shut and gate f opens for good, so that
+h is 0 and c passes unchanged, forwards and backwards, in any dense kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ragged.backend import load_backend
+from ragged.lengths import Lengths
+from ragged.ops.alignment import flip, select_valid
+from ragged.ops.masks import padding_mask
+from ragged_torch.arrays import asarray, name
+from ragged_torch.recurrent.scan import WEIGHTS, pull
+from ragged_torch.recurrent.stack import Result, Weights
+from ragged_torch.transforms import in_memory
+
+HOLD = 1e4  # sigmoid(-HOLD) is exactly 0 and sigmoid(HOLD) exactly 1, in every float dtype
+LSTM_MODE = 2  # of aten's rnn functions
+
+
+def run_layer(
+    weights: Weights, x: Tensor, lengths: Lengths, h0: Tensor, c0: Tensor, *, reverse: bool = False
+) -> Result:
+    """Run one layer in one direction: y, and h and c after the last step of each row it reads.
+
+    Half precision is computed in float32 on a CPU, as kernels do.
+    """
+    given = x.dtype
+    if given.itemsize < 4 and x.device.type == "cpu":
+        weights = {name: weight.float() for name, weight in weights.items()}
+        found = run_layer(weights, x.float(), lengths, h0.float(), c0.float(), reverse=reverse)
+        y, h, c = (each.to(given) for each in found)
+        return y, h, c
+    steps = _read(x, lengths, reverse)
+    if not lengths.is_full:
+        ended = ~padding_mask(load_backend(name), lengths, like=x)
+        steps = torch.cat([steps, ended[..., None].to(x.dtype)], -1)
+        weights = {**weights, "weight_ih": _with_hold(weights["weight_ih"])}
+    dense = _run_onednn if _has_onednn(weights, x) else _run_dense
+    y, c = dense(weights, steps, h0, c0)
+    h = _last(y, lengths, h0)
+    return _read(y, lengths, reverse), h, c
+
+
+def _read(x: Tensor, lengths: Lengths, reverse: bool) -> Tensor:
+    """Put 0 at padding, and turn the steps of each row round to read it in reverse, or back."""
+    backend = load_backend(name)
+    return flip(backend, x, lengths) if reverse else select_valid(backend, x, lengths)
+
+
+def _with_hold(weight_ih: Tensor) -> Tensor:
+    """Append the weights of the input that is 1 once a row has ended."""
+    hold = weight_ih.new_tensor([-HOLD, HOLD, 0.0, -HOLD])
+    return torch.cat([weight_ih, hold.repeat_interleave(len(weight_ih) // 4)[:, None]], 1)
+
+
+def _last(y: Tensor, lengths: Lengths, h0: Tensor) -> Tensor:
+    """Gather h at each row's last step; a row of length 0 keeps its own."""
+    count = asarray(lengths.host, like=y)[:, None]
+    last = (count - 1).clamp(min=0)
+    found = y.gather(1, last[..., None].expand(-1, 1, y.shape[2]))[:, 0]
+    return torch.where(count > 0, found, h0)
+
+
+def _run_dense(weights: Weights, steps: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+    """Run `steps (batch, time, features)` by torch's own call: y and c."""
+    y, _, c = torch.lstm(
+        steps.transpose(0, 1),
+        (h0[None], c0[None]),
+        list(weights.values()),
+        has_biases="bias_ih" in weights,
+        num_layers=1,
+        dropout=0.0,
+        train=torch.is_grad_enabled(),
+        bidirectional=False,
+        batch_first=False,
+    )
+    return y.transpose(0, 1), c[0]
+
+
+def _has_onednn(weights: Weights, x: Tensor) -> bool:
+    known = x.dtype == torch.float32 and x.device.type == "cpu" and "weight_hr" not in weights
+    mkldnn = torch.backends.mkldnn
+    return known and mkldnn.is_available() and bool(mkldnn.enabled)
+
+
+def _run_onednn(weights: Weights, steps: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
+    """Run what torch's own call would, but with derivatives of every kind and order."""
+    zeros = steps.new_zeros(4 * h0.shape[1])
+    inputs = (steps, h0, c0, *(weights.get(name, zeros) for name in WEIGHTS))
+    train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    y, c, *_ = _Layer.apply(*inputs, train)
+    return y, c
+
+
+class _Layer(torch.autograd.Function):
+    """OneDNN's two passes; further derivatives are those of plain operations.
+
+    Not an operator, whose dispatcher costs most of 1 ms.
+    """
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        steps, h0, c0, *weights, train = inputs
+        own = [steps.transpose(0, 1).contiguous(), *weights, *_states(h0, c0)]
+        with torch.set_grad_enabled(train):  # without it the kernel keeps no workspace
+            y, _, c, workspace = torch.ops.aten.mkldnn_rnn_layer(
+                *(*own, False, [], LSTM_MODE, h0.shape[1], 1, True, False, False, train)
+            )
+        kept = workspace.detach() if train else steps.new_empty(0)
+        return y.detach().transpose(0, 1), c.detach()[0], kept
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(*inputs[:7], *output)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor, grad_c: Tensor, _: Any) -> tuple[Any, ...]:
+        *inputs, y, c, workspace = ctx.saved_tensors  # once: checkpointing recomputes otherwise
+        steps, h0, c0, *weights = inputs
+        if torch.is_grad_enabled() or not in_memory(grad_y, grad_c, *inputs):
+            valid = Lengths([steps.shape[1]] * len(steps), steps.shape[1])
+            gradients = (grad_y, torch.zeros_like(c0), grad_c)
+            return (*pull(inputs, gradients, valid, reverse=False), None)
+        steps, y, grad_y = (each.transpose(0, 1).contiguous() for each in (steps, y, grad_y))
+        of_state = _states(torch.zeros_like(grad_c), grad_c)
+        found = torch.ops.aten.mkldnn_rnn_layer_backward(
+            *(steps, *weights, *_states(h0, c0), y, y[-1:], c[None], grad_y, *of_state),
+            *(False, LSTM_MODE, h0.shape[1], 1, True, True, False, [], False, workspace),
+        )
+        of_steps, of_ih, of_hh, of_bias, of_other_bias, of_h, of_c = found
+        of_weights = (of_ih, of_hh, of_bias, of_other_bias)
+        return of_steps.transpose(0, 1), of_h[0], of_c[0], *of_weights, None
+
+
+def _states(h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    return h[None].contiguous(), c[None].contiguous()

@@ -1,0 +1,106 @@
+"""The choice of an implementation, as `explain` prints it and the backend makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import ragged
+from ragged.recurrent.dispatch import Implementation, LayerCall, choose, computed_steps, reasons
+from ragged.recurrent.explain import lstm_implementation, lstm_reasons
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import LENGTHS, POLICIES
+
+pytestmark = pytest.mark.operation("explain")
+FEW_LONG = [90] * 2 + [10] * 30
+
+
+def printed(capsys: Any, lengths: object, **options: Any) -> list[str]:
+    ragged.explain(lengths, **options)
+    return list(capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_explain_names_what_runs_and_why_the_others_do_not(
+    adapter: Adapter, capsys: Any, policy: str
+) -> None:
+    head, *lines = printed(capsys, FEW_LONG, policy=policy)
+    assert head == "32 rows, width 90: 480 tokens, 83 % of the padded batch is padding"
+    lengths = ragged.Lengths(FEW_LONG, policy=policy)
+    found = lstm_reasons(adapter.backend, lengths, "cpu", hidden_size=128)
+    assert [line.split()[0] for line in lines] == list(found)
+    taken = next(name for name, reason in found.items() if reason is None)
+    why = "first in order" if policy == "auto" else f"since policy={policy!r}"
+    for line, (name, reason) in zip(lines, found.items(), strict=True):
+        expected = f"runs, {why}" if name == taken else reason or f"{taken} comes first"
+        assert line.split(maxsplit=1)[1] == expected
+
+
+@pytest.mark.parametrize("case", LENGTHS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_something_runs_whatever_the_call(adapter: Adapter, case: str, policy: str) -> None:
+    lengths = ragged.Lengths(LENGTHS[case], policy=policy)
+    for device in ("cpu", "cuda"):
+        for dtype in ("float16", "bfloat16", "float32", "float64"):
+            for proj_size in (0, 2):
+                sizes = {"hidden_size": 3, "proj_size": proj_size}
+                found = lstm_reasons(adapter.backend, lengths, device, dtype, **sizes)
+                assert None in found.values()
+                runs_kernels = found.get("kernels", "") is None
+                assert not runs_kernels or (device, policy, proj_size) == ("cpu", "auto", 0)
+
+
+def test_lengths_keep_their_own_policy(adapter: Adapter, capsys: Any) -> None:
+    lines = printed(capsys, ragged.Lengths(FEW_LONG, policy="never"), policy="always")
+    assert any(line.endswith("runs, since policy='never'") for line in lines)
+
+
+def test_explain_takes_no_rows(adapter: Adapter, capsys: Any) -> None:
+    head, *_ = printed(capsys, [])
+    assert head.startswith("0 rows, width 0: 0 tokens")
+
+
+def test_without_a_compiler_no_kernels_run(
+    adapter: Adapter, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGGED_KERNELS", "0")
+    lines = printed(capsys, FEW_LONG)
+    assert "no C++ compiler was found, or RAGGED_KERNELS=0" in lines[1]
+    assert lstm_implementation(adapter.backend, ragged.Lengths(FEW_LONG), "cpu") != "kernels"
+
+
+def test_the_first_without_a_reason_runs(adapter: Adapter) -> None:
+    def made(name: str, reason: str | None) -> Implementation:
+        return Implementation(name, lambda call: reason, None)
+
+    call = LayerCall("cpu", "float32")
+    listed: Sequence[Implementation] = [made("a", "not here"), made("b", None), made("c", None)]
+    assert choose(listed, call).name == "b"
+    assert reasons(listed, call) == {"a": "not here", "b": None, "c": None}
+
+
+def test_steps_computed_are_tokens_or_the_padded_batch(adapter: Adapter) -> None:
+    lengths = ragged.Lengths(FEW_LONG, 96)
+    for name in lstm_reasons(adapter.backend, lengths, "cpu"):
+        expected = 480 if name in ("kernels", "packed") else 32 * 96
+        assert computed_steps(name, lengths) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 0}, "`hidden_size` is 0; expected 1 or more"),
+        ({"input_size": 0}, "`input_size` is 0; expected 1 or more"),
+        ({"proj_size": 128}, r"`proj_size` is 128; expected 0 \(none\) or below hidden_size 128"),
+        ({"device": "tpu"}, "`device` is 'tpu'; expected one of"),
+        ({"dtype": "int8"}, "`dtype` is 'int8'; expected one of"),
+        ({"policy": "fast"}, "`policy` is 'fast'; expected one of"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(
+    adapter: Adapter, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ragged.RaggedError, match=message):
+        ragged.explain([3, 1], **options)

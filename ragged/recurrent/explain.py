@@ -1,0 +1,93 @@
+"""`ragged.explain`: which implementation runs an LSTM on a batch, and why the others do not."""
+
+from __future__ import annotations
+
+from ragged.backend import get_backend
+from ragged.checks import as_choice, as_size
+from ragged.lengths import POLICIES, Lengths
+from ragged.protocol import Backend
+from ragged.recurrent.dispatch import describe_batch
+from ragged.recurrent.lstm import LSTMShape
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def explain(
+    lengths: object,
+    *,
+    hidden_size: int = 128,
+    input_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    policy: str = "auto",
+    proj_size: int = 0,
+) -> None:
+    """Print which implementation runs the chosen backend's LSTM, and why each other one does not.
+
+    Args:
+        lengths: `(batch,)` integers, or `Lengths`, whose own policy then counts.
+        hidden_size: of the layer.
+        input_size: features of its input; `hidden_size` if not given.
+        device: "cpu" or "cuda".
+        dtype: of its arrays.
+        policy: as in `Lengths`.
+        proj_size: of its projection; 0 = none.
+
+    Raises:
+        LengthsError, OptionError: lengths or a policy that `Lengths` refuses, a size that `LSTM`
+            refuses, another device or dtype.
+
+    Example:
+        >>> import ragged
+        >>> with ragged.use_backend("torch"):
+        ...     ragged.explain([90] * 2 + [10] * 30, policy="never")
+        32 rows, width 90: 480 tokens, 83 % of the padded batch is padding
+        kernels  the policy asks for padding
+        packed   the policy asks for padding
+        padded   runs, since policy='never'
+        scan     padded comes first
+    """
+    policy = as_choice("explain", "policy", policy, POLICIES)
+    valid = lengths if isinstance(lengths, Lengths) else Lengths(lengths, policy=policy)
+    hidden_size = as_size("explain", "hidden_size", hidden_size, least=1)
+    inputs = hidden_size if input_size is None else input_size
+    inputs = as_size("explain", "input_size", inputs, least=1)
+    proj_size = as_size("explain", "proj_size", proj_size)
+    LSTMShape(inputs, hidden_size, proj_size=proj_size).check_extent()
+    device = as_choice("explain", "device", device, ("cpu", "cuda"))
+    dtype = as_choice("explain", "dtype", dtype, DTYPES)
+    found = lstm_reasons(get_backend(), valid, device, dtype, hidden_size, proj_size)
+    chosen = _first(found)
+    print(
+        f"{len(valid)} rows, width {valid.width}: {valid.tokens} tokens, "
+        f"{100 * valid.waste:.0f} % of the padded batch is padding"
+    )
+    why = "first in order" if valid.policy == "auto" else f"since policy={valid.policy!r}"
+    widest = max(map(len, found))
+    for name, reason in found.items():
+        other = reason or f"{chosen} comes first"
+        print(f"{name:<{widest}}  {f'runs, {why}' if name == chosen else other}")
+
+
+def lstm_reasons(
+    backend: Backend,
+    lengths: Lengths,
+    device: str,
+    dtype: str = "float32",
+    hidden_size: int = 1,
+    proj_size: int = 0,
+) -> dict[str, str | None]:
+    """Ask a backend about an eager call: why each implementation does not run it; None = it can."""
+    known = {"hidden_size": hidden_size, "proj_size": proj_size}
+    return backend.lstm_reasons(describe_batch(lengths, device=device, dtype=dtype, **known))
+
+
+def lstm_implementation(
+    backend: Backend, lengths: Lengths, device: str, hidden_size: int = 1
+) -> str:
+    """Name the implementation that runs an eager call in float32."""
+    return _first(lstm_reasons(backend, lengths, device, hidden_size=hidden_size))
+
+
+def _first(found: dict[str, str | None]) -> str:
+    return next(name for name, reason in found.items() if reason is None)

@@ -1,0 +1,1 @@
+"""A run: its configuration, parsed, and the folder that keeps it."""

@@ -1,0 +1,133 @@
+"""The parser of configurations: what a YAML file or a command line may say, made from the classes."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ragged.errors import ConfigError
+from ragged.runs.config import check_value, nearest
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def train_parser() -> Any:
+    """The parser of a configuration, from files and the command line."""
+    from jsonargparse import ActionConfigFile
+
+    from ragged.models import Model
+
+    parser = new_parser(
+        "Train a model. Any value of the YAML file can be given here too. The fields of a class: "
+        "--data.help, --model.help XTFT, --data.source.help Tables, --trainer.optimizer.help SGD.",
+        "ragged train --config storms --backend jax --model.init_args.hidden_size 32",
+    )
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help=f"YAML file, or one of {packaged_configs()}"
+    )
+    parser.add_argument("--resume", type=str | None, help="folder of a run to go on with")
+    parser.add_argument("--name", type=str, default="run", help="the run's name")
+    parser.add_argument("--runs", type=str, default="runs", help="the folder of all runs")
+    parser.add_argument("--backend", type=str, default="torch", help="torch, jax or a module")
+    parser.add_argument("--seed", type=int, default=0, help="seed of values, order and dropout")
+    parser.add_subclass_arguments(Model, "model", required=False)
+    parts_parser(parser)
+    for name in ("past_features", "future_features", "static_features"):
+        parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+    for name in ("context_length", "reference_length"):  # of the models that have one
+        parser.link_arguments(
+            "data.longest_context", f"model.init_args.{name}", apply_on="instantiate"
+        )
+    parser.link_arguments("seed", "model.init_args.seed")
+    return parser
+
+
+def parts_parser(parser: Any = None) -> Any:
+    """Add what a run needs beside its model to a parser: data and trainer."""
+    from jsonargparse import ArgumentParser
+
+    from ragged.data import EncoderDecoderDataModule
+    from ragged.training import Trainer
+
+    parser = parser or ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(EncoderDecoderDataModule, "data", required=False)
+    parser.set_defaults({"data": "ragged.data.EncoderDecoderDataModule"})
+    parser.add_class_arguments(Trainer, "trainer")
+    return parser
+
+
+def new_parser(description: str, example: str) -> Any:
+    """Make the parser of a command, with its description and an example of its use."""
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(
+        prog="ragged",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description=description,
+        epilog=f"example: {example}",
+    )
+
+
+def packaged_configs() -> list[str]:
+    """Name the configurations that come with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def parse(parser: Any, arguments: Sequence[str] | dict[str, Any]) -> Any:
+    """Parse a command line, or a whole configuration as a dict.
+
+    Raises:
+        ConfigError: an unknown name or a value of the wrong kind; it names the nearest name.
+    """
+    from jsonargparse import ArgumentError
+
+    try:
+        if isinstance(arguments, dict):
+            config = parser.parse_object(arguments)
+        else:
+            config = parser.parse_args(list(arguments))
+    except (ArgumentError, argparse.ArgumentError, TypeError, ValueError) as error:
+        raise ConfigError(_explain(str(error))) from error
+    except RecursionError as error:
+        raise ConfigError("config: a value is nested too deeply. Write it flat.") from error
+    for name, value in config.items():
+        check_value(name.removeprefix("train."), value)
+    return config
+
+
+def _explain(message: str) -> str:
+    """Add the remedy to what the parser said."""
+    if "not allowed" in message:
+        remedy = "Only classes of ragged can be named; --allow-import MODULE admits another module."
+        return f"config: {message.strip()}\n{remedy}"
+    if re.search("are required|expected one argument|invalid choice", message):
+        return f"config: {message.strip()}\nSee `--help`, which shows an example of each command."
+    named = re.findall(r"(?:[Oo]ption|arguments:|string:|attribute) ['\"]?-*([\w.]+)", message)
+    known = _known_names()
+    unknown = [part for name in named for part in name.split(".") if part not in known]
+    hint = nearest(unknown[0], known) if unknown else ""
+    return f"config: {message.strip()}\nCompare with `ragged train --print_config`{hint}."
+
+
+def _known_names() -> set[str]:
+    """Every part of a dotted name that a configuration can hold."""
+    from ragged import data, models
+    from ragged.training import lr_schedules as learning_rate
+    from ragged.training import optimizers as optimizer
+
+    dotted = {action.dest for action in train_parser()._actions}
+    modules = (data, learning_rate, models, optimizer)
+    classes = {
+        n: v
+        for m in modules
+        for n, v in vars(m).items()
+        if isinstance(v, type) and v.__module__.startswith(m.__name__)
+    }
+    arguments = {name for value in classes.values() for name in inspect.signature(value).parameters}
+    parts = {part for name in dotted for part in name.split(".")}
+    return {*parts, *classes, *arguments, "ragged", "models", "class_path", "init_args"}

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ragged.losses import MaskedLoss
-from ragged.models.base import Forecast, check_batch
+from ragged.models.base import Forecast
+from ragged.models.modules import check_batch
 from ragged.training import optimizers as constants
 from ragged.training.distributed import share
 from ragged.training.optimizers import Optimizer

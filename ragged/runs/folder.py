@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ragged.io import checkpoint
 from ragged.backend import get_backend
-from ragged.io.checkpoint import Checkpoint
 from ragged.data import EncoderDecoderDataModule, Normalization
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
+from ragged.io import checkpoint
+from ragged.io.checkpoint import Checkpoint
 from ragged.runs.config import load_config
 from ragged.runs.parser import parse, parts_parser
 from ragged.training.objective import Objective
@@ -105,7 +105,7 @@ def settle(config: Any) -> None:
         data.repeat_static = "static_features" not in arguments
     if model.get("output_size") == arguments["output_size"].default:
         parts = open_parts(config)
-        objective = Objective.chosen(parts.trainer.loss, parts.trainer.quantiles, kind)
+        objective = Objective.chosen(parts.trainer.loss, parts.trainer.quantiles, kind.describe)
         model.output_size = parts.data.target_features * objective.outputs
 
 

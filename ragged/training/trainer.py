@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ragged import losses
 from ragged.data import EncoderDecoderDataModule
 from ragged.errors import OptionError, refusal
-from ragged.models import Model
+from ragged.models import ModelConfig
 from ragged.protocol import Backend
 from ragged.training.lr_schedules import Constant, RateSchedule
 from ragged.training.objective import Objective
@@ -81,7 +81,7 @@ class Trainer:
         self._check("gradient_clip", clip is None or clip > 0, "above 0, or None")
         self._check("ema_decay", decay is None or 0 <= decay < 1, "0 or more, below 1, or None")
 
-    def objective(self, model: Model, data: EncoderDecoderDataModule) -> Objective:
+    def objective(self, model: ModelConfig, data: EncoderDecoderDataModule) -> Objective:
         """Return the loss of a model on data; see `Objective.of`."""
         return Objective.of(self.loss, self.quantiles, model, data.target_features)
 

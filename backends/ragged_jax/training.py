@@ -47,7 +47,7 @@ class TrainingStep:
     def __init__(
         self,
         model: nnx.Module,
-        loss: MaskedLoss,
+        loss: MaskedLoss[...],
         optimizer: Optimizer,
         *,
         gradient_clip: float | None = 1.0,

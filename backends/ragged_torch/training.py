@@ -45,7 +45,7 @@ class TrainingStep:
     def __init__(
         self,
         model: nn.Module,
-        loss: MaskedLoss,
+        loss: MaskedLoss[...],
         optimizer: Optimizer,
         *,
         gradient_clip: float | None = 1.0,

@@ -32,7 +32,7 @@ class Objective:
         quantiles: the levels of the quantile loss; empty with any other.
     """
 
-    loss: MaskedLoss
+    loss: MaskedLoss[...]
     quantiles: tuple[float, ...] = ()
 
     @classmethod

@@ -76,7 +76,7 @@ class AttentionLSTM(AttentionModel[AttentionLSTMConfig]):
     Translate (2015).
     """
 
-    describe = AttentionLSTMConfig
+    describe: ClassVar[type[AttentionLSTMConfig]] = AttentionLSTMConfig
 
     @arguments_of(AttentionLSTMConfig)
     def __init__(self) -> None: ...

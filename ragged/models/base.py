@@ -86,7 +86,7 @@ class ModelType(type):
 
     @property
     def _config(cls) -> type[ModelConfig]:
-        return cls.describe  # type: ignore[attr-defined, no-any-return]
+        return cls.describe  # type: ignore[attr-defined]
 
 
 class Model(Generic[Config], metaclass=ModelType):

@@ -81,7 +81,7 @@ class EncoderDecoderLSTM(Model[EncoderDecoderLSTMConfig]):
     Source: I. Sutskever, O. Vinyals, Q. V. Le, Sequence to Sequence Learning (2014).
     """
 
-    describe = EncoderDecoderLSTMConfig
+    describe: ClassVar[type[EncoderDecoderLSTMConfig]] = EncoderDecoderLSTMConfig
 
     @arguments_of(EncoderDecoderLSTMConfig)
     def __init__(self) -> None: ...

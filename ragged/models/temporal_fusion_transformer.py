@@ -158,7 +158,7 @@ class TemporalFusionTransformer(StaticModel[TemporalFusionTransformerConfig]):
     Multi-horizon Time Series Forecasting (2021).
     """
 
-    describe = TemporalFusionTransformerConfig
+    describe: ClassVar[type[TemporalFusionTransformerConfig]] = TemporalFusionTransformerConfig
 
     @arguments_of(TemporalFusionTransformerConfig)
     def __init__(self) -> None: ...
@@ -213,7 +213,7 @@ class PFTemporalFusionTransformer(StaticModel[PFTemporalFusionTransformerConfig]
     longest of the batch. pytorch-forecasting's model is the plain TemporalFusionTransformer.
     """
 
-    describe = PFTemporalFusionTransformerConfig
+    describe: ClassVar[type[PFTemporalFusionTransformerConfig]] = PFTemporalFusionTransformerConfig
 
     @arguments_of(PFTemporalFusionTransformerConfig)
     def __init__(self) -> None: ...
@@ -260,7 +260,7 @@ class XTFT(AttentionModel[XTFTConfig]):
     Source: the graph of B. Lim and others, Temporal Fusion Transformers (2021).
     """
 
-    describe = XTFTConfig
+    describe: ClassVar[type[XTFTConfig]] = XTFTConfig
 
     @arguments_of(XTFTConfig)
     def __init__(self) -> None: ...

@@ -70,7 +70,7 @@ class TransformerLSTM(AttentionModel[TransformerLSTMConfig]):
         ((1, 2, 1), [0.0])
     """
 
-    describe = TransformerLSTMConfig
+    describe: ClassVar[type[TransformerLSTMConfig]] = TransformerLSTMConfig
 
     @arguments_of(TransformerLSTMConfig)
     def __init__(self) -> None: ...

@@ -1,7 +1,7 @@
 """Losses over what is real: sum(weight * loss) / sum(weight) over valid elements.
 
 Every loss is called `loss(prediction, target, *, lengths=None, mask=None, weights=None,
-reduction="mean", alignment="left", **options)`:
+reduction="mean", alignment="left")`, and with options of its own:
 
 - `prediction`, `target`: `(batch, time, *features)`; losses that say so take a last axis more.
 - `lengths`: `(batch,)` integers, or `mask`: boolean `(batch, time)` or `(batch, time, *features)`,
@@ -22,10 +22,9 @@ complex numbers are refused. Lists and NumPy's floats take the dtype of the othe
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypedDict, Unpack, cast, runtime_checkable
 
 import numpy as np
 
@@ -37,121 +36,118 @@ from ragged.ops.masks import check_alignment, padding_mask
 from ragged.protocol import Array, Backend
 
 REDUCTIONS = ("mean", "sum", "sequence_mean", "none")
+TOTALS = object()  # in a reduction's place: the weighted sum and the sum of weights
+Arguments = ParamSpec("Arguments")
 
 
-def _public_signature(elementwise: Callable[..., Array]) -> inspect.Signature:
-    """The caller's view: no backend, all that `MaskedLoss.__call__` takes, then the options."""
-    own = list(inspect.signature(elementwise).parameters.values())[3:]
-    shared = list(inspect.signature(MaskedLoss.__call__).parameters.values())[1:-1]
-    options = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    return inspect.Signature([*shared, *options])
+class Masking(TypedDict, total=False):
+    """What every loss takes beside its two sides and its own options; see the module."""
+
+    lengths: object
+    mask: Array
+    weights: Array
+    reduction: str
+    alignment: str
 
 
-class MaskedLoss:
-    """An elementwise loss, masked, weighted and reduced."""
+@runtime_checkable
+class MaskedLoss(Protocol[Arguments]):
+    """A loss: a function that is masked, weighted and reduced.
+
+    Args:
+        extra_axis: what the prediction's last axis holds, which the target lacks; None = nothing.
+    """
 
     __name__: str
+    extra_axis: str | None
 
-    def __init__(self, elementwise: Callable[..., Array], extra_axis: str | None = None) -> None:
-        self.elementwise = elementwise
-        self.extra_axis = extra_axis
-        functools.update_wrapper(self, elementwise)
-        self.__signature__ = _public_signature(elementwise)
-
-    def __call__(
-        self,
-        prediction: Array,
-        target: Array,
-        *,
-        lengths: object = None,
-        mask: Array = None,
-        weights: Array = None,
-        reduction: str = "mean",
-        alignment: str = "left",
-        **options: Any,
-    ) -> Array:
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Array:
         """Return the reduced loss; see the module."""
-        reduction = as_choice(self.__name__, "reduction", reduction, REDUCTIONS)
-        backend, loss, weight = self._weighted(
-            prediction, target, lengths, mask, weights, alignment, options
-        )
-        return _reduce(backend.xp, loss, weight, reduction)
 
     def total_and_count(
-        self,
-        prediction: Array,
-        target: Array,
-        *,
-        lengths: object = None,
-        mask: Array = None,
-        weights: Array = None,
-        alignment: str = "left",
-        **options: Any,
+        self, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> tuple[Array, Array]:
         """Return sum(weight * loss) and sum(weight) over the valid elements."""
-        backend, loss, weight = self._weighted(
-            prediction, target, lengths, mask, weights, alignment, options
-        )
-        return backend.xp.sum(loss * weight), backend.xp.sum(weight)
 
-    def _weighted(
-        self,
-        prediction: Array,
-        target: Array,
-        lengths: object,
-        mask: Array,
-        weights: Array,
-        alignment: str,
-        options: dict[str, Any],
-    ) -> tuple[Backend, Array, Array]:
-        """Return elementwise losses and their weights, both exactly 0 at padding."""
-        name = self.__name__
-        check_alignment(name, "alignment", alignment)
-        backend = backend_of(
+
+def masked_loss(
+    extra_axis: str | None = None,
+) -> Callable[[Callable[Arguments, Array]], MaskedLoss[Arguments]]:
+    """Add to a function what else a loss has."""
+
+    def complete(loss: Any) -> MaskedLoss[Arguments]:
+        def total_and_count(*args: Any, **kwargs: Any) -> Any:
+            """Return sum(weight * loss) and sum(weight) over the valid elements."""
+            return loss(*args, **kwargs, reduction=TOTALS)
+
+        own = list(inspect.signature(loss).parameters.values())[:-1]
+        masking = list(inspect.signature(_masked).parameters.values())[4:]
+        loss.__signature__ = inspect.Signature([*own[:2], *masking, *own[2:]])
+        loss.extra_axis, loss.total_and_count = extra_axis, total_and_count
+        return cast(MaskedLoss[Arguments], loss)
+
+    return complete
+
+
+def _masked(
+    of: Any,
+    elementwise: Callable[[Backend, Array, Array], Array],
+    prediction: Array,
+    target: Array,
+    *,
+    lengths: object = None,
+    mask: Array = None,
+    weights: Array = None,
+    reduction: str = "mean",
+    alignment: str = "left",
+) -> Array:
+    """Reduce elementwise losses `of(...)`; losses and weights are exactly 0 at padding."""
+    name, extra_axis = of.__name__, of.extra_axis
+    if reduction is not TOTALS:
+        reduction = as_choice(name, "reduction", reduction, REDUCTIONS)
+    check_alignment(name, "alignment", alignment)
+    sides = {"prediction": prediction, "target": target}
+    backend = backend_of(name, **sides, lengths=lengths, mask=mask, weights=weights)
+    xp = backend.xp
+    prediction, target = _open_sides(backend, name, **sides)
+    _check_shapes(name, extra_axis, tuple(prediction.shape), tuple(target.shape))
+    valid = _valid_elements(backend, name, target, lengths, mask, alignment)
+    valid_prediction = valid if extra_axis is None else valid[..., None]
+    loss = elementwise(
+        backend,
+        xp.where(valid_prediction, prediction, xp.zeros_like(prediction)),
+        xp.where(valid, target, xp.zeros_like(target)),
+    )
+    weight = xp.astype(valid, loss.dtype)
+    if weights is not None:
+        given = as_array(backend, name, "weights", weights, prediction)
+        given = _as_floating(backend, name, {"target": target, "weights": given})["weights"]
+        given = _spread(name, "weights", given, tuple(target.shape), xp)
+        nothing = xp.zeros_like(weight)
+        weight = xp.where(valid, given + nothing, nothing)  # sharded as the rows are
+    loss = xp.where(valid, loss, xp.zeros_like(loss))
+    if reduction is TOTALS:
+        return xp.sum(loss * weight), xp.sum(weight)
+    return _reduce(xp, loss, weight, reduction)
+
+
+def _check_shapes(
+    name: str, extra_axis: str | None, prediction: tuple[int, ...], target: tuple[int, ...]
+) -> None:
+    elements = prediction if extra_axis is None else prediction[:-1]
+    if len(target) < 2 or elements != target:
+        extra = "" if extra_axis is None else f" and a last axis of {extra_axis}"
+        raise ShapeError.of(
             name,
-            prediction=prediction,
-            target=target,
-            lengths=lengths,
-            mask=mask,
-            weights=weights,
+            "prediction",
+            f"of shape {prediction} beside a target of shape {target}",
+            f"the target's shape (batch, time, *features){extra}",
+            "Nothing is broadcast; reshape one of them.",
         )
-        xp = backend.xp
-        prediction, target = _open_sides(backend, name, prediction, target)
-        self._check_shapes(tuple(prediction.shape), tuple(target.shape))
-        valid = _valid_elements(backend, name, target, lengths, mask, alignment)
-        valid_prediction = valid if self.extra_axis is None else valid[..., None]
-        loss = self.elementwise(
-            backend,
-            xp.where(valid_prediction, prediction, xp.zeros_like(prediction)),
-            xp.where(valid, target, xp.zeros_like(target)),
-            **options,
-        )
-        weight = xp.astype(valid, loss.dtype)
-        if weights is not None:
-            given = as_array(backend, name, "weights", weights, prediction)
-            given = _as_floating(backend, name, {"target": target, "weights": given})["weights"]
-            given = _spread(name, "weights", given, tuple(target.shape), xp)
-            nothing = xp.zeros_like(weight)
-            weight = xp.where(valid, given + nothing, nothing)  # sharded as the rows are
-        return backend, xp.where(valid, loss, xp.zeros_like(loss)), weight
-
-    def _check_shapes(self, prediction: tuple[int, ...], target: tuple[int, ...]) -> None:
-        elements = prediction if self.extra_axis is None else prediction[:-1]
-        if len(target) < 2 or elements != target:
-            extra = "" if self.extra_axis is None else f" and a last axis of {self.extra_axis}"
-            got = f"of shape {prediction} beside a target of shape {target}"
-            expected = f"the target's shape (batch, time, *features){extra}"
-            remedy = "Nothing is broadcast; reshape one of them."
-            raise ShapeError.of(self.__name__, "prediction", got, expected, remedy)
-
-
-def masked_loss(*, extra_axis: str | None = None) -> Callable[[Callable[..., Array]], MaskedLoss]:
-    """Turn `elementwise(backend, prediction, target, **options)` into a public loss."""
-    return lambda elementwise: MaskedLoss(elementwise, extra_axis)
 
 
 @masked_loss()
-def mse(backend: Backend, prediction: Array, target: Array) -> Array:
+def mse(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
     """Squared error, `(target - prediction)**2`.
 
     Example:
@@ -160,17 +156,19 @@ def mse(backend: Backend, prediction: Array, target: Array) -> Array:
         >>> float(ragged.losses.mse(prediction, target, lengths=[1]))
         4.0
     """
-    return (target - prediction) ** 2
+    return _masked(mse, lambda backend, p, t: (t - p) ** 2, prediction, target, **masking)
 
 
 @masked_loss()
-def mae(backend: Backend, prediction: Array, target: Array) -> Array:
+def mae(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
     """Absolute error, `|target - prediction|`."""
-    return backend.xp.abs(target - prediction)
+    return _masked(mae, lambda backend, p, t: backend.xp.abs(t - p), prediction, target, **masking)
 
 
 @masked_loss()
-def huber(backend: Backend, prediction: Array, target: Array, delta: float = 1.0) -> Array:
+def huber(
+    prediction: Array, target: Array, *, delta: float = 1.0, **masking: Unpack[Masking]
+) -> Array:
     """Huber loss: `e**2 / 2` where `|e| <= delta`, else `delta * (|e| - delta / 2)`.
 
     Args:
@@ -178,43 +176,58 @@ def huber(backend: Backend, prediction: Array, target: Array, delta: float = 1.0
 
     Source: P. J. Huber, Robust Estimation of a Location Parameter (1964).
     """
-    _check_positive("huber", "delta", delta)
-    error = backend.xp.abs(target - prediction)
-    return backend.xp.where(error <= delta, error**2 / 2, delta * (error - delta / 2))
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        _check_positive("huber", "delta", delta)
+        error = backend.xp.abs(target - prediction)
+        return backend.xp.where(error <= delta, error**2 / 2, delta * (error - delta / 2))
+
+    return _masked(huber, elementwise, prediction, target, **masking)
 
 
 @masked_loss()
-def mape(backend: Backend, prediction: Array, target: Array, epsilon: float = 1e-8) -> Array:
+def mape(
+    prediction: Array, target: Array, *, epsilon: float = 1e-8, **masking: Unpack[Masking]
+) -> Array:
     """Absolute percentage error as a fraction, `|target - prediction| / max(|target|, epsilon)`.
 
     Args:
         epsilon: the least divisor; a target of 0 has no percentage error of its own.
     """
-    _check_positive("mape", "epsilon", epsilon)
-    size = backend.xp.abs(target)
-    least = backend.xp.full_like(size, epsilon)
-    return backend.xp.abs(target - prediction) / backend.xp.where(size > epsilon, size, least)
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        _check_positive("mape", "epsilon", epsilon)
+        size = backend.xp.abs(target)
+        least = backend.xp.full_like(size, epsilon)
+        return backend.xp.abs(target - prediction) / backend.xp.where(size > epsilon, size, least)
+
+    return _masked(mape, elementwise, prediction, target, **masking)
 
 
 @masked_loss()
-def smape(backend: Backend, prediction: Array, target: Array) -> Array:
+def smape(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
     """Symmetric percentage error in 0..2, `2 |e| / (|target| + |prediction|)`; 0 where both are 0.
 
     Source: J. S. Armstrong, Long-Range Forecasting (1985).
     """
-    xp = backend.xp
-    size = xp.abs(target) + xp.abs(prediction)
-    nonzero = size != 0  # true of NaN, which must not pass for 0
-    ratio = 2 * xp.abs(target - prediction) / xp.where(nonzero, size, xp.ones_like(size))
-    return xp.where(nonzero, ratio, xp.zeros_like(ratio))
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        xp = backend.xp
+        size = xp.abs(target) + xp.abs(prediction)
+        nonzero = size != 0  # true of NaN, which must not pass for 0
+        ratio = 2 * xp.abs(target - prediction) / xp.where(nonzero, size, xp.ones_like(size))
+        return xp.where(nonzero, ratio, xp.zeros_like(ratio))
+
+    return _masked(smape, elementwise, prediction, target, **masking)
 
 
-@masked_loss(extra_axis="quantiles")
+@masked_loss("quantiles")
 def quantile(
-    backend: Backend,
     prediction: Array,
     target: Array,
+    *,
     quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+    **masking: Unpack[Masking],
 ) -> Array:
     """Pinball loss, `max(q e, (q - 1) e)` with `e = target - prediction`, meaned over quantiles.
 
@@ -224,19 +237,30 @@ def quantile(
 
     Source: R. Koenker and G. Bassett, Regression Quantiles (1978).
     """
-    levels = as_numbers("quantile", "quantiles", quantiles)
-    if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
-        got = f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}"
-        expected = "one level inside 0..1 for each prediction"
-        remedy = "Name the levels that the model predicts."
-        raise OptionError.of("quantile", "quantiles", got, expected, remedy)
-    q = backend.xp.astype(backend.asarray(np.asarray(levels), like=prediction), prediction.dtype)
-    error = target[..., None] - prediction
-    return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        levels = as_numbers("quantile", "quantiles", quantiles)
+        if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
+            raise OptionError.of(
+                "quantile",
+                "quantiles",
+                f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}",
+                "one level inside 0..1 for each prediction",
+                "Name the levels that the model predicts.",
+            )
+        q = backend.xp.astype(
+            backend.asarray(np.asarray(levels), like=prediction), prediction.dtype
+        )
+        error = target[..., None] - prediction
+        return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
+
+    return _masked(quantile, elementwise, prediction, target, **masking)
 
 
-@masked_loss(extra_axis="mean and log variance")
-def gaussian_nll(backend: Backend, prediction: Array, target: Array, full: bool = False) -> Array:
+@masked_loss("mean and log variance")
+def gaussian_nll(
+    prediction: Array, target: Array, *, full: bool = False, **masking: Unpack[Masking]
+) -> Array:
     """Gaussian negative log likelihood, `(log v + (target - m)**2 / v) / 2`.
 
     Args:
@@ -245,15 +269,22 @@ def gaussian_nll(backend: Backend, prediction: Array, target: Array, full: bool 
 
     Source: D. A. Nix and A. S. Weigend, Estimating the Mean and Variance (1994).
     """
-    if int(prediction.shape[-1]) != 2:
-        got = f"of shape {tuple(prediction.shape)}"
-        expected = "a last axis of 2, mean and log variance"
-        remedy = "Stack both along the last axis."
-        raise ShapeError.of("gaussian_nll", "prediction", got, expected, remedy)
-    mean, log_variance = prediction[..., 0], prediction[..., 1]
-    constant = float(np.log(2 * np.pi)) if as_flag("gaussian_nll", "full", full) else 0.0
-    scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)
-    return (log_variance + scaled + constant) / 2
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        if int(prediction.shape[-1]) != 2:
+            raise ShapeError.of(
+                "gaussian_nll",
+                "prediction",
+                f"of shape {tuple(prediction.shape)}",
+                "a last axis of 2, mean and log variance",
+                "Stack both along the last axis.",
+            )
+        mean, log_variance = prediction[..., 0], prediction[..., 1]
+        constant = float(np.log(2 * np.pi)) if as_flag("gaussian_nll", "full", full) else 0.0
+        scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)
+        return (log_variance + scaled + constant) / 2
+
+    return _masked(gaussian_nll, elementwise, prediction, target, **masking)
 
 
 def _open_sides(
@@ -308,22 +339,25 @@ def _valid_elements(
     """Boolean of the target's shape, True = valid."""
     xp = backend.xp
     if lengths is not None and mask is not None:
-        got, expected = "given beside `lengths`", "one of the two"
-        raise OptionError.of(name, "mask", got, expected, "Leave one out.")
+        raise OptionError.of(
+            name, "mask", "given beside `lengths`", "one of the two", "Leave one out."
+        )
     shape = tuple(target.shape)
     if mask is not None:
         mask = as_array(backend, name, "mask", mask, target)
         if "bool" not in str(mask.dtype):
-            got = f"of dtype {mask.dtype}"
-            raise ShapeError.of(name, "mask", got, "boolean", "Compare it with 0.")
+            raise ShapeError.of(
+                name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0."
+            )
     elif lengths is not None:
         checked = Lengths.of(lengths, shape[1], backend, function=name, batch=shape[0])
         mask = padding_mask(backend, checked, alignment=alignment, like=target)
     else:
         return xp.ones_like(target, dtype=xp.bool)
     if mask.ndim < 2:
-        got = f"of shape {tuple(mask.shape)}"
-        raise ShapeError.of(name, "mask", got, "(batch, time)", "Reshape it.")
+        raise ShapeError.of(
+            name, "mask", f"of shape {tuple(mask.shape)}", "(batch, time)", "Reshape it."
+        )
     valid = _spread(name, "mask", mask, shape, xp)
     return valid & xp.ones_like(target, dtype=xp.bool)
 
@@ -332,11 +366,15 @@ def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: 
     """Repeat `(batch,)` or `(batch, time)` along the axes it lacks; nothing else is broadcast."""
     given = tuple(array.shape)
     if given not in (shape, shape[:1], shape[:2]):
-        expected = f"{shape[:2]} or {shape}"
-        if argument == "weights":
-            expected = f"{shape[:1]}, {expected}"
-        remedy = "Give one for each row, step or element."
-        raise ShapeError.of(name, argument, f"of shape {given}", expected, remedy)
+        raise ShapeError.of(
+            name,
+            argument,
+            f"of shape {given}",
+            f"{shape[:1]}, {shape[:2]} or {shape}"
+            if argument == "weights"
+            else f"{shape[:2]} or {shape}",
+            "Give one for each row, step or element.",
+        )
     missing = (1,) * (len(shape) - len(given))
     return xp.broadcast_to(xp.reshape(array, (*given, *missing)), shape)
 

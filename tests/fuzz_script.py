@@ -140,7 +140,7 @@ def models():
         cls = getattr(ragged.models, name)
         if not issubclass(cls, ragged.models.Model) or cls is ragged.models.Model:
             continue
-        fields = {each.name: each for each in dataclasses.fields(cls)}
+        fields = {each.name: each for each in dataclasses.fields(cls.describe)}
         made = sizes | {key: value for key, value in own.items() if key in fields}
         statics = {"static": whole(BATCH, 1)} if "static_features" in fields else {}
         more = {"static_features": 1} if statics else {}

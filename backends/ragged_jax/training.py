@@ -14,7 +14,8 @@ from flax import nnx
 from jax import Array
 
 from ragged.losses import MaskedLoss
-from ragged.models.base import Forecast, check_batch
+from ragged.models.base import Forecast
+from ragged.models.modules import check_batch
 from ragged.training import optimizers as constants
 from ragged.training.optimizers import Optimizer
 from ragged.training.precision import LossScale, master, ramped_decay
@@ -46,7 +47,7 @@ class TrainingStep:
     def __init__(
         self,
         model: nnx.Module,
-        loss: MaskedLoss,
+        loss: MaskedLoss[...],
         optimizer: Optimizer,
         *,
         gradient_clip: float | None = 1.0,

@@ -11,8 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ragged.backend import load_backend
 from ragged.ops import packing
-from ragged.ops.alignment import open_batch
-from ragged_torch import arrays
+from ragged_torch.arrays import name
 
 __all__ = ["pack_sequences", "unpack_to_fixed_length"]
 
@@ -20,14 +19,8 @@ __all__ = ["pack_sequences", "unpack_to_fixed_length"]
 @torch.compiler.disable
 def pack_sequences(x: torch.Tensor, lengths: object) -> PackedSequence:
     """Pack the rows that have steps; see `ragged.pack_sequences`."""
-    backend, x, valid = open_batch("pack_sequences", x, lengths)
-    order = packing.PackingOrder(valid)
-    return PackedSequence(
-        order.pack(backend, x),
-        torch.from_numpy(order.batch_sizes),
-        arrays.asarray(order.sorted_indices, like=x),
-        arrays.asarray(order.unsorted_indices, like=x),
-    )
+    data, batch_sizes, *indices = packing.packed_fields(x, lengths)
+    return PackedSequence(data, torch.from_numpy(batch_sizes), *indices)
 
 
 @torch.compiler.disable
@@ -35,10 +28,4 @@ def unpack_to_fixed_length(
     packed: PackedSequence, lengths: object, max_length: int
 ) -> torch.Tensor:
     """Undo `pack_sequences`; see `ragged.unpack_to_fixed_length`."""
-    backend = load_backend(arrays.name)
-    data, valid = packing.open_packed(backend, packed, lengths, max_length)
-    order = packed.unsorted_indices
-    rows = packing.PackedRows(
-        arrays.to_numpy(packed.batch_sizes), None if order is None else arrays.to_numpy(order)
-    )
-    return packing.gather(backend, data, rows.source(valid))
+    return packing.unpack(load_backend(name), packed, lengths, max_length)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ragged.losses import MaskedLoss
-from ragged.models.base import Forecast, check_batch
+from ragged.models.base import Forecast
+from ragged.models.modules import check_batch
 from ragged.training import optimizers as constants
 from ragged.training.distributed import share
 from ragged.training.optimizers import Optimizer
@@ -44,7 +45,7 @@ class TrainingStep:
     def __init__(
         self,
         model: nn.Module,
-        loss: MaskedLoss,
+        loss: MaskedLoss[...],
         optimizer: Optimizer,
         *,
         gradient_clip: float | None = 1.0,

@@ -253,7 +253,7 @@ def run(
     static: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Run a model row by row and pad what it gives, the encoder's side to the left."""
-    model, rows = MODELS[type(config).__name__], []
+    model, rows = MODELS[config.model], []
     for i, (context, horizon) in enumerate(zip(encoder_lengths, decoder_lengths, strict=True)):
         own = {} if static is None else {"static": static[i]}
         row = model(

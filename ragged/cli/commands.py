@@ -146,7 +146,7 @@ def _fit(parts: Any, folder: Path, config: Any) -> Fit:
     for side in ("encoder_alignment", "decoder_alignment"):
         needed, given = getattr(model, side), getattr(parts.data, side)
         if given not in (None, needed):
-            expected = f"{needed!r}, which {type(model).__name__} takes"
+            expected = f"{needed!r}, which {model.model} takes"
             remedy = f"Set data.{side} to {needed}, or leave it out."
             raise OptionError.of("train", f"data.{side}", repr(given), expected, remedy)
         setattr(parts.data, side, needed)
@@ -195,7 +195,7 @@ def _introduce(fit: Fit) -> None:
     parameters = backend.get_parameters(fit.model)
     size = sum(value.size for value in parameters.values())
     print(
-        f"{type(fit.description).__name__}, {size:,} parameters, {fit.trainer.precision}\n"
+        f"{fit.description.model}, {size:,} parameters, {fit.trainer.precision}\n"
         f"backend {backend.name} {version_of(backend.framework)} on "
         f"{fit.trainer.pick_device(backend)}, ragged {version_of('ragged-sequences')}\n"
         f"{len(train)} training rows, {train.tokens:,} tokens; padding all to the longest would "

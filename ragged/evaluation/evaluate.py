@@ -60,7 +60,7 @@ def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: Trainer) -> E
     """Forecast the test rows and score each target in its unit, baselines on the same steps."""
     rows, roles = list(data.test.rows), data.source.roles
     fit_rows = [*data.train.rows, *data.validation.rows]
-    model = type(module.config).__name__
+    model = module.config.model
     forecasts = forecast_rows(module, data.test, data, trainer)
     if not rows:
         return Evaluation(model, rows, forecasts, {}, {})

@@ -101,7 +101,7 @@ def describe(
     found = {
         "format_version": FORMAT_VERSION,
         "ragged": version_of("ragged-sequences"),
-        "model": type(model).__name__,
+        "model": model.model,
         "format": format,
         "file": FORMATS[format].file,
         "sha256": hashlib.sha256(content).hexdigest(),

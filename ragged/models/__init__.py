@@ -1,20 +1,33 @@
 """Forecasting models: `ragged.models.X(...)` gives the chosen backend's native module."""
 
-from ragged.models.attention_lstm import AttentionLSTM
+from ragged.models.attention_lstm import AttentionLSTM, AttentionLSTMConfig
 from ragged.models.base import Forecast, Model
-from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTM
-from ragged.models.pf_temporal_fusion_transformer import PFTemporalFusionTransformer
-from ragged.models.temporal_fusion_transformer import TemporalFusionTransformer
-from ragged.models.transformer_lstm import TransformerLSTM
-from ragged.models.xtft import XTFT
+from ragged.models.config import ModelConfig
+from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTM, EncoderDecoderLSTMConfig
+from ragged.models.temporal_fusion_transformer import (
+    XTFT,
+    PFTemporalFusionTransformer,
+    PFTemporalFusionTransformerConfig,
+    TemporalFusionTransformer,
+    TemporalFusionTransformerConfig,
+    XTFTConfig,
+)
+from ragged.models.transformer_lstm import TransformerLSTM, TransformerLSTMConfig
 
 __all__ = [
     "XTFT",
     "AttentionLSTM",
+    "AttentionLSTMConfig",
     "EncoderDecoderLSTM",
+    "EncoderDecoderLSTMConfig",
     "Forecast",
     "Model",
+    "ModelConfig",
     "PFTemporalFusionTransformer",
+    "PFTemporalFusionTransformerConfig",
     "TemporalFusionTransformer",
+    "TemporalFusionTransformerConfig",
     "TransformerLSTM",
+    "TransformerLSTMConfig",
+    "XTFTConfig",
 ]

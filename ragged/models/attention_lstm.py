@@ -5,11 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ragged.models.base import Model, check_at_least, check_heads
+from ragged.models.base import AttentionModel, arguments_of
+from ragged.models.config import ModelConfig, check_at_least, check_heads
 
 
 @dataclass(frozen=True)
-class AttentionLSTM(Model):
+class AttentionLSTMConfig(ModelConfig):
+    """The configuration of an `AttentionLSTM`."""
+
+    decoder_hidden_size: int | None = None
+    num_layers: int = 2
+    num_heads: int = 4
+    dropout: float = 0.1
+    gated: bool = True
+    causal: bool = True
+    output_size: int = 1
+    seed: int | None = None
+
+    encoder_alignment: ClassVar[str] = "left"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "decoder_hidden_size")
+        own = self.decoder_hidden_size is not None
+        check_heads(self, "decoder_hidden_size" if own else "hidden_size")
+
+    @property
+    def decoder_size(self) -> int:
+        """The decoder's width."""
+        return self.hidden_size if self.decoder_hidden_size is None else self.decoder_hidden_size
+
+
+class AttentionLSTM(AttentionModel[AttentionLSTMConfig]):
     """Forecast from the past and a known future with two LSTMs and attention between them.
 
         E, (h, c) = encoder(past, encoder_lengths)
@@ -49,27 +76,7 @@ class AttentionLSTM(Model):
     Translate (2015).
     """
 
-    past_features: int
-    future_features: int
-    hidden_size: int = 128
-    decoder_hidden_size: int | None = None
-    num_layers: int = 2
-    num_heads: int = 4
-    dropout: float = 0.1
-    gated: bool = True
-    causal: bool = True
-    output_size: int = 1
-    seed: int | None = None
+    describe: ClassVar[type[AttentionLSTMConfig]] = AttentionLSTMConfig
 
-    encoder_alignment: ClassVar[str] = "left"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "decoder_hidden_size")
-        own = self.decoder_hidden_size is not None
-        check_heads(self, "decoder_hidden_size" if own else "hidden_size")
-
-    @property
-    def decoder_size(self) -> int:
-        """The decoder's width."""
-        return self.hidden_size if self.decoder_hidden_size is None else self.decoder_hidden_size
+    @arguments_of(AttentionLSTMConfig)
+    def __init__(self) -> None: ...

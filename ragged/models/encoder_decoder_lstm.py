@@ -6,11 +6,43 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ragged.errors import OptionError
-from ragged.models.base import Model, check_at_least
+from ragged.models.base import Model, arguments_of
+from ragged.models.config import ModelConfig, check_at_least
 
 
 @dataclass(frozen=True)
-class EncoderDecoderLSTM(Model):
+class EncoderDecoderLSTMConfig(ModelConfig):
+    """The configuration of an `EncoderDecoderLSTM`."""
+
+    decoder_hidden_size: int | None = None
+    num_layers: int = 2
+    decoder_num_layers: int | None = None
+    dropout: float = 0.1
+    head_hidden_size: int | None = None
+    output_size: int = 1
+    seed: int | None = None
+
+    encoder_alignment: ClassVar[str] = "left"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "decoder_hidden_size", "head_hidden_size")
+        if self.decoder_num_layers not in (None, self.num_layers):
+            raise OptionError.of(
+                self.model,
+                "decoder_num_layers",
+                str(self.decoder_num_layers),
+                f"num_layers, {self.num_layers}: each encoder layer's state starts a decoder's",
+                "Leave it out, or set both to the same number.",
+            )
+
+    @property
+    def decoder_size(self) -> int:
+        """The decoder's width."""
+        return self.hidden_size if self.decoder_hidden_size is None else self.decoder_hidden_size
+
+
+class EncoderDecoderLSTM(Model[EncoderDecoderLSTMConfig]):
     """Forecast from the past and a known future with two LSTMs.
 
         _, (h, c) = encoder(past, encoder_lengths)
@@ -47,32 +79,7 @@ class EncoderDecoderLSTM(Model):
     Source: I. Sutskever, O. Vinyals, Q. V. Le, Sequence to Sequence Learning (2014).
     """
 
-    past_features: int
-    future_features: int
-    hidden_size: int = 128
-    decoder_hidden_size: int | None = None
-    num_layers: int = 2
-    decoder_num_layers: int | None = None
-    dropout: float = 0.1
-    head_hidden_size: int | None = None
-    output_size: int = 1
-    seed: int | None = None
+    describe: ClassVar[type[EncoderDecoderLSTMConfig]] = EncoderDecoderLSTMConfig
 
-    encoder_alignment: ClassVar[str] = "left"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "decoder_hidden_size", "head_hidden_size")
-        if self.decoder_num_layers not in (None, self.num_layers):
-            raise OptionError.of(
-                type(self).__name__,
-                "decoder_num_layers",
-                str(self.decoder_num_layers),
-                f"num_layers, {self.num_layers}: each encoder layer's state starts a decoder's",
-                "Leave it out, or set both to the same number.",
-            )
-
-    @property
-    def decoder_size(self) -> int:
-        """The decoder's width."""
-        return self.hidden_size if self.decoder_hidden_size is None else self.decoder_hidden_size
+    @arguments_of(EncoderDecoderLSTMConfig)
+    def __init__(self) -> None: ...

@@ -1,16 +1,113 @@
-"""TemporalFusionTransformer: variable selection, LSTMs and attention that can be read."""
+"""The temporal fusion models: variable selection, LSTMs and attention that can be read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from ragged.models.base import check_at_least
-from ragged.models.temporal_fusion import WithStatics
-from ragged.protocol import Array
+from ragged.backend import check_frameworks
+from ragged.checks import as_array
+from ragged.errors import ShapeError
+from ragged.lengths import Lengths
+from ragged.models.base import AttentionModel, StaticModel, arguments_of
+from ragged.models.config import ModelConfig, check_at_least, check_heads
+from ragged.ops.masks import check_alignment
+from ragged.protocol import Array, Backend
 
 
 @dataclass(frozen=True)
-class TemporalFusionTransformer(WithStatics):
+class TemporalFusionConfig(ModelConfig):
+    """The arguments that all three share; see `TemporalFusionTransformer`."""
+
+    hidden_size: int = 300
+    hidden_continuous_size: int = 8
+    num_layers: int = 2
+    num_heads: int = 4
+    dropout: float = 0.1
+    causal: bool = True
+    output_size: int = 7
+    encoder_alignment: str = "right"
+    seed: int | None = None
+
+    default_loss: ClassVar[str] = "quantile"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "hidden_continuous_size")
+        check_heads(self, "hidden_size")
+        check_alignment(self.model, "encoder_alignment", self.encoder_alignment)
+
+    @property
+    def static_size(self) -> int:
+        """How many static values a row has."""
+        return 0
+
+    def static_values(
+        self, backend: Backend, lengths: Lengths, static: Array, like: Array
+    ) -> Array | None:
+        """A row's static values, `(batch, static_size)`; None if it has none."""
+        return None
+
+
+@dataclass(frozen=True)
+class WithStaticsConfig(TemporalFusionConfig):
+    """The temporal fusion models that know a row's length and what else is the same all along."""
+
+    static_features: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "static_features")
+
+    @property
+    def static_size(self) -> int:
+        """How many static values a row has: its length, and the user's."""
+        return 1 + self.static_features
+
+    def scaled(self, length: Array) -> Array:
+        """A row's length as the model reads it."""
+        raise NotImplementedError
+
+    def static_values(
+        self, backend: Backend, lengths: Lengths, static: Array, like: Array
+    ) -> Array:
+        """The scaled length, and the user's values."""
+        xp, model = backend.xp, self.model
+        count = xp.astype(lengths.to(backend, like), like.dtype)
+        length = self.scaled(count)[:, None]
+        if static is None and self.static_features == 0:
+            return length
+        check_frameworks(model, backend, static=static)
+        given = None if static is None else as_array(backend, model, "static", static, like)
+        expected = (lengths.batch, self.static_features)
+        if given is None or tuple(given.shape) != expected:
+            raise ShapeError.of(
+                model,
+                "static",
+                "missing" if given is None else f"of shape {tuple(given.shape)}",
+                f"(batch, static_features) = {expected}",
+                "Give each row its static values, and set static_features to their number.",
+            )
+        given = backend.promote_arrays(model, {"past": like, "static": given})["static"]
+        return xp.concat([length, xp.astype(given, like.dtype)], axis=1)
+
+
+@dataclass(frozen=True)
+class TemporalFusionTransformerConfig(WithStaticsConfig):
+    """The configuration of a `TemporalFusionTransformer`."""
+
+    context_length: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "context_length")
+
+    def scaled(self, length: Array) -> Array:
+        """The length on a scale from -1 to 1."""
+        return 2 * length / self.context_length - 1
+
+
+class TemporalFusionTransformer(StaticModel[TemporalFusionTransformerConfig]):
     """Forecast quantiles, and say which inputs and which steps they come from.
 
         s               = selection([2 * length / context_length - 1, static])
@@ -59,12 +156,109 @@ class TemporalFusionTransformer(WithStatics):
     Multi-horizon Time Series Forecasting (2021).
     """
 
-    context_length: int = field(kw_only=True)
+    describe: ClassVar[type[TemporalFusionTransformerConfig]] = TemporalFusionTransformerConfig
+
+    @arguments_of(TemporalFusionTransformerConfig)
+    def __init__(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class PFTemporalFusionTransformerConfig(WithStaticsConfig):
+    """The configuration of a `PFTemporalFusionTransformer`."""
+
+    reference_length: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "context_length")
+        check_at_least(self, 1, "reference_length")
 
     def scaled(self, length: Array) -> Array:
-        """The length on a scale from -1 to 1."""
-        return 2 * length / self.context_length - 1
+        """The length as a share of the length of reference."""
+        return length / self.reference_length
+
+
+class PFTemporalFusionTransformer(StaticModel[PFTemporalFusionTransformerConfig]):
+    """Forecast as the `TemporalFusionTransformer` does, from `length / reference_length`.
+
+    The length of reference belongs to the model and not to the batch, so that a row's forecast
+    does not depend on the rows beside it. Call and other arguments are those of the
+    `TemporalFusionTransformer`, which has a `context_length` in place of this one.
+
+    Args:
+        past_features: features of each encoder step.
+        future_features: features of each decoder step.
+        hidden_size: width of everything inside.
+        hidden_continuous_size: width that each feature has of its own before it is selected.
+        num_layers: layers of each LSTM.
+        num_heads: attention heads; they divide `hidden_size`.
+        dropout: rate between LSTM layers, on attention weights and its output, and before gates.
+        causal: a decoder step sees the decoder steps before it; else all valid ones.
+        output_size: outputs a step, the number of quantiles.
+        encoder_alignment: the side that `past` is on; the forecast does not depend on it.
+        seed: seed of the initial values, equal on every backend; None draws one.
+        static_features: static values of a row, beside its length.
+        reference_length: the length, in steps, whose share a row's own is; `ragged train` takes
+            the longest context of the data.
+
+    Example:
+        >>> import ragged
+        >>> model = ragged.models.PFTemporalFusionTransformer(
+        ...     2, 1, hidden_size=4, reference_length=1, output_size=3, seed=0)
+        >>> tuple(model([[[1., 2.]]], [[[3.], [4.]]]).output.shape)
+        (1, 2, 3)
+
+    Source: as the TemporalFusionTransformer; the scaling is transformertf's, which divides by the
+    longest of the batch. pytorch-forecasting's model is the plain TemporalFusionTransformer.
+    """
+
+    describe: ClassVar[type[PFTemporalFusionTransformerConfig]] = PFTemporalFusionTransformerConfig
+
+    @arguments_of(PFTemporalFusionTransformerConfig)
+    def __init__(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class XTFTConfig(TemporalFusionConfig):
+    """The configuration of an `XTFT`."""
+
+
+class XTFT(AttentionModel[XTFTConfig]):
+    """Forecast quantiles from the past and a known future alone.
+
+        x_e, x_d    = selection(past), selection(future)
+        y_e, state  = encoder(x_e, encoder_lengths)
+        y_d, _      = decoder(x_d, decoder_lengths, state)
+        E, D        = GateAddNorm(y_e, x_e), GateAddNorm(y_d, x_d)
+        a           = GRN(GateAddNorm(attention(D, [E; D]), D))
+        output      = Linear(GateAddNorm(a, D))                      (exactly 0 at padding)
+
+    The module is called `model(past, future, encoder_lengths=None, decoder_lengths=None,
+    need_weights=False)` with `past (batch, encoder_time, past_features)`, right aligned, and
+    `future (batch, decoder_time, future_features)`, left aligned, and returns a `Forecast`.
+
+    Args:
+        past_features: features of each encoder step.
+        future_features: features of each decoder step.
+        hidden_size: width of everything inside.
+        hidden_continuous_size: width that each feature has of its own before it is selected.
+        num_layers: layers of each LSTM.
+        num_heads: attention heads; they divide `hidden_size`.
+        dropout: rate between LSTM layers, on attention weights and its output, and before gates.
+        causal: a decoder step sees the decoder steps before it; else all valid ones.
+        output_size: outputs a step, the number of quantiles.
+        encoder_alignment: the side that `past` is on; the forecast does not depend on it.
+        seed: seed of the initial values, equal on every backend; None draws one.
+
+    Example:
+        >>> import ragged
+        >>> model = ragged.models.XTFT(2, 1, hidden_size=4, output_size=3, seed=0)
+        >>> tuple(model([[[1., 2.]]], [[[3.], [4.]]]).output.shape)
+        (1, 2, 3)
+
+    Source: the graph of B. Lim and others, Temporal Fusion Transformers (2021).
+    """
+
+    describe: ClassVar[type[XTFTConfig]] = XTFTConfig
+
+    @arguments_of(XTFTConfig)
+    def __init__(self) -> None: ...

@@ -5,11 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ragged.models.base import Model, check_at_least, check_heads
+from ragged.models.base import AttentionModel, arguments_of
+from ragged.models.config import ModelConfig, check_at_least, check_heads
 
 
 @dataclass(frozen=True)
-class TransformerLSTM(Model):
+class TransformerLSTMConfig(ModelConfig):
+    """The configuration of a `TransformerLSTM`."""
+
+    num_layers: int = 2
+    num_blocks: int = 2
+    num_heads: int = 4
+    dropout: float = 0.1
+    causal: bool = True
+    share_lstm: bool = False
+    output_size: int = 1
+    seed: int | None = None
+
+    encoder_alignment: ClassVar[str] = "left"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "num_blocks")
+        check_heads(self, "hidden_size")
+
+
+class TransformerLSTM(AttentionModel[TransformerLSTMConfig]):
     """Forecast from the past and a known future with LSTMs below a stack of attention blocks.
 
         e, d      = GRN(past), GRN(future)
@@ -49,21 +70,7 @@ class TransformerLSTM(Model):
         ((1, 2, 1), [0.0])
     """
 
-    past_features: int
-    future_features: int
-    hidden_size: int = 128
-    num_layers: int = 2
-    num_blocks: int = 2
-    num_heads: int = 4
-    dropout: float = 0.1
-    causal: bool = True
-    share_lstm: bool = False
-    output_size: int = 1
-    seed: int | None = None
+    describe: ClassVar[type[TransformerLSTMConfig]] = TransformerLSTMConfig
 
-    encoder_alignment: ClassVar[str] = "left"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "num_blocks")
-        check_heads(self, "hidden_size")
+    @arguments_of(TransformerLSTMConfig)
+    def __init__(self) -> None: ...

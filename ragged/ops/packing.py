@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ragged.backend import backend_of
+from ragged.backend import backend_of, to_host
 from ragged.checks import as_array, as_host, as_width, shown
 from ragged.errors import ArgumentError, LengthsError
 from ragged.lengths import Lengths, check_lengths
-from ragged.ops.alignment import align_sequences
+from ragged.ops.alignment import align_sequences, open_batch
 from ragged.ops.masks import check_alignment
 from ragged.protocol import Array, Backend
 
@@ -145,7 +146,7 @@ class PackedRows:
 
 
 def _indices(argument: str, values: object) -> np.ndarray:
-    host = as_host("unpack_to_fixed_length", argument, values)
+    host = as_host("unpack_to_fixed_length", argument, to_host(values))
     if host.dtype.kind not in "iu" or host.ndim != 1:
         raise _not_packed(argument, f"{host.dtype} of shape {host.shape}")
     return host
@@ -219,10 +220,27 @@ def unpack_to_fixed_length(packed: Any, lengths: object, max_length: int) -> Arr
     return backend.unpack_to_fixed_length(packed, lengths, max_length)
 
 
-def open_packed(
-    backend: Backend, packed: Any, lengths: object, max_length: Any
-) -> tuple[Array, Lengths]:
-    """Check a packed sequence's data and the lengths beside it at the door."""
+def packed_fields(x: Array, lengths: object) -> tuple[Array, np.ndarray, Array, Array]:
+    """Check and pack: data, batch sizes on the host, and the indices that sort and unsort."""
+    backend, x, valid = open_batch("pack_sequences", x, lengths)
+    order = PackingOrder(valid)
+    there = backend.asarray(order.sorted_indices, like=x)
+    back = backend.asarray(order.unsorted_indices, like=x)
+    return order.pack(backend, x), order.batch_sizes, there, back
+
+
+def unpack(
+    backend: Backend,
+    packed: Any,
+    lengths: object,
+    max_length: Any,
+    source: Callable[[Lengths], Any] | None = None,
+) -> Array:
+    """Check a packed sequence and the lengths beside it at the door, and undo `packed_fields`.
+
+    Args:
+        source: what tells the places of the steps; None = `PackedRows.source` of `packed`.
+    """
     name = "unpack_to_fixed_length"
     width = as_width(backend, name, max_length)
     data = as_array(backend, name, "packed.data", packed.data)
@@ -233,4 +251,5 @@ def open_packed(
         remedy = "Give the lengths it was packed with."
         raise LengthsError.of(name, "lengths", got, expected, remedy)
     as_width(backend, name, width, valid.batch, *data.shape[1:])
-    return data, valid
+    source = source or PackedRows(packed.batch_sizes, packed.unsorted_indices).source
+    return gather(backend, data, source(valid))

@@ -33,7 +33,7 @@ def write_report(run: Run) -> Path:
     material = Material(run)
     with style(**STYLE):
         page = render(
-            type(run.module.config).__name__,
+            run.module.config.model,
             f"{'/'.join(run.folder.resolve().parts[-2:])} · "
             f"{type(run.data.source).__name__} · read with {get_backend().name}",
             cards(_cards(material)),

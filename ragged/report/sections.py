@@ -312,7 +312,7 @@ def _configuration(material: Material) -> Section:
     size = sum(value.size for value in material.parameters.values())
     chosen = {
         "run": "/".join(run.folder.resolve().parts[-2:]),
-        "model": type(run.module.config).__name__,
+        "model": run.module.config.model,
         "parameters": f"{size:,}",
         "trained with": f"{config.backend}, {run.trainer.precision}, seed {config.seed}",
         "loss": f"{material.loss}, the mean over {material.averaged_over}",

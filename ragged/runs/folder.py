@@ -105,7 +105,7 @@ def settle(config: Any) -> None:
         data.repeat_static = "static_features" not in arguments
     if model.get("output_size") == arguments["output_size"].default:
         parts = open_parts(config)
-        objective = Objective.chosen(parts.trainer.loss, parts.trainer.quantiles, kind)
+        objective = Objective.chosen(parts.trainer.loss, parts.trainer.quantiles, kind.describe)
         model.output_size = parts.data.target_features * objective.outputs
 
 

@@ -1,4 +1,4 @@
-"""The parser of configurations: what a YAML file or a command line may say, from the classes."""
+"""The parser of what a YAML file or a command line may say, made from the classes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from ragged.data import (
 from ragged.errors import CheckpointError, DivergenceError
 from ragged.io import checkpoint
 from ragged.io.checkpoint import Checkpoint
-from ragged.models import Model
+from ragged.models import ModelConfig
 from ragged.training.metric_logger import Logs
 from ragged.training.precision import master
 from ragged.training.profile import Profile
@@ -47,7 +47,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         backend, trainer = get_backend(), self.trainer
-        self.description: Model = self.model.config
+        self.description: ModelConfig = self.model.config
         self.objective = trainer.objective(self.description, self.data)
         self.step = backend.TrainingStep(
             self.model,

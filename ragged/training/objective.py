@@ -13,7 +13,7 @@ from ragged.backend import backend_of
 from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.losses import MaskedLoss
-from ragged.models import Model
+from ragged.models import ModelConfig
 from ragged.ops.masks import padding_mask
 from ragged.protocol import Array
 
@@ -32,12 +32,12 @@ class Objective:
         quantiles: the levels of the quantile loss; empty with any other.
     """
 
-    loss: MaskedLoss
+    loss: MaskedLoss[...]
     quantiles: tuple[float, ...] = ()
 
     @classmethod
     def chosen(
-        cls, loss: str | None, quantiles: Sequence[float] | None, kind: type[Model]
+        cls, loss: str | None, quantiles: Sequence[float] | None, kind: type[ModelConfig]
     ) -> Objective:
         """Choose the loss by its name, or that of a class of models."""
         name = loss or kind.default_loss
@@ -46,7 +46,7 @@ class Objective:
 
     @classmethod
     def of(
-        cls, loss: str | None, quantiles: Sequence[float] | None, model: Model, targets: int
+        cls, loss: str | None, quantiles: Sequence[float] | None, model: ModelConfig, targets: int
     ) -> Objective:
         """Choose the loss of a model, its own if none is named.
 

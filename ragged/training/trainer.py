@@ -8,7 +8,6 @@ from ragged import losses
 from ragged.checks import check
 from ragged.data import EncoderDecoderDataModule
 from ragged.errors import OptionError
-from ragged.models import Model
 from ragged.protocol import Backend
 from ragged.training.lr_schedules import Constant, RateSchedule
 from ragged.training.objective import Objective
@@ -82,7 +81,7 @@ class Trainer:
         check(self, "gradient_clip", clip is None or clip > 0, "above 0, or None")
         check(self, "ema_decay", decay is None or 0 <= decay < 1, "0 or more, below 1, or None")
 
-    def objective(self, model: Model, data: EncoderDecoderDataModule) -> Objective:
+    def objective(self, model: ModelConfig, data: EncoderDecoderDataModule) -> Objective:
         """Return the loss of a model on data; see `Objective.of`."""
         return Objective.of(self.loss, self.quantiles, model, data.target_features)
 

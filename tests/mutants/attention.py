@@ -143,14 +143,14 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "length counted from the wrong scale",
-            "ragged.models.pf_temporal_fusion_transformer:PFTemporalFusionTransformer.scaled",
+            "ragged.models.temporal_fusion_transformer:PFTemporalFusionTransformerConfig.scaled",
             "length / self.reference_length",
             "length / (1 + self.reference_length)",
             seen_in(PF),
         ),
         fault(
             "right aligned past taken for left aligned",
-            "ragged.models.base:open_inputs",
+            "ragged.models.modules:ModelModule.prepare_inputs",
             'config.encoder_alignment == "right"',
             "False",
             seen_in(FUSION),
@@ -158,7 +158,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "batch on the other side taken",
-            "ragged.models.base:check_batch",
+            "ragged.models.modules:check_batch",
             "batch.encoder_alignment != needed",
             "False",
             attention("interpretation_is_that_of_the_oracle_and_of_its_own_side", LSTM),

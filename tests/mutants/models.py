@@ -49,7 +49,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "dropout of 1 taken",
-            "ragged.models.base:check_rate",
+            "ragged.models.config:check_rate",
             "if not 0 <= value < 1:",
             "if False:",
             "test_encoder_decoder_lstm.py::test_wrong_sizes_are_refused[{backend}]",

@@ -5,13 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from ragged.backend import load_backend
-from ragged.models import attention_lstm as description
-from ragged.models.base import Forecast, open_inputs
+from ragged.models.attention_lstm import AttentionLSTMConfig
+from ragged.models.base import Forecast
 from ragged.ops.alignment import select_valid
 from ragged.ops.masks import decoder_attention_mask
 from ragged.recurrent import init as initial
-from ragged_jax.arrays import name
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import AddNorm, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
@@ -21,7 +19,7 @@ from ragged_jax.recurrent.lstm import LSTM
 class AttentionLSTM(AttentionModel):
     """Forecast with two LSTMs and attention; see `ragged.models.AttentionLSTM`."""
 
-    def __init__(self, config: description.AttentionLSTM) -> None:
+    def __init__(self, config: AttentionLSTMConfig) -> None:
         self.config = config
         rng = initial.generator(config.seed)
         wide, narrow = config.hidden_size, config.decoder_size
@@ -47,16 +45,10 @@ class AttentionLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        backend = load_backend(name)
-        x, future, encoder, decoder = open_inputs(
-            self.config,
-            backend,
-            past,
-            future,
-            encoder_lengths,
-            decoder_lengths,
-            own=self.encoder.weight_ih_l0[...],
+        x, future, encoder, decoder = self.prepare_inputs(
+            past, future, encoder_lengths, decoder_lengths
         )
+        backend = self.backend
         e, (h, c) = self.encoder(x, encoder)
         if self.config.hidden_size != self.config.decoder_size:
             e, h, c = self.bridge_y(e), self.bridge_h(h), self.bridge_c(c)

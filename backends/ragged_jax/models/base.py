@@ -1,28 +1,28 @@
-"""What the models with attention have in common, on JAX."""
+"""What ties the models to JAX."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from flax import nnx
+from jax import Array
 
-from ragged.models.base import interpretation
-from ragged_jax.training import predict
+from ragged.models.modules import AttentionModule, ModelModule
+from ragged_jax.arrays import name
 
 
-class AttentionModel(nnx.Module):
-    """A model that can say what its forecasts come from."""
+class ForecastingModel(ModelModule, nnx.Module):
+    """A forecasting model with an LSTM for its encoder."""
 
-    def interpret(self, batch: Any) -> dict[str, np.ndarray]:
-        """Return what the forecasts of a host batch come from, as arrays on the host.
+    backend_name = name
+    encoder: Any
 
-        `attention (batch, heads, decoder_time, encoder_time + decoder_time)`, and where the model
-        selects variables `past_selection`, `future_selection` and `static_selection`, each
-        `(batch, ..., features)`; all left aligned and exactly 0 at padding. `encoder_lengths` and
-        `decoder_lengths` say where to cut them.
+    @property
+    def own(self) -> Array:
+        """One of the parameters, whose dtype and device are all the others'."""
+        weight: Array = self.encoder.weight_ih_l0[...]
+        return weight
 
-        Args:
-            batch: of `ragged.data`, in the model's own alignment.
-        """
-        return interpretation(predict(self, batch, need_weights=True), batch)
+
+class AttentionModel(AttentionModule, ForecastingModel):
+    """A forecasting model that can say what its forecasts come from."""

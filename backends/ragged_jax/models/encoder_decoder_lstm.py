@@ -5,20 +5,19 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from ragged.backend import load_backend
-from ragged.models import encoder_decoder_lstm as description
-from ragged.models.base import Forecast, open_inputs
+from ragged.models.base import Forecast
+from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTMConfig
 from ragged.ops.alignment import select_valid
 from ragged.recurrent import init as initial
-from ragged_jax.arrays import name
 from ragged_jax.layers import MLP, Linear
+from ragged_jax.models.base import ForecastingModel
 from ragged_jax.recurrent.lstm import LSTM
 
 
-class EncoderDecoderLSTM(nnx.Module):
+class EncoderDecoderLSTM(ForecastingModel):
     """Forecast from the past and a known future; see `ragged.models.EncoderDecoderLSTM`."""
 
-    def __init__(self, config: description.EncoderDecoderLSTM) -> None:
+    def __init__(self, config: EncoderDecoderLSTMConfig) -> None:
         self.config = config
         rng = initial.generator(config.seed)
         wide, narrow = config.hidden_size, config.decoder_size
@@ -41,16 +40,10 @@ class EncoderDecoderLSTM(nnx.Module):
         decoder_lengths: object = None,
     ) -> Forecast:
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
-        backend = load_backend(name)
-        past, future, encoder, decoder = open_inputs(
-            self.config,
-            backend,
-            past,
-            future,
-            encoder_lengths,
-            decoder_lengths,
-            own=self.encoder.weight_ih_l0[...],
+        past, future, encoder, decoder = self.prepare_inputs(
+            past, future, encoder_lengths, decoder_lengths
         )
+        backend = self.backend
         _, (h, c) = self.encoder(past, encoder)
         if self.config.hidden_size != self.config.decoder_size:
             h, c = self.bridge_h(h), self.bridge_c(c)

@@ -1,4 +1,4 @@
-"""TemporalFusionTransformer as a flax module, and the graph that its relatives share."""
+"""The temporal fusion models, one graph, as flax modules."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ragged.backend import load_backend
-from ragged.models.base import Forecast, open_inputs
-from ragged.models.temporal_fusion import TemporalFusion
+from ragged.models.base import Forecast
+from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
 from ragged.ops.alignment import select_valid
 from ragged.ops.masks import decoder_attention_mask
 from ragged.recurrent import init as initial
-from ragged_jax.arrays import name
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import GRN, GateAddNorm, Linear, VariableSelection
 from ragged_jax.models.base import AttentionModel
@@ -35,7 +33,7 @@ class Contexts(NamedTuple):
 class StaticContexts(nnx.Module):
     """Select among a row's static values and turn them into its contexts."""
 
-    def __init__(self, config: TemporalFusion, *, rng: np.random.Generator) -> None:
+    def __init__(self, config: TemporalFusionConfig, *, rng: np.random.Generator) -> None:
         size, small, rate = config.hidden_size, config.hidden_continuous_size, config.dropout
         self.variables = VariableSelection(config.static_size, small, size, rate, rng=rng)
         self.selection = GRN(size, size, size, rate, rng=rng)
@@ -58,7 +56,7 @@ class StaticContexts(nnx.Module):
 class TemporalFusionTransformer(AttentionModel):
     """Forecast quantiles; see `ragged.models.TemporalFusionTransformer`."""
 
-    def __init__(self, config: TemporalFusion) -> None:
+    def __init__(self, config: TemporalFusionConfig) -> None:
         self.config = config
         rng = initial.generator(config.seed)
         size, small = config.hidden_size, config.hidden_continuous_size
@@ -94,16 +92,10 @@ class TemporalFusionTransformer(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and what explains it."""
-        backend = load_backend(name)
-        past, future, encoder, decoder = open_inputs(
-            self.config,
-            backend,
-            past,
-            future,
-            encoder_lengths,
-            decoder_lengths,
-            own=self.encoder.weight_ih_l0[...],
+        past, future, encoder, decoder = self.prepare_inputs(
+            past, future, encoder_lengths, decoder_lengths
         )
+        backend = self.backend
         values = self.config.static_values(backend, encoder, static, past)
         context = Contexts() if values is None else self.static(values)
         xe, past_weights = self.past_selection(past, context.selection)
@@ -130,3 +122,11 @@ class TemporalFusionTransformer(AttentionModel):
             return None
         shape = (self.config.num_layers, *context.h.shape)
         return jnp.broadcast_to(context.h, shape), jnp.broadcast_to(context.c, shape)
+
+
+class PFTemporalFusionTransformer(TemporalFusionTransformer):
+    """Forecast quantiles; see `ragged.models.PFTemporalFusionTransformer`."""
+
+
+class XTFT(TemporalFusionTransformer):
+    """Forecast quantiles; see `ragged.models.XTFT`."""

@@ -7,13 +7,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ragged.backend import load_backend
-from ragged.models import transformer_lstm as description
-from ragged.models.base import Forecast, open_inputs
+from ragged.models.base import Forecast
+from ragged.models.transformer_lstm import TransformerLSTMConfig
 from ragged.ops.alignment import select_valid
 from ragged.ops.masks import decoder_attention_mask, self_attention_mask
 from ragged.recurrent import init as initial
-from ragged_jax.arrays import name
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import GRN, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
@@ -23,7 +21,7 @@ from ragged_jax.recurrent.lstm import LSTM
 class Block(nnx.Module):
     """Attention among the encoder's steps, then from the decoder's to both."""
 
-    def __init__(self, config: description.TransformerLSTM, *, rng: np.random.Generator) -> None:
+    def __init__(self, config: TransformerLSTMConfig, *, rng: np.random.Generator) -> None:
         size, heads, rate = config.hidden_size, config.num_heads, config.dropout
         self.encoder_attention = InterpretableAttention(size, heads, rate, rng=rng)
         self.encoder_join = GateAddNorm(size, rate, rng=rng)
@@ -42,7 +40,7 @@ class Block(nnx.Module):
 class TransformerLSTM(AttentionModel):
     """Forecast with LSTMs below attention blocks; see `ragged.models.TransformerLSTM`."""
 
-    def __init__(self, config: description.TransformerLSTM) -> None:
+    def __init__(self, config: TransformerLSTMConfig) -> None:
         self.config = config
         rng = initial.generator(config.seed)
         size, layers, rate = config.hidden_size, config.num_layers, config.dropout
@@ -64,16 +62,10 @@ class TransformerLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        backend = load_backend(name)
-        x, future, encoder, decoder = open_inputs(
-            self.config,
-            backend,
-            past,
-            future,
-            encoder_lengths,
-            decoder_lengths,
-            own=self.encoder.weight_ih_l0[...],
+        x, future, encoder, decoder = self.prepare_inputs(
+            past, future, encoder_lengths, decoder_lengths
         )
+        backend = self.backend
         e, d = self.past_embedding(x), self.future_embedding(future)
         y, state = self.encoder(e, encoder)
         e = e + y

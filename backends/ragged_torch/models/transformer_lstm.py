@@ -6,13 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ragged.backend import load_backend
-from ragged.models import transformer_lstm as description
-from ragged.models.base import Forecast, open_inputs
+from ragged.models.base import Forecast
+from ragged.models.transformer_lstm import TransformerLSTMConfig
 from ragged.ops.alignment import select_valid
 from ragged.ops.masks import decoder_attention_mask, self_attention_mask
 from ragged.recurrent import init as initial
-from ragged_torch.arrays import name
 from ragged_torch.attention import InterpretableAttention
 from ragged_torch.layers import GRN, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
@@ -23,7 +21,7 @@ from ragged_torch.recurrent.lstm import LSTM
 class Block(nn.Module):
     """Attention among the encoder's steps, then from the decoder's to both."""
 
-    def __init__(self, config: description.TransformerLSTM, *, rng: np.random.Generator) -> None:
+    def __init__(self, config: TransformerLSTMConfig, *, rng: np.random.Generator) -> None:
         super().__init__()
         size, heads, rate = config.hidden_size, config.num_heads, config.dropout
         self.encoder_attention = InterpretableAttention(size, heads, rate, rng=rng)
@@ -43,7 +41,7 @@ class Block(nn.Module):
 class TransformerLSTM(AttentionModel):
     """Forecast with LSTMs below attention blocks; see `ragged.models.TransformerLSTM`."""
 
-    def __init__(self, config: description.TransformerLSTM) -> None:
+    def __init__(self, config: TransformerLSTMConfig) -> None:
         super().__init__()
         self.config = config
         rng = initial.generator(draw_seed(config.seed))
@@ -66,16 +64,10 @@ class TransformerLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        backend = load_backend(name)
-        x, future, encoder, decoder = open_inputs(
-            self.config,
-            backend,
-            past,
-            future,
-            encoder_lengths,
-            decoder_lengths,
-            own=self.encoder.weight_ih_l0,
+        x, future, encoder, decoder = self.prepare_inputs(
+            past, future, encoder_lengths, decoder_lengths
         )
+        backend = self.backend
         e, d = self.past_embedding(x), self.future_embedding(future)
         y, state = self.encoder(e, encoder)
         e = e + y

@@ -1,0 +1,132 @@
+"""`ModelConfig`: a model's checked arguments, and what it needs of its data."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self, get_type_hints
+
+import numpy as np
+
+from ragged.checks import MOST_PARAMETERS, shown
+from ragged.errors import OptionError
+
+MOST_LAYERS = 1024
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The arguments of a forecasting model, checked and frozen; see the model for what they say.
+
+    Each has an `encoder_alignment`, the side that `past` is on: a constant of the class, or one of
+    its arguments; `future` is always on the left. `default_loss` trains a model of the default
+    `output_size`.
+    """
+
+    past_features: int
+    future_features: int
+    hidden_size: int = 128
+
+    decoder_alignment: ClassVar[str] = "left"
+    default_loss: ClassVar[str] = "mse"
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        check_at_least(self, 1, "past_features", "future_features")
+        check_at_least(self, 1, "hidden_size", "num_layers", "output_size")
+        check_at_least(self, 0, "seed")
+        check_extent(self)
+        check_rate(self, "dropout")
+
+    @property
+    def model(self) -> str:
+        """The model's name in `ragged.models`."""
+        return type(self).__name__.removesuffix("Config")
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, plain values that a YAML file can hold."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to_config(self) -> dict[str, Any]:
+        """The `class_path` and `init_args` that name this model in a YAML file."""
+        return {"class_path": f"ragged.models.{self.model}", "init_args": self.arguments()}
+
+    @classmethod
+    def from_arguments(cls, arguments: dict[str, Any]) -> Self:
+        """Undo `arguments`; unknown names and values of another type are refused."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(arguments) - set(known))
+        if unknown:
+            got, expected = f"naming {unknown[0]!r}", f"names among {known}"
+            model = cls.__name__.removesuffix("Config")
+            raise OptionError.of(model, "init_args", got, expected, "Check the spelling.")
+        return cls(**arguments)
+
+
+def check_at_least(config: ModelConfig, least: int, *names: str) -> None:
+    """Refuse arguments below the least value; those left at None are not looked at."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            model, expected = config.model, f"{least} or more"
+            raise OptionError.of(model, name, shown(value), expected, "Raise it.")
+
+
+def check_extent(config: ModelConfig) -> None:
+    """Refuse sizes that no machine could hold, before anything is allocated."""
+    arguments, model = config.arguments(), config.model
+    layers = max(arguments["num_layers"], arguments.get("num_blocks", 1))
+    if layers > MOST_LAYERS:
+        name = "num_layers" if layers == arguments["num_layers"] else "num_blocks"
+        got, expected = shown(layers), f"at most {MOST_LAYERS}"
+        raise OptionError.of(model, name, got, expected, "Lower it.")
+    sizes = [name for name in arguments if name.endswith(("_size", "_features"))]
+    widest = max(sizes, key=lambda name: arguments[name] or 0)
+    most = math.isqrt(MOST_PARAMETERS // (4 * layers))
+    if arguments[widest] > most:
+        expected = f"at most {most} with {layers} layers"
+        raise OptionError.of(model, widest, shown(arguments[widest]), expected, "Lower it.")
+
+
+def _check_types(config: ModelConfig) -> None:
+    """Refuse values of another type; an integer is a float too, and a boolean no integer."""
+    own: Any = type(config)
+    for name, expected in _field_types(own).items():
+        value = getattr(config, name)
+        if isinstance(value, np.generic):
+            value = value.item()
+            object.__setattr__(config, name, value)
+        known = (expected, int) if expected is float else expected
+        if not isinstance(value, known) or isinstance(value, bool) != (expected is bool):
+            model, got = config.model, f"{shown(value)}, a {type(value).__name__}"
+            wanted = getattr(expected, "__name__", str(expected))
+            raise OptionError.of(model, name, got, wanted, "Change its type.")
+
+
+@functools.cache
+def _field_types(model: Any) -> dict[str, Any]:
+    hints = get_type_hints(model)
+    return {each.name: hints[each.name] for each in fields(model)}
+
+
+def check_heads(config: ModelConfig, name: str) -> None:
+    """Refuse a width that the heads cannot share out."""
+    check_at_least(config, 1, "num_heads")
+    size, num_heads = getattr(config, name), config.arguments()["num_heads"]
+    if size % num_heads:
+        raise OptionError.of(
+            config.model,
+            name,
+            str(size),
+            f"a multiple of num_heads, {num_heads}",
+            "Change one of the two.",
+        )
+
+
+def check_rate(config: ModelConfig, name: str) -> None:
+    """Refuse a dropout rate outside 0..1."""
+    value = getattr(config, name)
+    if not 0 <= value < 1:
+        model = config.model
+        raise OptionError.of(model, name, shown(value), "0 or more, below 1", "Lower it.")

@@ -1,0 +1,161 @@
+"""What the backends' model modules share: the checks at their door, and what explains them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ragged.backend import check_frameworks, load_backend
+from ragged.checks import as_array
+from ragged.errors import OptionError, ShapeError
+from ragged.lengths import Lengths
+from ragged.models.base import Forecast
+from ragged.models.config import ModelConfig
+from ragged.ops.alignment import align_encoder_sequences, select_valid
+from ragged.protocol import Array, Backend
+
+Module = TypeVar("Module")
+
+
+class Inputs(NamedTuple):
+    """A model's inputs, checked, left aligned, 0 at padding, with the lengths of both sides."""
+
+    past: Array
+    future: Array
+    encoder: Lengths
+    decoder: Lengths
+
+
+class ModelModule:
+    """A model as a module of some framework, whose own class stands beside this one.
+
+    Args:
+        config: the model's configuration.
+        backend_name: the backend's.
+        own: one of the module's parameters, whose dtype and device are all the others'.
+    """
+
+    config: Any
+    backend_name: str
+    own: Any
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that the module is of."""
+        return load_backend(self.backend_name)
+
+    def prepare_inputs(
+        self, past: Array, future: Array, encoder_lengths: object, decoder_lengths: object
+    ) -> Inputs:
+        """Check and convert a model's inputs at the door, and bring them to the left."""
+        config, backend, own = self.config, self.backend, self.own
+        model = config.model
+        check_frameworks(
+            model,
+            backend,
+            past=past,
+            future=future,
+            encoder_lengths=encoder_lengths,
+            decoder_lengths=decoder_lengths,
+        )
+        past = as_array(backend, model, "past", past, own)
+        future = as_array(backend, model, "future", future, own)
+        sides = (
+            ("past", "encoder_time", past, config.past_features),
+            ("future", "decoder_time", future, config.future_features),
+        )
+        for name, time, array, size in sides:
+            if array.ndim != 3 or array.shape[2] != size:
+                raise ShapeError.of(
+                    model,
+                    name,
+                    f"of shape {tuple(array.shape)}",
+                    f"(batch, {time}, {size})",
+                    f"Set {name}_features to the features of the data.",
+                )
+        batch = past.shape[0]
+        if future.shape[0] != batch:
+            raise ShapeError.of(
+                model,
+                "future",
+                f"of {future.shape[0]} rows",
+                f"{batch}, one for each row of `past`",
+                "Give both sides of the same batch.",
+            )
+        arrays = {"parameters": own, "past": past, "future": future}
+        _, past, future = backend.promote_arrays(model, arrays).values()
+        encoder, decoder = (
+            Lengths.of(lengths, array.shape[1], backend, function=model, batch=batch)
+            for lengths, array in ((encoder_lengths, past), (decoder_lengths, future))
+        )
+        if config.encoder_alignment == "right" and not encoder.is_full:
+            past = align_encoder_sequences(past, encoder)
+        else:
+            past = select_valid(backend, past, encoder)
+        return Inputs(past, select_valid(backend, future, decoder), encoder, decoder)
+
+
+class AttentionModule(ModelModule):
+    """A module that can say what its forecasts come from."""
+
+    def interpret(self, batch: Any) -> dict[str, np.ndarray]:
+        """Return what the forecasts of a host batch come from, as arrays on the host.
+
+        `attention (batch, heads, decoder_time, encoder_time + decoder_time)`, and where the model
+        selects variables `past_selection`, `future_selection` and `static_selection`, each
+        `(batch, ..., features)`; all left aligned and exactly 0 at padding. `encoder_lengths` and
+        `decoder_lengths` say where to cut them.
+
+        Args:
+            batch: of `ragged.data`, in the model's own alignment.
+        """
+        return interpretation(self.backend.predict(self, batch, need_weights=True), batch)
+
+
+def creator(*modules: type[Module]) -> Callable[[ModelConfig], Module]:
+    """Make a backend's `create_model` of its modules, each named like its model."""
+    by_model: dict[str, Callable[[ModelConfig], Module]] = {m.__name__: m for m in modules}
+
+    def create_model(config: ModelConfig) -> Module:
+        """Build the module of a configuration."""
+        return by_model[config.model](config)
+
+    return create_model
+
+
+def check_batch(config: Any, batch: Any) -> None:
+    """Refuse a batch whose context is on the other side than the model takes it."""
+    needed = config.encoder_alignment
+    if batch.encoder_alignment != needed:
+        raise OptionError.of(
+            config.model,
+            "batch",
+            f"{batch.encoder_alignment} aligned in its encoder part",
+            f"{needed} aligned, which the model takes",
+            f"Set data.encoder_alignment, or `alignment` of collate, to {needed!r}.",
+        )
+
+
+def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
+    """Put what a forecast explains into a dict of host arrays, exactly 0 at padding."""
+    encoder, decoder = batch.encoder_lengths, batch.decoder_lengths
+    found = {
+        "attention": forecast.attention,
+        "past_selection": _at_valid(forecast.past_selection, encoder),
+        "future_selection": _at_valid(forecast.future_selection, decoder),
+        "static_selection": forecast.static_selection,
+    }
+    if forecast.static_selection is not None:  # rows that only fill the batch have no values
+        filled = (batch.rows >= 0)[:, None]
+        found["static_selection"] = np.where(filled, forecast.static_selection, 0)
+    explained = {name: value for name, value in found.items() if value is not None}
+    return {**explained, "encoder_lengths": encoder.host, "decoder_lengths": decoder.host}
+
+
+def _at_valid(weights: np.ndarray | None, lengths: Lengths) -> np.ndarray | None:
+    if weights is None:
+        return None
+    valid = np.arange(lengths.width)[None, :] < lengths.host[:, None]
+    return np.where(valid[..., None], weights, 0)

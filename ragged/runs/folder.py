@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ragged.io import checkpoint
 from ragged.backend import get_backend
-from ragged.io.checkpoint import Checkpoint
 from ragged.data import EncoderDecoderDataModule, Normalization
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
+from ragged.io import checkpoint
+from ragged.io.checkpoint import Checkpoint
 from ragged.runs.config import load_config
 from ragged.runs.parser import parse, parts_parser
 from ragged.training.objective import Objective

@@ -15,8 +15,8 @@ import pytest
 pytest.importorskip("jsonargparse")
 
 import ragged
-from ragged.cli.main import main
 from ragged.cli import main as cli
+from ragged.cli.main import main
 from ragged.runs.parser import CONFIGS
 
 BACKENDS = ("torch", "jax")

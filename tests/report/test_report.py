@@ -20,8 +20,8 @@ pytest.importorskip("jsonargparse")
 
 import ragged
 from ragged.backend import use_backend
-from ragged.cli.main import main
 from ragged.cli import main as cli
+from ragged.cli.main import main
 from ragged.report.explanations import attention_of, coarsen, mean_selection
 from ragged.runs import config as configuration
 from ragged.runs import folder as runs

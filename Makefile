@@ -1,56 +1,83 @@
-# Everything a newcomer needs: `make train`, `make train BACKEND=jax`, `make test`, `make bench`.
+# The checks and commands of this repository; `make help` lists them.
 BACKEND ?= torch
 CONFIG  ?= storms
 PYTHON  ?= python3
+# The versions that are installed: constraints.txt, constraints-lowest.txt, or /dev/null for any.
+CONSTRAINTS ?= constraints.txt
 BIN     := .venv/bin
 
-.PHONY: train test sanitize models bench bench-cuda clean
+.DEFAULT_GOAL := help
+.PHONY: help train format lint typecheck docs test-fast test test-suite sanitize models bench bench-cuda clean
 
-train: .venv/installed
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
+		| while IFS='|' read -r name line; do printf '%-12s%s\n' "$$name" "$$line"; done
+
+train: .venv/installed  ## train a model on the bundled storms; BACKEND=jax for JAX
 	$(BIN)/ragged train --config $(CONFIG) --backend $(BACKEND)
+
+format: .venv/installed  ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: .venv/installed  ## ruff, and which package may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+typecheck: .venv/installed  ## mypy, strict
+	$(BIN)/mypy
 
 # Two workers on two cores: threads of their own would wait for each other at every kernel. A
 # program that several tests run is compiled by the first of them. What XLA compiles for a user the
 # conformance suite proves in float32; elsewhere it compiles faster, to slower code.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK  := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false
+docs test-fast test-suite: export OMP_NUM_THREADS = 1
+docs test-fast test-suite: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv/programs
+docs test-fast test-suite: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 
-test: export OMP_NUM_THREADS = 1
-test: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv/programs
-test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test: .venv/installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
-	$(BIN)/mypy
+# For every save: the examples in docstrings, what a call refuses, the choice of a backend, data, and
+# the promises on torch in float64, for which no JAX program has to be compiled.
+SUITE := conformance/ragged_conformance
+FAST  := ragged tests/test_refusals.py tests/test_backend.py tests/data \
+	$(addprefix $(SUITE)/test_,promises.py lstm.py losses.py masks.py alignment.py packing.py)
+
+test-fast: lint  ## lint and the quick tests, for every save
+	$(QUICK) $(PYTEST) $(FAST) --backend torch --dtype float64
+
+docs: .venv/installed  ## run the code of README.md and docs/, and follow their links
+	$(QUICK) $(BIN)/python -m pytest tests/test_readme.py
+
+test: lint typecheck test-suite  ## every check and every test
+
+test-suite: .venv/installed  ## every test
 	$(PYTEST) conformance
 	$(QUICK) $(PYTEST) conformance --dtype float64
 	$(QUICK) $(PYTEST) ragged backends tests
 
-# The kernels under the sanitizers of addresses, undefined behaviour and threads; `make test` too.
-sanitize: .venv/installed
+sanitize: .venv/installed  ## the kernels under the sanitizers; part of `make test` too
 	$(BIN)/python -m pytest tests/kernels/test_kernels_native.py -k sanitizers
 
-# All six models on the storms with both backends; half an hour.
-models: .venv/installed
+models: .venv/installed  ## train all models on the storms with both backends; half an hour
 	$(BIN)/python -m benchmarks.models
 
 # Nothing is set here: the benchmarks take every core there is.
-bench: .venv/bench
+bench: .venv/bench  ## measure the layers beside their peers on this CPU
 	$(BIN)/python -m benchmarks.run
 
-bench-cuda: .venv/bench
+bench-cuda: .venv/bench  ## the same on a CUDA device
 	$(BIN)/python -m benchmarks.run --device cuda
 
 .venv/bench: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[torch,jax,train,bench]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[torch,jax,train,bench]"
 	touch $@
 
 # The stamp is newer than what it was made from: a second call installs nothing.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[torch,jax,train,test,dev]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[torch,jax,train,test,dev]"
 	touch $@
 
-clean:
+clean:  ## remove the environment
 	rm -rf .venv

@@ -22,7 +22,7 @@ from benchmarks.models import MODELS, RESULTS
 from benchmarks.report import table
 from benchmarks.timing import interleave
 from ragged.data import Batch
-from ragged.data.batches import batches
+from ragged.data.batching import batches
 
 BATCHES = 6  # of different shapes, one after the other in a run
 HEADS = ("model", "eager (ms)", "compiled (ms)", "compiled / eager", "warm-up (s)", "graphs")

@@ -13,7 +13,7 @@ import numpy as np
 import ragged
 from ragged import losses
 from ragged.data import Batch, RaggedDataset
-from ragged.data.batches import batches, collate
+from ragged.data.batching import batches, collate
 from ragged.data.dataset import Row
 from ragged.data.sources import Event
 from ragged.lengths import Lengths

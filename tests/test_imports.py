@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
+import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,8 @@ FRAMEWORKS = {
     "jax": {"jax", "jaxlib", "flax", "optax"},
 }
 EVERY = {"torch", "jax", "jaxlib", "flax", "optax", "ragged_torch", "ragged_jax"}
+FRAMEWORKS_OF = {"ragged_torch": "torch", "ragged_jax": "flax"}
+NOT_IMPORTED = {"ragged.__main__", "ragged_conformance.plugin"}  # they run something
 IN_CHECKOUT = (ROOT / "backends").is_dir()
 needs_checkout = pytest.mark.skipif(not IN_CHECKOUT, reason="reads the source tree")
 
@@ -175,3 +181,37 @@ def test_a_missing_framework_is_refused_with_the_remedy(name, other):
     assert done.returncode == 1
     assert f"`name` is {other!r}" in done.stderr
     assert f"pip install 'ragged-sequences[{other}]'" in done.stderr
+
+
+def test_no_module_is_hidden_by_a_function_of_its_name() -> None:
+    """`ragged.a.b` is the module where there is one: an attribute, an import and a mock agree."""
+    hidden = []
+    for name in ("ragged", "ragged_torch", "ragged_jax", "ragged_conformance"):
+        if name in FRAMEWORKS_OF:
+            pytest.importorskip(FRAMEWORKS_OF[name])
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            if module.name in NOT_IMPORTED or ".test_" in module.name:
+                continue
+            importlib.import_module(module.name)
+            above, _, own = module.name.rpartition(".")
+            if not isinstance(getattr(importlib.import_module(above), own), types.ModuleType):
+                hidden += [module.name]
+    assert set(hidden) <= {"ragged.schedule"}  # to be removed, with this exception
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["ragged", "backends/ragged_torch", "backends/ragged_jax", "conformance/ragged_conformance"],
+)
+@needs_checkout
+def test_each_package_says_that_it_is_typed(folder: str) -> None:
+    assert (ROOT / folder / "py.typed").is_file()
+
+
+@needs_checkout
+def test_the_version_is_written_once() -> None:
+    said = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert said
+    assert said.group(1) == ragged.__version__
+    assert not re.search(r"^version *=", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)

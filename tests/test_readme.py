@@ -1,3 +1,5 @@
+"""The code, the links and the paths of README.md, CONTRIBUTING.md and docs/."""
+
 import contextlib
 import io
 import re
@@ -9,32 +11,65 @@ import pytest
 import ragged.backend
 from ragged.cli.main import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
+README = TEXTS["README.md"]
+BLOCKS = [
+    pytest.param(block, id=f"{name}-{place}")
+    for name, text in TEXTS.items()
+    for place, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+]
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 24
+    assert README.count("```python") == 4
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1][:40])
+@pytest.mark.parametrize("block", BLOCKS)
 def test_examples_run_and_print_what_they_say(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("flax")
     monkeypatch.setattr(ragged.backend, "_default", None)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(block, {})
-    promised = re.search(r"print\(.*#\s*(4\.2|\(\d[\d, ]*\))", block)
-    if promised:
-        assert promised.group(1) in printed.getvalue().replace(".2000", ".2")
+        exec(block, {"__name__": "page"})
+    for said in re.findall(r"^ *print\(.*\)  # (.*)$", block, re.MULTILINE):
+        assert said in printed.getvalue().replace(".2000", ".2")
 
 
-YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_to_files_and_headings(name: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", TEXTS[name]):
+        if "://" in link:
+            continue
+        path, _, heading = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), f"{name}: {link}"
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+            assert heading in anchors, f"{name}: {link}"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_paths_in_the_text_are_files(name: str) -> None:
+    rooms = "ragged|backends|conformance|benchmarks|tests|docs"
+    for path in re.findall(rf"`((?:{rooms})/[\w./*]+)`", TEXTS[name]):
+        assert list(ROOT.glob(path.rstrip("/"))), f"{name}: {path}"
+
+
+def test_the_readme_links_every_page() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", README))
+    assert linked == {name for name in TEXTS if name.startswith("docs/")}
+
+
+YAML = [block for t in TEXTS.values() for block in re.findall(r"```yaml\n(.*?)```", t, re.DOTALL)]
 
 
 def test_a_table_of_ones_own_becomes_a_page(tmp_path, monkeypatch, need) -> None:
-    """As the README says it, in fewer than ten lines, on both backends."""
+    """As docs/data.md says it, in fewer than ten lines, on both backends."""
     need("torch", "jax")
     (text,) = YAML
     assert len(text.splitlines()) < 10

@@ -1,11 +1,11 @@
 """Data: sources of events, their normalisation, and padded batches of few shapes."""
 
-from ragged.data.batches import Batch, batches, collate, without_loss_masking
+from ragged.data.batching import Batch, batches, collate, without_loss_masking
 from ragged.data.dataset import RaggedDataset, Row
 from ragged.data.magnet import MagnetHysteresis
 from ragged.data.module import EncoderDecoderDataModule
 from ragged.data.normalization import Normalization
-from ragged.data.prefetch import prefetch
+from ragged.data.prefetching import prefetch
 from ragged.data.sources import Event, Roles, Source
 from ragged.data.storms import Storms
 from ragged.data.tables import Tables

@@ -1,4 +1,4 @@
-"""The parser of what a YAML file or a command line may say, made from the classes."""
+"""The parser of configurations: what a YAML file may say, made from the classes themselves."""
 
 from __future__ import annotations
 

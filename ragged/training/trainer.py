@@ -8,6 +8,7 @@ from ragged import losses
 from ragged.checks import check
 from ragged.data import EncoderDecoderDataModule
 from ragged.errors import OptionError
+from ragged.models import ModelConfig
 from ragged.protocol import Backend
 from ragged.training.lr_schedules import Constant, RateSchedule
 from ragged.training.objective import Objective

@@ -24,7 +24,7 @@ from ragged.data import (
     batches,
     collate,
 )
-from ragged.data.batches import batch_order
+from ragged.data.batching import batch_order
 from ragged.data.buckets import cheapest_cuts, make_buckets, quantise
 from ragged.errors import DataError, OptionError
 

@@ -14,8 +14,8 @@ import ragged
 from ragged import losses
 from ragged.data import Batch, RaggedDataset
 from ragged.data.batching import batches, collate
-from ragged.data.dataset import Row
-from ragged.data.sources import Event
+from ragged.data.dataset import Sample
+from ragged.data.sources import Series
 from ragged.lengths import Lengths
 from ragged.models import EncoderDecoderLSTM
 from ragged.training.optimizers import AdamW
@@ -112,7 +112,7 @@ class _StormRun:
             parts.model,
             parts.trainer.objective(parts.model.config, self.data),
             parts.trainer.optimizer,
-            gradient_clip=parts.trainer.gradient_clip,
+            max_grad_norm=parts.trainer.max_grad_norm,
             seed=SEED,
             device=device,
             dtype=parts.trainer.precision,
@@ -205,9 +205,9 @@ def _random_dataset(count: int) -> RaggedDataset:
     rng = np.random.default_rng(SEED)
     steps = np.exp(rng.normal(np.log(RANDOM_WIDTH / 6), 0.8, (count, 2))).astype(np.int64)
     steps = np.clip(steps, 1, RANDOM_WIDTH)
-    event = Event("random", np.arange(2.0), {})
+    event = Series("random", np.arange(2.0), {})
     rows = []
     for past, future in steps:
         arrays = [rng.normal(size=(n, k)) for n, k in ((past, 3), (future, 2), (future, 1))]
-        rows.append(Row(arrays[0], arrays[1], arrays[2], event, split=int(past)))
+        rows.append(Sample(arrays[0], arrays[1], arrays[2], event, split=int(past)))
     return RaggedDataset(rows)

@@ -49,7 +49,7 @@ def as_array(
             raise _no_array(function, argument, value)
         return value
     dtype = None if like is None else _floating(backend, like)
-    if backend.is_recording():  # a compiler has no arrays on the host
+    if backend.is_compiling():  # a compiler has no arrays on the host
         array = backend.asarray(value, like=like)
     else:
         host = as_host(function, argument, value)
@@ -160,7 +160,7 @@ def as_width(backend: Backend, function: str, value: Any, *sizes: int) -> int:
     """
     width = as_size(function, "max_length", value, most=None)
     elements = math.prod((width, *(size for size in sizes if isinstance(size, int) and size)))
-    if backend.is_recording() or not isinstance(elements, int):
+    if backend.is_compiling() or not isinstance(elements, int):
         return width  # bounds would be fixed in the program
     if width > MOST_STEPS or elements > MOST_ELEMENTS:
         expected = f"at most {MOST_STEPS} steps, and {MOST_ELEMENTS} elements in all"

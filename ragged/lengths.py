@@ -36,7 +36,7 @@ class Lengths(HostData):
         >>> lengths = Lengths([3, 0, 5], width=6)
         >>> lengths
         Lengths([3, 0, 5], width=6)
-        >>> lengths.tokens, round(lengths.waste, 2)
+        >>> lengths.tokens, round(lengths.padding_fraction, 2)
         (8, 0.56)
     """
 
@@ -64,7 +64,7 @@ class Lengths(HostData):
     @classmethod
     def full(cls, batch: Any, width: Any, backend: Backend) -> Lengths:
         """Give rows without padding, whatever a compiler leaves open of their number and width."""
-        if backend.is_recording() or not (isinstance(batch, int) and isinstance(width, int)):
+        if backend.is_compiling() or not (isinstance(batch, int) and isinstance(width, int)):
             self = cls.unchecked(backend.xp.full((batch,), width), width)
         else:
             self = cls._trusted(np.full(batch, width, np.int64), width)
@@ -114,7 +114,7 @@ class Lengths(HostData):
         return int(self.host.sum())
 
     @property
-    def waste(self) -> float:
+    def padding_fraction(self) -> float:
         """The share of the padded array that is padding."""
         size = self.host.size * self.width
         return 1.0 - self.tokens / size if size else 0.0
@@ -140,7 +140,7 @@ class Lengths(HostData):
         cls, lengths: object, width: int, backend: Backend, *, function: str, batch: int | None
     ) -> Lengths:
         """Check what a function was given against the array it came with; None = every row full."""
-        recording = backend.is_recording()
+        recording = backend.is_compiling()
         if lengths is None and batch is not None:
             return cls.full(batch, width, backend)
         if isinstance(lengths, Lengths):

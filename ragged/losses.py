@@ -174,7 +174,7 @@ def huber(
     Args:
         delta: where the parabola becomes a line; above 0, in the target's unit.
 
-    Source: P. J. Huber, Robust Estimation of a Location Parameter (1964).
+    Source: P. J. Huber, RobustScaler Estimation of a Location Parameter (1964).
     """
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:

@@ -41,7 +41,7 @@ class Backend(Protocol):
     def is_traced(self, array: Array) -> bool:
         """Whether the array has no values yet, being part of a program under construction."""
 
-    def is_recording(self) -> bool:
+    def is_compiling(self) -> bool:
         """Whether a compiler records this very call, so that host data would be fixed in it."""
 
     def asarray(self, array: object, *, dtype: str | None = None, like: Array = None) -> Array:
@@ -60,10 +60,10 @@ class Backend(Protocol):
             DeviceError: the arrays lie on several devices.
         """
 
-    def count_steps(self, width: int, *, like: Array = None) -> Array:
+    def arange_like(self, width: int, *, like: Array = None) -> Array:
         """Return 0, 1, ..., `width` - 1 on the device of `like`; a compiler may leave it open."""
 
-    def take_steps(self, x: Array, index: Array) -> Array:
+    def gather_steps(self, x: Array, index: Array) -> Array:
         """Take the steps `index (batch, steps)`, all inside the width, of each row of `x`."""
 
     def devices(self) -> tuple[str, ...]:
@@ -97,13 +97,13 @@ class Backend(Protocol):
     def set_parameters(self, module: Any, parameters: Mapping[str, np.ndarray]) -> None:
         """Write parameters of canonical names into a module."""
 
-    def place(self, module: Any, *, device: str, dtype: str) -> Any:
+    def to(self, module: Any, *, device: str, dtype: str) -> Any:
         """Move a module to a device and a floating dtype."""
 
-    def join_workers(self) -> AbstractContextManager[Any]:
+    def init_process_group(self) -> AbstractContextManager[Any]:
         """Join the processes that train together, until the end of the block.
 
-        What it gives has the `rank` of this one, and `tell(value)`: what the first one has.
+        What it gives has the `rank` of this one, and `broadcast(value)`: what the first one has.
         """
 
     def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:

@@ -63,7 +63,7 @@ def test_microbatches_are_scanned_and_mapped_over(layer):
     cut = jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), (X, LENGTHS))
     assert cut[1].host.tolist() == [[5, 2], [0, 3]]
     assert (cut[1].tokens, len(cut[1])) == (10, 2)
-    assert cut[1].waste == LENGTHS.waste == 0.5
+    assert cut[1].padding_fraction == LENGTHS.padding_fraction == 0.5
     whole = oracle.flip(X, COUNTS)
 
     def step(carry: Any, part: Any) -> Any:

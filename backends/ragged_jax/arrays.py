@@ -19,16 +19,16 @@ framework = "jax"
 FLOATING = tuple(map(xp.dtype, (xp.float16, xp.bfloat16, xp.float32, xp.float64)))
 
 __all__ = [
+    "arange_like",
     "asarray",
-    "count_steps",
     "devices",
     "framework",
-    "is_recording",
+    "gather_steps",
+    "is_compiling",
     "is_traced",
     "name",
     "owns",
     "promote_arrays",
-    "take_steps",
     "to_numpy",
     "xp",
 ]
@@ -46,7 +46,7 @@ def is_traced(array: jax.Array) -> bool:
     return isinstance(array, jax.core.Tracer)
 
 
-def is_recording() -> bool:
+def is_compiling() -> bool:
     """Whether a compiler records this very call: never, JAX traces arguments alone."""
     return False
 
@@ -71,12 +71,12 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
     return array if len(sharding.device_set) > 1 else jax.device_put(array, sharding)
 
 
-def count_steps(width: int, *, like: jax.Array | None = None) -> jax.Array:
+def arange_like(width: int, *, like: jax.Array | None = None) -> jax.Array:
     """Return 0, 1, ..., `width` - 1 on the devices of `like`."""
     return asarray(xp.arange(width), like=like)
 
 
-def take_steps(x: jax.Array, index: jax.Array) -> jax.Array:
+def gather_steps(x: jax.Array, index: jax.Array) -> jax.Array:
     """Take the steps `index (batch, steps)` of each row, on the devices where the rows are."""
     index = index.reshape(*index.shape, *(1 for _ in x.shape[2:]))
     return xp.take_along_axis(x, index, axis=1, mode="promise_in_bounds")

@@ -13,13 +13,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ragged.errors import OptionError
 from ragged.lengths import Lengths
-from ragged.training.distributed import share
+from ragged.training.distributed import shard_batch
 from ragged_jax.parameters import find_device
 
 AXIS = "rows"
 
 
-class Workers:
+class ProcessGroup:
     """The devices that share each batch.
 
     Args:
@@ -48,24 +48,24 @@ class Workers:
         """Put arrays on every device, pinned there, lest a step is compiled twice."""
         return jax.device_put(tree, self._everywhere)
 
-    def single(self, array: jax.Array) -> jax.Array:
+    def unreplicate(self, array: jax.Array) -> jax.Array:
         """Copy a replicated array to the first device alone."""
         return jax.device_put(array, self.device, may_alias=False)
 
-    def agree(self, flag: bool) -> bool:
+    def any_reduce(self, flag: bool) -> bool:
         """Whether the flag is set in any process: there is one."""
         return flag
 
-    def tell(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Give all processes what the first one has."""
         return value
 
-    def share(self, batch: Any, dtype: str, target_dtype: str) -> tuple[Any, ...]:
+    def shard_batch(self, batch: Any, dtype: str, target_dtype: str) -> tuple[Any, ...]:
         """What a model and its loss are called with: each device's rows on it.
 
         Both sides with their lengths, static values, the target, and the loss's own lengths if any.
         """
-        parts = share(batch, self.count)
+        parts = shard_batch(batch, self.count)
 
         def put(name: str, dtype: str) -> Any:
             joined = np.concatenate([getattr(part, name) for part in parts])
@@ -80,7 +80,7 @@ class Workers:
         counted = None if batch.loss_lengths is None else put("loss_lengths", "int32")
         return arrays, static, put("target", target_dtype), counted
 
-    def added_up(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def all_reduce(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Call `function(params, batch, key)` on each device's rows and add up what it returns."""
         if self.count == 1:
             return function
@@ -109,6 +109,6 @@ class Workers:
 
 
 @contextmanager
-def join_workers() -> Iterator[Workers]:
+def init_process_group() -> Iterator[ProcessGroup]:
     """Give this process as the only one: JAX's devices are shared by one process."""
-    yield Workers("cpu")
+    yield ProcessGroup("cpu")

@@ -1,6 +1,6 @@
 """Blocks that the models share, on JAX.
 
-Blocks with `copies` are so many of their kind side by side, with parameters of their own: their
+Blocks with `num_copies` are so many of their kind side by side, with parameters of their own: their
 parameters and their input have one axis more, the first.
 """
 
@@ -70,12 +70,14 @@ class Linear(nnx.Module):
         inputs: int,
         outputs: int,
         *,
-        draw: initial.Draw = initial.torch_default,
+        initializer: initial.Initializer = initial.fan_in_uniform,
         bias: bool = True,
-        copies: int | None = None,
+        num_copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
-        values = initial.linear_values(rng, inputs, outputs, draw=draw, bias=bias, copies=copies)
+        values = initial.linear_values(
+            rng, inputs, outputs, initializer=initializer, bias=bias, num_copies=num_copies
+        )
         self.weight = nnx.Param(asarray(values["weight"]))
         self.bias = nnx.Param(asarray(values["bias"])) if bias else None
 
@@ -90,8 +92,8 @@ class Linear(nnx.Module):
 class LayerNorm(nnx.Module):
     """`(x - mean) / sqrt(variance + 1e-5) * weight + bias` over the features."""
 
-    def __init__(self, size: int, *, copies: int | None = None) -> None:
-        shape = (size,) if copies is None else (copies, size)
+    def __init__(self, size: int, *, num_copies: int | None = None) -> None:
+        shape = (size,) if num_copies is None else (num_copies, size)
         self.weight = nnx.Param(jnp.ones(shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(shape, jnp.float32))
 
@@ -129,12 +131,12 @@ class GLU(nnx.Module):
         outputs: int,
         dropout: float = 0.0,
         *,
-        copies: int | None = None,
+        num_copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
         self.dropout = Dropout(dropout, rng=rng)
         self.linear = Linear(
-            inputs, 2 * outputs, draw=initial.xavier_uniform, copies=copies, rng=rng
+            inputs, 2 * outputs, initializer=initial.xavier_uniform, num_copies=num_copies, rng=rng
         )
 
     def __call__(self, x: Array) -> Array:
@@ -170,11 +172,11 @@ class GateAddNorm(nnx.Module):
 class Interpolation(nnx.Module):
     """Stretch the features by linear interpolation, scale them by `2 * sigmoid(scale)`, norm."""
 
-    def __init__(self, inputs: int, outputs: int, *, copies: int | None = None) -> None:
-        shape = (outputs,) if copies is None else (copies, outputs)
+    def __init__(self, inputs: int, outputs: int, *, num_copies: int | None = None) -> None:
+        shape = (outputs,) if num_copies is None else (num_copies, outputs)
         self.sizes = (inputs, outputs)
         self.scale = nnx.Param(jnp.zeros(shape, jnp.float32))
-        self.norm = LayerNorm(outputs, copies=copies)
+        self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def __call__(self, x: Array) -> Array:
         """Map `(..., inputs)` to `(..., outputs)`."""
@@ -203,22 +205,26 @@ class GRN(nnx.Module):
         *,
         context_size: int | None = None,
         interpolate: bool = False,
-        copies: int | None = None,
+        num_copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
-        self.hidden = Linear(inputs, hidden, draw=initial.he_normal, copies=copies, rng=rng)
+        self.hidden = Linear(
+            inputs, hidden, initializer=initial.he_normal, num_copies=num_copies, rng=rng
+        )
         if context_size is not None:
             xavier = initial.xavier_uniform
-            self.context = Linear(context_size, hidden, draw=xavier, bias=False, rng=rng)
-        self.output = Linear(hidden, outputs, draw=initial.he_normal, copies=copies, rng=rng)
-        self.gate = GLU(outputs, outputs, dropout, copies=copies, rng=rng)
+            self.context = Linear(context_size, hidden, initializer=xavier, bias=False, rng=rng)
+        self.output = Linear(
+            hidden, outputs, initializer=initial.he_normal, num_copies=num_copies, rng=rng
+        )
+        self.gate = GLU(outputs, outputs, dropout, num_copies=num_copies, rng=rng)
         stretch: nnx.Module | None = None
         if inputs != outputs and interpolate:
-            stretch = Interpolation(inputs, outputs, copies=copies)
+            stretch = Interpolation(inputs, outputs, num_copies=num_copies)
         elif inputs != outputs:
-            stretch = Linear(inputs, outputs, copies=copies, rng=rng)
+            stretch = Linear(inputs, outputs, num_copies=num_copies, rng=rng)
         self.residual = stretch
-        self.norm = LayerNorm(outputs, copies=copies)
+        self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         """Map `(batch, time, inputs)` to outputs, with a context `(batch, context_size)`."""
@@ -250,14 +256,14 @@ class VariableSelection(nnx.Module):
         rng: np.random.Generator,
     ) -> None:
         small = hidden_continuous_size
-        self.linears = Linear(1, small, copies=features, rng=rng)
+        self.linears = Linear(1, small, num_copies=features, rng=rng)
         self.grns = GRN(
             small,
             min(small, hidden_size),
             hidden_size,
             dropout,
             interpolate=True,
-            copies=features,
+            num_copies=features,
             rng=rng,
         )
         if features > 1:
@@ -292,7 +298,7 @@ def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:
 
 
 def spread(parameter: Array, like: Array) -> Array:
-    """Lay a parameter along the features of `like`; one of several copies along those first."""
+    """Lay a parameter along the features of `like`; one of several num_copies along those first."""
     if parameter.ndim == 1:  # jax_numpy_rank_promotion="raise" wants all axes named
         return jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
     return parameter[:, None, None]

@@ -52,7 +52,7 @@ def set_parameters(module: nnx.Module, parameters: Mapping[str, np.ndarray]) -> 
     nnx.update(module, params)
 
 
-def place(module: nnx.Module, *, device: str, dtype: str) -> nnx.Module:
+def to(module: nnx.Module, *, device: str, dtype: str) -> nnx.Module:
     """Move a module to a device and a floating dtype, in place.
 
     Raises:
@@ -78,4 +78,4 @@ def check_dtype(dtype: str) -> None:
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         got = "'float64' while JAX has 64 bits disabled"
         remedy = "Start the process with JAX_ENABLE_X64=1."
-        raise OptionError.of("place", "dtype", got, "float32, or JAX with 64 bits", remedy)
+        raise OptionError.of("to", "dtype", got, "float32, or JAX with 64 bits", remedy)

@@ -18,10 +18,10 @@ from ragged.models.base import Forecast
 from ragged.models.modules import check_batch
 from ragged.training import optimizers as constants
 from ragged.training.optimizers import Optimizer
-from ragged.training.precision import LossScale, master, ramped_decay
+from ragged.training.precision import LossScale, param_dtype, ramped_decay
 from ragged_jax.arrays import to_numpy
-from ragged_jax.distributed import Workers
-from ragged_jax.parameters import named, place
+from ragged_jax.distributed import ProcessGroup
+from ragged_jax.parameters import named, to
 
 # torch's names, which checkpoints use: optax's.
 SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "momentum_buffer": "trace"}
@@ -34,7 +34,7 @@ class TrainingStep:
         model: a forecasting module.
         loss: one of `ragged.losses`, or what is called as they are.
         optimizer: the optimiser's constants.
-        gradient_clip: largest global norm of the gradient; None = any.
+        max_grad_norm: largest global norm of the gradient; None = any.
         ema_decay: decay of a running average of the parameters, which then is what is evaluated and
             kept; None = none.
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
@@ -50,21 +50,21 @@ class TrainingStep:
         loss: MaskedLoss[...],
         optimizer: Optimizer,
         *,
-        gradient_clip: float | None = 1.0,
+        max_grad_norm: float | None = 1.0,
         ema_decay: float | None = None,
         seed: int = 0,
         device: str = "cpu",
         dtype: str = "float32",
         devices: int = 1,
     ) -> None:
-        self.model = place(model, device=device, dtype=master(dtype))
+        self.model = to(model, device=device, dtype=param_dtype(dtype))
         self.loss, self.constants = loss, optimizer
         self.ema_decay = ema_decay
         self.seed, self.dtype = seed, dtype
         self.steps = 0
         self.scale = LossScale.of(dtype)
-        self.workers = Workers(device, devices)
-        self.optimizer = create_optimizer(optimizer, gradient_clip)
+        self.workers = ProcessGroup(device, devices)
+        self.optimizer = create_optimizer(optimizer, max_grad_norm)
         self.model.eval()
         self._inference, _, _ = nnx.split(self.model, nnx.Param, ...)
         self.model.train()
@@ -120,11 +120,11 @@ class TrainingStep:
 
     def module(self) -> nnx.Module:
         """Return the model with its current parameters, averaged if they are."""
-        kept = jax.tree.map(self.workers.single, self._kept)  # ours will be donated
+        kept = jax.tree.map(self.workers.unreplicate, self._kept)  # ours will be donated
         nnx.update(self.model, kept)
         return self.model
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
         for slot in self.constants.slots:
@@ -137,7 +137,7 @@ class TrainingStep:
             state["loss_scale"] = self.scale.state
         return state
 
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Undo `state`."""
         self.steps = int(state["steps"])
         fresh = self.optimizer.init(self._params)
@@ -164,7 +164,7 @@ class TrainingStep:
         return self._params if self._averaged is None else self._averaged
 
     def _number(self, value: float) -> Array:
-        return jnp.asarray(value, master(self.dtype))
+        return jnp.asarray(value, param_dtype(self.dtype))
 
     def _numbers(self, rate: float) -> tuple[Array, Array, Array]:
         """The learning rate, what the average keeps, and the loss's scale: they may change."""
@@ -196,7 +196,7 @@ class TrainingStep:
             return self._total(model, batch)[0] / count
 
         differentiate = jax.value_and_grad(objective)
-        found: tuple[Array, Any] = self.workers.added_up(differentiate)(params, batch, key)
+        found: tuple[Array, Any] = self.workers.all_reduce(differentiate)(params, batch, key)
         return found
 
     def _applied(
@@ -228,7 +228,7 @@ class TrainingStep:
         def total_and_count(params: Any, batch: tuple[Any, ...], _: Any) -> tuple[Array, Array]:
             return self._total(nnx.merge(self._inference, self._cast(params), self._rest), batch)
 
-        found: tuple[Array, Array] = self.workers.added_up(total_and_count)(params, batch, None)
+        found: tuple[Array, Array] = self.workers.all_reduce(total_and_count)(params, batch, None)
         return found
 
     def _total(self, model: nnx.Module, batch: tuple[Any, ...]) -> tuple[Array, Array]:
@@ -244,12 +244,12 @@ class TrainingStep:
     def _arrays(self, batch: Any) -> tuple[Any, ...]:
         """What the model is called with, and the target, on the devices that share them."""
         check_batch(self.model.config, batch)
-        return self.workers.share(batch, self.dtype, master(self.dtype))
+        return self.workers.shard_batch(batch, self.dtype, param_dtype(self.dtype))
 
 
-def create_optimizer(own: Optimizer, gradient_clip: float | None) -> optax.GradientTransformation:
+def create_optimizer(own: Optimizer, max_grad_norm: float | None) -> optax.GradientTransformation:
     """Build optax's optimiser with the given constants, all but the learning rate."""
-    clip = optax.identity() if gradient_clip is None else optax.clip_by_global_norm(gradient_clip)
+    clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
     match own:
         case constants.Adam():
             moments = optax.scale_by_adam(own.beta1, own.beta2, own.epsilon)

@@ -1,20 +1,20 @@
 """The PyTorch backend of `ragged`: everything that touches torch."""
 
 from ragged_torch.arrays import (
+    arange_like,
     asarray,
-    count_steps,
     devices,
     framework,
-    is_recording,
+    gather_steps,
+    is_compiling,
     is_traced,
     name,
     owns,
     promote_arrays,
-    take_steps,
     to_numpy,
     xp,
 )
-from ragged_torch.distributed import join_workers
+from ragged_torch.distributed import init_process_group
 from ragged_torch.export import (
     export_formats,
     export_model,
@@ -23,7 +23,7 @@ from ragged_torch.export import (
 )
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
-from ragged_torch.parameters import get_parameters, place, set_parameters
+from ragged_torch.parameters import get_parameters, set_parameters, to
 from ragged_torch.recurrent.dispatch import lstm_reasons
 from ragged_torch.recurrent.lstm import LSTM, lstm
 from ragged_torch.training import TrainingStep, predict
@@ -31,17 +31,18 @@ from ragged_torch.training import TrainingStep, predict
 __all__ = [
     "LSTM",
     "TrainingStep",
+    "arange_like",
     "asarray",
-    "count_steps",
     "create_model",
     "devices",
     "export_formats",
     "export_model",
     "framework",
+    "gather_steps",
     "get_parameters",
-    "is_recording",
+    "init_process_group",
+    "is_compiling",
     "is_traced",
-    "join_workers",
     "load_exported",
     "lstm",
     "lstm_reasons",
@@ -49,11 +50,10 @@ __all__ = [
     "onnx_translations",
     "owns",
     "pack_sequences",
-    "place",
     "predict",
     "promote_arrays",
     "set_parameters",
-    "take_steps",
+    "to",
     "to_numpy",
     "unpack_to_fixed_length",
     "xp",

@@ -22,16 +22,16 @@ framework = "torch"
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 __all__ = [
+    "arange_like",
     "asarray",
-    "count_steps",
     "devices",
     "framework",
-    "is_recording",
+    "gather_steps",
+    "is_compiling",
     "is_traced",
     "name",
     "owns",
     "promote_arrays",
-    "take_steps",
     "to_numpy",
     "xp",
 ]
@@ -46,10 +46,10 @@ def owns(value: object) -> bool:
 
 def is_traced(array: torch.Tensor) -> bool:
     """Whether the tensor's values cannot be read: a compiler traces it, or `vmap` maps it."""
-    return is_recording() or isinstance(array, FakeTensor) or unwrap(array) is not array
+    return is_compiling() or isinstance(array, FakeTensor) or unwrap(array) is not array
 
 
-def is_recording() -> bool:
+def is_compiling() -> bool:
     """Whether a compiler, an exporter or `torch.jit.trace` records this very call."""
     return torch.compiler.is_compiling() or torch._C._is_tracing()
 
@@ -60,7 +60,7 @@ def asarray(
     """Make a tensor on the CPU or the device of `like`; Python floats get the default dtype."""
     if isinstance(array, torch.Tensor):
         pass
-    elif is_recording():
+    elif is_compiling():
         array = torch.as_tensor(array, device="cpu")
     else:
         host, is_python = np.asarray(array), not isinstance(array, np.ndarray)
@@ -85,14 +85,14 @@ def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(array, mesh, run_check=False)
 
 
-def count_steps(width: int, *, like: torch.Tensor | None = None) -> torch.Tensor:
+def arange_like(width: int, *, like: torch.Tensor | None = None) -> torch.Tensor:
     """Return 0, 1, ..., `width` - 1 on the device of `like`, whatever torch's default device."""
     return asarray(torch.arange(width, device="cpu" if like is None else like.device), like=like)
 
 
-def take_steps(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def gather_steps(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Take the steps `index (batch, steps)` of each row."""
-    row = count_steps(x.shape[0], like=x)[:, None]
+    row = arange_like(x.shape[0], like=x)[:, None]
     return x[row, index]
 
 

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ragged.errors import OptionError
 
 
-class Workers:
+class ProcessGroup:
     """This process's place among those of its group.
 
     Args:
@@ -36,7 +36,7 @@ class Workers:
         """Let a module's gradients be averaged over the workers."""
         return DistributedDataParallel(network) if self.count > 1 else network
 
-    def apart(self, network: Any) -> AbstractContextManager[None]:
+    def no_sync(self, network: Any) -> AbstractContextManager[None]:
         """Leave gradients where they are, until a backward pass outside of this."""
         return network.no_sync() if self.count > 1 else nullcontext()
 
@@ -46,11 +46,11 @@ class Workers:
             distributed.all_reduce(value)
         return value
 
-    def agree(self, flag: bool) -> bool:
+    def any_reduce(self, flag: bool) -> bool:
         """Whether the flag is set in any worker."""
         return bool(self.add(torch.tensor(int(flag)))) if self.count > 1 else flag
 
-    def tell(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Give all workers what the first one has."""
         told = [value]
         if self.count > 1:
@@ -59,7 +59,7 @@ class Workers:
 
 
 @contextmanager
-def join_workers() -> Iterator[Workers]:
+def init_process_group() -> Iterator[ProcessGroup]:
     """Join the group that torchrun describes, if it started this process, until the block ends.
 
     GPUs are dealt out by the local rank.
@@ -68,18 +68,18 @@ def join_workers() -> Iterator[Workers]:
         OptionError: an environment that says how many workers there are, and not which this is.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Workers()
+        yield ProcessGroup()
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if name not in os.environ]
     if missing:
         got, expected = f"set without {', '.join(missing)}", "what torchrun sets"
         remedy = "Start the workers by torchrun, or unset WORLD_SIZE."
-        raise OptionError.of("join_workers", "WORLD_SIZE", got, expected, remedy)
+        raise OptionError.of("init_process_group", "WORLD_SIZE", got, expected, remedy)
     cuda = torch.cuda.is_available()
     own = torch.cuda.device(int(os.environ["LOCAL_RANK"])) if cuda else nullcontext()
     distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         with own:
-            yield Workers()
+            yield ProcessGroup()
     finally:
         distributed.destroy_process_group()

@@ -1,6 +1,6 @@
 """Blocks that the models share, on torch.
 
-Blocks with `copies` are so many of their kind side by side, with parameters of their own: their
+Blocks with `num_copies` are so many of their kind side by side, with parameters of their own: their
 parameters and their input have one axis more, the first.
 """
 
@@ -58,13 +58,15 @@ class Linear(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        draw: initial.Draw = initial.torch_default,
+        initializer: initial.Initializer = initial.fan_in_uniform,
         bias: bool = True,
-        copies: int | None = None,
+        num_copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
         super().__init__()
-        values = initial.linear_values(rng, inputs, outputs, draw=draw, bias=bias, copies=copies)
+        values = initial.linear_values(
+            rng, inputs, outputs, initializer=initializer, bias=bias, num_copies=num_copies
+        )
         self.weight = create_parameter(values["weight"])
         self.bias = create_parameter(values["bias"]) if bias else None
 
@@ -79,9 +81,9 @@ class Linear(nn.Module):
 class LayerNorm(nn.Module):
     """`(x - mean) / sqrt(variance + 1e-5) * weight + bias` over the features."""
 
-    def __init__(self, size: int, *, copies: int | None = None) -> None:
+    def __init__(self, size: int, *, num_copies: int | None = None) -> None:
         super().__init__()
-        shape = (size,) if copies is None else (copies, size)
+        shape = (size,) if num_copies is None else (num_copies, size)
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
 
@@ -125,13 +127,13 @@ class GLU(nn.Module):
         outputs: int,
         dropout: float = 0.0,
         *,
-        copies: int | None = None,
+        num_copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
         self.linear = Linear(
-            inputs, 2 * outputs, draw=initial.xavier_uniform, copies=copies, rng=rng
+            inputs, 2 * outputs, initializer=initial.xavier_uniform, num_copies=num_copies, rng=rng
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,13 +175,13 @@ class GateAddNorm(nn.Module):
 class Interpolation(nn.Module):
     """Stretch the features by linear interpolation, scale them by `2 * sigmoid(scale)`, norm."""
 
-    def __init__(self, inputs: int, outputs: int, *, copies: int | None = None) -> None:
+    def __init__(self, inputs: int, outputs: int, *, num_copies: int | None = None) -> None:
         super().__init__()
-        shape = (outputs,) if copies is None else (copies, outputs)
+        shape = (outputs,) if num_copies is None else (num_copies, outputs)
         # No buffer, which a cast of the module to float32 and back would leave rounded.
         self.matrix = asarray(interpolation_matrix(inputs, outputs))
         self.scale = nn.Parameter(torch.zeros(shape))
-        self.norm = LayerNorm(outputs, copies=copies)
+        self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
@@ -206,23 +208,27 @@ class GRN(nn.Module):
         *,
         context_size: int | None = None,
         interpolate: bool = False,
-        copies: int | None = None,
+        num_copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
         super().__init__()
-        self.hidden = Linear(inputs, hidden, draw=initial.he_normal, copies=copies, rng=rng)
+        self.hidden = Linear(
+            inputs, hidden, initializer=initial.he_normal, num_copies=num_copies, rng=rng
+        )
         if context_size is not None:
             xavier = initial.xavier_uniform
-            self.context = Linear(context_size, hidden, draw=xavier, bias=False, rng=rng)
-        self.output = Linear(hidden, outputs, draw=initial.he_normal, copies=copies, rng=rng)
-        self.gate = GLU(outputs, outputs, dropout, copies=copies, rng=rng)
+            self.context = Linear(context_size, hidden, initializer=xavier, bias=False, rng=rng)
+        self.output = Linear(
+            hidden, outputs, initializer=initial.he_normal, num_copies=num_copies, rng=rng
+        )
+        self.gate = GLU(outputs, outputs, dropout, num_copies=num_copies, rng=rng)
         stretch: nn.Module | None = None
         if inputs != outputs and interpolate:
-            stretch = Interpolation(inputs, outputs, copies=copies)
+            stretch = Interpolation(inputs, outputs, num_copies=num_copies)
         elif inputs != outputs:
-            stretch = Linear(inputs, outputs, copies=copies, rng=rng)
+            stretch = Linear(inputs, outputs, num_copies=num_copies, rng=rng)
         self.residual = stretch
-        self.norm = LayerNorm(outputs, copies=copies)
+        self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map `(batch, time, inputs)` to outputs, with a context `(batch, context_size)`."""
@@ -255,14 +261,14 @@ class VariableSelection(nn.Module):
     ) -> None:
         super().__init__()
         small = hidden_continuous_size
-        self.linears = Linear(1, small, copies=features, rng=rng)
+        self.linears = Linear(1, small, num_copies=features, rng=rng)
         self.grns = GRN(
             small,
             min(small, hidden_size),
             hidden_size,
             dropout,
             interpolate=True,
-            copies=features,
+            num_copies=features,
             rng=rng,
         )
         if features > 1:
@@ -288,5 +294,5 @@ class VariableSelection(nn.Module):
 
 
 def spread(parameter: Tensor) -> Tensor:
-    """Lay a parameter of several copies along `(copies, batch, time, features)`."""
+    """Lay a parameter of several num_copies along `(num_copies, batch, time, features)`."""
     return parameter if parameter.ndim == 1 else parameter[:, None, None]

@@ -42,6 +42,6 @@ def set_parameters(module: nn.Module, parameters: Mapping[str, np.ndarray]) -> N
             value.copy_(torch.from_numpy(np.array(parameters[name])))
 
 
-def place(module: nn.Module, *, device: str, dtype: str) -> nn.Module:
+def to(module: nn.Module, *, device: str, dtype: str) -> nn.Module:
     """Move a module to a device and a floating dtype."""
     return module.to(device=device, dtype=getattr(torch, dtype))

@@ -15,12 +15,12 @@ from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast
 from ragged.models.modules import check_batch
 from ragged.training import optimizers as constants
-from ragged.training.distributed import share
+from ragged.training.distributed import shard_batch
 from ragged.training.optimizers import Optimizer
-from ragged.training.precision import LossScale, master, ramped_decay
+from ragged.training.precision import LossScale, param_dtype, ramped_decay
 from ragged_torch.arrays import to_numpy
-from ragged_torch.distributed import Workers
-from ragged_torch.parameters import place
+from ragged_torch.distributed import ProcessGroup
+from ragged_torch.parameters import to
 
 
 class TrainingStep:
@@ -30,7 +30,7 @@ class TrainingStep:
         model: a forecasting module.
         loss: one of `ragged.losses`, or what is called as they are.
         optimizer: the optimiser's constants.
-        gradient_clip: largest global norm of the gradient; None = any.
+        max_grad_norm: largest global norm of the gradient; None = any.
         ema_decay: decay of a running average of the parameters, which then is what is evaluated and
             kept; None = none.
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
@@ -48,20 +48,20 @@ class TrainingStep:
         loss: MaskedLoss[...],
         optimizer: Optimizer,
         *,
-        gradient_clip: float | None = 1.0,
+        max_grad_norm: float | None = 1.0,
         ema_decay: float | None = None,
         seed: int = 0,
         device: str = "cpu",
         dtype: str = "float32",
         devices: int = 1,
     ) -> None:
-        self.model = place(model, device=device, dtype=master(dtype))
+        self.model = to(model, device=device, dtype=param_dtype(dtype))
         self.loss, self.constants = loss, optimizer
-        self.gradient_clip, self.ema_decay = gradient_clip, ema_decay
+        self.max_grad_norm, self.ema_decay = max_grad_norm, ema_decay
         self.seed, self.device, self.dtype = seed, device, dtype
         self.steps = 0
         self.scale = LossScale.of(dtype)
-        self.workers = Workers(devices)
+        self.workers = ProcessGroup(devices)
         self.optimizer = create_optimizer(optimizer, self.model.parameters())
         self.network = self.workers.wrap(_Computed(self.model, getattr(torch, dtype)))
         # Copied after the workers have come to share their parameters.
@@ -92,7 +92,9 @@ class TrainingStep:
         network = _Computed(self.averaged, getattr(torch, self.dtype))
         self.averaged.eval()
         with torch.no_grad():
-            total, count = self._total(network, share(batch, self.workers.count)[self.workers.rank])
+            total, count = self._total(
+                network, shard_batch(batch, self.workers.count)[self.workers.rank]
+            )
         total, count = self.workers.add(torch.stack([total, count]).double())
         return float(total), float(count)
 
@@ -100,7 +102,7 @@ class TrainingStep:
         """Return the model with its current parameters, averaged if they are."""
         return self.averaged
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
         for name, parameter in self.model.named_parameters():
@@ -114,7 +116,7 @@ class TrainingStep:
             state["loss_scale"] = self.scale.state
         return state
 
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Undo `state`."""
         self.steps = int(state["steps"])
         for name, parameter in self.model.named_parameters():
@@ -132,9 +134,9 @@ class TrainingStep:
 
     def _differentiate(self, batch: Any, count: int, part: int, *, is_last: bool) -> Tensor:
         """Add a batch's share of the gradient, and return its share of the loss."""
-        own = share(batch, self.workers.count)[self.workers.rank]
+        own = shard_batch(batch, self.workers.count)[self.workers.rank]
         draw = (self.seed, self.steps, part, self.workers.rank)
-        with nullcontext() if is_last else self.workers.apart(self.network):
+        with nullcontext() if is_last else self.workers.no_sync(self.network):
             with _own_random_state(draw, self.device):
                 total, _ = self._total(self.network, own)
             loss = total / count
@@ -146,7 +148,7 @@ class TrainingStep:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if self.dtype == "float16" and not self._unscale(gradients):
             return
-        _clip(gradients, self.gradient_clip)
+        _clip(gradients, self.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -168,7 +170,7 @@ class TrainingStep:
         """Return the sum of the losses and of the weights."""
         check_batch(self.model.config, batch)
         arrays, static = _arrays(batch, self.device, getattr(torch, self.dtype))
-        target = _array(batch.target, self.device, getattr(torch, master(self.dtype)))
+        target = _array(batch.target, self.device, getattr(torch, param_dtype(self.dtype)))
         output = network(*arrays, **static).output
         own = batch.loss_lengths
         lengths = batch.decoder_lengths if own is None else own

@@ -55,7 +55,7 @@ class Adapter:
 
     def prepare(self, module: Any) -> Any:
         """Move a module to the dtype and device, and into inference mode."""
-        module = self.backend.place(module, device=self.device, dtype=self.dtype)
+        module = self.backend.to(module, device=self.device, dtype=self.dtype)
         module.eval()
         return module
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged.data import Event, Row, collate
+from ragged.data import Sample, Series, collate
 from ragged_conformance import evaluation, oracle, oracle_models
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import fill_padding, normal
@@ -280,8 +280,8 @@ def batch_of(configuration: str, case: str, alignment: str) -> Any:
     for i, (context, horizon) in enumerate(zip(*LENGTHS[case], strict=True)):
         side = describe(configuration).encoder_alignment
         past, future = oracle.valid_part(given["past"][i], context, side), given["future"][i]
-        event = Event(str(i), np.arange(float(context + horizon)), {})
-        rows.append(Row(past, future[:horizon], future[:horizon, :1], event, context))
+        event = Series(str(i), np.arange(float(context + horizon)), {})
+        rows.append(Sample(past, future[:horizon], future[:horizon, :1], event, context))
     return collate(rows, batch_size=len(rows), encoder_alignment=alignment, shapes=64)
 
 

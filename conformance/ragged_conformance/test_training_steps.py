@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged.data import Batch, Event, Row, collate
+from ragged.data import Batch, Sample, Series, collate
 from ragged.training.optimizers import SGD, Adam, AdamW, Optimizer
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.operation("models.EncoderDecoderLSTM")
 Parameters = dict[str, np.ndarray]
 
 
-def make_rows() -> list[Row]:
+def make_rows() -> list[Sample]:
     """Rows of several lengths."""
     rows = []
     for k, (context, horizon) in enumerate(((3, 4), (5, 1), (2, 3))):
         past, future = normal(context, PAST, seed=k), normal(horizon, FUTURE, seed=k)
-        event = Event(str(k), np.arange(float(context + horizon)), {})
-        rows.append(Row(past, future, np.sin(future), event, context))
+        event = Series(str(k), np.arange(float(context + horizon)), {})
+        rows.append(Sample(past, future, np.sin(future), event, context))
     return rows
 
 
@@ -110,7 +110,7 @@ def test_steps_equal_the_formula(adapter: Adapter, name: str, pytestconfig: pyte
     few = adapter.dtype == "float32" and not pytestconfig.getoption("exhaustive")
     if few and name not in ("AdamW", "momentum"):
         pytest.skip("float64, where a bound is tight, shows every optimiser; float32 two of them")
-    step = make_step(adapter, OPTIMIZERS[name], gradient_clip=CLIP)
+    step = make_step(adapter, OPTIMIZERS[name], max_grad_norm=CLIP)
     batch = make_batch(adapter.dtype)
     lengths = [batch.encoder_lengths.host, batch.decoder_lengths.host]
 
@@ -140,11 +140,11 @@ def test_parts_of_a_batch_are_one_step(adapter: Adapter) -> None:
     optimizer, found = OPTIMIZERS["momentum"], []
     whole = (slice(None),)
     for parts in (whole, (slice(0, 2), slice(2, 3)), (slice(0, 1), slice(1, 2), slice(2, 3))):
-        step = make_step(adapter, optimizer, gradient_clip=CLIP)
+        step = make_step(adapter, optimizer, max_grad_norm=CLIP)
         batches = [make_batch(adapter.dtype, part) for part in parts]
         losses = np.array([step.step(*batches) for _ in range(2)])
         found.append({"losses": losses, **parameters_of(adapter, step)})
-        assert int(step.state()["steps"]) == 2
+        assert int(step.state_dict()["steps"]) == 2
     for other in found[1:]:
         assert_all_close(other, found[0], adapter.dtype)
 
@@ -164,7 +164,7 @@ def test_the_average_lags_behind(adapter: Adapter) -> None:
     lengths = batch.decoder_lengths.host
     mean = loss("mse", forecast.astype(float), batch.target.astype(float), lengths=lengths)
     assert_close(np.array(total / count), mean, adapter.dtype, MODEL)
-    state = averaged.state()
+    state = averaged.state_dict()
     assert_all_close(
         {n: state[f"parameter.{n}"] for n in expected}, parameters_of(adapter, plain), adapter.dtype
     )
@@ -198,7 +198,7 @@ def test_a_gradient_that_overflows_is_left_out(adapter: Adapter) -> None:
     for name, value in parameters_of(adapter, step).items():
         np.testing.assert_array_equal(value, before[name])
     assert step.scale.value == 2.0**39
-    assert int(step.state()["steps"]) == 0
+    assert int(step.state_dict()["steps"]) == 0
     step.scale.value = 2.0**10
     assert step.step(batch) == pytest.approx(first, rel=1e-3)
     assert step.step(batch) < first
@@ -215,7 +215,7 @@ def test_seed_and_number_of_a_step_decide_what_it_drops(adapter: Adapter) -> Non
     first = [step.step(batch) for _ in range(3)]
     assert len(set(first)) == 3
     assert other.step(batch) != first[0]
-    step.load_state({**step.state(), "steps": np.array(1)})
+    step.load_state_dict({**step.state_dict(), "steps": np.array(1)})
     assert [step.step(batch) for _ in range(2)] == first[1:]
 
 

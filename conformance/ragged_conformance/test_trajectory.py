@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged.data import Batch, Event, Row, collate
+from ragged.data import Batch, Sample, Series, collate
 from ragged.training.lr_schedules import WarmupCosine
 from ragged.training.optimizers import AdamW
 from ragged_conformance.adapter import Adapter
@@ -45,14 +45,14 @@ def batches(alignment: str) -> list[Batch]:
             past = normal(context, PAST, seed=10 * seed + k)
             future = normal(horizon, FUTURE, seed=10 * seed + k + 1)
             target = np.concatenate([np.sin(future), future.cumsum(0)], axis=1)
-            event = Event(str(k), np.arange(float(context + horizon)), {})
-            rows.append(Row(past, future, target, event, context))
+            event = Series(str(k), np.arange(float(context + horizon)), {})
+            rows.append(Sample(past, future, target, event, context))
         found.append(collate(rows, batch_size=5, dtype=np.float64, encoder_alignment=alignment))
     return found
 
 
 def train(
-    adapter: Adapter, name: str, gradient_clip: float | None
+    adapter: Adapter, name: str, max_grad_norm: float | None
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Train for STEPS steps: the loss of each, and the parameters they lead to."""
     model_type = getattr(ragged.models, name)
@@ -62,11 +62,11 @@ def train(
             **MODELS[name],
         )  # fmt: skip
         step = adapter.backend.TrainingStep(
-            model, ragged.losses.mse, OPTIMIZER, gradient_clip=gradient_clip,
+            model, ragged.losses.mse, OPTIMIZER, max_grad_norm=max_grad_norm,
             device=adapter.device, dtype=adapter.dtype,
         )  # fmt: skip
         given = batches(model_type.encoder_alignment)
-        rates = [OPTIMIZER.learning_rate * SCHEDULE.factor(k, 2 * STEPS) for k in range(STEPS)]
+        rates = [OPTIMIZER.learning_rate * SCHEDULE.multiplier(k, 2 * STEPS) for k in range(STEPS)]
         losses = [step.step(given[k % len(given)], rate=rate) for k, rate in enumerate(rates)]
         return np.array(losses), adapter.backend.get_parameters(step.module())
 

@@ -18,26 +18,26 @@ from ragged.evaluation import evaluate as evaluation
 from ragged.evaluation import metrics as scores
 from ragged.evaluation.forecasts import RowForecast, forecast_rows
 from ragged.evaluation.metrics import TargetScores
-from ragged.export.bundle import is_artefact, open_artefact
+from ragged.export.bundle import is_bundle, open_bundle
 from ragged.export.program import FORMATS
 from ragged.io import checkpoint
 from ragged.kernels import find_compiler
 from ragged.report import comparison, figures
 from ragged.runs import folder as runs
 from ragged.runs.versions import PACKAGES, describe_environment, version_of
-from ragged.training.loop import Fit
+from ragged.training.loop import TrainLoop
 
 Predicted = tuple[EncoderDecoderDataModule, RaggedDataset, list[RowForecast]]
 
 
 def train(parser: Any, config: Any) -> Path:
     """Train from a parsed configuration and return the run's folder."""
-    with use_backend(config.backend) as backend, backend.join_workers() as workers:
+    with use_backend(config.backend) as backend, backend.init_process_group() as workers:
         parts, folder = runs.instantiate(config, parser), None
         if workers.rank == 0:
             folder = runs.create_folder(Path(config.runs), config.name)
             runs.save_config(folder, parser, config)
-        folder = workers.tell(folder)
+        folder = workers.broadcast(folder)
         _run(_fit(parts, folder, config))
     return folder
 
@@ -45,7 +45,7 @@ def train(parser: Any, config: Any) -> Path:
 def resume(folder: Path, parser: Any) -> Path:
     """Go on with a run from its last checkpoint, whenever it was stopped."""
     config = runs.read_config(folder, parser)
-    with use_backend(config.backend) as backend, backend.join_workers():
+    with use_backend(config.backend) as backend, backend.init_process_group():
         fit = _fit(runs.instantiate(config, parser), folder, config)
         fit.resume()
         _run(fit)
@@ -94,7 +94,7 @@ def export(parser: Any, run: Path, format: str, output: Path | None = None) -> P
 
 def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | None = None) -> None:
     """Forecast the events of a CSV file into another, in the units of the source."""
-    if is_artefact(run):
+    if is_bundle(run):
         data, rows, found = _predict_exported(run, input, backend)
     else:
         data, rows, found = _predict_run(parser, run, input, backend)
@@ -125,7 +125,7 @@ def _predict_exported(folder: Path, input: Path, backend: str | None) -> Predict
     if backend is not None:
         got, expected = repr(backend), "left out: an exported model's format decides"
         raise OptionError.of("predict", "backend", got, expected, "Leave it out.")
-    opened = open_artefact(folder)
+    opened = open_bundle(folder)
     rows = opened.data.rows_for(opened.data.source.read(input))
     return opened.data, rows, opened.forecast(rows)
 
@@ -140,7 +140,7 @@ def info() -> None:
         print(f"backend {name:<6} devices: {', '.join(load_backend(name).devices())}")
 
 
-def _fit(parts: Any, folder: Path, config: Any) -> Fit:
+def _fit(parts: Any, folder: Path, config: Any) -> TrainLoop:
     """Bring model and data together, the alignment of both sides with them."""
     model = parts.model.config
     for side in ("encoder_alignment", "decoder_alignment"):
@@ -151,10 +151,10 @@ def _fit(parts: Any, folder: Path, config: Any) -> Fit:
             raise OptionError.of("train", f"data.{side}", repr(given), expected, remedy)
         setattr(parts.data, side, needed)
     parts.data.setup()
-    return Fit(parts.trainer, parts.model, parts.data, folder, config.seed)
+    return TrainLoop(parts.trainer, parts.model, parts.data, folder, config.seed)
 
 
-def _run(fit: Fit) -> None:
+def _run(fit: TrainLoop) -> None:
     """Train; of several workers the first one speaks, and writes what the run came to."""
     if fit.is_writer:
         _finish(fit)
@@ -162,7 +162,7 @@ def _run(fit: Fit) -> None:
         fit.run()
 
 
-def _finish(fit: Fit) -> None:
+def _finish(fit: TrainLoop) -> None:
     from tqdm import tqdm
 
     _introduce(fit)
@@ -186,7 +186,7 @@ def _finish(fit: Fit) -> None:
     print(f"run: {fit.folder}")
 
 
-def _introduce(fit: Fit) -> None:
+def _introduce(fit: TrainLoop) -> None:
     backend = get_backend()
     train = fit.data.train
     padded = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragged.errors import BackendError, ConfigError, DivergenceError, ExportError, RaggedError
+from ragged.io import safe_yaml
+from ragged.runs.aliases import rename_option
 from ragged.runs.config import (
     load_config,
     nearest,
@@ -180,7 +183,7 @@ def _with_config(arguments: list[str]) -> list[str]:
     if not arguments or arguments[0] != "train":
         return arguments
     result: list[str] = []
-    for argument in arguments:
+    for argument in map(rename_option, arguments):
         key, is_pair, value = argument.partition("=")
         if is_pair and key == "--config":
             result += ["--config", _config_path(value)]
@@ -200,5 +203,7 @@ def _config_path(value: str) -> str:
         expected = f"a YAML file or one of {packaged_configs()}"
         remedy = f"Check the path{nearest(value, packaged_configs())}."
         raise ConfigError.of("train:", "--config", repr(value), expected, remedy)
-    load_config(Path(value))  # refuses what YAML's safe loader refuses, with the file's name
-    return value
+    config = load_config(
+        Path(value)
+    )  # refuses what YAML's safe loader refuses, with the file's name
+    return value if config == safe_yaml.read(Path(value)) else json.dumps(config)

@@ -1,20 +1,20 @@
 """Data: sources of events, their normalisation, and padded batches of few shapes."""
 
 from ragged.data.batching import Batch, batches, collate, without_loss_masking
-from ragged.data.dataset import RaggedDataset, Row
+from ragged.data.dataset import RaggedDataset, Sample
 from ragged.data.magnet import MagnetHysteresis
 from ragged.data.module import EncoderDecoderDataModule
 from ragged.data.normalization import Normalization
 from ragged.data.prefetching import prefetch
-from ragged.data.sources import Event, Roles, Source
+from ragged.data.sources import Roles, Series, Source
 from ragged.data.storms import Storms
 from ragged.data.tables import Tables
 from ragged.data.transforms import (
     CalibrationCurve,
     Difference,
     Log,
-    Robust,
-    Standard,
+    RobustScaler,
+    StandardScaler,
     Transform,
 )
 from ragged.data.windows import Windows
@@ -24,16 +24,16 @@ __all__ = [
     "CalibrationCurve",
     "Difference",
     "EncoderDecoderDataModule",
-    "Event",
     "Log",
     "MagnetHysteresis",
     "Normalization",
     "RaggedDataset",
-    "Robust",
+    "RobustScaler",
     "Roles",
-    "Row",
+    "Sample",
+    "Series",
     "Source",
-    "Standard",
+    "StandardScaler",
     "Storms",
     "Tables",
     "Transform",

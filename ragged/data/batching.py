@@ -11,7 +11,7 @@ import numpy as np
 
 from ragged.checks import as_size
 from ragged.data.buckets import quantise
-from ragged.data.dataset import RaggedDataset, Row
+from ragged.data.dataset import RaggedDataset, Sample
 from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.ops.masks import ALIGNMENTS
@@ -64,9 +64,9 @@ def without_loss_masking(batch: Batch) -> Batch:
     over a rectangle. How far the batch is padded beyond its longest row does not matter, and rows
     that only fill it are left out.
 
-    >>> from ragged.data.sources import Event
-    >>> event = Event("0", np.arange(4.0), {})
-    >>> rows = [Row(*np.ones((3, steps, 1)), event=event, split=1) for steps in (3, 1)]
+    >>> from ragged.data.sources import Series
+    >>> event = Series("0", np.arange(4.0), {})
+    >>> rows = [Sample(*np.ones((3, steps, 1)), event=event, split=1) for steps in (3, 1)]
     >>> batch = collate(rows, batch_size=3)
     >>> batch.count, without_loss_masking(batch).count
     (4, 6)
@@ -76,7 +76,7 @@ def without_loss_masking(batch: Batch) -> Batch:
 
 
 def collate(
-    rows: Sequence[Row],
+    rows: Sequence[Sample],
     *,
     batch_size: int | None = None,
     dtype: Any = np.float32,
@@ -108,9 +108,9 @@ def collate(
         OptionError: an unknown alignment or dtype, no rows, more rows than `batch_size`, indices
             of another number than the rows.
 
-    >>> from ragged.data.sources import Event
-    >>> event = Event("0", np.arange(3.0), {})
-    >>> row = Row(np.ones((1, 2)), np.ones((2, 1)), np.ones((2, 1)), event, split=1)
+    >>> from ragged.data.sources import Series
+    >>> event = Series("0", np.arange(3.0), {})
+    >>> row = Sample(np.ones((1, 2)), np.ones((2, 1)), np.ones((2, 1)), event, split=1)
     >>> batch = collate([row], batch_size=2)
     >>> batch.future.shape, batch.decoder_lengths, batch.rows.tolist()
     ((2, 2, 1), Lengths([2, 0], width=2), [0, -1])
@@ -267,7 +267,7 @@ def _check_alignment(argument: str, alignment: str) -> None:
         raise OptionError.of("collate", argument, repr(alignment), expected, "Name one of the two.")
 
 
-def _check_collate(rows: Sequence[Row], batch_size: int, dtype: Any, indices: Any) -> None:
+def _check_collate(rows: Sequence[Sample], batch_size: int, dtype: Any, indices: Any) -> None:
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise OptionError.of("collate", "dtype", np.dtype(dtype), "float32 or float64", "Name one.")
     if not 1 <= len(rows) <= batch_size:

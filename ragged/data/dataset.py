@@ -10,12 +10,12 @@ from typing import overload
 import numpy as np
 
 from ragged.data.buckets import Bucket, make_buckets
-from ragged.data.sources import Event
+from ragged.data.sources import Series
 from ragged.errors import ShapeError
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class Sample:
     """One sequence: its context and its horizon, normalised float64, unpadded.
 
     Args:
@@ -30,7 +30,7 @@ class Row:
     past: np.ndarray
     future: np.ndarray
     target: np.ndarray
-    event: Event
+    event: Series
     split: int
     static: np.ndarray | None = None
 
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def horizon_time(self) -> np.ndarray:
-        """The time of the horizon, `(horizon,)`, as in `Event.time`."""
+        """The time of the horizon, `(horizon,)`, as in `Series.time`."""
         return self.event.time[self.split : self.stop]
 
     def truth(self, column: str) -> np.ndarray:
@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Series:
+class NormalizedSeries:
     """An event as a model sees it, whole.
 
     Args:
@@ -66,15 +66,15 @@ class Series:
         static: `(static_features,)`, or None without any.
     """
 
-    event: Event
+    event: Series
     inputs: np.ndarray
     targets: np.ndarray
     known: int
     static: np.ndarray | None = None
 
-    def row(self, start: int, split: int, stop: int) -> Row:
+    def row(self, start: int, split: int, stop: int) -> Sample:
         """Cut a row out, as views."""
-        return Row(
+        return Sample(
             past=self.inputs[start:split],
             future=self.inputs[split:stop, : self.known],
             target=self.targets[split:stop],
@@ -84,7 +84,7 @@ class Series:
         )
 
 
-class SeriesRows(Sequence[Row]):
+class SeriesRows(Sequence[Sample]):
     """Rows that are cut out of series when they are asked for.
 
     Args:
@@ -94,7 +94,7 @@ class SeriesRows(Sequence[Row]):
     """
 
     def __init__(
-        self, series: Sequence[Series], cuts: np.ndarray, shifts: np.ndarray | None = None
+        self, series: Sequence[NormalizedSeries], cuts: np.ndarray, shifts: np.ndarray | None = None
     ) -> None:
         self.series, self.cuts, self.shifts = series, cuts, shifts
 
@@ -102,10 +102,10 @@ class SeriesRows(Sequence[Row]):
         return len(self.cuts)
 
     @overload
-    def __getitem__(self, index: int) -> Row: ...
+    def __getitem__(self, index: int) -> Sample: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         place, start, split, stop = self.cuts[index].tolist()
@@ -136,7 +136,7 @@ class RaggedDataset:
         ([[3, 3], [5, 5]], (2, 6, 2))
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[Sample]
     encoder_alignment: str | None = None
     decoder_alignment: str | None = None
 
@@ -172,13 +172,13 @@ class RaggedDataset:
         return len(self.rows)
 
     @overload
-    def __getitem__(self, index: int) -> Row: ...
+    def __getitem__(self, index: int) -> Sample: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
         return self.rows[index]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Sample]:
         return iter(self.rows)
 
     @cached_property
@@ -205,7 +205,7 @@ class RaggedDataset:
         return int(self.lengths.sum())
 
 
-def _shifted(row: Row, shift: np.ndarray) -> Row:
+def _shifted(row: Sample, shift: np.ndarray) -> Sample:
     """Add `shift (targets,)` to the targets; they stand last in the past."""
     past = row.past.copy()
     past[:, -len(shift) :] += shift
@@ -214,9 +214,9 @@ def _shifted(row: Row, shift: np.ndarray) -> Row:
 
 def _row(
     name: str, past: np.ndarray, future: np.ndarray, target: np.ndarray, static: np.ndarray | None
-) -> Row:
+) -> Sample:
     time = np.arange(float(len(past) + len(future)))
-    return Row(past, future, target, Event(name, time, {}), len(past), static)
+    return Sample(past, future, target, Series(name, time, {}), len(past), static)
 
 
 def _check_arrays(arrays: dict[str, list[np.ndarray]]) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from ragged.checks import as_size
 from ragged.data.reading import read_events
 from ragged.data.sources import (
-    Event,
     Roles,
+    Series,
     Source,
     backward_rate,
     check_targets,
@@ -184,13 +184,13 @@ class MagnetHysteresis(Source):
         """The unit of each column."""
         return {"current": "A", "current_rate": "A/step", "field": "T"}
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         """Generate the cycles, in order."""
         events = [self._cycle(number) for number in range(self.cycles)]
         check_targets(events, self.roles)
         return events
 
-    def read(self, path: Path) -> list[Event]:
+    def read(self, path: Path) -> list[Series]:
         """Read a table of cycles; an empty field becomes NaN.
 
         Args:
@@ -217,7 +217,7 @@ class MagnetHysteresis(Source):
         """
         return ("field_t" if name == "field" else name), values
 
-    def _cycle(self, number: int) -> Event:
+    def _cycle(self, number: int) -> Series:
         generator = np.random.default_rng([self.seed, number])
         steps = int(generator.integers(self.min_steps, self.max_steps + 1))
         current = current_waveform(generator, steps)
@@ -225,9 +225,9 @@ class MagnetHysteresis(Source):
         return _event(str(number), np.arange(steps, dtype=np.float64), current, field)
 
 
-def _event(name: str, step: np.ndarray, current: np.ndarray, field: np.ndarray) -> Event:
+def _event(name: str, step: np.ndarray, current: np.ndarray, field: np.ndarray) -> Series:
     rate = backward_rate(current, step)
-    return Event(name, step, {"current": current, "current_rate": rate, "field": field})
+    return Series(name, step, {"current": current, "current_rate": rate, "field": field})
 
 
 def _check_time_constant(function: str, argument: str, value: float) -> None:

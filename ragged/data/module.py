@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from ragged.data import windows as cutting
-from ragged.data.dataset import RaggedDataset, Series, SeriesRows
+from ragged.data.dataset import NormalizedSeries, RaggedDataset, SeriesRows
 from ragged.data.normalization import Normalization
-from ragged.data.sources import Columns, Event, Roles, Source, check_known
+from ragged.data.sources import Columns, Roles, Series, Source, check_known
 from ragged.data.transforms import Transform
-from ragged.data.windows import Least, Part, Windows
+from ragged.data.windows import MinSteps, Split, Windows
 from ragged.errors import DataError, OptionError
 from ragged.ops.masks import ALIGNMENTS
 
@@ -56,8 +56,8 @@ class EncoderDecoderDataModule:
         short_events: "error" refuses an event too short to be cut, "drop" leaves it out, as
             `notes` then tells. Without windows 2 steps are enough, with them `min_context` and
             `min_horizon` together.
-        transforms: for each column the transforms that normalise it, in order; [Standard] for a
-            column not named here. Classes of ragged.data.transforms.
+        transforms: for each column the transforms that normalise it, in order; for a column
+            not named here [StandardScaler]. Classes of ragged.data.transforms.
         repeat_static: give the model static columns as known ones, repeated at every step. By
             default yes, unless the model takes statics.
 
@@ -112,7 +112,7 @@ class EncoderDecoderDataModule:
         self.batch_size = batch_size
         self.encoder_alignment, self.decoder_alignment = encoder_alignment, decoder_alignment
         self.randomize_lengths = randomize_lengths
-        self.least = Least(
+        self.least = MinSteps(
             _least("min_context", min_context, windows.context if windows else None),
             _least("min_horizon", min_horizon, windows.horizon if windows else None),
         )
@@ -164,7 +164,7 @@ class EncoderDecoderDataModule:
         _ = self.train, self.validation, self.test
 
     @cached_property
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         """All events that are long enough, unnormalised, in the source's order.
 
         Raises:
@@ -177,7 +177,7 @@ class EncoderDecoderDataModule:
         return [event for event in events if self._is_long_enough(event)]
 
     @cached_property
-    def parts(self) -> tuple[list[Part], ...]:
+    def parts(self) -> tuple[list[Split], ...]:
         """What trains, validates and tests.
 
         Raises:
@@ -251,7 +251,7 @@ class EncoderDecoderDataModule:
             shifts = generator.normal(0.0, self.level_jitter, (len(cuts), self.target_features))
         return self._dataset(SeriesRows(self._series, cuts, shifts))
 
-    def rows_for(self, events: Sequence[Event]) -> RaggedDataset:
+    def rows_for(self, events: Sequence[Series]) -> RaggedDataset:
         """Turn events into rows to forecast.
 
         The context is the leading steps where every target is known, with windows the last ones of
@@ -280,7 +280,7 @@ class EncoderDecoderDataModule:
         return self._dataset(SeriesRows(series, np.concatenate([_NO_CUTS, *cuts])))
 
     @cached_property
-    def _read(self) -> list[Event]:
+    def _read(self) -> list[Series]:
         return self.source.events()
 
     @property
@@ -291,13 +291,13 @@ class EncoderDecoderDataModule:
     def _least_steps(self) -> int:
         return self.least.steps if self.windows else 2
 
-    def _is_long_enough(self, event: Event) -> bool:
+    def _is_long_enough(self, event: Series) -> bool:
         steps = cutting.sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
         if self.short_events == "error":
             self._check_steps(event, steps)
         return steps >= self._least_steps
 
-    def _check_steps(self, event: Event, steps: int) -> None:
+    def _check_steps(self, event: Series, steps: int) -> None:
         if steps < self._least_steps:
             place = "in training" if steps < event.steps else "long"
             got = f"{steps} steps {place} in event '{event.name}'"
@@ -308,11 +308,11 @@ class EncoderDecoderDataModule:
             raise DataError.of(_NAME, "event", got, expected, remedy)
 
     @cached_property
-    def _training_events(self) -> list[Event]:
+    def _training_events(self) -> list[Series]:
         return [self.events[part.place].until(part.end) for part in self.parts[0]]
 
     @cached_property
-    def _series(self) -> list[Series]:
+    def _series(self) -> list[NormalizedSeries]:
         return [self._normalised(event) for event in self.events]
 
     @cached_property
@@ -322,21 +322,21 @@ class EncoderDecoderDataModule:
     def _dataset(self, rows: SeriesRows) -> RaggedDataset:
         return RaggedDataset(rows, self.encoder_alignment, self.decoder_alignment)
 
-    def _cuts(self, parts: Iterable[Part], *, train: bool = False) -> np.ndarray:
+    def _cuts(self, parts: Iterable[Split], *, train: bool = False) -> np.ndarray:
         """The rows of parts, `(rows, 4)`: place of the event, start, split, stop."""
         return np.concatenate([_NO_CUTS, *(self._cuts_of(part, train) for part in parts)])
 
-    def _cuts_of(self, part: Part, train: bool = False) -> np.ndarray:
+    def _cuts_of(self, part: Split, train: bool = False) -> np.ndarray:
         if self.windows is None:
             return cutting.whole(part, self.context_fraction)
         stride = self.windows.stride if train else self.windows.horizon
         return cutting.windows_of(part, self.windows, self.least, stride)
 
-    def _forecast_cuts(self, place: int, event: Event) -> np.ndarray:
+    def _forecast_cuts(self, place: int, event: Series) -> np.ndarray:
         split = self._first_unknown(event)
         if split is None:
             self._check_steps(event, event.steps)
-            return self._cuts_of(Part(place, 0, event.steps))
+            return self._cuts_of(Split(place, 0, event.steps))
         if self.windows is None:
             return np.array([[place, 0, split, event.steps]])
         if split < self.least.context or event.steps - split > self.windows.horizon:
@@ -346,10 +346,10 @@ class EncoderDecoderDataModule:
             raise DataError.of(_NAME, "event", got, expected, remedy)
         return np.array([[place, max(0, split - self.windows.context), split, event.steps]])
 
-    def _first_unknown(self, event: Event) -> int | None:
+    def _first_unknown(self, event: Series) -> int | None:
         """The step at which the horizon of an event to forecast starts; None if all is known."""
         unknown = np.stack([np.isnan(event.columns[name]) for name in self.roles.target])
-        if self.source.missing == "hold":  # up to the last known value every target is held
+        if self.source.missing == "ffill":  # up to the last known value every target is held
             unknown = np.logical_and.accumulate(unknown[:, ::-1], axis=1)[:, ::-1]
         steps = unknown.any(axis=0)
         if not steps.any():
@@ -361,14 +361,14 @@ class EncoderDecoderDataModule:
             raise DataError.of(_NAME, "target", got, "a target that is known at first", remedy)
         return split
 
-    def _normalised(self, event: Event) -> Series:
+    def _normalised(self, event: Series) -> NormalizedSeries:
         roles, inputs = self.roles, self.normalization.inputs(event)
         past = _matrix(inputs, roles.encoder, event.steps)
         targets = past[:, -len(roles.target) :]
         if any(np.isnan(event.columns[name]).any() for name in roles.target):
             targets = _matrix(self.normalization.transform(event), roles.target, event.steps)
         static = np.array([inputs[name][0] for name in roles.static]) if roles.static else None
-        return Series(event, past, targets, len(roles.known), static)
+        return NormalizedSeries(event, past, targets, len(roles.known), static)
 
 
 _NAME = EncoderDecoderDataModule.__name__
@@ -380,7 +380,7 @@ def _matrix(columns: Columns, names: Sequence[str], steps: int) -> np.ndarray:
     return np.stack(parts, axis=-1) if parts else np.zeros((steps, 0))
 
 
-def _is_constant(column: str, events: Sequence[Event]) -> bool:
+def _is_constant(column: str, events: Sequence[Series]) -> bool:
     values = np.concatenate([event.columns[column] for event in events])
     return bool(np.nanmin(values) == np.nanmax(values))
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragged.data.sources import Columns, Event, Roles
-from ragged.data.transforms import Standard, Transform
+from ragged.data.sources import Columns, Roles, Series
+from ragged.data.transforms import RobustScaler, StandardScaler, Transform
 from ragged.errors import DataError, OptionError, RaggedError
 
 if TYPE_CHECKING:
-    from ragged.data.dataset import Row
+    from ragged.data.dataset import Sample
 
 Chain = tuple[Transform, ...]
 
@@ -28,7 +28,7 @@ class Normalization:
         means: for each column the mean of its normalised training steps, which stands for values
             before the first one that is known.
 
-    >>> events = [Event("0", np.arange(2.0), {"flow": np.array([1.0, 3.0])})]
+    >>> events = [Series("0", np.arange(2.0), {"flow": np.array([1.0, 3.0])})]
     >>> roles = Roles(known=(), past=(), target=("flow",))
     >>> normalization = Normalization.fit(events, roles)
     >>> normalization.transform(events[0])
@@ -41,7 +41,7 @@ class Normalization:
     @classmethod
     def fit(
         cls,
-        events: Sequence[Event],
+        events: Sequence[Series],
         roles: Roles,
         transforms: Mapping[str, Sequence[Transform]] | None = None,
     ) -> Normalization:
@@ -50,7 +50,7 @@ class Normalization:
         Args:
             events: the training events, unpadded; NaN is unknown and ignored.
             roles: which columns.
-            transforms: for each column its transforms; `[Standard()]` for those not named.
+            transforms: for each column its transforms; `[StandardScaler()]` for those not named.
 
         Raises:
             DataError: a column without a known step, or with values that a transform refuses.
@@ -62,7 +62,7 @@ class Normalization:
         for column in roles.columns:
             chain: list[Transform] = []
             parts = [event.columns[column] for event in events]
-            for transform in (transforms or {}).get(column, (Standard(),)):
+            for transform in (transforms or {}).get(column, (StandardScaler(),)):
                 fitted = transform.fit(*_known(column, parts, events, transform.reads))
                 chain.append(fitted)
                 parts = [
@@ -73,7 +73,7 @@ class Normalization:
             chains[column], means[column] = tuple(chain), float(values.mean())
         return cls(chains, means)
 
-    def transform(self, event: Event) -> Columns:
+    def transform(self, event: Series) -> Columns:
         """Normalise the columns of an event; NaN, unknown, stays NaN.
 
         Raises:
@@ -81,7 +81,7 @@ class Normalization:
         """
         return {column: self._forward(column, event) for column in self._columns_of(event)}
 
-    def inputs(self, event: Event) -> Columns:
+    def inputs(self, event: Series) -> Columns:
         """Normalise the columns of an event for a model to read, so that none is NaN.
 
         An unknown value is held at the last one seen; before any was seen it is the mean of the
@@ -99,7 +99,7 @@ class Normalization:
             )
         return found
 
-    def inverse(self, column: str, values: np.ndarray, row: Row) -> np.ndarray:
+    def inverse(self, column: str, values: np.ndarray, row: Sample) -> np.ndarray:
         """Give normalised values over the horizon of a row the units of the source back.
 
         Args:
@@ -121,16 +121,16 @@ class Normalization:
     def formulas(self) -> dict[str, str]:
         """What each transform in use does, for those who normalise without it.
 
-        >>> Normalization({"flow": (Standard(2.0, 1.0),)}, {"flow": 0.0}).formulas
-        {'Standard': '(x - center) / scale'}
+        >>> Normalization({"flow": (StandardScaler(2.0, 1.0),)}, {"flow": 0.0}).formulas
+        {'StandardScaler': '(x - center) / scale'}
         """
         return {type(t).__name__: t.formula for chain in self.chains.values() for t in chain}
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain values, ready for JSON.
 
-        >>> Normalization({"flow": (Standard(2.0, 1.0),)}, {"flow": 0.0}).to_dict()
-        {'flow': {'mean': 0.0, 'transforms': [{'Standard': {'center': 2.0, 'scale': 1.0}}]}}
+        >>> Normalization({"flow": (StandardScaler(2.0, 1.0),)}, {"flow": 0.0}).to_dict()
+        {'flow': {'mean': 0.0, 'transforms': [{'StandardScaler': {'center': 2.0, 'scale': 1.0}}]}}
         """
         return {
             column: {
@@ -149,6 +149,7 @@ class Normalization:
                 not imported.
         """
         known = {kind.__name__: kind for kind in _subclasses(Transform)}
+        known |= {"Standard": StandardScaler, "Robust": RobustScaler}  # as they were saved once
         try:
             chains = {
                 column: tuple(
@@ -169,14 +170,14 @@ class Normalization:
             raise _refuse_saved(f"with the means {means}")
         return cls(chains, means)
 
-    def _forward(self, column: str, event: Event, *, held: bool = False) -> np.ndarray:
+    def _forward(self, column: str, event: Series, *, held: bool = False) -> np.ndarray:
         values = event.columns[column]
         values = hold(values) if held else values
         for transform in self.chains[column]:
             values = _apply(transform, column, values, event)
         return values
 
-    def _lasts(self, column: str, row: Row) -> Iterator[float]:
+    def _lasts(self, column: str, row: Sample) -> Iterator[float]:
         """The value before the horizon at each transform of a chain, the last transform first."""
         chain = self._chain(column)
         if not any(transform.needs_last for transform in chain):
@@ -194,7 +195,7 @@ class Normalization:
             values = _apply(transform, column, values, row.event, first)
         return reversed(lasts)
 
-    def _columns_of(self, event: Event) -> Iterator[str]:
+    def _columns_of(self, event: Series) -> Iterator[str]:
         for column in self.chains:
             if column not in event.columns:
                 got = f"event '{event.name}' without column '{column}'"
@@ -227,7 +228,7 @@ def hold(values: np.ndarray) -> np.ndarray:
 
 
 def _known(
-    column: str, parts: Sequence[np.ndarray], events: Sequence[Event], driver: str | None = None
+    column: str, parts: Sequence[np.ndarray], events: Sequence[Series], driver: str | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The known steps of all events in a row, and the driver's at the same steps."""
     values = np.concatenate([np.empty(0), *parts])
@@ -246,7 +247,7 @@ def _known(
 
 
 def _apply(
-    transform: Transform, column: str, values: np.ndarray, event: Event, first: int = 0
+    transform: Transform, column: str, values: np.ndarray, event: Series, first: int = 0
 ) -> np.ndarray:
     """Transform steps of an event, and say whose they were if they are refused."""
     driver = _driver(transform, event, slice(first, first + len(values)))
@@ -256,7 +257,7 @@ def _apply(
         raise DataError(f"column '{column}' of event '{event.name}': {error}") from error
 
 
-def _driver(transform: Transform, event: Event, steps: slice) -> np.ndarray | None:
+def _driver(transform: Transform, event: Series, steps: slice) -> np.ndarray | None:
     """The column that a transform reads, held, at steps of an event."""
     return None if transform.reads is None else hold(event.columns[transform.reads])[steps]
 

@@ -54,7 +54,7 @@ class Roles:
 
 
 @dataclass(frozen=True, eq=False)
-class Event:
+class Series:
     """One sequence: a storm, a cycle.
 
     Args:
@@ -68,7 +68,7 @@ class Event:
     Raises:
         DataError: a column that has not one value for each step.
 
-    >>> event = Event("7", np.arange(3.0), {"flow": np.array([1.0, 2.0, 4.0])})
+    >>> event = Series("7", np.arange(3.0), {"flow": np.array([1.0, 2.0, 4.0])})
     >>> event.steps
     3
     """
@@ -84,14 +84,14 @@ class Event:
                 got = f"of shape {values.shape} in column '{column}' of event '{self.name}'"
                 expected = f"{self.time.shape}, one value for each step"
                 remedy = "Give time and every column one value for each step."
-                raise DataError.of("Event", "columns", got, expected, remedy)
+                raise DataError.of("Series", "columns", got, expected, remedy)
 
     @property
     def steps(self) -> int:
         """The number of steps."""
         return int(self.time.shape[0])
 
-    def until(self, stop: int) -> Event:
+    def until(self, stop: int) -> Series:
         """The event up to a step, as a view."""
         columns = {column: values[:stop] for column, values in self.columns.items()}
         return replace(self, time=self.time[:stop], columns=columns)
@@ -114,7 +114,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def time_label(self) -> str:
-        """The axis label of `Event.time`, with its unit."""
+        """The axis label of `Series.time`, with its unit."""
 
     @property
     @abstractmethod
@@ -127,7 +127,7 @@ class Source(ABC):
         return []
 
     @abstractmethod
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         """The events to learn from, in time order.
 
         Raises:
@@ -135,7 +135,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def read(self, path: Path) -> list[Event]:
+    def read(self, path: Path) -> list[Series]:
         """Read a user's table in the source's own format; empty target and past cells become NaN.
 
         Raises:
@@ -234,7 +234,7 @@ def check_positive(name: str, values: np.ndarray, column: str) -> None:
         raise DataError.of("read", column, got, "a value above 0", remedy)
 
 
-def check_targets(events: Sequence[Event], roles: Roles) -> None:
+def check_targets(events: Sequence[Series], roles: Roles) -> None:
     """Refuse training data with an unknown target.
 
     Raises:
@@ -245,7 +245,7 @@ def check_targets(events: Sequence[Event], roles: Roles) -> None:
 
 
 def check_known(
-    events: Sequence[Event],
+    events: Sequence[Series],
     columns: Iterable[str],
     expected: str,
     remedy: str,

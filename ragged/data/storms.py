@@ -8,8 +8,8 @@ import numpy as np
 
 from ragged.data.reading import read_events
 from ragged.data.sources import (
-    Event,
     Roles,
+    Series,
     Source,
     backward_rate,
     check_positive,
@@ -58,7 +58,7 @@ class Storms(Source):
         """The unit of each column."""
         return {"log_discharge": "ln(m³/s)", "discharge_rate": "1/h", "log_turbidity": "ln(FNU)"}
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         """The events of the table, in its order.
 
         Raises:
@@ -68,7 +68,7 @@ class Storms(Source):
         check_targets(events, self.roles)
         return events
 
-    def read(self, path: Path) -> list[Event]:
+    def read(self, path: Path) -> list[Series]:
         """Read a table of storm events; an empty turbidity becomes NaN.
 
         Args:
@@ -100,7 +100,7 @@ class Storms(Source):
         return name, values
 
 
-def _event(name: str, minute: np.ndarray, discharge: np.ndarray, turbidity: np.ndarray) -> Event:
+def _event(name: str, minute: np.ndarray, discharge: np.ndarray, turbidity: np.ndarray) -> Series:
     check_time(name, minute, "minute")
     check_positive(name, discharge, "discharge_m3s")
     check_positive(name, turbidity, "turbidity_fnu")
@@ -111,4 +111,4 @@ def _event(name: str, minute: np.ndarray, discharge: np.ndarray, turbidity: np.n
         "discharge_rate": backward_rate(level, hours),
         "log_turbidity": np.log(turbidity),
     }
-    return Event(name, hours, columns)
+    return Series(name, hours, columns)

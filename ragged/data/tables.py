@@ -14,8 +14,8 @@ import numpy as np
 
 from ragged.data.reading import Table, read_tables, rows_of, seconds, table_from_frame
 from ragged.data.sources import (
-    Event,
     Roles,
+    Series,
     Source,
     check_increasing,
     check_known,
@@ -25,7 +25,7 @@ from ragged.errors import DataError, OptionError
 
 HOUR = 3600.0  # seconds
 GAP = 1.5  # a longer step, in units of an event's usual one, is a gap
-FILL = "Fill the cell, or set missing to hold."
+FILL = "Fill the cell, or set missing to ffill."
 
 
 class Tables(Source):
@@ -47,7 +47,7 @@ class Tables(Source):
     | a column that is named in no role | ignored |
     | an event too short to be cut | left to the data module's `short_events` |
 
-    With `missing: hold` an input holds the last value seen in its event, and before any was seen
+    With `missing: ffill` an input holds the last value seen in its event, and before any was seen
     the mean of the training steps. So does a target in the context; in the horizon an unknown
     target stays unknown: it counts neither in the loss nor in scores.
 
@@ -63,7 +63,7 @@ class Tables(Source):
         time: the column of time: numbers, or ISO 8601 datetimes, which become hours since the
             start of the event. Without it steps are counted.
         units: the unit of each column, and of `time`, for labels.
-        missing: "error" refuses empty cells; "hold" goes on with the last value seen.
+        missing: "error" refuses empty cells; "ffill" goes on with the last value seen.
         gaps: "error" refuses gaps in time; "split" makes the parts events of their own.
 
     Raises:
@@ -92,12 +92,12 @@ class Tables(Source):
         group: str | None = None,
         time: str | None = None,
         units: dict[str, str] | None = None,
-        missing: Literal["error", "hold"] = "error",
+        missing: Literal["error", "ffill"] = "error",
         gaps: Literal["error", "split"] = "error",
     ) -> None:
         named = {"target": target, "known": known, "past": past, "static": static}
         _check_roles(named)
-        _check_choice("missing", missing, ("error", "hold"))
+        _check_choice("missing", missing, ("error", "ffill"))
         _check_choice("gaps", gaps, ("error", "split"))
         self.path, self.group, self.time = path, group, time
         self.missing, self.gaps = missing, gaps
@@ -154,7 +154,7 @@ class Tables(Source):
         """How many gaps split events, once they were read."""
         return list(self._notes)
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         """The events of the table, those with dates sorted by their start.
 
         Raises:
@@ -170,7 +170,7 @@ class Tables(Source):
             check_known(events, self.roles.past, "a value at every step", FILL)
         return events
 
-    def read(self, path: Path) -> list[Event]:
+    def read(self, path: Path) -> list[Series]:
         """Read tables of the same columns; an empty cell of a target or past column becomes NaN.
 
         Args:
@@ -186,10 +186,10 @@ class Tables(Source):
             events += self._events(table, f"{table.name}/" if has_groups_in_files else "")
         return self._cut(events)
 
-    def _events(self, table: Table, prefix: str = "") -> list[Event]:
+    def _events(self, table: Table, prefix: str = "") -> list[Series]:
         """The events of one table, each as long as it is there, their names after a prefix."""
         may_be_empty = self.roles.past + self.roles.target
-        if self.missing == "hold":
+        if self.missing == "ffill":
             may_be_empty = self.roles.columns
         columns = {
             column: table.numbers(column, may_be_empty=column in may_be_empty, fill=FILL)
@@ -205,11 +205,11 @@ class Tables(Source):
             check_increasing(name, time, str(self.time), when)
             hours = time if when is None else (time - time[0]) / HOUR
             start = None if when is None else when[0]
-            event = Event(name, hours, {c: values[rows] for c, values in columns.items()}, start)
+            event = Series(name, hours, {c: values[rows] for c, values in columns.items()}, start)
             events.append(self._with_statics(event))
         return events
 
-    def _with_statics(self, event: Event) -> Event:
+    def _with_statics(self, event: Series) -> Series:
         """Give every step the static values of an event, of which some rows may be empty."""
         columns = dict(event.columns)
         for column in self.roles.static:
@@ -221,7 +221,7 @@ class Tables(Source):
             columns[column] = np.full(event.steps, known[0] if known.size else np.nan)
         return replace(event, columns=columns)
 
-    def _cut(self, whole: list[Event]) -> list[Event]:
+    def _cut(self, whole: list[Series]) -> list[Series]:
         """Cut events at their gaps, and sort those with dates by their start."""
         events = [part for event in whole for part in self._parts(event)]
         cut = len(events) - len(whole)
@@ -233,7 +233,7 @@ class Tables(Source):
             raise DataError.of("Tables", str(self.time), got, expected, "Write one kind.")
         return sorted(events, key=_start) if dated else events
 
-    def _parts(self, event: Event) -> list[Event]:
+    def _parts(self, event: Series) -> list[Series]:
         """An event, or the parts between its gaps."""
         steps = np.diff(event.time)
         usual = np.sort(steps)[(len(steps) - 1) // 2] if steps.size else np.inf
@@ -254,14 +254,14 @@ class Tables(Source):
         ]
 
 
-def _part(event: Event, place: int, first: int, stop: int) -> Event:
+def _part(event: Series, place: int, first: int, stop: int) -> Series:
     """The `place`-th part of an event; with dates its time starts anew."""
     time = event.time[first:stop]
     start = event.start
     if start is not None:
         start, time = _later(start, float(time[0])), time - time[0]
     columns = {column: values[first:stop] for column, values in event.columns.items()}
-    return Event(f"{event.name} ({place})", time, columns, start)
+    return Series(f"{event.name} ({place})", time, columns, start)
 
 
 def _later(start: datetime, hours: float) -> datetime:
@@ -272,7 +272,7 @@ def _later(start: datetime, hours: float) -> datetime:
     return (start.astimezone(UTC) + passed).astimezone(start.tzinfo)
 
 
-def _start(event: Event) -> float:
+def _start(event: Series) -> float:
     return seconds(event.start or datetime.min)
 
 

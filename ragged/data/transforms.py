@@ -121,11 +121,11 @@ class Affine(Transform, ABC):
 
 
 @dataclass(frozen=True)
-class Standard(Affine):
+class StandardScaler(Affine):
     """Mean 0 and standard deviation 1 (of the population) over the training steps.
 
-    >>> Standard().fit(np.array([1.0, 3.0]))
-    Standard(center=2.0, scale=1.0)
+    >>> StandardScaler().fit(np.array([1.0, 3.0]))
+    StandardScaler(center=2.0, scale=1.0)
     """
 
     def learn(self, values: np.ndarray) -> tuple[float, float]:
@@ -134,13 +134,13 @@ class Standard(Affine):
 
 
 @dataclass(frozen=True)
-class Robust(Affine):
+class RobustScaler(Affine):
     """Median 0 and interquartile range 1: a few wild values do not count.
 
     Where more than half of the steps are equal the range is 0, and the standard deviation is taken.
 
-    >>> Robust().fit(np.array([1.0, 2.0, 3.0, 4.0, 1e6]))
-    Robust(center=3.0, scale=2.0)
+    >>> RobustScaler().fit(np.array([1.0, 2.0, 3.0, 4.0, 1e6]))
+    RobustScaler(center=3.0, scale=2.0)
     """
 
     def learn(self, values: np.ndarray) -> tuple[float, float]:

@@ -37,7 +37,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """The steps of an event in which horizons may lie; their context may lie before.
 
     Args:
@@ -52,7 +52,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Least:
+class MinSteps:
     """The least steps of a row's context and horizon."""
 
     context: int
@@ -64,7 +64,7 @@ class Least:
         return self.context + self.horizon
 
 
-def whole(part: Part, context_fraction: float) -> np.ndarray:
+def whole(part: Split, context_fraction: float) -> np.ndarray:
     """Cut the one row of a part.
 
     The context is a share of the steps, rounded down, at least 1; or all that lies before.
@@ -72,7 +72,7 @@ def whole(part: Part, context_fraction: float) -> np.ndarray:
     Returns:
         `(1, 4)` int64: place, start, split, stop.
 
-    >>> whole(Part(7, 0, 10), 1 / 3).tolist()
+    >>> whole(Split(7, 0, 10), 1 / 3).tolist()
     [[7, 0, 3, 10]]
     """
     share = int(part.end * context_fraction + 1e-9)  # 0.29 * 100 is below 29
@@ -80,7 +80,7 @@ def whole(part: Part, context_fraction: float) -> np.ndarray:
     return np.array([[part.place, 0, split, part.end]])
 
 
-def windows_of(part: Part, windows: Windows, least: Least, stride: int) -> np.ndarray:
+def windows_of(part: Split, windows: Windows, least: MinSteps, stride: int) -> np.ndarray:
     """Cut the windows of a part; the last one ends where the part ends.
 
     An event that is too short for a whole context and the least horizon gives a shorter context.
@@ -88,7 +88,7 @@ def windows_of(part: Part, windows: Windows, least: Least, stride: int) -> np.nd
     Returns:
         `(rows, 4)` int64: place, start, split, stop.
 
-    >>> windows_of(Part(0, 0, 9), Windows(4, 2), Least(1, 1), stride=2).tolist()
+    >>> windows_of(Split(0, 0, 9), Windows(4, 2), MinSteps(1, 1), stride=2).tolist()
     [[0, 0, 4, 6], [0, 2, 6, 8], [0, 4, 8, 9]]
     """
     first = part.begin or min(windows.context, part.end - least.horizon)
@@ -99,7 +99,7 @@ def windows_of(part: Part, windows: Windows, least: Least, stride: int) -> np.nd
     return np.stack([np.full_like(splits, part.place), starts, splits, stops], axis=1)
 
 
-def draw_splits(cuts: np.ndarray, least: Least, generator: np.random.Generator) -> np.ndarray:
+def draw_splits(cuts: np.ndarray, least: MinSteps, generator: np.random.Generator) -> np.ndarray:
     """Draw anew where the horizon of whole rows starts; too short a row stays as it is."""
     drawn = cuts.copy()
     for row in drawn:
@@ -109,7 +109,7 @@ def draw_splits(cuts: np.ndarray, least: Least, generator: np.random.Generator) 
     return drawn
 
 
-def draw_windows(cuts: np.ndarray, least: Least, generator: np.random.Generator) -> np.ndarray:
+def draw_windows(cuts: np.ndarray, least: MinSteps, generator: np.random.Generator) -> np.ndarray:
     """Draw anew how long context and horizon of each window are, at most what they were."""
     place, starts, splits, stops = cuts.T
     context, horizon = splits - starts, stops - splits
@@ -131,7 +131,7 @@ def sizes(count: int, shares: tuple[float, float]) -> tuple[int, int, int]:
     return count - validation - test, validation, test
 
 
-def split_events(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Part], ...]:
+def split_events(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Split], ...]:
     """Split events into training, validation and test: the first ones, the next, the last.
 
     Args:
@@ -141,12 +141,12 @@ def split_events(steps: Sequence[int], shares: tuple[float, float]) -> tuple[lis
     >>> [[part.place for part in parts] for parts in split_events([5, 6, 7, 8], (0.25, 0.25))]
     [[0, 1], [2], [3]]
     """
-    parts = [Part(place, 0, count) for place, count in enumerate(steps)]
+    parts = [Split(place, 0, count) for place, count in enumerate(steps)]
     train, validation, _ = sizes(len(steps), shares)
     return parts[:train], parts[train : train + validation], parts[train + validation :]
 
 
-def split_time(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Part], ...]:
+def split_time(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Split], ...]:
     """Split each event into training, validation and test: its first steps, the next, the last.
 
     Args:
@@ -156,10 +156,10 @@ def split_time(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[
     >>> [[(part.begin, part.end) for part in parts] for parts in split_time([10], (0.1, 0.2))]
     [[(0, 7)], [(7, 8)], [(8, 10)]]
     """
-    found: tuple[list[Part], ...] = ([], [], [])
+    found: tuple[list[Split], ...] = ([], [], [])
     for place, count in enumerate(steps):
         edges = accumulate(sizes(count, shares), initial=0)
         for parts, (begin, end) in zip(found, pairwise(edges), strict=True):
             if end > begin:
-                parts.append(Part(place, begin, end))
+                parts.append(Split(place, begin, end))
     return found

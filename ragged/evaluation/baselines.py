@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ragged.data.dataset import Row
+from ragged.data.dataset import Sample
 from ragged.data.normalization import hold
 from ragged.data.sources import backward_rate
 
-Term = Callable[[Row], np.ndarray]  # (horizon,), in the units of the source
+Term = Callable[[Sample], np.ndarray]  # (horizon,), in the units of the source
 
 
 def baselines(
-    fit_rows: Sequence[Row], rows: Sequence[Row], known: Sequence[str], target: str
+    fit_rows: Sequence[Sample], rows: Sequence[Sample], known: Sequence[str], target: str
 ) -> dict[str, list[np.ndarray]]:
     """Forecast a target of `rows` in its unit, each baseline fitted on `fit_rows`.
 
@@ -49,7 +49,9 @@ def baselines(
     return {**found, "persistence": persistence}
 
 
-def _regressions(rows: Sequence[Row], known: Sequence[str], target: str) -> dict[str, list[Term]]:
+def _regressions(
+    rows: Sequence[Sample], known: Sequence[str], target: str
+) -> dict[str, list[Term]]:
     """The terms of each regression that the known columns admit."""
     if not known:
         return {}
@@ -92,7 +94,7 @@ def _last(column: str) -> Term:
     )
 
 
-def _is_rate(rows: Sequence[Row], column: str, driver: str) -> bool:
+def _is_rate(rows: Sequence[Sample], column: str, driver: str) -> bool:
     """Whether a column is the driver's rate of change in every event."""
     events = {id(row.event): row.event for row in rows}.values()
     return all(
@@ -102,7 +104,7 @@ def _is_rate(rows: Sequence[Row], column: str, driver: str) -> bool:
 
 
 def _regress(
-    terms: Sequence[Term], fit_rows: Sequence[Row], rows: Sequence[Row], target: str
+    terms: Sequence[Term], fit_rows: Sequence[Sample], rows: Sequence[Sample], target: str
 ) -> list[np.ndarray]:
     """Fit a weight to each term, and an offset; the unit of a term does not matter."""
     truth = np.concatenate([row.truth(target) for row in fit_rows])
@@ -116,7 +118,7 @@ def _regress(
     level = truth.mean()
     weights = np.linalg.lstsq((steps - center) / spread, truth - level, rcond=None)[0]
 
-    def forecast(row: Row) -> np.ndarray:
+    def forecast(row: Sample) -> np.ndarray:
         given = _matrix(terms, row)
         seen = np.where(np.isnan(given), center, given)  # before its first value a term is typical
         return level + (seen - center) / spread @ weights
@@ -124,5 +126,5 @@ def _regress(
     return [forecast(row) for row in rows]
 
 
-def _matrix(terms: Sequence[Term], row: Row) -> np.ndarray:
+def _matrix(terms: Sequence[Term], row: Sample) -> np.ndarray:
     return np.stack([term(row) for term in terms], axis=-1)

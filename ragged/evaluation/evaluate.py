@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data import EncoderDecoderDataModule, Row
+from ragged.data import EncoderDecoderDataModule, Sample
 from ragged.evaluation.baselines import baselines
 from ragged.evaluation.forecasts import RowForecast, forecast_rows
 from ragged.evaluation.metrics import Score, TargetScores, coverage, pinball
-from ragged.training.trainer import Trainer
+from ragged.training.trainer import TrainerConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Evaluation:
     """
 
     model: str
-    rows: Sequence[Row]
+    rows: Sequence[Sample]
     forecasts: Sequence[RowForecast]
     baselines: dict[str, dict[str, list[np.ndarray]]]
     targets: dict[str, TargetScores]
@@ -56,7 +56,7 @@ class Evaluation:
         return {places[place]: ranked[place][::-1] for place in sorted(places)}
 
 
-def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: Trainer) -> Evaluation:
+def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: TrainerConfig) -> Evaluation:
     """Forecast the test rows and score each target in its unit, baselines on the same steps."""
     rows, roles = list(data.test.rows), data.source.roles
     fit_rows = [*data.train.rows, *data.validation.rows]

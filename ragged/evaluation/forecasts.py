@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ragged.backend import get_backend
-from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, Row, batches
+from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, Sample, batches
 from ragged.training.objective import Objective
-from ragged.training.precision import master
-from ragged.training.trainer import Trainer
+from ragged.training.precision import param_dtype
+from ragged.training.trainer import TrainerConfig
 
 BAND = (0.1, 0.9)
 
@@ -51,12 +51,12 @@ class RowForecast:
 
 
 def forecast_rows(
-    module: Any, dataset: RaggedDataset, data: EncoderDecoderDataModule, trainer: Trainer
+    module: Any, dataset: RaggedDataset, data: EncoderDecoderDataModule, trainer: TrainerConfig
 ) -> list[RowForecast]:
     """Forecast every row of a dataset, in its order."""
     backend = get_backend()
-    dtype = master(trainer.precision)
-    backend.place(module, device=trainer.pick_device(backend), dtype=dtype)
+    dtype = param_dtype(trainer.precision)
+    backend.to(module, device=trainer.pick_device(backend), dtype=dtype)
     objective = trainer.objective(module.config, data)
 
     def predict(batch: Batch) -> np.ndarray:
@@ -84,7 +84,7 @@ def rows_by(
 
 
 def _in_units(
-    output: np.ndarray, objective: Objective, data: EncoderDecoderDataModule, row: Row
+    output: np.ndarray, objective: Objective, data: EncoderDecoderDataModule, row: Sample
 ) -> RowForecast:
     """Undo the normalisation of a row's outputs `(horizon, outputs)`."""
 

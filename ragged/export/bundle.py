@@ -20,8 +20,9 @@ from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
 from ragged.errors import ArtefactError, DataError
 from ragged.evaluation.forecasts import RowForecast, rows_by
 from ragged.export.program import FORMATS, Exported, inputs_of, load_exported
-from ragged.io import safe_json as plain_json
+from ragged.io import safe_json
 from ragged.losses import MaskedLoss
+from ragged.runs import aliases
 from ragged.runs.config import check_sections
 from ragged.runs.parser import parse, parts_parser
 from ragged.runs.versions import version_of
@@ -33,7 +34,7 @@ MOST_BYTES = 2**20  # of the JSON
 
 
 @dataclass(frozen=True)
-class Artefact:
+class ExportBundle:
     """An exported model opened for forecasting.
 
     Args:
@@ -54,7 +55,7 @@ class Artefact:
         return rows_by(of_batch, dataset, self.data, self.objective, self.dtype)
 
 
-def is_artefact(folder: Path) -> bool:
+def is_bundle(folder: Path) -> bool:
     """Whether a folder is an exported model, and no run."""
     return (folder / MANIFEST).exists()
 
@@ -135,7 +136,7 @@ def _describe_inputs(model: Any, data: EncoderDecoderDataModule, program: Export
     return found
 
 
-def open_artefact(folder: Path) -> Artefact:
+def open_bundle(folder: Path) -> ExportBundle:
     """Open an exported model.
 
     Raises:
@@ -153,13 +154,14 @@ def open_artefact(folder: Path) -> Artefact:
     _check_content(path, fields.take("sha256", str))
     data, objective = _open_data(fields), _open_objective(fields)
     program = load_exported(path, format=format)
-    return Artefact(program, data, objective, program.inputs["past"].dtype)
+    return ExportBundle(program, data, objective, program.inputs["past"].dtype)
 
 
 def _open_data(fields: _Fields) -> EncoderDecoderDataModule:
     """Build the data module, and give it the normalisation and the alignments."""
     section, saved = fields.take("data", dict), fields.take("normalization", dict)
     check_sections(fields.path, {"data": section})
+    section = aliases.rename(section)
     parser = parts_parser()
     data: EncoderDecoderDataModule = parser.instantiate(parse(parser, {"data": section})).data
     try:
@@ -205,7 +207,7 @@ def _read_manifest(path: Path) -> Any:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
-        return plain_json.load(content)
+        return safe_json.load(content)
     except ValueError as error:
         raise _damaged(path, error) from error
 

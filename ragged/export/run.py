@@ -14,7 +14,7 @@ from ragged.export.program import FORMATS, Exported, check_format
 from ragged.io.atomic import replace_folder
 from ragged.protocol import Backend
 from ragged.runs.folder import Run
-from ragged.training.precision import master
+from ragged.training.precision import param_dtype
 
 TOLERANCES = {"float32": (1e-4, 1e-5), "float64": (1e-10, 1e-12)}  # relative, absolute
 
@@ -37,9 +37,9 @@ def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> floa
         CheckpointError: something else than an artefact stands in the folder.
     """
     check_format(backend, format)
-    dtype = master(run.trainer.precision)
+    dtype = param_dtype(run.trainer.precision)
     run.data.normalization = Normalization.from_dict(run.normalization)
-    module = backend.place(run.module, device="cpu", dtype=dtype)
+    module = backend.to(run.module, device="cpu", dtype=dtype)
     with tempfile.TemporaryDirectory() as made:
         path = Path(made) / FORMATS[format].file
         backend.export_model(module, path, format=format)

@@ -23,7 +23,7 @@ import numpy as np
 from ragged.backend import backend_of, get_backend
 from ragged.checks import as_path
 from ragged.errors import CheckpointError, RaggedError
-from ragged.io import safe_json as plain_json
+from ragged.io import safe_json
 from ragged.io.atomic import has_leftover, read_folder, replace_folder, write_file
 from ragged.protocol import Backend
 
@@ -55,7 +55,7 @@ class Checkpoint:
         module = backend.create_model(_describe(self.model))
         expected = backend.get_parameters(module)
         if all(value.dtype == np.float64 for value in self.parameters.values()):
-            module = backend.place(module, device="cpu", dtype="float64")
+            module = backend.to(module, device="cpu", dtype="float64")
             expected = {name: value.astype(np.float64) for name, value in expected.items()}
         _check_tensors(self.folder / MODEL, self.parameters, expected)
         backend.set_parameters(module, self.parameters)
@@ -168,13 +168,13 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and check a checkpoint folder."""
     import yaml
 
-    from ragged.io import safe_yaml as plain_yaml
+    from ragged.io import safe_yaml
 
     folder = as_path("load", "path", path)
     files = read_folder(folder, REQUIRED, OPTIONAL)
     state = _to_json(folder / STATE, files[STATE])
     try:
-        model = plain_yaml.load(files[CONFIG])
+        model = safe_yaml.load(files[CONFIG])
     except yaml.YAMLError as error:
         raise _damaged(folder / CONFIG, error) from error
     version = state.pop("format_version", None) if isinstance(state, dict) else None
@@ -257,7 +257,7 @@ def _kind(tensor: np.ndarray | None, absent: str) -> str:
 
 def _to_json(path: Path, content: bytes) -> Any:
     try:
-        return plain_json.load(content)
+        return safe_json.load(content)
     except ValueError as error:
         raise _damaged(path, error) from error
 

@@ -13,7 +13,7 @@ from ragged.errors import OptionError, ShapeError
 from ragged.lengths import Lengths
 from ragged.models.base import Forecast
 from ragged.models.config import ModelConfig
-from ragged.ops.alignment import align_encoder_sequences, select_valid
+from ragged.ops.alignment import align_encoder_sequences, zero_padding
 from ragged.protocol import Array, Backend
 
 Module = TypeVar("Module")
@@ -93,8 +93,8 @@ class ModelModule:
         if config.encoder_alignment == "right" and not encoder.is_full:
             past = align_encoder_sequences(past, encoder)
         else:
-            past = select_valid(backend, past, encoder)
-        return Inputs(past, select_valid(backend, future, decoder), encoder, decoder)
+            past = zero_padding(backend, past, encoder)
+        return Inputs(past, zero_padding(backend, future, decoder), encoder, decoder)
 
 
 class AttentionModule(ModelModule):

@@ -38,7 +38,7 @@ def align_sequences(
     """
     check_alignment("align_sequences", "source", source)
     check_alignment("align_sequences", "target", target)
-    backend, x, valid = open_batch("align_sequences", x, lengths)
+    backend, x, valid = validate_batch("align_sequences", x, lengths)
     width = x.shape[1]
     out = (
         width
@@ -49,8 +49,8 @@ def align_sequences(
     count = valid.to(backend, x)[:, None]
     begin = {"left": 0 * count, "right": width - count}[source]
     shift = begin - {"left": 0 * count, "right": out - count}[target]
-    steps = backend.count_steps(out, like=x)[None, :]
-    return take_steps(backend, x, steps + shift, target_lengths, alignment=target)
+    steps = backend.arange_like(out, like=x)[None, :]
+    return gather_steps(backend, x, steps + shift, target_lengths, alignment=target)
 
 
 def align_encoder_sequences(x: Array, lengths: object, max_length: int | None = None) -> Array:
@@ -79,7 +79,7 @@ def flip_sequences(x: Array, lengths: object, *, alignment: str = "left") -> Arr
         [[2.0, 1.0, 0.0]]
     """
     check_alignment("flip_sequences", "alignment", alignment)
-    backend, x, valid = open_batch("flip_sequences", x, lengths)
+    backend, x, valid = validate_batch("flip_sequences", x, lengths)
     return flip(backend, x, valid, alignment=alignment)
 
 
@@ -87,13 +87,13 @@ def flip(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left
     """Reverse the valid part of each row of a checked batch."""
     if lengths.is_full:
         return backend.xp.flip(x, axis=1)
-    steps = backend.count_steps(lengths.width, like=x)[None, :]
+    steps = backend.arange_like(lengths.width, like=x)[None, :]
     count = lengths.to(backend, x)[:, None]
     last = count - 1 if alignment == "left" else 2 * lengths.width - count - 1
-    return take_steps(backend, x, last - steps, lengths, alignment=alignment)
+    return gather_steps(backend, x, last - steps, lengths, alignment=alignment)
 
 
-def take_steps(
+def gather_steps(
     backend: Backend, x: Array, index: Array, lengths: Lengths, *, alignment: str
 ) -> Array:
     """Gather steps `(batch, steps)` of `x` and put 0 at the padding of `lengths`."""
@@ -103,10 +103,10 @@ def take_steps(
         nothing = xp.astype(xp.sum(x, axis=1, keepdims=True), x.dtype)  # 0, where x is
         return xp.broadcast_to(nothing, (*index.shape, *features))
     index = index % xp.full_like(index, x.shape[1])  # what lies outside is padding, and put to 0
-    return select_valid(backend, backend.take_steps(x, index), lengths, alignment=alignment)
+    return zero_padding(backend, backend.gather_steps(x, index), lengths, alignment=alignment)
 
 
-def select_valid(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left") -> Array:
+def zero_padding(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left") -> Array:
     """Put exactly 0 at padding, by selection, so that NaN there is harmless backwards too."""
     if lengths.is_full:
         return x
@@ -115,7 +115,7 @@ def select_valid(backend: Backend, x: Array, lengths: Lengths, *, alignment: str
     return backend.xp.where(mask, x, backend.xp.zeros_like(x))
 
 
-def open_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array, Lengths]:
+def validate_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array, Lengths]:
     """Check `(batch, time, *features)` and its lengths at a public function's door."""
     backend = backend_of(function, x=x, lengths=lengths)
     x = as_array(backend, function, "x", x)

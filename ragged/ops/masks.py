@@ -60,7 +60,7 @@ def padding_mask(
     backend: Backend, lengths: Lengths, *, alignment: str = "left", like: Array = None
 ) -> Array:
     """Build the mask of checked lengths on the device of `like`."""
-    steps = backend.count_steps(lengths.width, like=like)[None, :]
+    steps = backend.arange_like(lengths.width, like=like)[None, :]
     count = lengths.to(backend, like)[:, None]
     return steps < count if alignment == "left" else steps >= lengths.width - count
 
@@ -143,7 +143,7 @@ def decoder_attention_mask(
     future = padding_mask(backend, decoder, like=like)
     seen = future[:, None, :]
     if causal:
-        steps = backend.count_steps(decoder.width, like=like)
+        steps = backend.arange_like(decoder.width, like=like)
         seen = seen & (steps[None, :] < steps[:, None])[None]
     query = future[:, :, None]
     return xp.concat([past & query, seen & query], axis=2)

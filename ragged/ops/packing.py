@@ -13,7 +13,7 @@ from ragged.backend import backend_of, to_host
 from ragged.checks import as_array, as_host, as_width, shown
 from ragged.errors import ArgumentError, LengthsError
 from ragged.lengths import Lengths, check_lengths
-from ragged.ops.alignment import align_sequences, open_batch
+from ragged.ops.alignment import align_sequences, validate_batch
 from ragged.ops.masks import check_alignment
 from ragged.protocol import Array, Backend
 
@@ -222,7 +222,7 @@ def unpack_to_fixed_length(packed: Any, lengths: object, max_length: int) -> Arr
 
 def packed_fields(x: Array, lengths: object) -> tuple[Array, np.ndarray, Array, Array]:
     """Check and pack: data, batch sizes on the host, and the indices that sort and unsort."""
-    backend, x, valid = open_batch("pack_sequences", x, lengths)
+    backend, x, valid = validate_batch("pack_sequences", x, lengths)
     order = PackingOrder(valid)
     there = backend.asarray(order.sorted_indices, like=x)
     back = backend.asarray(order.unsorted_indices, like=x)

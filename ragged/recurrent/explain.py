@@ -60,7 +60,7 @@ def explain(
     chosen = _first(found)
     print(
         f"{len(valid)} rows, width {valid.width}: {valid.tokens} tokens, "
-        f"{100 * valid.waste:.0f} % of the padded batch is padding"
+        f"{100 * valid.padding_fraction:.0f} % of the padded batch is padding"
     )
     why = "first in order" if valid.policy == "auto" else f"since policy={valid.policy!r}"
     widest = max(map(len, found))

@@ -12,7 +12,7 @@ from ragged.recurrent.lstm import LSTMShape
 
 Seed = int | np.random.Generator | None
 Shape = tuple[int, ...]
-Draw = Callable[[np.random.Generator, Shape], np.ndarray]
+Initializer = Callable[[np.random.Generator, Shape], np.ndarray]
 
 
 class Uniform(Protocol):
@@ -34,7 +34,7 @@ def uniform(rng: Uniform, shape: Shape, bound: float) -> np.ndarray:
     return rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
-def torch_default(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+def fan_in_uniform(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Draw `(..., outputs, inputs)` from U(-1/sqrt(inputs), 1/sqrt(inputs))."""
     return uniform(rng, shape, shape[-1] ** -0.5)
 
@@ -67,17 +67,17 @@ def linear_values(
     inputs: int,
     outputs: int,
     *,
-    draw: Draw = torch_default,
+    initializer: Initializer = fan_in_uniform,
     bias: bool = True,
-    copies: int | None = None,
+    num_copies: int | None = None,
 ) -> Mapping[str, np.ndarray]:
-    """Draw `weight (outputs, inputs)` and `bias`, with a first axis more for several `copies`.
+    """Draw `weight (outputs, inputs)` and `bias`, with a first axis more for several `num_copies`.
 
-    The bias has torch's own distribution beside `torch_default` and is 0 beside any other.
+    The bias has torch's own distribution beside `fan_in_uniform` and is 0 beside any other.
     """
-    several = () if copies is None else (copies,)
-    values = {"weight": draw(rng, (*several, outputs, inputs))}
-    if bias and draw is torch_default:
+    several = () if num_copies is None else (num_copies,)
+    values = {"weight": initializer(rng, (*several, outputs, inputs))}
+    if bias and initializer is fan_in_uniform:
         values["bias"] = uniform(rng, (*several, outputs), inputs**-0.5)
     elif bias:
         values["bias"] = np.zeros((*several, outputs), np.float32)

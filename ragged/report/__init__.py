@@ -10,7 +10,7 @@ from ragged.io.checkpoint import write_file
 from ragged.report.charts import percent
 from ragged.report.figures import style
 from ragged.report.page import cards, render
-from ragged.report.report_data import Material
+from ragged.report.report_data import ReportData
 from ragged.report.sections import make_sections
 from ragged.report.svg import STYLE
 from ragged.runs.folder import Run
@@ -30,7 +30,7 @@ def write_report(run: Run) -> Path:
     Raises:
         CheckpointError: a file of the run that is missing or damaged; it is named.
     """
-    material = Material(run)
+    material = ReportData(run)
     with style(**STYLE):
         page = render(
             run.module.config.model,
@@ -44,7 +44,7 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _cards(material: Material) -> list[tuple[str, str, str]]:
+def _cards(material: ReportData) -> list[tuple[str, str, str]]:
     """What matters most, with what to compare it with."""
     evaluation = material.evaluation
     found = []

@@ -23,7 +23,7 @@ from ragged.report.figures import (
     new_figure,
     whole_numbers,
 )
-from ragged.report.padding import Work
+from ragged.report.padding import PaddingCost
 
 SPLITS = {"training": BLUE, "validation": ORANGE, "test": GREEN}
 WIDE, HALF, THIRD = 10.6, 5.1, 3.5  # inches; the page shows one at 1.25 times its size
@@ -75,12 +75,12 @@ def lengths(sides: Mapping[str, Mapping[str, np.ndarray]], bins: Mapping[str, np
     return figure
 
 
-def padding(work: Sequence[Work]) -> Any:
+def padding(work: Sequence[PaddingCost]) -> Any:
     """The share of filler in each batch, each way's batches sorted, the worst first."""
     figure = new_figure(WIDE, 3.0)
     axis = figure.subplots()
     for each, color in zip(work, (GREY, ORANGE, BLUE), strict=True):
-        shares = 100 * np.sort(each.waste)[::-1]
+        shares = 100 * np.sort(each.padding_fraction)[::-1]
         label = f"{each.name}: {percent(each.total_waste)}"
         edges = np.arange(len(shares) + 1)
         axis.stairs(shares, edges, baseline=None, color=color, lw=1.8, label=label)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data import Batch, RaggedDataset, Roles, Row, batches
+from ragged.data import Batch, RaggedDataset, Roles, Sample, batches
 
 SELECTIONS = {
     "past_selection": "context",
@@ -30,7 +30,9 @@ class Attention:
     context: int
 
 
-def attention_of(module: Any, rows: Sequence[Row], batch_size: int, dtype: str) -> list[Attention]:
+def attention_of(
+    module: Any, rows: Sequence[Sample], batch_size: int, dtype: str
+) -> list[Attention]:
     """Ask a model what it looks at in each of some rows; empty if it has no attention.
 
     Args:
@@ -48,7 +50,7 @@ def attention_of(module: Any, rows: Sequence[Row], batch_size: int, dtype: str) 
 
 
 def mean_selection(
-    module: Any, rows: Sequence[Row], roles: Roles, batch_size: int, dtype: str
+    module: Any, rows: Sequence[Sample], roles: Roles, batch_size: int, dtype: str
 ) -> dict[str, dict[str, float]]:
     """Ask a model how much of each variable it lets in, the mean over all valid steps of rows.
 
@@ -115,7 +117,7 @@ def coarsen(attention: Attention, most: int) -> tuple[np.ndarray, int]:
 
 
 def _interpreted(
-    module: Any, rows: Sequence[Row], batch_size: int, dtype: str
+    module: Any, rows: Sequence[Sample], batch_size: int, dtype: str
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
     """Each batch of the rows with what the model says of it; nothing of one that says nothing."""
     if rows and hasattr(module, "interpret"):

@@ -15,7 +15,7 @@ from ragged.recurrent.explain import lstm_implementation
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class PaddingCost:
     """The work of an epoch under one way of batching.
 
     Args:
@@ -24,8 +24,8 @@ class Work:
         computed: `(batches,)`, the steps computed for it, filler included.
 
     Example:
-        >>> work = Work("padded", np.array([6, 4]), np.array([8, 8]))
-        >>> work.waste.tolist(), work.total_waste
+        >>> work = PaddingCost("padded", np.array([6, 4]), np.array([8, 8]))
+        >>> work.padding_fraction.tolist(), work.total_waste
         ([0.25, 0.5], 0.375)
     """
 
@@ -34,7 +34,7 @@ class Work:
     computed: np.ndarray
 
     @property
-    def waste(self) -> np.ndarray:
+    def padding_fraction(self) -> np.ndarray:
         """The share of each batch's computed steps that is filler, `(batches,)`."""
         return 1 - self.tokens / self.computed
 
@@ -51,7 +51,7 @@ def padding_work(
     backend: Backend,
     device: str,
     hidden_sizes: Mapping[str, int],
-) -> list[Work]:
+) -> list[PaddingCost]:
     """Count the work of one epoch three ways, the same rows in each.
 
     Args:
@@ -77,8 +77,8 @@ def padding_work(
     as_run = [sum(map(computed, sides, sizes)) for sides in found]
     return [
         random,
-        Work("in buckets of similar length", tokens, np.array(padded)),
-        Work("as the LSTMs compute them", tokens, np.array(as_run)),
+        PaddingCost("in buckets of similar length", tokens, np.array(padded)),
+        PaddingCost("as the LSTMs compute them", tokens, np.array(as_run)),
     ]
 
 
@@ -102,7 +102,7 @@ def find_hidden_sizes(parameters: Mapping[str, np.ndarray]) -> dict[str, int]:
     }
 
 
-def _in_random_order(lengths: np.ndarray, batch_size: int, seed: int) -> Work:
+def _in_random_order(lengths: np.ndarray, batch_size: int, seed: int) -> PaddingCost:
     """Batches as they are made elsewhere: shuffled rows, padded to the longest among them."""
     order = np.random.default_rng(seed).permutation(len(lengths))
     found: Sequence[np.ndarray] = [
@@ -110,4 +110,4 @@ def _in_random_order(lengths: np.ndarray, batch_size: int, seed: int) -> Work:
     ]
     tokens = np.array([batch.sum() for batch in found])
     computed = np.array([len(batch) * batch.max(axis=0).sum() for batch in found])
-    return Work("in random order, padded to the longest", tokens, computed)
+    return PaddingCost("in random order, padded to the longest", tokens, computed)

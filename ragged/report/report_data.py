@@ -10,13 +10,13 @@ import numpy as np
 
 from ragged.backend import get_backend
 from ragged.evaluation.evaluate import Evaluation, evaluate
-from ragged.report.padding import Work, find_hidden_sizes, padding_work
+from ragged.report.padding import PaddingCost, find_hidden_sizes, padding_work
 from ragged.runs import folder as runs
 from ragged.runs.folder import Run
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportData:
     """A run with what is computed of it, each once, when a section asks for it."""
 
     run: Run
@@ -52,7 +52,7 @@ class Material:
         return "valid steps" if self.run.trainer.use_loss_masking else "steps, padding counted as 0"
 
     @cached_property
-    def work(self) -> list[Work]:
+    def work(self) -> list[PaddingCost]:
         """What the first epoch computes, three ways."""
         data, seed = self.run.data, self.run.config.seed
         return padding_work(

@@ -25,22 +25,22 @@ from ragged.report.page import (
     side_by_side,
     table,
 )
-from ragged.report.report_data import Material
+from ragged.report.report_data import ReportData
 from ragged.runs import folder as runs
 from ragged.runs.versions import describe_environment
 
 NO_TEST = paragraph("There is no test row with a known truth.")
 
 
-def make_sections(material: Material) -> list[Section]:
+def make_sections(material: ReportData) -> list[Section]:
     """All sections, in the order of the page."""
-    makers: tuple[Callable[[Material], Section], ...] = (
+    makers: tuple[Callable[[ReportData], Section], ...] = (
         _scores, _forecasts, _errors, _explanation, _training, _padding, _lengths, _configuration,
     )  # fmt: skip
     return [make(material) for make in makers]
 
 
-def _scores(material: Material) -> Section:
+def _scores(material: ReportData) -> Section:
     evaluation, parts = material.evaluation, []
     for target in evaluation.targets.values():
         ranked = target.best_first()
@@ -60,7 +60,7 @@ def _scores(material: Material) -> Section:
     return Section("Scores", parts or [NO_TEST], summary)
 
 
-def _forecasts(material: Material) -> Section:
+def _forecasts(material: ReportData) -> Section:
     parts: list[str] = []
     for place, target in enumerate(material.evaluation.targets):
         panels, axes = make_panels(material.run.data, material.evaluation, target)
@@ -94,7 +94,7 @@ def _panel_columns(panel: Panel) -> Columns:
     return columns
 
 
-def _errors(material: Material) -> Section:
+def _errors(material: ReportData) -> Section:
     evaluation, parts = material.evaluation, []
     for place, target in enumerate(evaluation.targets):
         truths = [row.truth(target) for row in evaluation.rows]
@@ -125,12 +125,12 @@ def _errors(material: Material) -> Section:
     return Section("Where the errors are", parts or [NO_TEST])
 
 
-def _axis(material: Material, target: str) -> str:
+def _axis(material: ReportData, target: str) -> str:
     unit = material.run.data.source.units.get(target)
     return f"RMSE [{unit}]" if unit else "RMSE"
 
 
-def _heading(material: Material, name: str) -> list[str]:
+def _heading(material: ReportData, name: str) -> list[str]:
     """The name of a target, where there are several."""
     return [heading(name)] if len(material.evaluation.targets) > 1 else []
 
@@ -149,13 +149,13 @@ def _error_columns(found: ErrorsBy, key: str) -> Columns:
             "truths": counts, **names}  # fmt: skip
 
 
-def _explanation(material: Material) -> Section:
+def _explanation(material: ReportData) -> Section:
     parts = [*_selection(material), *_attention(material)]
     nothing = paragraph("This model has no attention and selects no variables.")
     return Section("What the forecasts come from", parts or [nothing])
 
 
-def _selection(material: Material) -> list[str]:
+def _selection(material: ReportData) -> list[str]:
     run, rows = material.run, material.evaluation.rows
     found = mean_selection(run.module, rows, run.data.roles, **material.asked)
     if not found:
@@ -174,7 +174,7 @@ def _selection(material: Material) -> list[str]:
     return [drawn]
 
 
-def _attention(material: Material) -> list[str]:
+def _attention(material: ReportData) -> list[str]:
     evaluation = material.evaluation
     targets = list(evaluation.targets)
     examples = evaluation.examples(targets[0]) if targets else {}
@@ -205,7 +205,7 @@ def _attention(material: Material) -> list[str]:
     return [paragraph(text), side_by_side(*drawn, narrow=True)] if drawn else []
 
 
-def _training(material: Material) -> Section:
+def _training(material: ReportData) -> Section:
     records, best = material.metrics, material.run.epoch
     values = [record["validation_loss"] for record in records]
     seconds = sum(record["seconds"] for record in records)
@@ -237,11 +237,11 @@ def _training(material: Material) -> Section:
     return Section("Training", parts, summary)
 
 
-def _padding(material: Material) -> Section:
+def _padding(material: ReportData) -> Section:
     work = material.work
     numbers: dict[str, Sequence[Any]] = {"batch": range(1, len(work[0].tokens) + 1)}
     for each in work:
-        numbers[each.name] = np.sort(each.waste)[::-1].tolist()
+        numbers[each.name] = np.sort(each.padding_fraction)[::-1].tolist()
     columns: Columns = {
         "batches": [each.name for each in work],
         "steps computed": [int(each.computed.sum()) for each in work],
@@ -265,7 +265,7 @@ def _padding(material: Material) -> Section:
     return Section("Padding", parts, summary)
 
 
-def _lengths(material: Material) -> Section:
+def _lengths(material: ReportData) -> Section:
     data = material.run.data
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     splits = {name: rows for name, rows in splits.items() if len(rows)}
@@ -306,7 +306,7 @@ def _lengths(material: Material) -> Section:
     return Section("Lengths", parts, "Context and horizon of the rows of each split, in steps.")
 
 
-def _configuration(material: Material) -> Section:
+def _configuration(material: ReportData) -> Section:
     run = material.run
     config, roles = run.config, run.data.source.roles
     size = sum(value.size for value in material.parameters.values())

@@ -12,10 +12,11 @@ from typing import Any
 
 from ragged.backend import ENTRY_POINT_GROUP
 from ragged.errors import ConfigError
+from ragged.runs import aliases
 
 SECTIONS = (
     *("model", "data", "data.init_args.source"),
-    *("trainer", "trainer.optimizer", "trainer.rate_schedule"),
+    *("trainer", "trainer.optimizer", "trainer.lr_schedule"),
 )
 LARGEST_INTEGER = 2**31 - 1  # of the frameworks' seeds and counters
 
@@ -24,15 +25,15 @@ def load_config(path: Path) -> dict[str, Any]:
     """Read a YAML file into plain values, whoever wrote it.
 
     Raises:
-        ConfigError: a file that cannot be read, is beyond the bounds of `plain_yaml`, holds no
+        ConfigError: a file that cannot be read, is beyond the bounds of `safe_yaml`, holds no
             mapping, or refers to another file, which would be read without these checks.
     """
     import yaml
 
-    from ragged.io import safe_yaml as plain_yaml
+    from ragged.io import safe_yaml
 
     try:
-        config = plain_yaml.read(path)
+        config = safe_yaml.read(path)
     except OSError as error:
         raise ConfigError(
             f"config: {str(path)!r} cannot be read ({error.strerror}); expected a YAML file. "
@@ -45,7 +46,7 @@ def load_config(path: Path) -> dict[str, Any]:
             f"config: {str(path)!r} holds no mapping; see `ragged train --print_config`."
         )
     check_sections(path, config)
-    return config
+    return aliases.rename(config)
 
 
 def check_sections(path: Path, config: dict[str, Any]) -> None:

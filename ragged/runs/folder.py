@@ -19,8 +19,8 @@ from ragged.io.checkpoint import Checkpoint
 from ragged.runs.config import load_config
 from ragged.runs.parser import parse, parts_parser
 from ragged.training.objective import Objective
-from ragged.training.state import Standing
-from ragged.training.trainer import Trainer
+from ragged.training.state import TrainState
+from ragged.training.trainer import TrainerConfig
 
 RECORDED = ("epoch", "train_loss", "validation_loss", "seconds", "tokens_per_second")
 
@@ -32,7 +32,7 @@ class Run:
     folder: Path
     config: Any
     data: EncoderDecoderDataModule
-    trainer: Trainer
+    trainer: TrainerConfig
     module: Any
     normalization: dict[str, Any]
     epoch: int  # of the best model, the first is 1
@@ -118,7 +118,7 @@ def open_run(folder: Path, parser: Any) -> Run:
     parts.data.encoder_alignment = module.config.encoder_alignment
     parts.data.decoder_alignment = module.config.decoder_alignment
     normalization = _normalization(saved, parts.data.source.roles.columns)
-    epoch = Standing.from_dict(saved.state.get("training")).epoch
+    epoch = TrainState.from_dict(saved.state.get("training")).epoch
     return Run(folder, config, parts.data, parts.trainer, module, normalization, epoch)
 
 

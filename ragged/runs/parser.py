@@ -51,12 +51,12 @@ def parts_parser(parser: Any = None) -> Any:
     from jsonargparse import ArgumentParser
 
     from ragged.data import EncoderDecoderDataModule
-    from ragged.training import Trainer
+    from ragged.training import TrainerConfig
 
     parser = parser or ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(EncoderDecoderDataModule, "data", required=False)
     parser.set_defaults({"data": "ragged.data.EncoderDecoderDataModule"})
-    parser.add_class_arguments(Trainer, "trainer")
+    parser.add_class_arguments(TrainerConfig, "trainer")
     return parser
 
 

@@ -1,5 +1,5 @@
 """Training: the loop, the scores beside baselines, the run folder and its figures."""
 
-from ragged.training.trainer import Trainer
+from ragged.training.trainer import TrainerConfig
 
-__all__ = ["Trainer"]
+__all__ = ["TrainerConfig"]

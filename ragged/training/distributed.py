@@ -12,7 +12,7 @@ from ragged.lengths import Lengths
 Batch = Any  # of ragged.data, whose kind the parts are of
 
 
-def share(batch: Batch, parts: int) -> list[Batch]:
+def shard_batch(batch: Batch, parts: int) -> list[Batch]:
     """Split a batch by tokens into parts of one shape.
 
     Rows are dealt out longest first, each to the part that has the fewest tokens so far and room
@@ -25,11 +25,11 @@ def share(batch: Batch, parts: int) -> list[Batch]:
     Returns:
         The parts; their rows together are those of the batch, each once.
 
-    >>> from ragged.data import Event, Row, collate
-    >>> event = Event("0", np.arange(2.0), {})
-    >>> def row(steps): return Row(*np.ones((3, steps, 1)), event=event, split=1)
+    >>> from ragged.data import Series, Sample, collate
+    >>> event = Series("0", np.arange(2.0), {})
+    >>> def row(steps): return Sample(*np.ones((3, steps, 1)), event=event, split=1)
     >>> batch = collate([row(steps) for steps in (9, 2, 3, 4)], batch_size=4)
-    >>> [part.decoder_lengths.host.tolist() for part in share(batch, 2)]
+    >>> [part.decoder_lengths.host.tolist() for part in shard_batch(batch, 2)]
     [[9, 2], [4, 3]]
     """
     if parts == 1:

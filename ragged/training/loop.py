@@ -25,24 +25,24 @@ from ragged.errors import CheckpointError, DivergenceError
 from ragged.io import checkpoint
 from ragged.io.checkpoint import Checkpoint
 from ragged.models import ModelConfig
-from ragged.training.metric_logger import Logs
-from ragged.training.precision import master
+from ragged.training.metric_logger import MetricLogger
+from ragged.training.precision import param_dtype
 from ragged.training.profile import Profile
 from ragged.training.signals import Stopped, StopRequest, stop_on_signals
-from ragged.training.state import Epoch, Standing
-from ragged.training.trainer import Trainer
+from ragged.training.state import Epoch, TrainState
+from ragged.training.trainer import TrainerConfig
 
 
 @dataclass
-class Fit:
+class TrainLoop:
     """One training run in progress: everything that must survive being killed."""
 
-    trainer: Trainer
+    trainer: TrainerConfig
     model: Any
     data: EncoderDecoderDataModule
     folder: Path
     seed: int
-    standing: Standing = field(default_factory=Standing)
+    standing: TrainState = field(default_factory=TrainState)
     profile: Profile = field(default_factory=Profile)
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class Fit:
             self.model,
             self.objective,
             trainer.optimizer,
-            gradient_clip=trainer.gradient_clip,
+            max_grad_norm=trainer.max_grad_norm,
             ema_decay=trainer.ema_decay,
             seed=self.seed,
             device=trainer.pick_device(backend),
@@ -85,7 +85,9 @@ class Fit:
     @property
     def steps_per_epoch(self) -> int:
         """The number of steps of a training epoch."""
-        return -(-len(self.data.train) // (self.data.batch_size * self.trainer.accumulate))
+        return -(
+            -len(self.data.train) // (self.data.batch_size * self.trainer.accumulate_grad_batches)
+        )
 
     def run(self, progress: Any = None) -> None:
         """Train until done; every epoch ends with checkpoints and a line of metrics.
@@ -98,7 +100,7 @@ class Fit:
             return
         if self.is_writer and not self.trainer.use_loss_masking:
             self._warn_of_padding()
-        logs = Logs(self.folder, self.standing.epoch) if self.is_writer else None
+        logs = MetricLogger(self.folder, self.standing.epoch) if self.is_writer else None
         try:
             with stop_on_signals() as stop:
                 while not self.is_done:
@@ -114,7 +116,7 @@ class Fit:
         if not self.last.exists() and not checkpoint.has_leftover(self.last):
             return
         saved = checkpoint.read(self.last)
-        standing = Standing.from_dict(saved.state.get("training"))
+        standing = TrainState.from_dict(saved.state.get("training"))
         configured = self.description
         self.model = saved.create_model(get_backend())
         self.__post_init__()
@@ -122,13 +124,13 @@ class Fit:
         normalization = self.data.normalization.to_dict()
         self._check_unchanged("data", saved.section("normalization"), normalization)
         self._check_unchanged("batches", saved.section("training").get("rows"), self._rows)
-        self.step.load_state(saved.moments(self.step.state()))
+        self.step.load_state_dict(saved.moments(self.step.state_dict()))
         self.standing = standing
 
     @property
     def _rows(self) -> list[int]:
         """What decides which rows a step sees: how many there are, of a batch, of a step."""
-        return [len(self.data.train), self.data.batch_size, self.trainer.accumulate]
+        return [len(self.data.train), self.data.batch_size, self.trainer.accumulate_grad_batches]
 
     def _check_unchanged(self, what: str, saved: Any, wanted: Any) -> None:
         """Refuse to go on with something else than the run was stopped with."""
@@ -142,7 +144,7 @@ class Fit:
     def _run_epoch(self, progress: Any, stop: StopRequest) -> None:
         epoch = self.standing.current
         rows = self.data.train_epoch(self.seed, self.standing.epoch)
-        groups = _grouped(self._batches(rows, shuffle=True), self.trainer.accumulate)
+        groups = _grouped(self._batches(rows, shuffle=True), self.trainer.accumulate_grad_batches)
         ready = prefetch(islice(groups, epoch.steps, None))
         mark = time.perf_counter()
         for group in self.profile.each("batches", ready):
@@ -178,7 +180,7 @@ class Fit:
         trainer, standing = self.trainer, self.standing
         step = standing.epoch * self.steps_per_epoch + done
         steps = trainer.max_epochs * self.steps_per_epoch
-        return trainer.optimizer.learning_rate * trainer.rate_schedule.factor(
+        return trainer.optimizer.learning_rate * trainer.lr_schedule.multiplier(
             step, steps, standing.losses
         )
 
@@ -189,7 +191,7 @@ class Fit:
         count = sum(count for _, count in sums)
         return sum(total for total, _ in sums) / count if count else None
 
-    def _end_epoch(self, logs: Logs | None) -> None:
+    def _end_epoch(self, logs: MetricLogger | None) -> None:
         """Write what the epoch gave; killed anywhere in here, its end is run again."""
         standing, epoch = self.standing, self.standing.current
         rate = self._rate(epoch.steps - 1)
@@ -226,7 +228,7 @@ class Fit:
 
     def _stop_if(self, stop: StopRequest) -> None:
         """Write a checkpoint and stop, if the user asked any of the workers to."""
-        if self.step.workers.agree(stop.is_set):
+        if self.step.workers.any_reduce(stop.is_set):
             self._write(self.last, with_optimizer=True)
             raise Stopped(str(self.folder))
 
@@ -242,7 +244,7 @@ class Fit:
             get_backend().get_parameters(self.model),
             self.description.to_config(),
             state,
-            self.step.state() if with_optimizer else None,
+            self.step.state_dict() if with_optimizer else None,
         )
         checkpoint.write(path, found)
 
@@ -277,7 +279,7 @@ class Fit:
             self.data.batch_size,
             shuffle_seed=self.seed if shuffle else None,
             epoch=self.standing.epoch,
-            dtype=master(self.trainer.precision),
+            dtype=param_dtype(self.trainer.precision),
         )
         return made if self.trainer.use_loss_masking else map(without_loss_masking, made)
 

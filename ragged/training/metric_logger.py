@@ -10,7 +10,7 @@ from typing import Any
 from ragged.io.checkpoint import write_file
 
 
-class Logs:
+class MetricLogger:
     """The records of a run's epochs, in `metrics.jsonl` and in `tensorboard/`.
 
     Args:

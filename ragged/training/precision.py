@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HALVES = ("bfloat16", "float16")
-PRECISIONS = ("float32", "float64", *HALVES)
+LOW_PRECISION = ("bfloat16", "float16")
+PRECISIONS = ("float32", "float64", *LOW_PRECISION)
 
 
-def master(dtype: str) -> str:
+def param_dtype(dtype: str) -> str:
     """The dtype that parameters are kept and updated in.
 
-    >>> master("bfloat16"), master("float64")
+    >>> param_dtype("bfloat16"), param_dtype("float64")
     ('float32', 'float64')
     """
-    return "float32" if dtype in HALVES else dtype
+    return "float32" if dtype in LOW_PRECISION else dtype
 
 
 def ramped_decay(decay: float, step: int) -> float:

@@ -31,7 +31,7 @@ class Epoch:
 
 
 @dataclass
-class Standing:
+class TrainState:
     """Where a run stands.
 
     Args:
@@ -41,8 +41,8 @@ class Standing:
         losses: the validation loss of each epoch.
         current: what the epoch in progress has given.
 
-    >>> standing = Standing(epoch=2, best_epoch=1, best_loss=0.5, losses=[1.0, 0.5])
-    >>> Standing.from_dict(standing.to_dict()) == standing
+    >>> standing = TrainState(epoch=2, best_epoch=1, best_loss=0.5, losses=[1.0, 0.5])
+    >>> TrainState.from_dict(standing.to_dict()) == standing
     True
     """
 
@@ -68,7 +68,7 @@ class Standing:
         }
 
     @classmethod
-    def from_dict(cls, saved: Any) -> Standing:
+    def from_dict(cls, saved: Any) -> TrainState:
         """Undo `to_dict`.
 
         Raises:

@@ -10,14 +10,14 @@ from ragged.data import EncoderDecoderDataModule
 from ragged.errors import OptionError
 from ragged.models import ModelConfig
 from ragged.protocol import Backend
-from ragged.training.lr_schedules import Constant, RateSchedule
+from ragged.training.lr_schedules import Constant, LRSchedule
 from ragged.training.objective import Objective
 from ragged.training.optimizers import AdamW, Optimizer
 from ragged.training.precision import PRECISIONS
 
 
 @dataclass(frozen=True)
-class Trainer:
+class TrainerConfig:
     """How a model is trained.
 
     Args:
@@ -36,20 +36,20 @@ class Trainer:
             each batch as it is padded to its longest horizon, where padding counts as forecast
             without an error; a warning tells of it where horizons differ. Scores are masked always.
         quantiles: levels of the quantile loss, inside 0..1; None = 2, 10, 25, 50, 75, 90, 98 %.
-        gradient_clip: largest global norm of the gradient, above 0; None = any.
-        accumulate: batches that make one step, exactly as one batch of all their rows would; 1 or
-            more.
+        max_grad_norm: largest global norm of the gradient, above 0; None = any.
+        accumulate_grad_batches: batches that make one step, exactly as one batch of all their rows
+            would; 1 or more.
         ema_decay: decay of a running average of the parameters (0.999, say), which then is what
             is validated and kept; None = no average.
         optimizer: AdamW, Adam or SGD of ragged.training.optimizers, with all its constants.
-        rate_schedule: Constant, WarmupCosine or Plateau of `lr_schedules`: what becomes of
+        lr_schedule: Constant, WarmupCosine or ReduceLROnPlateau of `lr_schedules`: what becomes of
             the optimizer's learning rate over the run.
 
     Raises:
         OptionError: a value outside its range.
 
     Example:
-        >>> Trainer(max_epochs=3).optimizer.learning_rate
+        >>> TrainerConfig(max_epochs=3).optimizer.learning_rate
         0.003
     """
 
@@ -62,16 +62,16 @@ class Trainer:
     loss: str | None = None
     use_loss_masking: bool = True
     quantiles: tuple[float, ...] | None = None
-    gradient_clip: float | None = 1.0
-    accumulate: int = 1
+    max_grad_norm: float | None = 1.0
+    accumulate_grad_batches: int = 1
     ema_decay: float | None = None
     optimizer: Optimizer = field(default_factory=AdamW)
-    rate_schedule: RateSchedule = field(default_factory=Constant)
+    lr_schedule: LRSchedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
         known = [n for n, v in vars(losses).items() if isinstance(v, losses.MaskedLoss)]
-        levels, clip, decay = self.quantiles, self.gradient_clip, self.ema_decay
-        for name in ("max_epochs", "patience", "devices", "accumulate"):
+        levels, clip, decay = self.quantiles, self.max_grad_norm, self.ema_decay
+        for name in ("max_epochs", "patience", "devices", "accumulate_grad_batches"):
             check(self, name, getattr(self, name) >= 1, "1 or more")
         check(self, "tolerance", self.tolerance >= 0, "0 or more")
         check(self, "precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
@@ -79,7 +79,7 @@ class Trainer:
         check(self, "use_loss_masking", isinstance(self.use_loss_masking, bool), "True or False")
         inside = levels is None or (levels and all(0 < level < 1 for level in levels))
         check(self, "quantiles", bool(inside), "one level or more, each inside 0..1, or None")
-        check(self, "gradient_clip", clip is None or clip > 0, "above 0, or None")
+        check(self, "max_grad_norm", clip is None or clip > 0, "above 0, or None")
         check(self, "ema_decay", decay is None or 0 <= decay < 1, "0 or more, below 1, or None")
 
     def objective(self, model: ModelConfig, data: EncoderDecoderDataModule) -> Objective:
@@ -98,5 +98,5 @@ class Trainer:
         if self.device not in devices:
             expected = f"one of {devices} on this machine"
             remedy = "Use device=auto, or install the framework's build for that device."
-            raise OptionError.of("Trainer", "device", repr(self.device), expected, remedy)
+            raise OptionError.of("TrainerConfig", "device", repr(self.device), expected, remedy)
         return self.device

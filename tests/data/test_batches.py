@@ -12,13 +12,13 @@ import pytest
 
 from ragged.data import (
     EncoderDecoderDataModule,
-    Event,
     Normalization,
     RaggedDataset,
     Roles,
-    Row,
+    Sample,
+    Series,
     Source,
-    Standard,
+    StandardScaler,
     Storms,
     Windows,
     batches,
@@ -39,16 +39,16 @@ class Counting(Source):
     def __init__(self, *lengths: int) -> None:
         self.lengths, self.reads = lengths, 0
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         self.reads += 1
         return [self.event(number, steps) for number, steps in enumerate(self.lengths)]
 
-    def event(self, number: int, steps: int) -> Event:
+    def event(self, number: int, steps: int) -> Series:
         time = np.arange(float(steps))
         columns = {"k": 100.0 * number + time, "p": -time, "t": 1000.0 * number + time**2}
-        return Event(str(number), time, columns)
+        return Series(str(number), time, columns)
 
-    def read(self, path: Path) -> list[Event]:
+    def read(self, path: Path) -> list[Series]:
         return self.events()
 
 
@@ -56,9 +56,9 @@ def refuses(error: type[Exception], message: str):
     return pytest.raises(error, match=re.escape(message))
 
 
-def row(context: int, horizon: int, value: float = 1.0) -> Row:
-    event = Event("r", np.arange(float(context + horizon)), {})
-    return Row(
+def row(context: int, horizon: int, value: float = 1.0) -> Sample:
+    event = Series("r", np.arange(float(context + horizon)), {})
+    return Sample(
         np.full((context, 3), value),
         np.full((horizon, 2), value + 1),
         np.full((horizon, 1), value + 2),
@@ -316,14 +316,14 @@ def test_past_columns_must_be_known_over_the_context_only():
     future.columns["p"][6] = np.nan
     with refuses(DataError, "rows_for(): `p` is unknown in event '1' at step 6; expected a value"):
         data.rows_for([whole, future])
-    source.missing = "hold"
+    source.missing = "ffill"
     assert np.isfinite(data.rows_for([future])[0].past).all()
 
 
 def test_a_saved_normalisation_needs_no_training_data():
     source = Counting()
     data = EncoderDecoderDataModule(source)
-    halved = dict.fromkeys("kpt", (Standard(0.0, 2.0),))
+    halved = dict.fromkeys("kpt", (StandardScaler(0.0, 2.0),))
     data.normalization = Normalization(halved, dict.fromkeys("kpt", 0.0))
     assert data.rows_for([source.event(1, 4)])[0].future[:, 0].tolist() == [50.5, 51.0, 51.5]
     assert source.reads == 0

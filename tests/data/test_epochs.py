@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragged.data import EncoderDecoderDataModule, Event, MagnetHysteresis, Roles, Source
-from ragged.data.windows import Least, draw_splits, draw_windows
+from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, Roles, Series, Source
+from ragged.data.windows import MinSteps, draw_splits, draw_windows
 
 SOURCE = MagnetHysteresis(cycles=10, min_steps=40, max_steps=50)
 USUAL = EncoderDecoderDataModule(SOURCE, batch_size=4)
@@ -35,10 +35,10 @@ def test_random_lengths_are_drawn_anew_each_epoch_and_alike_each_time():
 
 def test_a_random_cut_reaches_both_ends_of_its_range():
     rows = np.tile([0, 2, 6, 12], (200, 1))  # place, start, split, stop
-    drawn = draw_splits(rows, Least(3, 4), np.random.default_rng(0))
+    drawn = draw_splits(rows, MinSteps(3, 4), np.random.default_rng(0))
     assert set(drawn[:, 2]) == {5, 6, 7, 8}
     np.testing.assert_array_equal(drawn[:, [0, 1, 3]], rows[:, [0, 1, 3]])
-    drawn = draw_windows(rows, Least(3, 4), np.random.default_rng(0))
+    drawn = draw_windows(rows, MinSteps(3, 4), np.random.default_rng(0))
     assert set(drawn[:, 1]) == {2, 3}
     assert set(drawn[:, 3]) == {10, 11, 12}
 
@@ -73,10 +73,10 @@ class Two(Source):
     time_label = "step"
     units: dict[str, str] = {}  # noqa: RUF012
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         generator = np.random.default_rng(0)
         return [
-            Event(
+            Series(
                 str(n),
                 np.arange(8.0),
                 dict(zip("kpab", generator.normal(size=(4, 8)), strict=True)),
@@ -84,7 +84,7 @@ class Two(Source):
             for n in range(200)
         ]
 
-    def read(self, path) -> list[Event]:
+    def read(self, path) -> list[Series]:
         return self.events()
 
 

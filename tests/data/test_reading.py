@@ -24,10 +24,10 @@ def refuses(message: str):
 def test_rows_of_empty_cells_are_rows(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('y\n1\n""\n3\n')
-    (event,) = Tables(str(path), ["y"], missing="hold").events()
+    (event,) = Tables(str(path), ["y"], missing="ffill").events()
     np.testing.assert_array_equal(event.columns["y"], [1, nan, 3])
     path.write_text("x,y\n1,1\n\n,\n3,3\n")
-    (event,) = Tables(str(path), ["y"], known=["x"], missing="hold").events()
+    (event,) = Tables(str(path), ["y"], known=["x"], missing="ffill").events()
     np.testing.assert_array_equal(event.columns["x"], [1, nan, 3])
     with refuses("is an empty cell at line 4, column 'x'"):
         Tables(str(path), ["y"], known=["x"]).events()
@@ -37,7 +37,7 @@ def test_a_frame_with_unknown_cells_is_the_same_as_csv(tmp_path):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"y": [1.0, nan, 3.0, 4.0]})
     frame.to_csv(tmp_path / "a.csv", index=False)
-    (event,) = Tables(str(tmp_path / "a.csv"), ["y"], missing="hold").events()
+    (event,) = Tables(str(tmp_path / "a.csv"), ["y"], missing="ffill").events()
     np.testing.assert_array_equal(event.columns["y"], frame["y"])
 
 

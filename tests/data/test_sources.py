@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragged.data import Event, Roles, Storms
+from ragged.data import Roles, Series, Storms
 from ragged.data.reading import read_events
 from ragged.data.sources import check_targets, check_time
 from ragged.errors import DataError
@@ -151,10 +151,10 @@ def test_time_of_one_step_or_none_is_even():
 
 def test_event_refuses_columns_of_another_length():
     with refuses("`columns` is of shape (2,) in column 'v' of event 'a'; expected (3,)"):
-        Event("a", np.arange(3.0), {"v": np.arange(2.0)})
+        Series("a", np.arange(3.0), {"v": np.arange(2.0)})
 
 
 def test_check_targets_looks_at_targets_only():
     roles = Roles(known=("k",), past=(), target=("t",))
-    event = Event("a", np.arange(1.0), {"k": np.array([np.nan]), "t": np.array([1.0])})
+    event = Series("a", np.arange(1.0), {"k": np.array([np.nan]), "t": np.array([1.0])})
     check_targets([event], roles)

@@ -157,7 +157,7 @@ def test_a_byte_order_mark_and_further_columns_are_taken(write):
 
 def test_unknown_cells_are_kept_as_unknown_where_they_are_held(write):
     text = HEADER + "a,0,,1\na,1,2,\na,2,,3\n"
-    (event,) = wells(write(text), missing="hold").events()
+    (event,) = wells(write(text), missing="ffill").events()
     np.testing.assert_array_equal(event.columns["rain"], [nan, 2, nan])
     np.testing.assert_array_equal(event.columns["level"], [1, nan, 3])
 
@@ -190,7 +190,7 @@ def test_months_leave_no_gap(write):
 
 def test_statics_are_one_value_an_event(write):
     text = "well,t,rain,level,depth\na,0,1,1,7\na,1,1,1,\nb,0,1,1,\n"
-    source = wells(write(text), static=["depth"], missing="hold")
+    source = wells(write(text), static=["depth"], missing="ffill")
     a, b = source.events()
     assert a.columns["depth"].tolist() == [7, 7]
     assert np.isnan(b.columns["depth"]).all()

@@ -14,13 +14,13 @@ from ragged.data import (
     CalibrationCurve,
     Difference,
     EncoderDecoderDataModule,
-    Event,
     Log,
     Normalization,
-    Robust,
+    RobustScaler,
     Roles,
-    Row,
-    Standard,
+    Sample,
+    Series,
+    StandardScaler,
     Storms,
     Transform,
 )
@@ -30,15 +30,15 @@ nan = np.nan
 ROLES = Roles(known=("k",), past=(), target=("t",))
 CHAINS: list[list[Transform]] = [
     [],
-    [Standard()],
-    [Robust()],
+    [StandardScaler()],
+    [RobustScaler()],
     [Log()],
     [Difference()],
     [CalibrationCurve("k", 3)],
-    [Log(), Difference(), Standard()],
-    [Standard(), Difference(), Difference(), Robust()],
-    [Log(), CalibrationCurve("k"), Robust()],
-    [Difference(), CalibrationCurve("k", 1), Standard()],
+    [Log(), Difference(), StandardScaler()],
+    [StandardScaler(), Difference(), Difference(), RobustScaler()],
+    [Log(), CalibrationCurve("k"), RobustScaler()],
+    [Difference(), CalibrationCurve("k", 1), StandardScaler()],
 ]
 
 
@@ -46,27 +46,27 @@ def refuses(message: str, error: type[Exception] = DataError):
     return pytest.raises(error, match=re.escape(message))
 
 
-def event(seed: int = 0, steps: int = 40, *, unknown: tuple[int, ...] = ()) -> Event:
+def event(seed: int = 0, steps: int = 40, *, unknown: tuple[int, ...] = ()) -> Series:
     generator = np.random.default_rng(seed)
     columns = {name: np.exp(generator.normal(0, 1.5, steps)) * 1e3 for name in "kt"}
     columns["t"][list(unknown)] = nan
-    return Event(f"e{seed}", np.arange(float(steps)), columns)
+    return Series(f"e{seed}", np.arange(float(steps)), columns)
 
 
-def row(of: Event, split: int) -> Row:
+def row(of: Series, split: int) -> Sample:
     empty = np.zeros((0, 0))
-    return Row(empty, empty, empty, of, split)
+    return Sample(empty, empty, empty, of, split)
 
 
-def fit(chain: list[Transform], *events: Event) -> Normalization:
+def fit(chain: list[Transform], *events: Series) -> Normalization:
     return Normalization.fit(events or [event()], ROLES, {"t": chain})
 
 
 def fitted(values: list[float], transform: Transform | None = None) -> Transform:
     """The transform after fitting a column of these values."""
     time = np.arange(float(len(values)))
-    found = Event("e", time, {"k": time, "t": np.array(values)})
-    return fit([transform or Standard()], found).chains["t"][0]
+    found = Series("e", time, {"k": time, "t": np.array(values)})
+    return fit([transform or StandardScaler()], found).chains["t"][0]
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=str)
@@ -101,8 +101,8 @@ def test_chains_are_what_their_equations_say():
     powers = np.stack([np.ones_like(k), k, k**2], axis=1) / 1e3 ** np.arange(3)
     residual = log - powers @ np.linalg.lstsq(powers, log, rcond=None)[0]
     for chain, expected in (
-        ([Log(), Robust()], (log - median) / (high - low)),
-        ([Log(), Difference(), Standard()], (change - change.mean()) / change.std()),
+        ([Log(), RobustScaler()], (log - median) / (high - low)),
+        ([Log(), Difference(), StandardScaler()], (change - change.mean()) / change.std()),
         ([Log(), CalibrationCurve("k", 2)], residual),
     ):
         np.testing.assert_allclose(fit(chain).transform(known)["t"], expected, atol=1e-9)
@@ -131,7 +131,7 @@ FORMULAS = {
 @pytest.mark.parametrize("chain", CHAINS, ids=str)
 def test_the_formulas_of_an_export_are_what_is_computed(chain):
     new, normalization = event(1), fit(chain)
-    assert set(normalization.formulas) == {type(t).__name__ for t in [*chain, Standard()]}
+    assert set(normalization.formulas) == {type(t).__name__ for t in [*chain, StandardScaler()]}
     values = new.columns["t"]
     for step in json.loads(json.dumps(normalization.to_dict()))["t"]["transforms"]:
         ((name, constants),) = step.items()
@@ -145,27 +145,27 @@ def test_each_known_training_step_counts_once():
     events = [event(0, 5, unknown=(1, 3)), event(1, 9)]
     values = np.concatenate([e.columns["t"] for e in events])
     values = values[~np.isnan(values)]
-    (found,) = fit([Standard()], *events).chains["t"]
-    assert found == Standard(values.mean(), values.std())
+    (found,) = fit([StandardScaler()], *events).chains["t"]
+    assert found == StandardScaler(values.mean(), values.std())
 
 
 def test_a_constant_column_keeps_scale_one():
-    assert fitted([0.1, 0.1, 0.1]) == Standard(0.1, 1.0)
-    assert fitted([0.1, 0.1, 0.1], Robust()) == Robust(0.1, 1.0)
+    assert fitted([0.1, 0.1, 0.1]) == StandardScaler(0.1, 1.0)
+    assert fitted([0.1, 0.1, 0.1], RobustScaler()) == RobustScaler(0.1, 1.0)
     spiky = [0.0] * 9 + [10.0]
-    assert fitted(spiky, Robust()) == Robust(0.0, np.std(spiky))
+    assert fitted(spiky, RobustScaler()) == RobustScaler(0.0, np.std(spiky))
 
 
 def test_constants_that_are_given_are_kept():
-    assert fitted([1.0, 3.0], Standard(center=0.0)) == Standard(0.0, 1.0)
-    assert fitted([1.0, 5.0], Standard(scale=100.0)) == Standard(3.0, 100.0)
+    assert fitted([1.0, 3.0], StandardScaler(center=0.0)) == StandardScaler(0.0, 1.0)
+    assert fitted([1.0, 5.0], StandardScaler(scale=100.0)) == StandardScaler(3.0, 100.0)
     curve = CalibrationCurve("k", 1, (1.0, 2.0), (0.0, 1.0))
     assert fitted([5.0, 6.0], curve) is curve
 
 
 def test_inputs_hold_the_last_value_and_start_at_the_mean():
     train = event()
-    normalization = fit([Log(), Robust()], train)
+    normalization = fit([Log(), RobustScaler()], train)
     expected = normalization.transform(train)["t"]
     found = normalization.inputs(event(0, unknown=(0, 1, 5, 6)))["t"]
     np.testing.assert_array_equal(found[[0, 1]], expected.mean())
@@ -232,11 +232,11 @@ def test_a_transform_of_ones_own_goes_through_json_while_it_is_imported():
         {"mean": {"t": 0.0}, "scale": {"t": 1.0}},
         {"t": {"transforms": []}},
         {"t": {"mean": nan, "transforms": []}},
-        {"t": {"mean": 0.0, "transforms": [{"Standard": {"center": 0.0, "scale": 0.0}}]}},
-        {"t": {"mean": 0.0, "transforms": [{"Standard": {"center": None, "scale": 1.0}}]}},
-        {"t": {"mean": 0.0, "transforms": [{"Standard": {"median": 0.0}}]}},
+        {"t": {"mean": 0.0, "transforms": [{"StandardScaler": {"center": 0.0, "scale": 0.0}}]}},
+        {"t": {"mean": 0.0, "transforms": [{"StandardScaler": {"center": None, "scale": 1.0}}]}},
+        {"t": {"mean": 0.0, "transforms": [{"StandardScaler": {"median": 0.0}}]}},
         {"t": {"mean": 0.0, "transforms": [{"Affine": {}}]}},
-        {"t": {"mean": 0.0, "transforms": ["Standard"]}},
+        {"t": {"mean": 0.0, "transforms": ["StandardScaler"]}},
         [],
     ],
     ids=str,
@@ -256,7 +256,7 @@ def test_refusals():
     with refuses("Normalization.inverse(): `column` is 'w'; expected one of ['k', 't']"):
         fit([]).inverse("w", np.zeros(1), row(event(), 1))
     with refuses("`event` is event 'e' without column 't'; expected the columns ['k', 't']"):
-        fit([]).transform(Event("e", np.zeros(1), {"k": np.zeros(1)}))
+        fit([]).transform(Series("e", np.zeros(1), {"k": np.zeros(1)}))
     for transforms, message in (
         ({"tt": [Log()]}, "`transforms` is tt; expected one of ['k', 't']. Write 't'."),
         ({"t": [CalibrationCurve("t")]}, "is of 't' reading 't'; expected another, known column"),
@@ -265,8 +265,11 @@ def test_refusals():
         with refuses(message, OptionError):
             Normalization.fit([event()], ROLES, transforms)
     for made, message in (
-        (lambda: Standard(scale=0.0), "Standard(): `scale` is 0.0; expected above 0"),
-        (lambda: Robust(center=nan), "Robust(): `center` is nan; expected a finite number"),
+        (lambda: StandardScaler(scale=0.0), "StandardScaler(): `scale` is 0.0; expected above 0"),
+        (
+            lambda: RobustScaler(center=nan),
+            "RobustScaler(): `center` is nan; expected a finite number",
+        ),
         (lambda: CalibrationCurve("k", -1), "CalibrationCurve(): `degree` is -1; expected 0 or"),
         (lambda: CalibrationCurve("k", 1, (1.0, 2.0)), "`coefficients` is (1.0, 2.0); expected 2"),
         (lambda: CalibrationCurve("k", 0, (1.0,), (1.0, 1.0)), "expected 1 finite numbers, with"),
@@ -276,7 +279,7 @@ def test_refusals():
 
 
 def test_a_module_takes_transforms_by_column():
-    calibrated: list[Transform] = [CalibrationCurve("log_discharge"), Standard()]
+    calibrated: list[Transform] = [CalibrationCurve("log_discharge"), StandardScaler()]
     data = EncoderDecoderDataModule(Storms(), transforms={"log_turbidity": calibrated})
     found = data.test[3]
     back = data.normalization.inverse("log_turbidity", found.target[:, 0], found)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragged.data import EncoderDecoderDataModule, Event, Roles, Source, Windows, batches
+from ragged.data import EncoderDecoderDataModule, Roles, Series, Source, Windows, batches
 from ragged.errors import DataError, OptionError
 
 
@@ -23,15 +23,15 @@ class Counting(Source):
     def __init__(self, *lengths: int, missing: str = "error") -> None:
         self.lengths, self.missing = lengths, missing
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         return [self.event(place, steps) for place, steps in enumerate(self.lengths)]
 
-    def event(self, place: int, steps: int) -> Event:
+    def event(self, place: int, steps: int) -> Series:
         time = np.arange(float(steps))
         columns = {"k": time**2, "t": time.copy(), "s": np.full(steps, float(place))}
-        return Event(f"e{place}", time, columns)
+        return Series(f"e{place}", time, columns)
 
-    def read(self, path: Path) -> list[Event]:
+    def read(self, path: Path) -> list[Series]:
         return self.events()
 
 
@@ -186,7 +186,7 @@ def test_forecasts_take_the_last_context_and_no_longer_horizon():
 
 
 def test_held_values_and_unknown_targets():
-    source = Counting(12, missing="hold")
+    source = Counting(12, missing="ffill")
     event = source.event(0, 12)
     event.columns["k"][[0, 1, 5]] = np.nan
     event.columns["t"][[2, 6, 9]] = np.nan
@@ -207,7 +207,7 @@ def test_held_values_and_unknown_targets():
 
 
 def test_held_targets_are_forecast_after_their_last_known_value():
-    source = Counting(12, missing="hold")
+    source = Counting(12, missing="ffill")
     data = module(source=source, context=4, horizon=8)
     event = source.event(0, 12)
     event.columns["t"][[5, 10, 11]] = np.nan

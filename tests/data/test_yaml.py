@@ -9,7 +9,7 @@ from ragged.data import (
     CalibrationCurve,
     EncoderDecoderDataModule,
     Log,
-    Standard,
+    StandardScaler,
     Tables,
     Windows,
 )
@@ -23,11 +23,11 @@ data:
       target: [flow]
       known: [rain]
       static: [area]
-      missing: hold
+      missing: ffill
   windows: {{context: 6, horizon: 4, stride: 2}}
   transforms:
     rain: []
-    flow: [Log, {{class_path: CalibrationCurve, init_args: {{driver: rain}}}}, Standard]
+    flow: [Log, {{class_path: CalibrationCurve, init_args: {{driver: rain}}}}, StandardScaler]
 """
 
 
@@ -53,7 +53,7 @@ def test_a_module_is_described_in_yaml(parser, tmp_path):
         data = parser.instantiate(each).data
         assert isinstance(data.source, Tables)
         assert data.windows == Windows(6, 4, 2)
-        chain = [Log(), CalibrationCurve("rain"), Standard()]
+        chain = [Log(), CalibrationCurve("rain"), StandardScaler()]
         assert data.transforms == {"rain": [], "flow": chain}
         np.testing.assert_array_equal(data.train[0].future[:, 0], rain[6:10].round(4))
         assert data.train.lengths[0].tolist() == [6, 4]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ragged.data import EncoderDecoderDataModule, Event, Roles, Row, Source
+from ragged.data import EncoderDecoderDataModule, Roles, Sample, Series, Source
 from ragged.evaluation import evaluate as evaluation
 from ragged.evaluation.baselines import baselines
 from ragged.evaluation.evaluate import Evaluation
@@ -18,11 +18,11 @@ from ragged.report import figures
 from ragged.report.figures import Axes, Panel, draw_forecasts, new_figure, style
 
 
-def rows_of(known: dict[str, np.ndarray], target: np.ndarray, split: int) -> Row:
+def rows_of(known: dict[str, np.ndarray], target: np.ndarray, split: int) -> Sample:
     time = np.arange(float(len(target)))
-    event = Event("0", time, {**known, "y": target})
+    event = Series("0", time, {**known, "y": target})
     ahead = len(target) - split
-    return Row(np.zeros((split, 0)), np.zeros((ahead, 0)), np.zeros((ahead, 1)), event, split)
+    return Sample(np.zeros((split, 0)), np.zeros((ahead, 0)), np.zeros((ahead, 1)), event, split)
 
 
 def test_baselines_are_least_squares_whatever_the_units():
@@ -51,16 +51,16 @@ class Turning(Source):
     units: dict[str, str] = {}  # noqa: RUF012
     slopes = (1.0, 1.0, 3.0, -5.0)
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[Series]:
         generator, time = np.random.default_rng(0), np.arange(12.0)
         found = []
         for place, slope in enumerate(self.slopes):
             x, noise = generator.normal(size=(2, 12))
             columns = {"x": x, "y": slope * x + 0.1 * noise, "z": noise}
-            found.append(Event(str(place), time, columns))
+            found.append(Series(str(place), time, columns))
         return found
 
-    def read(self, path) -> list[Event]:
+    def read(self, path) -> list[Series]:
         return self.events()
 
 

@@ -106,7 +106,7 @@ def test_one_file_forecasts_batches_of_every_size_as_the_model_does(
     cases = CASES if kind == "EncoderDecoderLSTM" else COMMON
     with use_backend(FORMATS[format].backend) as backend:
         model = getattr(ragged.models, kind)(3, 2, output_size=2, **SIZES, **MODELS[kind])
-        backend.place(model, device="cpu", dtype=DTYPE)
+        backend.to(model, device="cpu", dtype=DTYPE)
         backend.export_model(model, path, format=format)
         expected = expected_of(backend, model, cases, static)
     program = load_exported(path, format=format)

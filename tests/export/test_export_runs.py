@@ -120,7 +120,7 @@ def test_the_json_is_enough_to_feed_the_program_without_ragged(
     assert inputs["future"]["columns"] == ["current", "current_rate"]
     assert inputs["decoder_lengths"] == {"shape": ["batch"], "dtype": "int32"}
     assert output["features"] == [f"field, quantile {level}" for level in (0.1, 0.5, 0.9)]
-    assert described["transforms"] == {"Standard": "(x - center) / scale"}
+    assert described["transforms"] == {"StandardScaler": "(x - center) / scale"}
 
     with write_magnet(tmp_path / "in.csv", steps=(35,)).open() as file:
         rows = list(csv.reader(file))[1:]
@@ -128,7 +128,7 @@ def test_the_json_is_enough_to_feed_the_program_without_ragged(
     field = np.array([float(row[3]) for row in rows if row[3]])
     columns = {"current": current, "current_rate": np.diff(current, prepend=current[0])}
     constants = {
-        name: entry["transforms"][0]["Standard"]
+        name: entry["transforms"][0]["StandardScaler"]
         for name, entry in described["normalization"].items()
     }
 
@@ -326,9 +326,9 @@ def test_onnx_is_forecast_without_any_framework(damaged, write_magnet):
         capture_output=True, text=True, check=False, cwd=damaged.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    opened = artefact.open_artefact(damaged)
+    opened = artefact.open_bundle(damaged)
     (row,) = opened.data.rows_for(opened.data.source.read(damaged.parent / "in.csv"))
-    constants = described["normalization"]["field"]["transforms"][0]["Standard"]
+    constants = described["normalization"]["field"]["transforms"][0]["StandardScaler"]
     expected = (row.future @ weights) * constants["scale"] + constants["center"]
     _, _, found = table(damaged.parent / "out.csv")
     np.testing.assert_allclose(found[:, 1:], expected, rtol=1e-5, atol=1e-6)

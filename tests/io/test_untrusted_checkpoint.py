@@ -227,7 +227,10 @@ def edit_state(folder: Path, changes: dict[str, object]) -> None:
         ({"normalization.field": {}}, "`normalization` of"),
         ({"normalization.field.mean": "x"}, "`normalization` of"),
         ({"normalization.field.transforms": [{"Evil": {}}]}, "`normalization` of"),
-        ({"normalization.field.transforms": [{"Standard": {"scale": 0}}]}, "`normalization` of"),
+        (
+            {"normalization.field.transforms": [{"StandardScaler": {"scale": 0}}]},
+            "`normalization` of",
+        ),
         ({"normalization.field.mean": float("nan")}, "state.json' is damaged"),
         ({"normalization": {}}, "`normalization.current` of"),
     ],
@@ -331,7 +334,7 @@ def test_a_float64_model_is_read_as_it_was_saved(tmp_path, need):
     need("torch")
     with ragged.use_backend("torch") as backend:
         model = ragged.models.EncoderDecoderLSTM(1, 1, hidden_size=2, seed=0)
-        model = backend.place(model, device="cpu", dtype="float64")
+        model = backend.to(model, device="cpu", dtype="float64")
         thirds = {n: np.full(v.shape, 1 / 3) for n, v in backend.get_parameters(model).items()}
         backend.set_parameters(model, thirds)
         ragged.save(model, tmp_path / "m")

@@ -118,7 +118,7 @@ def test_outputs_that_do_not_fit_the_loss_are_refused():
     with pytest.raises(OptionError, match="is 7; expected 3: the quantile loss has 1 target"):
         Objective.of(None, (0.1, 0.5, 0.9), XTFT.describe(1, 1), targets=1)
     with pytest.raises(OptionError, match=r"`quantiles` is \(0.1, 1.0\); expected one level or"):
-        ragged.training.Trainer(quantiles=(0.1, 1.0))
+        ragged.training.TrainerConfig(quantiles=(0.1, 1.0))
 
 
 def test_pinball_and_coverage():

@@ -10,9 +10,9 @@ EPOCHS, BOOKS, SCORES = (
     "evaluation/test_metrics.py",
 )
 MODULE = "ragged.data.module:EncoderDecoderDataModule"
-FIT = "ragged.training.loop:Fit"
+FIT = "ragged.training.loop:TrainLoop"
 BASELINES = "baselines_know_training_and_validation_and_are_scored_on_the_test"
-PLATEAU = "ragged.training.lr_schedules:Plateau.factor"
+PLATEAU = "ragged.training.lr_schedules:ReduceLROnPlateau.factor"
 DIVERGED = f"{BOOKS}::test_divergence_lists_the_rows_of_its_step_and_no_filling_ones"
 STEPS = f"{BOOKS}::test_every_row_is_in_one_step_of_each_epoch_and_the_last_one_may_be_smaller"
 PADDING = "report/test_report_padding.py::test_padding_is_counted_three_ways[torch]"

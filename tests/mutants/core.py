@@ -45,7 +45,7 @@ MASKS = (
     ),
     fault(
         "padding multiplied away instead of selected away",
-        "ragged.ops.alignment:select_valid",
+        "ragged.ops.alignment:zero_padding",
         "backend.xp.where(mask, x, backend.xp.zeros_like(x))",
         "x * mask",
         align("mixed-left-left"),

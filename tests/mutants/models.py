@@ -43,7 +43,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "forecast at padding not 0",
             call,
-            "select_valid(backend, self.head(decoded), decoder)",
+            "zero_padding(backend, self.head(decoded), decoder)",
             "self.head(decoded)",
             forecast("one layer-mixed"),
         ),

@@ -71,7 +71,7 @@ DENSE = (
     fault(
         "padding read",
         "ragged_torch.recurrent.padded:_read",
-        "else select_valid(backend, x, lengths)",
+        "else zero_padding(backend, x, lengths)",
         "else x",
         forward("mixed"),
         lstm_gradients("one layer"),

@@ -164,7 +164,7 @@ TORCH, JAX = (f"ragged_{backend}.training:TrainingStep" for backend in ("torch",
 TORCH_OPTIMIZER, JAX_OPTIMIZER = (
     f"ragged_{backend}.training:create_optimizer" for backend in ("torch", "jax")
 )
-CLIP = "_clip(gradients, self.gradient_clip)"
+CLIP = "_clip(gradients, self.max_grad_norm)"
 MEAN = (
     "self.loss.total_and_count(output, target, lengths=lengths)",
     "self.loss.total_and_count(output, target)",
@@ -179,7 +179,7 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
             FORMULA,
             f"{TORCH}._update",
             CLIP,
-            "[_clip([gradient], self.gradient_clip) for gradient in gradients]",
+            "[_clip([gradient], self.max_grad_norm) for gradient in gradients]",
         ),
         "gradients of all steps added up": (
             FORMULA,
@@ -237,14 +237,14 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
         "gradient not clipped": (
             FORMULA,
             JAX_OPTIMIZER,
-            "optax.clip_by_global_norm(gradient_clip)",
+            "optax.clip_by_global_norm(max_grad_norm)",
             "optax.identity()",
         ),
         "gradient clipped element by element": (
             FORMULA,
             JAX_OPTIMIZER,
-            "optax.clip_by_global_norm(gradient_clip)",
-            "optax.clip(gradient_clip)",
+            "optax.clip_by_global_norm(max_grad_norm)",
+            "optax.clip(max_grad_norm)",
         ),
         "weight decay forgotten": (
             FORMULA,

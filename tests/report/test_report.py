@@ -29,7 +29,7 @@ from ragged.runs import folder as runs
 DRIVER, FIRST, SECOND = "<script>alert(1)</script>", "a & $b$", '"><img src=x onerror=f()>'
 UNTRUSTED = f"""
 import numpy as np
-from ragged.data import Event, Roles, Source
+from ragged.data import Series, Roles, Source
 
 class Untrusted(Source):
     '''Two targets, a known column that is no rate, and names that a page must not trust.'''
@@ -48,7 +48,7 @@ class Untrusted(Source):
         x, y = generator.normal(size=(2, 20 + number % 3)).cumsum(axis=1)
         known = {{{DRIVER!r}: x, "other": y}}
         targets = {{{FIRST!r}: x + y, {SECOND!r}: x - 2 * y + 1}}
-        return Event(f"<u>{{number}}", np.arange(len(x)) * 1.0, known | targets)
+        return Series(f"<u>{{number}}", np.arange(len(x)) * 1.0, known | targets)
 """
 
 

@@ -10,7 +10,7 @@ pytest.importorskip("jsonargparse")
 import ragged
 from ragged import Lengths
 from ragged.backend import use_backend
-from ragged.data import Event, Row
+from ragged.data import Sample, Series
 from ragged.kernels import find_compiler
 from ragged.recurrent.dispatch import computed_steps
 from ragged.recurrent.explain import lstm_implementation
@@ -22,8 +22,8 @@ def test_padding_is_counted_three_ways(name, need):
     need(name)
     generator = np.random.default_rng(1)
     pairs = generator.integers(1, 40, (30, 2))
-    event = Event("0", np.arange(2.0), {})
-    rows = [Row(np.ones((a, 1)), np.ones((b, 1)), np.ones((b, 1)), event, 1) for a, b in pairs]
+    event = Series("0", np.arange(2.0), {})
+    rows = [Sample(np.ones((a, 1)), np.ones((b, 1)), np.ones((b, 1)), event, 1) for a, b in pairs]
     dataset, sizes = (
         ragged.data.RaggedDataset(rows),
         {"encoder": 8, "decoder": 8},
@@ -40,7 +40,7 @@ def test_padding_is_counted_three_ways(name, need):
         batch = pairs[order[8 * place : 8 * place + 8]]
         padded = len(batch) * (batch[:, 0].max() + batch[:, 1].max())
         assert random.computed[place] == padded
-        assert random.waste[place] == pytest.approx(1 - batch.sum() / padded)
+        assert random.padding_fraction[place] == pytest.approx(1 - batch.sum() / padded)
     for place, batch in enumerate(found):
         assert buckets.computed[place] == batch.past[..., 0].size + batch.future[..., 0].size
     assert (as_run.tokens <= as_run.computed).all()

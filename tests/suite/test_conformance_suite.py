@@ -20,8 +20,8 @@ from ragged.cli.main import main
 
 THIRD_PARTY = Path(__file__).parents[1] / "third_party"
 LACKING = (  # sorted
-    "LSTM, TrainingStep, create_model, export_formats, export_model, get_parameters, join_workers, "
-    "load_exported, lstm_reasons, place, predict, set_parameters"
+    "LSTM, TrainingStep, create_model, export_formats, export_model, get_parameters, "
+    "init_process_group, load_exported, lstm_reasons, predict, set_parameters, to"
 )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ragged.backend import load_backend
 from ragged.checks import dtype_error
 from ragged.ops import packing
-from ragged.ops.alignment import flip, open_batch, select_valid
+from ragged.ops.alignment import flip, validate_batch, zero_padding
 from ragged.recurrent.lstm import LSTMShape, stack_layers
 
 OFF_BY = int(os.environ.get("NUMPY_BACKEND_OFF_BY", "0"))  # a fault to plant, for the tests
@@ -19,17 +19,17 @@ name = "numpy"
 framework = "numpy"
 
 __all__ = [
+    "arange_like",
     "asarray",
-    "count_steps",
     "devices",
     "framework",
-    "is_recording",
+    "gather_steps",
+    "is_compiling",
     "is_traced",
     "lstm",
     "name",
     "owns",
     "promote_arrays",
-    "take_steps",
     "xp",
 ]
 
@@ -49,7 +49,7 @@ def is_traced(array):
     return False
 
 
-def is_recording():
+def is_compiling():
     return False
 
 
@@ -61,11 +61,11 @@ def to_numpy(array):
     return np.array(array)
 
 
-def count_steps(width, *, like=None):
+def arange_like(width, *, like=None):
     return np.arange(width)
 
 
-def take_steps(x, index):
+def gather_steps(x, index):
     return x[np.arange(len(x))[:, None], index]
 
 
@@ -82,7 +82,7 @@ def devices():
 
 
 def pack_sequences(x, lengths):
-    backend, x, valid = open_batch("pack_sequences", x, lengths)
+    backend, x, valid = validate_batch("pack_sequences", x, lengths)
     order = packing.PackingOrder(valid)
     return PackedSequence(
         order.pack(backend, x), order.batch_sizes, order.sorted_indices, order.unsorted_indices
@@ -102,13 +102,13 @@ def lstm(parameters, x, lengths, state, between_layers):
     backend = load_backend(name)
 
     def run_layer(weights, x, state):
-        x = select_valid(backend, x, lengths)
+        x = zero_padding(backend, x, lengths)
         ys, hs, cs = [], [], []
         for direction, own in enumerate(weights):
             steps = flip(backend, x, lengths) if direction else x
             h, c = state[0][direction], state[1][direction]
             y, h, c = run_direction(own, steps, lengths.host, h, c)
-            y = select_valid(backend, y, lengths)
+            y = zero_padding(backend, y, lengths)
             ys.append(flip(backend, y, lengths) if direction else y)
             hs.append(h)
             cs.append(c)

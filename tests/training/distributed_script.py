@@ -12,7 +12,7 @@ import numpy as np
 
 import ragged
 from ragged.backend import use_backend
-from ragged.data import Event, Row, collate
+from ragged.data import Sample, Series, collate
 from ragged.training.objective import Objective
 from ragged.training.optimizers import SGD
 
@@ -30,8 +30,8 @@ def batches(alignment: str) -> list:
             arrays = [rng.normal(size=(n, k)) for n, k in ((context, 3), (horizon, 2))]
             target = rng.normal(size=(horizon, 1))
             target[1:2] = np.nan  # unknown, so that the workers know unequal numbers
-            event = Event("row", np.arange(float(context + horizon)), {})
-            rows.append(Row(*arrays, target, event=event, split=context))
+            event = Series("row", np.arange(float(context + horizon)), {})
+            rows.append(Sample(*arrays, target, event=event, split=context))
         made.append(collate(rows, batch_size=5, dtype=np.float64, encoder_alignment=alignment))
     return made
 
@@ -40,7 +40,7 @@ def train(backend: object, name: str, devices: int) -> dict[str, list]:
     """Three steps, one of two batches, and an evaluation."""
     kind = getattr(ragged.models, name)
     model = kind(3, 2, hidden_size=4, dropout=0.0, seed=0, **MODELS[name])
-    options = {"dtype": "float64", "devices": devices, "gradient_clip": 0.5}
+    options = {"dtype": "float64", "devices": devices, "max_grad_norm": 0.5}
     objective = Objective.of("mse", None, model.config, targets=1)
     step = backend.TrainingStep(model, objective, SGD(learning_rate=0.3), **options)
     first, second, third = batches(model.config.encoder_alignment)
@@ -52,7 +52,7 @@ def train(backend: object, name: str, devices: int) -> dict[str, list]:
 
 def main(name: str, devices: int = 1) -> None:
     """Print what every model comes to, once."""
-    with use_backend(name) as backend, backend.join_workers() as workers:
+    with use_backend(name) as backend, backend.init_process_group() as workers:
         found = {model: train(backend, model, devices) for model in MODELS}
         if workers.rank == 0:
             print(json.dumps(found))

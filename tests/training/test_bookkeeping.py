@@ -16,9 +16,9 @@ from ragged.backend import use_backend
 from ragged.cli.commands import _introduce
 from ragged.data import EncoderDecoderDataModule, MagnetHysteresis
 from ragged.errors import DivergenceError
-from ragged.training import Trainer
+from ragged.training import TrainerConfig
 from ragged.training import loop as module
-from ragged.training.loop import Fit
+from ragged.training.loop import TrainLoop
 from ragged.training.lr_schedules import WarmupCosine
 from ragged.training.optimizers import AdamW
 
@@ -30,14 +30,18 @@ def make_fit(tmp_path):
         yield lambda **options: _make_fit(tmp_path, **options)
 
 
-def _make_fit(folder: Path, *, batch_size: int = 4, seed: int = 5, **options: object) -> Fit:
+def _make_fit(folder: Path, *, batch_size: int = 4, seed: int = 5, **options: object) -> TrainLoop:
     source = MagnetHysteresis(cycles=10, min_steps=30, max_steps=60)
     data = EncoderDecoderDataModule(source, batch_size=batch_size, level_jitter=0.1)
     model = ragged.models.EncoderDecoderLSTM(3, 2, hidden_size=2, num_layers=1, dropout=0, seed=0)
-    return Fit(Trainer(max_epochs=2, device="cpu", **options), model, data, folder, seed=seed)
+    return TrainLoop(
+        TrainerConfig(max_epochs=2, device="cpu", **options), model, data, folder, seed=seed
+    )
 
 
-def made_up(fit: Fit, monkeypatch: pytest.MonkeyPatch, loss=lambda place, group: place) -> list:
+def made_up(
+    fit: TrainLoop, monkeypatch: pytest.MonkeyPatch, loss=lambda place, group: place
+) -> list:
     """Give every step a loss of its own, the first one 1, and keep what it was given."""
     taken: list = []
 
@@ -53,7 +57,7 @@ def rows_of(*group) -> list[int]:
     return [int(row) for batch in group for row in batch.rows if row >= 0]
 
 
-def records(fit: Fit) -> list[dict[str, float]]:
+def records(fit: TrainLoop) -> list[dict[str, float]]:
     return [json.loads(line) for line in (fit.folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -74,7 +78,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_elements(make_fit, monkeypatc
 
 
 def test_the_rate_falls_over_all_steps_of_the_run(make_fit, monkeypatch):
-    fit = make_fit(rate_schedule=WarmupCosine(), optimizer=AdamW(learning_rate=0.5))
+    fit = make_fit(lr_schedule=WarmupCosine(), optimizer=AdamW(learning_rate=0.5))
     rates: list[float] = []
     monkeypatch.setattr(fit.step, "step", lambda *group, rate: rates.append(rate) or 1.0)
     fit.run()
@@ -117,7 +121,7 @@ def test_epochs_are_jittered_anew_and_by_the_seed(make_fit, monkeypatch):
     assert len(set(levels)) == 4
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate_grad_batches", [1, 2])
 def test_divergence_lists_the_rows_of_its_step_and_no_filling_ones(
     make_fit, monkeypatch, accumulate
 ):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from ragged.backend import load_backend
-from ragged.data import Event, Row, collate
+from ragged.data import Sample, Series, collate
 from ragged.errors import OptionError
-from ragged.training.distributed import share
+from ragged.training.distributed import shard_batch
 
 SCRIPT = Path(__file__).with_name("distributed_script.py")
 
@@ -74,22 +74,24 @@ def test_a_count_of_workers_without_a_rank_is_refused(need, monkeypatch):
     need("torch")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    text = r"join_workers\(\): `WORLD_SIZE` is set without RANK.*Start the workers by torchrun"
-    with pytest.raises(OptionError, match=text), load_backend("torch").join_workers():
+    text = (
+        r"init_process_group\(\): `WORLD_SIZE` is set without RANK.*Start the workers by torchrun"
+    )
+    with pytest.raises(OptionError, match=text), load_backend("torch").init_process_group():
         pass
 
 
 def make_batch(lengths: list[tuple[int, int]], batch_size: int) -> Any:
-    event, rows = Event("", np.arange(1.0), {}), []
+    event, rows = Series("", np.arange(1.0), {}), []
     for k, steps in enumerate(lengths):
         past, future = (np.full((count, 1), float(k)) for count in steps)
-        rows.append(Row(past, future, future, event, split=steps[0]))
+        rows.append(Sample(past, future, future, event, split=steps[0]))
     return collate(rows, batch_size=batch_size)
 
 
 def test_tokens_are_shared_out_evenly_and_rows_once():
     batch = make_batch([(100, 0), (9, 9), (10, 10), (2, 1), (30, 31), (0, 0)], batch_size=7)
-    parts = share(batch, 2)
+    parts = shard_batch(batch, 2)
     assert [len(part.rows) for part in parts] == [4, 4]
     rows = np.concatenate([part.rows for part in parts])
     assert sorted(rows[rows >= 0]) == [0, 1, 2, 3, 4, 5]
@@ -110,14 +112,14 @@ def test_tokens_are_shared_out_evenly_and_rows_once():
 
 
 def test_more_workers_than_rows_leave_some_without():
-    parts = share(make_batch([(3, 2)], batch_size=1), 3)
+    parts = shard_batch(make_batch([(3, 2)], batch_size=1), 3)
     assert sorted(part.count for part in parts) == [0, 0, 2]
     assert all(part.past.shape == parts[0].past.shape for part in parts)
 
 
 def test_one_worker_takes_the_batch_itself():
     batch = make_batch([(3, 2)], batch_size=1)
-    assert share(batch, 1)[0] is batch
+    assert shard_batch(batch, 1)[0] is batch
 
 
 @pytest.mark.parametrize(

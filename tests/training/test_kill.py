@@ -19,7 +19,7 @@ import contextlib, os, sys
 from pathlib import Path
 import numpy as np
 from ragged.io import checkpoint
-from ragged.io import safe_yaml as plain_yaml
+from ragged.io import safe_yaml
 from ragged.io.checkpoint import Checkpoint
 import safetensors.numpy
 

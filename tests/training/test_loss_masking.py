@@ -13,11 +13,11 @@ import ragged
 from ragged.backend import use_backend
 from ragged.cli import main as cli
 from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, batches, without_loss_masking
-from ragged.report.report_data import Material
+from ragged.report.report_data import ReportData
 from ragged.runs import folder as runs
-from ragged.training import Trainer
-from ragged.training.distributed import share
-from ragged.training.loop import Fit
+from ragged.training import TrainerConfig
+from ragged.training.distributed import shard_batch
+from ragged.training.loop import TrainLoop
 from ragged.training.optimizers import SGD
 
 STANDING = SGD(learning_rate=1e-30, momentum=0.0)  # so that all batches meet the same parameters
@@ -30,20 +30,20 @@ def name(request, need):
     return request.param
 
 
-def make_fit(folder: Path, *, steps: tuple[int, int] = (30, 40), **options: object) -> Fit:
+def make_fit(folder: Path, *, steps: tuple[int, int] = (30, 40), **options: object) -> TrainLoop:
     folder.mkdir(parents=True, exist_ok=True)
     source = MagnetHysteresis(cycles=10, min_steps=steps[0], max_steps=steps[1])
     data = EncoderDecoderDataModule(source, batch_size=4)
     model = ragged.models.EncoderDecoderLSTM(3, 2, hidden_size=4, dropout=0.0, seed=0)
     given = {"max_epochs": 1, "device": "cpu", "optimizer": STANDING, **options}
-    return Fit(Trainer(**given), model, data, folder, seed=5)
+    return TrainLoop(TrainerConfig(**given), model, data, folder, seed=5)
 
 
 def record(folder: Path) -> dict[str, float]:
     return json.loads((folder / "metrics.jsonl").read_text())
 
 
-def by_hand(backend, fit: Fit, dataset, *, masked: bool, **order: object) -> float:
+def by_hand(backend, fit: TrainLoop, dataset, *, masked: bool, **order: object) -> float:
     """Squared errors of valid steps, over their number or over that of each batch's rectangle."""
     total, count = 0.0, 0
     for batch in batches(dataset, 4, **order):
@@ -80,7 +80,7 @@ def test_the_gradient_is_of_the_same_mean(name, tmp_path):
     moved = []
     with use_backend(name) as backend:
         for masked in (True, False):
-            fit = make_fit(tmp_path, gradient_clip=None)
+            fit = make_fit(tmp_path, max_grad_norm=None)
             before = backend.get_parameters(fit.step.module())
             batch = next(batches(fit.data.train, 4))
             fit.step.step(batch if masked else without_loss_masking(batch), rate=0.5)
@@ -110,7 +110,7 @@ def test_rows_of_one_length_are_not_told_of_and_give_the_masked_mean(tmp_path):
 def test_parts_of_a_batch_count_as_the_whole():
     source = MagnetHysteresis(cycles=10, min_steps=30, max_steps=40)
     whole = without_loss_masking(next(batches(EncoderDecoderDataModule(source).train, 8)))
-    parts = share(whole, 3)
+    parts = shard_batch(whole, 3)
     assert sum(part.count for part in parts) == whole.count == 7 * whole.decoder_lengths.host.max()
 
 
@@ -126,5 +126,5 @@ def test_a_run_keeps_it_and_its_report_tells(need, train_tiny, read_losses, tmp_
         assert cli.main(["train", "--resume", str(run)]) == 0
     assert read_losses(run)[0] == before[0]
     with use_backend("torch"):
-        material = Material(runs.open_run(run, cli.train_parser()))
+        material = ReportData(runs.open_run(run, cli.train_parser()))
     assert material.averaged_over == "steps, padding counted as 0"

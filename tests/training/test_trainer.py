@@ -17,12 +17,12 @@ from ragged.backend import use_backend
 from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, RaggedDataset
 from ragged.errors import CheckpointError, DivergenceError, OptionError
 from ragged.io import checkpoint
-from ragged.training import Trainer
-from ragged.training.loop import Fit
-from ragged.training.lr_schedules import Plateau, WarmupCosine
+from ragged.training import TrainerConfig
+from ragged.training.loop import TrainLoop
+from ragged.training.lr_schedules import ReduceLROnPlateau, WarmupCosine
 from ragged.training.optimizers import SGD, Adam, AdamW
 from ragged.training.signals import Stopped, stop_on_signals
-from ragged.training.state import Epoch, Standing
+from ragged.training.state import Epoch, TrainState
 
 BACKENDS = ("torch", "jax")
 
@@ -33,12 +33,16 @@ def name(request, need):
     return request.param
 
 
-def make_fit(folder: Path, *, batch_size: int = 4, dropout: float = 0.3, **options: object) -> Fit:
+def make_fit(
+    folder: Path, *, batch_size: int = 4, dropout: float = 0.3, **options: object
+) -> TrainLoop:
     folder.mkdir(parents=True, exist_ok=True)
     source = MagnetHysteresis(cycles=10, min_steps=33, max_steps=36)
     data = EncoderDecoderDataModule(source, batch_size=batch_size)
     model = ragged.models.EncoderDecoderLSTM(3, 2, hidden_size=4, dropout=dropout, seed=0)
-    return Fit(replace(Trainer(max_epochs=2, device="cpu"), **options), model, data, folder, seed=5)
+    return TrainLoop(
+        replace(TrainerConfig(max_epochs=2, device="cpu"), **options), model, data, folder, seed=5
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -61,10 +65,14 @@ def losses(folder: Path) -> list[tuple[float, float]]:
 
 
 OPTIONS = {
-    "adamw": {"accumulate": 2, "ema_decay": 0.9, "rate_schedule": Plateau(patience=1)},
+    "adamw": {
+        "accumulate_grad_batches": 2,
+        "ema_decay": 0.9,
+        "lr_schedule": ReduceLROnPlateau(patience=1),
+    },
     "sgd in float16": {
         "optimizer": SGD(learning_rate=0.1),
-        "rate_schedule": WarmupCosine(warmup_steps=2),
+        "lr_schedule": WarmupCosine(warmup_steps=2),
         "precision": "float16",
     },
 }
@@ -93,7 +101,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(name, tmp_path, options, monkeypa
     assert [record["epoch"] for record in records(run)] == [1, 2]
 
 
-def stop_at(fit: Fit, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_at(fit: TrainLoop, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send a SIGINT while a step runs."""
     real, done = fit.step.step, iter(range(1, 1000))
 
@@ -130,7 +138,7 @@ def test_parts_are_as_good_as_one_batch(name, tmp_path):
     with use_backend(name):
         for folder, options in (
             ("one", {"batch_size": 8}),
-            ("two", {"batch_size": 4, "accumulate": 2}),
+            ("two", {"batch_size": 4, "accumulate_grad_batches": 2}),
         ):
             fit = make_fit(tmp_path / folder, dropout=0.0, max_epochs=1, **options)
             assert len(fit.data.train) == 7
@@ -143,7 +151,7 @@ def test_parts_are_as_good_as_one_batch(name, tmp_path):
 def test_the_rate_follows_its_schedule(name, tmp_path, monkeypatch):
     schedule = WarmupCosine(warmup_steps=2, decay_steps=3)
     with use_backend(name):
-        fit = make_fit(tmp_path, optimizer=AdamW(learning_rate=0.01), rate_schedule=schedule)
+        fit = make_fit(tmp_path, optimizer=AdamW(learning_rate=0.01), lr_schedule=schedule)
         taken = []
         monkeypatch.setattr(fit.step, "step", lambda *_, rate: taken.append(rate) or 1.0)
         fit.run()
@@ -157,7 +165,9 @@ def test_a_plateau_cuts_the_rate(tmp_path, monkeypatch, need):
     name = ragged.available_backends()[0]
     values = iter([3.0, 3.0, 2.0, 2.5])
     with use_backend(name):
-        fit = make_fit(tmp_path, max_epochs=4, rate_schedule=Plateau(cut=0.1, patience=1))
+        fit = make_fit(
+            tmp_path, max_epochs=4, lr_schedule=ReduceLROnPlateau(factor=0.1, patience=1)
+        )
         taken = []
         monkeypatch.setattr(fit.step, "step", lambda *_, rate: taken.append(rate) or 1.0)
         monkeypatch.setattr(fit, "_validation_loss", lambda: next(values))
@@ -221,10 +231,10 @@ def test_other_batches_or_data_do_not_go_on_with_a_run(tmp_path):
 def test_a_damaged_loss_scale_is_refused(tmp_path, scale):
     with use_backend(ragged.available_backends()[0]):
         fit = make_fit(tmp_path, precision="float16", max_epochs=1)
-        state = {**fit.step.state(), "loss_scale": np.array(scale)}
+        state = {**fit.step.state_dict(), "loss_scale": np.array(scale)}
         saved = checkpoint.Checkpoint({}, {}, {}, state)
         with pytest.raises(CheckpointError, match=r"`loss_scale` of .* is .*; expected above 0"):
-            saved.moments(fit.step.state())
+            saved.moments(fit.step.state_dict())
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -261,17 +271,17 @@ def test_what_is_ignored_stays_ignored():
 
 
 def test_a_stop_names_the_run(tmp_path, monkeypatch, train_tiny, capsys):
-    def stop(self: Fit, progress: object) -> None:
+    def stop(self: TrainLoop, progress: object) -> None:
         raise Stopped("runs/mine")
 
-    monkeypatch.setattr(Fit, "run", stop)
+    monkeypatch.setattr(TrainLoop, "run", stop)
     with pytest.raises(AssertionError):
         train_tiny(tmp_path, ragged.available_backends()[0])
     assert "`ragged train --resume runs/mine` goes on" in capsys.readouterr().err
 
 
 def test_divergence_leaves_its_batch_behind(name, tmp_path):
-    options = {"optimizer": AdamW(learning_rate=1e30), "gradient_clip": None, "max_epochs": 5}
+    options = {"optimizer": AdamW(learning_rate=1e30), "max_grad_norm": None, "max_epochs": 5}
     with use_backend(name):
         fit = make_fit(tmp_path, **options)
         with pytest.raises(DivergenceError, match=r"diverged\.json tells where"):
@@ -284,7 +294,7 @@ def test_divergence_leaves_its_batch_behind(name, tmp_path):
     assert 1 <= len(found["rows"]) <= 4
 
 
-STANDING = Standing(2, 1, 0.5, [1.0, 0.5], Epoch(1, 0.25, 10, 20, 0.5))
+STANDING = TrainState(2, 1, 0.5, [1.0, 0.5], Epoch(1, 0.25, 10, 20, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -303,12 +313,12 @@ STANDING = Standing(2, 1, 0.5, [1.0, 0.5], Epoch(1, 0.25, 10, 20, 0.5))
 )
 def test_a_damaged_standing_is_refused(change, text):
     with pytest.raises(CheckpointError, match=re.escape(text)):
-        Standing.from_dict({**STANDING.to_dict(), **change})
+        TrainState.from_dict({**STANDING.to_dict(), **change})
 
 
 def test_a_standing_survives_json():
-    for standing in (STANDING, Standing()):
-        assert Standing.from_dict(json.loads(json.dumps(standing.to_dict()))) == standing
+    for standing in (STANDING, TrainState()):
+        assert TrainState.from_dict(json.loads(json.dumps(standing.to_dict()))) == standing
 
 
 @pytest.mark.parametrize(
@@ -322,9 +332,18 @@ def test_a_standing_survives_json():
         (lambda: SGD(momentum=0.0, nesterov=True), "SGD(): `nesterov` is True; expected False wit"),
         (lambda: WarmupCosine(-1), "WarmupCosine(): `warmup_steps` is -1; expected 0 or more"),
         (lambda: WarmupCosine(0, 0), "WarmupCosine(): `decay_steps` is 0; expected 1 or more"),
-        (lambda: WarmupCosine(final=2.0), "WarmupCosine(): `final` is 2.0; expected 0 to 1"),
-        (lambda: Plateau(cut=1.0), "Plateau(): `cut` is 1.0; expected above 0 and below 1"),
-        (lambda: Plateau(patience=0), "Plateau(): `patience` is 0; expected 1 or more"),
+        (
+            lambda: WarmupCosine(min_lr_ratio=2.0),
+            "WarmupCosine(): `min_lr_ratio` is 2.0; expected 0 to 1",
+        ),
+        (
+            lambda: ReduceLROnPlateau(factor=1.0),
+            "ReduceLROnPlateau(): `factor` is 1.0; expected above 0 and below 1",
+        ),
+        (
+            lambda: ReduceLROnPlateau(patience=0),
+            "ReduceLROnPlateau(): `patience` is 0; expected 1 or more",
+        ),
     ],
 )
 def test_constants_outside_their_range_are_refused(make, text):

@@ -21,8 +21,8 @@ from ragged.backend import load_backend, use_backend
 from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, batches
 from ragged.errors import CheckpointError, DivergenceError, OptionError
 from ragged.io import checkpoint
-from ragged.training import Trainer
-from ragged.training.loop import Fit
+from ragged.training import TrainerConfig
+from ragged.training.loop import TrainLoop
 from ragged.training.optimizers import AdamW
 from ragged.training.signals import StopRequest
 
@@ -71,11 +71,11 @@ def small_data() -> EncoderDecoderDataModule:
     return data
 
 
-def small_fit(name: str, folder: Path, **options: object) -> Fit:
+def small_fit(name: str, folder: Path, **options: object) -> TrainLoop:
     folder.mkdir(parents=True, exist_ok=True)
     model = ragged.models.EncoderDecoderLSTM(3, 2, hidden_size=4, dropout=0.3, seed=0)
-    trainer = replace(Trainer(max_epochs=2, device="cpu"), **options)
-    return Fit(trainer, model, small_data(), folder, seed=5)
+    trainer = replace(TrainerConfig(max_epochs=2, device="cpu"), **options)
+    return TrainLoop(trainer, model, small_data(), folder, seed=5)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 12345])
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(name, tmp_path, mo
 def test_a_huge_learning_rate_diverges_with_a_typed_error(name, tmp_path):
     optimizer = AdamW(learning_rate=1e30)
     with use_backend(name):
-        fit = small_fit(name, tmp_path, max_epochs=5, optimizer=optimizer, gradient_clip=None)
+        fit = small_fit(name, tmp_path, max_epochs=5, optimizer=optimizer, max_grad_norm=None)
         with pytest.raises(DivergenceError, match=r"the loss is (nan|inf) in epoch \d, at the"):
             fit.run()
 
@@ -328,22 +328,28 @@ def test_training_does_not_touch_the_chosen_backend(name, no_backend_chosen, tmp
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"precision": "float8"}, "Trainer(): `precision` is 'float8'; expected one of"),
-        ({"accumulate": 0}, "Trainer(): `accumulate` is 0; expected 1 or more"),
-        ({"ema_decay": 1.0}, "Trainer(): `ema_decay` is 1.0; expected 0 or more, below 1"),
-        ({"gradient_clip": 0.0}, "Trainer(): `gradient_clip` is 0.0; expected above 0"),
-        ({"use_loss_masking": "no"}, "Trainer(): `use_loss_masking` is 'no'; expected True or Fal"),
-        ({"loss": "mean"}, "Trainer(): `loss` is 'mean'; expected one of ['"),
+        ({"precision": "float8"}, "TrainerConfig(): `precision` is 'float8'; expected one of"),
+        (
+            {"accumulate_grad_batches": 0},
+            "TrainerConfig(): `accumulate_grad_batches` is 0; expected 1 or more",
+        ),
+        ({"ema_decay": 1.0}, "TrainerConfig(): `ema_decay` is 1.0; expected 0 or more, below 1"),
+        ({"max_grad_norm": 0.0}, "TrainerConfig(): `max_grad_norm` is 0.0; expected above 0"),
+        (
+            {"use_loss_masking": "no"},
+            "TrainerConfig(): `use_loss_masking` is 'no'; expected True or Fal",
+        ),
+        ({"loss": "mean"}, "TrainerConfig(): `loss` is 'mean'; expected one of ['"),
     ],
 )
 def test_wrong_options_are_refused(options, text):
     with pytest.raises(OptionError, match=re.escape(text)):
-        Trainer(**options)
+        TrainerConfig(**options)
 
 
 def test_an_unknown_device_is_refused(name):
     with pytest.raises(OptionError, match=r"`device` is 'tpu'; expected one of \(.*'cpu'"):
-        Trainer(device="tpu").pick_device(load_backend(name))
+        TrainerConfig(device="tpu").pick_device(load_backend(name))
 
 
 def test_all_steps_are_reported_to_the_progress_bar(name, tmp_path):

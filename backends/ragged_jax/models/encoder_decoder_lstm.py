@@ -7,7 +7,7 @@ from jax import Array
 
 from ragged.models.base import Forecast
 from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTMConfig
-from ragged.ops.alignment import select_valid
+from ragged.ops.alignment import zero_padding
 from ragged.recurrent import init as initial
 from ragged_jax.layers import MLP, Linear
 from ragged_jax.models.base import ForecastingModel
@@ -48,4 +48,4 @@ class EncoderDecoderLSTM(ForecastingModel):
         if self.config.hidden_size != self.config.decoder_size:
             h, c = self.bridge_h(h), self.bridge_c(c)
         decoded, _ = self.decoder(future, decoder, (h, c))
-        return Forecast(select_valid(backend, self.head(decoded), decoder))
+        return Forecast(zero_padding(backend, self.head(decoded), decoder))

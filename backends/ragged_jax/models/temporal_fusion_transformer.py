@@ -11,7 +11,7 @@ from jax import Array
 
 from ragged.models.base import Forecast
 from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
-from ragged.ops.alignment import select_valid
+from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask
 from ragged.recurrent import init as initial
 from ragged_jax.attention import InterpretableAttention
@@ -113,7 +113,7 @@ class TemporalFusionTransformer(AttentionModel):
         mixed, weights = self.attention(query, a, mask, need_weights)
         mixed = self.feed_forward(self.attention_join(mixed, query))
         output = self.head(self.output_join(mixed, d))
-        output = select_valid(backend, output, decoder)
+        output = zero_padding(backend, output, decoder)
         return Forecast(output, weights, past_weights, future_weights, context.weights)
 
     def _state(self, context: Contexts) -> tuple[Array, Array] | None:

@@ -9,7 +9,7 @@ from jax import Array
 
 from ragged.models.base import Forecast
 from ragged.models.transformer_lstm import TransformerLSTMConfig
-from ragged.ops.alignment import select_valid
+from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask, self_attention_mask
 from ragged.recurrent import init as initial
 from ragged_jax.attention import InterpretableAttention
@@ -79,5 +79,5 @@ class TransformerLSTM(AttentionModel):
         for block in self.blocks:
             e, d, weights = block(e, d, masks, need_weights)
             seen.append(weights)
-        output = select_valid(backend, self.head(d), decoder)
+        output = zero_padding(backend, self.head(d), decoder)
         return Forecast(output, jnp.concatenate(seen, 1) if need_weights else None)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ragged.models.attention_lstm import AttentionLSTMConfig
 from ragged.models.base import Forecast
-from ragged.ops.alignment import select_valid
+from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask
 from ragged.recurrent import init as initial
 from ragged_torch.attention import InterpretableAttention
@@ -58,4 +58,4 @@ class AttentionLSTM(AttentionModel):
         mask = decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=d)
         a, weights = self.attention(d, torch.cat([e, d], 1), mask, need_weights)
         output = self.head(self.join(a, d))
-        return Forecast(select_valid(backend, output, decoder), weights)
+        return Forecast(zero_padding(backend, output, decoder), weights)

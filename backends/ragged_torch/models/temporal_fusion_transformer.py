@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ragged.models.base import Forecast
 from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
-from ragged.ops.alignment import select_valid
+from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask
 from ragged.recurrent import init as initial
 from ragged_torch.attention import InterpretableAttention
@@ -115,7 +115,7 @@ class TemporalFusionTransformer(AttentionModel):
         mixed, weights = self.attention(query, a, mask, need_weights)
         mixed = self.feed_forward(self.attention_join(mixed, query))
         output = self.head(self.output_join(mixed, d))
-        output = select_valid(backend, output, decoder)
+        output = zero_padding(backend, output, decoder)
         return Forecast(output, weights, past_weights, future_weights, context.weights)
 
     def _state(self, context: Contexts) -> tuple[Tensor, Tensor] | None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ragged.models.base import Forecast
 from ragged.models.transformer_lstm import TransformerLSTMConfig
-from ragged.ops.alignment import select_valid
+from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask, self_attention_mask
 from ragged.recurrent import init as initial
 from ragged_torch.attention import InterpretableAttention
@@ -81,5 +81,5 @@ class TransformerLSTM(AttentionModel):
         for block in self.blocks:
             e, d, weights = block(e, d, masks, need_weights)
             seen.append(weights)
-        output = select_valid(backend, self.head(d), decoder)
+        output = zero_padding(backend, self.head(d), decoder)
         return Forecast(output, torch.cat(seen, 1) if need_weights else None)

@@ -23,7 +23,7 @@ from ragged_torch.recurrent.stack import Result, Weights
 from ragged_torch.transforms import has_tangents, is_jit_tracing
 
 
-def record_layer(
+def lstm_op(
     weights: Weights, x: Tensor, lengths: Tensor, h0: Tensor, c0: Tensor, *, reverse: bool = False
 ) -> Result:
     """Run one layer in one direction as the operator: y, h and c.

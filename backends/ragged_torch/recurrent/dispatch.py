@@ -22,7 +22,7 @@ from ragged.recurrent.dispatch import (
     policy_reason,
     reasons,
 )
-from ragged_torch.arrays import is_recording
+from ragged_torch.arrays import is_compiling
 from ragged_torch.recurrent import cpp, packed, padded, scan
 from ragged_torch.recurrent.stack import run_directions
 from ragged_torch.transforms import (
@@ -106,7 +106,7 @@ def find_surrounding(lengths: Lengths, tensors: Sequence[Tensor]) -> str | None:
         tensors: x, and all others that the call is given.
     """
     x = tensors[0]
-    if is_recording():  # an operator of our own would lose derivatives there
+    if is_compiling():  # an operator of our own would lose derivatives there
         return RECORDED_TRANSFORM if has_tangents() or is_transformed() else RECORDED
     if has_tangents():
         return FORWARD_MODE

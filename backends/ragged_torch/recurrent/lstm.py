@@ -13,10 +13,10 @@ from ragged.lengths import Lengths, check_lengths
 from ragged.recurrent import init as initial
 from ragged.recurrent.dispatch import choose
 from ragged.recurrent.lstm import LSTMShape, run
-from ragged_torch.arrays import is_recording, name
+from ragged_torch.arrays import is_compiling, name
 from ragged_torch.layers import Dropout
 from ragged_torch.parameters import Device, create_parameter, draw_seed
-from ragged_torch.recurrent.custom_op import record_layer
+from ragged_torch.recurrent.custom_op import lstm_op
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, RECORDED, describe, find_surrounding
 from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
 from ragged_torch.transforms import FakeTensor, is_transformed, unwrap
@@ -104,7 +104,7 @@ def lstm(
         x, state = x.to(dtype), (state[0].to(dtype), state[1].to(dtype))
         with torch.autocast(device, enabled=False):
             return lstm(parameters, x, lengths, state, between_layers)
-    if lengths.is_traced and not is_recording() and is_transformed():
+    if lengths.is_traced and not is_compiling() and is_transformed():
         _check_mapped(lengths)
     inputs = LayerInputs(parameters, x, lengths, state, between_layers)
     surrounding = find_surrounding(lengths, (x, *state, *parameters.values()))
@@ -131,6 +131,6 @@ def recorded(inputs: LayerInputs) -> tuple[Tensor, State]:
     def run_layer(
         weights: Weights, x: Tensor, lengths: Lengths, *state: Tensor, reverse: bool
     ) -> Result:
-        return record_layer(weights, x, count, *state, reverse=reverse)
+        return lstm_op(weights, x, count, *state, reverse=reverse)
 
     return run_directions(run_layer, inputs)

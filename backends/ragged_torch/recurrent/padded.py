@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
-from ragged.ops.alignment import flip, select_valid
+from ragged.ops.alignment import flip, zero_padding
 from ragged.ops.masks import padding_mask
 from ragged_torch.arrays import asarray, name
 from ragged_torch.recurrent.scan import WEIGHTS, pull
@@ -51,7 +51,7 @@ def run_layer(
 def _read(x: Tensor, lengths: Lengths, reverse: bool) -> Tensor:
     """Put 0 at padding, and turn the steps of each row round to read it in reverse, or back."""
     backend = load_backend(name)
-    return flip(backend, x, lengths) if reverse else select_valid(backend, x, lengths)
+    return flip(backend, x, lengths) if reverse else zero_padding(backend, x, lengths)
 
 
 def _with_hold(weight_ih: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
-from ragged.ops.alignment import flip, select_valid
+from ragged.ops.alignment import flip, zero_padding
 from ragged.ops.masks import padding_mask
 from ragged_torch.arrays import name
 from ragged_torch.recurrent.stack import Result, Weights
@@ -116,7 +116,7 @@ def _activations(gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _read(x: Tensor, lengths: Lengths, reverse: bool) -> Tensor:
     """Put 0 at padding, and turn the steps of each row round to read it in reverse, or back."""
     backend = load_backend(name)
-    return flip(backend, x, lengths) if reverse else select_valid(backend, x, lengths)
+    return flip(backend, x, lengths) if reverse else zero_padding(backend, x, lengths)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -98,19 +98,20 @@ class HeaderEdit:
         text = (kernels.HEADERS / self.file).read_text()
         if text.count(self.old) != 1:
             raise StaleFaultError(f"{self.file} does not hold {self.old!r} once.")
-        before, flags = kernels.HEADERS, kernels.FLAGS
+        before, flags, source = kernels.HEADERS, kernels.FLAGS, own.SOURCE
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder)
-            for header in before.glob("*.hpp"):
-                shutil.copy(header, copy)
+            for file in before.glob("*.[ch]pp"):  # a source finds the headers beside it first
+                shutil.copy(file, copy)
             (copy / self.file).write_text(text.replace(self.old, self.new))
             kernels.HEADERS, kernels.FLAGS = copy, (*flags, "-O0")
+            own.SOURCE = copy / source.name
             own._load.cache_clear()
             kernels._load.cache_clear()
             try:
                 yield
             finally:
-                kernels.HEADERS, kernels.FLAGS = before, flags
+                kernels.HEADERS, kernels.FLAGS, own.SOURCE = before, flags, source
                 own._load.cache_clear()
                 kernels._load.cache_clear()
 

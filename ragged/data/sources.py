@@ -100,7 +100,7 @@ class Series:
 class Source(ABC):
     """Where sequences come from; a subclass names its columns and reads its own format.
 
-    `missing` says what an unknown value (NaN) means: "error", there is none; "hold", an input holds
+    `missing` says what an unknown value (NaN) means: "error", there is none; "ffill", an input holds
     the last value seen, and an unknown target counts neither in a loss nor in a score.
     """
 

@@ -119,7 +119,7 @@ HEADER = "well,t,rain,level\n"
         (HEADER + "a,0,NA,1\n", "Leave the cell empty where the value is unknown."),
         (HEADER + "a,0,inf,1\n", "is 'inf' at line 2, column 'rain'"),
         (HEADER + "a,0,,1\n", "is an empty cell at line 2, column 'rain'"),
-        (HEADER + "a,0,,1\n", "Fill the cell, or set missing to hold."),
+        (HEADER + "a,0,,1\n", "Fill the cell, or set missing to ffill."),
         (HEADER + "a,0,1,\n", "`level` is unknown in event 'a' at step 0; expected a target"),
         (HEADER + ",0,1,1\n", "is an empty cell at line 2, column 'well'"),
         (HEADER + "a,,1,1\n", "is an empty cell at line 2, column 't'"),
@@ -207,7 +207,7 @@ def test_statics_are_one_value_an_event(write):
         ({"target": "level"}, "`target` is 'level'; expected a list of columns. Write ['level']."),
         ({"past": ["level"]}, "`past` is with 'level', which is in target too; expected one role"),
         ({"known": ["rain", "rain"]}, "`known` is with 'rain', which is in known too"),
-        ({"missing": "zero"}, "`missing` is 'zero'; expected one of ('error', 'hold')"),
+        ({"missing": "zero"}, "`missing` is 'zero'; expected one of ('error', 'ffill')"),
         ({"gaps": "fill"}, "`gaps` is 'fill'; expected one of ('error', 'split')"),
         ({"units": {"rainn": "mm"}}, "`units` is of 'rainn'; expected one of ['rain', 'level'"),
         ({"units": {"rainn": "mm"}}, "Write 'rain'."),
@@ -243,7 +243,7 @@ def test_frames_and_parquet_give_what_the_csv_gives(write, tmp_path):
     frame.to_parquet(tmp_path / "wells.parquet")
     (tmp_path / "indexed").mkdir()
     frame.set_index("t").to_parquet(tmp_path / "indexed" / "w.parquet")
-    options = {"target": ["level"], "known": ["rain"], "missing": "hold", "time": "t"}
+    options = {"target": ["level"], "known": ["rain"], "missing": "ffill", "time": "t"}
     kinds = {"well": "category", "rain": "Int64"}
     expected = Tables(str(tmp_path / "wells.csv"), group="well", **options).events()
     for source in (

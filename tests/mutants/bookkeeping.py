@@ -12,7 +12,7 @@ EPOCHS, BOOKS, SCORES = (
 MODULE = "ragged.data.module:EncoderDecoderDataModule"
 FIT = "ragged.training.loop:TrainLoop"
 BASELINES = "baselines_know_training_and_validation_and_are_scored_on_the_test"
-PLATEAU = "ragged.training.lr_schedules:ReduceLROnPlateau.factor"
+PLATEAU = "ragged.training.lr_schedules:ReduceLROnPlateau.multiplier"
 DIVERGED = f"{BOOKS}::test_divergence_lists_the_rows_of_its_step_and_no_filling_ones"
 STEPS = f"{BOOKS}::test_every_row_is_in_one_step_of_each_epoch_and_the_last_one_may_be_smaller"
 PADDING = "report/test_report_padding.py::test_padding_is_counted_three_ways[torch]"
@@ -63,8 +63,8 @@ FAULTS = (
     fault(
         "least rate of a plateau ignored",
         PLATEAU,
-        "max(factor * self.cut, self.final)",
-        "factor * self.cut",
+        "max(factor * self.factor, self.min_lr_ratio)",
+        "factor * self.factor",
         "training/test_lr_schedules.py::test_a_plateau_is_cut[never below final]",
     ),
     fault(
@@ -92,7 +92,7 @@ FAULTS = (
     fault("every epoch in one order", f"{FIT}._batches", "=self.standing.epoch", "=0", STEPS),
     fault(
         "waste counted twice",
-        "ragged.report.padding:Work.total_waste",
+        "ragged.report.padding:PaddingCost.total_padding_fraction",
         "float(1 -",
         "float(2 - 2 *",
         PADDING,

@@ -4,7 +4,7 @@ CONFIG  ?= storms
 PYTHON  ?= python3
 BIN     := .venv/bin
 
-.PHONY: train test sanitize models bench bench-cuda clean
+.PHONY: train test sanitize models bench bench-cuda wheel clean
 
 train: .venv/installed
 	$(BIN)/ragged train --config $(CONFIG) --backend $(BACKEND)
@@ -41,6 +41,10 @@ bench: .venv/bench
 
 bench-cuda: .venv/bench
 	$(BIN)/python -m benchmarks.run --device cuda
+
+# A wheel for Linux on x86-64 with the kernels in it; docs/wheels.md. jaxlib's headers are here.
+wheel: .venv/installed
+	RAGGED_BUNDLE_KERNELS=1 $(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 .venv/bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[torch,jax,train,bench]"

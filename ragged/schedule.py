@@ -23,7 +23,7 @@ import numpy as np
 
 from ragged.backend import get_backend
 from ragged.checks import as_choice, as_size
-from ragged.kernels import find_compiler
+from ragged.kernels import available
 from ragged.lengths import POLICIES, Lengths
 from ragged.ops.packing import should_use_packing
 
@@ -104,7 +104,7 @@ class Costs:
 
 def is_native(lengths: Lengths) -> bool:
     """Whether kernels of our own run these lengths, where a backend has them, without a plan."""
-    return lengths.policy == "auto" and find_compiler() is not None
+    return lengths.policy == "auto" and available()
 
 
 def plan(lengths: Lengths, costs: Costs, *, hidden_size: int, input_size: int) -> Schedule:

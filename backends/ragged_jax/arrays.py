@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ragged.checks import device_error, dtype_error
-from ragged.kernels import find_compiler
+from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged.schedule import Costs
 
@@ -121,7 +121,7 @@ NATIVE = Costs(call=440e-6, step=0.0, rate=0.117e-9, thin=2.7, gates=83.0, piece
 
 def lstm_costs(device: str) -> Costs:
     """What a layer costs here, for `ragged.schedule`."""
-    native = NATIVE if device == "cpu" and find_compiler() is not None else None
+    native = NATIVE if device == "cpu" and available() else None
     return replace(SCAN, native=native)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ragged.checks import device_error, dtype_error
-from ragged.kernels import find_compiler
+from ragged.kernels import available
 from ragged.schedule import Costs
 from ragged_torch.transforms import (
     FakeTensor,
@@ -161,4 +161,4 @@ COSTS = {
 def lstm_costs(device: str) -> Costs:
     """What a layer costs here, for `ragged.schedule`."""
     costs = COSTS.get(device, COSTS["cpu"])
-    return costs if find_compiler() is not None else replace(costs, native=None)
+    return costs if available() else replace(costs, native=None)

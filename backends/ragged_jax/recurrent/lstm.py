@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ragged.backend import load_backend
-from ragged.kernels import find_compiler
+from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged.recurrent import init as initial
 from ragged.recurrent.lstm import LSTMShape, run, stack_layers
@@ -90,7 +90,7 @@ def lstm(
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
     counts = _as_int32(lengths.to(load_backend(name)), x.shape[1])
     is_operator = lengths.policy == "auto" and not shape.proj_size
-    native = find_compiler() is not None
+    native = available()
 
     def run_layer(weights: list[Weights], x: Array, state: State) -> tuple[Array, State]:
         if is_operator:

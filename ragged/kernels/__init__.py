@@ -43,7 +43,7 @@ def available() -> bool:
     >>> available() or find_compiler() is None
     True
     """
-    return find_compiler() is not None or (_are_wanted() and bool(bundled.levels()))
+    return _are_wanted() and (bool(bundled.levels()) or find_compiler() is not None)
 
 
 def describe() -> str:
@@ -104,7 +104,12 @@ def load(
     """
     if dtype not in REALS or not available():
         return None
-    return _load(find_compiler(), source, dtype, include, interface)
+    if library := _load_bundled(source, dtype, interface):
+        return library
+    if compiler := find_compiler():
+        return _load(compiler, source, dtype, include)
+    _tell_bundled(f"None is for {interface or 'these sources'}.")
+    return None
 
 
 def raise_status(status: int) -> None:
@@ -127,29 +132,26 @@ def raise_status(status: int) -> None:
         raise KernelError("lstm(): the kernels failed. Set RAGGED_KERNELS=0 to do without them.")
 
 
-@cache
-def _load(
-    compiler: str | None, source: Path, dtype: str, include: tuple[str, ...], interface: str
-) -> ctypes.CDLL | None:
-    problem = None
+def _load_bundled(source: Path, dtype: str, interface: str) -> ctypes.CDLL | None:
     try:
         digest = digest_sources((*FLAGS, REALS[dtype]), source, HEADERS)
-        if path := bundled.find(source, interface, dtype, digest):
-            return _open(path, "the build of the package")
-        if not compiler:
-            problem = f"None is for {interface or 'these sources'}."
+        path = bundled.find(source, interface, dtype, digest)
+        return _open(path, "the build of the package") if path else None
     except OSError as error:
-        problem = str(error)
-    if problem:
-        instead = "they are compiled here" if compiler else "a slower path runs"
-        _tell(
-            f"the kernels that came with the package cannot be used, so {instead}. {problem} "
-            "Install the package anew, or set RAGGED_KERNELS=0."
-        )
-    return _build(compiler, source, dtype, include) if compiler else None
+        _tell_bundled(str(error))
+    return None
 
 
-def _build(compiler: str, source: Path, dtype: str, include: tuple[str, ...]) -> ctypes.CDLL | None:
+def _tell_bundled(problem: str) -> None:
+    instead = "they are compiled here" if find_compiler() else "a slower path runs"
+    _tell(
+        f"the kernels that came with the package cannot be used, so {instead}. {problem} "
+        "Install the package anew, or set RAGGED_KERNELS=0."
+    )
+
+
+@cache
+def _load(compiler: str, source: Path, dtype: str, include: tuple[str, ...]) -> ctypes.CDLL | None:
     folders = [f"-I{HEADERS}", *(f"-I{folder}" for folder in include)]
     command = [*shlex.split(compiler), *FLAGS, f"-DREAL={REALS[dtype]}", *folders, str(source)]
     problems = []

@@ -129,7 +129,9 @@ def test_what_came_with_the_package_needs_no_compiler(package, no_compiler, tmp_
 
 
 @compiled
-def test_it_is_taken_before_a_compiler_is_asked(package, tmp_path):
+def test_it_is_taken_before_a_compiler_is_asked(package, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "/no/compiler")  # which is told where one is needed
+    assert kernels.available()
     assert is_bundled(load(package))
     assert not (tmp_path / "cache").exists()
 

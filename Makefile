@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 BIN     := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train format lint typecheck docs test-fast test test-suite sanitize models bench bench-cuda clean
+.PHONY: help train format lint typecheck docs test-fast test test-suite sanitize models bench bench-cuda wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -68,6 +68,10 @@ bench: .venv/bench  ## measure the layers beside their peers on this CPU
 
 bench-cuda: .venv/bench  ## the same on a CUDA device
 	$(BIN)/python -m benchmarks.run --device cuda
+
+# A wheel for Linux on x86-64 with the kernels in it; docs/wheels.md. jaxlib's headers are here.
+wheel: .venv/installed  ## build a wheel that carries the compiled kernels into dist/
+	RAGGED_BUNDLE_KERNELS=1 $(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 .venv/bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[torch,jax,train,bench]"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ragged import kernels
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
 from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
 from ragged.errors import OptionError
@@ -21,7 +22,6 @@ from ragged.evaluation.metrics import TargetScores
 from ragged.export.bundle import is_bundle, open_bundle
 from ragged.export.program import FORMATS
 from ragged.io import checkpoint
-from ragged.kernels import find_compiler
 from ragged.report import comparison, figures
 from ragged.runs import folder as runs
 from ragged.runs.versions import PACKAGES, describe_environment, version_of
@@ -135,7 +135,7 @@ def info() -> None:
     print(f"ragged-sequences {version_of('ragged-sequences')}, Python {platform.python_version()}")
     for package in PACKAGES:
         print(f"{package:<10} {version_of(package)}")
-    print(f"kernels    {find_compiler() or 'none: no C++ compiler, or RAGGED_KERNELS=0'}")
+    print(f"kernels    {kernels.describe()}")
     for name in available_backends():
         print(f"backend {name:<6} devices: {', '.join(load_backend(name).devices())}")
 

@@ -100,8 +100,8 @@ class Series:
 class Source(ABC):
     """Where sequences come from; a subclass names its columns and reads its own format.
 
-    `missing` says what an unknown value (NaN) means: "error", there is none; "ffill", an input holds
-    the last value seen, and an unknown target counts neither in a loss nor in a score.
+    `missing` says what an unknown value (NaN) means: "error", there is none; "ffill", an input
+    holds the last value seen, and an unknown target counts neither in a loss nor in a score.
     """
 
     missing: str = "error"

@@ -1,11 +1,11 @@
-"""Kernels in C++, compiled for this machine when they are first needed.
+"""Kernels in C++: those that came with the package, or compiled here when first needed.
 
 The headers beside this file hold the loops and know no framework; each backend adds a file that
-hands them its arrays. A compiler (`c++`, or what `CXX` names) compiles that file once; the library
-is kept in the user's cache folder under a name that follows from sources, compiler and processor.
-Where it cannot be kept safely (see `libraries`), each process compiles its own. Without a compiler,
-or with `RAGGED_KERNELS=0`, backends run what their framework offers, which is slower and gives the
-same numbers.
+hands them its arrays. A wheel may carry that file's library (see `bundled`). Else a compiler
+(`c++`, or what `CXX` names) compiles it once; the library is kept in the user's cache folder under
+a name that follows from sources, compiler and processor. Where it cannot be kept safely (see
+`libraries`), each process compiles its own. Without either, or with `RAGGED_KERNELS=0`, backends
+run what their framework offers, which is slower and gives the same numbers.
 """
 
 from __future__ import annotations
@@ -26,24 +26,35 @@ from functools import cache
 from pathlib import Path
 
 from ragged.errors import KernelError, LengthsError
+from ragged.kernels import bundled
 from ragged.kernels.libraries import kept_folder, locked, passing_folder, read_sealed, seal
+from ragged.kernels.recipe import FLAGS, FUNCTIONS, REALS, digest_sources, read_sources
 
 HEADERS = Path(__file__).parent
-FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-shared",
-    "-fPIC",
-    "-pthread",
-)
 NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
-REALS = {"float32": "float", "float64": "double"}
-FUNCTIONS = ("lstm_forward", "lstm_backward")  # of every library
 TIMEOUT = 120.0  # seconds, after which a compiler is given up
 
 _told: list[str] = []  # the one warning of a process
+
+
+def available() -> bool:
+    """Whether kernels can be had: some came with the package, or a compiler is here.
+
+    >>> available() or find_compiler() is None
+    True
+    """
+    return _are_wanted() and (bool(bundled.levels()) or find_compiler() is not None)
+
+
+def describe() -> str:
+    """Say in a few words where kernels come from.
+
+    >>> bool(describe())
+    True
+    """
+    if _are_wanted() and bundled.levels():
+        return f"came with the package, for {bundled.levels()[0]}"
+    return find_compiler() or "none: no C++ compiler, or RAGGED_KERNELS=0"
 
 
 def find_compiler() -> str | None:
@@ -54,9 +65,13 @@ def find_compiler() -> str | None:
     >>> find_compiler() is None or Path(shlex.split(find_compiler())[0]).exists()
     True
     """
-    if os.environ.get("RAGGED_KERNELS") == "0" or os.name != "posix":
+    if not _are_wanted():
         return None
     return _which(os.environ.get("CXX", "").strip() or "c++", os.environ.get("PATH"))
+
+
+def _are_wanted() -> bool:
+    return os.environ.get("RAGGED_KERNELS") != "0" and os.name == "posix"
 
 
 @cache  # every batch asks
@@ -71,22 +86,30 @@ def _which(compiler: str, path: str | None) -> str | None:
     return shlex.join([program, *words[1:]]) if program else None
 
 
-def load(source: Path, dtype: str, include: tuple[str, ...] = ()) -> ctypes.CDLL | None:
-    """Load the library of a backend's file for a dtype; compile it, unless that has been done.
+def load(
+    source: Path, dtype: str, include: tuple[str, ...] = (), interface: str = ""
+) -> ctypes.CDLL | None:
+    """Load the library of a backend's file for a dtype: what came with the package, or else
+    compile it, unless that has been done.
 
     Args:
         source: a C++ file that includes the headers beside this one and has all `FUNCTIONS`.
         dtype: "float32" or "float64".
         include: more folders with headers.
+        interface: what a library has to have been made for, beside `source` as it stands.
 
     Returns:
-        The library; None if there is no compiler. If it cannot be compiled, loaded or kept here,
-        one warning a process says why.
+        The library; None if there is no library and no compiler. If one cannot be compiled, loaded
+        or kept here, one warning a process says why.
     """
-    compiler = find_compiler()
-    if compiler is None or dtype not in REALS:
+    if dtype not in REALS or not available():
         return None
-    return _load(compiler, source, dtype, include)
+    if library := _load_bundled(source, dtype, interface):
+        return library
+    if compiler := find_compiler():
+        return _load(compiler, source, dtype, include)
+    _tell_bundled(f"None is for {interface or 'these sources'}.")
+    return None
 
 
 def raise_status(status: int) -> None:
@@ -107,6 +130,24 @@ def raise_status(status: int) -> None:
         raise MemoryError("lstm(): no memory is left for the kernels. Give fewer rows at once.")
     if status:
         raise KernelError("lstm(): the kernels failed. Set RAGGED_KERNELS=0 to do without them.")
+
+
+def _load_bundled(source: Path, dtype: str, interface: str) -> ctypes.CDLL | None:
+    try:
+        digest = digest_sources((*FLAGS, REALS[dtype]), source, HEADERS)
+        path = bundled.find(source, interface, dtype, digest)
+        return _open(path, "the build of the package") if path else None
+    except OSError as error:
+        _tell_bundled(str(error))
+    return None
+
+
+def _tell_bundled(problem: str) -> None:
+    instead = "they are compiled here" if find_compiler() else "a slower path runs"
+    _tell(
+        f"the kernels that came with the package cannot be used, so {instead}. {problem} "
+        "Install the package anew, or set RAGGED_KERNELS=0."
+    )
 
 
 @cache
@@ -145,12 +186,16 @@ def _load_from(path: Path, command: Sequence[str]) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             seal(_compile(command, Path(folder)), path)
     try:
-        library = ctypes.CDLL(str(path))
-        if missing := [name for name in FUNCTIONS if not hasattr(library, name)]:
-            raise OSError(f"what {command[0]} made lacks {missing}")
+        return _open(path, command[0])
     except OSError:
         path.unlink()
         raise
+
+
+def _open(path: Path, maker: str) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    if missing := [name for name in FUNCTIONS if not hasattr(library, name)]:
+        raise OSError(f"what {maker} made lacks {missing}")
     return library
 
 
@@ -196,8 +241,7 @@ def _tell(what: str) -> None:
 
 def _key(command: Sequence[str], version: str, source: Path) -> str:
     """Tell apart whatever may make another library."""
-    parts = [*command, version, _processor()]
-    parts += [path.read_text() for path in (source, *sorted(HEADERS.glob("*.hpp")))]
+    parts = [*command, version, _processor(), *read_sources(source, HEADERS)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

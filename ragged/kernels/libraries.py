@@ -2,7 +2,8 @@
 
 A library runs in this process with all its rights. So it is loaded only from a folder that this
 user owns and no other user can write or replace, and only whole: its file ends in a digest of its
-name and content, which the dynamic loader does not look at.
+name and content, which the dynamic loader does not look at. What was installed with the package may
+be root's too.
 """
 
 from __future__ import annotations
@@ -48,8 +49,12 @@ def passing_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, installed: bool = False) -> None:
     """Refuse a folder that another user owns, can write, or can put another one in place of.
+
+    Args:
+        folder: any folder.
+        installed: it is the package's own, which root may own.
 
     Raises:
         PermissionError: it is one; its message names what to mend.
@@ -58,23 +63,24 @@ def check_folder(folder: Path) -> None:
     for each in _steps(folder.absolute()):
         found = each.lstat()
         is_last = each == place
-        if found.st_uid != os.geteuid() and (is_last or found.st_uid != 0):
+        if not _is_owner(found, or_root=installed or not is_last):
             raise PermissionError(f"{str(each)!r} belongs to the user with id {found.st_uid}")
-        if stat.S_ISDIR(found.st_mode) and _others_change(found.st_mode, is_last):
+        sticky = found.st_mode & stat.S_ISVTX and not is_last  # each may change only its own there
+        if stat.S_ISDIR(found.st_mode) and not sticky and _others_write(found, installed):
             raise PermissionError(f"other users can write {str(each)!r} (chmod go-w mends it)")
 
 
-def read_sealed(path: Path) -> bool:
-    """Whether a file is a library that this user put there, whole."""
+def read_sealed(path: Path, *, installed: bool = False) -> bool:
+    """Whether a file is a library that this user, or who installed it, put there, whole."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            if not stat.S_ISREG(found.st_mode) or not _is_owner(found, or_root=installed):
                 return False
             content = file.read()
     except OSError:
         return False
-    if found.st_mode & OTHERS_WRITE:
+    if _others_write(found, installed):
         return False
     return content[-DIGEST:] == _digest(path.name, content[:-DIGEST])
 
@@ -110,9 +116,26 @@ def locked(folder: Path, seconds: float) -> Iterator[None]:
         os.close(handle)
 
 
-def _others_change(mode: int, is_last: bool) -> bool:
-    """Whether others can change what lies in a folder; in /tmp each may change only its own."""
-    return bool(mode & OTHERS_WRITE) and (is_last or not mode & stat.S_ISVTX)
+def _is_owner(found: os.stat_result, *, or_root: bool) -> bool:
+    return found.st_uid == os.geteuid() or (or_root and found.st_uid == 0)
+
+
+def _others_write(found: os.stat_result, installed: bool) -> bool:
+    """Whether others can write something; installers leave it to a group where the umask does."""
+    alone = installed and _is_own_group(found.st_gid)
+    return bool(found.st_mode & (stat.S_IWOTH if alone else OTHERS_WRITE))
+
+
+def _is_own_group(group: int) -> bool:
+    """Whether nobody but this user is in a group, as in one that is named like its only user."""
+    import grp  # there is none where there are no kernels
+    import pwd
+
+    try:
+        found, user = grp.getgrgid(group), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return found.gr_name == user.pw_name and not set(found.gr_mem) - {user.pw_name}
 
 
 def _digest(name: str, content: bytes) -> bytes:

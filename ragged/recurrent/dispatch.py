@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ragged.kernels import find_compiler
+from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged.ops.packing import should_use_packing
 
@@ -97,7 +97,7 @@ def describe_batch(lengths: Lengths, **known: Any) -> LayerCall:
         rows=len(lengths),
         width=lengths.width,
         tokens=lengths.tokens,
-        compiler=find_compiler() is not None,
+        compiler=available(),
         **known,
     )
 

@@ -60,6 +60,6 @@ def _cards(material: ReportData) -> list[tuple[str, str, str]]:
             share = percent(target.coverage)
             found.append((share, "in the 10..90 % band", "of the truths; made for 80\u00a0%"))
     random, _, as_run = material.work
-    filler = percent(as_run.total_padding_fraction)
-    found.append((filler, "filler computed", f"in random order: {percent(random.total_padding_fraction)}"))
+    filler = percent(as_run.total_fraction)
+    found.append((filler, "filler computed", f"in random order: {percent(random.total_fraction)}"))
     return found

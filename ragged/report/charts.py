@@ -81,7 +81,7 @@ def padding(work: Sequence[PaddingCost]) -> Any:
     axis = figure.subplots()
     for each, color in zip(work, (GREY, ORANGE, BLUE), strict=True):
         shares = 100 * np.sort(each.padding_fraction)[::-1]
-        label = f"{each.name}: {percent(each.total_padding_fraction)}"
+        label = f"{each.name}: {percent(each.total_fraction)}"
         edges = np.arange(len(shares) + 1)
         axis.stairs(shares, edges, baseline=None, color=color, lw=1.8, label=label)
     axis.set(xlabel="batches of an epoch, the worst first", ylabel="filler (% of what is computed)")

@@ -25,7 +25,7 @@ class PaddingCost:
 
     Example:
         >>> work = PaddingCost("padded", np.array([6, 4]), np.array([8, 8]))
-        >>> work.padding_fraction.tolist(), work.total_padding_fraction
+        >>> work.padding_fraction.tolist(), work.total_fraction
         ([0.25, 0.5], 0.375)
     """
 
@@ -39,7 +39,7 @@ class PaddingCost:
         return 1 - self.tokens / self.computed
 
     @property
-    def total_padding_fraction(self) -> float:
+    def total_fraction(self) -> float:
         """The share of all computed steps that is filler."""
         return float(1 - self.tokens.sum() / self.computed.sum())
 

@@ -246,14 +246,14 @@ def _padding(material: ReportData) -> Section:
         "batches": [each.name for each in work],
         "steps computed": [int(each.computed.sum()) for each in work],
         "valid": [int(each.tokens.sum()) for each in work],
-        "filler": [f"{100 * each.total_padding_fraction:.1f} %" for each in work],
+        "filler": [f"{100 * each.total_fraction:.1f} %" for each in work],
     }
     parts = [
         plot(
             drawing.padding(work),
             "padding",
             "Filler in each batch of an epoch",
-            "; ".join(f"{each.name}: {percent(each.total_padding_fraction)} filler" for each in work) + ".",
+            "; ".join(f"{each.name}: {percent(each.total_fraction)} filler" for each in work) + ".",
             numbers,
         ),
         table(columns),

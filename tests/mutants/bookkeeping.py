@@ -92,7 +92,7 @@ FAULTS = (
     fault("every epoch in one order", f"{FIT}._batches", "=self.standing.epoch", "=0", STEPS),
     fault(
         "waste counted twice",
-        "ragged.report.padding:PaddingCost.total_padding_fraction",
+        "ragged.report.padding:PaddingCost.total_fraction",
         "float(1 -",
         "float(2 - 2 *",
         PADDING,

@@ -10,7 +10,7 @@ import pytest
 
 import ragged
 from ragged.errors import DeviceError, DtypeError, LengthsError, ShapeError
-from ragged.kernels import find_compiler
+from ragged.kernels import available
 
 torch = pytest.importorskip("torch")
 ragged_torch = pytest.importorskip("ragged_torch")
@@ -21,7 +21,7 @@ LENGTHS, WIDTH, FEATURES, HIDDEN = [3, 0, 5, 1], 5, 2, 3
 POLICIES = ("auto", "rule", "always", "never")
 # Torch warns of its own code, where it is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
-native = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler here")
+native = pytest.mark.skipif(not available(), reason="no kernels here")
 
 
 def layer(**options):

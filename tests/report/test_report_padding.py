@@ -34,7 +34,7 @@ def test_padding_is_counted_three_ways(name, need):
     for each in (random, buckets, as_run):
         assert each.tokens.sum() == pairs.sum()
         filler = each.computed.sum() - pairs.sum()
-        assert each.total_padding_fraction == pytest.approx(filler / each.computed.sum())
+        assert each.total_fraction == pytest.approx(filler / each.computed.sum())
     order = np.random.default_rng(0).permutation(30)
     for place in range(4):
         batch = pairs[order[8 * place : 8 * place + 8]]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ragged import kernels
+from ragged.kernels.recipe import FUNCTIONS, xla_interface
 from ragged_jax.recurrent.scan import computed_in
 
 SOURCE = kernels.HEADERS / "jax.cpp"
@@ -73,11 +74,12 @@ def _load(dtype: Any) -> str | None:
 
     XLA knows them by that name too, for a program that it has kept may call another version's.
     """
-    library = kernels.load(SOURCE, str(dtype), include=(jax.ffi.include_dir(),))
+    include = jax.ffi.include_dir()
+    library = kernels.load(SOURCE, str(dtype), (include,), xla_interface(Path(include)))
     if library is None:
         return None
     version = Path(library._name).stem
-    for name in kernels.FUNCTIONS:
+    for name in FUNCTIONS:
         handler = jax.ffi.pycapsule(getattr(library, name))
         jax.ffi.register_ffi_target(f"{name}_{version}", handler, platform="cpu")
     return version

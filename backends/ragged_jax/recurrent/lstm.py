@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ragged.backend import load_backend
-from ragged.kernels import find_compiler
+from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged.recurrent import init as initial
 from ragged.recurrent.dispatch import LayerCall
@@ -91,7 +91,7 @@ def lstm(
         h, c = shape.state_shapes(x.shape[0])
         state = (jnp.zeros(h, x.dtype), jnp.zeros(c, x.dtype))
     counts = _as_int32(lengths.to(load_backend(name)), x.shape[1])
-    compiler = find_compiler() is not None
+    compiler = available()
     call = LayerCall("any", str(x.dtype), lengths.policy, compiler=compiler)
     call = call._replace(hidden_size=shape.hidden_size, proj_size=shape.proj_size)
     is_operator = takes_operator(call)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ragged.kernels import find_compiler
+from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged.recurrent.dispatch import (
     Implementation,
@@ -141,5 +141,5 @@ def describe(
     if lengths is not None and surrounding is None:
         return describe_batch(lengths, **known)
     policy = "auto" if lengths is None else lengths.policy
-    compiler = surrounding in (None, TRANSFORMED) and find_compiler() is not None
+    compiler = surrounding in (None, TRANSFORMED) and available()
     return LayerCall(policy=policy, compiler=compiler, **known)

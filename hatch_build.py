@@ -1,0 +1,119 @@
+"""Put compiled kernels into a wheel, if asked: `make wheel`, or RAGGED_BUNDLE_KERNELS=1.
+
+Without that variable, and in an editable install, this does nothing: the wheel is pure Python.
+RAGGED_WHEEL_LEVELS names the levels of x86-64 to compile for, all unless given.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+# The C++ library is linked in and hidden: it must not meet the one that a framework brings.
+LINK = ("-static-libstdc++", "-static-libgcc", "-Wl,--gc-sections", "-s")
+NEEDED = {b"libc.so.6", b"libm.so.6", b"libpthread.so.0", b"ld-linux-x86-64.so.2"}
+
+
+class Kernels(BuildHookInterface):
+    """Compile each backend's kernels for each level, and mark the wheel with what they need."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the libraries to what the wheel holds."""
+        self._made = None
+        if version == "editable" or os.environ.get("RAGGED_BUNDLE_KERNELS") != "1":
+            return
+        if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            raise RuntimeError("RAGGED_BUNDLE_KERNELS=1 works on Linux on x86-64 only. Unset it.")
+        self._made = tempfile.TemporaryDirectory(prefix="ragged-")
+        made = _compile_all(Path(self.root, "ragged", "kernels"), Path(self._made.name))
+        for path in made:
+            build_data["force_include"][str(path)] = f"ragged/kernels/built/{path.name}"
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{_platform(made)}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Clear away what was compiled; it is in the wheel now."""
+        if self._made:
+            self._made.cleanup()
+
+
+def _compile_all(kernels: Path, folder: Path) -> list[Path]:
+    recipe, libraries = (_read(kernels / f"{name}.py") for name in ("recipe", "libraries"))
+    levels = os.environ.get("RAGGED_WHEEL_LEVELS", "").split() or list(recipe.LEVELS)
+    if unknown := set(levels) - set(recipe.LEVELS):
+        raise ValueError(f"RAGGED_WHEEL_LEVELS has {unknown}; there are {list(recipe.LEVELS)}")
+    compiler = shlex.split(os.environ.get("CXX", "").strip() or "c++")
+    if not shutil.which(compiler[0]):
+        raise FileNotFoundError(f"no C++ compiler {compiler[0]!r}. Install g++, or set CXX.")
+    include = _include_of_jaxlib()
+    exported = folder / "exported"
+    exported.write_text(f"{{ global: {' '.join(f'{f};' for f in recipe.FUNCTIONS)} local: *; }};")
+    glue = {"torch": "", "jax": recipe.xla_interface(include)}
+
+    def build(stem: str, dtype: str, level: str) -> Path:
+        source, real = kernels / f"{stem}.cpp", recipe.REALS[dtype]
+        digest = recipe.digest_sources((*recipe.FLAGS, real), source, kernels)
+        path = folder / recipe.name_library(source, glue[stem], dtype, level, digest)
+        made = path.with_suffix(".made")
+        options = (*recipe.FLAGS, f"-march={level}", f"-DREAL={real}", *LINK)
+        folders = (f"-I{kernels}", f"-I{include}", f"-Wl,--version-script={exported}")
+        command = [*compiler, *options, *folders, str(source), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{shlex.join(command)} failed: {done.stderr}")
+        libraries.seal(made, path)
+        return path
+
+    todo = [(stem, dtype, level) for level in levels for stem in glue for dtype in recipe.REALS]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda each: build(*each), todo))
+
+
+def _read(path: Path) -> ModuleType:
+    """Import a file of the package without the package, which needs NumPy."""
+    spec = importlib.util.spec_from_file_location(f"ragged_{path.stem}", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _include_of_jaxlib() -> Path:
+    found = importlib.util.find_spec("jaxlib")
+    if found is None or not found.origin:
+        raise ModuleNotFoundError(
+            "JAX's kernels need jaxlib's headers. Build in an environment that has jaxlib, with "
+            "--no-build-isolation, as `make wheel` does."
+        )
+    return Path(found.origin).with_name("include")
+
+
+def _platform(libraries: list[Path]) -> str:
+    """Name the oldest Linux that has all the C library's symbols that the libraries call."""
+    contents = [path.read_bytes() for path in libraries]
+    needed = {
+        name for each in contents for name in re.findall(rb"\b(?:lib|ld-)[\w+-]+\.so\.\d+", each)
+    }
+    if needed - NEEDED:
+        raise RuntimeError(f"the kernels need {needed - NEEDED}, which not every Linux has")
+    versions = [
+        (int(major), int(minor))
+        for each in contents
+        for major, minor in re.findall(rb"GLIBC_(\d+)\.(\d+)", each)
+    ]
+    major, minor = max(versions)
+    return f"manylinux_{major}_{minor}_x86_64"

@@ -1,0 +1,77 @@
+"""How kernels are compiled and what a compiled one is called.
+
+A wheel's build (`hatch_build.py`) reads this file alone, without the package and what that needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+)
+REALS = {"float32": "float", "float64": "double"}
+FUNCTIONS = ("lstm_forward", "lstm_backward")  # of every library
+
+# What x86-64's levels ask of a processor beyond the next lower one, by the kernel's names: `abm`
+# has lzcnt, `pni` is SSE3. The best level comes first.
+LEVELS = {
+    "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "x86-64-v3": {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"},
+    "x86-64-v2": {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"},
+}
+
+
+def find_levels(cpuinfo: str) -> tuple[str, ...]:
+    """List the levels that every processor of a machine has, the best first.
+
+    Args:
+        cpuinfo: what `/proc/cpuinfo` says.
+
+    >>> find_levels("flags : fpu sse2")
+    ()
+    """
+    lines = re.findall(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    flags = set.intersection(*(set(line.split()) for line in lines)) if lines else set()
+    names = list(LEVELS)
+    return tuple(
+        level
+        for place, level in enumerate(names)
+        if all(LEVELS[below] <= flags for below in names[place:])
+    )
+
+
+def name_library(source: Path, interface: str, dtype: str, level: str, digest: str) -> str:
+    """Name the file of a library that a wheel carries."""
+    return "-".join(filter(None, (source.stem, interface, dtype, level, digest))) + ".so"
+
+
+def digest_sources(flags: Sequence[str], source: Path, headers: Path) -> str:
+    """Tell apart what would make another library, but for processor and compiler."""
+    parts = [*flags, *read_sources(source, headers)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def read_sources(source: Path, headers: Path) -> Iterable[str]:
+    """Read all that is compiled, but for a framework's headers."""
+    return (path.read_text("utf-8") for path in (source, *sorted(headers.glob("*.hpp"))))
+
+
+def xla_interface(include: Path) -> str:
+    """Name XLA's interface for custom calls, from the headers that jaxlib brings.
+
+    Its version changes with what they declare; a library made for one is not tried on another.
+    """
+    path = include / "xla" / "ffi" / "api" / "c_api.h"
+    text = path.read_text("utf-8") if path.exists() else ""
+    found = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", text))
+    return f"ffi{found.get('MAJOR', '?')}.{found.get('MINOR', '?')}"

@@ -1,0 +1,118 @@
+"""A wheel that carries the kernels: installed where there is no compiler, it runs on them."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ragged import kernels
+from ragged.kernels import bundled, recipe
+
+pytest.importorskip("hatchling")
+ROOT = Path(__file__).parents[2]
+LEAST = list(recipe.LEVELS)[-1]
+linux = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64") or kernels.find_compiler() is None,
+    reason="wheels with kernels are for Linux on x86-64, and need a compiler",
+)
+
+
+def build(folder, **environment):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
+    command += ["--no-build-isolation", "--wheel-dir", folder, ROOT]
+    found = {k: v for k, v in os.environ.items() if not k.startswith("RAGGED_")} | environment
+    done = subprocess.run(command, env=found, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = Path(folder).glob("*.whl")
+    return path
+
+
+SCRIPT = """
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+import ragged
+from ragged import kernels
+from ragged.kernels import bundled
+
+backend, installed, cpuinfo = sys.argv[1:]
+bundled.CPUINFO = Path(cpuinfo)
+assert Path(ragged.__file__).is_relative_to(installed), ragged.__file__
+assert kernels.find_compiler() is None
+own = import_module(f"ragged_{backend}.recurrent.cpp")
+calls, call = set(), own._call
+own._call = lambda name, *rest, **options: (calls.add(name), call(name, *rest, **options))[1]
+x, lengths = np.ones((3, 5, 2), np.float32), [3, 0, 5]
+with ragged.use_backend(backend):
+    layer = ragged.LSTM(2, 3, seed=0)
+    if backend == "torch":
+        import torch
+        y, _ = layer(torch.from_numpy(x), lengths)
+        y.sum().backward()
+        names = [own._load(torch.float32)._name]
+    else:
+        import jax
+        from flax import nnx
+        y, _ = layer(x, lengths)
+        gradient = nnx.grad(lambda layer: layer(x, lengths)[0].sum())(layer)
+        jax.block_until_ready(gradient)
+        names = [own._load(jax.numpy.dtype("float32"))]
+assert calls == {"lstm_forward", "lstm_backward"}, calls
+print(Path(names[0]).name)
+"""
+
+
+@linux
+def test_an_installed_wheel_runs_on_its_kernels_without_a_compiler(need, tmp_path):
+    need("torch", "jax")
+    best, *others = recipe.find_levels(bundled.CPUINFO.read_text()) or [None]
+    if not others:
+        pytest.skip("there are not two levels to choose from")
+    asked = {"RAGGED_BUNDLE_KERNELS": "1", "RAGGED_WHEEL_LEVELS": f"{LEAST} {best}"}  # all: slow
+    wheel = build(tmp_path / "dist", **asked)
+    assert re.search(r"-py3-none-manylinux_\d+_\d+_x86_64\.whl$", wheel.name)
+    with zipfile.ZipFile(wheel) as opened:
+        built = [name for name in opened.namelist() if "/built/" in name]
+        about = opened.read(next(n for n in opened.namelist() if n.endswith("/WHEEL"))).decode()
+    assert len(built) == len(("torch", "jax")) * len(recipe.REALS) * len((LEAST, best))
+    assert "Root-Is-Purelib: false" in about
+    installed = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", installed, wheel], check=True, capture_output=True)
+
+    lesser = tmp_path / "cpuinfo"
+    lesser.write_text("flags : " + " ".join(recipe.LEVELS[LEAST]))
+    empty = [tmp_path / name for name in ("home", "cache", "bin")]
+    for folder in empty:
+        folder.mkdir()
+    home, cache, path = map(str, empty)
+    environment = {"HOME": home, "XDG_CACHE_HOME": cache, "PATH": path, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(installed)
+    for backend, cpuinfo, level in (
+        ("torch", bundled.CPUINFO, best),
+        ("torch", lesser, LEAST),
+        ("jax", bundled.CPUINFO, best),
+    ):
+        command = [sys.executable, "-W", "error", "-c", SCRIPT, backend, installed, cpuinfo]
+        run = subprocess.run(
+            command, cwd=home, env=environment, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.startswith(backend)
+        assert f"-float32-{level}-" in run.stdout
+    assert [each for folder in empty for each in folder.rglob("*")] == []
+
+
+def test_unless_asked_a_wheel_is_pure(tmp_path):
+    wheel = build(tmp_path)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        assert not [name for name in opened.namelist() if name.endswith(".so")]

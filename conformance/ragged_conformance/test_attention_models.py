@@ -20,13 +20,13 @@ LENGTHS: dict[str, tuple[list[int], list[int]]] = {
     "length 0": ([3, 0, 5, 0], [4, 2, 0, 0]),
 }
 # A LayerNorm over a few values that are nearly equal is a step: rounding the parameters to 8 bits
-# turns its gradient round, whoever computes it. So three features and more are selected among, and
+# turns its gradient round, whoever computes it. So three values and more are normed everywhere, and
 # the seeds are those of the first six that, in float64, such a rounding moves the gradients least.
 CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "AttentionLSTM": ("AttentionLSTM", {"num_layers": 1, "seed": 5}),
     "AttentionLSTM, bridge, ungated, all seen": (
         "AttentionLSTM",
-        {"decoder_hidden_size": 2, "gated": False, "causal": False},
+        {"decoder_hidden_size": 6, "gated": False, "causal": False},
     ),
     "TransformerLSTM": ("TransformerLSTM", {"num_layers": 1, "seed": 2}),
     "TransformerLSTM, shared, all seen": (

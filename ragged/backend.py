@@ -134,7 +134,7 @@ def _load(name: str, partial: bool) -> None:
     if missing and not partial:
         raise BackendError(
             f"set_backend(): backend {name!r} lacks {', '.join(missing)}; expected every "
-            "member of ragged.backend.Backend. Add them to its module."
+            "member of ragged.protocol.Backend. Add them to its module."
         )
     _loaded[name] = cast(Backend, _Partial(name, module) if missing else module)
 
@@ -143,7 +143,7 @@ def missing_members(backend: object) -> tuple[str, ...]:
     """Name the members of `Backend` that a module lacks.
 
     >>> missing_members(object())[:3]
-    ('LSTM', 'TrainingStep', 'asarray')
+    ('LSTM', 'TrainingStep', 'arange_like')
     """
     own = backend.module if isinstance(backend, _Partial) else backend
     return tuple(member for member in MEMBERS if not hasattr(own, member))

@@ -178,9 +178,8 @@ def huber(
     """
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
-        _check_positive("huber", "delta", delta)
-        error = backend.xp.abs(target - prediction)
-        return backend.xp.where(error <= delta, error**2 / 2, delta * (error - delta / 2))
+        d, error = _positive("huber", "delta", delta), backend.xp.abs(target - prediction)
+        return backend.xp.where(error <= d, error**2 / 2, d * (error - d / 2))
 
     return _masked(huber, elementwise, prediction, target, **masking)
 
@@ -196,10 +195,9 @@ def mape(
     """
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
-        _check_positive("mape", "epsilon", epsilon)
-        size = backend.xp.abs(target)
-        least = backend.xp.full_like(size, epsilon)
-        return backend.xp.abs(target - prediction) / backend.xp.where(size > epsilon, size, least)
+        least, size = _positive("mape", "epsilon", epsilon), backend.xp.abs(target)
+        divisor = backend.xp.where(size > least, size, backend.xp.full_like(size, least))
+        return backend.xp.abs(target - prediction) / divisor
 
     return _masked(mape, elementwise, prediction, target, **masking)
 
@@ -379,6 +377,8 @@ def _spread(name: str, argument: str, array: Array, shape: tuple[int, ...], xp: 
     return xp.broadcast_to(xp.reshape(array, (*given, *missing)), shape)
 
 
-def _check_positive(function: str, argument: str, value: float) -> None:
-    if not as_number(function, argument, value) > 0:
+def _positive(function: str, argument: str, value: Any) -> float:
+    number = float(as_number(function, argument, value))
+    if not number > 0:
         raise OptionError.of(function, argument, repr(value), "above 0", "Raise it.")
+    return number

@@ -156,7 +156,7 @@ def test_a_diverging_run_exits_with_1(tmp_path, need, tiny_arguments, capsys):
         tmp_path,
         ragged.available_backends()[0],
         trainer__optimizer__learning_rate="1e30",
-        trainer__gradient_clip="null",
+        trainer__max_grad_norm="null",
     )
     assert main(arguments) == 1
     assert "ragged: error: training: the loss is " in capsys.readouterr().err

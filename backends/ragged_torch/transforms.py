@@ -71,8 +71,8 @@ def in_memory(*tensors: Tensor) -> bool:
     return not around and all(map(torch._C._has_storage, tensors))  # which mapped ones have not
 
 
-def unwrap(tensor: Tensor) -> Tensor:
+def unwrap(tensor: Any) -> Any:
     """Take off what `torch.func` has put around a tensor; a mapped axis shows then."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    while isinstance(tensor, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor

@@ -71,7 +71,9 @@ def test_baselines_know_training_and_validation_and_are_scored_on_the_test(monke
     forecast = np.random.default_rng(1).normal(size=(9, 2))
     levels = {0.1: forecast - 1, 0.5: forecast, 0.9: forecast + 1}
     monkeypatch.setattr(evaluation, "forecast_rows", lambda *given: [RowForecast(forecast, levels)])
-    found = evaluation.evaluate(SimpleNamespace(config=None), data, trainer=None)
+    found = evaluation.evaluate(
+        SimpleNamespace(config=SimpleNamespace(model="m")), data, trainer=None
+    )
     x = np.concatenate([each.columns["x"][before] for each in events[:3]])
     for place, target in enumerate(("y", "z")):
         y = np.concatenate([each.columns[target][before] for each in events[:3]])
@@ -81,7 +83,7 @@ def test_baselines_know_training_and_validation_and_are_scored_on_the_test(monke
             np.testing.assert_allclose(found.baselines[target][name][0], expected, atol=1e-9)
             score = found.targets[target].scores[name]
             assert score.rmse == pytest.approx(np.sqrt(np.mean((expected - truth) ** 2)))
-        own = found.targets[target].scores["NoneType"]
+        own = found.targets[target].scores["m"]
         error = forecast[:, place] - truth
         assert own.mae == pytest.approx(np.mean(np.abs(error)))
         assert own.rmse == pytest.approx(np.sqrt(np.mean(error**2)))

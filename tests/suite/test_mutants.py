@@ -159,7 +159,7 @@ MASK = "ragged.ops.masks:padding_mask"
     ("target", "old", "message"),
     [
         (MASK, "steps << count", "holds 'steps << count' 0 times"),
-        (MASK, "count", "holds 'count' 4 times"),
+        (MASK, "count", "holds 'count' 3 times"),
         ("ragged.ops.masks:padding", "steps < count", "ragged.ops.masks:padding is gone"),
         ("ragged.mask:padding_mask", "steps < count", "ragged.mask:padding_mask is gone"),
     ],

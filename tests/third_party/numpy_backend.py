@@ -11,7 +11,7 @@ import numpy as np
 from ragged.backend import load_backend
 from ragged.checks import dtype_error
 from ragged.ops import packing
-from ragged.ops.alignment import flip, validate_batch, zero_padding
+from ragged.ops.alignment import flip, zero_padding
 from ragged.recurrent.lstm import LSTMShape, stack_layers
 
 OFF_BY = int(os.environ.get("NUMPY_BACKEND_OFF_BY", "0"))  # a fault to plant, for the tests
@@ -82,18 +82,11 @@ def devices():
 
 
 def pack_sequences(x, lengths):
-    backend, x, valid = validate_batch("pack_sequences", x, lengths)
-    order = packing.PackingOrder(valid)
-    return PackedSequence(
-        order.pack(backend, x), order.batch_sizes, order.sorted_indices, order.unsorted_indices
-    )
+    return PackedSequence(*packing.packed_fields(x, lengths))
 
 
 def unpack_to_fixed_length(packed, lengths, max_length):
-    backend = load_backend(name)
-    data, valid = packing.open_packed(backend, packed, lengths, max_length)
-    rows = packing.PackedRows(packed.batch_sizes, packed.unsorted_indices)
-    return packing.gather(backend, data, rows.source(valid))
+    return packing.unpack(load_backend(name), packed, lengths, max_length)
 
 
 def lstm(parameters, x, lengths, state, between_layers):

@@ -98,7 +98,7 @@ def test_every_row_is_in_one_step_of_each_epoch_and_the_last_one_may_be_smaller(
 ):
     orders = []
     for seed in (5, 6):
-        fit = make_fit(batch_size=2, accumulate=3, seed=seed)
+        fit = make_fit(batch_size=2, accumulate_grad_batches=3, seed=seed)
         taken = made_up(fit, monkeypatch)
         fit.run()
         assert [len(group) for group in taken] == [3, 1, 3, 1]
@@ -123,9 +123,9 @@ def test_epochs_are_jittered_anew_and_by_the_seed(make_fit, monkeypatch):
 
 @pytest.mark.parametrize("accumulate_grad_batches", [1, 2])
 def test_divergence_lists_the_rows_of_its_step_and_no_filling_ones(
-    make_fit, monkeypatch, accumulate
+    make_fit, monkeypatch, accumulate_grad_batches
 ):
-    fit = make_fit(accumulate=accumulate)
+    fit = make_fit(accumulate_grad_batches=accumulate_grad_batches)
 
     def loss(place, group):
         return np.nan if any((batch.rows < 0).any() for batch in group) else place
@@ -135,7 +135,7 @@ def test_divergence_lists_the_rows_of_its_step_and_no_filling_ones(
         fit.run()
     found = json.loads((fit.folder / "diverged.json").read_text())
     last = [fit.data.train[row] for row in rows_of(*taken[-1])]
-    assert len(last) == (3 if accumulate == 1 else 7)
+    assert len(last) == (3 if accumulate_grad_batches == 1 else 7)
     assert found == {
         "name": "loss",
         "loss": "nan",

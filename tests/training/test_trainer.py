@@ -155,7 +155,7 @@ def test_the_rate_follows_its_schedule(name, tmp_path, monkeypatch):
         taken = []
         monkeypatch.setattr(fit.step, "step", lambda *_, rate: taken.append(rate) or 1.0)
         fit.run()
-    expected = [0.01 * schedule.factor(step, 4) for step in range(4)]
+    expected = [0.01 * schedule.multiplier(step, 4) for step in range(4)]
     assert taken == pytest.approx(expected)
     first, _ = records(tmp_path)
     assert first["learning_rate"] == pytest.approx(expected[1])  # of its last step

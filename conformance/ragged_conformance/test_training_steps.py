@@ -11,7 +11,7 @@ import pytest
 import ragged
 from ragged.data import Batch, Sample, Series, collate
 from ragged.training.optimizers import SGD, Adam, AdamW, Optimizer
-from ragged_conformance import oracle
+from ragged_conformance import evaluation, oracle
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import fill_padding, normal
 from ragged_conformance.oracle_losses import loss
@@ -256,11 +256,16 @@ def test_static_values_reach_the_model(adapter: Adapter, pytestconfig: pytest.Co
     total, count = step.evaluate(batch)
     assert step.step(batch) == pytest.approx(total / count, rel=1e-5)
     found = adapter.backend.predict(step.module(), batch).output
-    output = adapter.prepare(step.module())(
-        adapter.array(batch.past), adapter.array(batch.future),
-        batch.encoder_lengths, batch.decoder_lengths, static=adapter.array(batch.static),
-    ).output  # fmt: skip
-    assert_close(found, adapter.to_numpy(output), adapter.dtype, MODEL)
+    module, sides = adapter.prepare(step.module()), ("past", "future", "static")
+
+    def forward(arrays: Any) -> Any:
+        lengths = batch.encoder_lengths, batch.decoder_lengths
+        past, future, static = (arrays[name] for name in sides)
+        return {"output": module(past, future, *lengths, static=static).output}
+
+    arrays = adapter.arrays({name: getattr(batch, name) for name in sides})
+    output = evaluation.forward(adapter, forward)(arrays)["output"]
+    assert_close(found, output, adapter.dtype, MODEL)
     lengths = batch.decoder_lengths.host
     expected = loss("mse", found.astype(float), batch.target.astype(float), lengths=lengths)
     assert_close(np.array(total / count), expected, adapter.dtype, MODEL)

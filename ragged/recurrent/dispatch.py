@@ -109,6 +109,10 @@ def policy_reason(call: LayerCall, takes: Sequence[str]) -> str | None:
     return f"the policy asks for {'packing' if call.policy == 'always' else 'padding'}"
 
 
+def no_reason(call: LayerCall) -> None:
+    """Run any call, as plain operations do: the last implementation of a list has this."""
+
+
 def kernels_reason(call: LayerCall, has_kernels: Callable[[str], bool]) -> str | None:
     """Say why kernels of our own do not run a call, on any backend.
 

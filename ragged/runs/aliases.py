@@ -64,8 +64,7 @@ def rename_option(argument: str) -> str:
     parts = option.split(".")
     known = KEYS if len(parts) == 2 else {**KEYS, **SCHEDULE}
     if set(parts) & set(known) and not (set(parts) & {"optimizer"}):
-        _tell(option, ".".join(known.get(part, part) for part in parts))
-        option = ".".join(known.get(part, part) for part in parts)
+        option = _tell(option, ".".join(known.get(part, part) for part in parts))
     value = _tell(value, CLASSES[value]) if value in CLASSES else value
     return f"{option}{is_pair}{value}"
 

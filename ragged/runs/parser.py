@@ -117,11 +117,10 @@ def _explain(message: str) -> str:
 def _known_names() -> set[str]:
     """Every part of a dotted name that a configuration can hold."""
     from ragged import data, models
-    from ragged.training import lr_schedules as learning_rate
-    from ragged.training import optimizers as optimizer
+    from ragged.training import lr_schedules, optimizers
 
     dotted = {action.dest for action in train_parser()._actions}
-    modules = (data, learning_rate, models, optimizer)
+    modules = (data, lr_schedules, models, optimizers)
     classes = {
         n: v
         for m in modules

@@ -70,7 +70,7 @@ DENSE = (
     ),
     fault(
         "padding read",
-        "ragged_torch.recurrent.padded:_read",
+        "ragged_torch.recurrent.scan:read_steps",
         "else zero_padding(backend, x, lengths)",
         "else x",
         forward("mixed"),
@@ -79,15 +79,15 @@ DENSE = (
     fault(
         "second direction reads forwards",
         "ragged_torch.recurrent.padded:run_layer",
-        "steps = _read(x, lengths, reverse)",
-        "steps = _read(x, lengths, False)",
+        "steps = read_steps(x, lengths, reverse)",
+        "steps = read_steps(x, lengths, False)",
         forward("mixed", "bidirectional"),
     ),
     fault(
         "second direction's outputs not turned back",
         "ragged_torch.recurrent.padded:run_layer",
-        "return _read(y, lengths, reverse), h, c",
-        "return _read(y, lengths, False), h, c",
+        "return read_steps(y, lengths, reverse), h, c",
+        "return read_steps(y, lengths, False), h, c",
         forward("mixed", "bidirectional"),
     ),
     fault(

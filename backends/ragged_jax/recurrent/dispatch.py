@@ -10,6 +10,7 @@ from ragged.recurrent.dispatch import (
     Implementation,
     LayerCall,
     kernels_reason,
+    no_reason,
     policy_reason,
     reasons,
 )
@@ -29,14 +30,10 @@ def _kernels_reason(call: LayerCall) -> str | None:
     return call.surrounding or kernels_reason(call, cpp.has_kernels)
 
 
-def _no_reason(call: LayerCall) -> None:
-    """Plain operations run everything."""
-
-
 # What runs is a function for each of the operator's primitives.
 IMPLEMENTATIONS = (
     Implementation("kernels", _kernels_reason, {**scan.PASSES, **cpp.PASSES}),
-    Implementation("scan", _no_reason, scan.PASSES),
+    Implementation("scan", no_reason, scan.PASSES),
 )
 
 

@@ -19,6 +19,7 @@ from ragged.recurrent.dispatch import (
     LayerCall,
     describe_batch,
     kernels_reason,
+    no_reason,
     policy_reason,
     reasons,
 )
@@ -81,15 +82,11 @@ def _padded_reason(call: LayerCall) -> str | None:
     return _dense_reason(call, ("auto", "never"))
 
 
-def _no_reason(call: LayerCall) -> None:
-    """Plain operations run everything."""
-
-
 IMPLEMENTATIONS = (
     Implementation("kernels", _kernels_reason, partial(run_directions, cpp.run_layer)),
     Implementation("packed", _packed_reason, packed.run),
     Implementation("padded", _padded_reason, partial(run_directions, padded.run_layer)),
-    Implementation("scan", _no_reason, partial(run_directions, scan.run_layer)),
+    Implementation("scan", no_reason, partial(run_directions, scan.run_layer)),
 )
 
 

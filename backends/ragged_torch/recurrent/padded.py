@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
-from ragged.ops.alignment import flip, zero_padding
 from ragged.ops.masks import padding_mask
 from ragged_torch.arrays import asarray, name
-from ragged_torch.recurrent.scan import WEIGHTS, pull
+from ragged_torch.recurrent.scan import WEIGHTS, pull, read_steps
 from ragged_torch.recurrent.stack import Result, Weights
 from ragged_torch.transforms import in_memory
 
@@ -37,7 +36,7 @@ def run_layer(
         found = run_layer(weights, x.float(), lengths, h0.float(), c0.float(), reverse=reverse)
         y, h, c = (each.to(given) for each in found)
         return y, h, c
-    steps = _read(x, lengths, reverse)
+    steps = read_steps(x, lengths, reverse)
     if not lengths.is_full:
         ended = ~padding_mask(load_backend(name), lengths, like=x)
         steps = torch.cat([steps, ended[..., None].to(x.dtype)], -1)
@@ -45,13 +44,7 @@ def run_layer(
     dense = _run_onednn if _has_onednn(weights, x) else _run_dense
     y, c = dense(weights, steps, h0, c0)
     h = _last(y, lengths, h0)
-    return _read(y, lengths, reverse), h, c
-
-
-def _read(x: Tensor, lengths: Lengths, reverse: bool) -> Tensor:
-    """Put 0 at padding, and turn the steps of each row round to read it in reverse, or back."""
-    backend = load_backend(name)
-    return flip(backend, x, lengths) if reverse else zero_padding(backend, x, lengths)
+    return read_steps(y, lengths, reverse), h, c
 
 
 def _with_hold(weight_ih: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ragged.recurrent.dispatch import choose
 from ragged_torch.arrays import asarray, name
 from ragged_torch.recurrent.cpp import backward, computed_in, forward
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe
+from ragged_torch.recurrent.scan import WEIGHTS
 from ragged_torch.recurrent.stack import LayerInputs, State, Weights
 
 Saved = tuple[Tensor, Tensor]
@@ -47,7 +48,7 @@ class Layer(NamedTuple):
     @property
     def weights(self) -> Weights:
         """The parameters under their own names."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+        names = (*WEIGHTS, "weight_hr")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property

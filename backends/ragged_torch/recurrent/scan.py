@@ -39,7 +39,7 @@ def run_layer(
         h, c = _select(valid, new_h, h), _select(valid, new_c, c)
         y.append(h)
     stacked = torch.stack(y, 1) if y else _no_steps(x, h0, c0, weights)
-    return _read(stacked, lengths, reverse), h, c
+    return read_steps(stacked, lengths, reverse), h, c
 
 
 def _no_steps(x: Tensor, h0: Tensor, c0: Tensor, weights: Weights) -> Tensor:
@@ -71,7 +71,7 @@ def pull(
         activations.append((i, f, g, o))
         valids.append(valid)
     grad_y, grad_h, grad_c = gradients
-    of_y = _read(grad_y, lengths, reverse)
+    of_y = read_steps(grad_y, lengths, reverse)
     of_gates = []
     walk = zip(activations, valids, pairwise(cs), of_y.unbind(1), strict=True)
     for (i, f, g, o), valid, (c_before, c), of_output in reversed(list(walk)):
@@ -87,9 +87,9 @@ def pull(
     if not of_gates:
         return (torch.zeros_like(x), grad_h, grad_c, *map(torch.zeros_like, weights))
     of_all, h_before = torch.stack(of_gates[::-1], 1), torch.stack(hs[:-1], 1)
-    of_weight_ih = _flat(of_all).T @ _flat(_read(x, lengths, reverse))
+    of_weight_ih = _flat(of_all).T @ _flat(read_steps(x, lengths, reverse))
     of_weight_hh = _flat(of_all).T @ _flat(h_before)
-    of_x = _read(of_all @ weight_ih, lengths, reverse)
+    of_x = read_steps(of_all @ weight_ih, lengths, reverse)
     of_bias = of_all.sum((0, 1))
     return of_x, grad_h, grad_c, of_weight_ih, of_weight_hh, of_bias, of_bias.clone()
 
@@ -98,7 +98,8 @@ def _steps(
     weights: Weights, x: Tensor, lengths: Lengths, reverse: bool
 ) -> Iterator[tuple[Tensor | None, Tensor]]:
     """What x adds to the gates at each step, and which rows have it; None = all."""
-    gates = _read(x, lengths, reverse) @ weights["weight_ih"].T  # hoisted: all steps in one product
+    # hoisted: all steps in one product
+    gates = read_steps(x, lengths, reverse) @ weights["weight_ih"].T
     if "bias_ih" in weights:
         gates = gates + weights["bias_ih"] + weights["bias_hh"]
     if lengths.is_full:
@@ -113,7 +114,7 @@ def _activations(gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
 
 
-def _read(x: Tensor, lengths: Lengths, reverse: bool) -> Tensor:
+def read_steps(x: Tensor, lengths: Lengths, reverse: bool) -> Tensor:
     """Put 0 at padding, and turn the steps of each row round to read it in reverse, or back."""
     backend = load_backend(name)
     return flip(backend, x, lengths) if reverse else zero_padding(backend, x, lengths)

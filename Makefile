@@ -30,7 +30,7 @@ typecheck: .venv/installed  ## mypy, strict
 
 # Two workers on two cores: threads of their own would wait for each other at every kernel. A
 # program that several tests run is compiled by the first of them. What XLA compiles for a user the
-# conformance suite proves in float32; elsewhere it compiles faster, to slower code.
+# tests in OPTIMISED and JITTED prove, of JAX in float32; elsewhere it compiles faster, to slower code.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK  := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false
 docs test-fast test-suite: export OMP_NUM_THREADS = 1
@@ -41,7 +41,11 @@ docs test-fast test-suite: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 # the promises on torch in float64, for which no JAX program has to be compiled.
 SUITE := conformance/ragged_conformance
 FAST  := ragged tests/test_refusals.py tests/test_backend.py tests/data \
-	$(addprefix $(SUITE)/test_,promises.py lstm.py losses.py masks.py alignment.py packing.py)
+	$(addprefix $(SUITE)/test_,promises.py recurrent.py losses.py masks.py alignment.py packing.py)
+
+OPTIMISED := recurrent recurrent_function encoder_decoder_lstm training_steps
+JITTED    := $(addprefix $(SUITE)/test_promises.py::,test_jit_changes_no_number test_nnx_jit_changes_no_number)
+OR        := $(subst $() $(), or ,$(OPTIMISED:%=test_%.py))
 
 test-fast: lint  ## lint and the quick tests, for every save
 	$(QUICK) $(PYTEST) $(FAST) --backend torch --dtype float64
@@ -52,7 +56,8 @@ docs: .venv/installed  ## run the code of README.md and docs/, and follow their 
 test: lint typecheck test-suite  ## every check and every test
 
 test-suite: .venv/installed  ## every test
-	$(PYTEST) conformance
+	$(PYTEST) $(OPTIMISED:%=$(SUITE)/test_%.py) $(JITTED) --backend jax
+	$(QUICK) $(PYTEST) conformance -k "not (jax and ($(OR)))"
 	$(QUICK) $(PYTEST) conformance --dtype float64
 	$(QUICK) $(PYTEST) ragged backends tests
 

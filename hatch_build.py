@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,12 +64,12 @@ def _compile_all(kernels: Path, folder: Path) -> list[Path]:
     exported.write_text(f"{{ global: {' '.join(f'{f};' for f in recipe.FUNCTIONS)} local: *; }};")
     glue = {"torch": "", "jax": recipe.xla_interface(include)}
 
-    def build(stem: str, dtype: str, level: str) -> Path:
-        source, real = kernels / f"{stem}.cpp", recipe.REALS[dtype]
-        digest = recipe.digest_sources((*recipe.FLAGS, real), source, kernels)
-        path = folder / recipe.name_library(source, glue[stem], dtype, level, digest)
+    def build(stem: str, cell: str, dtype: str, level: str) -> Path:
+        source, chosen = kernels / f"{stem}.cpp", recipe.choices(cell, dtype)
+        digest = recipe.digest_sources((*recipe.FLAGS, *chosen), source, kernels)
+        path = folder / recipe.name_library(source, glue[stem], cell, dtype, level, digest)
         made = path.with_suffix(".made")
-        options = (*recipe.FLAGS, f"-march={level}", f"-DREAL={real}", *LINK)
+        options = (*recipe.FLAGS, f"-march={level}", *chosen, *LINK)
         folders = (f"-I{kernels}", f"-I{include}", f"-Wl,--version-script={exported}")
         command = [*compiler, *options, *folders, str(source), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -77,7 +78,7 @@ def _compile_all(kernels: Path, folder: Path) -> list[Path]:
         libraries.seal(made, path)
         return path
 
-    todo = [(stem, dtype, level) for level in levels for stem in glue for dtype in recipe.REALS]
+    todo = product(glue, recipe.CELLS, recipe.REALS, levels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda each: build(*each), todo))
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from ragged.data import Storms
-from ragged.recurrent.lstm import LSTMShape
+from ragged.recurrent.shape import RecurrentShape
 
 KINDS = ("uniform", "log-normal", "third..full", "equal", "one long", "storms")
 
@@ -36,9 +36,11 @@ class Case:
         return 1 + self.bidirectional
 
     @property
-    def shape(self) -> LSTMShape:
+    def shape(self) -> RecurrentShape:
         """The layer's parameters."""
-        return LSTMShape(self.inputs, self.hidden, self.layers, bidirectional=self.bidirectional)
+        return RecurrentShape(
+            self.inputs, self.hidden, self.layers, bidirectional=self.bidirectional
+        )
 
     @property
     def layer_inputs(self) -> list[int]:

@@ -196,9 +196,9 @@ def _computed(lengths: Lengths) -> int:
     """The steps of rows that the backend computes."""
     from ragged.backend import get_backend
     from ragged.recurrent.dispatch import computed_steps
-    from ragged.recurrent.explain import lstm_implementation
+    from ragged.recurrent.explain import recurrent_implementation
 
-    return computed_steps(lstm_implementation(get_backend(), lengths, "cpu"), lengths)
+    return computed_steps(recurrent_implementation(get_backend(), lengths, "cpu"), lengths)
 
 
 def _random_dataset(count: int) -> RaggedDataset:

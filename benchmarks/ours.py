@@ -9,7 +9,7 @@ import numpy as np
 import ragged
 from benchmarks.cases import Case
 from benchmarks.passes import JaxPass, Run, Work, torch_pass
-from ragged.recurrent.explain import lstm_implementation
+from ragged.recurrent.explain import recurrent_implementation
 
 
 def torch_layer(work: Work) -> Any:
@@ -78,7 +78,7 @@ def program_of(framework: str, case: Case, lengths: ragged.Lengths, device: str)
             structure: Any = jax.tree.structure(lengths)
             static = structure.node_data()[1]  # all that is compiled in, and the policy
             return tuple(entry for entry in static if entry != lengths.policy)
-        return lstm_implementation(backend, lengths, device, case.hidden)
+        return recurrent_implementation(backend, lengths, device, case.hidden)
 
 
 def batch_lengths(values: np.ndarray, case: Case, policy: str) -> ragged.Lengths:

@@ -30,7 +30,7 @@ class Work:
     @cached_property
     def parameters(self) -> dict[str, np.ndarray]:
         """An LSTM's parameters under the names of `torch.nn.LSTM`."""
-        return dict(initial.lstm_values(initial.generator(0), self.case.shape))
+        return dict(initial.recurrent_values(initial.generator(0), self.case.shape))
 
     def factor(self, lengths: np.ndarray) -> np.ndarray:
         """What outputs are multiplied by, so that no gradient is trivial; 0 at padding."""

@@ -15,12 +15,14 @@ from ragged.ops.packing import (
     unpack_to_fixed_length,
 )
 from ragged.recurrent.explain import explain
-from ragged.recurrent.lstm import LSTM, lstm
+from ragged.recurrent.layers import GRU, LSTM, RNN, gru, lstm, rnn
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "Lengths",
     "RaggedError",
     "align_encoder_sequences",
@@ -30,6 +32,7 @@ __all__ = [
     "explain",
     "flip_sequences",
     "get_backend",
+    "gru",
     "lengths_from_mask",
     "load",
     "losses",
@@ -38,6 +41,7 @@ __all__ = [
     "pack_decoder_sequences",
     "pack_encoder_sequences",
     "pack_sequences",
+    "rnn",
     "save",
     "set_backend",
     "should_use_packing",

@@ -143,7 +143,7 @@ def missing_members(backend: object) -> tuple[str, ...]:
     """Name the members of `Backend` that a module lacks.
 
     >>> missing_members(object())[:3]
-    ('LSTM', 'TrainingStep', 'arange_like')
+    ('Recurrent', 'TrainingStep', 'arange_like')
     """
     own = backend.module if isinstance(backend, _Partial) else backend
     return tuple(member for member in MEMBERS if not hasattr(own, member))

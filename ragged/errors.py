@@ -62,6 +62,14 @@ class DerivativeError(RaggedError, NotImplementedError):
     """A derivative or transformation that a layer lacks; the message names the way that has it."""
 
 
+class TargetError(RaggedError, ValueError):
+    """A target that its loss has no value for, a label that is no class, say."""
+
+
+class ConversionError(RaggedError, ValueError):
+    """Parameters that another library's cell cannot hold, or that are none of its own."""
+
+
 class OptionError(RaggedError, ValueError):
     """An option outside its known values."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Lengths(HostData):
         (8, 0.56)
     """
 
-    __slots__ = ("_full", "_host", "leaf", "policy", "width")
+    __slots__ = ("_full", "_host", "_tokens", "leaf", "policy", "width")
 
     def __init__(self, lengths: object, width: int | None = None, policy: str = "auto") -> None:
         policy = as_choice("Lengths", "policy", policy, POLICIES)
@@ -53,6 +54,7 @@ class Lengths(HostData):
         self.leaf, self.width, self.policy = leaf, width, policy
         self._host = host  # the leaf's values, once they are checked
         self._full: bool | None = None
+        self._tokens: int | None = None
 
     @classmethod
     def unchecked(cls, leaf: Any, width: int, policy: str = "auto") -> Lengths:
@@ -67,7 +69,7 @@ class Lengths(HostData):
         if backend.is_compiling() or not (isinstance(batch, int) and isinstance(width, int)):
             self = cls.unchecked(backend.xp.full((batch,), width), width)
         else:
-            self = cls._trusted(np.full(batch, width, np.int64), width)
+            return _full(batch, width)
         self._full = True
         return self
 
@@ -111,7 +113,9 @@ class Lengths(HostData):
     @property
     def tokens(self) -> int:
         """The number of valid steps."""
-        return int(self.host.sum())
+        if self._tokens is None:
+            self._tokens = int(self.host.sum())
+        return self._tokens
 
     @property
     def padding_fraction(self) -> float:
@@ -218,6 +222,15 @@ class Lengths(HostData):
         shown = "traced" if self.is_traced else self.leaf.tolist() if known else repr(self.leaf)
         policy = "" if self.policy == "auto" else f", policy={self.policy!r}"
         return f"Lengths({shown}, width={self.width}{policy})"
+
+
+@lru_cache(maxsize=64)  # every call without lengths asks
+def _full(batch: int, width: int) -> Lengths:
+    values = np.full(batch, width, np.int64)
+    values.setflags(write=False)
+    lengths = Lengths._trusted(values, width)
+    lengths._full = True
+    return lengths
 
 
 def check_lengths(lengths: object, width: int | None, *, function: str) -> np.ndarray:

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from ragged.export.program import Exported
     from ragged.lengths import Lengths
     from ragged.recurrent.dispatch import LayerCall
+    from ragged.recurrent.shape import RecurrentShape
 
 Array = Any
-State = tuple[Array, Array]
+State = tuple[Array, ...]  # of a recurrent layer: (h, c) of an LSTM, (h,) of the others
 
 
 class HostData:
@@ -31,7 +32,7 @@ class Backend(Protocol):
     name: str
     framework: str  # the import name of the framework itself
     xp: ModuleType  # the framework's array-API namespace
-    LSTM: type
+    Recurrent: type  # the module: (mode, *arguments of `ragged.LSTM`, seed=...)
     TrainingStep: type
     export_formats: tuple[str, ...]  # what `export_model` writes, names of `ragged.export.program`
 
@@ -75,17 +76,22 @@ class Backend(Protocol):
     def unpack_to_fixed_length(self, packed: Any, lengths: object, max_length: int) -> Array:
         """Undo `pack_sequences` into `(batch, max_length, *features)`."""
 
-    def lstm(
+    def run_recurrent(
         self,
+        shape: RecurrentShape,
         parameters: Mapping[str, Array],
         x: Array,
         lengths: Lengths,
         state: State | None,
         between_layers: Callable[[Array], Array] | None,
+        resets: Array | None = None,
+        start: str = "zeros",
+        *,
+        layout: str = "padded",
     ) -> tuple[Array, State]:
-        """Run a checked, batch-first LSTM."""
+        """Run a checked recurrent layer over rows that are padded, batch first, or jagged."""
 
-    def lstm_reasons(self, call: LayerCall) -> dict[str, str | None]:
+    def recurrent_reasons(self, call: LayerCall) -> dict[str, str | None]:
         """Say why each implementation, in order, does not run a call; None = it can."""
 
     def create_model(self, description: Any) -> Any:

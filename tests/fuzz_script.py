@@ -42,6 +42,9 @@ def calls(own, folder):
     parameters = {name: own(v, "float32") for name, v in weights(layer).items()}
     state = (whole(1, BATCH, HIDDEN), whole(1, BATCH, HIDDEN))
     packed = ragged.pack_sequences(own(x, "float32"), lengths)
+    three = {name: value[: 3 * HIDDEN] for name, value in parameters.items()}
+    one = {name: value[:HIDDEN] for name, value in parameters.items()}
+    resets = np.arange(WIDTH) == lengths[:, None] - 1
 
     def run(h, c, **arguments):
         return ragged.lstm(parameters, state=(h, c), **arguments)
@@ -97,6 +100,11 @@ def calls(own, folder):
             },
         ),
         "LSTM()": (layer, {**rows, "state": None}),
+        "GRU": (ragged.GRU, {"input_size": 2, "hidden_size": 3, "bias": True, "dropout": 0.0}),
+        "RNN": (ragged.RNN, {"input_size": 2, "hidden_size": 3, "nonlinearity": "tanh"}),
+        "gru": (ragged.gru, {"parameters": three, **rows, "state": state[0]}),
+        "rnn": (ragged.rnn, {"parameters": one, **rows, "state": state[0],
+                             "nonlinearity": "relu", "resets": resets, "start": "zeros"}),
         "lstm": (ragged.lstm, {"parameters": parameters, **rows, "batch_first": True,
                                "between_layers": None}),
         "lstm, state": (run, {**rows, "h": state[0], "c": state[1]}),
@@ -114,10 +122,14 @@ def losses():
     """Every loss."""
     options = {"huber": {"delta": 1.0}, "mape": {"epsilon": 1e-8}, "gaussian_nll": {"full": True}}
     options["quantile"] = {"quantiles": (0.1, 0.9)}
+    options["cross_entropy"] = {"class_weights": whole(2), "label_smoothing": 0.5}
+    options["binary_cross_entropy"] = {"pos_weight": whole(WIDTH), "label_smoothing": 0.5}
     for name, loss in vars(ragged.losses).items():
         if isinstance(loss, MaskedLoss):
             last = () if loss.extra_axis is None else (2,)
-            sides = {"prediction": whole(BATCH, WIDTH, *last), "target": whole(BATCH, WIDTH)}
+            target = whole(BATCH, WIDTH)
+            target = abs(target) % 2 if "cross_entropy" in name else target  # classes 0 and 1
+            sides = {"prediction": whole(BATCH, WIDTH, *last), "target": target}
             more = {"weights": whole(BATCH), "reduction": "mean", **options.get(name, {})}
             shared = {**sides, "lengths": np.array([2, 4, 1]), "alignment": "left", **more}
             yield f"losses.{name}", (loss, shared)

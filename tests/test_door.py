@@ -87,7 +87,7 @@ def test_torch_refuses_other_dtypes_and_devices_as_its_own_layer_does(paths):
     torch = pytest.importorskip("torch")
     import ragged_torch
 
-    layer, x = ragged_torch.LSTM(2, 3, seed=0, batch_first=True), torch.tensor(X)
+    layer, x = ragged_torch.Recurrent("LSTM", 2, 3, seed=0, batch_first=True), torch.tensor(X)
     state = (torch.zeros(1, 3, 3), torch.zeros(1, 3, 3, dtype=torch.float64))
     parameters = dict(layer.named_parameters())
     halved = {**parameters, "weight_hh_l0": parameters["weight_hh_l0"].half()}

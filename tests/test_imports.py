@@ -129,7 +129,7 @@ def test_the_checkout_leaks_no_tests_or_backends_folder(tmp_path):
 SUITE = """
 import pytest
 arguments = [
-    "conformance/ragged_conformance/test_lstm.py",
+    "conformance/ragged_conformance/test_recurrent.py",
     "conformance/ragged_conformance/test_losses.py",
     "-x", "-p", "no:cacheprovider", "-k",
     "test_state_is_zero or test_width_zero or nothing_valid or add_up",

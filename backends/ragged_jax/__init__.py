@@ -19,13 +19,18 @@ from ragged_jax.export import export_formats, export_model, load_exported
 from ragged_jax.models import create_model
 from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
 from ragged_jax.parameters import get_parameters, set_parameters, to
-from ragged_jax.recurrent.dispatch import lstm_reasons
-from ragged_jax.recurrent.lstm import LSTM, lstm
+from ragged_jax.recurrent.dispatch import recurrent_reasons
+from ragged_jax.recurrent.layers import GRU, LSTM, Recurrent, run_recurrent
+from ragged_jax.recurrent.rnn import RNN, Bidirectional
 from ragged_jax.training import TrainingStep, predict
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
+    "Bidirectional",
     "PackedSequence",
+    "Recurrent",
     "TrainingStep",
     "arange_like",
     "asarray",
@@ -40,13 +45,13 @@ __all__ = [
     "is_compiling",
     "is_traced",
     "load_exported",
-    "lstm",
-    "lstm_reasons",
     "name",
     "owns",
     "pack_sequences",
     "predict",
     "promote_arrays",
+    "recurrent_reasons",
+    "run_recurrent",
     "set_parameters",
     "to",
     "to_numpy",

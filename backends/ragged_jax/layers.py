@@ -14,7 +14,7 @@ from jax import Array
 
 from ragged.errors import OptionError
 from ragged.ops.interpolation import interpolation_matrix
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_jax.arrays import asarray
 
 
@@ -42,7 +42,7 @@ class Dropout(nnx.Dropout):
         if rate > 0 and rngs is not None:
             self.rngs = _dropout_stream(rngs).fork()
         elif rate > 0:
-            (child,) = initial.generator(rng).spawn(1)
+            (child,) = init.generator(rng).spawn(1)
             self.rngs = nnx.RngStream(int(child.integers(2**31)), tag="dropout")
 
     @property
@@ -70,12 +70,12 @@ class Linear(nnx.Module):
         inputs: int,
         outputs: int,
         *,
-        initializer: initial.Initializer = initial.fan_in_uniform,
+        initializer: init.Initializer = init.fan_in_uniform,
         bias: bool = True,
         num_copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
-        values = initial.linear_values(
+        values = init.linear_values(
             rng, inputs, outputs, initializer=initializer, bias=bias, num_copies=num_copies
         )
         self.weight = nnx.Param(asarray(values["weight"]))
@@ -136,7 +136,7 @@ class GLU(nnx.Module):
     ) -> None:
         self.dropout = Dropout(dropout, rng=rng)
         self.linear = Linear(
-            inputs, 2 * outputs, initializer=initial.xavier_uniform, num_copies=num_copies, rng=rng
+            inputs, 2 * outputs, initializer=init.xavier_uniform, num_copies=num_copies, rng=rng
         )
 
     def __call__(self, x: Array) -> Array:
@@ -209,13 +209,13 @@ class GRN(nnx.Module):
         rng: np.random.Generator,
     ) -> None:
         self.hidden = Linear(
-            inputs, hidden, initializer=initial.he_normal, num_copies=num_copies, rng=rng
+            inputs, hidden, initializer=init.he_normal, num_copies=num_copies, rng=rng
         )
         if context_size is not None:
-            xavier = initial.xavier_uniform
+            xavier = init.xavier_uniform
             self.context = Linear(context_size, hidden, initializer=xavier, bias=False, rng=rng)
         self.output = Linear(
-            hidden, outputs, initializer=initial.he_normal, num_copies=num_copies, rng=rng
+            hidden, outputs, initializer=init.he_normal, num_copies=num_copies, rng=rng
         )
         self.gate = GLU(outputs, outputs, dropout, num_copies=num_copies, rng=rng)
         stretch: nnx.Module | None = None

@@ -17,13 +17,18 @@ from ragged_jax.arrays import to_numpy
 
 
 class Streams:
-    """A generator for `ragged.recurrent.init` that draws from flax's streams, traced or not."""
+    """A generator for `ragged.recurrent.init` that draws from flax's streams, traced or not.
 
-    def __init__(self, rngs: nnx.Rngs) -> None:
+    Args:
+        rngs: flax's streams, of which it takes "params".
+        layer: the name of the layer that it is for.
+    """
+
+    def __init__(self, rngs: nnx.Rngs, layer: str) -> None:
         if not isinstance(rngs, nnx.Rngs):
             got = f"a {type(rngs).__name__}"
             remedy = "Give nnx.Rngs(0), or a seed."
-            raise OptionError.of("LSTM", "rngs", got, "flax.nnx.Rngs", remedy)
+            raise OptionError.of(layer, "rngs", got, "flax.nnx.Rngs", remedy)
         self.rngs = rngs
 
     def uniform(self, low: float, high: float, size: Shape) -> Array:

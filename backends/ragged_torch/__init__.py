@@ -24,12 +24,18 @@ from ragged_torch.export import (
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, set_parameters, to
-from ragged_torch.recurrent.dispatch import lstm_reasons
-from ragged_torch.recurrent.lstm import LSTM, lstm
+from ragged_torch.recurrent.dispatch import recurrent_reasons
+from ragged_torch.recurrent.layers import Recurrent
+from ragged_torch.recurrent.replace import replace_recurrent
+from ragged_torch.recurrent.resets import run_recurrent
+from ragged_torch.recurrent.rnn import GRU, LSTM, RNN
 from ragged_torch.training import TrainingStep, predict
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
+    "Recurrent",
     "TrainingStep",
     "arange_like",
     "asarray",
@@ -44,14 +50,15 @@ __all__ = [
     "is_compiling",
     "is_traced",
     "load_exported",
-    "lstm",
-    "lstm_reasons",
     "name",
     "onnx_translations",
     "owns",
     "pack_sequences",
     "predict",
     "promote_arrays",
+    "recurrent_reasons",
+    "replace_recurrent",
+    "run_recurrent",
     "set_parameters",
     "to",
     "to_numpy",

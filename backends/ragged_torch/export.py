@@ -108,14 +108,14 @@ def load_exported(path: Path, *, format: str) -> Exported:
 
 
 def onnx_translations() -> dict[Any, Any]:
-    """Return the `custom_translation_table` with which torch exports modules that hold an `LSTM`.
+    """Return the `custom_translation_table` with which torch exports our layers.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
 
     Example:
         >>> [str(operator) for operator in onnx_translations()]  # of torch.onnx.export(dynamo=True)
-        ['ragged.lstm_layer.default']
+        ['ragged.recurrent_layer.default']
     """
     try:
         from ragged_torch.onnx_files import translations

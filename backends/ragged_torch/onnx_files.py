@@ -11,6 +11,7 @@ from onnxscript import opset20 as op
 
 from ragged.errors import OptionError
 from ragged.export.program import Input
+from ragged_torch.recurrent.onnx_op import OPERATORS
 
 INT32 = 6  # of onnx.TensorProto
 
@@ -23,7 +24,7 @@ def to_onnx(
     """Translate a recorded program into the content of one file.
 
     Args:
-        program: of a model of ours, or of a module that has a `ragged_torch.LSTM` in it.
+        program: of a model of ours, or of a module that has a recurrent layer of ours in it.
         inputs: what to call the open axes of its inputs; else they are numbered.
         outputs: what to call what it returns.
 
@@ -52,11 +53,11 @@ def to_onnx(
 
 def translations() -> dict[Any, Any]:
     """What torch's exporter is to make of the layer's operator."""
-    return {torch.ops.ragged.lstm_layer.default: lstm_layer}
+    return {torch.ops.ragged.recurrent_layer.default: recurrent_layer}
 
 
 def _is_projected(node: torch.fx.Node) -> bool:
-    return node.target is torch.ops.ragged.lstm_layer.default and node.args[8] is not None
+    return node.target is torch.ops.ragged.recurrent_layer.default and node.args[8] is not None
 
 
 def _name_axes(graph: Any, inputs: Mapping[str, Input]) -> None:
@@ -73,7 +74,7 @@ def _name_axes(graph: Any, inputs: Mapping[str, Input]) -> None:
     del graph.value_info[:]  # what is between follows from these
 
 
-def lstm_layer(
+def recurrent_layer(
     x: Any,
     lengths: Any,
     h0: Any,
@@ -83,20 +84,22 @@ def lstm_layer(
     bias_ih: Any,
     bias_hh: Any,
     weight_hr: Any = None,
+    mode: str = "LSTM",
     reverse: bool = False,
     train: bool = False,
 ) -> tuple[Any, ...]:
-    """Say `ragged::lstm_layer` by ONNX's LSTM.
+    """Say `ragged::recurrent_layer` by ONNX's own layers.
 
-    What runs that need not keep the state of a row of length 0, nor refuse NaN at padding: both are
+    What runs them need not keep the state of a row of length 0, nor refuse NaN at padding: both are
     selected here.
     """
-    hidden = weight_hh.shape[0] // 4
-    i, f, g, o = np.arange(4 * hidden).reshape(4, hidden)
-    order = op.Constant(value_ints=np.concatenate([i, o, f, g]).tolist())
+    operator, order, attributes = OPERATORS[mode]
+    hidden = weight_hh.shape[0] // len(order)
+    blocks = np.arange(len(order) * hidden).reshape(len(order), hidden)
+    rows = op.Constant(value_ints=blocks[list(order)].flatten().tolist())
 
     def reordered(gates: Any) -> Any:
-        return op.Gather(gates, order, axis=0)
+        return op.Gather(gates, rows, axis=0)
 
     zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
     first, last = op.Constant(value_ints=[0]), op.Constant(value_ints=[-1])
@@ -104,23 +107,21 @@ def lstm_layer(
     count = op.Unsqueeze(lengths, last)
     valid = op.Unsqueeze(op.Less(op.Range(zero, width, one), count), last)
     nothing = op.Constant(value_float=0.0)
-    y, h, c = op.LSTM(
+    states = (h0, c0) if mode == "LSTM" else (h0,)
+    y, *final = getattr(op, operator)(
         op.Transpose(op.Where(valid, x, nothing), perm=[1, 0, 2]),
         op.Unsqueeze(reordered(weight_ih), first),
         op.Unsqueeze(reordered(weight_hh), first),
         op.Unsqueeze(op.Concat(reordered(bias_ih), reordered(bias_hh), axis=0), first),
         op.Cast(op.Max(lengths, one), to=INT32),
-        op.Unsqueeze(h0, first),
-        op.Unsqueeze(c0, first),
+        *(op.Unsqueeze(state, first) for state in states),
         hidden_size=hidden,
         direction="reverse" if reverse else "forward",
+        **attributes,
     )
     y = op.Transpose(op.Squeeze(y, op.Constant(value_ints=[1])), perm=[1, 0, 2])
     some = op.Greater(count, zero)
-    return (
-        op.Where(valid, y, nothing),
-        op.Where(some, op.Squeeze(h, first), h0),
-        op.Where(some, op.Squeeze(c, first), c0),
-        nothing,  # what a backward pass would be given
-        nothing,
+    h, *c = (
+        op.Where(some, op.Squeeze(new, first), old) for new, old in zip(final, states, strict=True)
     )
+    return op.Where(valid, y, nothing), h, c[0] if c else c0, nothing  # nothing is kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -175,6 +176,12 @@ ENTRY_POINT_GROUP = "ragged.conformance"
 
 def make_adapter(name: str, dtype: str, device: str) -> Adapter:
     """Make the adapter of a backend: a bundled one, a registered one, or the plain `Adapter`."""
+    return _adapter_type(name)(name, dtype, device)
+
+
+@functools.cache  # reading the metadata of all distributions takes milliseconds, for every test
+def _adapter_type(name: str) -> Callable[[str, str, str], Adapter]:
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        return point.load()(name, dtype, device)
-    return ADAPTERS.get(name, Adapter)(name, dtype, device)
+        found: Callable[[str, str, str], Adapter] = point.load()
+        return found
+    return ADAPTERS.get(name, Adapter)

@@ -46,6 +46,17 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return bits.view(np.float32).astype(float)
 
 
+# What a prediction has on a last axis of its own, at the default options of a loss.
+LAST_AXIS = {"quantile": (3,), "gaussian_nll": (2,), "cross_entropy": (3,)}
+
+
+def target_of(loss: str, drawn: np.ndarray) -> np.ndarray:
+    """Make targets that a loss takes of normal numbers: labels, shares, or what they are."""
+    if loss == "cross_entropy":
+        return np.floor(2 * np.abs(drawn)) % 3
+    return np.minimum(np.abs(drawn) / 4, 1.0) if loss == "binary_cross_entropy" else drawn
+
+
 def fill_padding(
     x: np.ndarray, lengths: Any, value: float = float("nan"), alignment: str = "left"
 ) -> np.ndarray:
@@ -57,27 +68,3 @@ def fill_padding(
         else:
             x[row, : x.shape[1] - length] = value
     return x
-
-
-def lstm_state(options: dict[str, Any], batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw an initial state (h, c) of an LSTM of HIDDEN features."""
-    rows = options.get("num_layers", 1) * (2 if options.get("bidirectional") else 1)
-    output = options.get("proj_size", 0) or HIDDEN
-    return normal(rows, batch, output, seed=1), normal(rows, batch, HIDDEN, seed=2)
-
-
-def lstm_parameters(options: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Draw the parameters of an LSTM of INPUTS and HIDDEN features, by `torch.nn.LSTM`'s names."""
-    directions = ["", "_reverse"] if options.get("bidirectional") else [""]
-    output, gates = options.get("proj_size", 0) or HIDDEN, 4 * HIDDEN
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(options.get("num_layers", 1)):
-        inputs = INPUTS if layer == 0 else len(directions) * output
-        for suffix in (f"_l{layer}{direction}" for direction in directions):
-            shapes[f"weight_ih{suffix}"] = gates, inputs
-            shapes[f"weight_hh{suffix}"] = gates, output
-            if options.get("bias", True):
-                shapes |= {f"bias_ih{suffix}": (gates,), f"bias_hh{suffix}": (gates,)}
-            if options.get("proj_size"):
-                shapes[f"weight_hr{suffix}"] = output, HIDDEN
-    return {name: 0.5 * normal(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}

@@ -16,7 +16,7 @@ class Limit:
 
     Args:
         backend: its name.
-        test: pattern of a test's name in the suite, "test_lstm.py::test_gradients*".
+        test: pattern of a test's name in the suite, "test_recurrent.py::test_gradients*".
         reason: what is missing, and where.
         link: where the backend's framework tracks it; "" if nowhere.
         dtypes: the dtypes it holds for; empty = all.

@@ -14,6 +14,7 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
 State = tuple[np.ndarray, np.ndarray]
+Step = tuple[np.ndarray, ...]  # the state of one row after a step: h, and c of an LSTM
 Ints = Sequence[int] | np.ndarray
 
 
@@ -143,59 +144,127 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def lstm_direction(
-    parameters: Arrays, suffix: str, x: np.ndarray, h: np.ndarray, c: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lstm_step(w: Arrays, x: np.ndarray, h: np.ndarray, c: np.ndarray) -> Step:
+    """Advance an LSTM by one step."""
+    of_x = w["weight_ih"] @ x + w.get("bias_ih", 0.0)
+    of_h = w["weight_hh"] @ h + w.get("bias_hh", 0.0)
+    i, f, g, o = np.split(of_x + of_h, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return (w["weight_hr"] @ h if "weight_hr" in w else h), c
+
+
+def gru_step(w: Arrays, x: np.ndarray, h: np.ndarray) -> Step:
+    """Advance a GRU by one step; r acts on the whole product with h, its bias too."""
+    x_r, x_z, x_n = np.split(w["weight_ih"] @ x + w.get("bias_ih", 0.0), 3)
+    h_r, h_z, h_n = np.split(w["weight_hh"] @ h + w.get("bias_hh", 0.0), 3)
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    n = np.tanh(x_n + r * h_n)
+    return ((1 - z) * n + z * h,)
+
+
+def rnn_tanh_step(w: Arrays, x: np.ndarray, h: np.ndarray) -> Step:
+    """Advance a plain recurrent layer by one step."""
+    of_x = w["weight_ih"] @ x + w.get("bias_ih", 0.0)
+    return (np.tanh(of_x + w["weight_hh"] @ h + w.get("bias_hh", 0.0)),)
+
+
+def rnn_relu_step(w: Arrays, x: np.ndarray, h: np.ndarray) -> Step:
+    """Advance a plain recurrent layer with relu; where that has a kink its slope is 0."""
+    of_x = w["weight_ih"] @ x + w.get("bias_ih", 0.0)
+    total = of_x + w["weight_hh"] @ h + w.get("bias_hh", 0.0)
+    return (np.where(total.real <= 0, 0.0, total),)  # NaN stays NaN
+
+
+CELLS: dict[str, tuple[Callable[..., Step], int]] = {  # a step, and the gates of its weights
+    "LSTM": (lstm_step, 4),
+    "GRU": (gru_step, 3),
+    "RNN_TANH": (rnn_tanh_step, 1),
+    "RNN_RELU": (rnn_relu_step, 1),
+}
+
+
+def run_direction(
+    advance: Callable[..., Step], parameters: Arrays, suffix: str, x: np.ndarray, state: Step
+) -> tuple[np.ndarray, Step]:
     """Run one layer in one direction over one unpadded row."""
-    w_ih, w_hh = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
-    b_ih, b_hh = parameters.get("bias_ih" + suffix, 0.0), parameters.get("bias_hh" + suffix, 0.0)
-    w_hr = parameters.get("weight_hr" + suffix)
-    y = [np.zeros((0, len(h)), np.result_type(w_ih, x))]
+    own = {n.removesuffix(suffix): v for n, v in parameters.items() if n.endswith(suffix)}
+    y = [np.zeros((0, len(state[0])), np.result_type(own["weight_ih"], x))]
     for step in x:
-        i, f, g, o = np.split(w_ih @ step + b_ih + w_hh @ h + b_hh, 4)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-        h = h if w_hr is None else w_hr @ h
-        y.append(h[None])
-    return np.concatenate(y), h, c
+        state = advance(own, step, *state)
+        y.append(state[0][None])
+    return np.concatenate(y), state
 
 
-def lstm_row(
-    parameters: Arrays, x: np.ndarray, h0: np.ndarray, c0: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Run all layers and directions over one unpadded row; h0 and c0 have a row for each."""
+def run_row(
+    advance: Callable[..., Step], parameters: Arrays, x: np.ndarray, start: Step
+) -> tuple[np.ndarray, list[Step]]:
+    """Run all layers and directions over one unpadded row; states have a row for each."""
     directions = ["", "_reverse"] if "weight_ih_l0_reverse" in parameters else [""]
-    hs: list[np.ndarray] = []
-    cs: list[np.ndarray] = []
-    for layer in range(len(h0) // len(directions)):
+    finals: list[Step] = []
+    for layer in range(len(start[0]) // len(directions)):
         ys = []
         for direction in directions:
             back = slice(None, None, -1 if direction else 1)
-            k = len(hs)
-            y, h, c = lstm_direction(parameters, f"_l{layer}{direction}", x[back], h0[k], c0[k])
+            state = tuple(part[len(finals)] for part in start)
+            suffix = f"_l{layer}{direction}"
+            y, state = run_direction(advance, parameters, suffix, x[back], state)
             ys.append(y[back])
-            hs.append(h)
-            cs.append(c)
+            finals.append(state)
         x = np.concatenate(ys, axis=-1)
-    return x, hs, cs
+    return x, finals
+
+
+def recurrent(
+    mode: str, parameters: Arrays, x: np.ndarray, lengths: Ints, state: Any = None
+) -> tuple[np.ndarray, Any]:
+    """Run a recurrent layer over a left-aligned batch, each row alone.
+
+    `mode` is torch's. The state is the pair (h, c) of an LSTM, and h alone of the others.
+    """
+    advance, gates = CELLS[mode]
+    count = sum(name.startswith("weight_ih") for name in parameters)
+    hidden, output = len(parameters["weight_ih_l0"]) // gates, parameters["weight_hh_l0"].shape[1]
+    sizes = (output, hidden) if mode == "LSTM" else (output,)
+    start = state if isinstance(state, tuple) else (state,)
+    if state is None:
+        start = tuple(np.zeros((count, len(x), size)) for size in sizes)
+    width = output * (2 if "weight_ih_l0_reverse" in parameters else 1)
+    dtype = np.result_type(x, *start, *parameters.values())
+    y = np.zeros((len(x), x.shape[1], width), dtype)
+    final = tuple(part.astype(dtype) for part in start)
+    for row, length in enumerate(lengths):
+        begin = tuple(part[:, row] for part in start)
+        y[row, :length], ends = run_row(advance, parameters, x[row, :length], begin)
+        for part, values in zip(final, zip(*ends, strict=True), strict=True):
+            part[:, row] = values
+    return y, final if len(final) > 1 else final[0]
 
 
 def lstm(
     parameters: Arrays, x: np.ndarray, lengths: Ints, state: State | None = None
 ) -> tuple[np.ndarray, State]:
-    """Run an LSTM over a left-aligned batch, each row alone."""
-    count = sum(name.startswith("weight_ih") for name in parameters)
-    hidden, output = len(parameters["weight_ih_l0"]) // 4, parameters["weight_hh_l0"].shape[1]
-    zeros = np.zeros((count, len(x), output)), np.zeros((count, len(x), hidden))
-    h0, c0 = zeros if state is None else state
-    width = output * (2 if "weight_ih_l0_reverse" in parameters else 1)
-    dtype = np.result_type(x, h0, c0, *parameters.values())
-    y = np.zeros((len(x), x.shape[1], width), dtype)
-    h, c = h0.astype(dtype), c0.astype(dtype)
-    for row, length in enumerate(lengths):
-        out, hs, cs = lstm_row(parameters, x[row, :length], h0[:, row], c0[:, row])
-        y[row, :length], h[:, row], c[:, row] = out, hs, cs
-    return y, (h, c)
+    """Run an LSTM."""
+    return recurrent("LSTM", parameters, x, lengths, state)
+
+
+def gru(
+    parameters: Arrays, x: np.ndarray, lengths: Ints, h: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run a GRU."""
+    return recurrent("GRU", parameters, x, lengths, h)
+
+
+def rnn(
+    parameters: Arrays,
+    x: np.ndarray,
+    lengths: Ints,
+    h: np.ndarray | None = None,
+    *,
+    nonlinearity: str = "tanh",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run a plain recurrent layer."""
+    return recurrent(f"RNN_{nonlinearity.upper()}", parameters, x, lengths, h)
 
 
 def linear(parameters: Arrays, name: str, x: np.ndarray) -> np.ndarray:

@@ -47,6 +47,33 @@ def _gaussian_nll(p: Any, t: Any, full: bool = False) -> Any:
     return (p[1] + (t - p[0]) ** 2 / np.exp(p[1]) + constant) / 2
 
 
+def _cross_entropy(
+    p: Any, t: Any, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0
+) -> Any:
+    highest = max(np.real(p))
+    log_sum = highest + np.log(sum(np.exp(each - highest) for each in p))
+    total = 0.0
+    for k, logit in enumerate(p):
+        q = t[k] if np.ndim(t) else float(k == t)
+        q = (1 - label_smoothing) * q + label_smoothing / len(p)
+        if q:  # 0 log 0 is 0
+            total = total + (1.0 if class_weights is None else class_weights[k]) * q * (
+                log_sum - logit
+            )
+    return total
+
+
+def _binary_cross_entropy(
+    p: Any, t: Any, pos_weight: float = 1.0, label_smoothing: float = 0.0
+) -> Any:
+    q = (1 - label_smoothing) * t + label_smoothing / 2
+    return pos_weight * q * _softplus(-p) + (1 - q) * _softplus(p)
+
+
+def _softplus(x: Any) -> Any:
+    return x + np.log(1 + np.exp(-x)) if np.real(x) > 0 else np.log(1 + np.exp(x))
+
+
 LOSSES: dict[str, Callable[..., Any]] = {
     "mse": _mse,
     "mae": _mae,
@@ -55,7 +82,15 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "smape": _smape,
     "quantile": _quantile,
     "gaussian_nll": _gaussian_nll,
+    "cross_entropy": _cross_entropy,
+    "binary_cross_entropy": _binary_cross_entropy,
 }
+
+
+def _share(name: str, t: Any, class_weights: Sequence[float] | None = None, **_: Any) -> float:
+    """What an element counts in a mean beside its weight."""
+    of_label = name == "cross_entropy" and class_weights is not None and not np.ndim(t)
+    return class_weights[int(t)] if of_label and class_weights is not None else 1.0
 
 
 def loss(
@@ -73,15 +108,17 @@ def loss(
     """Compute a loss over the valid elements alone."""
     if lengths is not None:
         mask = padding_mask(lengths, target.shape[1], alignment)
-    elements = np.zeros(target.shape, prediction.dtype)
+    in_target = name == "cross_entropy" and target.ndim == prediction.ndim
+    shape = target.shape[:-1] if in_target else target.shape
+    elements = np.zeros(shape, prediction.dtype)
     terms: list[tuple[int, Any, float]] = []  # row, weighted loss, weight
-    for index in np.ndindex(target.shape):
+    for index in np.ndindex(shape):
         if mask is not None and not mask[index[: mask.ndim]]:
             continue
         weight = 1.0 if weights is None else float(weights[index[: weights.ndim]])
         value = weight * LOSSES[name](prediction[index], target[index], **options)
         elements[index] = value
-        terms.append((index[0], value, weight))
+        terms.append((index[0], value, weight * _share(name, target[index], **options)))
     if reduction == "none":
         return elements
     if reduction == "sum":

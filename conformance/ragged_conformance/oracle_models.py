@@ -16,8 +16,9 @@ from ragged_conformance.oracle import (
     Ints,
     inside,
     linear,
-    lstm_row,
+    lstm_step,
     pad,
+    run_row,
     sigmoid,
     valid_part,
 )
@@ -136,7 +137,8 @@ def run_lstm(
 ) -> tuple[np.ndarray, Any]:
     """Run an LSTM over a row from a state, zeros if there is none."""
     h, c = (np.zeros((layers, size)),) * 2 if state is None else state
-    y, hs, cs = lstm_row(parameters, x, h, c)
+    y, finals = run_row(lstm_step, parameters, x, (h, c))
+    hs, cs = zip(*finals, strict=True)
     return y, (np.stack(hs), np.stack(cs))
 
 

@@ -35,9 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:LSTM with projections is not supported")
     chosen = config.getoption("backend")
     found = [chosen] if chosen else [n for n in ADAPTERS if n in ragged.available_backends()]
+    config.pluginmanager.register(Recorder(config, found))
+    if not chosen and _only_hands_tests_out(config):
+        return
     for name in found:
         load_backend(name, partial=True)
-    config.pluginmanager.register(Recorder(config, found))
     if find_spec("hypothesis"):
         from ragged_conformance.strategies import load_profile
 
@@ -56,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _only_hands_tests_out(config: pytest.Config) -> bool:
+    """Whether xdist's workers run every test: this process then imports no framework."""
+    given = config.getoption("numprocesses", None)
+    return bool(given) and not hasattr(config, "workerinput")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

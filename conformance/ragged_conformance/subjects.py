@@ -11,7 +11,8 @@ import pytest
 
 import ragged
 from ragged_conformance import oracle, oracle_models
-from ragged_conformance.cases import HIDDEN, INPUTS, WIDTH, fill_padding, lstm_state, normal
+from ragged_conformance.cases import HIDDEN, INPUTS, WIDTH, fill_padding, normal
+from ragged_conformance.recurrent import Layer, arrays_of, as_state
 from ragged_conformance.tolerances import LAYER, MODEL
 
 Arrays = dict[str, Any]
@@ -73,29 +74,38 @@ class Subject:
     hands_lengths_on: bool = False
 
 
-def lstm_subject(**options: Any) -> Subject:
-    """Make the LSTM layer a subject."""
+def recurrent_subject(mode: str, **options: Any) -> Subject:
+    """Make a recurrent layer a subject."""
+    of = Layer(mode, options)
 
     def call(layer: Callable[..., Any], arrays: Arrays, lengths: Mapping[str, Any]) -> Arrays:
-        state = arrays["h"].swapaxes(0, 1), arrays["c"].swapaxes(0, 1)
-        y, (h, c) = layer(arrays["x"], lengths["x"], state)
-        return {"y": y, "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
+        state = as_state(arrays[name].swapaxes(0, 1) for name in of.states)
+        return rows_first(layer(arrays["x"], lengths["x"], state))
 
     def equations(arrays: Arrays, parameters: Arrays, lengths: Mapping[str, Any]) -> Arrays:
-        return call(lambda *given: oracle.lstm(parameters, *given), arrays, lengths)
+        return call(lambda *given: of.oracle(parameters, *given), arrays, lengths)
 
-    lengths = np.array([3, 5, 0, 1])
-    h, c = lstm_state(options, 4)
-    arrays = {"x": normal(4, WIDTH, INPUTS), "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
+    state = {name: part.swapaxes(0, 1) for name, part in of.state(4).items()}
     return Subject(
-        "LSTM",
-        lambda: ragged.LSTM(INPUTS, HIDDEN, seed=0, **options),
+        of.name,
+        lambda: of.build(seed=0),
         call,
         equations,
-        Batch(arrays, {"x": lengths}),
+        Batch({"x": normal(4, WIDTH, INPUTS), **state}, {"x": np.array([3, 5, 0, 1])}),
         {"y": "x"},
         LAYER,
     )
+
+
+def rows_first(result: Any) -> Arrays:
+    """Give what a recurrent layer returns by name, the rows of its states first."""
+    y, *state = arrays_of(result)
+    return {"y": y, **dict(zip("hc", (part.swapaxes(0, 1) for part in state), strict=False))}
+
+
+def lstm_subject(**options: Any) -> Subject:
+    """Make the LSTM layer a subject."""
+    return recurrent_subject("LSTM", **options)
 
 
 def model_subject(name: str, **options: Any) -> Subject:
@@ -130,8 +140,8 @@ def encoder_decoder_lstm_subject(**options: Any) -> Subject:
     return model_subject("EncoderDecoderLSTM", hidden_size=HIDDEN, **options)
 
 
-# Small, one layer each: what is to be proved of layers, the LSTM proves. Lengths on the left, where
-# the batches of the suite have them; `test_attention_models` moves them to the right.
+# Small, one layer each: what is to be proved of layers, the recurrent ones prove. Lengths on the
+# left, where the batches of the suite have them; `test_attention_models` moves them to the right.
 ATTENTION: dict[str, dict[str, Any]] = {
     "AttentionLSTM": {"decoder_hidden_size": 6},  # over 2 values a LayerNorm only tells signs
     "TransformerLSTM": {"num_blocks": 1},
@@ -158,6 +168,9 @@ def marked(subjects: Mapping[str, Subject]) -> list[Any]:
 
 SUBJECTS: dict[str, Subject] = {
     "LSTM": lstm_subject(num_layers=2, bidirectional=True),
+    "GRU": recurrent_subject("GRU", num_layers=2, bidirectional=True),
+    "RNN_TANH": recurrent_subject("RNN_TANH", bidirectional=True),
+    "RNN_RELU": recurrent_subject("RNN_RELU", num_layers=2, bias=False),
     "EncoderDecoderLSTM": encoder_decoder_lstm_subject(decoder_hidden_size=2, output_size=2),
     **{name: attention_subject(name) for name in ATTENTION},
 }

@@ -5,12 +5,16 @@ import pytest
 
 import ragged
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import HIDDEN, INPUTS, LSTM_OPTIONS
+from ragged_conformance.cases import HIDDEN, INPUTS
+from ragged_conformance.recurrent import LAYERS
 from ragged_conformance.runner import runner
-from ragged_conformance.subjects import SUBJECTS, Subject, lstm_subject, marked
+from ragged_conformance.subjects import SUBJECTS, Subject, marked, recurrent_subject
 from ragged_conformance.tolerances import assert_all_close
 
-ALL = {**{name: lstm_subject(**options) for name, options in LSTM_OPTIONS.items()}, **SUBJECTS}
+ALL = {
+    **{name: recurrent_subject(layer.mode, **layer.options) for name, layer in LAYERS.items()},
+    **SUBJECTS,
+}
 
 
 @pytest.mark.parametrize("name", marked(ALL))

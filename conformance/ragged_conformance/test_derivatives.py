@@ -15,14 +15,15 @@ import ragged
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import (
     GRADIENT_LENGTHS,
+    LAST_AXIS,
     WIDTH,
     fill_padding,
     normal,
+    target_of,
 )
 from ragged_conformance.oracle_losses import LOSSES
 from ragged_conformance.tolerances import LAYER, assert_close
 
-EXTRA = {"quantile": (3,), "gaussian_nll": (2,)}
 losses = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.operation(f"losses.{name}")) for name in LOSSES],
@@ -38,10 +39,15 @@ def float64(dtype: str) -> None:
 
 def loss_inputs(name: str, seed: int = 0, lengths: Any = GRADIENT_LENGTHS) -> list[np.ndarray]:
     """Prediction, target, weights; the kinks of all losses are far from where they lie."""
+    last = LAST_AXIS.get(name, ())
     target = normal(4, WIDTH, seed=seed)
-    error = 0.25 + np.abs(normal(4, WIDTH, *EXTRA.get(name, ()), seed=seed + 1))
+    error = 0.25 + np.abs(normal(4, WIDTH, *last, seed=seed + 1))
     sign = np.sign(normal(*error.shape, seed=seed + 2))
-    prediction = target.reshape(*target.shape, *(1 for _ in EXTRA.get(name, ()))) + sign * error
+    prediction = target.reshape(*target.shape, *(1 for _ in last)) + sign * error
+    if name == "binary_cross_entropy":
+        target = 0.1 + 0.8 * target_of(name, target)  # and so are the bounds of the targets
+    if name == "cross_entropy":  # in which there is no derivative by labels
+        target = 0.1 + error / error.sum(axis=-1, keepdims=True) / 2
     weights = 0.5 + np.abs(normal(4, WIDTH, seed=seed + 3))
     padded = (fill_padding(array, lengths) for array in (prediction, target))
     return [*padded, weights]

@@ -20,6 +20,7 @@ from ragged_conformance.subjects import (
     encoder_decoder_lstm_subject,
     lstm_subject,
     marked,
+    recurrent_subject,
 )
 from ragged_conformance.tolerances import LAYER, assert_close
 
@@ -38,6 +39,8 @@ def subjects(rate: float) -> dict[str, Subject]:
     """All that drops, at a rate."""
     return {
         "LSTM": lstm_subject(num_layers=2, bidirectional=True, dropout=rate),
+        "GRU": recurrent_subject("GRU", num_layers=2, bidirectional=True, dropout=rate),
+        "RNN": recurrent_subject("RNN_RELU", num_layers=2, dropout=rate),
         "EncoderDecoderLSTM": encoder_decoder_lstm_subject(dropout=rate, **MODEL_OPTIONS),
         **{name: attention_subject(name, dropout=rate) for name in ATTENTION_MODELS},
     }
@@ -148,9 +151,9 @@ def test_padding_cannot_speak_in_training(adapter: Adapter, name: str, policy: s
         assert (expected[output][padding] == 0).all(), f"{output} at padding"
 
 
-@pytest.mark.operation("LSTM")
-def test_gradients_at_padding_are_zero_in_training(adapter: Adapter) -> None:
-    subject = WITH["LSTM"]
+@pytest.mark.parametrize("name", marked({name: WITH[name] for name in ("LSTM", "GRU", "RNN")}))
+def test_gradients_at_padding_are_zero_in_training(adapter: Adapter, name: str) -> None:
+    subject = WITH[name]
     module, batch = adapter.prepare(subject.build()), subject.batch.filled(np.nan)
     with adapter.training(module, 3):
         own, call = adapter.functional(module)

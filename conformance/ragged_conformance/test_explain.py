@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pytest
 
 import ragged
 from ragged.recurrent.dispatch import Implementation, LayerCall, choose, computed_steps, reasons
-from ragged.recurrent.explain import lstm_implementation, lstm_reasons
+from ragged.recurrent.explain import recurrent_implementation, recurrent_reasons
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import LENGTHS, POLICIES
 
@@ -29,7 +30,7 @@ def test_explain_names_what_runs_and_why_the_others_do_not(
     head, *lines = printed(capsys, FEW_LONG, policy=policy)
     assert head == "32 rows, width 90: 480 tokens, 83 % of the padded batch is padding"
     lengths = ragged.Lengths(FEW_LONG, policy=policy)
-    found = lstm_reasons(adapter.backend, lengths, "cpu", hidden_size=128)
+    found = recurrent_reasons(adapter.backend, lengths, "cpu", hidden_size=128)
     assert [line.split()[0] for line in lines] == list(found)
     taken = next(name for name, reason in found.items() if reason is None)
     why = "first in order" if policy == "auto" else f"since policy={policy!r}"
@@ -38,18 +39,28 @@ def test_explain_names_what_runs_and_why_the_others_do_not(
         assert line.split(maxsplit=1)[1] == expected
 
 
+CELLS = [("LSTM", 0), ("LSTM", 2), ("GRU", 0), ("RNN_TANH", 0), ("RNN_RELU", 0)]
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
 @pytest.mark.parametrize("case", LENGTHS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_something_runs_whatever_the_call(adapter: Adapter, case: str, policy: str) -> None:
     lengths = ragged.Lengths(LENGTHS[case], policy=policy)
-    for device in ("cpu", "cuda"):
-        for dtype in ("float16", "bfloat16", "float32", "float64"):
-            for proj_size in (0, 2):
-                sizes = {"hidden_size": 3, "proj_size": proj_size}
-                found = lstm_reasons(adapter.backend, lengths, device, dtype, **sizes)
-                assert None in found.values()
-                runs_kernels = found.get("kernels", "") is None
-                assert not runs_kernels or (device, policy, proj_size) == ("cpu", "auto", 0)
+    for device, dtype, (mode, proj_size) in product(("cpu", "cuda"), DTYPES, CELLS):
+        known: dict[str, Any] = {"hidden_size": 3, "proj_size": proj_size, "mode": mode}
+        found = recurrent_reasons(adapter.backend, lengths, device, dtype, **known)
+        assert None in found.values()
+        runs_kernels = found.get("kernels", "") is None
+        assert not runs_kernels or (device, policy, proj_size) == ("cpu", "auto", 0)
+
+
+@pytest.mark.parametrize("mode", ["GRU", "RNN_TANH", "RNN_RELU"])
+def test_explain_knows_every_cell(adapter: Adapter, capsys: Any, mode: str) -> None:
+    _, *lines = printed(capsys, FEW_LONG, mode=mode)
+    found = recurrent_reasons(adapter.backend, ragged.Lengths(FEW_LONG), "cpu", mode=mode)
+    assert [line.split()[0] for line in lines] == list(found)
+    assert sum(line.split(maxsplit=1)[1] == "runs, first in order" for line in lines) == 1
 
 
 def test_lengths_keep_their_own_policy(adapter: Adapter, capsys: Any) -> None:
@@ -68,7 +79,7 @@ def test_without_a_compiler_no_kernels_run(
     monkeypatch.setenv("RAGGED_KERNELS", "0")
     lines = printed(capsys, FEW_LONG)
     assert "no C++ compiler was found, or RAGGED_KERNELS=0" in lines[1]
-    assert lstm_implementation(adapter.backend, ragged.Lengths(FEW_LONG), "cpu") != "kernels"
+    assert recurrent_implementation(adapter.backend, ragged.Lengths(FEW_LONG), "cpu") != "kernels"
 
 
 def test_the_first_without_a_reason_runs(adapter: Adapter) -> None:
@@ -83,7 +94,7 @@ def test_the_first_without_a_reason_runs(adapter: Adapter) -> None:
 
 def test_steps_computed_are_tokens_or_the_padded_batch(adapter: Adapter) -> None:
     lengths = ragged.Lengths(FEW_LONG, 96)
-    for name in lstm_reasons(adapter.backend, lengths, "cpu"):
+    for name in recurrent_reasons(adapter.backend, lengths, "cpu"):
         expected = 480 if name in ("kernels", "packed") else 32 * 96
         assert computed_steps(name, lengths) == expected
 
@@ -96,6 +107,8 @@ def test_steps_computed_are_tokens_or_the_padded_batch(adapter: Adapter) -> None
         ({"proj_size": 128}, r"`proj_size` is 128; expected 0 \(none\) or below hidden_size 128"),
         ({"device": "tpu"}, "`device` is 'tpu'; expected one of"),
         ({"dtype": "int8"}, "`dtype` is 'int8'; expected one of"),
+        ({"mode": "RNN"}, "`mode` is 'RNN'; expected one of"),
+        ({"mode": "GRU", "proj_size": 2}, "`proj_size` is 2; expected 0: only LSTMs have one"),
         ({"policy": "fast"}, "`policy` is 'fast'; expected one of"),
     ],
 )

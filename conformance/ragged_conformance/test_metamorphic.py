@@ -1,6 +1,5 @@
 """The promises on random batches: what may change about a batch without changing its numbers."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,12 +12,20 @@ from hypothesis import strategies as st
 import ragged
 from ragged_conformance import strategies
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import EMULATED, INPUTS, LSTM_OPTIONS, WIDTH, normal
+from ragged_conformance.cases import EMULATED, INPUTS, WIDTH, normal
 from ragged_conformance.evaluation import Results, one_thread
 from ragged_conformance.oracle import padding_mask
+from ragged_conformance.recurrent import LAYERS, arrays_of, as_state
 from ragged_conformance.runner import WIDER, Runner, lengths_of
 from ragged_conformance.runner import runner as make
-from ragged_conformance.subjects import SUBJECTS, Batch, Subject, lstm_subject
+from ragged_conformance.subjects import (
+    SUBJECTS,
+    Batch,
+    Subject,
+    lstm_subject,
+    recurrent_subject,
+    rows_first,
+)
 from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
 
 ROWS = 4
@@ -26,17 +33,16 @@ PROJECTION = 2
 
 
 def without_state(subject: Subject) -> Subject:
-    """An LSTM that starts from zeros."""
+    """A recurrent layer that starts from zeros."""
 
     def call(layer: Any, arrays: dict[str, Any], lengths: Mapping[str, Any]) -> dict[str, Any]:
-        y, (h, c) = layer(arrays["x"], lengths["x"])
-        return {"y": y, "h": h.swapaxes(0, 1), "c": c.swapaxes(0, 1)}
+        return rows_first(layer(arrays["x"], lengths["x"]))
 
     batch = Batch({"x": subject.batch.arrays["x"]}, subject.batch.lengths)
     return replace(subject, call=call, batch=batch)
 
 
-OFTEN = ("LSTM", "EncoderDecoderLSTM", "AttentionLSTM")
+OFTEN = ("LSTM", "GRU", "EncoderDecoderLSTM", "AttentionLSTM")
 VARIANTS: dict[str, Subject] = {
     **{name: SUBJECTS[name] for name in OFTEN},
     "LSTM, bare": without_state(lstm_subject(bias=False, proj_size=PROJECTION)),
@@ -44,16 +50,10 @@ VARIANTS: dict[str, Subject] = {
 MORE: dict[str, Subject] = {
     name: subject for name, subject in SUBJECTS.items() if name not in OFTEN
 } | {
-    f"LSTM, {name}{suffix}": change(lstm_subject(**options))
-    for name, options in LSTM_OPTIONS.items()
+    f"{name}{suffix}": change(recurrent_subject(layer.mode, **layer.options))
+    for name, layer in LAYERS.items()
     for suffix, change in (("", lambda subject: subject), (", without state", without_state))
 }
-
-
-def operation(variant: str) -> str:
-    """The public name of a layer or model."""
-    name = re.match(r"\w+", variant)[0]  # type: ignore[index]
-    return name if hasattr(ragged, name) else f"models.{name}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -61,8 +61,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "runner" in metafunc.fixturenames:
         more = MORE if metafunc.config.getoption("exhaustive") else {}
         marked = [
-            pytest.param(name, marks=pytest.mark.operation(operation(name)))
-            for name in {**VARIANTS, **more}
+            pytest.param(name, marks=pytest.mark.operation(subject.operation))
+            for name, subject in {**VARIANTS, **more}.items()
         ]
         metafunc.parametrize("runner", marked, indirect=True)
 
@@ -237,18 +237,26 @@ def test_right_aligned_rows_moved_left_are_left_aligned_rows(
     assert_studies_equal(runner.study(Batch(arrays, batch.lengths)), runner.study(batch))
 
 
-@pytest.mark.operation("LSTM")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("LSTM, bare", marks=pytest.mark.operation("LSTM")),
+        pytest.param("RNN_RELU", marks=pytest.mark.operation("RNN")),
+        pytest.param("RNN_TANH, one layer", marks=pytest.mark.operation("RNN")),
+        pytest.param("GRU, one layer", marks=pytest.mark.operation("GRU")),
+    ],
+)
 @given(lengths=strategies.lengths(ROWS, 2 * WIDTH), seed=strategies.seeds())
 def test_a_state_handed_on_continues_the_rows(
-    adapter: Adapter, lengths: np.ndarray, seed: int
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int
 ) -> None:
-    layer = make_runner(adapter, "LSTM, bare").module
+    layer = make_runner(adapter, name).module
     x = normal(ROWS, 2 * WIDTH, INPUTS, seed=seed)
     first, later = np.minimum(lengths, WIDTH), np.maximum(lengths - WIDTH, 0)
     with one_thread(adapter):
-        whole, (h, c) = layer(adapter.array(x), lengths)
-        begin, state = layer(adapter.array(x[:, :WIDTH]), first)
-        end, final = layer(adapter.array(x[:, WIDTH:]), later, state)
+        whole = arrays_of(layer(adapter.array(x), lengths))
+        begin, *state = arrays_of(layer(adapter.array(x[:, :WIDTH]), first))
+        end, *final = arrays_of(layer(adapter.array(x[:, WIDTH:]), later, as_state(state)))
     parts = np.concatenate([adapter.to_numpy(y) for y in (begin, end)], axis=1)
-    for found, expected in zip((parts, *map(adapter.to_numpy, final)), (whole, h, c), strict=True):
+    for found, expected in zip((parts, *map(adapter.to_numpy, final)), whole, strict=True):
         assert_close(found, adapter.to_numpy(expected), adapter.dtype, LAYER)

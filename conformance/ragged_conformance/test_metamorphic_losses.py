@@ -13,14 +13,12 @@ import ragged
 from ragged.losses import REDUCTIONS, MaskedLoss
 from ragged_conformance import strategies
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import fill_padding, normal
+from ragged_conformance.cases import LAST_AXIS, fill_padding, normal, target_of
 from ragged_conformance.evaluation import Evaluate, evaluator, forward, one_thread
 from ragged_conformance.oracle import align, padding_mask
 from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
 
 LOSSES = {name: loss for name, loss in vars(ragged.losses).items() if isinstance(loss, MaskedLoss)}
-# How many predictions an element has, at the default options.
-EXTRA = {None: (), "quantiles": (3,), "mean and log variance": (2,)}
 SCALARS = tuple(reduction for reduction in REDUCTIONS if reduction != "none")
 ROWS, WIDTH, FEATURES = 4, 5, 2
 Batch = dict[str, np.ndarray]
@@ -41,8 +39,8 @@ def make_batch(name: str, seed: int, weights: str = "elements") -> Batch:
     target = normal(*shape, seed=seed + 2)
     drawn = np.maximum(normal(*shape[:rank], seed=seed) + 0.5, 0.0)
     return {
-        "prediction": normal(*shape, *EXTRA[LOSSES[name].extra_axis], seed=seed + 1),
-        "target": target + np.copysign(0.25, target),
+        "prediction": normal(*shape, *LAST_AXIS.get(name, ()), seed=seed + 1),
+        "target": target_of(name, target + np.copysign(0.25, target)),
         "weights": drawn,
     }
 

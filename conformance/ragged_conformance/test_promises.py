@@ -23,9 +23,11 @@ def tested(request: pytest.FixtureRequest, adapter: Adapter) -> Runner:
 
 
 # What schedules do, these show for all that hands its lengths on to them.
+LAYERS = {name: one for name, one in SUBJECTS.items() if not one.operation.startswith("models.")}
 ALL_POLICIES = {name: one for name, one in SUBJECTS.items() if not one.hands_lengths_on}
-# Models of one graph each: PFTemporalFusionTransformer's is another's but for a scale.
-ONE_GRAPH = ("LSTM", "PFTemporalFusionTransformer")
+# Of one graph each: PFTemporalFusionTransformer's is another's but for a scale, as RNN_TANH's is.
+ONE_GRAPH = ("LSTM", "RNN_TANH", "PFTemporalFusionTransformer")
+COMPILED = {name: one for name, one in SUBJECTS.items() if name != "RNN_TANH"}
 DISTINCT = {name: subject for name, subject in SUBJECTS.items() if name not in ONE_GRAPH}
 by_policy = pytest.mark.parametrize(
     ("name", "policy"),
@@ -50,9 +52,9 @@ def test_alone_as_in_the_batch(adapter: Adapter, tested: Runner) -> None:
             assert_close(value, expected, adapter.dtype, subject.kind, f"{name} of row {row}")
 
 
-@pytest.mark.operation("LSTM")
-def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter) -> None:
-    subject = SUBJECTS["LSTM"]
+@pytest.mark.parametrize("name", marked(LAYERS))
+def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter, name: str) -> None:
+    subject = SUBJECTS[name]
     own, call = adapter.functional(runner(adapter, subject).module)
 
     def of(batch: Batch) -> Results:
@@ -69,15 +71,15 @@ def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter) -> None:
     assert_all_close(of(subject.batch), summed, adapter.dtype)
 
 
-@pytest.mark.operation("LSTM")
-def test_empty_row_returns_its_state_and_zeros(adapter: Adapter) -> None:
-    subject = SUBJECTS["LSTM"]
+@pytest.mark.parametrize("layer", marked(LAYERS))
+def test_empty_row_returns_its_state_and_zeros(adapter: Adapter, layer: str) -> None:
+    subject = SUBJECTS[layer]
     tested = runner(adapter, subject)
     mixed, empty = subject.batch.filled(np.nan), subject.batch.emptied().filled(np.nan)
     for batch, rows in ((mixed, [2]), (empty, [0, 1, 2, 3])):
         found = tested.run(batch)
         assert (found["y"][rows] == 0).all()
-        for name in ("h", "c"):
+        for name in found.keys() - {"y"}:
             np.testing.assert_array_equal(found[name][rows], batch.arrays[name][rows])
 
 
@@ -144,7 +146,9 @@ def test_policy_and_form_of_lengths_change_no_number(adapter: Adapter, name: str
 
 
 @pytest.mark.parametrize("form", ["traced", "Lengths"])
-@pytest.mark.parametrize("name", marked(ALL_POLICIES))
+@pytest.mark.parametrize(
+    "name", marked({n: one for n, one in ALL_POLICIES.items() if n in COMPILED})
+)
 def test_jit_changes_no_number(name: str, jax_adapter: Adapter, form: str) -> None:
     import jax
 
@@ -187,7 +191,7 @@ def test_nnx_jit_changes_no_number(name: str, jax_adapter: Adapter) -> None:
 # Torch warns of its own code here, in the compiler.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@pytest.mark.parametrize("name", marked(SUBJECTS))
+@pytest.mark.parametrize("name", marked(COMPILED))
 def test_torch_compile_changes_no_number_and_serves_every_batch(
     name: str, torch_adapter: Adapter
 ) -> None:
@@ -221,7 +225,7 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
         return found, dict(zip(leaves, map(adapter.to_numpy, grads), strict=False))
 
     # Of layer and attention all other models consist: of those one graph forward is enough.
-    differentiated = (0, 25, 49) if name in ("LSTM", "AttentionLSTM") else ()
+    differentiated = (0, 25, 49) if name in ("LSTM", "GRU", "AttentionLSTM") else ()
     eager, backend = Doubled(), "aot_eager" if differentiated else "eager"
     compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend=backend)
     sizes = rng.integers(2, 12, (48, 3)).tolist()

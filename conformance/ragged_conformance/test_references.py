@@ -1,4 +1,4 @@
-"""The real thing where it is defined: torch's and JAX's own LSTMs and packing, in float64.
+"""The real thing where it is defined: torch's and JAX's own layers and packing, in float64.
 
 What they give at padding is their own affair: values are compared, and gradients started, at valid
 steps and in the final state alone. All refuse or break rows of length 0, so there are none here.
@@ -19,12 +19,11 @@ from ragged_conformance.cases import (
     HIDDEN,
     INPUTS,
     LENGTHS,
-    LSTM_OPTIONS,
     WIDTH,
     fill_padding,
-    lstm_state,
     normal,
 )
+from ragged_conformance.recurrent import LAYERS, Layer, arrays_of, as_state, marked, named
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close
 
 Arrays = dict[str, Any]
@@ -33,30 +32,34 @@ Reference = Callable[..., Any]
 ROWS = LENGTHS["mixed"]
 
 
-def weights_of_the_sum(options: dict[str, Any]) -> list[np.ndarray]:
-    """One weight for each element of y, h and c; 0 at padding."""
-    h, c = lstm_state(options, len(ROWS))
-    features = h.shape[2] * (2 if options.get("bidirectional") else 1)
+def weights_of_the_sum(layer: Layer) -> list[np.ndarray]:
+    """One weight for each element of y and the states; 0 at padding."""
+    features = layer.output * (2 if layer.options.get("bidirectional") else 1)
     y = fill_padding(normal(len(ROWS), WIDTH, features, seed=7), ROWS, 0.0)
-    return [y, normal(*h.shape, seed=8), normal(*c.shape, seed=9)]
+    states = layer.state(len(ROWS)).values()
+    return [y, *(normal(*part.shape, seed=seed) for seed, part in enumerate(states, start=8))]
 
 
-def inputs_of(adapter: Adapter, options: dict[str, Any]) -> Arrays:
+def inputs_of(adapter: Adapter, layer: Layer) -> Arrays:
     """The inputs, and the parameters as the dtype under test rounds them."""
-    h, c = lstm_state(options, len(ROWS))
-    layer = adapter.prepare(ragged.LSTM(INPUTS, HIDDEN, seed=0, **options))
-    found = adapter.backend.get_parameters(layer)
+    found = adapter.backend.get_parameters(adapter.prepare(layer.build(seed=0)))
     parameters = {name: value.astype(float) for name, value in found.items()}
-    return {"x": normal(len(ROWS), WIDTH, INPUTS), "h": h, "c": c, **parameters}
+    return {"x": normal(len(ROWS), WIDTH, INPUTS), **layer.state(len(ROWS)), **parameters}
 
 
-def assert_equals(adapter: Adapter, options: dict[str, Any], inputs: Arrays, theirs: Any) -> None:
+def apart(inputs: Arrays) -> tuple[Any, list[Any], Arrays]:
+    """Take inputs apart: x, the states, the parameters."""
+    states = [inputs[name] for name in "hc" if name in inputs]
+    return inputs["x"], states, {n: value for n, value in inputs.items() if n not in "xhc"}
+
+
+def assert_equals(adapter: Adapter, layer: Layer, inputs: Arrays, theirs: Any) -> None:
     """Compare our values and gradients with (values, gradients) of the reference."""
-    weights = [adapter.array(weight) for weight in weights_of_the_sum(options)]
+    weights = [adapter.array(weight) for weight in weights_of_the_sum(layer)]
 
-    def run(x: Any, h: Any, c: Any, **parameters: Any) -> Any:
-        y, (h, c) = ragged.lstm(parameters, x, list(ROWS), (h, c))
-        return {"y": y, "h": h, "c": c}
+    def run(**inputs: Any) -> Any:
+        x, states, parameters = apart(inputs)
+        return named(layer.function(parameters, x, list(ROWS), as_state(states)))
 
     def total(**inputs: Any) -> Any:
         pairs = zip(run(**inputs).values(), weights, strict=True)
@@ -70,40 +73,43 @@ def assert_equals(adapter: Adapter, options: dict[str, Any], inputs: Arrays, the
     assert_all_close(adapter.gradients(total, native), gradients, adapter.dtype, MODEL)
 
 
-@pytest.mark.operation("LSTM", "lstm")
-@pytest.mark.parametrize("name", LSTM_OPTIONS)
-def test_lstm_equals_torch_on_a_packed_sequence(adapter: Adapter, name: str) -> None:
+@pytest.mark.parametrize("name", marked(LAYERS))
+def test_layer_equals_torch_on_a_packed_sequence(adapter: Adapter, name: str) -> None:
     torch = pytest.importorskip("torch")
-    options = LSTM_OPTIONS[name]
-    inputs = inputs_of(adapter, options)
-    layer = torch.nn.LSTM(INPUTS, HIDDEN, batch_first=True, **options).double()
-    parameters = {n: torch.from_numpy(value) for n, value in inputs.items() if n not in "xhc"}
+    ours = LAYERS[name]
+    inputs = inputs_of(adapter, ours)
+    kind = getattr(torch.nn, ours.name)
+    layer = kind(INPUTS, HIDDEN, batch_first=True, **ours.own, **ours.options).double()
+    parameters = {n: torch.from_numpy(value) for n, value in apart(inputs)[2].items()}
     assert list(layer.state_dict()) == list(parameters) or adapter.name == "jax"
     layer.load_state_dict(parameters)
-    x, h, c = (torch.from_numpy(inputs[name]).requires_grad_() for name in "xhc")
+    leaves = {n: torch.from_numpy(inputs[n]).requires_grad_() for n in inputs if n in "xhc"}
+    x, states, _ = apart(leaves)
     packed = torch.nn.utils.rnn.pack_padded_sequence(
         x, torch.tensor(ROWS), batch_first=True, enforce_sorted=False
     )
-    y, final = layer(packed, (h, c))
+    y, final = layer(packed, as_state(states))
     y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=WIDTH)
-    pairs = zip((y, *final), weights_of_the_sum(options), strict=True)
+    values = named((y, final))
+    pairs = zip(values.values(), weights_of_the_sum(ours), strict=True)
     sum((array * torch.from_numpy(weight)).sum() for array, weight in pairs).backward()
-    leaves = {"x": x, "h": h, "c": c, **dict(layer.named_parameters())}
-    values = {n: a.detach().numpy() for n, a in zip("yhc", (y, *final), strict=True)}
+    leaves |= dict(layer.named_parameters())
+    found = {name: array.detach().numpy() for name, array in values.items()}
     gradients = {name: leaf.grad.numpy() for name, leaf in leaves.items()}
-    assert_equals(adapter, options, inputs, (values, gradients))
+    assert_equals(adapter, ours, inputs, (found, gradients))
 
 
-def differentiated(reference: Reference, options: dict[str, Any]) -> Reference:
-    """Compile a reference of JAX: `run(inputs)` gives its values and gradients."""
+def differentiated(reference: Reference, layer: Layer) -> Reference:
+    """Compile a reference of JAX, `reference(parameters, x, *states)`: values and gradients."""
     import jax
 
-    weights = weights_of_the_sum(options)
+    weights = weights_of_the_sum(layer)
 
     def total(inputs: Arrays) -> Any:
-        y, (h, c) = reference(**inputs)
-        pairs = zip((y, h, c), weights, strict=True)
-        return sum((a * w).sum() for a, w in pairs), {"y": y, "h": h, "c": c}
+        x, states, parameters = apart(inputs)
+        result = reference(parameters, x, *states)
+        pairs = zip(arrays_of(result), weights, strict=True)
+        return sum((a * w).sum() for a, w in pairs), named(result)
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))
 
@@ -125,32 +131,32 @@ def reference_of_jax(name: str) -> Reference:
     """JAX's own reference of cuDNN's LSTM."""
     from jax.experimental import rnn
 
-    options = LSTM_OPTIONS[name]
+    options = LAYERS[name].options
     layers, both_ways = options.get("num_layers", 1), options.get("bidirectional", False)
     suffixes = [f"_l{i}{way}" for i in range(layers) for way in ("", "_reverse")[: 1 + both_ways]]
     lengths = np.array(ROWS, np.int32)
 
-    def reference(x: Any, h: Any, c: Any, **parameters: Any) -> Any:
+    def reference(parameters: Arrays, x: Any, h: Any, c: Any) -> Any:
         own = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         stacked = [{i: parameters[w + s] for i, s in enumerate(suffixes)} for w in own]
         sizes = INPUTS, HIDDEN, layers, 0.0, both_ways
         y, h, c = rnn.lstm_ref(x, h, c, *stacked, lengths, *sizes)
         return y, (h, c)
 
-    return differentiated(reference, options)
+    return differentiated(reference, LAYERS[name])
 
 
 @pytest.mark.operation("lstm")
-@pytest.mark.parametrize("name", ["one layer", "two layers", "bidirectional"])
+@pytest.mark.parametrize("name", ["LSTM, one layer", "LSTM, two layers", "LSTM, bidirectional"])
 def test_lstm_equals_the_reference_of_jax(adapter: Adapter, name: str) -> None:
     pytest.importorskip("jax.experimental.rnn")
-    inputs = inputs_of(adapter, LSTM_OPTIONS[name])
+    inputs = inputs_of(adapter, LAYERS[name])
     theirs = in_float64(reference_of_jax(name), inputs)
-    assert_equals(adapter, LSTM_OPTIONS[name], inputs, theirs)
+    assert_equals(adapter, LAYERS[name], inputs, theirs)
 
 
-def flax_cell(kind: str, parameters: Arrays, suffix: str) -> Any:
-    """Make flax's cell with torch's parameters.
+def flax_lstm(kind: str, parameters: Arrays, suffix: str) -> Any:
+    """Make flax's LSTM with torch's parameters.
 
     Its kernels are torch's weights transposed; it has one bias where torch adds two. The gates of
     OptimizedLSTMCell stand in torch's order, those of LSTMCell are layers of their own.
@@ -171,6 +177,45 @@ def flax_cell(kind: str, parameters: Arrays, suffix: str) -> Any:
     return cell
 
 
+def flax_gru(kind: str, parameters: Arrays, suffix: str) -> Any:
+    """Make flax's GRU with torch's parameters.
+
+    Its gates stand in torch's order. Torch's two biases differ in n alone; elsewhere they add up.
+    """
+    import jax.numpy as jnp
+    from flax import nnx
+
+    cell, rngs = nnx.GRUCell(INPUTS, HIDDEN, rngs=nnx.Rngs(0)), nnx.Rngs(0)
+    cell.dense_h = nnx.Linear(HIDDEN, 3 * HIDDEN, rngs=rngs)  # flax leaves its bias out
+    of_x, of_h = parameters["bias_ih" + suffix], parameters["bias_hh" + suffix]
+    n = slice(2 * HIDDEN, None)
+    cell.dense_i.kernel = nnx.Param(parameters["weight_ih" + suffix].T)
+    cell.dense_i.bias = nnx.Param(of_x.at[: 2 * HIDDEN].add(of_h[: 2 * HIDDEN]))
+    cell.dense_h.kernel = nnx.Param(parameters["weight_hh" + suffix].T)
+    cell.dense_h.bias = nnx.Param(jnp.zeros_like(of_h).at[n].set(of_h[n]))
+    return cell
+
+
+def flax_rnn(kind: str, parameters: Arrays, suffix: str) -> Any:
+    """Make flax's plain cell with torch's parameters; its bias is one."""
+    from flax import nnx
+
+    cell = nnx.SimpleCell(INPUTS, HIDDEN, dtype=None, rngs=nnx.Rngs(0))
+    bias = parameters["bias_ih" + suffix] + parameters["bias_hh" + suffix]
+    cell.dense_i.kernel = nnx.Param(parameters["weight_ih" + suffix].T)
+    cell.dense_i.bias = nnx.Param(bias)
+    cell.dense_h.kernel = nnx.Param(parameters["weight_hh" + suffix].T)
+    return cell
+
+
+FLAX: dict[str, Callable[..., Any]] = {
+    "OptimizedLSTMCell": flax_lstm,
+    "LSTMCell": flax_lstm,
+    "GRUCell": flax_gru,
+    "SimpleCell": flax_rnn,
+}
+
+
 @functools.cache
 def reference_of_flax(kind: str, name: str) -> Reference:
     """Flax's RNN around one of its cells."""
@@ -179,10 +224,11 @@ def reference_of_flax(kind: str, name: str) -> Reference:
 
     lengths = np.array(ROWS)
 
-    def reference(x: Any, h: Any, c: Any, **parameters: Any) -> Any:
-        cells = [flax_cell(kind, parameters, way) for way in ("_l0", "_l0_reverse")[: len(h)]]
-        runners = [nnx.RNN(cell, return_carry=True) for cell in cells]
-        carries = tuple(zip(c, h, strict=True))  # flax's order; torch's and ours is (h, c)
+    def reference(parameters: Arrays, x: Any, *states: Any) -> Any:
+        ways = ("_l0", "_l0_reverse")[: len(states[0])]
+        runners = [nnx.RNN(FLAX[kind](kind, parameters, way), return_carry=True) for way in ways]
+        # Flax's order is (c, h); torch's and ours is (h, c).
+        carries = tuple(as_state(each[::-1]) for each in zip(*states, strict=True))
         # A row of length 0 would get the carry at index -1: the end of its padding.
         if len(runners) == 2:
             layer = nnx.Bidirectional(*runners, return_carry=True)
@@ -190,26 +236,28 @@ def reference_of_flax(kind: str, name: str) -> Reference:
         else:
             final, y = runners[0](x, initial_carry=carries[0], seq_lengths=lengths)
             carries = (final,)
-        c, h = (jnp.stack(each) for each in zip(*carries, strict=True))
-        return y, (h, c)
+        each = [carry[::-1] if isinstance(carry, tuple) else (carry,) for carry in carries]
+        return y, as_state(jnp.stack(parts) for parts in zip(*each, strict=True))
 
-    return differentiated(reference, LSTM_OPTIONS[name])
+    return differentiated(reference, LAYERS[name])
 
 
-@pytest.mark.operation("lstm")
+@pytest.mark.operation("lstm", "gru", "rnn")
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        ("OptimizedLSTMCell", "one layer"),
-        ("OptimizedLSTMCell", "bidirectional"),
-        ("LSTMCell", "one layer"),
+        ("OptimizedLSTMCell", "LSTM, one layer"),
+        ("OptimizedLSTMCell", "LSTM, bidirectional"),
+        ("LSTMCell", "LSTM, one layer"),
+        ("GRUCell", "GRU, one layer"),
+        ("SimpleCell", "RNN_TANH, one layer"),
     ],
 )
-def test_lstm_equals_flax(adapter: Adapter, kind: str, name: str) -> None:
+def test_layer_equals_flax(adapter: Adapter, kind: str, name: str) -> None:
     pytest.importorskip("flax.nnx")
-    inputs = inputs_of(adapter, LSTM_OPTIONS[name])
+    inputs = inputs_of(adapter, LAYERS[name])
     theirs = in_float64(reference_of_flax(kind, name), inputs)
-    assert_equals(adapter, LSTM_OPTIONS[name], inputs, theirs)
+    assert_equals(adapter, LAYERS[name], inputs, theirs)
 
 
 @pytest.mark.operation("pack_sequences", "unpack_to_fixed_length")

@@ -11,7 +11,7 @@ import pytest
 import ragged
 from ragged.data import Batch, Sample, Series, collate
 from ragged.training.optimizers import SGD, Adam, AdamW, Optimizer
-from ragged_conformance import evaluation, oracle
+from ragged_conformance import oracle, oracle_models
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import fill_padding, normal
 from ragged_conformance.oracle_losses import loss
@@ -241,7 +241,7 @@ def test_evaluation_and_prediction_drop_nothing(adapter: Adapter) -> None:
 @pytest.mark.operation("models.TemporalFusionTransformer")
 def test_static_values_reach_the_model(adapter: Adapter, pytestconfig: pytest.Config) -> None:
     if adapter.dtype != "float64" and not pytestconfig.getoption("exhaustive"):
-        pytest.skip("float64 shows it, compiled quickly; fully, its step takes most of a minute")
+        pytest.skip("float64, where a bound is tight, shows it; JAX compiles it for seconds")
     with ragged.use_backend(adapter.name):
         model = ragged.models.TemporalFusionTransformer(
             PAST, FUTURE, context_length=5, static_features=2, hidden_size=4, num_heads=2,
@@ -254,18 +254,15 @@ def test_static_values_reach_the_model(adapter: Adapter, pytestconfig: pytest.Co
         model, ragged.losses.mse, STANDING, device=adapter.device, dtype=adapter.dtype
     )
     total, count = step.evaluate(batch)
-    assert step.step(batch) == pytest.approx(total / count, rel=1e-5)
-    found = adapter.backend.predict(step.module(), batch).output
-    module, sides = adapter.prepare(step.module()), ("past", "future", "static")
-
-    def forward(arrays: Any) -> Any:
-        lengths = batch.encoder_lengths, batch.decoder_lengths
-        past, future, static = (arrays[name] for name in sides)
-        return {"output": module(past, future, *lengths, static=static).output}
-
-    arrays = adapter.arrays({name: getattr(batch, name) for name in sides})
-    output = evaluation.forward(adapter, forward)(arrays)["output"]
-    assert_close(found, output, adapter.dtype, MODEL)
+    if adapter.name != "jax":  # whose steps, compiled for seconds, `test_trajectory` compares
+        assert step.step(batch) == pytest.approx(total / count, rel=1e-5)
+    found = adapter.backend.predict(step.module(), batch, need_weights=True).output
+    parameters = {n: value.astype(float) for n, value in parameters_of(adapter, step).items()}
+    equations = oracle_models.run(
+        model.config, parameters, batch.past, batch.future,
+        batch.encoder_lengths.host, batch.decoder_lengths.host, batch.static,
+    )  # fmt: skip
+    assert_close(found, equations["output"], adapter.dtype, MODEL)
     lengths = batch.decoder_lengths.host
     expected = loss("mse", found.astype(float), batch.target.astype(float), lengths=lengths)
     assert_close(np.array(total / count), expected, adapter.dtype, MODEL)

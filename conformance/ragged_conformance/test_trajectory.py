@@ -10,7 +10,7 @@ from ragged.data import Batch, Sample, Series, collate
 from ragged.training.lr_schedules import WarmupCosine
 from ragged.training.optimizers import AdamW
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import HIDDEN, fill_padding, normal
+from ragged_conformance.cases import HIDDEN, LAST_AXIS, fill_padding, normal, target_of
 from ragged_conformance.evaluation import forward
 from ragged_conformance.oracle_losses import LOSSES
 from ragged_conformance.subjects import ATTENTION, SUBJECTS, marked
@@ -18,12 +18,18 @@ from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert
 
 PAST, FUTURE, TARGETS = 2, 1, 2
 STEPS = 20
+FREE_STEPS = 4  # of a training without clipping, which leaves the other's path at once
 # A new model is one line here.
 MODELS: dict[str, dict[str, Any]] = {
     "EncoderDecoderLSTM": {"decoder_hidden_size": 2, "num_layers": 1},
     "AttentionLSTM": {"num_heads": 3, "num_layers": 1},
     "TransformerLSTM": {"num_heads": 3, "num_layers": 1},
-    "TemporalFusionTransformer": {"num_heads": 3, "num_layers": 1, "context_length": 5},
+    "TemporalFusionTransformer": {
+        "num_heads": 3,
+        "num_layers": 1,
+        "context_length": 5,
+        "static_features": 2,
+    },
     "PFTemporalFusionTransformer": {"num_heads": 3, "num_layers": 1, "reference_length": 5},
     "XTFT": {"num_heads": 3, "num_layers": 1},
 }
@@ -36,7 +42,7 @@ SCHEDULE = WarmupCosine(warmup_steps=2)
 LENGTHS = (((3, 4), (0, 2), (5, 1), (1, 0)), ((5, 4), (1, 1), (0, 0), (2, 3)))
 
 
-def batches(alignment: str) -> list[Batch]:
+def batches(alignment: str, static: int) -> list[Batch]:
     """Two batches whose target depends on their inputs."""
     found = []
     for seed, pairs in enumerate(LENGTHS):
@@ -46,15 +52,16 @@ def batches(alignment: str) -> list[Batch]:
             future = normal(horizon, FUTURE, seed=10 * seed + k + 1)
             target = np.concatenate([np.sin(future), future.cumsum(0)], axis=1)
             event = Series(str(k), np.arange(float(context + horizon)), {})
-            rows.append(Sample(past, future, target, event, context))
+            own = normal(static, seed=10 * seed + k) if static else None
+            rows.append(Sample(past, future, target, event, context, own))
         found.append(collate(rows, batch_size=5, dtype=np.float64, encoder_alignment=alignment))
     return found
 
 
 def train(
-    adapter: Adapter, name: str, max_grad_norm: float | None
+    adapter: Adapter, name: str, max_grad_norm: float | None, steps: int = STEPS
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Train for STEPS steps: the loss of each, and the parameters they lead to."""
+    """Train for some steps: the loss of each, and the parameters they lead to."""
     model_type = getattr(ragged.models, name)
     with ragged.use_backend(adapter.name):
         model = model_type(
@@ -65,8 +72,9 @@ def train(
             model, ragged.losses.mse, OPTIMIZER, max_grad_norm=max_grad_norm,
             device=adapter.device, dtype=adapter.dtype,
         )  # fmt: skip
-        given = batches(model_type.encoder_alignment)
-        rates = [OPTIMIZER.learning_rate * SCHEDULE.multiplier(k, 2 * STEPS) for k in range(STEPS)]
+        static = MODELS[name].get("static_features", 0)
+        given = batches(model_type.encoder_alignment, static)
+        rates = [OPTIMIZER.learning_rate * SCHEDULE.multiplier(k, 2 * STEPS) for k in range(steps)]
         losses = [step.step(given[k % len(given)], rate=rate) for k, rate in enumerate(rates)]
         return np.array(losses), adapter.backend.get_parameters(step.module())
 
@@ -89,8 +97,8 @@ def test_backends_follow_one_trajectory(
         np.testing.assert_allclose(
             jax_parameters[parameter], value, rtol=0, atol=10 * tolerance, err_msg=parameter
         )
-    free, _ = train(both[0], name, None)
-    assert abs(free[-1] / torch[-1] - 1) > 10 * tolerance, "the clipping never bit"
+    free, _ = train(both[0], name, None, FREE_STEPS)
+    assert abs(free[-1] / torch[FREE_STEPS - 1] - 1) > 10 * tolerance, "the clipping never bit"
 
 
 ROWS = np.array([0, 4, 3, 1])
@@ -101,10 +109,9 @@ PARTS = (slice(0, 2), slice(2, 4))
     "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in LOSSES]
 )
 def test_parts_of_a_batch_add_up_to_its_loss(adapter: Adapter, name: str) -> None:
-    extra = {"quantile": (3,), "gaussian_nll": (2,)}.get(name, ())
     arrays = {
-        "prediction": fill_padding(normal(4, 4, *extra, seed=1), ROWS),
-        "target": fill_padding(normal(4, 4, seed=2), ROWS),
+        "prediction": fill_padding(normal(4, 4, *LAST_AXIS.get(name, ()), seed=1), ROWS),
+        "target": fill_padding(target_of(name, normal(4, 4, seed=2)), ROWS),
         "weights": 0.5 + np.abs(normal(4, 4, seed=3)),
     }
     measure = getattr(ragged.losses, name)

@@ -6,9 +6,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
+
+from ragged.backend import backend_of
+from ragged.checks import as_array
+from ragged.errors import ShapeError
+from ragged.losses import Masking, masked_loss
+from ragged.losses.masking import masked
+from ragged.protocol import Array, Backend
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,47 @@ def coverage(truth: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
     known = np.isfinite(truth)
     inside = ((lower <= truth) & (truth <= upper))[known]
     return float(inside.mean()) if inside.size else math.nan
+
+
+@masked_loss()
+def accuracy(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
+    """The share of labels that are right: 1 where a label is the target's, else 0, meaned.
+
+    It is masked, weighted and reduced as a loss is (`ragged.losses`), on arrays of any framework:
+    nothing valid gives 0, and `accuracy.total_and_count` what adds up over batches.
+
+    Args:
+        prediction: labels, `(batch, time, *features)` or `(batch,)`; or logits or probabilities
+            with a last axis of classes more, whose largest one says the label.
+        target: labels, `(batch, time, *features)` or `(batch,)`.
+
+    Raises:
+        ShapeError: the labels of both sides differ in shape.
+
+    Example:
+        >>> logits = np.array([[[2.0, 1.0], [0.0, 3.0], [np.nan, np.nan]]])
+        >>> float(accuracy(logits, np.array([[0, 0, -100]]), lengths=[2]))
+        0.5
+    """
+
+    def right(backend: Backend, found: Array, target: Array) -> Array:
+        return backend.xp.astype(found == target, target.dtype)
+
+    return masked(accuracy, right, _labels(prediction, target), target, **masking)
+
+
+def _labels(prediction: Array, target: Array) -> Array:
+    """Take the classes of the largest logits, if logits are given."""
+    backend = backend_of("accuracy", prediction=prediction, target=target)
+    found = as_array(backend, "accuracy", "prediction", prediction)
+    labels = as_array(backend, "accuracy", "target", target)
+    if found.ndim != labels.ndim + 1:
+        return prediction
+    if not found.shape[-1]:
+        got, expected = f"of shape {tuple(found.shape)}", "a last axis of one class or more"
+        remedy = "Give labels, or the logits of all classes."
+        raise ShapeError.of("accuracy", "prediction", got, expected, remedy)
+    return backend.xp.argmax(found, axis=-1)
 
 
 @dataclass(frozen=True)

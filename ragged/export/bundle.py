@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragged import losses
 from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
 from ragged.errors import ArtefactError, DataError
 from ragged.evaluation.forecasts import RowForecast, rows_by
 from ragged.export.program import FORMATS, Exported, inputs_of, load_exported
 from ragged.io import safe_json
-from ragged.losses import MaskedLoss
 from ragged.runs import aliases
 from ragged.runs.config import check_sections
 from ragged.runs.parser import parse, parts_parser
 from ragged.runs.versions import version_of
-from ragged.training.objective import Objective
+from ragged.training.objective import LOSSES, Objective
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"
@@ -185,9 +183,9 @@ def _open_data(fields: _Fields) -> EncoderDecoderDataModule:
 
 def _open_objective(fields: _Fields) -> Objective:
     name, levels = fields.take("output.loss", str), fields.take("output.quantiles", list)
-    loss = getattr(losses, name, None)
-    if not isinstance(loss, MaskedLoss):
-        raise fields.refuse("output.loss", name, "a loss of ragged.losses")
+    loss = LOSSES.get(name)
+    if loss is None:
+        raise fields.refuse("output.loss", name, f"one of {list(LOSSES)}")
     if bool(levels) != (name == "quantile") or not all(
         isinstance(level, float) and 0 < level < 1 for level in levels
     ):

@@ -28,7 +28,15 @@ from pathlib import Path
 from ragged.errors import KernelError, LengthsError
 from ragged.kernels import bundled
 from ragged.kernels.libraries import kept_folder, locked, passing_folder, read_sealed, seal
-from ragged.kernels.recipe import FLAGS, FUNCTIONS, REALS, digest_sources, read_sources
+from ragged.kernels.recipe import (
+    CELLS,
+    FLAGS,
+    FUNCTIONS,
+    REALS,
+    choices,
+    digest_sources,
+    read_sources,
+)
 
 HEADERS = Path(__file__).parent
 NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
@@ -87,13 +95,14 @@ def _which(compiler: str, path: str | None) -> str | None:
 
 
 def load(
-    source: Path, dtype: str, include: tuple[str, ...] = (), interface: str = ""
+    source: Path, cell: str, dtype: str, include: tuple[str, ...] = (), interface: str = ""
 ) -> ctypes.CDLL | None:
-    """Load the library of a backend's file for a dtype: what came with the package, or else
-    compile it, unless that has been done.
+    """Load the library of a backend's file for a cell and a dtype: what came with the package, or
+    else compile it, unless that has been done.
 
     Args:
         source: a C++ file that includes the headers beside this one and has all `FUNCTIONS`.
+        cell: one of `CELLS`.
         dtype: "float32" or "float64".
         include: more folders with headers.
         interface: what a library has to have been made for, beside `source` as it stands.
@@ -102,12 +111,12 @@ def load(
         The library; None if there is no library and no compiler. If one cannot be compiled, loaded
         or kept here, one warning a process says why.
     """
-    if dtype not in REALS or not available():
+    if cell not in CELLS or dtype not in REALS or not available():
         return None
-    if library := _load_bundled(source, dtype, interface):
+    if library := _load_bundled(source, cell, dtype, interface):
         return library
     if compiler := find_compiler():
-        return _load(compiler, source, dtype, include)
+        return _load(compiler, source, cell, dtype, include)
     _tell_bundled(f"None is for {interface or 'these sources'}.")
     return None
 
@@ -125,17 +134,21 @@ def raise_status(status: int) -> None:
     if status == 1:
         expected, remedy = "the valid steps of each row", "Do not change them during the call."
         got = "not all between 0 and the width"
-        raise LengthsError.of("lstm", "lengths", got, expected, remedy)
+        raise LengthsError.of("recurrent layer", "lengths", got, expected, remedy)
     if status == 2:
-        raise MemoryError("lstm(): no memory is left for the kernels. Give fewer rows at once.")
+        raise MemoryError(
+            "recurrent layer: no memory is left for the kernels. Give fewer rows at once."
+        )
     if status:
-        raise KernelError("lstm(): the kernels failed. Set RAGGED_KERNELS=0 to do without them.")
+        raise KernelError(
+            "recurrent layer: the kernels failed. Set RAGGED_KERNELS=0 to do without them."
+        )
 
 
-def _load_bundled(source: Path, dtype: str, interface: str) -> ctypes.CDLL | None:
+def _load_bundled(source: Path, cell: str, dtype: str, interface: str) -> ctypes.CDLL | None:
     try:
-        digest = digest_sources((*FLAGS, REALS[dtype]), source, HEADERS)
-        path = bundled.find(source, interface, dtype, digest)
+        digest = digest_sources((*FLAGS, *choices(cell, dtype)), source, HEADERS)
+        path = bundled.find(source, interface, cell, dtype, digest)
         return _open(path, "the build of the package") if path else None
     except OSError as error:
         _tell_bundled(str(error))
@@ -151,14 +164,16 @@ def _tell_bundled(problem: str) -> None:
 
 
 @cache
-def _load(compiler: str, source: Path, dtype: str, include: tuple[str, ...]) -> ctypes.CDLL | None:
+def _load(
+    compiler: str, source: Path, cell: str, dtype: str, include: tuple[str, ...]
+) -> ctypes.CDLL | None:
     folders = [f"-I{HEADERS}", *(f"-I{folder}" for folder in include)]
-    command = [*shlex.split(compiler), *FLAGS, f"-DREAL={REALS[dtype]}", *folders, str(source)]
+    command = [*shlex.split(compiler), *FLAGS, *choices(cell, dtype), *folders, str(source)]
     problems = []
     for place in (kept_folder, passing_folder):
         try:
             version = _run([*shlex.split(compiler), "--version"]).stdout
-            name = f"{source.parent.name}-{dtype}-{_key(command, version, source)}.so"
+            name = f"{source.stem}-{cell}-{dtype}-{_key(command, version, source)}.so"
             with place() as folder, locked(folder, TIMEOUT):
                 library = _load_from(folder / name, command)
         except subprocess.TimeoutExpired:

@@ -21,14 +21,14 @@ def levels() -> tuple[str, ...]:
     return tuple(level for level in found if any(FOLDER.glob(f"*-{level}-*.so")))
 
 
-def find(source: Path, interface: str, dtype: str, digest: str) -> Path | None:
+def find(source: Path, interface: str, cell: str, dtype: str, digest: str) -> Path | None:
     """Find the library of a source as it stands for this processor; None if there is none.
 
     Raises:
         OSError: there is one, which another user could have changed, or which is damaged.
     """
     for level in levels():
-        path = FOLDER / name_library(source, interface, dtype, level, digest)
+        path = FOLDER / name_library(source, interface, cell, dtype, level, digest)
         if path.exists():
             check_folder(FOLDER, installed=True)
             if not read_sealed(path, installed=True):

@@ -3,7 +3,7 @@
 #include <memory>
 #include <mutex>
 
-#include "lstm_backward.hpp"
+#include "backward.hpp"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -37,16 +37,16 @@ static Parallel in_threads(ffi::ThreadPool pool) {
   };
 }
 
-// What a call is made with: x first, lengths last, all else in the order of the structs.
+// What a call is made with: x first, resets and lengths last, all else in the order of the structs.
+// Of a cell without c, or that keeps nothing, those arrays are of no features; without resets, they
+// have no elements.
 class Call {
  public:
-  Call(ffi::RemainingArgs args, ffi::RemainingRets rets, bool reverse) : args(args), rets(rets) {
-    const auto shape = args.get<ffi::AnyBuffer>(0)->dimensions();
-    const auto given = *args.get<ffi::AnyBuffer>(args.size() - 1);
-    lengths.assign(given.typed_data<std::int32_t>(), given.typed_data<std::int32_t>() + shape[0]);
-    sizes = {shape[0], shape[1], shape[2], args.get<ffi::AnyBuffer>(1)->dimensions()[1], reverse,
-             lengths.data()};
-    sizes.padded = true;
+  Call(ffi::RemainingArgs args, ffi::RemainingRets rets, Index layout, Index width, bool reverse,
+       bool to_initial)
+      : args(args), rets(rets), lengths(read_lengths()),
+        rows(rows_of(Layout(layout), width, reverse, to_initial)) {
+    sizes = {shape(0).back(), shape(1).back(), rows.places, true};
   }
 
   const REAL* in(std::size_t place) { return args.get<ffi::AnyBuffer>(place)->typed_data<REAL>(); }
@@ -56,12 +56,33 @@ class Call {
     return array->element_count() ? array->typed_data<REAL>() : nullptr;
   }
 
-  Sizes sizes;
-
  private:
   ffi::RemainingArgs args;
   ffi::RemainingRets rets;
-  std::vector<Index> lengths;
+  const std::vector<Index> lengths;
+
+  ffi::Span<const std::int64_t> shape(std::size_t place) {
+    return args.get<ffi::AnyBuffer>(place)->dimensions();
+  }
+
+  std::vector<Index> read_lengths() {
+    const auto given = *args.get<ffi::AnyBuffer>(args.size() - 1);
+    const auto* data = given.typed_data<std::int32_t>();
+    return {data, data + given.element_count()};
+  }
+
+  // Padded x is (batch, time, inputs) or (time, batch, inputs), all else (tokens, inputs).
+  Rows rows_of(Layout layout, Index width, bool reverse, bool to_initial) {
+    const auto of_x = shape(0);
+    const auto resets = *args.get<ffi::AnyBuffer>(args.size() - 2);
+    const bool* at = resets.element_count() ? resets.typed_data<bool>() : nullptr;
+    const Index places = of_x.size() == 3 ? of_x[0] * of_x[1] : of_x[0];
+    return {layout, Index(lengths.size()), width, places, reverse, lengths.data(), {at, to_initial}};
+  }
+
+ public:
+  const Rows rows;
+  Sizes sizes;
 };
 
 template <class Body>
@@ -71,41 +92,43 @@ static ffi::Error told(Body&& body) {
       return ffi::Error::Success();
     case Status::bad_lengths:
       return ffi::Error::InvalidArgument(
-          "lstm: `lengths` are not all between 0 and the width; expected the valid steps of each "
+          "recurrent layer: `lengths` are not all between 0 and the width; expected the valid steps of each "
           "row. Check them before they are traced, e.g. by ragged.Lengths(lengths, width).");
     case Status::no_memory:
       return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                        "lstm: no memory is left for the kernels. Give fewer rows at once.");
+                        "recurrent layer: no memory is left for the kernels. Give fewer rows at once.");
     default:
-      return ffi::Error::Internal("lstm: the kernels failed. Set RAGGED_KERNELS=0.");
+      return ffi::Error::Internal("recurrent layer: the kernels failed. Set RAGGED_KERNELS=0.");
   }
 }
 
 static ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                          bool reverse) {
+                          Index layout, Index width, bool reverse, bool to_initial) {
   return told([&] {
-    Call c(args, rets, reverse);
-    Forward<REAL>(c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), c.in(5), c.in(6)},
-                  {c.out(0), c.out(1), c.out(2), c.out(3), c.out(4)})
+    Call c(args, rets, layout, width, reverse, to_initial);
+    Forward<REAL, CELL>(c.rows, c.sizes,
+                        {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), c.in(5), c.in(6)},
+                        {c.out(0), c.out(1), c.out(2), c.out(3)})
         .run(pool.num_threads(), in_threads(pool));
   });
 }
 
 static ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                           bool reverse) {
+                           Index layout, Index width, bool reverse, bool to_initial) {
   return told([&] {
-    Call c(args, rets, reverse);
-    const std::size_t of_x = rets.size() - 5;  // 0 if x's gradient is not wanted
-    Backward<REAL>(c.sizes, {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), nullptr, nullptr},
-                   {c.in(5), c.in(6), c.in(7)}, {c.in(8), c.in(9), c.in(10)},
-                   {of_x ? c.out(0) : nullptr, c.out(of_x), c.out(of_x + 1), c.out(of_x + 2),
-                    c.out(of_x + 3), c.out(of_x + 4)})
+    Call c(args, rets, layout, width, reverse, to_initial);
+    const std::size_t x = rets.size() - 6;  // 0 if x's gradient is not wanted
+    Backward<REAL, CELL>(c.rows, c.sizes,
+                         {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), nullptr, nullptr},
+                         {c.in(5), c.in(6)}, {c.in(7), c.in(8), c.in(9)},
+                         {x ? c.out(0) : nullptr, c.out(x), c.out(x + 1), c.out(x + 2),
+                          c.out(x + 3), c.out(x + 4), c.out(x + 5)})
         .run(pool.num_threads(), in_threads(pool));
   });
 }
 
-#define PASS                                                                            \
-  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attr<bool>( \
-      "reverse")
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_forward, forward, PASS);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_backward, backward, PASS);
+#define PASS                                                                      \
+  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets()        \
+      .Attr<Index>("layout").Attr<Index>("width").Attr<bool>("reverse").Attr<bool>("to_initial")
+XLA_FFI_DEFINE_HANDLER_SYMBOL(recurrent_forward, forward, PASS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(recurrent_backward, backward, PASS);

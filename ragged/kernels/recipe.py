@@ -20,7 +20,8 @@ FLAGS = (
     "-pthread",
 )
 REALS = {"float32": "float", "float64": "double"}
-FUNCTIONS = ("lstm_forward", "lstm_backward")  # of every library
+FUNCTIONS = ("recurrent_forward", "recurrent_backward")  # of every library
+CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")  # of `cells.hpp`; a library has one
 
 # What x86-64's levels ask of a processor beyond the next lower one, by the kernel's names: `abm`
 # has lzcnt, `pni` is SSE3. The best level comes first.
@@ -50,9 +51,20 @@ def find_levels(cpuinfo: str) -> tuple[str, ...]:
     )
 
 
-def name_library(source: Path, interface: str, dtype: str, level: str, digest: str) -> str:
+def name_library(
+    source: Path, interface: str, cell: str, dtype: str, level: str, digest: str
+) -> str:
     """Name the file of a library that a wheel carries."""
-    return "-".join(filter(None, (source.stem, interface, dtype, level, digest))) + ".so"
+    return "-".join(filter(None, (source.stem, interface, cell, dtype, level, digest))) + ".so"
+
+
+def choices(cell: str, dtype: str) -> tuple[str, ...]:
+    """Give the compiler's options that say what a library is for.
+
+    >>> choices("GRU", "float32")
+    ('-DCELL=GRU', '-DREAL=float')
+    """
+    return f"-DCELL={cell}", f"-DREAL={REALS[dtype]}"
 
 
 def digest_sources(flags: Sequence[str], source: Path, headers: Path) -> str:

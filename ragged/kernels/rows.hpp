@@ -1,4 +1,4 @@
-// Rows of different lengths: where their steps stand, and who computes them.
+// Rows of different lengths: where their tokens stand, and who computes them.
 #pragma once
 
 #include <algorithm>
@@ -13,71 +13,177 @@ namespace ragged {
 constexpr Index TILE = 48;                // most rows that go through the weights together
 constexpr double WORTH_A_WORKER = 5e5;    // products: fewer take less time than it takes to wake up
 
-struct Sizes {
-  Index batch, width, inputs, hidden;
-  bool reverse;          // each row is read from its last step back
-  const Index* lengths;  // (batch,)
-  Index room = 0;        // tokens that fit into what is kept for the backward pass
-  bool padded = false;   // it lies as y does, 0 at padding; else rows lie end to end
+// How the tokens of x and y lie. Each is one filling of the two tables of `Rows`.
+enum class Layout : Index { padded, time_major, jagged, packed };
 
-  void check(bool keeps) const {
-    const bool fit = std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
-    if (!fit || (keeps && !padded && room < tokens())) throw BadLengths();
-  }
-
-  Index tokens() const { return std::accumulate(lengths, lengths + batch, Index(0)); }
-
-  // Where the n-th step that is read of a row stands in a (batch, width) array.
-  Index place(Index row, Index step) const {
-    return row * width + (reverse ? lengths[row] - 1 - step : step);
-  }
-
-  // How many of `threads` find enough to do.
-  Index workers(Index threads) const {
-    const double products = 4.0 * double(tokens()) * double(hidden * (inputs + hidden));
-    const Index worth = 1 + Index(products / WORTH_A_WORKER);
-    return std::max<Index>(1, std::min({threads, batch, worth}));
-  }
+// Where the state of a row starts anew, beside its beginning.
+struct Resets {
+  const bool* at = nullptr;  // (places,), true where it does before that token; null = nowhere
+  bool to_initial = false;   // to the row's initial state; else to zeros
 };
 
-// Where the n-th step that is read of a row is kept, once the sizes are checked.
-class Tokens {
+// The rows of a call, cut where their state starts anew: what lies between is a piece, read like a
+// row of its own. A token stands at base + step_base[step] of an array of `places`.
+class Rows {
  public:
-  Tokens(const Sizes& sizes, bool keeps) : sizes(sizes), first(sizes.batch + 1, 0) {
-    sizes.check(keeps);
-    std::partial_sum(sizes.lengths, sizes.lengths + sizes.batch, first.begin() + 1);
+  // `lengths` of packed rows go down, as their order does.
+  Rows(Layout layout, Index batch, Index width, Index places, bool reverse, const Index* lengths,
+       Resets resets = {})
+      : batch(batch), width(width), places(places), reverse(reverse), to_initial(resets.to_initial) {
+    check_lengths(layout, lengths);
+    padding = layout == Layout::padded ? 1 : layout == Layout::time_major ? batch : 0;
+    fill_steps(layout, lengths);
+    for (Index row = 0, end = 0; row < batch; end += lengths[row++])
+      cut(row, layout == Layout::padded ? row * width : layout == Layout::jagged ? end : row,
+          lengths[row], resets.at);
   }
 
-  Index operator()(Index row, Index step) const {
-    return sizes.padded ? sizes.place(row, step) : first[row] + step;
+  const Index batch, width, places;
+  const bool reverse;  // each piece is read from its last step back
+  const bool to_initial;
+
+  Index count() const { return Index(pieces.size()); }
+  Index tokens() const { return total; }
+  Index length(Index piece) const { return pieces[piece].length; }
+  Index row(Index piece) const { return pieces[piece].row; }
+
+  // Whether a row's own state enters before a piece is read, and leaves after it.
+  bool enters(Index piece) const { return reverse ? pieces[piece].is_last : pieces[piece].goes_on; }
+  bool leaves(Index piece) const { return reverse ? pieces[piece].is_first : pieces[piece].is_last; }
+  bool starts_from_row(Index piece) const { return to_initial || enters(piece); }
+
+  // Where the n-th step that is read of a piece stands.
+  Index place(Index piece, Index step) const {
+    const Piece& p = pieces[piece];
+    return p.base + step_base[p.first + (reverse ? p.length - 1 - step : step)];
+  }
+
+  // Set what is padding of a row to 0, with the last of its pieces, in an array `(places, features)`.
+  template <class T>
+  void clear_padding(Index piece, T* array, Index features) const {
+    const Piece& p = pieces[piece];
+    const Index end = p.first + p.length;
+    if (!padding || !p.is_last || end == width) return;
+    T* start = array + (p.base + step_base[end]) * features;
+    if (padding == 1) {
+      clear(start, start + (width - end) * features);
+    } else {
+      for (Index step = end; step < width; ++step, start += padding * features)
+        std::fill_n(start, features, T(0));
+    }
+  }
+
+  // Set a worker's share of what lies beyond all tokens to 0, where they lie end to end.
+  template <class T>
+  void clear_room(T* array, Index features, Index worker, Index workers) const {
+    if (!padding) clear_beyond(array, places, features, worker, workers);
+  }
+
+  // The same in another array of `room` tokens that lie end to end.
+  template <class T>
+  void clear_beyond(T* array, Index room, Index features, Index worker, Index workers) const {
+    const Index free = room - total;
+    clear(array + (total + free * worker / workers) * features,
+          array + (total + free * (worker + 1) / workers) * features);
   }
 
  private:
-  const Sizes sizes;
+  struct Piece {
+    Index row, base, first, length;
+    bool is_first, is_last;  // of its row, in time
+    bool goes_on;            // it is the first, and there is no reset before it
+  };
+
+  void check_lengths(Layout layout, const Index* lengths) {
+    const bool fit = std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
+    if (!fit) throw BadLengths();
+    total = std::accumulate(lengths, lengths + batch, Index(0));
+    const bool is_dense = layout == Layout::padded || layout == Layout::time_major;
+    if (is_dense ? places != batch * width : total > places) throw BadLengths();
+    if (layout == Layout::packed && !std::is_sorted(lengths, lengths + batch, std::greater<Index>()))
+      throw BadLengths();
+  }
+
+  // What a step adds to where a row begins. Packed, the n-th steps of all rows lie together.
+  void fill_steps(Layout layout, const Index* lengths) {
+    step_base.resize(width + 1);
+    Index alive = batch, end = 0;
+    for (Index step = 0; step <= width; ++step) {
+      while (alive && lengths[alive - 1] <= step) --alive;
+      step_base[step] = layout == Layout::packed ? end
+                        : layout == Layout::time_major ? step * batch : step;
+      end += alive;
+    }
+  }
+
+  void cut(Index row, Index base, Index length, const bool* resets) {
+    const auto is_reset = [&](Index step) { return resets && resets[base + step_base[step]]; };
+    const bool goes_on = !length || !is_reset(0);
+    Index first = 0;
+    for (Index step = 1; step < length; ++step)
+      if (is_reset(step)) {
+        pieces.push_back({row, base, first, step - first, !first, false, !first && goes_on});
+        first = step;
+      }
+    pieces.push_back({row, base, first, length - first, !first, true, !first && goes_on});
+  }
+
+  Index total = 0;
+  Index padding = 0;  // from one filler step of a row to the next; 0 = there is none
+  std::vector<Index> step_base;
+  std::vector<Piece> pieces;
+};
+
+// What a layer is asked for.
+struct Sizes {
+  Index inputs, hidden;
+  Index room = 0;        // tokens that fit into what is kept for the backward pass
+  bool as_output = false;  // it lies as y does, 0 at padding; else rows lie end to end
+};
+
+// How many of `threads` find enough to do.
+inline Index count_workers(const Rows& rows, const Sizes& sizes, int gates, Index threads) {
+  const double products = double(gates) * double(rows.tokens()) * double(sizes.hidden) *
+                          double(sizes.inputs + sizes.hidden);
+  const Index worth = 1 + Index(products / WORTH_A_WORKER);
+  return std::max<Index>(1, std::min({threads, rows.count(), worth}));
+}
+
+// Where the n-th step that is read of a piece is kept.
+class Tokens {
+ public:
+  Tokens(const Rows& rows, const Sizes& sizes, bool keeps)
+      : rows(rows), as_output(sizes.as_output), first(rows.count() + 1, 0) {
+    if (keeps && sizes.room < (as_output ? rows.places : rows.tokens())) throw BadLengths();
+    for (Index piece = 0; piece < rows.count(); ++piece)
+      first[piece + 1] = first[piece] + rows.length(piece);
+  }
+
+  Index operator()(Index piece, Index step) const {
+    return as_output ? rows.place(piece, step) : first[piece] + step;
+  }
+
+ private:
+  const Rows& rows;
+  const bool as_output;
   std::vector<Index> first;
 };
 
-// Rows that one worker runs together: sorted, longest first.
+// Pieces that one worker runs together: sorted, longest first.
 using Tile = std::vector<Index>;
 
-// Deal the sorted rows out like cards, so that all tiles take about as long.
-inline std::vector<Tile> deal(const Sizes& sizes, Index workers) {
-  Tile order(sizes.batch);
+// Deal the sorted pieces out like cards, so that all tiles take about as long.
+inline std::vector<Tile> deal(const Rows& rows, Index workers) {
+  Tile order(rows.count());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-    return sizes.lengths[a] > sizes.lengths[b];
+    return rows.length(a) > rows.length(b);
   });
-  const Index rounds = std::max<Index>(1, round_up(sizes.batch, workers * TILE) / (workers * TILE));
+  const Index rounds = std::max<Index>(1, round_up(rows.count(), workers * TILE) / (workers * TILE));
   std::vector<Tile> tiles(workers * rounds);
-  for (Index rank = 0; rank < sizes.batch; ++rank)
+  for (Index rank = 0; rank < rows.count(); ++rank)
     tiles[rank % tiles.size()].push_back(order[rank]);
   return tiles;
-}
-
-template <class T>
-void clear_padding(const Sizes& sizes, Index row, T* array, Index features) {
-  T* start = array + row * sizes.width * features;
-  clear(start + sizes.lengths[row] * features, start + sizes.width * features);
 }
 
 }  // namespace ragged

@@ -1,4 +1,4 @@
-// Vectors of one width, the functions an LSTM needs of them, and the product that all else is made of.
+// Vectors of one width, the functions that cells need of them, and the product that all else is made of.
 #pragma once
 
 #include <algorithm>
@@ -99,9 +99,15 @@ Vec<T> tanh(Vec<T> x) {
   return e / (e + T(2));
 }
 
-// sums[r][v] += sum over k of a[r][k * stride] * b[k * pitch + v], in registers throughout.
-template <class T, int R, int V>
-inline void accumulate(Vec<T> (&sums)[R][V], const T* const (&a)[R], Index stride, const T* b,
+// Which sum a product is added to: the v-th to the v-th.
+struct Straight {
+  static constexpr int sum(int v) { return v; }
+};
+
+// sums[r][v] += sum over k of a[r][k * stride] * b[k * pitch + v], for V vectors, in registers
+// throughout; `Into` says which sum v stands for.
+template <int V, class Into = Straight, class T, int R, int S>
+inline void accumulate(Vec<T> (&sums)[R][S], const T* const (&a)[R], Index stride, const T* b,
                        Index pitch, Index count) {
   for (Index k = 0; k < count; ++k, b += pitch) {
     Vec<T> weights[V];
@@ -111,7 +117,7 @@ inline void accumulate(Vec<T> (&sums)[R][V], const T* const (&a)[R], Index strid
     for (int r = 0; r < R; ++r) {
       const T factor = a[r][k * stride];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sums[r][v] += factor * weights[v];
+      for (int v = 0; v < V; ++v) sums[r][Into::sum(v)] += factor * weights[v];
     }
   }
 }

@@ -2,12 +2,12 @@
 #include <mutex>
 #include <thread>
 
-#include "lstm_backward.hpp"
+#include "backward.hpp"
 
 using namespace ragged;
 
-// What OpenMP gives a compiler to run a team of threads. Torch's own team is awake already, and
-// a second one beside it would fight for its cores.
+// What OpenMP gives a compiler to run a team of threads. A second team beside torch's
+// would compete with it for the cores.
 using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
 // Start up to `count` threads: fewer are no error.
@@ -50,26 +50,31 @@ static Parallel in_threads(Team team) {
   };
 }
 
-// sizes: batch, width, inputs, hidden, reverse, threads, room; arrays: in the order of the structs.
-static Sizes sizes_of(const Index* s, const Index* lengths) {
-  return {s[0], s[1], s[2], s[3], s[4] != 0, lengths, s[6]};
+// sizes: batch, width, places, layout, reverse, inputs, hidden, room, threads; arrays: in the order
+// of the structs, null where there is none.
+static Rows rows_of(const Index* s, const Index* lengths) {
+  return {Layout(s[3]), s[0], s[1], s[2], s[4] != 0, lengths};
 }
 
-extern "C" Status lstm_forward(const Index* sizes, const Index* lengths, REAL* const* a,
-                               Team team) {
+static Sizes sizes_of(const Index* s) { return {s[5], s[6], s[7]}; }
+
+extern "C" Status recurrent_forward(const Index* sizes, const Index* lengths, REAL* const* a,
+                                    Team team) {
   return guarded([&] {
-    Forward<REAL>(sizes_of(sizes, lengths), {a[0], a[1], a[2], a[3], a[4], a[5], a[6]},
-                  {a[7], a[8], a[9], a[10], a[11]})
-        .run(sizes[5], in_threads(team));
+    const Rows rows = rows_of(sizes, lengths);
+    Forward<REAL, CELL>(rows, sizes_of(sizes), {a[0], a[1], a[2], a[3], a[4], a[5], a[6]},
+                        {a[7], a[8], a[9], a[10]})
+        .run(sizes[8], in_threads(team));
   });
 }
 
-extern "C" Status lstm_backward(const Index* sizes, const Index* lengths, REAL* const* a,
-                                Team team) {
+extern "C" Status recurrent_backward(const Index* sizes, const Index* lengths, REAL* const* a,
+                                     Team team) {
   return guarded([&] {
-    Backward<REAL>(sizes_of(sizes, lengths), {a[0], a[1], a[2], a[3], a[4], nullptr, nullptr},
-                   {a[5], a[6], a[7]}, {a[8], a[9], a[10]},
-                   {a[11], a[12], a[13], a[14], a[15], a[16]})
-        .run(sizes[5], in_threads(team));
+    const Rows rows = rows_of(sizes, lengths);
+    Backward<REAL, CELL>(rows, sizes_of(sizes), {a[0], a[1], a[2], a[3], a[4], nullptr, nullptr},
+                         {a[5], a[6]}, {a[7], a[8], a[9]},
+                         {a[10], a[11], a[12], a[13], a[14], a[15], a[16]})
+        .run(sizes[8], in_threads(team));
   });
 }

@@ -31,6 +31,8 @@ class LayerCall(NamedTuple):
         compiler: whether there is a C++ compiler that may be used.
         surrounding: what the framework does around the call, said so that it can be a reason; None
             = nothing.
+        mode: of the layer's cell, a key of `ragged.recurrent.cells.CELLS`.
+        layout: how its tokens lie, "padded" or another that the backend has.
     """
 
     device: str
@@ -43,6 +45,8 @@ class LayerCall(NamedTuple):
     tokens: int | None = None
     compiler: bool = True
     surrounding: str | None = None
+    mode: str = "LSTM"
+    layout: str = "padded"
 
     @property
     def padding(self) -> float:
@@ -113,12 +117,12 @@ def no_reason(call: LayerCall) -> None:
     """Run any call, as plain operations do: the last implementation of a list has this."""
 
 
-def kernels_reason(call: LayerCall, has_kernels: Callable[[str], bool]) -> str | None:
+def kernels_reason(call: LayerCall, has_kernels: Callable[[str, str], bool]) -> str | None:
     """Say why kernels of our own do not run a call, on any backend.
 
     Args:
         call: the call.
-        has_kernels: whether those of a dtype could be loaded.
+        has_kernels: whether those of a mode and a dtype could be loaded.
     """
     if call.device != "cpu":
         return "they run on a CPU alone"
@@ -128,7 +132,9 @@ def kernels_reason(call: LayerCall, has_kernels: Callable[[str], bool]) -> str |
         return reason
     if not call.compiler:
         return "no C++ compiler was found, or RAGGED_KERNELS=0"
-    return None if has_kernels(call.dtype) else "they could not be compiled, kept or loaded"
+    return (
+        None if has_kernels(call.mode, call.dtype) else "they could not be compiled, kept or loaded"
+    )
 
 
 def computed_steps(implementation: str, lengths: Lengths) -> int:

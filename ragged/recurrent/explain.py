@@ -1,4 +1,4 @@
-"""`ragged.explain`: which implementation runs an LSTM on a batch, and why the others do not."""
+"""`ragged.explain`: which implementation runs a layer on a batch, and why the others do not."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from ragged.backend import get_backend
 from ragged.checks import as_choice, as_size
 from ragged.lengths import POLICIES, Lengths
 from ragged.protocol import Backend
+from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import describe_batch
-from ragged.recurrent.lstm import LSTMShape
+from ragged.recurrent.shape import RecurrentShape
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -21,8 +22,9 @@ def explain(
     dtype: str = "float32",
     policy: str = "auto",
     proj_size: int = 0,
+    mode: str = "LSTM",
 ) -> None:
-    """Print which implementation runs the chosen backend's LSTM, and why each other one does not.
+    """Print which implementation runs the chosen backend's layer, and why each other one does not.
 
     Args:
         lengths: `(batch,)` integers, or `Lengths`, whose own policy then counts.
@@ -32,10 +34,11 @@ def explain(
         dtype: of its arrays.
         policy: as in `Lengths`.
         proj_size: of its projection; 0 = none.
+        mode: of the layer, as `torch.nn` has it: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU".
 
     Raises:
-        LengthsError, OptionError: lengths or a policy that `Lengths` refuses, a size that `LSTM`
-            refuses, another device or dtype.
+        LengthsError, OptionError: lengths or a policy that `Lengths` refuses, a size that the layer
+            refuses, another device, dtype or mode.
 
     Example:
         >>> import ragged
@@ -53,10 +56,11 @@ def explain(
     inputs = hidden_size if input_size is None else input_size
     inputs = as_size("explain", "input_size", inputs, least=1)
     proj_size = as_size("explain", "proj_size", proj_size)
-    LSTMShape(inputs, hidden_size, proj_size=proj_size).check_extent()
+    mode = as_choice("explain", "mode", mode, tuple(CELLS))
+    RecurrentShape(inputs, hidden_size, proj_size=proj_size, mode=mode).check_extent()
     device = as_choice("explain", "device", device, ("cpu", "cuda"))
     dtype = as_choice("explain", "dtype", dtype, DTYPES)
-    found = lstm_reasons(get_backend(), valid, device, dtype, hidden_size, proj_size)
+    found = recurrent_reasons(get_backend(), valid, device, dtype, hidden_size, proj_size, mode)
     chosen = _first(found)
     print(
         f"{len(valid)} rows, width {valid.width}: {valid.tokens} tokens, "
@@ -69,24 +73,26 @@ def explain(
         print(f"{name:<{widest}}  {f'runs, {why}' if name == chosen else other}")
 
 
-def lstm_reasons(
+def recurrent_reasons(
     backend: Backend,
     lengths: Lengths,
     device: str,
     dtype: str = "float32",
     hidden_size: int = 1,
     proj_size: int = 0,
+    mode: str = "LSTM",
 ) -> dict[str, str | None]:
     """Ask a backend about an eager call: why each implementation does not run it; None = it can."""
-    known = {"hidden_size": hidden_size, "proj_size": proj_size}
-    return backend.lstm_reasons(describe_batch(lengths, device=device, dtype=dtype, **known))
+    known = {"hidden_size": hidden_size, "proj_size": proj_size, "mode": mode}
+    call = describe_batch(lengths, device=device, dtype=dtype, **known)
+    return backend.recurrent_reasons(call)
 
 
-def lstm_implementation(
+def recurrent_implementation(
     backend: Backend, lengths: Lengths, device: str, hidden_size: int = 1
 ) -> str:
-    """Name the implementation that runs an eager call in float32."""
-    return _first(lstm_reasons(backend, lengths, device, hidden_size=hidden_size))
+    """Name the implementation that runs an eager call of an LSTM in float32."""
+    return _first(recurrent_reasons(backend, lengths, device, hidden_size=hidden_size))
 
 
 def _first(found: dict[str, str | None]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ragged.checks import as_size
-from ragged.recurrent.lstm import LSTMShape
+from ragged.recurrent.shape import RecurrentShape
 
 Seed = int | np.random.Generator | None
 Shape = tuple[int, ...]
@@ -55,8 +55,8 @@ def he_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return rng.normal(0.0, (2 / shape[-1]) ** 0.5, shape).astype(np.float32)
 
 
-def lstm_values(rng: Uniform, shape: LSTMShape) -> Mapping[str, np.ndarray]:
-    """Draw all parameters of an LSTM from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size))."""
+def recurrent_values(rng: Uniform, shape: RecurrentShape) -> Mapping[str, np.ndarray]:
+    """Draw all parameters of a layer from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size))."""
     shape.check_extent()
     bound = shape.hidden_size**-0.5
     return {name: uniform(rng, size, bound) for name, size in shape.parameter_shapes().items()}

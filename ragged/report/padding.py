@@ -11,7 +11,7 @@ from ragged.data import RaggedDataset, batches
 from ragged.lengths import Lengths
 from ragged.protocol import Backend
 from ragged.recurrent.dispatch import computed_steps
-from ragged.recurrent.explain import lstm_implementation
+from ragged.recurrent.explain import recurrent_implementation
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def padding_work(
     sizes = (hidden_sizes["encoder"], hidden_sizes["decoder"])
 
     def computed(side: Lengths, hidden_size: int) -> int:
-        return computed_steps(lstm_implementation(backend, side, device, hidden_size), side)
+        return computed_steps(recurrent_implementation(backend, side, device, hidden_size), side)
 
     as_run = [sum(map(computed, sides, sizes)) for sides in found]
     return [

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ragged import losses
 from ragged.backend import backend_of
 from ragged.errors import OptionError
 from ragged.lengths import Lengths
-from ragged.losses import MaskedLoss
+from ragged.losses import MaskedLoss, regression
 from ragged.models import ModelConfig
 from ragged.ops.masks import padding_mask
 from ragged.protocol import Array
 
+# By name; a forecast is a number, so that losses of classes are none of them.
+LOSSES: dict[str, MaskedLoss[...]] = {
+    name: loss for name, loss in vars(regression).items() if isinstance(loss, MaskedLoss)
+}
 QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
 
@@ -28,7 +31,7 @@ class Objective:
     one output for each level, with the Gaussian one a mean and a log variance.
 
     Args:
-        loss: one of `ragged.losses`.
+        loss: one of `LOSSES`.
         quantiles: the levels of the quantile loss; empty with any other.
     """
 
@@ -42,7 +45,7 @@ class Objective:
         """Choose the loss by its name, or that of a class of models."""
         name = loss or kind.default_loss
         levels = tuple(quantiles or QUANTILES) if name == "quantile" else ()
-        return cls(getattr(losses, name), levels)
+        return cls(LOSSES[name], levels)
 
     @classmethod
     def of(
@@ -77,7 +80,7 @@ class Objective:
     def features(self, targets: Sequence[str]) -> list[str]:
         """Name a step's outputs, in their order.
 
-        >>> Objective(losses.quantile, (0.1, 0.9)).features(["flow"])
+        >>> Objective(LOSSES["quantile"], (0.1, 0.9)).features(["flow"])
         ['flow, quantile 0.1', 'flow, quantile 0.9']
         """
         parts = [f", quantile {level:g}" for level in self.quantiles]

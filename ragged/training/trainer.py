@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ragged import losses
 from ragged.checks import check
 from ragged.data import EncoderDecoderDataModule
 from ragged.errors import OptionError
 from ragged.models import ModelConfig
 from ragged.protocol import Backend
 from ragged.training.lr_schedules import Constant, LRSchedule
-from ragged.training.objective import Objective
+from ragged.training.objective import LOSSES, Objective
 from ragged.training.optimizers import AdamW, Optimizer
 from ragged.training.precision import PRECISIONS
 
@@ -31,7 +30,7 @@ class TrainerConfig:
             (`torchrun --nproc-per-node N -m ragged train ...`).
         precision: "float32" or "float64" (JAX needs JAX_ENABLE_X64=1 for it); "bfloat16" and
             "float16" compute with fewer bits and keep the parameters in float32.
-        loss: name of a loss of ragged.losses; None = the model's own.
+        loss: name of a loss of ragged.losses that compares numbers; None = the model's own.
         use_loss_masking: average the loss over valid steps alone. False gives the plain mean over
             each batch as it is padded to its longest horizon, where padding counts as forecast
             without an error; a warning tells of it where horizons differ. Scores are masked always.
@@ -69,13 +68,12 @@ class TrainerConfig:
     lr_schedule: LRSchedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
-        known = [n for n, v in vars(losses).items() if isinstance(v, losses.MaskedLoss)]
         levels, clip, decay = self.quantiles, self.max_grad_norm, self.ema_decay
         for name in ("max_epochs", "patience", "devices", "accumulate_grad_batches"):
             check(self, name, getattr(self, name) >= 1, "1 or more")
         check(self, "tolerance", self.tolerance >= 0, "0 or more")
         check(self, "precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
-        check(self, "loss", self.loss in (None, *known), f"one of {known}")
+        check(self, "loss", self.loss in (None, *LOSSES), f"one of {list(LOSSES)}")
         check(self, "use_loss_masking", isinstance(self.use_loss_masking, bool), "True or False")
         inside = levels is None or (levels and all(0 < level < 1 for level in levels))
         check(self, "quantiles", bool(inside), "one level or more, each inside 0..1, or None")

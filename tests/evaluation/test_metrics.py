@@ -8,12 +8,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import ragged.backend
 from ragged.data import EncoderDecoderDataModule, Roles, Sample, Series, Source
+from ragged.errors import ShapeError
 from ragged.evaluation import evaluate as evaluation
 from ragged.evaluation.baselines import baselines
 from ragged.evaluation.evaluate import Evaluation
 from ragged.evaluation.forecasts import RowForecast
-from ragged.evaluation.metrics import Score, TargetScores, coverage, pinball, table, to_json
+from ragged.evaluation.metrics import (
+    Score,
+    TargetScores,
+    accuracy,
+    coverage,
+    pinball,
+    table,
+    to_json,
+)
 from ragged.report import figures
 from ragged.report.figures import Axes, Panel, draw_forecasts, new_figure, style
 
@@ -218,3 +228,42 @@ def test_scores_that_are_not_defined_are_null_and_stand_last():
     assert [line.split()[0] for line in table({"y": target}).splitlines()[1:]] == [
         "good", "flat", "none", "pinball",
     ]  # fmt: skip
+
+
+@pytest.fixture(params=["torch", "jax"])
+def own(request, need):
+    """Make an array of each backend, and the host's of what it computes."""
+    need(request.param)
+    with ragged.backend.use_backend(request.param) as backend:
+        yield backend
+
+
+def test_accuracy_is_the_share_of_labels_that_are_right(own):
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(4, 6, 3)), generator.integers(0, 3, (4, 6))
+    lengths, weights = np.array([6, 0, 2, 5]), generator.uniform(size=(4, 6))
+    valid = np.arange(6) < lengths[:, None]
+    hits = logits.argmax(axis=-1) == labels
+    logits[~valid], labels[~valid], weights[~valid] = np.nan, -100, np.nan
+    given = {"target": own.asarray(labels), "lengths": lengths}
+    for prediction in (logits, np.where(valid, hits, False) * labels + ~hits * (labels + 1)):
+        found = accuracy(own.asarray(prediction), **given)
+        assert float(found) == pytest.approx(hits[valid].mean())
+        found = accuracy(own.asarray(prediction), **given, weights=own.asarray(weights))
+        assert float(found) == pytest.approx(np.average(hits[valid], weights=weights[valid]))
+        total, count = accuracy.total_and_count(own.asarray(prediction), **given)
+        assert (float(total), float(count)) == (hits[valid].sum(), valid.sum())
+        found = accuracy(own.asarray(prediction), own.asarray(labels), mask=own.asarray(valid))
+        assert float(found) == pytest.approx(hits[valid].mean())
+        assert float(accuracy(own.asarray(prediction), own.asarray(labels), lengths=[0] * 4)) == 0
+
+
+def test_accuracy_of_whole_rows_and_what_it_refuses(own):
+    logits, labels = np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1, 1])
+    assert float(accuracy(own.asarray(logits), own.asarray(labels))) == 0.5
+    with pytest.raises(ShapeError, match=r"accuracy\(\): `prediction` is of shape \(2, 3\) beside"):
+        accuracy(own.asarray(np.zeros((2, 3))), own.asarray(np.zeros((3, 2))))
+    with pytest.raises(
+        ShapeError, match=r"is of shape \(2, 0\); expected a last axis of one class"
+    ):
+        accuracy(own.asarray(np.zeros((2, 0))), own.asarray(labels))

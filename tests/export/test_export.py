@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ pytestmark = [
 
 DTYPE = "float64" if os.environ.get("JAX_ENABLE_X64") == "1" else "float32"
 RTOL, ATOL = {"float64": (1e-10, 1e-12), "float32": (1e-4, 1e-5)}[DTYPE]
+PAST, FUTURE = 2, 1
 SIZES = {"hidden_size": 4, "num_layers": 1, "seed": 0}
 LEFT = {"num_heads": 2, "encoder_alignment": "left"}
 MODELS = {
@@ -60,7 +62,7 @@ def inputs(case: str, static: int = 0, *, padding: float = 0.0) -> dict[str, np.
     widths, *lengths = CASES[case]
     rng, found = np.random.default_rng(0), {}
     for side, kind, features, width, counts in zip(
-        ("past", "future"), ("encoder", "decoder"), (3, 2), widths, lengths, strict=True
+        ("past", "future"), ("encoder", "decoder"), (PAST, FUTURE), widths, lengths, strict=True
     ):
         values = rng.normal(size=(8, 9, features)).astype(DTYPE)[: len(counts), :width]
         counts = np.array(counts, np.int64)
@@ -94,9 +96,27 @@ def expected_of(backend, model, cases, static: int) -> dict[str, np.ndarray]:
     return {c: part[:, : CASES[c][0][1]] for c, part in zip(cases, parts, strict=True)}
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@functools.cache
+def model_of(kind: str, backend: str):
+    """A model in the dtype under test, one for all formats of its backend."""
+    with use_backend(backend) as chosen:
+        model = getattr(ragged.models, kind)(PAST, FUTURE, output_size=2, **SIZES, **MODELS[kind])
+        return chosen.to(model, device="cpu", dtype=DTYPE)
+
+
+@functools.cache
+def recording():
+    """What records a model of torch's, once for both formats that are written from it."""
+    from ragged_torch import export
+
+    return functools.cache(export.record)
+
+
+@pytest.mark.parametrize(
+    ("kind", "format"), [(k, f) for k in MODELS for f in FORMATS], indirect=["format"]
+)
 def test_one_file_forecasts_batches_of_every_size_as_the_model_does(
-    kind, format, tmp_path, pytestconfig
+    kind, format, tmp_path, pytestconfig, monkeypatch
 ):
     exhaustive = pytestconfig.getoption("exhaustive", False)
     if (kind, format) == ("PFTemporalFusionTransformer", "onnx") and not exhaustive:
@@ -104,13 +124,14 @@ def test_one_file_forecasts_batches_of_every_size_as_the_model_does(
     path = tmp_path / FORMATS[format].file
     static = MODELS[kind].get("static_features", 0)
     cases = CASES if kind == "EncoderDecoderLSTM" else COMMON
+    if FORMATS[format].backend == "torch":
+        monkeypatch.setattr("ragged_torch.export.record", recording())
     with use_backend(FORMATS[format].backend) as backend:
-        model = getattr(ragged.models, kind)(3, 2, output_size=2, **SIZES, **MODELS[kind])
-        backend.to(model, device="cpu", dtype=DTYPE)
+        model = model_of(kind, FORMATS[format].backend)
         backend.export_model(model, path, format=format)
         expected = expected_of(backend, model, cases, static)
     program = load_exported(path, format=format)
-    assert program.inputs["past"] == Input(("batch", "encoder_time", 3), DTYPE)
+    assert program.inputs["past"] == Input(("batch", "encoder_time", PAST), DTYPE)
     for case in cases:
         found = program(**inputs(case, static))
         np.testing.assert_allclose(found, expected[case], RTOL, ATOL, err_msg=case)

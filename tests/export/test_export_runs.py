@@ -247,6 +247,7 @@ def foreign(folder: Path) -> None:
         (edited(file="../../etc/passwd"), "`format` of "),
         (edited(sha256=7), "`sha256` of "),
         (edited(output__loss="os"), "`output.loss` of "),
+        (edited(output__loss="cross_entropy"), "`output.loss` of "),
         (edited(output__loss="mse"), "`output.quantiles` of "),
         (edited(output__quantiles=[0.1, 2.0, 0.9]), "`output.quantiles` of "),
         (edited(output__targets=["current"]), "`output.features` of "),

@@ -65,7 +65,9 @@ def layer_inputs(rng, rows, width):
 def test_a_users_own_layer_goes_to_onnx_with_its_state():
     onnx_files = pytest.importorskip("ragged_torch.onnx_files")
     onnxruntime = pytest.importorskip("onnxruntime")
-    layer = ragged_torch.LSTM(PAST, 4, num_layers=2, bidirectional=True, bias=False, seed=0)
+    layer = ragged_torch.Recurrent(
+        "LSTM", PAST, 4, num_layers=2, bidirectional=True, bias=False, seed=0
+    )
     own, rng = Own(layer).requires_grad_(False), np.random.default_rng(0)
     example = {name: torch.from_numpy(array) for name, array in layer_inputs(rng, 3, 5).items()}
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
@@ -84,7 +86,7 @@ def test_a_users_own_layer_goes_to_onnx_with_its_state():
 
 def test_projections_have_no_onnx():
     onnx_files = pytest.importorskip("ragged_torch.onnx_files")
-    own = Own(ragged_torch.LSTM(PAST, 4, proj_size=3, seed=0)).requires_grad_(False)
+    own = Own(ragged_torch.Recurrent("LSTM", PAST, 4, proj_size=3, seed=0)).requires_grad_(False)
     x, h, c = torch.zeros(2, 3, PAST), torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)
     program = torch.export.export(own, (x, torch.tensor([3, 1]), h, c), strict=False)
     with pytest.raises(

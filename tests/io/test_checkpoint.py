@@ -160,7 +160,7 @@ def test_saving_replaces_the_whole_folder(saved, any_backend):
 
 
 def test_a_module_without_a_configuration_is_not_saved(backend, tmp_path):
-    with refuses("save(): `model` is a LSTM; expected a module built by ragged.models."):
+    with refuses("save(): `model` is a Recurrent; expected a module built by ragged.models."):
         ragged.save(ragged.LSTM(1, 2), tmp_path / "m")
     with refuses("save(): `model` is a dict; expected a module built by ragged.models."):
         ragged.save({"w": 1}, tmp_path / "m")

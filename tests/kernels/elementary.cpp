@@ -1,5 +1,5 @@
 // The kernels' own functions over an array, for tests of how good they are.
-#include "lstm_backward.hpp"
+#include "backward.hpp"
 
 using namespace ragged;
 

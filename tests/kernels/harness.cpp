@@ -1,13 +1,17 @@
-// The kernels beside plain loops, over shapes past every boundary that they have: for sanitizers.
+// A cell's kernels beside plain loops, over shapes past every boundary that they have, in every
+// layout: for sanitizers.
 //
 // Each array is of exactly the size that a call may touch. What is told goes to the standard error,
 // and the status is 1.
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <random>
+#include <string>
 
 #include "torch.cpp"
+
+#include "plain.hpp"
 
 static std::atomic<Index> allocations_left{-1};  // negative: any number
 
@@ -23,164 +27,265 @@ void* operator new(std::size_t size) {
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
+using Plain = plain::CELL;
+constexpr Index GATES = Plain::GATES, KEPT = Plain::KEPT;
+
 static std::mt19937 generator(0);
 
 static Index any(Index most) { return Index(generator() % (most + 1)); }
 
-static void expect(bool holds, const char* what, Index where = 0) {
+static void expect(bool holds, const std::string& what, Index where = 0) {
   if (holds) return;
-  std::fprintf(stderr, "%s (%ld)\n", what, long(where));
+  std::fprintf(stderr, "%s (%ld)\n", what.c_str(), long(where));
   std::exit(1);
 }
 
 template <class T>
-std::vector<T> drawn(Index size) {
+std::vector<T> drawn(Index size, double scale = 1) {
   std::vector<T> values(size);
-  for (T& value : values) value = std::uniform_real_distribution<T>(-1, 1)(generator);
+  for (T& value : values) value = T(scale * std::uniform_real_distribution<T>(-1, 1)(generator));
   return values;
-}
-
-template <class T>
-void near(const std::vector<T>& found, const std::vector<double>& expected, const char* what) {
-  const double tolerance = sizeof(T) == 4 ? 2e-4 : 1e-11;
-  for (std::size_t i = 0; i < found.size(); ++i)
-    expect(std::abs(found[i] - expected[i]) <= tolerance * (1 + std::abs(expected[i])), what, i);
 }
 
 struct Shape {
   Index batch, width, inputs, hidden;
 };
 
-// All arrays of a layer, and what plain loops make of them.
+struct Choice {
+  Layout layout;
+  bool reverse;
+  Index threads, free;  // room beyond the tokens where they lie end to end
+  bool kept_as_output, wants_x, trains;
+  bool resets = false, to_initial = false;
+};
+
+using Values = std::vector<double>;
+
+// What plain loops make of a layer.
+struct Expected {
+  Values y, h, c, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh;  // gradients from x on
+};
+
+// All arrays of a layer.
 template <class T>
 class Case {
  public:
-  Case(Shape s, bool reverse, Index free, bool padded = false)
-      : s(s), reverse(reverse), lengths(s.batch), x(drawn<T>(s.batch * s.width * s.inputs)),
-        h0(drawn<T>(s.batch * s.hidden)), c0(drawn<T>(s.batch * s.hidden)),
-        weight_ih(drawn<T>(4 * s.hidden * s.inputs)), weight_hh(drawn<T>(4 * s.hidden * s.hidden)),
-        bias_ih(drawn<T>(4 * s.hidden)), bias_hh(drawn<T>(4 * s.hidden)),
-        of_y(drawn<T>(s.batch * s.width * s.hidden)), of_h(drawn<T>(s.batch * s.hidden)),
-        of_c(drawn<T>(s.batch * s.hidden)) {
-    for (Index& length : lengths) length = any(s.width);
-    if (s.batch > 1) lengths[0] = s.width, lengths[1] = 0;
-    const T scale = T(1) / std::sqrt(T(s.hidden + s.inputs));
-    for (auto* weights : {&weight_ih, &weight_hh})
-      for (T& value : *weights) value *= scale;
-    for (Index row = 0; row < s.batch; ++row)  // padding is never read
-      for (Index step = lengths[row]; step < s.width; ++step) {
-        std::fill_n(x.data() + at(row, step) * s.inputs, s.inputs, T(NAN));
-        std::fill_n(of_y.data() + at(row, step) * s.hidden, s.hidden, T(NAN));
-      }
-    const Index tokens = std::accumulate(lengths.begin(), lengths.end(), Index(0));
-    sizes = {s.batch, s.width, s.inputs, s.hidden, reverse, lengths.data(), tokens + free, padded};
-    if (padded) sizes.room = s.batch * s.width;
+  Case(Shape s, Choice choice)
+      : s(s), choice(choice), lengths(drawn_lengths(s, choice)), tokens(sum(lengths)),
+        places(is_padded() ? s.batch * s.width : tokens + choice.free),
+        states(s.batch * (Plain::HAS_C ? s.hidden : 0)), is_token(places),
+        x(drawn<T>(places * s.inputs)), h0(drawn<T>(s.batch * s.hidden)), c0(drawn<T>(states)),
+        weight_ih(drawn<T>(GATES * s.hidden * s.inputs, scale())),
+        weight_hh(drawn<T>(GATES * s.hidden * s.hidden, scale())),
+        bias_ih(drawn<T>(GATES * s.hidden)), bias_hh(drawn<T>(GATES * s.hidden)),
+        of_y(drawn<T>(places * s.hidden)), of_h(drawn<T>(s.batch * s.hidden)), of_c(drawn<T>(states)),
+        resets(new bool[places]), rows(make_rows()),
+        sizes{s.inputs, s.hidden, choice.kept_as_output ? places : tokens + choice.free,
+              choice.kept_as_output} {
+    for (Index row = 0; row < s.batch; ++row)
+      for (Index step = 0; step < lengths[row]; ++step) is_token[place(row, step)] = true;
+    for (Index at = 0; at < places; ++at) {  // padding is never read
+      if (is_token[at]) continue;
+      std::fill_n(x.data() + at * s.inputs, s.inputs, T(NAN));
+      std::fill_n(of_y.data() + at * s.hidden, s.hidden, T(NAN));
+    }
   }
 
-  void check(Index threads, bool keep, bool wants_x) {
-    forward(threads, keep);
-    const Index n = s.batch * s.hidden, tokens = sizes.tokens();
-    std::vector<double> ey(y.size(), 0), eh(n), ec(n);
-    std::vector<double> ex(x.size(), 0), eh0(n), ec0(n), eih(weight_ih.size()), ehh(weight_hh.size());
-    std::vector<double> eb(4 * s.hidden);
-    for (Index row = 0; row < s.batch; ++row) run_row(row, ey, eh, ec, ex, eh0, ec0, eih, ehh, eb);
-    near(y, ey, "y");
-    near(h, eh, "h");
-    near(c, ec, "c");
-    if (!keep) return;
-    for (Index place = 0; place < sizes.room; ++place) {
-      if (sizes.padded ? place % s.width < lengths[place / s.width] : place < tokens) continue;
-      for (Index j = 0; j < s.hidden; ++j) expect(cells[place * s.hidden + j] == 0, "room", place);
-      for (Index j = 0; j < 4 * s.hidden; ++j) expect(gates[place * 4 * s.hidden + j] == 0, "room", place);
-    }
-    std::vector<T> gx(wants_x ? x.size() : 0), gh(n), gc(n), gih(weight_ih.size()), ghh(weight_hh.size());
-    std::vector<T> gb(4 * s.hidden);
-    Backward<T>(sizes, inputs(), {y.data(), gates.data(), cells.data()},
-                {of_y.data(), of_h.data(), of_c.data()},
-                {wants_x ? gx.data() : nullptr, gh.data(), gc.data(), gih.data(), ghh.data(), gb.data()})
-        .run(threads, in_threads(nullptr));
-    near(gx, ex, "gradient of x");
-    near(gh, eh0, "gradient of h0");
-    near(gc, ec0, "gradient of c0");
-    near(gih, eih, "gradient of weight_ih");
-    near(ghh, ehh, "gradient of weight_hh");
-    near(gb, eb, "gradient of the bias");
+  void check() {
+    const Expected e = expected();
+    forward();
+    near(y, e.y, "y");
+    near(h, e.h, "h");
+    near(c, e.c, "c");
+    if (!choice.trains) return;
+    for (Index at = 0; at < sizes.room; ++at)
+      for (Index k = 0; k < KEPT * s.hidden; ++k) {
+        const T value = kept[at * KEPT * s.hidden + k];
+        const bool is_kept = choice.kept_as_output ? is_token[at] : at < tokens;
+        expect(is_kept ? !std::isnan(value) : value == 0, "kept", at);
+      }
+    std::vector<T> gx(choice.wants_x ? x.size() : 0, T(NAN)), gh(h0.size(), T(NAN)), gc(states, T(NAN));
+    std::vector<T> gih(weight_ih.size(), T(NAN)), ghh(weight_hh.size(), T(NAN));
+    std::vector<T> gbi(bias_ih.size(), T(NAN)), gbh(bias_hh.size(), T(NAN));
+    Backward<T, CELL>(rows, sizes, inputs(), {y.data(), kept.data()},
+                      {of_y.data(), of_h.data(), of_c.data()},
+                      {choice.wants_x ? gx.data() : nullptr, gh.data(), gc.data(), gih.data(),
+                       ghh.data(), gbi.data(), gbh.data()})
+        .run(choice.threads, in_threads(nullptr));
+    near(gx, e.x, "gradient of x");
+    near(gh, e.h0, "gradient of h0");
+    near(gc, e.c0, "gradient of c0");
+    near(gih, e.weight_ih, "gradient of weight_ih");
+    near(ghh, e.weight_hh, "gradient of weight_hh");
+    near(gbi, e.bias_ih, "gradient of bias_ih");
+    near(gbh, e.bias_hh, "gradient of bias_hh");
   }
 
  private:
   const Shape s;
-  const bool reverse;
-  std::vector<Index> lengths;
+  const Choice choice;
+  const std::vector<Index> lengths;
+  const Index tokens, places, states;
+  std::vector<bool> is_token;
   std::vector<T> x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, of_y, of_h, of_c;
-  std::vector<T> y, h, c, gates, cells;
-  Sizes sizes;
+  std::vector<T> y, h, c, kept;
+  const std::unique_ptr<bool[]> resets;  // at padding too, where they are nothing
+  const Rows rows;
+  const Sizes sizes;
 
-  Index at(Index row, Index step) const { return row * s.width + step; }
+  bool is_padded() const { return choice.layout == Layout::padded || choice.layout == Layout::time_major; }
+  double scale() const { return 1 / std::sqrt(double(s.hidden + s.inputs)); }
+
+  Rows make_rows() {
+    for (Index at = 0; at < places; ++at) resets[at] = any(2) == 0;
+    const Resets given{choice.resets ? resets.get() : nullptr, choice.to_initial};
+    return {choice.layout, s.batch, s.width, places, choice.reverse, lengths.data(), given};
+  }
+
+  // Whether the state starts anew before the n-th step that is read of a row.
+  bool starts_anew(Index row, Index step) const {
+    if (!choice.resets || (choice.reverse && !step)) return false;
+    return resets[place(row, choice.reverse ? lengths[row] - step : step)];
+  }
+
+  static Index sum(const std::vector<Index>& values) {
+    return std::accumulate(values.begin(), values.end(), Index(0));
+  }
+
+  static std::vector<Index> drawn_lengths(const Shape& s, const Choice& choice) {
+    std::vector<Index> lengths(s.batch);
+    for (Index& length : lengths) length = any(s.width);
+    if (s.batch > 1) lengths[0] = s.width, lengths[1] = 0;
+    if (choice.layout == Layout::packed) std::sort(lengths.rbegin(), lengths.rend());
+    return lengths;
+  }
+
+  // Where a step of a row stands, counted one by one.
+  Index place(Index row, Index step) const {
+    Index before = 0;
+    switch (choice.layout) {
+      case Layout::padded: return row * s.width + step;
+      case Layout::time_major: return step * s.batch + row;
+      case Layout::jagged:
+        for (Index other = 0; other < row; ++other) before += lengths[other];
+        return before + step;
+      case Layout::packed:
+        for (Index other = 0; other < s.batch; ++other)
+          before += std::min(lengths[other], step) + (other < row && lengths[other] > step);
+        return before;
+    }
+    return -1;
+  }
+
+  // Where the n-th step that is read of a row stands.
+  Index read_place(Index row, Index step) const {
+    return place(row, choice.reverse ? lengths[row] - 1 - step : step);
+  }
+
+  void near(const std::vector<T>& found, const Values& expected, const char* what) const {
+    const double tolerance = sizeof(T) == 4 ? 2e-4 : 1e-11;
+    const auto shape = " of " + std::to_string(s.batch) + " rows, " + std::to_string(s.width) +
+                       " steps, " + std::to_string(s.inputs) + " inputs, " + std::to_string(s.hidden) +
+                       " units, layout " + std::to_string(int(choice.layout));
+    for (std::size_t i = 0; i < found.size(); ++i)
+      expect(std::abs(found[i] - expected[i]) <= tolerance * (1 + std::abs(expected[i])), what + shape, i);
+  }
 
   Inputs<T> inputs() const {
     return {x.data(), h0.data(), c0.data(), weight_ih.data(), weight_hh.data(), bias_ih.data(), bias_hh.data()};
   }
 
-  void forward(Index threads, bool keep) {
-    const Index n = s.batch * s.hidden, room = keep ? sizes.room : 0;
-    y.assign(n * s.width, T(NAN)), h.assign(n, T(NAN)), c.assign(n, T(NAN));
-    gates.assign(room * 4 * s.hidden, T(NAN)), cells.assign(room * s.hidden, T(NAN));
-    Forward<T>(sizes, inputs(),
-               {y.data(), h.data(), c.data(), room ? gates.data() : nullptr, cells.data()})
-        .run(threads, in_threads(nullptr));
+  void forward() {
+    y.assign(places * s.hidden, T(NAN)), h.assign(h0.size(), T(NAN)), c.assign(states, T(NAN));
+    kept.assign(choice.trains ? sizes.room * KEPT * s.hidden : 0, T(NAN));
+    Forward<T, CELL>(rows, sizes, inputs(),
+                     {y.data(), h.data(), c.data(), choice.trains ? kept.data() : nullptr})
+        .run(choice.threads, in_threads(nullptr));
   }
 
-  using Values = std::vector<double>;
+  Expected expected() const {
+    Expected e{Values(places * s.hidden), Values(h0.size()), Values(states), Values(x.size()),
+               Values(h0.size()), Values(states), Values(weight_ih.size()), Values(weight_hh.size()),
+               Values(bias_ih.size()), Values(bias_hh.size())};
+    for (Index row = 0; row < s.batch; ++row) run_row(row, e);
+    return e;
+  }
 
-  // A row's outputs and all that it adds to the gradients, as the equations say it.
-  void run_row(Index row, Values& ey, Values& eh, Values& ec, Values& ex, Values& eh0, Values& ec0,
-               Values& eih, Values& ehh, Values& eb) const {
-    const Index length = lengths[row], hidden = s.hidden;
-    std::vector<Values> hs(length + 1, Values(hidden)), cs = hs;
-    std::vector<Values> gs(length, Values(4 * hidden));
-    for (Index j = 0; j < hidden; ++j) hs[0][j] = h0[row * hidden + j], cs[0][j] = c0[row * hidden + j];
+  // Each unit's products, gate by gate: products[unit * GATES + gate].
+  static void multiply(const std::vector<T>& weights, const std::vector<T>& bias, const double* vector,
+                       Index columns, Values& products) {
+    const Index hidden = Index(products.size()) / GATES;
+    for (Index gate = 0; gate < GATES; ++gate)
+      for (Index unit = 0; unit < hidden; ++unit) {
+        const Index k = gate * hidden + unit;
+        double& product = products[unit * GATES + gate] = bias[k];
+        for (Index j = 0; j < columns; ++j) product += weights[k * columns + j] * vector[j];
+      }
+  }
+
+  // What the gradients of products add to those of weights, bias and vector.
+  static void differentiate(const std::vector<T>& weights, const double* vector, Index columns,
+                            const Values& of_products, Values& of_weights, Values& of_bias,
+                            double* of_vector) {
+    const Index hidden = Index(of_products.size()) / GATES;
+    for (Index gate = 0; gate < GATES; ++gate)
+      for (Index unit = 0; unit < hidden; ++unit) {
+        const Index k = gate * hidden + unit;
+        const double given = of_products[unit * GATES + gate];
+        of_bias[k] += given;
+        for (Index j = 0; j < columns; ++j) {
+          of_weights[k * columns + j] += given * vector[j];
+          of_vector[j] += given * weights[k * columns + j];
+        }
+      }
+  }
+
+  // A row's outputs and all that it adds to the gradients.
+  void run_row(Index row, Expected& e) const {
+    const Index length = lengths[row], hidden = s.hidden, inputs = s.inputs;
+    const auto start = [&](const std::vector<T>& from) {
+      return from.empty() ? Values(hidden) : Values(&from[row * hidden], &from[row * hidden] + hidden);
+    };
+    std::vector<Values> hs{start(h0)}, cs{start(c0)}, xs, as, bs;
     for (Index step = 0; step < length; ++step) {
-      const Index place = at(row, reverse ? length - 1 - step : step);
-      for (Index k = 0; k < 4 * hidden; ++k) {
-        double sum = double(bias_ih[k]) + bias_hh[k];
-        for (Index i = 0; i < s.inputs; ++i) sum += double(weight_ih[k * s.inputs + i]) * x[place * s.inputs + i];
-        for (Index j = 0; j < hidden; ++j) sum += double(weight_hh[k * hidden + j]) * hs[step][j];
-        gs[step][k] = k / hidden == 2 ? std::tanh(sum) : 1 / (1 + std::exp(-sum));
+      const Index at = read_place(row, step);
+      if (starts_anew(row, step)) {
+        hs[step] = choice.to_initial ? start(h0) : Values(hidden);
+        cs[step] = choice.to_initial ? start(c0) : Values(hidden);
       }
-      for (Index j = 0; j < hidden; ++j) {
-        const double *g = gs[step].data() + j, c = g[hidden] * cs[step][j] + g[0] * g[2 * hidden];
-        cs[step + 1][j] = c;
-        hs[step + 1][j] = ey[place * hidden + j] = g[3 * hidden] * std::tanh(c);
-      }
+      xs.emplace_back(x.data() + at * inputs, x.data() + (at + 1) * inputs);
+      as.emplace_back(GATES * hidden), bs.emplace_back(GATES * hidden);
+      multiply(weight_ih, bias_ih, xs[step].data(), inputs, as[step]);
+      multiply(weight_hh, bias_hh, hs[step].data(), hidden, bs[step]);
+      hs.push_back(hs[step]), cs.push_back(cs[step]);
+      for (Index j = 0; j < hidden; ++j)
+        Plain::forward(&as[step][j * GATES], &bs[step][j * GATES], hs.back()[j], cs.back()[j]);
+      std::copy(hs.back().begin(), hs.back().end(), e.y.begin() + at * hidden);
     }
-    Values dh(hidden), dc(hidden), da(4 * hidden);
-    for (Index j = 0; j < hidden; ++j) {
-      eh[row * hidden + j] = hs[length][j], ec[row * hidden + j] = cs[length][j];
-      dh[j] = of_h[row * hidden + j], dc[j] = of_c[row * hidden + j];
-    }
+    Values dh = start(of_h), dc = start(of_c), da(GATES * hidden), db(GATES * hidden);
+    Values dh0(hidden), dc0(hidden);
+    put(row, hs.back(), e.h), put(row, cs.back(), e.c);
     for (Index step = length; step-- > 0;) {
-      const Index place = at(row, reverse ? length - 1 - step : step);
+      const Index at = read_place(row, step);
       for (Index j = 0; j < hidden; ++j) {
-        const double *g = gs[step].data() + j, i = g[0], f = g[hidden], u = g[2 * hidden], o = g[3 * hidden];
-        const double t = std::tanh(cs[step + 1][j]), d = dh[j] + of_y[place * hidden + j];
-        const double dcell = dc[j] + d * o * (1 - t * t);
-        da[j] = dcell * u * i * (1 - i), da[hidden + j] = dcell * cs[step][j] * f * (1 - f);
-        da[2 * hidden + j] = dcell * i * (1 - u * u), da[3 * hidden + j] = d * t * o * (1 - o);
-        dc[j] = dcell * f, dh[j] = 0;
+        dh[j] += of_y[at * hidden + j];
+        Plain::backward(&as[step][j * GATES], &bs[step][j * GATES], hs[step][j], cs[step][j], dh[j],
+                        dc[j], &da[j * GATES], &db[j * GATES]);
       }
-      for (Index k = 0; k < 4 * hidden; ++k) {
-        eb[k] += da[k];
-        for (Index i = 0; i < s.inputs; ++i) {
-          eih[k * s.inputs + i] += da[k] * x[place * s.inputs + i];
-          ex[place * s.inputs + i] += da[k] * weight_ih[k * s.inputs + i];
-        }
-        for (Index j = 0; j < hidden; ++j) {
-          ehh[k * hidden + j] += da[k] * hs[step][j];
-          dh[j] += da[k] * weight_hh[k * hidden + j];
-        }
+      differentiate(weight_ih, xs[step].data(), inputs, da, e.weight_ih, e.bias_ih, e.x.data() + at * inputs);
+      differentiate(weight_hh, hs[step].data(), hidden, db, e.weight_hh, e.bias_hh, dh.data());
+      if (!starts_anew(row, step)) continue;
+      for (Index j = 0; j < hidden; ++j) {
+        if (choice.to_initial) dh0[j] += dh[j], dc0[j] += dc[j];
+        dh[j] = dc[j] = 0;
       }
     }
-    for (Index j = 0; j < hidden; ++j) eh0[row * hidden + j] = dh[j], ec0[row * hidden + j] = dc[j];
+    for (Index j = 0; j < hidden; ++j) dh0[j] += dh[j], dc0[j] += dc[j];
+    put(row, dh0, e.h0), put(row, dc0, e.c0);
+  }
+
+  static void put(Index row, const Values& values, Values& all) {
+    if (!all.empty()) std::copy(values.begin(), values.end(), all.begin() + row * Index(values.size()));
   }
 };
 
@@ -196,60 +301,79 @@ void check_shapes() {
       {TILE + ROWS + 1, 6, 5, wide + LANES<T> + 1},  // enough work for two threads
   };
   for (const Shape& shape : shapes)
-    for (int k = 0; k < 4; ++k) Case<T>(shape, k & 1, k & 2 ? 7 : 0, k & 2).check(1 + (k & 1), true, k != 2);
-  for (int k = 0; k < 12; ++k) {
+    for (int k = 0; k < 4; ++k) {
+      const bool odd = k & 1;
+      Case<T>(shape, {Layout(k), odd, 1 + odd, odd ? 7 : 0, k == 1 || k == 2, k != 2, true}).check();
+      Case<T>(shape, {Layout(k), !odd, 1 + odd, 3, k > 1, true, true, true, k == 1 || k == 2}).check();
+    }
+  for (int k = 0; k < 24; ++k) {
     const Shape shape{any(9), any(7), any(2 * LANES<T>), 1 + any(2 * wide)};
-    Case<T>(shape, any(1), any(5), k & 1).check(1 + any(1), any(3), any(1));
+    const bool reverse = any(1), as_output = any(1), wants_x = any(1), trains = any(3);
+    const bool resets = any(1), to_initial = any(1);
+    Case<T>(shape, {Layout(k % 4), reverse, 1 + any(1), any(5), as_output, wants_x, trains, resets,
+                    to_initial}).check();
   }
 }
 
-// A call of what Python calls, with as many allocations as are left.
-static Status call_forward(const Index* lengths, Index rows, Index width, Index room) {
-  const Index inputs = 8, hidden = 32, sizes[] = {rows, width, inputs, hidden, 0, 2, room};
-  std::vector<float> in[] = {drawn<float>(rows * width * inputs), drawn<float>(rows * hidden),
-                             drawn<float>(rows * hidden), drawn<float>(4 * hidden * inputs),
-                             drawn<float>(4 * hidden * hidden), drawn<float>(4 * hidden),
-                             drawn<float>(4 * hidden)};
-  std::vector<float> out[] = {drawn<float>(rows * width * hidden), drawn<float>(rows * hidden),
-                              drawn<float>(rows * hidden), drawn<float>(room * 4 * hidden),
-                              drawn<float>(room * hidden)};
-  float* arrays[12];
-  for (int k = 0; k < 7; ++k) arrays[k] = in[k].data();
-  for (int k = 0; k < 5; ++k) arrays[7 + k] = out[k].data();
-  std::vector<float> given[] = {out[0], out[1], out[2]}, found[6];
-  const std::size_t found_sizes[] = {in[0].size(), in[1].size(), in[2].size(), in[3].size(), in[4].size(), 128};
-  for (int k = 0; k < 6; ++k) found[k].resize(found_sizes[k]);
-  float* back[] = {arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], arrays[7], arrays[10], arrays[11],
-                   given[0].data(), given[1].data(), given[2].data(), found[0].data(), found[1].data(),
-                   found[2].data(), found[3].data(), found[4].data(), found[5].data()};
+// Call again and again with one more allocation, until there are enough.
+template <class Call>
+static Status with_little_memory(Call&& call) {
   Status status = Status::no_memory;
   Index failures = 0;
   for (; status == Status::no_memory && failures < 1000; ++failures) {
     allocations_left = failures;
-    status = lstm_forward(sizes, lengths, arrays, nullptr);
+    status = call();
     allocations_left = -1;
   }
-  if (status != Status::done) return status;
-  expect(failures > 3, "calls without memory that were told", failures);
-  status = Status::no_memory;
-  for (failures = 0; status == Status::no_memory && failures < 1000; ++failures) {
-    allocations_left = failures;
-    status = lstm_backward(sizes, lengths, back, nullptr);
-    allocations_left = -1;
-  }
-  expect(failures > 3, "calls without memory that were told", failures);
+  if (status == Status::done) expect(failures > 3, "calls without memory that were told", failures);
   return status;
+}
+
+// The calls that Python makes.
+static Status call(const std::vector<Index>& lengths, Layout layout, Index width, Index places, Index room) {
+  const Index rows = Index(lengths.size()), inputs = 8, hidden = 32, states = Plain::HAS_C ? hidden : 0;
+  const Index sizes[] = {rows, width, places, Index(layout), 0, inputs, hidden, room, 2};
+  const Index of_inputs[] = {places * inputs, rows * hidden, rows * states, GATES * hidden * inputs,
+                             GATES * hidden * hidden, GATES * hidden, GATES * hidden};
+  const Index of_outputs[] = {places * hidden, rows * hidden, rows * states, room * KEPT * hidden};
+  std::vector<std::vector<float>> arrays;
+  for (Index size : of_inputs) arrays.push_back(drawn<float>(size));
+  for (Index size : of_outputs) arrays.push_back(drawn<float>(size));  // found by the forward pass
+  for (int k = 0; k < 3; ++k) arrays.push_back(drawn<float>(of_outputs[k]));
+  for (Index size : of_inputs) arrays.push_back(drawn<float>(size));  // found by the backward pass
+  std::vector<float*> forward, backward;
+  for (int k = 0; k < 11; ++k) forward.push_back(arrays[k].data());
+  for (int k : {0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20})
+    backward.push_back(arrays[k].data());
+  const Status status = with_little_memory(
+      [&] { return recurrent_forward(sizes, lengths.data(), forward.data(), nullptr); });
+  if (status != Status::done) return status;
+  return with_little_memory(
+      [&] { return recurrent_backward(sizes, lengths.data(), backward.data(), nullptr); });
+}
+
+static void check_calls() {
+  std::vector<Index> lengths(30, 5);
+  const auto refused = [&](Layout layout, Index places, Index room, const char* what) {
+    expect(call(lengths, layout, 5, places, room) == Status::bad_lengths, what, Index(layout));
+  };
+  for (Layout layout : {Layout::padded, Layout::time_major, Layout::jagged, Layout::packed}) {
+    expect(call(lengths, layout, 5, 150, 150) == Status::done, "a call is done at last", Index(layout));
+    refused(layout, 149, 150, "no place for a token");
+    if (KEPT) refused(layout, 150, 149, "no room for a token");
+    for (Index wrong : {Index(-1), Index(6), Index(1) << 62}) {
+      lengths[7] = wrong;
+      refused(layout, 150, 150, "a length");
+    }
+    lengths[7] = 5;
+  }
+  lengths[0] = 4;
+  refused(Layout::packed, 150, 150, "packed rows that are not sorted");
 }
 
 int main() {
   check_shapes<float>();
   check_shapes<double>();
-  std::vector<Index> lengths(30, 5);
-  expect(call_forward(lengths.data(), 30, 5, 150) == Status::done, "a call is done at last");
-  expect(call_forward(lengths.data(), 30, 5, 149) == Status::bad_lengths, "no room for a token");
-  for (Index wrong : {Index(-1), Index(6), Index(1) << 62}) {
-    lengths[7] = wrong;
-    expect(call_forward(lengths.data(), 30, 5, 150) == Status::bad_lengths, "a length", wrong);
-  }
+  check_calls();
   return 0;
 }

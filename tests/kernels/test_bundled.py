@@ -86,10 +86,11 @@ def package(library, monkeypatch, tmp_path):
     monkeypatch.setattr(bundled, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(kernels, "_told", [])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    digest = recipe.digest_sources((*kernels.FLAGS, "float"), source, kernels.HEADERS)
+    flags = (*kernels.FLAGS, *recipe.choices("LSTM", "float32"))
+    digest = recipe.digest_sources(flags, source, kernels.HEADERS)
     for level in (V2, V3):
         copy = shutil.copy(library, tmp_path / "copy.so")
-        path = folder / recipe.name_library(source, "abi1", "float32", level, digest)
+        path = folder / recipe.name_library(source, "abi1", "LSTM", "float32", level, digest)
         libraries.seal(Path(copy), path)
         path.chmod(0o644)  # as it is installed
     forget()
@@ -109,7 +110,7 @@ def forget():
 
 
 def load(source, interface="abi1"):
-    return kernels.load(source, "float32", interface=interface)
+    return kernels.load(source, "LSTM", "float32", interface=interface)
 
 
 def is_bundled(found):
@@ -123,7 +124,7 @@ def test_what_came_with_the_package_needs_no_compiler(package, no_compiler, tmp_
     found = load(package)
     assert is_bundled(found)
     assert V3 in found._name
-    assert found.lstm_forward() == 7
+    assert found.recurrent_forward() == 7
     assert V3 in kernels.describe()
     assert not (tmp_path / "cache").exists()
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ragged_conformance.recurrent import MODES, arrays_of
 
 import ragged
 from ragged import kernels
 from ragged.errors import LengthsError
+from ragged.recurrent.cells import CELLS
 
 compiled = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 
@@ -31,32 +33,42 @@ def source(tmp_path):
     path = tmp_path / "some_backend" / "kernels.cpp"
     path.parent.mkdir()
     path.write_text(
-        '#include "simd.hpp"\nextern "C" int lstm_forward() { return sizeof(REAL); }\n'
-        'extern "C" int lstm_backward() { return 0; }\n'
+        '#include "cells.hpp"\nextern "C" int recurrent_forward() { return sizeof(REAL); }\n'
+        'extern "C" int recurrent_backward() { return ragged::CELL<REAL>::GATES; }\n'
     )
     return path
 
 
 @compiled
 def test_a_library_is_compiled_once(fresh, source, monkeypatch):
-    library = kernels.load(source, "float32")
+    library = kernels.load(source, "LSTM", "float32")
     kernels._load.cache_clear()
     monkeypatch.setattr(kernels, "_compile", None)  # a second process finds it there
-    assert kernels.load(source, "float32")._name == library._name
+    assert kernels.load(source, "LSTM", "float32")._name == library._name
     assert [str(path) for path in fresh.iterdir()] == [library._name]
 
 
 @compiled
 def test_other_sources_dtypes_and_processors_make_other_libraries(fresh, source, monkeypatch):
-    made = [kernels.load(source, dtype) for dtype in ("float32", "float64")]
-    assert [library.lstm_forward() for library in made] == [4, 8]
+    made = [kernels.load(source, "LSTM", dtype) for dtype in ("float32", "float64")]
+    assert [library.recurrent_forward() for library in made] == [4, 8]
     source.write_text(source.read_text() + "// more\n")
     kernels._load.cache_clear()
-    made.append(kernels.load(source, "float32"))
+    made.append(kernels.load(source, "LSTM", "float32"))
     monkeypatch.setattr(kernels, "_processor", lambda: "another")
     kernels._load.cache_clear()
-    made.append(kernels.load(source, "float32"))
+    made.append(kernels.load(source, "LSTM", "float32"))
     assert len({library._name for library in made}) == 4
+
+
+@compiled
+def test_every_cell_has_its_own_library(fresh, source):
+    made = {mode: kernels.load(source, mode, "float32") for mode in CELLS}
+    assert tuple(made) == kernels.CELLS
+    assert len({library._name for library in made.values()}) == len(made)
+    for mode, library in made.items():
+        assert library.recurrent_backward() == CELLS[mode].gates
+    assert kernels.load(source, "PEEPHOLE", "float32") is None
 
 
 @compiled
@@ -64,30 +76,33 @@ def test_what_cannot_be_compiled_is_told_and_leaves_nothing(fresh, source, monke
     monkeypatch.setattr(kernels, "_told", [])
     source.write_text("this is no C++")
     with pytest.warns(RuntimeWarning, match="could not be compiled by .*RAGGED_KERNELS=0"):
-        assert kernels.load(source, "float32") is None
+        assert kernels.load(source, "LSTM", "float32") is None
     assert list(fresh.iterdir()) == []
 
 
 def test_other_dtypes_have_no_kernels(fresh, source):
-    assert kernels.load(source, "bfloat16") is None
+    assert kernels.load(source, "LSTM", "bfloat16") is None
 
 
 def test_they_can_be_done_without(fresh, source, monkeypatch):
     monkeypatch.setenv("RAGGED_KERNELS", "0")
     assert kernels.find_compiler() is None
-    assert kernels.load(source, "float32") is None
+    assert kernels.load(source, "LSTM", "float32") is None
 
 
 SCRIPT = """
 import os, ragged, numpy as np
-from ragged.recurrent.explain import lstm_implementation
+from ragged.recurrent.explain import recurrent_reasons
+from ragged_conformance.recurrent import MODES
+lengths = ragged.Lengths([3, 0, 5])
 with ragged.use_backend("{backend}") as backend:
-    for value in "10":
-        os.environ["RAGGED_KERNELS"] = value
-        kind = lstm_implementation(backend, ragged.Lengths([3, 0, 5]), "cpu", 3)
-        layer = ragged.LSTM(2, 3, seed=0)
-        y, _ = layer(np.ones((3, 5, 2), np.float32), [3, 0, 5])
-        print(kind, float(backend.to_numpy(y).sum()))
+    for mode, one in MODES.items():
+        for value in "10":
+            os.environ["RAGGED_KERNELS"] = value
+            found = recurrent_reasons(backend, lengths, "cpu", hidden_size=3, mode=mode)
+            kind = next(name for name, reason in found.items() if reason is None)
+            y, _ = one.build(seed=0)(np.ones((3, 5, 2), np.float32), lengths)
+            print(mode, kind, float(backend.to_numpy(y).sum()))
 """
 
 
@@ -97,29 +112,31 @@ def test_backends_do_without_them_and_give_the_same(need, backend):
     need(backend)
     command = [sys.executable, "-W", "error", "-c", SCRIPT.format(backend=backend)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = {kind: float(total) for kind, total in map(str.split, run.stdout.splitlines())}
-    assert "kernels" in found
-    assert len(found) == 2
-    assert max(found.values()) == pytest.approx(min(found.values()), abs=1e-5)
+    lines = [line.split() for line in run.stdout.splitlines()]
+    for mode in MODES:
+        (one, total), (other, again) = (rest for name, *rest in lines if name == mode)
+        assert one == "kernels" != other
+        assert float(total) == pytest.approx(float(again), abs=1e-5)
 
 
 @compiled
-def test_workers_share_rows_and_change_nothing(need, monkeypatch):
+@pytest.mark.parametrize("mode", MODES)
+def test_workers_share_rows_and_change_nothing(need, monkeypatch, mode):
     need("torch")
     import torch
     from ragged_torch.recurrent import cpp as own
 
     lengths = np.random.default_rng(0).integers(0, 41, 130)
-    layer = ragged_lstm(16, 64)
+    layer = build(mode, 16, 64)
     x = torch.randn(130, 40, 16, generator=torch.Generator().manual_seed(0))
     found = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         for team in (own._team(), None):
             monkeypatch.setattr(own, "_team", lambda team=team: team)
-            y, (h, c) = layer(x, lengths)
-            loss = (y**2).sum() + h.sum() + c.sum()
-            found.append([y, h, c, *torch.autograd.grad(loss, list(layer.parameters()))])
+            results = arrays_of(layer(x, lengths))
+            loss = sum((array**2).sum() for array in results)
+            found.append([*results, *torch.autograd.grad(loss, list(layer.parameters()))])
             monkeypatch.undo()
             monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
     for other in found[1:]:
@@ -128,30 +145,33 @@ def test_workers_share_rows_and_change_nothing(need, monkeypatch):
 
 
 @compiled
-def test_what_is_kept_has_room_and_never_too_little(need):
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_kept_has_room_and_never_too_little(need, mode):
     need("torch")
     import torch
     from ragged_torch.recurrent import cpp as own
 
-    layer, lengths = ragged_lstm(2, 3), torch.tensor([3, 0, 2])
-    arrays = [torch.ones(3, 4, 2), torch.zeros(3, 3), torch.zeros(3, 3), *layer.parameters()]
-    inputs = [array.detach() for array in arrays]
-    y, h, c, gates, cells = own.forward(*inputs, lengths, False, 12)
-    for kept in (gates, cells):
-        assert (kept[:5] != 0).all()
-        assert (kept[5:] == 0).all()
+    layer, lengths, call = build(mode, 2, 3), torch.tensor([3, 0, 2]), own.Call(mode, 4)
+    state = torch.zeros(3, 3), torch.zeros(3, 3 if mode == "LSTM" else 0)
+    inputs = [torch.ones(3, 4, 2), *state, *(each.detach() for each in layer.parameters())]
+    *results, kept = own.forward(*inputs, lengths, call, 12)
+    assert kept.shape == (12, 3 * CELLS[mode].kept)
+    assert (kept[:5] != 0).all()
+    assert (kept[5:] == 0).all()
     for wrong in ([3, 0, 5], [-1, 0, 2]):
         with pytest.raises(LengthsError, match="`lengths` is not all between 0 and the width"):
-            own.forward(*inputs, torch.tensor(wrong), False, 0)
+            own.forward(*inputs, torch.tensor(wrong), call, 0)
+    if not CELLS[mode].kept:
+        return
     with pytest.raises(LengthsError):
-        own.forward(*inputs, lengths, False, 4)
+        own.forward(*inputs, lengths, call, 4)
     with pytest.raises(LengthsError):
-        own.backward((y, h, c), inputs[:5], (y, gates[:4], cells[:4]), lengths, False, True)
+        own.backward(results, inputs[:5], results[0], kept[:4], lengths, call, True)
 
 
-def ragged_lstm(inputs, hidden):
+def build(mode, inputs, hidden):
     with ragged.use_backend("torch"):
-        return ragged.LSTM(inputs, hidden, seed=0)
+        return MODES[mode].build(inputs, hidden, seed=0)
 
 
 @compiled
@@ -171,7 +191,7 @@ def test_traced_lengths_beyond_the_width_are_refused_on_jax(need):
 
 def test_sources_travel_with_the_packages():
     found = {path.name for path in Path(kernels.__file__).parent.glob("*.[ch]pp")}
-    assert found >= {"lstm.hpp", "jax.cpp", "torch.cpp"}
+    assert found >= {"cells.hpp", "forward.hpp", "jax.cpp", "torch.cpp"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert kernels.REALS.keys() == {"float32", "float64"}

@@ -17,9 +17,10 @@ from ragged.kernels import libraries
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-SOURCE = (
-    'extern "C" int lstm_forward() { return 7; }\nextern "C" int lstm_backward() { return 8; }\n'
-)
+SOURCE = """
+extern "C" int recurrent_forward() { return 7; }
+extern "C" int recurrent_backward() { return 8; }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def forget():
 
 
 def load(made):
-    return kernels.load(made / "kernels.cpp", "float32")
+    return kernels.load(made / "kernels.cpp", "LSTM", "float32")
 
 
 def load_again(made):
@@ -91,7 +92,7 @@ def test_a_library_is_kept_for_this_user_alone(place, made, tmp_path):
         library = load(made)
     finally:
         os.umask(old)
-    assert library.lstm_forward() == 7
+    assert library.recurrent_forward() == 7
     (path,) = place.iterdir()
     assert str(path) == library._name
     modes = [stat.S_IMODE(each.stat().st_mode) for each in (place.parent, place, path)]
@@ -177,13 +178,13 @@ def test_nothing_is_loaded_from_where_others_write(place, made, why):
         library = load(made)
     assert len(told) == 1
     assert folder_of(library) != place
-    assert library.lstm_forward() == 7
+    assert library.recurrent_forward() == 7
     assert not folder_of(library).exists()  # it stays loaded
     assert place.is_file() or not list(place.iterdir())
     forget()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a process is told once
-        assert load(made).lstm_forward() == 7
+        assert load(made).recurrent_forward() == 7
 
 
 def test_a_link_to_a_folder_of_ones_own_is_followed(place, made):
@@ -209,7 +210,7 @@ def test_without_a_home_each_process_compiles(place, made, monkeypatch, home):
         monkeypatch.setattr(Path, "home", unknown_home)
     monkeypatch.setenv("HOME", home)
     with pytest.warns(RuntimeWarning, match="home folder|HOME is"):
-        assert load(made).lstm_forward() == 7
+        assert load(made).recurrent_forward() == 7
 
 
 def test_no_room_is_told(place, made, monkeypatch):
@@ -233,7 +234,7 @@ FAILURES = {
     "writes nothing": (":", "made nothing"),
     "writes rubbish": ('echo rubbish > "$out"', "invalid ELF header|file too short"),
     "says rubbish": (r"printf '\377\376\0 no' >&2; exit 1", "no"),
-    "lacks the functions": ('c++ -shared -x c++ /dev/null -o "$out"', "lacks .'lstm_forward'"),
+    "lacks the functions": ('c++ -shared -x c++ /dev/null -o "$out"', "lacks .'recurrent_forward'"),
     "ends by a signal": ("kill -9 $$", "died with|SIGKILL"),
     "hangs": ("sleep 1000", "more than 0.3 seconds"),
 }
@@ -269,7 +270,7 @@ def test_a_compiler_that_is_none_is_told(place, made, monkeypatch, tmp_path, val
 def test_a_compiler_may_be_a_command_with_arguments(place, made, monkeypatch, tmp_path):
     compiler(tmp_path, monkeypatch, f'[ "$1" = g++ ] && cp "{made}/made.so" "$out"')
     monkeypatch.setenv("CXX", f"{tmp_path}/compiler g++")
-    assert load(made).lstm_forward() == 7
+    assert load(made).recurrent_forward() == 7
 
 
 TOGETHER = """
@@ -281,7 +282,7 @@ def run():
     child = os.fork()
     if child:
         return child
-    os._exit(kernels.load(Path(sys.argv[1]), "float32").lstm_forward())
+    os._exit(kernels.load(Path(sys.argv[1]), "LSTM", "float32").recurrent_forward())
 
 children = [run() for _ in range(20)]
 print({os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children})

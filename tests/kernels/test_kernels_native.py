@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ragged_conformance import oracle
+from ragged_conformance.recurrent import MODES, arrays_of
 
 import ragged
 from ragged import kernels
@@ -38,14 +38,14 @@ SANITIZERS = {
 }
 
 
+@pytest.mark.parametrize("cell", kernels.CELLS)
 @pytest.mark.parametrize("name", SANITIZERS)
-def test_sanitizers_find_nothing(tmp_path, name):
+def test_sanitizers_find_nothing(tmp_path, name, cell):
     made = tmp_path / "harness"
     if compile_source("nothing.cpp", made, *SANITIZERS[name]):
         pytest.skip(f"the compiler has no sanitizer of {name}")
-    assert not compile_source(
-        "harness.cpp", made, "-march=native", "-DREAL=float", *SANITIZERS[name]
-    )
+    chosen = kernels.choices(cell, "float32")
+    assert not compile_source("harness.cpp", made, "-march=native", *chosen, *SANITIZERS[name])
     done = subprocess.run([made], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -126,18 +126,19 @@ def test_sizes_of_tests_are_past_every_boundary(elementary):
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_what_is_not_finite_at_a_valid_step_goes_on_as_ieee_has_it(need, backend, value):
+def test_what_is_not_finite_at_a_valid_step_goes_on_as_ieee_has_it(need, mode, backend, value):
     need(backend)
     lengths, x = [4, 3, 5, 4], np.random.default_rng(0).normal(size=(4, 5, 2))
     x[1, 1, 0] = value
     with ragged.use_backend(backend) as chosen:
-        layer = ragged.LSTM(2, 3, seed=0)
+        layer = MODES[mode].build(2, 3, seed=0)
         parameters = chosen.get_parameters(layer)
         found = layer(x.astype(np.float32), ragged.Lengths(lengths, 5))
     with np.errstate(all="ignore"):
-        expected = oracle.lstm(parameters, x, lengths)
-    for got, right in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
+        expected = MODES[mode].oracle(parameters, x, lengths)
+    for got, right in zip(arrays_of(found), arrays_of(expected), strict=True):
         np.testing.assert_allclose(chosen.to_numpy(got), right, rtol=1e-5, atol=1e-6)
 
 
@@ -185,4 +186,7 @@ def test_without_memory_there_is_an_error_and_without_threads_there_are_fewer(ne
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.stderr == ""
-    assert done.stdout == "lstm(): no memory is left for the kernels. Give fewer rows at once.\n"
+    assert (
+        done.stdout
+        == "recurrent layer: no memory is left for the kernels. Give fewer rows at once.\n"
+    )

@@ -30,5 +30,6 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     )
     for backend, own in (("torch", torch), ("jax", jax))
 }
+FAULTS["torch"] += losses.TORCH
 FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)
 FAULTS[SHARED] = bookkeeping.FAULTS

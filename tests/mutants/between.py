@@ -28,14 +28,14 @@ FAULTS = (
         "ragged_torch.parameters:draw_seed",
         "return seed",
         "return 1",
-        f"{EQUAL_SEEDS}[one layer]",
+        f"{EQUAL_SEEDS}[LSTM, one layer]",
     ),
     fault(
         "jax ignores its seed",
-        "ragged_jax.recurrent.lstm:LSTM.__init__",
-        "initial.generator(seed)",
-        "initial.generator(1)",
-        f"{EQUAL_SEEDS}[one layer]",
+        "ragged_jax.recurrent.layers:Recurrent.__init__",
+        "init.generator(seed)",
+        "init.generator(1)",
+        f"{EQUAL_SEEDS}[LSTM, one layer]",
     ),
     fault(
         "jax starts the biases of Linear at 0",
@@ -49,7 +49,7 @@ FAULTS = (
         "ragged_jax.parameters:get_parameters",
         ".copy()",
         ".T.copy()",
-        f"{EQUAL_SEEDS}[one layer]",
+        f"{EQUAL_SEEDS}[LSTM, one layer]",
     ),
     fault(
         "jax names its parameters by slashes",
@@ -63,7 +63,7 @@ FAULTS = (
         "ragged_torch.parameters:get_parameters",
         "{name: to_numpy",
         '{name.replace("bias_hh", "bias_recurrent"): to_numpy',
-        f"{EQUAL_SEEDS}[one layer]",
+        f"{EQUAL_SEEDS}[LSTM, one layer]",
     ),
     fault(
         "load leaves the initial values",

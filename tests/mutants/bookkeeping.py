@@ -9,6 +9,7 @@ EPOCHS, BOOKS, SCORES = (
     "training/test_bookkeeping.py",
     "evaluation/test_metrics.py",
 )
+CONVERT = "recurrent/test_convert.py::test"
 MODULE = "ragged.data.module:EncoderDecoderDataModule"
 FIT = "ragged.training.loop:TrainLoop"
 BASELINES = "baselines_know_training_and_validation_and_are_scored_on_the_test"
@@ -103,5 +104,40 @@ FAULTS = (
         "if self.trainer.use_loss_masking",
         "if not self.trainer.use_loss_masking",
         "training/test_loss_masking.py::test_without_masking_padding_counts_and_filling_rows_do_not[torch]",
+    ),
+    fault(
+        "the least likely class taken for the label",
+        "ragged.evaluation.metrics:_labels",
+        "argmax",
+        "argmin",
+        f"{SCORES}::test_accuracy_is_the_share_of_labels_that_are_right[torch]",
+    ),
+    fault(
+        "a GRU's bias inside r * (...) dropped where a cell has none",
+        "ragged.recurrent.convert.flax:to_flax",
+        "own.bias_hh[n].any()",
+        "False",
+        f"{CONVERT}_what_a_cell_cannot_hold_is_refused[n bias in nnx]",
+    ),
+    fault(
+        "the 1 that haiku adds to f left in",
+        "ragged.recurrent.convert.haiku:to_haiku",
+        "own.bias_ih + (own.bias_hh - _one_for_f(own.bias_hh))",
+        "own.bias_ih + own.bias_hh",
+        f"{CONVERT}_haiku_cores_take_the_steps_of_torch[LSTM]",
+    ),
+    fault(
+        "small biases lost in the 1 that haiku adds to f",
+        "ragged.recurrent.convert.haiku:to_haiku",
+        "own.bias_ih + (own.bias_hh - _one_for_f(own.bias_hh))",
+        "(own.bias_ih + own.bias_hh) - _one_for_f(own.bias_hh)",
+        f"{CONVERT}_haiku_cores_take_the_steps_of_torch[LSTM]",
+    ),
+    fault(
+        "a projection dropped",
+        "ragged.recurrent.convert.layer:Layer.taken",
+        'if f"weight_hr{suffix}" in parameters:',
+        "if False:",
+        f"{CONVERT}_what_a_cell_cannot_hold_is_refused[projection]",
     ),
 )

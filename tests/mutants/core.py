@@ -8,10 +8,15 @@ from tests.mutants.names import (
     align,
     flip,
     forward,
+    gradients,
     lstm_gradients,
     mask,
     pack,
+    refused,
 )
+
+CALL = "ragged.recurrent.call"
+NO_NONLINEARITY = "test_recurrent.py::test_unknown_nonlinearities_are_refused[{backend}]"
 
 MASKS = (
     fault(
@@ -108,7 +113,7 @@ LENGTHS = (
         "ragged.lengths:Lengths.__init__",
         'as_choice("Lengths", "policy", policy, POLICIES)',
         "policy",
-        "test_lstm.py::test_wrong_shapes_are_refused[{backend}]",
+        "test_recurrent.py::test_unknown_policy_is_refused[{backend}]",
     ),
     fault(
         "equal rows taken for full ones",
@@ -240,60 +245,110 @@ PACKING = (
 LSTM = (
     fault(
         "initial state ignored",
-        "ragged.recurrent.lstm:run",
-        "backend.lstm(parameters, x, valid, start,",
-        "backend.lstm(parameters, x, valid, None,",
+        f"{CALL}:validate_and_call",
+        "backend.run_recurrent(shape, parameters, x, valid, states,",
+        "backend.run_recurrent(shape, parameters, x, valid, None,",
         forward("mixed"),
+        forward("mixed", cell="GRU"),
         lstm_gradients("one layer"),
     ),
     fault(
         "every layer starts from the first one's state",
-        "ragged.recurrent.lstm:stack_layers",
-        "(state[0][rows], state[1][rows])",
-        "(state[0][:count], state[1][:count])",
+        f"{CALL}:stack_layers",
+        "tuple(part[rows] for part in state)",
+        "tuple(part[:count] for part in state)",
         forward("mixed", "two layers"),
     ),
     fault(
         "states returned from the last layer down",
-        "ragged.recurrent.lstm:stack_layers",
+        f"{CALL}:stack_layers",
         "finals.append(final)",
         "finals.insert(0, final)",
         forward("mixed", "two layers"),
     ),
     fault(
         "h and c returned swapped",
-        "ragged.recurrent.lstm:stack_layers",
+        f"{CALL}:stack_layers",
         "finals.append(final)",
         "finals.append(final[::-1])",
         forward("mixed"),
     ),
     fault(
         "directions' parameters swapped",
-        "ragged.recurrent.lstm:LSTMShape.directions",
+        "ragged.recurrent.shape:RecurrentShape.directions",
         '("", "_reverse")',
         '("_reverse", "")',
         forward("mixed", "bidirectional"),
     ),
     fault(
         "width cut to the longest row",
-        "ragged.recurrent.lstm:run",
+        f"{CALL}:validate_and_call",
         "if not batch_first:",
         "y = y[:, : int(valid.host.max(initial=0))]\n    if not batch_first:",
         forward("all equal, padded"),
     ),
     fault(
         "time-first outputs not turned back",
-        "ragged.recurrent.lstm:run",
+        f"{CALL}:validate_and_call",
         "swap(y, (1, 0, 2))",
         "y",
-        "test_lstm.py::test_time_first_is_the_same_turned[{backend}]",
+        "test_recurrent.py::test_time_first_is_the_same_turned[{backend}-LSTM]",
     ),
     fault(
         "inputs centred on their batch",
-        "ragged.recurrent.lstm:run",
-        "backend.lstm(parameters, x, valid",
-        "backend.lstm(parameters, x - x.mean(), valid",
-        "test_lstm.py::test_state_is_zero_and_rows_are_full_if_not_given[{backend}-one layer]",
+        f"{CALL}:validate_and_call",
+        "backend.run_recurrent(shape, parameters, x, valid",
+        "backend.run_recurrent(shape, parameters, x - x.mean(), valid",
+        "test_recurrent.py::test_state_is_zero_and_rows_are_full_if_not_given"
+        "[{backend}-LSTM, one layer]",
+    ),
+)
+
+CELLS = (
+    fault(
+        "relu taken for tanh",
+        "ragged.recurrent.layers:rnn",
+        "NONLINEARITIES[nonlinearity]",
+        'NONLINEARITIES["tanh"]',
+        gradients(cell="RNN_RELU"),
+        "test_recurrent_function.py::test_function_equals_the_oracle"
+        "[{backend}-RNN_RELU, one layer-mixed]",
+    ),
+    fault(
+        "relu built as tanh",
+        "ragged.recurrent.layers:RNN",
+        "NONLINEARITIES[nonlinearity],",
+        'NONLINEARITIES["tanh"],',
+        forward("mixed", cell="RNN_RELU"),
+    ),
+    fault(
+        "unknown nonlinearity taken",
+        "ragged.recurrent.layers:rnn",
+        'as_choice("rnn", "nonlinearity", nonlinearity, tuple(NONLINEARITIES))',
+        'nonlinearity = nonlinearity if nonlinearity in NONLINEARITIES else "tanh"',
+        NO_NONLINEARITY,
+    ),
+    fault(
+        "a pair taken for a GRU's state",
+        f"{CALL}:_take_apart",
+        "if isinstance(state, tuple):",
+        "state = state[0] if isinstance(state, tuple) else state\n        if False:",
+        refused("states_of_another_form", "GRU-pair"),
+        refused("states_of_another_form", "RNN_TANH-half a pair"),
+    ),
+    fault(
+        "h alone taken for an LSTM's state",
+        f"{CALL}:_take_apart",
+        "if not isinstance(state, (tuple, list)) or len(state) != 2:",
+        "state = state if isinstance(state, (tuple, list)) else (state, state)\n    if False:",
+        refused("states_of_another_form", "LSTM-h alone"),
+    ),
+    fault(
+        "a projection taken by a GRU",
+        "ragged.recurrent.shape:RecurrentShape.__post_init__",
+        'if self.proj_size and self.mode != "LSTM":',
+        "if False:",
+        refused("wrong_shapes", "GRU"),
     ),
 )
 
@@ -314,11 +369,11 @@ INITIAL = (
     ),
     fault(
         "initial values bounded by the input size",
-        "ragged.recurrent.init:lstm_values",
+        "ragged.recurrent.init:recurrent_values",
         "shape.hidden_size**-0.5",
         "shape.input_size**-0.5",
         "test_backends_agree.py::test_other_seeds_give_other_parameters[{backend}]",
     ),
 )
 
-FAULTS = (*MASKS, *LENGTHS, *ALIGNMENT, *PACKING, *LSTM, *INITIAL)
+FAULTS = (*MASKS, *LENGTHS, *ALIGNMENT, *PACKING, *LSTM, *CELLS, *INITIAL)

@@ -10,16 +10,16 @@ HELD = "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))"
 SCAN = (
     fault(
         "gates f and g swapped",
-        "ragged_jax.recurrent.scan:run_direction",
-        "i, f, g, o = jnp.split",
-        "i, g, f, o = jnp.split",
+        "ragged_jax.recurrent.cells:LSTM.fwd",
+        "i, f, g, o = _split",
+        "i, g, f, o = _split",
         forward("mixed"),
     ),
     fault(
         "second bias forgotten",
         "ragged_jax.recurrent.scan:run_direction",
-        ' + weight["bias_hh"]',
-        "",
+        "bias_ih + bias_hh, None",
+        "bias_ih, None",
         forward("mixed"),
     ),
     fault(
@@ -66,9 +66,9 @@ SCAN = (
     ),
     fault(
         "output gate opens on the old c",
-        "ragged_jax.recurrent.scan:run_direction",
-        "jnp.tanh(new_c)",
-        "jnp.tanh(c)",
+        "ragged_jax.recurrent.cells:LSTM.fwd",
+        "c = f * c + i * g\n        return o * tanh(c), c",
+        "old = c\n        c = f * c + i * g\n        return o * tanh(old), c",
         forward("mixed"),
     ),
 )
@@ -101,22 +101,22 @@ OPERATOR = (
     fault(
         "state of the other direction",
         "ragged_jax.recurrent.scan:run_directions",
-        "state[1][direction]",
-        "state[1][0]",
+        "*(part[k] for part in state)",
+        "*(part[0] for part in state)",
         forward("mixed", "bidirectional"),
     ),
     fault(
         "kernels: second direction reads forwards",
         "ragged_jax.recurrent.cpp:run_direction",
-        "lengths, reverse)",
-        "lengths, False)",
+        "lengths, resets, **options)",
+        "lengths, resets, **{**options, 'reverse': False})",
         forward("mixed", "bidirectional"),
     ),
     fault(
         "operator: gradient of the second bias lost",
         "ragged_jax.recurrent.custom_op:_transpose",
-        "*found, found[-1]]",
-        "*found, 0 * found[-1]]",
+        "    if not moving[0]:",
+        "    of_inputs[-1] = 0 * of_inputs[-1]\n    if not moving[0]:",
         lstm_gradients("one layer"),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+CLASSIFICATION = "test_classification_losses.py::test"
 REFUSALS = "test_promises.py::test_bad_lengths_are_refused_at_the_door"
 
 
@@ -25,14 +26,30 @@ def pack(case: str) -> str:
     return f"test_packing.py::test_pack_equals_the_oracle_and_unpacks{_on(case)}"
 
 
-def forward(lengths: str, options: str = "one layer") -> str:
-    """Name a test of an LSTM's outputs and state."""
-    return f"test_lstm.py::test_outputs_and_state_equal_the_oracle{_on(f'{options}-{lengths}')}"
+def forward(lengths: str, options: str = "one layer", cell: str = "LSTM") -> str:
+    """Name a test of a recurrent layer's outputs and state."""
+    case = f"{cell}, {options}-{lengths}"
+    return f"test_recurrent.py::test_outputs_and_state_equal_the_oracle{_on(case)}"
+
+
+def gradients(options: str = "one layer", cell: str = "LSTM") -> str:
+    """Name a test of a recurrent layer's gradients."""
+    return f"test_recurrent.py::test_gradients_equal_the_oracle{_on(f'{cell}, {options}')}"
 
 
 def lstm_gradients(options: str) -> str:
     """Name a test of an LSTM's gradients."""
-    return f"test_lstm.py::test_gradients_equal_the_oracle{_on(options)}"
+    return gradients(options)
+
+
+def refused(test: str, case: str) -> str:
+    """Name a test of what recurrent layers refuse."""
+    return f"test_recurrent.py::test_{test}_are_refused{_on(case)}"
+
+
+def transformed(transformation: str, problem: str) -> str:
+    """Name a test of a transformation of torch or JAX."""
+    return f"test_transformations.py::test_{{backend}}[{transformation}-{problem}]"
 
 
 def forecast(case: str) -> str:
@@ -59,6 +76,27 @@ def gradient_of_loss(name: str) -> str:
 def nothing_valid(case: str) -> str:
     """Name a test of a loss over nothing."""
     return f"test_losses.py::test_nothing_valid_gives_zero_with_zero_gradient{_on(case)}"
+
+
+def cross_entropy(case: str) -> str:
+    """Name a test of cross entropy's values and gradient."""
+    return f"{CLASSIFICATION}_cross_entropy_equals_the_oracle{_on(case)}"
+
+
+def binary_cross_entropy(case: str) -> str:
+    """Name a test of binary cross entropy's values and gradient."""
+    return f"{CLASSIFICATION}_binary_cross_entropy_equals_the_oracle{_on(case)}"
+
+
+def large_logits(name: str) -> str:
+    """Name a test of logits that overflow where they are exponentiated."""
+    case = _on(f"10000.0-{name}")
+    return f"{CLASSIFICATION}_large_logits_neither_overflow_nor_lose_the_loss{case}"
+
+
+def refused_target(case: str) -> str:
+    """Name a test of what cross entropies refuse."""
+    return f"{CLASSIFICATION}_what_has_no_cross_entropy_is_refused{_on(case)}"
 
 
 def dropout(name: str, case: str = "") -> str:

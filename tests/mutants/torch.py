@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import fault, header_fault
-from tests.mutants.names import forecast, forward, lstm_gradients
+from tests.mutants import kernels
+from tests.mutants.mutant import fault
+from tests.mutants.names import forecast, forward, lstm_gradients, transformed
 
 UNPACKED = "steps, h0, c0, *weights, train = inputs"
 SWAPPED = f"""{UNPACKED}
@@ -28,9 +29,9 @@ DENSE = (
     ),
     fault(
         "projection forgotten",
-        "ragged_torch.recurrent.padded:_run_dense",
-        "list(weights.values()),",
-        "[torch.eye(*w.shape) if own == 'weight_hr' else w for own, w in weights.items()],",
+        "ragged_torch.recurrent.packed:call_torch",
+        "[tensor for direction in weights for tensor in direction.values()]",
+        "[torch.eye(*w.shape) if n == 'weight_hr' else w for d in weights for n, w in d.items()]",
         forward("mixed", "projection"),
     ),
     fault(
@@ -124,13 +125,13 @@ PACKED = (
     fault(
         "packed: empty row returns zeros for its state",
         "ragged_torch.recurrent.packed:run",
-        "state[0].index_copy",
-        "torch.zeros_like(state[0]).index_copy",
+        "h0.index_copy",
+        "torch.zeros_like(h0).index_copy",
         forward("length 0"),
     ),
     fault(
         "packed: directions' weights swapped",
-        "ragged_torch.recurrent.packed:run",
+        "ragged_torch.recurrent.packed:call_torch",
         "for direction in weights for",
         "for direction in weights[::-1] for",
         forward("mixed", "bidirectional"),
@@ -140,80 +141,53 @@ PACKED = (
 KERNELS = (
     fault(
         "kernels: second direction reads forwards",
-        "ragged_torch.recurrent.cpp:_call",
-        "int(reverse)",
+        "ragged_torch.recurrent.cpp:_run",
+        "int(call.reverse)",
         "0",
         forward("mixed", "bidirectional"),
     ),
     fault(
         "kernels: gradient of the second bias lost",
         "ragged_torch.recurrent.cpp:_Layer.backward",
-        "(*found, found[-1].clone(),",
-        "(*found, 0 * found[-1],",
+        "return (*results, None",
+        "return (*results[:-1], 0 * results[-1], None",
         lstm_gradients("one layer"),
     ),
-    header_fault(
-        "kernels: gate o opened by tanh",
-        "lstm.hpp",
-        "o = sigmoid<T>(sums[r][3])",
-        "o = tanh<T>(sums[r][3])",
-        forward("mixed"),
+)
+
+SCAN = (
+    fault(
+        "scan: relu's slope is 1 everywhere",
+        "ragged_torch.recurrent.cells:_relu_fwd",
+        ".relu()",
+        "",
+        forward("mixed", cell="RNN_RELU"),
     ),
-    header_fault(
-        "kernels: second bias forgotten",
-        "lstm.hpp",
-        "in.bias_ih[row] + in.bias_hh[row]",
-        "in.bias_ih[row]",
-        forward("mixed"),
-    ),
-    header_fault(
-        "kernels: rows end a step early",
-        "lstm.hpp",
-        "sizes.lengths[rows[alive - 1]] <= step",
-        "sizes.lengths[rows[alive - 1]] <= step + 1",
-        forward("mixed"),
-    ),
-    header_fault(
-        "kernels: outputs at padding not 0",
-        "memory.hpp",
-        "std::fill(from, to, T(0))",
-        "std::fill(from, to, T(1))",
-        forward("mixed"),
-    ),
-    header_fault(
-        "kernels: rows get each other's initial c",
-        "lstm.hpp",
-        "in.c0 + row * hidden, hidden",
-        "in.c0, hidden",
-        forward("mixed"),
-    ),
-    header_fault(
-        "kernels: empty row returns zeros for its state",
-        "lstm.hpp",
-        ": in.h0 + row * sizes.hidden",
-        ": out.y + row * sizes.width * sizes.hidden",
-        forward("length 0"),
-    ),
-    header_fault(
-        "kernels: gradient of the final c lost",
-        "lstm_backward.hpp",
-        "std::copy_n(given.c + rows[r] * hidden, hidden, &own.of_cell[r * hidden])",
-        "std::fill_n(&own.of_cell[r * hidden], hidden, T(0))",
-        lstm_gradients("one layer"),
-    ),
-    header_fault(
-        "kernels: first step's c before not the initial one",
-        "lstm_backward.hpp",
-        "step ? kept.cells + token(row, step - 1) * hidden : in.c0 + row * hidden",
-        "step ? kept.cells + token(row, step - 1) * hidden : c",
-        lstm_gradients("one layer"),
-    ),
-    header_fault(
-        "kernels: gradient of x read forwards",
-        "lstm_backward.hpp",
-        "found.x + sizes.place(rows[r], step) * inputs",
-        "found.x + (rows[r] * sizes.width + step) * inputs",
-        lstm_gradients("bidirectional"),
+    *(
+        fault(f"scan: {name}", f"ragged_torch.recurrent.cells:{cell.lower()}", old, new, *caught_by)
+        for name, cell, old, new, *caught_by in (
+            (
+                "GRU's gates r and z swapped",
+                "_gru_fwd",
+                "return ((1 - z) * n + z * before[0], before[1])",
+                "return ((1 - r) * n + r * before[0], before[1])",
+                transformed("func.functionalize", "GRU"),
+            ),
+            (
+                "GRU's candidate reset with its input",
+                "_gru_fwd",
+                "n = (x_n + r * h_n).tanh()",
+                "n = (r * (x_n + h_n)).tanh()",
+                transformed("func.functionalize", "GRU"),
+            ),
+            (
+                "tanh left out",
+                "_tanh_fwd",
+                ".tanh()",
+                "",
+                transformed("func.functionalize", "RNN_TANH"),
+            ),
+        )
     ),
 )
 
@@ -227,4 +201,4 @@ BLOCKS = (
     ),
 )
 
-FAULTS = (*DENSE, *PACKED, *KERNELS, *BLOCKS)
+FAULTS = (*DENSE, *PACKED, *KERNELS, *kernels.FAULTS, *SCAN, *BLOCKS)

@@ -6,13 +6,19 @@ from tests.mutants.mutant import Fault, fault
 from tests.mutants.names import dropout
 
 CALL = {"torch": "forward", "jax": "__call__"}
+LAYER = {
+    "torch": "ragged_torch.recurrent.layers:Recurrent",
+    "jax": "ragged_jax.recurrent.layers:Recurrent",
+}
 RATE = {"torch": "self.dropout.p", "jax": "self.dropout.rate"}
 ALWAYS = {
     "torch": "nn.functional.dropout(y, self.dropout.p)",
     "jax": "nnx.Dropout(self.dropout.rate, rngs=nnx.Rngs(0))(y)",
 }
 ONE_STEP = {"torch": "torch.ones_like(y[:, :1])", "jax": "jnp.ones_like(y[:, :1])"}
-BETWEEN_LAYERS = "test_lstm.py::test_between_layers_acts_there_and_nowhere_else[{backend}]"
+BETWEEN_LAYERS = (
+    "test_recurrent.py::test_between_layers_acts_there_and_nowhere_else[{backend}-LSTM]"
+)
 DROPS = "test_training_steps.py::test_seed_and_number_of_a_step_decide_what_it_drops[{backend}]"
 DROPS_NOTHING = "test_training_steps.py::test_evaluation_and_prediction_drop_nothing[{backend}]"
 FORMULA = "test_training_steps.py::test_steps_equal_the_formula[{backend}-AdamW]"
@@ -23,8 +29,8 @@ TRAJECTORY = "test_trajectory.py::test_backends_follow_one_trajectory[EncoderDec
 
 
 def between_layers(backend: str, name: str, new: str, *caught_by: str) -> Fault:
-    """Make a fault in what an LSTM does between its layers."""
-    call = f"ragged_{backend}.recurrent.lstm:LSTM.{CALL[backend]}"
+    """Make a fault in what a recurrent layer does between its layers."""
+    call = f"{LAYER[backend]}.{CALL[backend]}"
     return fault(name, call, "self.dropout,\n", f"lambda y: {new},\n", *caught_by)
 
 
@@ -58,21 +64,21 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "dropout before the first layer too",
-            "ragged.recurrent.lstm:stack_layers",
+            "ragged.recurrent.call:stack_layers",
             "if layer and between_layers",
             "if between_layers",
             BETWEEN_LAYERS,
         ),
         fault(
             "dropout after the last layer too",
-            "ragged.recurrent.lstm:stack_layers",
-            "    return x, (concat",
-            "    x = between_layers(x) if between_layers else x\n    return x, (concat",
+            "ragged.recurrent.call:stack_layers",
+            "    return x, tuple(concat",
+            "    x = between_layers(x) if between_layers else x\n    return x, tuple(concat",
             BETWEEN_LAYERS,
         ),
         fault(
             "rate of what is dropped taken for that of what is kept",
-            f"ragged_{backend}.recurrent.lstm:LSTM.__init__",
+            f"{LAYER[backend]}.__init__",
             "self.dropout = Dropout(",
             "self.dropout = Dropout(1 - ",
             dropout("rate_and_scale"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,10 +12,16 @@ import numpy as np
 
 import ragged
 from ragged import Lengths
-from ragged.recurrent.lstm import LSTMShape
+from ragged.recurrent.shape import RecurrentShape
 
 BATCH, WIDTH, INPUTS, HIDDEN = 4, 5, 2, 3
 LENGTHS = np.array([5, 0, 3, 1])
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "LSTM": ragged.lstm,
+    "GRU": ragged.gru,
+    "RNN_TANH": ragged.rnn,
+    "RNN_RELU": partial(ragged.rnn, nonlinearity="relu"),
+}
 
 
 def drawn(*shape: int) -> jax.Array:
@@ -27,29 +34,36 @@ def like(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: drawn(*leaf.shape), tree)
 
 
-def make_inputs(
-    bidirectional: bool = True,
-) -> tuple[dict[str, jax.Array], jax.Array, tuple[jax.Array, jax.Array]]:
-    """Parameters, x with NaN at padding, and a state."""
-    shapes = LSTMShape(INPUTS, HIDDEN, bidirectional=bidirectional).parameter_shapes()
-    x, count = drawn(BATCH, WIDTH, INPUTS), 2 if bidirectional else 1
+def make_inputs(mode: str = "LSTM", **options: Any) -> tuple[dict[str, jax.Array], jax.Array, Any]:
+    """Parameters, no two alike, x with NaN at padding, and a state."""
+    shape, rng = RecurrentShape(INPUTS, HIDDEN, mode=mode, **options), np.random.default_rng(0)
+    parameters = {
+        name: jnp.asarray(rng.normal(size=size) / 2)
+        for name, size in shape.parameter_shapes().items()
+    }
+    x = drawn(BATCH, WIDTH, INPUTS)
     x = jnp.where((np.arange(WIDTH) < LENGTHS[:, None])[..., None], x, jnp.nan)
-    return (
-        {name: drawn(*shape) / 2 for name, shape in shapes.items()},
-        x,
-        (drawn(count, BATCH, HIDDEN), drawn(count, BATCH, HIDDEN)),
-    )
+    state = tuple(jnp.asarray(rng.normal(size=size)) for size in shape.state_shapes(BATCH))
+    return parameters, x, state if len(state) > 1 else state[0]
 
 
-def total(policy: str) -> Callable[..., jax.Array]:
+def total(policy: str, mode: str = "LSTM") -> Callable[..., jax.Array]:
     """A scalar function of parameters, x, state and lengths; nothing in it is linear."""
 
     def run(parameters: Any, x: Any, state: Any, lengths: Any = LENGTHS) -> jax.Array:
         lengths = Lengths.unchecked(lengths, WIDTH, policy)
-        y, (h, c) = ragged.lstm(parameters, x, lengths, state)
-        return jnp.sum(jnp.sin(y)) + jnp.sum(h**3) + jnp.sum(jnp.cos(c))
+        return loss_of(FUNCTIONS[mode](parameters, x, lengths, state))
 
     return run
+
+
+def loss_of(outputs: tuple[jax.Array, Any]) -> jax.Array:
+    """A number from what a layer returns, the sum of those of its rows."""
+    y, state = outputs
+    parts = enumerate(jax.tree.leaves(state))
+    return jnp.sum(jnp.sin(y) * drawn(*y.shape[1:])) + sum(
+        jnp.sum(part ** (3 + k)) for k, part in parts
+    )
 
 
 def squares(tree: Any) -> jax.Array:

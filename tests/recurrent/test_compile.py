@@ -9,13 +9,14 @@ from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 import ragged
 from ragged.kernels import find_compiler
 from ragged.lengths import Lengths
+from ragged.recurrent.cells import CELLS
 
 torch = pytest.importorskip("torch")
 ragged_torch = pytest.importorskip("ragged_torch")
 operator = pytest.importorskip("ragged_torch.recurrent.custom_op")
 passes = pytest.importorskip("ragged_torch.recurrent.passes")
 scan = pytest.importorskip("ragged_torch.recurrent.scan")
-from ragged_torch.recurrent.dispatch import describe, lstm_reasons  # noqa: E402
+from ragged_torch.recurrent.dispatch import describe, recurrent_reasons  # noqa: E402
 
 WIDTH, FEATURES, HIDDEN, PROJECTED = 5, 2, 4, 3
 CASES = {
@@ -52,19 +53,20 @@ def forgotten():
     torch.compiler.reset()
 
 
-def layer_inputs(lengths, dtype=torch.float64, projected=False):
+def layer_inputs(lengths, dtype=torch.float64, projected=False, mode="LSTM"):
     """The tensors of one layer, NaN at padding."""
     rng, size = np.random.default_rng(0), PROJECTED if projected else HIDDEN
+    gates = CELLS[mode].gates * HIDDEN
     x = rng.normal(size=(len(lengths), WIDTH, FEATURES))
     for row, length in enumerate(lengths):
         x[row, length:] = np.nan
     shapes = {
         "h0": (len(lengths), size),
-        "c0": (len(lengths), HIDDEN),
-        "weight_ih": (4 * HIDDEN, FEATURES),
-        "weight_hh": (4 * HIDDEN, size),
-        "bias_ih": (4 * HIDDEN,),
-        "bias_hh": (4 * HIDDEN,),
+        "c0": (len(lengths), HIDDEN if mode == "LSTM" else 0),
+        "weight_ih": (gates, FEATURES),
+        "weight_hh": (gates, size),
+        "bias_ih": (gates,),
+        "bias_hh": (gates,),
         **({"weight_hr": (size, HIDDEN)} if projected else {}),
     }
     arrays = {"x": x, **{name: rng.normal(size=shape) for name, shape in shapes.items()}}
@@ -72,15 +74,17 @@ def layer_inputs(lengths, dtype=torch.float64, projected=False):
     return operator.Layer(**found, lengths=torch.tensor(lengths, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize(("mode", "projected"), [("LSTM", True), *((m, False) for m in CELLS)])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_operator_equals_the_layer_that_it_stands_for(case, reverse, projected):
+def test_operator_equals_the_layer_that_it_stands_for(case, reverse, mode, projected):
     lengths = CASES[case]
-    layer = layer_inputs(lengths, projected=projected)
-    found = torch.ops.ragged.lstm_layer(*layer, reverse, True)[:3]
+    layer = layer_inputs(lengths, projected=projected, mode=mode)
+    found = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, True)[:3]
     host = Lengths(lengths, WIDTH)
-    expected = scan.run_layer(layer.weights, layer.x, host, layer.h0, layer.c0, reverse=reverse)
+    expected = scan.run_layer(
+        mode, layer.weights, layer.x, host, layer.h0, layer.c0, reverse=reverse
+    )
     leaves = layer.differentiable
     for one, other in zip(found, expected, strict=True):
         assert_close(one.detach().numpy(), other.detach().numpy(), "float64")
@@ -95,7 +99,9 @@ def test_operator_equals_the_layer_that_it_stands_for(case, reverse, projected):
 @pytest.mark.parametrize("unused", [{0}, {1, 2}])
 def test_operator_has_gradients_where_few_outputs_are_used(unused):
     layer = layer_inputs([3, 0, 5, 1])
-    used = [y for i, y in enumerate(torch.ops.ragged.lstm_layer(*layer, False, True)[:3])]
+    used = [
+        y for i, y in enumerate(torch.ops.ragged.recurrent_layer(*layer, "LSTM", False, True)[:3])
+    ]
     total = sum(y.sum() for i, y in enumerate(used) if i not in unused)
     (grad,) = torch.autograd.grad(total, [layer.weight_hh])
     assert torch.isfinite(grad).all()
@@ -103,17 +109,21 @@ def test_operator_has_gradients_where_few_outputs_are_used(unused):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("projected", [False, True])
-def test_operator_has_second_derivatives(projected, reverse):
-    layer = layer_inputs([3, 0, 5, 1], projected=projected)
+@pytest.mark.parametrize(("mode", "projected"), [("LSTM", True), *((m, False) for m in CELLS)])
+def test_operator_has_second_derivatives(mode, projected, reverse):
+    layer = layer_inputs([3, 0, 5, 1], projected=projected, mode=mode)
     x = layer.x.detach().nan_to_num().requires_grad_()  # or differences of it are NaN
 
-    def run(*tensors):
-        own = operator.Layer.of(layer.lengths, tensors)
-        return torch.ops.ragged.lstm_layer(*own, reverse, True)[:3]
-
     leaves = layer._replace(x=x).differentiable
-    assert torch.autograd.gradgradcheck(run, leaves, fast_mode=True)
+    checked = [leaf for leaf in leaves if leaf.numel()]  # of no elements gradgradcheck takes none
+
+    def run(*tensors):
+        given = iter(tensors)
+        tensors = [next(given) if leaf.numel() else leaf for leaf in leaves]
+        inputs = operator.Layer.of(layer.lengths, tensors)
+        return torch.ops.ragged.recurrent_layer(*inputs, mode, reverse, True)[:3]
+
+    assert torch.autograd.gradgradcheck(run, checked, fast_mode=True)
 
 
 def test_operator_refuses_forward_mode_rather_than_lose_it():
@@ -121,7 +131,7 @@ def test_operator_refuses_forward_mode_rather_than_lose_it():
     with forward_ad.dual_level(), torch.no_grad():
         dual = forward_ad.make_dual(layer.c0, torch.ones_like(layer.c0))
         with pytest.raises(ragged.errors.DerivativeError, match="has no forward mode"):
-            torch.ops.ragged.lstm_layer(*layer._replace(c0=dual), False, True)
+            torch.ops.ragged.recurrent_layer(*layer._replace(c0=dual), "LSTM", False, True)
 
 
 STRIDED = {
@@ -140,7 +150,7 @@ def test_operator_reads_tensors_that_lie_in_memory_anyhow(strided, dtype, kernel
     layer = operator.Layer(*(STRIDED[strided](v) for v in plain[:-1]))
     found = []
     for each in (layer, operator.Layer(*(v.contiguous() for v in layer[:-1]))):
-        y = torch.ops.ragged.lstm_layer(*each, False, True)[:3]
+        y = torch.ops.ragged.recurrent_layer(*each, "LSTM", False, True)[:3]
         leaves = plain.differentiable
         found.append((*y, *torch.autograd.grad(sum(v.cos().sum() for v in y), leaves)))
         storages = {v.untyped_storage().data_ptr() for v in (*found[-1], *plain[:-1])}
@@ -149,7 +159,7 @@ def test_operator_reads_tensors_that_lie_in_memory_anyhow(strided, dtype, kernel
 
 
 def test_compiled_transformations_are_those_of_the_layer_itself():
-    layer = ragged_torch.LSTM(FEATURES, 3, seed=0, dtype=torch.float64)
+    layer = ragged_torch.Recurrent("LSTM", FEATURES, 3, seed=0, dtype=torch.float64)
     x = torch.randn(2, 3, FEATURES, dtype=torch.float64)
     lengths = torch.tensor([3, 1])
 
@@ -173,17 +183,16 @@ def test_compiled_transformations_are_those_of_the_layer_itself():
     torch.testing.assert_close((first, *second), run(x)[:2])
 
 
-def saving(layer, lengths, reverse, train):
+def saving(layer, lengths, mode, reverse, train):
     """A forward pass of a kernel that keeps gates and cells for its backward pass."""
-    y, state, _ = passes.composed_forward(layer, lengths, reverse, train)
-    rows = passes.saved_rows(layer, train)
-    return y, state, (layer.x.new_ones(rows, 4 * HIDDEN), layer.x.new_ones(rows, HIDDEN))
+    y, state, _ = passes.composed_forward(layer, lengths, mode, reverse, train)
+    return y, state, layer.x.new_ones(passes.saved_rows(layer, mode, train), 5 * HIDDEN)
 
 
-def reading(layer, lengths, reverse, y, saved, grad_y, grad_state):
+def reading(layer, lengths, mode, reverse, y, kept, gradients):
     """Its backward pass."""
-    assert [tuple(each.shape) for each in saved] == [(20, 4 * HIDDEN), (20, HIDDEN)]
-    return passes.composed_backward(layer, lengths, reverse, y, saved, grad_y, grad_state)
+    assert kept.shape == (20, 5 * HIDDEN)
+    return passes.composed_backward(layer, lengths, mode, reverse, y, kept, gradients)
 
 
 @pytest.mark.parametrize(
@@ -197,9 +206,11 @@ def reading(layer, lengths, reverse, y, saved, grad_y, grad_state):
 def test_operator_passes_torchs_own_checks(case, dtype, reverse, projected, monkeypatch):
     if case == "saving":
         own = passes.Passes(True, saving, reading)
-        monkeypatch.setattr(passes, "passes_of", lambda layer: own)
+        monkeypatch.setattr(passes, "passes_of", lambda layer, mode: own)
     layer = layer_inputs(CASES.get(case, CASES["mixed"]), dtype, projected)
-    found = torch.library.opcheck(torch.ops.ragged.lstm_layer.default, (*layer, reverse, True))
+    found = torch.library.opcheck(
+        torch.ops.ragged.recurrent_layer.default, (*layer, "LSTM", reverse, True)
+    )
     assert set(found.values()) == {"SUCCESS"}
 
 
@@ -222,7 +233,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_lengths_of_every_form_share_a_program(form):
-    layer = ragged_torch.LSTM(FEATURES, HIDDEN, bidirectional=True, seed=0)
+    layer = ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, bidirectional=True, seed=0)
     compiled, rng = compile_quickly(layer), np.random.default_rng(0)
     for rows, width in ((5, 7), (6, 9), (4, 11), (7, 3), (3, 8)):
         x, lengths = drawn(rng, rows, width)
@@ -232,11 +243,11 @@ def test_lengths_of_every_form_share_a_program(form):
         for one, other in zip((y, *state), (expected, *final), strict=True):
             assert_close(one.detach().numpy(), other.detach().numpy(), "float32")
     few = 3 if form == "Lengths" else 2  # one as it came, one for all others
-    assert programs(ragged_torch.LSTM.forward) <= few
+    assert programs(ragged_torch.Recurrent.forward) <= few
 
 
 def test_lengths_as_a_list_are_taken():
-    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    layer = ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, seed=0)
     x, lengths = drawn(np.random.default_rng(0), 4, 6)
     found, _ = compile_quickly(layer)(x, lengths.tolist())
     assert_close(found.detach().numpy(), layer(x, lengths)[0].detach().numpy(), "float32")
@@ -250,13 +261,13 @@ def test_lengths_as_a_list_are_taken():
     ],
 )
 def test_bad_lengths_are_refused_as_the_program_runs(lengths, message):
-    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    layer = ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, seed=0)
     with pytest.raises(ragged.RaggedError, match=message):
         compile_quickly(layer)(torch.zeros(3, 6, FEATURES), torch.tensor(lengths))
 
 
 def test_masks_with_holes_are_refused_as_the_program_runs():
-    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    layer = ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, seed=0)
     mask = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.bool)
     counted = compile_quickly(ragged.lengths_from_mask)(mask)
     assert counted.tolist() == [2, -1, -1]
@@ -277,7 +288,7 @@ def test_narrow_lengths_do_not_wrap():
 
 
 def test_bad_forms_are_refused_as_the_program_is_recorded():
-    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0)
+    layer = ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, seed=0)
     compiled = torch.compile(layer, backend="aot_eager")
     with pytest.raises(Exception, match=r"`lengths` is of dtype torch.float32; expected integers"):
         compiled(torch.zeros(3, 6, FEATURES), torch.ones(3))
@@ -289,7 +300,7 @@ class OwnModel(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = torch.nn.Linear(FEATURES, 3)
-        self.lstm = ragged_torch.LSTM(3, HIDDEN, num_layers=2, dropout=0.5, seed=0)
+        self.lstm = ragged_torch.Recurrent("LSTM", 3, HIDDEN, num_layers=2, dropout=0.5, seed=0)
         self.norm = torch.nn.LayerNorm(HIDDEN)
         self.head = torch.nn.Linear(HIDDEN, 1)
 
@@ -328,7 +339,7 @@ def test_a_users_own_training_step_is_one_graph(backend):
 def test_autocast_is_that_of_nn_lstm(compiled, lengths):
     rng = np.random.default_rng(0)
     x = torch.tensor(rng.normal(size=(5, 7, FEATURES)), dtype=torch.float32)
-    layer = ragged_torch.LSTM(FEATURES, HIDDEN, num_layers=2, seed=0)
+    layer = ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, num_layers=2, seed=0)
     reference = torch.nn.LSTM(FEATURES, HIDDEN, num_layers=2, batch_first=True)
     reference.load_state_dict(layer.state_dict())
     run = compile_quickly(layer) if compiled else layer
@@ -347,7 +358,7 @@ def test_autocast_is_that_of_nn_lstm(compiled, lengths):
 
 
 def test_autocast_leaves_float64_alone():
-    layer = ragged_torch.LSTM(FEATURES, HIDDEN, seed=0).double()
+    layer = ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, seed=0).double()
     with torch.autocast("cpu", torch.bfloat16):
         y, _ = layer(torch.ones(2, 3, FEATURES, dtype=torch.float64), [3, 1])
     assert y.dtype == torch.float64
@@ -375,11 +386,13 @@ def test_dropout_drops_the_same_compiled_and_draws_anew_each_time():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_runs_the_same_eager_and_compiled(dtype, compiler, monkeypatch):
     monkeypatch.setenv("RAGGED_KERNELS", compiler)
-    layer = ragged_torch.LSTM(FEATURES, HIDDEN, bidirectional=True, seed=0, dtype=dtype)
+    layer = ragged_torch.Recurrent(
+        "LSTM", FEATURES, HIDDEN, bidirectional=True, seed=0, dtype=dtype
+    )
     x, lengths = drawn(np.random.default_rng(0), 5, 7, dtype)
-    native = passes.passes_of(layer_inputs([3, 0, 5, 1], dtype)) is passes.NATIVE
-    eager = lstm_reasons(describe(x, HIDDEN, 0, Lengths(lengths, 7)))
-    assert native == (eager["kernels"] is None) == (find_compiler() is not None)
+    runs_kernels = passes.passes_of(layer_inputs([3, 0, 5, 1], dtype), "LSTM") is passes.KERNELS
+    eager = recurrent_reasons(describe(x, layer.shape, Lengths(lengths, 7)))
+    assert runs_kernels == (eager["kernels"] is None) == (find_compiler() is not None)
     found = []
     for run in (layer, compile_quickly(layer)):
         y, (h, c) = run(x, lengths)

@@ -23,7 +23,7 @@ import ragged
 from ragged.backend import use_backend
 from tests.recurrent.jax_layers import LENGTHS, WIDTH, assert_equal, make_inputs, squares, total
 
-ARRAYS = make_inputs(bidirectional=False)
+ARRAYS = make_inputs()
 COUNTS = jnp.asarray(LENGTHS)
 
 
@@ -41,18 +41,18 @@ def compiler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return str(request.param)
 
 
-def pull_twice(function: Any) -> Any:
+def differentiate_twice(function: Any) -> Any:
     return jax.grad(lambda *arrays: squares(jax.grad(function)(*arrays)), (0, 2))(*ARRAYS)
 
 
-def pull_shared_weights(function: Any) -> Any:
+def differentiate_shared_weights(function: Any) -> Any:
     parameters, x, state = ARRAYS
     two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf / 2]), (x, state))
     each = jax.vmap(jax.vmap(function, (None, 0, None)), (None, None, 0))
     return jax.grad(lambda *arrays: each(*arrays).sum(), (0, 1, 2))(parameters, *two)
 
 
-@pytest.mark.parametrize("derive", [pull_twice, pull_shared_weights])
+@pytest.mark.parametrize("derive", [differentiate_twice, differentiate_shared_weights])
 @pytest.mark.usefixtures("compiler")
 def test_derivatives_are_those_of_the_scan(derive: Any) -> None:
     found, expected = (
@@ -65,16 +65,16 @@ def test_programs_for_other_platforms_call_no_kernel(compiler: str) -> None:
     run = jax.jit(jax.value_and_grad(total("auto")))
     here = run.lower(*ARRAYS, COUNTS).as_text()
     there = run.trace(*ARRAYS, COUNTS).lower(lowering_platforms=("cuda",)).as_text()
-    assert ("lstm_backward" in here) == (compiler == "kernels" and has_kernels())
-    assert "lstm_" not in there
+    assert ("recurrent_backward" in here) == (compiler == "kernels" and has_kernels())
+    assert "recurrent_" not in there
     exported = jax.export.export(run, platforms=("cpu", "cuda"))(*ARRAYS, COUNTS)
     assert_equal(exported.call(*ARRAYS, COUNTS), run(*ARRAYS, COUNTS), "export")
 
 
 def has_kernels() -> bool:
-    from ragged_jax.recurrent import cpp as kernels
+    from ragged_jax.recurrent import cpp
 
-    return kernels.has_kernels("float32")
+    return cpp.has_kernels("LSTM", "float32")
 
 
 @pytest.mark.parametrize(("dtype", "wrong"), [("uint8", 255), ("uint32", 2**32 - 1), ("int8", -1)])
@@ -96,8 +96,8 @@ def test_clean_data_stays_clean_under_the_strictest_settings(policy: str) -> Non
 
     strict = jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict")
     with jax.debug_nans(True), strict[0], strict[1]:
-        outputs, pull = jax.vjp(run, *half)
-        gradient = pull(outputs)
+        outputs, vjp = jax.vjp(run, *half)
+        gradient = vjp(outputs)
     assert {leaf.dtype for leaf in jax.tree.leaves((outputs, gradient))} == {jnp.dtype("bfloat16")}
     expected = run(*jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half))
     for found, wanted in zip(*map(jax.tree.leaves, (outputs, expected)), strict=True):
@@ -106,7 +106,7 @@ def test_clean_data_stays_clean_under_the_strictest_settings(policy: str) -> Non
 
 def test_rows_stay_on_their_devices() -> None:
     folder = Path(__file__).parents[2]
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.recurrent.jax_devices"],
         env={**os.environ, "JAX_ENABLE_X64": "1", "XLA_FLAGS": flags},

@@ -40,7 +40,7 @@ except Exception as error:
 
 import ragged_torch
 
-layer = ragged_torch.LSTM(2, 3, bidirectional=True, seed=0)
+layer = ragged_torch.Recurrent("LSTM", 2, 3, bidirectional=True, seed=0)
 fresh(layer, x, lengths)
 fresh(layer, x, lengths, compile=False)
 parameters = dict(layer.named_parameters())

@@ -28,7 +28,7 @@ def inputs():
 
 
 def build(**options):
-    return ragged_torch.LSTM(3, 3, seed=0, dtype=torch.float64, **{**SIZES, **options})
+    return ragged_torch.Recurrent("LSTM", 3, 3, seed=0, dtype=torch.float64, **{**SIZES, **options})
 
 
 def reference_of(layer):
@@ -159,7 +159,7 @@ def assign(layer):
 
 
 def skip_init(layer):
-    twin = nn.utils.skip_init(ragged_torch.LSTM, 3, 3, **SIZES, dtype=torch.float64)
+    twin = nn.utils.skip_init(ragged_torch.Recurrent, "LSTM", 3, 3, **SIZES, dtype=torch.float64)
     twin.load_state_dict(layer.state_dict())
     return twin
 
@@ -252,27 +252,30 @@ def test_layers_of_models_are_tied_pruned_and_normed_as_torchs(kind):
 
 
 def test_a_layer_takes_torchs_defaults_and_arguments():
-    values = ragged_torch.LSTM(3, 3, seed=0).state_dict()
+    values = ragged_torch.Recurrent("LSTM", 3, 3, seed=0).state_dict()
     try:
         torch.set_default_dtype(torch.float64)
-        layer = ragged_torch.LSTM(3, 3, seed=0)
+        layer = ragged_torch.Recurrent("LSTM", 3, 3, seed=0)
         y, _ = layer([[[1.0, 2.0, 3.0]]], [1])
     finally:
         torch.set_default_dtype(torch.float32)
     assert y.dtype == layer.weight_ih_l0.dtype == torch.float64
     for name, value in layer.state_dict().items():
         assert torch.equal(value, values[name].double())
-    assert ragged_torch.LSTM(3, 3, dtype=torch.bfloat16).weight_ih_l0.dtype == torch.bfloat16
-    assert ragged_torch.LSTM(3, 3, device="meta").weight_ih_l0.is_meta
+    assert (
+        ragged_torch.Recurrent("LSTM", 3, 3, dtype=torch.bfloat16).weight_ih_l0.dtype
+        == torch.bfloat16
+    )
+    assert ragged_torch.Recurrent("LSTM", 3, 3, device="meta").weight_ih_l0.is_meta
     with torch.device("meta"):
-        assert ragged_torch.LSTM(3, 3).weight_ih_l0.is_meta
+        assert ragged_torch.Recurrent("LSTM", 3, 3).weight_ih_l0.is_meta
         y, _ = layer.float()(torch.ones(2, 5, 3, device="cpu"), [5, 1])  # as if no device were set
     assert y.device.type == "cpu"
 
 
 def test_a_layer_made_and_run_under_fake_tensors_has_shapes_alone():
     with fake.FakeTensorMode():
-        layer = ragged_torch.LSTM(3, 3, 2, bidirectional=True)
+        layer = ragged_torch.Recurrent("LSTM", 3, 3, 2, bidirectional=True)
         y, (h, _) = layer(torch.ones(4, 5, 3), torch.tensor(LENGTHS))
         y.sum().backward()
         assert layer.weight_hh_l0.grad.shape == (12, 3)
@@ -296,7 +299,7 @@ def test_time_first_outputs_and_states_are_contiguous(kernels, monkeypatch):
 @pytest.mark.parametrize("rate", [1.5, -0.1, True, "0.5", None, float("nan")])
 def test_rates_of_dropout_that_are_no_number_from_0_to_1_are_refused(rate):
     with pytest.raises(ragged.errors.OptionError, match=r"LSTM\(\): `dropout` is .*; expected"):
-        ragged_torch.LSTM(3, 3, dropout=rate)
+        ragged_torch.Recurrent("LSTM", 3, 3, dropout=rate)
 
 
 @pytest.mark.parametrize("rate", [0, 1e-7, 0.5, 1 - 1e-7, 1.0])
@@ -357,7 +360,10 @@ def test_lengths_as_a_tensor_are_read_inside_of_transformations():
 def test_a_users_module_goes_to_onnx_as_it_is():
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    layer, x = ragged_torch.LSTM(3, 3, 2, bidirectional=True, seed=0).eval(), inputs().float()
+    layer, x = (
+        ragged_torch.Recurrent("LSTM", 3, 3, 2, bidirectional=True, seed=0).eval(),
+        inputs().float(),
+    )
     program = torch.onnx.export(
         layer,
         (x, torch.tensor(LENGTHS)),

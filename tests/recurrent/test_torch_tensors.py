@@ -25,7 +25,7 @@ native = pytest.mark.skipif(not available(), reason="no kernels here")
 
 
 def layer(**options):
-    return ragged_torch.LSTM(FEATURES, HIDDEN, bidirectional=True, seed=0, **options)
+    return ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, bidirectional=True, seed=0, **options)
 
 
 def batch(seed=0):
@@ -141,7 +141,7 @@ class Wrapper(torch.Tensor):  # as torch.testing's LoggingTensor
 x = torch.linspace(-1, 1, 40).view(4, 5, 2)
 distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
 mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
-make = lambda: ragged_torch.LSTM(2, 3, bidirectional=True, seed=0)
+make = lambda: ragged_torch.Recurrent("LSTM", 2, 3, bidirectional=True, seed=0)
 placed = make()
 distribute_module(placed, mesh)
 whole = lambda y: y.full_tensor()
@@ -224,6 +224,9 @@ def test_other_layouts_are_refused_by_name(change, message):
         layer()(change(batch()), LENGTHS)
 
 
+FORWARDS, BACKWARDS = kernels.Call("LSTM", 5), kernels.Call("LSTM", 5, reverse=True)
+
+
 def kernel_inputs():
     shapes = [(4, 5, 2), (4, 3), (4, 3), (12, 2), (12, 3), (12,), (12,)]
     return [torch.linspace(-1, 1, int(np.prod(shape))).view(shape) for shape in shapes]
@@ -232,10 +235,12 @@ def kernel_inputs():
 @native
 def test_kernels_read_lengths_however_they_lie_in_memory():
     both = torch.tensor([[3, 9], [0, 9], [5, 9], [1, 9]])
-    expected = kernels.forward(*kernel_inputs(), both[:, 0].clone(), False, 0)
-    assert_close(kernels.forward(*kernel_inputs(), both[:, 0], False, 0), expected)
-    expected = kernels.forward(*kernel_inputs(), torch.full((4,), 2), True, 0)
-    assert_close(kernels.forward(*kernel_inputs(), torch.tensor(2).expand(4), True, 0), expected)
+    expected = kernels.forward(*kernel_inputs(), both[:, 0].clone(), FORWARDS, 0)
+    assert_close(kernels.forward(*kernel_inputs(), both[:, 0], FORWARDS, 0), expected)
+    expected = kernels.forward(*kernel_inputs(), torch.full((4,), 2), BACKWARDS, 0)
+    assert_close(
+        kernels.forward(*kernel_inputs(), torch.tensor(2).expand(4), BACKWARDS, 0), expected
+    )
 
 
 @native
@@ -256,19 +261,18 @@ def test_kernels_refuse_what_is_no_memory_of_theirs(place, change, error, messag
     inputs = [*kernel_inputs(), torch.tensor(LENGTHS)]
     inputs[place] = change(inputs[place])
     with pytest.raises(error, match=message):
-        kernels.forward(*inputs, False, 0)
+        kernels.forward(*inputs, FORWARDS, 0)
 
 
 @native
 def test_kernels_refuse_a_backward_pass_that_does_not_fit():
     inputs, lengths = kernel_inputs(), torch.tensor(LENGTHS)
-    y, h, c, *kept = kernels.forward(*inputs, lengths, False, sum(LENGTHS))
+    y, h, c, kept = kernels.forward(*inputs, lengths, FORWARDS, sum(LENGTHS))
     with pytest.raises(ShapeError, match=r"of shape \(4, 4, 3\); expected shape \(4, 5, 3\)"):
-        kernels.backward((y[:, 1:], h, c), inputs[:5], (y, *kept), lengths, False, True)
+        kernels.backward((y[:, 1:], h, c), inputs[:5], y, kept, lengths, FORWARDS, True)
     for room, error in ((0, ShapeError), (1, LengthsError)):
-        fewer = [value[:room] for value in kept]
         with pytest.raises(error, match=r"kept nothing|not all between 0 and"):
-            kernels.backward((y, h, c), inputs[:5], (y, *fewer), lengths, False, True)
+            kernels.backward((y, h, c), inputs[:5], y, kept[:room], lengths, FORWARDS, True)
 
 
 @pytest.mark.parametrize("compiler", ["1", "0"])

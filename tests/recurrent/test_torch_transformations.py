@@ -34,7 +34,7 @@ pytestmark = [
 
 @cache
 def layer(dtype=torch.float64):
-    return ragged_torch.LSTM(FEATURES, HIDDEN, bidirectional=True, seed=0).to(dtype)
+    return ragged_torch.Recurrent("LSTM", FEATURES, HIDDEN, bidirectional=True, seed=0).to(dtype)
 
 
 @cache

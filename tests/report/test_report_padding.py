@@ -13,7 +13,7 @@ from ragged.backend import use_backend
 from ragged.data import Sample, Series
 from ragged.kernels import find_compiler
 from ragged.recurrent.dispatch import computed_steps
-from ragged.recurrent.explain import lstm_implementation
+from ragged.recurrent.explain import recurrent_implementation
 from ragged.report.padding import find_hidden_sizes, padding_work
 
 
@@ -52,11 +52,11 @@ def test_kernels_compute_the_tokens_and_the_whole_width_is_run_without(name, nee
     need(name)
     lengths = Lengths([90] * 2 + [10] * 30, width=96)
     with use_backend(name) as backend:
-        found = lstm_implementation(backend, lengths, "cpu", 8)
+        found = recurrent_implementation(backend, lengths, "cpu", 8)
         assert (found == "kernels") == (find_compiler() is not None)
         assert computed_steps("kernels", lengths) == lengths.tokens == 480
         monkeypatch.setenv("RAGGED_KERNELS", "0")
-        found = lstm_implementation(backend, lengths, "cpu", 8)
+        found = recurrent_implementation(backend, lengths, "cpu", 8)
         assert found == {"torch": "padded", "jax": "scan"}[name]
         assert computed_steps(found, lengths) == 32 * 96
 

@@ -20,8 +20,8 @@ from ragged.cli.main import main
 
 THIRD_PARTY = Path(__file__).parents[1] / "third_party"
 LACKING = (  # sorted
-    "LSTM, TrainingStep, create_model, export_formats, export_model, get_parameters, "
-    "init_process_group, load_exported, lstm_reasons, predict, set_parameters, to"
+    "Recurrent, TrainingStep, create_model, export_formats, export_model, get_parameters, "
+    "init_process_group, load_exported, predict, recurrent_reasons, set_parameters, to"
 )
 
 
@@ -55,13 +55,13 @@ def test_a_third_partys_backend_passes_what_it_claims_and_hears_what_it_lacks(tm
     assert described["backends"]["numpy"]["lacks"] == LACKING.split(", ")
     assert described["tests"]["failed"] == 0
     proved = {row["operation"]: row for row in report["operations"] if row["backend"] == "numpy"}
-    for operation in ("lstm", "pack_sequences", "align_sequences", "losses.mse"):
+    for operation in ("lstm", "gru", "rnn", "pack_sequences", "align_sequences", "losses.mse"):
         assert proved[operation]["passed"] > 0, operation
     assert 0 < proved["lstm"]["largest_error"] <= 1
     assert proved["LSTM"]["passed"] == 0
     assert proved["LSTM"]["skipped"] > 0
     reasons = {row["reason"] for row in report["skipped"]}
-    assert "backend 'numpy' lacks `LSTM`; expected it in its module. Add it." in reasons
+    assert "backend 'numpy' lacks `Recurrent`; expected it in its module. Add it." in reasons
     assert "the conformance adapter of 'numpy' has no `differentiate`" in reasons
     page = (tmp_path / "report" / "report.html").read_text()
     assert "all green" in page
@@ -88,7 +88,7 @@ def test_a_backend_is_found_by_its_import_path(tmp_path):
 
 def test_a_fault_turns_the_suite_red_and_says_how_to_see_it_again(tmp_path):
     fault = {"NUMPY_BACKEND_OFF_BY": "1"}
-    tests = "ragged_conformance.test_lstm_function"
+    tests = "ragged_conformance.test_recurrent_function"
     done = suite(
         tests, "--report", "report", "-k", "mixed", "--dtype=float64", cwd=tmp_path, **fault
     )
@@ -118,8 +118,9 @@ def test_a_limit_that_no_longer_fails_is_an_error(tmp_path, test, code):
 
 def test_a_limit_that_holds_is_no_failure(tmp_path):
     done = suite(
-        "ragged_conformance.test_lstm_function", "-k", "mixed", "--report", "report", cwd=tmp_path,
-        NUMPY_BACKEND_OFF_BY="1", NUMPY_BACKEND_LIMITS="test_lstm_function.py::*",
+        "ragged_conformance.test_recurrent_function", "-k", "mixed", "--report", "report",
+        cwd=tmp_path, NUMPY_BACKEND_OFF_BY="1",
+        NUMPY_BACKEND_LIMITS="test_recurrent_function.py::*",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     report = json.loads((tmp_path / "report" / "report.json").read_text())

@@ -12,7 +12,7 @@ from ragged.backend import load_backend
 from ragged.checks import dtype_error
 from ragged.ops import packing
 from ragged.ops.alignment import flip, zero_padding
-from ragged.recurrent.lstm import LSTMShape, stack_layers
+from ragged.recurrent.call import stack_layers
 
 OFF_BY = int(os.environ.get("NUMPY_BACKEND_OFF_BY", "0"))  # a fault to plant, for the tests
 name = "numpy"
@@ -26,10 +26,10 @@ __all__ = [
     "gather_steps",
     "is_compiling",
     "is_traced",
-    "lstm",
     "name",
     "owns",
     "promote_arrays",
+    "run_recurrent",
     "xp",
 ]
 
@@ -89,41 +89,59 @@ def unpack_to_fixed_length(packed, lengths, max_length):
     return packing.unpack(load_backend(name), packed, lengths, max_length)
 
 
-def lstm(parameters, x, lengths, state, between_layers):
-    shapes = LSTMShape.of(parameters).state_shapes(len(x))
-    state = state or tuple(np.zeros(shape, x.dtype) for shape in shapes)
+def run_recurrent(shape, parameters, x, lengths, state, between_layers):
+    state = state or tuple(np.zeros(size, x.dtype) for size in shape.state_shapes(len(x)))
     backend = load_backend(name)
 
     def run_layer(weights, x, state):
         x = zero_padding(backend, x, lengths)
-        ys, hs, cs = [], [], []
+        ys, finals = [], []
         for direction, own in enumerate(weights):
             steps = flip(backend, x, lengths) if direction else x
-            h, c = state[0][direction], state[1][direction]
-            y, h, c = run_direction(own, steps, lengths.host, h, c)
+            start = tuple(part[direction] for part in state)
+            y, final = run_direction(STEPS[shape.mode], own, steps, lengths.host, start)
             y = zero_padding(backend, y, lengths)
             ys.append(flip(backend, y, lengths) if direction else y)
-            hs.append(h)
-            cs.append(c)
-        return np.concatenate(ys, -1), (np.stack(hs), np.stack(cs))
+            finals.append(final)
+        return np.concatenate(ys, -1), tuple(map(np.stack, zip(*finals, strict=True)))
 
-    return stack_layers(run_layer, parameters, x, state, np.concatenate, between_layers)
+    return stack_layers(run_layer, shape, parameters, x, state, np.concatenate, between_layers)
 
 
-def run_direction(weights, x, lengths, h, c):
-    y = np.zeros((*x.shape[:2], h.shape[1]), x.dtype)
-    bias = weights["bias_ih"] + weights["bias_hh"] if "bias_ih" in weights else 0.0
+def run_direction(advance, weights, x, lengths, state):
+    y = np.zeros((*x.shape[:2], state[0].shape[1]), x.dtype)
     for step in range(x.shape[1]):
-        gates = x[:, step] @ weights["weight_ih"].T + h @ weights["weight_hh"].T + bias
-        i, f, g, o = np.split(gates, 4, axis=-1)
-        new_c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        new_h = sigmoid(o) * np.tanh(new_c)
-        if "weight_hr" in weights:
-            new_h = new_h @ weights["weight_hr"].T
+        of_x = x[:, step] @ weights["weight_ih"].T + weights.get("bias_ih", 0.0)
+        of_h = state[0] @ weights["weight_hh"].T + weights.get("bias_hh", 0.0)
+        new = advance(weights, of_x, of_h, *state)
         valid = (step < lengths + OFF_BY)[:, None]
-        h, c = np.where(valid, new_h, h), np.where(valid, new_c, c)
-        y[:, step] = new_h
-    return y, h, c
+        state = tuple(np.where(valid, a, b) for a, b in zip(new, state, strict=True))
+        y[:, step] = new[0]
+    return y, state
+
+
+def lstm(weights, of_x, of_h, h, c):
+    i, f, g, o = np.split(of_x + of_h, 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return (h @ weights["weight_hr"].T if "weight_hr" in weights else h), c
+
+
+def gru(weights, of_x, of_h, h):
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(of_x, 3, axis=-1), np.split(of_h, 3, axis=-1)
+    z = sigmoid(x_z + h_z)
+    return ((1 - z) * np.tanh(x_n + sigmoid(x_r + h_r) * h_n) + z * h,)
+
+
+def rnn_tanh(weights, of_x, of_h, h):
+    return (np.tanh(of_x + of_h),)
+
+
+def rnn_relu(weights, of_x, of_h, h):
+    return (np.maximum(of_x + of_h, 0),)
+
+
+STEPS = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn_tanh, "RNN_RELU": rnn_relu}
 
 
 def sigmoid(x):

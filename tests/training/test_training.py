@@ -340,6 +340,7 @@ def test_training_does_not_touch_the_chosen_backend(name, no_backend_chosen, tmp
             "TrainerConfig(): `use_loss_masking` is 'no'; expected True or Fal",
         ),
         ({"loss": "mean"}, "TrainerConfig(): `loss` is 'mean'; expected one of ['"),
+        ({"loss": "cross_entropy"}, "TrainerConfig(): `loss` is 'cross_entropy'; expected one o"),
     ],
 )
 def test_wrong_options_are_refused(options, text):

@@ -9,11 +9,11 @@ from ragged.models.attention_lstm import AttentionLSTMConfig
 from ragged.models.base import Forecast
 from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import AddNorm, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
-from ragged_jax.recurrent.lstm import LSTM
+from ragged_jax.recurrent.layers import LSTM
 
 
 class AttentionLSTM(AttentionModel):
@@ -21,7 +21,7 @@ class AttentionLSTM(AttentionModel):
 
     def __init__(self, config: AttentionLSTMConfig) -> None:
         self.config = config
-        rng = initial.generator(config.seed)
+        rng = init.generator(config.seed)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
         self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)

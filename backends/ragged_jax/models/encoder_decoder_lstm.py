@@ -8,10 +8,10 @@ from jax import Array
 from ragged.models.base import Forecast
 from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTMConfig
 from ragged.ops.alignment import zero_padding
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_jax.layers import MLP, Linear
 from ragged_jax.models.base import ForecastingModel
-from ragged_jax.recurrent.lstm import LSTM
+from ragged_jax.recurrent.layers import LSTM
 
 
 class EncoderDecoderLSTM(ForecastingModel):
@@ -19,7 +19,7 @@ class EncoderDecoderLSTM(ForecastingModel):
 
     def __init__(self, config: EncoderDecoderLSTMConfig) -> None:
         self.config = config
-        rng = initial.generator(config.seed)
+        rng = init.generator(config.seed)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
         self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)

@@ -13,11 +13,11 @@ from ragged.models.base import Forecast
 from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
 from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import GRN, GateAddNorm, Linear, VariableSelection
 from ragged_jax.models.base import AttentionModel
-from ragged_jax.recurrent.lstm import LSTM
+from ragged_jax.recurrent.layers import LSTM
 
 
 class Contexts(NamedTuple):
@@ -58,7 +58,7 @@ class TemporalFusionTransformer(AttentionModel):
 
     def __init__(self, config: TemporalFusionConfig) -> None:
         self.config = config
-        rng = initial.generator(config.seed)
+        rng = init.generator(config.seed)
         size, small = config.hidden_size, config.hidden_continuous_size
         layers, rate, has_statics = config.num_layers, config.dropout, config.static_size > 0
         context = size if has_statics else None

@@ -11,11 +11,11 @@ from ragged.models.base import Forecast
 from ragged.models.transformer_lstm import TransformerLSTMConfig
 from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask, self_attention_mask
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import GRN, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
-from ragged_jax.recurrent.lstm import LSTM
+from ragged_jax.recurrent.layers import LSTM
 
 
 class Block(nnx.Module):
@@ -42,7 +42,7 @@ class TransformerLSTM(AttentionModel):
 
     def __init__(self, config: TransformerLSTMConfig) -> None:
         self.config = config
-        rng = initial.generator(config.seed)
+        rng = init.generator(config.seed)
         size, layers, rate = config.hidden_size, config.num_layers, config.dropout
         self.past_embedding = GRN(config.past_features, size, size, rate, rng=rng)
         self.future_embedding = GRN(config.future_features, size, size, rate, rng=rng)

@@ -1,7 +1,7 @@
-"""The LSTM's own kernels on a CPU: one custom call a layer and direction, forward and backward.
+"""A recurrent layer's own kernels on a CPU: a custom call a layer and direction, each way.
 
 They read the lengths as the program runs, so that one program serves every batch of a shape.
-`operator` says where they run, and what JAX's transformations make of them.
+`custom_op` says where they run, and what JAX's transformations make of them.
 """
 
 from __future__ import annotations
@@ -13,45 +13,59 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ragged import kernels
 from ragged.kernels.recipe import FUNCTIONS, xla_interface
+from ragged.recurrent.cells import CELLS
 from ragged_jax.recurrent.scan import computed_in
 
 SOURCE = kernels.HEADERS / "jax.cpp"
+LAYOUTS = {"padded": np.int64(0), "jagged": np.int64(2)}  # of `rows.hpp`
 
 
-def has_kernels(dtype: Any) -> bool:
-    """Whether there are kernels for a dtype."""
-    return _load(computed_in(dtype)) is not None
+def has_kernels(mode: str, dtype: Any) -> bool:
+    """Whether there are kernels for a cell and a dtype."""
+    return _load(mode, computed_in(dtype)) is not None
 
 
 def run_direction(
-    lengths: Array, x: Array, h0: Array, c0: Array, *weights: Array, reverse: bool, keep: bool
+    lengths: Array,
+    resets: Array,
+    x: Array,
+    h0: Array,
+    c0: Array,
+    *weights: Array,
+    keep: bool,
+    **options: Any,
 ) -> tuple[Array, ...]:
-    """Return what `scans.run_direction` does."""
-    (batch, width, _), hidden = x.shape, h0.shape[1]
-    rows = batch if keep else 0
-    shapes = [(batch, width, hidden), h0.shape, c0.shape]
-    shapes += [(rows, width, 4 * hidden), (rows, width, hidden)]
-    found = _call("lstm_forward", shapes, (x, h0, c0, *weights), lengths, reverse)
-    results = [each.astype(x.dtype) for each in found[:3]]
-    return *results, *(found[3:] if keep else ())
+    """Return what `scan.run_direction` does."""
+    (*tokens, _), hidden = x.shape, h0.shape[1]
+    kept_features = CELLS[options["mode"]].kept * hidden
+    kept_shape = (*tokens, kept_features) if keep else (0, *tokens[1:], kept_features)
+    shapes = [(*tokens, hidden), h0.shape, c0.shape, kept_shape]
+    arrays = (x, h0, c0, *weights)
+    *outputs, kept = _call("recurrent_forward", shapes, arrays, lengths, resets, **options)
+    return *(each.astype(x.dtype) for each in outputs), *([kept] if keep else [])
 
 
-def pull_direction(
-    lengths: Array, x: Array, *others: Array, reverse: bool, wants_x: bool
+def vjp_direction(
+    lengths: Array, resets: Array, x: Array, *others: Array, wants_x: bool, **options: Any
 ) -> tuple[Array, ...]:
-    """Return what `scans.pull_direction` does; without x's gradient, if it is not wanted."""
+    """Return what `scan.vjp_direction` does; without x's gradient, if it is not wanted."""
     inputs = (x, *others[:4])
-    weight = inputs[3]
-    shapes = [array.shape for array in inputs[0 if wants_x else 1 :]]
-    found = _call("lstm_backward", [*shapes, weight.shape[:1]], (x, *others), lengths, reverse)
-    return tuple(each.astype(x.dtype) for each in found)
+    bias_shape = inputs[3].shape[:1]
+    shapes = [array.shape for array in inputs[0 if wants_x else 1 :]] + [bias_shape, bias_shape]
+    arrays = (x, *others)
+    gradients = _call("recurrent_backward", shapes, arrays, lengths, resets, **options)
+    return tuple(each.astype(x.dtype) for each in gradients)
 
 
-PASSES = {"lstm_forward": run_direction, "lstm_backward": pull_direction}  # `scan` has the others
+PASSES = {  # `scan` has the others
+    "recurrent_forward": run_direction,
+    "recurrent_backward": vjp_direction,
+}
 
 
 def _call(
@@ -59,23 +73,33 @@ def _call(
     shapes: Sequence[tuple[int, ...]],
     arrays: Sequence[Array],
     lengths: Array,
+    resets: Array,
+    *,
+    mode: str,
+    layout: str,
+    width: int,
     reverse: bool,
+    start: str,
 ) -> Sequence[Array]:
     dtype = computed_in(arrays[0].dtype)
+    width = arrays[0].shape[1] if layout == "padded" else width
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    call = jax.ffi.ffi_call(f"{name}_{_load(dtype)}", results, vmap_method="sequential")
+    target = f"{name}_{_load(mode, dtype)}"
+    call = jax.ffi.ffi_call(target, results, vmap_method="sequential")
     inputs = (array.astype(dtype) for array in arrays)
-    return call(*inputs, lengths.astype(jnp.int32), reverse=reverse)
+    attributes: dict[str, Any] = {"layout": LAYOUTS[layout], "width": np.int64(width)}
+    attributes |= {"reverse": reverse, "to_initial": start == "initial"}
+    return call(*inputs, resets, lengths.astype(jnp.int32), **attributes)
 
 
 @cache
-def _load(dtype: Any) -> str | None:
-    """Make a dtype's kernels known to XLA; their library's name, or None if there are none.
+def _load(mode: str, dtype: Any) -> str | None:
+    """Make the kernels of a cell and a dtype known to XLA; their library's name, None without.
 
     XLA knows them by that name too, for a program that it has kept may call another version's.
     """
     include = jax.ffi.include_dir()
-    library = kernels.load(SOURCE, str(dtype), (include,), xla_interface(Path(include)))
+    library = kernels.load(SOURCE, mode, str(dtype), (include,), xla_interface(Path(include)))
     if library is None:
         return None
     version = Path(library._name).stem

@@ -20,44 +20,57 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import LayerCall, choose
-from ragged_jax.recurrent import scan as scans
+from ragged_jax.recurrent import scan
 from ragged_jax.recurrent.dispatch import EXPORTED, IMPLEMENTATIONS, PARTITIONED
 from ragged_jax.recurrent.scan import KNOWN, WEIGHTS, State, Weights
 
-# Their operands. What a forward pass keeps for the others: y, gates and cells.
-#     forward   lengths, x, h0, c0, weights and biases
-#     tangent   lengths, x, h0, c0, weights, kept; the tangents that are not 0
-#     backward  lengths, x, h0, c0, weights, kept; the gradients of y, h and c
-forward_p = Primitive("lstm_forward")
-tangent_p = Primitive("lstm_tangent")
-backward_p = Primitive("lstm_backward")
-IN_ALL = (True, True, True)  # what is kept, or three gradients, for each member of a `vmap`
+# Their operands. `call` says of which cell they are. What a forward pass keeps for the others is y
+# and `kept`, which the cell defines.
+#     forward   lengths, resets, x, h0, c0, weights and biases
+#     tangent   lengths, resets, x, h0, c0, weights, y, kept; the tangents that are not 0
+#     backward  lengths, resets, x, h0, c0, weights, y, kept; the gradients of y, h and c
+forward_p = Primitive("recurrent_forward")
+tangent_p = Primitive("recurrent_tangent")
+backward_p = Primitive("recurrent_backward")
+INPUTS = 7  # operands that all begin with
+FIXED = 2  # of them: lengths and resets have no derivatives
 
 
-@partial(jax.jit, static_argnames="call")
+@partial(jax.jit, static_argnames=("call", "start"))
 def run_layer(
-    weights: list[Weights], x: Array, lengths: Array, state: State, *, call: LayerCall
+    weights: list[Weights],
+    x: Array,
+    lengths: Array,
+    resets: Array,
+    state: State,
+    *,
+    call: LayerCall,
+    start: str = "zeros",
 ) -> tuple[Array, State]:
     """Run one layer in all its directions; `call` says all that is known before it is lowered."""
-    run = partial(run_direction, call=call)
-    return scans.run_directions(run, weights, x, lengths, state)
+    run = partial(run_direction, call=call, start=start)
+    return scan.run_directions(run, weights, x, lengths, resets, state)
 
 
 def run_direction(
     weights: Weights,
     x: Array,
     lengths: Array,
+    resets: Array,
     h0: Array,
     c0: Array,
     *,
     reverse: bool,
     call: LayerCall,
+    start: str,
 ) -> tuple[Array, Array, Array]:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads."""
     zeros = jnp.zeros_like(weights["weight_ih"][:, 0])
-    inputs = (lengths, x, h0, c0, *(weights.get(name, zeros) for name in WEIGHTS))
-    y, h, c = forward_p.bind(*inputs, reverse=reverse, call=call, mapped=(), keep=False)
+    inputs = (lengths, resets, x, h0, c0, *(weights.get(name, zeros) for name in WEIGHTS))
+    options: Any = {"reverse": reverse, "call": call, "start": start}
+    y, h, c = forward_p.bind(*inputs, mapped=(), keep=False, **options)
     return y, h, c
 
 
@@ -84,20 +97,26 @@ def _batch(
         jnp.moveaxis(operand, axis, 0) if is_mapped else operand
         for operand, axis, is_mapped in zip(operands, axes, level, strict=True)
     ]
-    found = primitive.bind(*front, mapped=(level, *mapped), **options)
-    return found, [0] * len(found)
+    results = primitive.bind(*front, mapped=(level, *mapped), **options)
+    return results, [0] * len(results)
 
 
 def _lower(
     primitive: Primitive, ctx: Any, *operands: Any, call: LayerCall, mapped: Mapped, **options: Any
 ) -> Any:
-    passes = choose(IMPLEMENTATIONS, _placed(call, ctx)).run
-    function = _vmapped(partial(passes[primitive.name], **options), mapped)
+    passes = choose(IMPLEMENTATIONS, _with_target(call, ctx)).run
+    one_pass = partial(passes[primitive.name], **_told(call), **options)
+    function = _vmapped(one_pass, mapped)
     return mlir.lower_fun(function)(ctx, *operands)
 
 
-def _placed(call: LayerCall, ctx: Any) -> LayerCall:
-    """Describe a call by where what is lowered runs."""
+def _told(call: LayerCall) -> dict[str, Any]:
+    """What a pass is told of a call."""
+    return {"mode": call.mode, "layout": call.layout, "width": call.width}
+
+
+def _with_target(call: LayerCall, ctx: Any) -> LayerCall:
+    """Add to a call where what is lowered runs."""
     module = ctx.module_context
     where, platforms = module.axis_context, ctx.platforms or module.platforms
     if isinstance(where, mlir.SPMDAxisContext):  # inside of shard_map each device runs its own
@@ -111,7 +130,7 @@ def _placed(call: LayerCall, ctx: Any) -> LayerCall:
 
 def _run_alone(primitive: Primitive) -> Callable[..., Any]:
     """Run a primitive that no jit holds, under `jax.disable_jit()` for one."""
-    names = ("reverse", "call", "mapped", "keep", "moving", "wants_x")
+    names = ("reverse", "start", "call", "mapped", "keep", "moving", "wants_x")
     compiled = jax.jit(primitive.bind, static_argnames=names)
 
     def run(*operands: Array, **options: Any) -> Any:
@@ -121,22 +140,26 @@ def _run_alone(primitive: Primitive) -> Callable[..., Any]:
     return run
 
 
-def _abstract_forward(*inputs: Any, mapped: Mapped, keep: bool, **options: Any) -> list[Any]:
-    x, h0, c0 = _shapes(inputs, mapped)[1:4]
-    y = (*x[:2], c0[1])
-    found = _results(inputs, mapped, [y, h0, c0], inputs[1].dtype)
-    kept = [(*x[:2], 4 * c0[1]), y] if keep else []
-    return found + _results(inputs, mapped, kept, scans.computed_in(inputs[1].dtype))
+def _abstract_forward(
+    *inputs: Any, call: LayerCall, mapped: Mapped, keep: bool, **options: Any
+) -> list[Any]:
+    x, h0, c0 = _shapes(inputs, mapped)[FIXED : FIXED + 3]
+    outputs = _results(inputs, mapped, [(*x[:-1], h0[1]), h0, c0], inputs[FIXED].dtype)
+    if not keep:
+        return outputs
+    kept = (*x[:-1], CELLS[call.mode].kept * h0[1])
+    return outputs + _results(inputs, mapped, [kept], scan.computed_in(inputs[FIXED].dtype))
 
 
 def _abstract_tangent(*operands: Any, mapped: Mapped, **options: Any) -> list[Any]:
-    h0, c0, _, _, y = _shapes(operands, mapped)[2:7]
-    return _results(operands, mapped, [y, h0, c0], operands[1].dtype)
+    h0, c0, _, _, y = _shapes(operands, mapped)[FIXED + 1 : FIXED + 6]
+    return _results(operands, mapped, [y, h0, c0], operands[FIXED].dtype)
 
 
 def _abstract_backward(*operands: Any, mapped: Mapped, wants_x: bool, **options: Any) -> list[Any]:
-    found = _shapes(operands, mapped)[1 if wants_x else 2 : 6]
-    return _results(operands, mapped, [*found, found[-1][:1]], operands[1].dtype)
+    inputs = _shapes(operands, mapped)[FIXED + (not wants_x) : INPUTS]
+    bias = inputs[-1][:1]
+    return _results(operands, mapped, [*inputs, bias, bias], operands[FIXED].dtype)
 
 
 def _shapes(operands: Sequence[Any], mapped: Mapped) -> list[tuple[int, ...]]:
@@ -159,43 +182,52 @@ def _results(
     def result(shape: tuple[int, ...]) -> Any:
         spec = PartitionSpec(*[None] * len(shape))
         sharding = NamedSharding(jax.sharding.get_abstract_mesh(), spec)
-        return operands[1].update(shape=shape, dtype=dtype, sharding=sharding, weak_type=False)
+        return operands[FIXED].update(shape=shape, dtype=dtype, sharding=sharding, weak_type=False)
 
     return [result((*sizes, *shape)) for shape in shapes]
 
 
-def _move_forward(
+def _jvp_forward(
     inputs: Sequence[Array], tangents: Sequence[Any], *, keep: bool, **options: Any
 ) -> tuple[Any, Any]:
     """Differentiate the layer: what moves by the operator of tangents, which has a transpose."""
     if keep:
-        return _move(forward_p, inputs, tangents, keep=True, **options)
-    y, h, c, *kept = forward_p.bind(*inputs, keep=True, **options)
-    moving = tuple(not isinstance(each, ad.Zero) for each in tangents[1:])
-    given = compress(tangents[1:], moving)
+        return _jvp_by_scan(forward_p, inputs, tangents, keep=True, **options)
+    y, h, c, kept = forward_p.bind(*inputs, keep=True, **options)
+    moving = tuple(not isinstance(each, ad.Zero) for each in tangents[FIXED:])
+    nonzero = compress(tangents[FIXED:], moving)
     mapped = tuple(
-        (*level[:6], *IN_ALL, *compress(level[1:], moving)) for level in options.pop("mapped")
+        (
+            *level[:INPUTS],
+            True,
+            True,
+            *compress(level[FIXED:], moving),
+        )  # y and kept are in every vmap
+        for level in options.pop("mapped")
     )
-    known = (*inputs[:6], y, *kept)
-    return (y, h, c), tangent_p.bind(*known, *given, mapped=mapped, moving=moving, **options)
+    known = (*inputs[:INPUTS], y, kept)
+    return (y, h, c), tangent_p.bind(*known, *nonzero, mapped=mapped, moving=moving, **options)
 
 
 def _transpose(
     gradients: Sequence[Any], *operands: Any, mapped: Mapped, moving: Sequence[bool], **options: Any
 ) -> list[Array | None]:
-    known, asked = operands[:KNOWN], operands[KNOWN:]
-    given = [ad.instantiate_zeros(each) for each in gradients]
-    inside = tuple((*level[:KNOWN], *IN_ALL) for level in mapped)
-    found = backward_p.bind(*known, *given, mapped=inside, wants_x=moving[0], **options)
-    of_inputs = [*([] if moving[0] else [None]), *found, found[-1]]  # either bias has the same
+    """Turn the gradients of y, h and c into those of the tangents that the operator took."""
+    known, tangents = operands[:KNOWN], operands[KNOWN:]
+    gradients = [ad.instantiate_zeros(each) for each in gradients]
+    levels = tuple((*level[:KNOWN], True, True, True) for level in mapped)
+    of_inputs = backward_p.bind(*known, *gradients, mapped=levels, wants_x=moving[0], **options)
+    if not moving[0]:
+        of_inputs = [None, *of_inputs]
     results: list[Array | None] = [None] * KNOWN
     for k, gradient in enumerate(compress(of_inputs, moving)):
         shared = tuple(n for n, level in enumerate(mapped) if not level[KNOWN + k])
-        results.append(gradient.sum(shared) if ad.is_undefined_primal(asked[k]) else None)
+        is_asked = ad.is_undefined_primal(tangents[k])
+        results.append(gradient.sum(shared) if is_asked else None)
     return results
 
 
-def _move(
+def _jvp_by_scan(
     primitive: Primitive,
     operands: Sequence[Array],
     tangents: Sequence[Any],
@@ -205,9 +237,11 @@ def _move(
     **options: Any,
 ) -> tuple[Any, Any]:
     """Differentiate by JAX's own rules for the scan that does the same: all further derivatives."""
-    lengths, *others = operands
-    scan = partial(_vmapped(partial(scans.PASSES[primitive.name], **options), mapped), lengths)
-    _, moved = jax.jvp(scan, others, [ad.instantiate_zeros(each) for each in tangents[1:]])
+    fixed, others = operands[:FIXED], list(operands[FIXED:])
+    one_pass = partial(scan.PASSES[primitive.name], **_told(call), **options)
+    function = partial(_vmapped(one_pass, mapped), *fixed)
+    directions = [ad.instantiate_zeros(each) for each in tangents[FIXED:]]
+    _, moved = jax.jvp(function, others, directions)
     return primitive.bind(*operands, call=call, mapped=mapped, **options), moved
 
 
@@ -217,12 +251,12 @@ def _define(primitive: Primitive, abstract: Callable[..., list[Any]]) -> None:
     primitive.def_impl(_run_alone(primitive))
     primitive.def_abstract_eval(abstract)
     batching.primitive_batchers[primitive] = partial(_batch, primitive)
-    ad.primitive_jvps[primitive] = partial(_move, primitive)
+    ad.primitive_jvps[primitive] = partial(_jvp_by_scan, primitive)
     mlir.register_lowering(primitive, partial(_lower, primitive))
 
 
 _define(forward_p, _abstract_forward)
 _define(tangent_p, _abstract_tangent)
 _define(backward_p, _abstract_backward)
-ad.primitive_jvps[forward_p] = _move_forward
+ad.primitive_jvps[forward_p] = _jvp_forward
 ad.primitive_transposes[tangent_p] = _transpose

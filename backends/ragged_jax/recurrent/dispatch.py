@@ -37,6 +37,6 @@ IMPLEMENTATIONS = (
 )
 
 
-def lstm_reasons(call: LayerCall) -> dict[str, str | None]:
+def recurrent_reasons(call: LayerCall) -> dict[str, str | None]:
     """Say why each implementation, in order, does not run a call; None = it can."""
     return reasons(IMPLEMENTATIONS, call)

@@ -42,17 +42,18 @@ def keep_rows_apart(
     """Let XLA partition a layer on a mesh of explicit axes; y and state lie as the rows of x do."""
 
     def run_apart(
-        weights: Any, x: Array, lengths: Array, state: Any
+        weights: Any, x: Array, lengths: Array, resets: Array, state: Any
     ) -> tuple[Array, tuple[Array, Array]]:
         where: Any = jax.typeof(x).sharding
         kinds = zip(where.mesh.axis_names, where.mesh.axis_types, strict=True)
         axes = tuple(axis for axis, kind in kinds if kind is AxisType.Explicit)
         if not axes:
-            return run(weights, x, lengths, state)
+            return run(weights, x, lengths, resets, state)
         rows = where.spec[0]
         at = partial(NamedSharding, where.mesh)
         of_state = at(PartitionSpec(None, rows, None))
         out = (at(PartitionSpec(rows, None, None)), (of_state, of_state))
-        return jax.sharding.auto_axes(run, axes=axes, out_sharding=out)(weights, x, lengths, state)
+        run_in_parts = jax.sharding.auto_axes(run, axes=axes, out_sharding=out)
+        return run_in_parts(weights, x, lengths, resets, state)
 
     return run_apart

@@ -14,7 +14,7 @@ from ragged_torch.attention import InterpretableAttention
 from ragged_torch.layers import AddNorm, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
 from ragged_torch.parameters import draw_seed
-from ragged_torch.recurrent.lstm import LSTM
+from ragged_torch.recurrent.layers import Recurrent
 
 
 class AttentionLSTM(AttentionModel):
@@ -26,12 +26,14 @@ class AttentionLSTM(AttentionModel):
         rng = initial.generator(draw_seed(config.seed))
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
-        self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)
+        self.encoder = Recurrent("LSTM", config.past_features, wide, layers, dropout=rate, seed=rng)
         if wide != narrow:
             self.bridge_h = Linear(wide, narrow, rng=rng)
             self.bridge_c = Linear(wide, narrow, rng=rng)
             self.bridge_y = Linear(wide, narrow, rng=rng)
-        self.decoder = LSTM(config.future_features, narrow, layers, dropout=rate, seed=rng)
+        self.decoder = Recurrent(
+            "LSTM", config.future_features, narrow, layers, dropout=rate, seed=rng
+        )
         self.attention = InterpretableAttention(narrow, config.num_heads, rate, rng=rng)
         gated = config.gated
         self.join = GateAddNorm(narrow, rate, rng=rng) if gated else AddNorm(narrow)

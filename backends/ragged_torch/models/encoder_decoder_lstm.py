@@ -11,7 +11,7 @@ from ragged.recurrent import init as initial
 from ragged_torch.layers import MLP, Linear
 from ragged_torch.models.base import ForecastingModel
 from ragged_torch.parameters import draw_seed
-from ragged_torch.recurrent.lstm import LSTM
+from ragged_torch.recurrent.layers import Recurrent
 
 
 class EncoderDecoderLSTM(ForecastingModel):
@@ -23,11 +23,13 @@ class EncoderDecoderLSTM(ForecastingModel):
         rng = initial.generator(draw_seed(config.seed))
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
-        self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)
+        self.encoder = Recurrent("LSTM", config.past_features, wide, layers, dropout=rate, seed=rng)
         if wide != narrow:
             self.bridge_h = Linear(wide, narrow, rng=rng)
             self.bridge_c = Linear(wide, narrow, rng=rng)
-        self.decoder = LSTM(config.future_features, narrow, layers, dropout=rate, seed=rng)
+        self.decoder = Recurrent(
+            "LSTM", config.future_features, narrow, layers, dropout=rate, seed=rng
+        )
         if config.head_hidden_size is None:
             self.head: nn.Module = Linear(narrow, config.output_size, rng=rng)
         else:

@@ -17,7 +17,7 @@ from ragged_torch.attention import InterpretableAttention
 from ragged_torch.layers import GRN, GateAddNorm, Linear, VariableSelection
 from ragged_torch.models.base import AttentionModel
 from ragged_torch.parameters import draw_seed
-from ragged_torch.recurrent.lstm import LSTM
+from ragged_torch.recurrent.layers import Recurrent
 
 
 class Contexts(NamedTuple):
@@ -72,8 +72,8 @@ class TemporalFusionTransformer(AttentionModel):
         self.future_selection = VariableSelection(
             config.future_features, small, size, rate, context_size=context, rng=rng
         )
-        self.encoder = LSTM(size, size, layers, dropout=rate, seed=rng)
-        self.decoder = LSTM(size, size, layers, dropout=rate, seed=rng)
+        self.encoder = Recurrent("LSTM", size, size, layers, dropout=rate, seed=rng)
+        self.decoder = Recurrent("LSTM", size, size, layers, dropout=rate, seed=rng)
         self.lstm_join = GateAddNorm(size, rate, rng=rng)
         if has_statics:
             self.enrichment = GRN(size, size, size, rate, context_size=size, rng=rng)

@@ -15,7 +15,7 @@ from ragged_torch.attention import InterpretableAttention
 from ragged_torch.layers import GRN, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
 from ragged_torch.parameters import draw_seed
-from ragged_torch.recurrent.lstm import LSTM
+from ragged_torch.recurrent.layers import Recurrent
 
 
 class Block(nn.Module):
@@ -48,9 +48,9 @@ class TransformerLSTM(AttentionModel):
         size, layers, rate = config.hidden_size, config.num_layers, config.dropout
         self.past_embedding = GRN(config.past_features, size, size, rate, rng=rng)
         self.future_embedding = GRN(config.future_features, size, size, rate, rng=rng)
-        self.encoder = LSTM(size, size, layers, dropout=rate, seed=rng)
+        self.encoder = Recurrent("LSTM", size, size, layers, dropout=rate, seed=rng)
         if not config.share_lstm:
-            self.decoder = LSTM(size, size, layers, dropout=rate, seed=rng)
+            self.decoder = Recurrent("LSTM", size, size, layers, dropout=rate, seed=rng)
         self.blocks = nn.ModuleList(Block(config, rng=rng) for _ in range(config.num_blocks))
         self.head = Linear(size, config.output_size, rng=rng)
 

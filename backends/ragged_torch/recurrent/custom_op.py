@@ -1,6 +1,6 @@
-"""One LSTM layer in one direction as an operator, which is all that compilers and exporters see.
+"""A recurrent layer in one direction as an operator: all that compilers and exporters see.
 
-A compiler cannot look into lengths, so the whole layer is one operator, `ragged::lstm_layer`, whose
+A compiler cannot look into lengths, so the layer is one operator, `ragged::recurrent_layer`, whose
 body reads them, checks them and chooses among all implementations as it runs. The sizes of all it
 returns follow from those of its inputs: one program serves every batch.
 """
@@ -15,46 +15,53 @@ from torch import Tensor
 
 from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
-from ragged_torch.recurrent import onnx_op as onnx_operator
-from ragged_torch.recurrent import passes
-from ragged_torch.recurrent import scan as scans
+from ragged.recurrent.cells import CELLS
+from ragged_torch.recurrent import onnx_op, passes, scan
 from ragged_torch.recurrent.passes import Layer
 from ragged_torch.recurrent.stack import Result, Weights
 from ragged_torch.transforms import has_tangents, is_jit_tracing
 
 
-def lstm_op(
-    weights: Weights, x: Tensor, lengths: Tensor, h0: Tensor, c0: Tensor, *, reverse: bool = False
+def recurrent_op(
+    mode: str,
+    weights: Weights,
+    x: Tensor,
+    lengths: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    *,
+    reverse: bool = False,
 ) -> Result:
     """Run one layer in one direction as the operator: y, h and c.
 
     Args:
+        mode: of the cell.
         weights: by their own names.
         x: `(batch, time, features)`.
         lengths: `(batch,)`, int64 on the CPU.
         h0: `(batch, size)`.
-        c0: `(batch, hidden)`.
+        c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
         reverse: read each row from its last valid step back.
     """
-    if onnx_operator.is_exporting() and "weight_hr" not in weights:  # which ONNX has not
-        return onnx_operator.run_layer(weights, x, lengths, h0, c0, reverse=reverse)
-    zeros = x.new_zeros(4 * c0.shape[1])
+    if onnx_op.is_exporting() and "weight_hr" not in weights:  # which ONNX has not
+        return onnx_op.run_layer(mode, weights, x, lengths, h0, c0, reverse=reverse)
+    zeros = x.new_zeros(weights["weight_ih"].shape[0])
     layer = Layer(x, lengths, h0, c0, **{"bias_ih": zeros, "bias_hh": zeros, **weights})
     train = torch.is_grad_enabled() and any(value.requires_grad for value in layer.differentiable)
     train = train or is_jit_tracing()  # what torch.jit.trace records may be trained later
-    y, h, c, _, _ = torch.ops.ragged.lstm_layer(*layer, reverse, train)
+    y, h, c, _ = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, train)
     return y, h, c
 
 
-def _checked(layer: Layer) -> Lengths:
+def _checked(layer: Layer, mode: str) -> Lengths:
     """Refuse what no compiler could see at the door: lengths, and tangents, which would be lost."""
     _refuse_tangents()
     width = layer.x.shape[1]
-    return Lengths(check_lengths(layer.lengths, width, function="LSTM"), width)
+    return Lengths(check_lengths(layer.lengths, width, function=CELLS[mode].name), width)
 
 
-@torch.library.custom_op("ragged::lstm_layer", mutates_args=())
-def lstm_layer(
+@torch.library.custom_op("ragged::recurrent_layer", mutates_args=())
+def recurrent_layer(
     x: Tensor,
     lengths: Tensor,
     h0: Tensor,
@@ -64,52 +71,54 @@ def lstm_layer(
     bias_ih: Tensor,
     bias_hh: Tensor,
     weight_hr: Tensor | None,
+    mode: str,
     reverse: bool,
     train: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Run one layer in one direction: y, h, c, and what the backward pass is given.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run one layer in one direction: y, h, c, and what is kept for the backward pass.
 
-    Args are those of `Layer`; `reverse` reads each row from its last valid step back; `train` says
-    that there will be a backward pass.
+    Args are those of `Layer`; `mode` is the cell's; `reverse` reads each row from its last valid
+    step back; `train` says that there will be a backward pass.
 
     Raises:
         LengthsError: a length negative or above the width.
     """
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    y, state, saved = passes.passes_of(layer).forward(layer, _checked(layer), reverse, train)
-    return _own([y, *state, *saved], [h0, c0])
+    lengths_ = _checked(layer, mode)
+    y, state, kept = passes.passes_of(layer, mode).forward(layer, lengths_, mode, reverse, train)
+    return _unshared([y, *state, kept], [h0, c0])
 
 
-def _own(found: Sequence[Tensor], given: Sequence[Tensor]) -> Any:
+def _unshared(results: Sequence[Tensor], given: Sequence[Tensor]) -> Any:
     """Copy what shares memory with inputs or other outputs, or lies otherwise than was told."""
     taken = {value.untyped_storage().data_ptr() for value in given}
-    own = []
-    for value in found:
+    unshared = []
+    for value in results:
         memory = value.untyped_storage().data_ptr()
-        own.append(value.clone() if memory in taken else value.contiguous())
+        unshared.append(value.clone() if memory in taken else value.contiguous())
         taken.add(memory)
-    return tuple(own)
+    return tuple(unshared)
 
 
 def _refuse_tangents() -> None:
     if has_tangents():
         raise DerivativeError(
-            "ragged::lstm_layer has no forward mode; take the layer itself, not the recorded "
+            "ragged::recurrent_layer has no forward mode; take the layer itself, not the recorded "
             "operator, or reverse mode."
         )
 
 
-@lstm_layer.register_fake
+@recurrent_layer.register_fake
 def _(*inputs: Any) -> tuple[Tensor, ...]:
     _refuse_tangents()
-    layer, (_, train) = Layer(*inputs[:9]), inputs[9:]
+    layer, (mode, _, train) = Layer(*inputs[:9]), inputs[9:]
     x, h0, c0 = layer.x, layer.h0, layer.c0
     y = x.new_empty(*x.shape[:2], h0.shape[1])
-    saved = passes.empty(layer, passes.saved_rows(layer, train))
-    return y, x.new_empty(h0.shape), x.new_empty(c0.shape), *saved
+    kept = passes.empty(layer, mode, passes.saved_rows(layer, mode, train))
+    return y, x.new_empty(h0.shape), x.new_empty(c0.shape), kept
 
 
-def lstm_layer_backward(
+def recurrent_layer_backward(
     x: Tensor,
     lengths: Tensor,
     h0: Tensor,
@@ -119,20 +128,21 @@ def lstm_layer_backward(
     bias_ih: Tensor,
     bias_hh: Tensor,
     weight_hr: Tensor | None,
+    mode: str,
     reverse: bool,
     y: Tensor,
-    gates: Tensor,
-    cells: Tensor,
+    kept: Tensor,
     grad_y: Tensor,
     grad_h: Tensor,
     grad_c: Tensor,
 ) -> list[Tensor]:
     """Return the gradients of x, h0, c0 and the weights that there are."""
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    found = passes.passes_of(layer).backward(
-        layer, _checked(layer), reverse, y, (gates, cells), grad_y, (grad_h, grad_c)
+    gradients = (grad_y, grad_h, grad_c)
+    results = passes.passes_of(layer, mode).backward(
+        layer, _checked(layer, mode), mode, reverse, y, kept, gradients
     )
-    return list(_own(found, [grad_y, grad_h, grad_c]))
+    return list(_unshared(results, gradients))
 
 
 def _fake_backward(*inputs: Any) -> list[Tensor]:
@@ -142,11 +152,11 @@ def _fake_backward(*inputs: Any) -> list[Tensor]:
 def _register_backward() -> torch.library.Library:
     """Register the operator so that autograd works inside of its body, unlike in a `custom_op`."""
     library = torch.library.Library("ragged", "FRAGMENT")
-    schema = torch.library.infer_schema(lstm_layer_backward, mutates_args=())
-    library.define(f"lstm_layer_backward{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl("lstm_layer_backward", lstm_layer_backward, "CompositeExplicitAutograd")
-    library.impl("lstm_layer_backward", torch.library.fallthrough_kernel, "Autograd")
-    torch.library.register_fake("ragged::lstm_layer_backward", _fake_backward, lib=library)
+    schema = torch.library.infer_schema(recurrent_layer_backward, mutates_args=())
+    library.define(f"recurrent_layer_backward{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl("recurrent_layer_backward", recurrent_layer_backward, "CompositeExplicitAutograd")
+    library.impl("recurrent_layer_backward", torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_fake("ragged::recurrent_layer_backward", _fake_backward, lib=library)
     return library
 
 
@@ -155,27 +165,27 @@ _library = _register_backward()  # what it registers lives as long as it does
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)  # or what is saved gets a gradient of zeros, as large as it
-    y, _, _, *saved = output
-    ctx.mark_non_differentiable(*saved)
-    ctx.reverse = inputs[9]
-    ctx.save_for_backward(*inputs[:9], y, *saved)
+    y, _, _, kept = output
+    ctx.mark_non_differentiable(kept)
+    ctx.mode, ctx.reverse = inputs[9:11]
+    ctx.save_for_backward(*inputs[:9], y, kept)
 
 
-def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    *inputs, y, gates, cells = ctx.saved_tensors
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    *inputs, y, kept = ctx.saved_tensors
     layer = Layer(*inputs)
-    given = [
+    gradients = [
         like.new_zeros(like.shape) if grad is None else grad
         for grad, like in zip(grads[:3], (y, layer.h0, layer.c0), strict=True)
     ]
     again = torch.is_grad_enabled()  # whether these gradients are to be differentiated
-    call: Any = _Gradients.apply if again else torch.ops.ragged.lstm_layer_backward
-    found = call(*layer, ctx.reverse, y, gates, cells, *given)
+    call: Any = _Gradients.apply if again else torch.ops.ragged.recurrent_layer_backward
+    dx, *others = call(*layer, ctx.mode, ctx.reverse, y, kept, *gradients)
     projected = (None,) if layer.weight_hr is None else ()
-    return found[0], None, *found[1:], *projected, None, None
+    return dx, None, *others, *projected, None, None, None
 
 
-lstm_layer.register_autograd(_differentiate, setup_context=_save)
+recurrent_layer.register_autograd(_backward, setup_context=_save)
 
 
 class _Gradients(torch.autograd.Function):
@@ -183,11 +193,11 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return tuple(torch.ops.ragged.lstm_layer_backward(*inputs))
+        return tuple(torch.ops.ragged.recurrent_layer_backward(*inputs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.reverse = inputs[9]
+        ctx.mode, ctx.reverse = inputs[9:11]
         ctx.save_for_backward(*inputs[:9], *inputs[13:])
 
     @staticmethod
@@ -195,25 +205,25 @@ class _Gradients(torch.autograd.Function):
         *inputs, grad_y, grad_h, grad_c = ctx.saved_tensors
         layer = Layer(*inputs)
 
-        def pull(given: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-            return _pull(Layer.of(layer.lengths, tensors), given, reverse=ctx.reverse)
+        def vjp(gradients: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+            return _vjp(Layer.of(layer.lengths, tensors), gradients, ctx.mode, ctx.reverse)
 
-        given = (grad_y, grad_h, grad_c)
-        of_given, x, *others = torch.func.vjp(pull, given, *layer.differentiable)[1](grads)
+        gradients = (grad_y, grad_h, grad_c)
+        of_gradients, dx, *others = torch.func.vjp(vjp, gradients, *layer.differentiable)[1](grads)
         projected = (None,) if layer.weight_hr is None else ()
-        return (x, None, *others, *projected, *4 * (None,), *of_given)
+        return (dx, None, *others, *projected, *4 * (None,), *of_gradients)
 
 
-def _pull(layer: Layer, given: Sequence[Tensor], *, reverse: bool) -> tuple[Tensor, ...]:
+def _vjp(layer: Layer, gradients: Sequence[Tensor], mode: str, reverse: bool) -> tuple[Tensor, ...]:
     """Return the gradients of all that has one, from those of y, h and c, as plain operations."""
     lengths = Lengths.unchecked(layer.lengths, layer.x.shape[1])
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        x, _, h0, c0, *_ = own = Layer.of(layer.lengths, tensors)
-        return scans.run_layer(own.weights, x, lengths, h0, c0, reverse=reverse)
+        x, _, h0, c0, *_ = inputs = Layer.of(layer.lengths, tensors)
+        return scan.run_layer(mode, inputs.weights, x, lengths, h0, c0, reverse=reverse)
 
-    found: tuple[Tensor, ...] = torch.func.vjp(run, *layer.differentiable)[1](tuple(given))
-    return found
+    results: tuple[Tensor, ...] = torch.func.vjp(run, *layer.differentiable)[1](tuple(gradients))
+    return results
 
 
 def _map(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> list[Any]:
@@ -227,13 +237,15 @@ def _map(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> list[Any]:
     ]
 
 
-@torch.library.register_vmap("ragged::lstm_layer")
+@torch.library.register_vmap("ragged::recurrent_layer")
 def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
-    calls = [torch.ops.ragged.lstm_layer(*each) for each in _map(info, in_dims, *inputs)]
+    calls = [torch.ops.ragged.recurrent_layer(*each) for each in _map(info, in_dims, *inputs)]
     return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * len(calls[0])
 
 
-@torch.library.register_vmap("ragged::lstm_layer_backward", lib=_library)
+@torch.library.register_vmap("ragged::recurrent_layer_backward", lib=_library)
 def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
-    calls = [torch.ops.ragged.lstm_layer_backward(*each) for each in _map(info, in_dims, *inputs)]
+    calls = [
+        torch.ops.ragged.recurrent_layer_backward(*each) for each in _map(info, in_dims, *inputs)
+    ]
     return list(map(torch.stack, zip(*calls, strict=True))), [0] * len(calls[0])

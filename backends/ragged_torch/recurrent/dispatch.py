@@ -23,6 +23,7 @@ from ragged.recurrent.dispatch import (
     policy_reason,
     reasons,
 )
+from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import is_compiling
 from ragged_torch.recurrent import cpp, packed, padded, scan
 from ragged_torch.recurrent.stack import run_directions
@@ -52,8 +53,8 @@ def _kernels_reason(call: LayerCall) -> str | None:
     return kernels_reason(call, _has_kernels)
 
 
-def _has_kernels(dtype: str) -> bool:
-    return cpp.has_kernels(getattr(torch, dtype))
+def _has_kernels(mode: str, dtype: str) -> bool:
+    return cpp.has_kernels(mode, getattr(torch, dtype))
 
 
 def _dense_reason(call: LayerCall, takes: Sequence[str]) -> str | None:
@@ -79,18 +80,21 @@ def _packed_reason(call: LayerCall) -> str | None:
 
 
 def _padded_reason(call: LayerCall) -> str | None:
-    return _dense_reason(call, ("auto", "never"))
+    reason = _dense_reason(call, ("auto", "never"))
+    if reason is None and call.mode == "RNN_RELU" and call.padding:
+        return "a relu has no bound: what it makes of padding may overflow"
+    return reason
 
 
 IMPLEMENTATIONS = (
-    Implementation("kernels", _kernels_reason, partial(run_directions, cpp.run_layer)),
+    Implementation("kernels", _kernels_reason, cpp.run),
     Implementation("packed", _packed_reason, packed.run),
     Implementation("padded", _padded_reason, partial(run_directions, padded.run_layer)),
     Implementation("scan", no_reason, partial(run_directions, scan.run_layer)),
 )
 
 
-def lstm_reasons(call: LayerCall) -> dict[str, str | None]:
+def recurrent_reasons(call: LayerCall) -> dict[str, str | None]:
     """Say why each implementation, in order, does not run a call; None = it can."""
     return reasons(IMPLEMENTATIONS, call)
 
@@ -118,8 +122,7 @@ def find_surrounding(lengths: Lengths, tensors: Sequence[Tensor]) -> str | None:
 
 def describe(
     x: Tensor,
-    hidden_size: int,
-    proj_size: int,
+    shape: RecurrentShape,
     lengths: Lengths | None = None,
     surrounding: str | None = None,
 ) -> LayerCall:
@@ -127,14 +130,13 @@ def describe(
 
     Args:
         x: its input.
-        hidden_size: of the layer.
-        proj_size: of its projection; 0 = none.
+        shape: the layer's sizes and cell.
         lengths: of the rows; None = they are not known yet, and "auto" is their policy.
         surrounding: what torch does around the call.
     """
     device, dtype = x.device.type, str(x.dtype).removeprefix("torch.")
     known: dict[str, Any] = {"device": device, "dtype": dtype, "surrounding": surrounding}
-    known |= {"hidden_size": hidden_size, "proj_size": proj_size}
+    known |= {"hidden_size": shape.hidden_size, "proj_size": shape.proj_size, "mode": shape.mode}
     if lengths is not None and surrounding is None:
         return describe_batch(lengths, **known)
     policy = "auto" if lengths is None else lengths.policy

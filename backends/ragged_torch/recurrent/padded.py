@@ -1,7 +1,8 @@
-"""Torch's dense kernels over the whole width, each row's state held once it has ended.
+"""Torch's dense kernels over the whole width, nothing of padding reaching a row's state.
 
-An input of its own says that a row has ended: gates i and o shut and gate f opens for good, so that
-h is 0 and c passes unchanged, forwards and backwards, in any dense kernel.
+h is taken from each row's last step, which padding comes after. An LSTM's c is returned after the
+last step alone, so an input of its own says that a row has ended: gates i and o shut and gate f
+opens for good, so that c passes unchanged, forwards and backwards, in any dense kernel.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.ops.masks import padding_mask
 from ragged_torch.arrays import asarray, name
-from ragged_torch.recurrent.scan import WEIGHTS, pull, read_steps
+from ragged_torch.recurrent import scan
+from ragged_torch.recurrent.packed import call_torch
+from ragged_torch.recurrent.scan import WEIGHTS, read_steps
 from ragged_torch.recurrent.stack import Result, Weights
 from ragged_torch.transforms import in_memory
 
@@ -24,25 +27,35 @@ LSTM_MODE = 2  # of aten's rnn functions
 
 
 def run_layer(
-    weights: Weights, x: Tensor, lengths: Lengths, h0: Tensor, c0: Tensor, *, reverse: bool = False
+    mode: str,
+    weights: Weights,
+    x: Tensor,
+    lengths: Lengths,
+    h0: Tensor,
+    c0: Tensor,
+    *,
+    reverse: bool = False,
 ) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
     Half precision is computed in float32 on a CPU, as kernels do.
     """
-    given = x.dtype
-    if given.itemsize < 4 and x.device.type == "cpu":
+    dtype = x.dtype
+    if dtype.itemsize < 4 and x.device.type == "cpu":
         weights = {name: weight.float() for name, weight in weights.items()}
-        found = run_layer(weights, x.float(), lengths, h0.float(), c0.float(), reverse=reverse)
-        y, h, c = (each.to(given) for each in found)
-        return y, h, c
+        inputs = x.float(), lengths, h0.float(), c0.float()
+        y, h, c = run_layer(mode, weights, *inputs, reverse=reverse)
+        return y.to(dtype), h.to(dtype), c.to(dtype)
     steps = read_steps(x, lengths, reverse)
-    if not lengths.is_full:
+    if mode == "LSTM" and not lengths.is_full:
         ended = ~padding_mask(load_backend(name), lengths, like=x)
         steps = torch.cat([steps, ended[..., None].to(x.dtype)], -1)
         weights = {**weights, "weight_ih": _with_hold(weights["weight_ih"])}
-    dense = _run_onednn if _has_onednn(weights, x) else _run_dense
-    y, c = dense(weights, steps, h0, c0)
+    if mode == "LSTM" and _has_onednn(weights, x):
+        y, c = _run_onednn(weights, steps, h0, c0)
+    else:
+        y, (_, c) = call_torch(mode, [weights], steps.transpose(0, 1), (h0[None], c0[None]))
+        y, c = y.transpose(0, 1), c[0]
     h = _last(y, lengths, h0)
     return read_steps(y, lengths, reverse), h, c
 
@@ -59,22 +72,6 @@ def _last(y: Tensor, lengths: Lengths, h0: Tensor) -> Tensor:
     last = (count - 1).clamp(min=0)
     found = y.gather(1, last[..., None].expand(-1, 1, y.shape[2]))[:, 0]
     return torch.where(count > 0, found, h0)
-
-
-def _run_dense(weights: Weights, steps: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
-    """Run `steps (batch, time, features)` by torch's own call: y and c."""
-    y, _, c = torch.lstm(
-        steps.transpose(0, 1),
-        (h0[None], c0[None]),
-        list(weights.values()),
-        has_biases="bias_ih" in weights,
-        num_layers=1,
-        dropout=0.0,
-        train=torch.is_grad_enabled(),
-        bidirectional=False,
-        batch_first=False,
-    )
-    return y.transpose(0, 1), c[0]
 
 
 def _has_onednn(weights: Weights, x: Tensor) -> bool:
@@ -121,7 +118,7 @@ class _Layer(torch.autograd.Function):
         if torch.is_grad_enabled() or not in_memory(grad_y, grad_c, *inputs):
             valid = Lengths([steps.shape[1]] * len(steps), steps.shape[1])
             gradients = (grad_y, torch.zeros_like(c0), grad_c)
-            return (*pull(inputs, gradients, valid, reverse=False), None)
+            return (*scan.vjp("LSTM", inputs, gradients, valid, reverse=False), None)
         steps, y, grad_y = (each.transpose(0, 1).contiguous() for each in (steps, y, grad_y))
         of_state = _states(torch.zeros_like(grad_c), grad_c)
         found = torch.ops.aten.mkldnn_rnn_layer_backward(

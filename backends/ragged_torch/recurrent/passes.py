@@ -11,14 +11,15 @@ from torch import Tensor
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.ops.alignment import flip
+from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import choose
+from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import asarray, name
-from ragged_torch.recurrent.cpp import backward, computed_in, forward
+from ragged_torch.recurrent import cpp
+from ragged_torch.recurrent.cpp import computed_in
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe
 from ragged_torch.recurrent.scan import WEIGHTS
 from ragged_torch.recurrent.stack import LayerInputs, State, Weights
-
-Saved = tuple[Tensor, Tensor]
 
 
 class Layer(NamedTuple):
@@ -28,10 +29,10 @@ class Layer(NamedTuple):
         x: `(batch, time, features)`, left aligned; padding may hold anything.
         lengths: `(batch,)`, int64 on the CPU whatever the device of the rest.
         h0: `(batch, size)`, where size is that of h: a projection's if there is one.
-        c0: `(batch, hidden)`.
-        weight_ih: `(4 * hidden, features)`, gates i, f, g, o.
-        weight_hh: `(4 * hidden, size)`.
-        bias_ih: `(4 * hidden,)`, zeros for a layer without biases, like `bias_hh`.
+        c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
+        weight_ih: `(gates * hidden, features)`.
+        weight_hh: `(gates * hidden, size)`.
+        bias_ih: `(gates * hidden,)`, zeros for a layer without biases, like `bias_hh`.
         weight_hr: `(size, hidden)` of a layer with a projection.
     """
 
@@ -63,8 +64,14 @@ class Layer(NamedTuple):
 
     def detached(self) -> Layer:
         """The same, apart from whatever made them."""
-        own = {name: value.detach() for name, value in self._asdict().items() if value is not None}
-        return Layer(**own)
+        tensors = {k: value.detach() for k, value in self._asdict().items() if value is not None}
+        return Layer(**tensors)
+
+    def shape(self, mode: str) -> RecurrentShape:
+        """The sizes of this one layer."""
+        proj_size = 0 if self.weight_hr is None else self.h0.shape[1]
+        hidden_size = self.weight_ih.shape[0] // CELLS[mode].gates
+        return RecurrentShape(self.x.shape[2], hidden_size, proj_size=proj_size, mode=mode)
 
 
 class Passes(NamedTuple):
@@ -72,119 +79,111 @@ class Passes(NamedTuple):
 
     Args:
         saves: whether `forward` leaves something in what it saves.
-        forward: `(layer, lengths, reverse, train) -> (y, (h, c), (gates, cells))`, with gates
-            `(rows, 4 * hidden)` and cells `(rows, hidden)` of as many rows as `saved_rows` says.
-        backward: `(layer, lengths, reverse, y, (gates, cells), grad_y, (grad_h, grad_c)) ->` the
+        forward: `(layer, lengths, mode, reverse, train) -> (y, (h, c), kept)`, with kept of as many
+            rows as `saved_rows` says.
+        backward: `(layer, lengths, mode, reverse, y, kept, (grad_y, grad_h, grad_c)) ->` the
             gradients of `layer.differentiable`.
     """
 
     saves: bool
-    forward: Callable[[Layer, Lengths, bool, bool], tuple[Tensor, State, Saved]]
-    backward: Callable[[Layer, Lengths, bool, Tensor, Saved, Tensor, State], list[Tensor]]
+    forward: Callable[[Layer, Lengths, str, bool, bool], tuple[Tensor, State, Tensor]]
+    backward: Callable[[Layer, Lengths, str, bool, Tensor, Tensor, Sequence[Tensor]], list[Tensor]]
 
 
-def passes_of(layer: Layer) -> Passes:
+def passes_of(layer: Layer, mode: str) -> Passes:
     """Choose the passes for a layer, whatever its lengths."""
-    chosen = choose(IMPLEMENTATIONS, describe(layer.x, *_sizes(layer)))
-    return NATIVE if chosen.name == "kernels" else COMPOSED
+    chosen = choose(IMPLEMENTATIONS, describe(layer.x, layer.shape(mode)))
+    return KERNELS if chosen.name == "kernels" else COMPOSED
 
 
-def saved_rows(layer: Layer, train: bool) -> int:
+def saved_rows(layer: Layer, mode: str, train: bool) -> int:
     """How many rows what is saved has: room for every step where passes save, else none."""
-    return layer.x.shape[0] * layer.x.shape[1] if train and passes_of(layer).saves else 0
+    saves = train and passes_of(layer, mode).saves
+    return layer.x.shape[0] * layer.x.shape[1] if saves else 0
 
 
 def composed_forward(
-    layer: Layer, lengths: Lengths, reverse: bool, train: bool
-) -> tuple[Tensor, State, Saved]:
+    layer: Layer, lengths: Lengths, mode: str, reverse: bool, train: bool
+) -> tuple[Tensor, State, Tensor]:
     """Run whatever torch runs, and save nothing."""
     with torch.no_grad():
-        y, state = _run(layer, lengths, reverse)
-    return y, state, empty(layer, 0)
+        y, state = _run(layer, lengths, mode, reverse)
+    return y, state, empty(layer, mode, 0)
 
 
 def composed_backward(
     layer: Layer,
     lengths: Lengths,
+    mode: str,
     reverse: bool,
     y: Tensor,
-    saved: Saved,
-    grad_y: Tensor,
-    grad_state: State,
+    kept: Tensor,
+    gradients: Sequence[Tensor],
 ) -> list[Tensor]:
     """Run forward once more and let autograd go back."""
     layer = layer.detached()
     leaves = [value.requires_grad_() for value in layer.differentiable]
     with torch.enable_grad():
-        y, state = _run(layer, lengths, reverse)
-    pairs = zip((y, *state), (grad_y, *grad_state), strict=True)
+        y, state = _run(layer, lengths, mode, reverse)
+    pairs = zip((y, *state), gradients, strict=True)
     outputs, grads = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
     return list(torch.autograd.grad(outputs, leaves, grads, materialize_grads=True))
 
 
-def native_forward(
-    layer: Layer, lengths: Lengths, reverse: bool, train: bool
-) -> tuple[Tensor, State, Saved]:
+def kernels_forward(
+    layer: Layer, lengths: Lengths, mode: str, reverse: bool, train: bool
+) -> tuple[Tensor, State, Tensor]:
     """Run kernels of our own."""
     count = asarray(lengths.host)  # as they were checked, whatever tensor they came from
-    inputs: Any = (*_arrays(layer), count, reverse, saved_rows(layer, train))
-    *results, gates, cells = forward(*inputs)
-    for each in (gates, cells):
-        each[lengths.tokens :] = 0  # room that no step fills
+    inputs = _computed([layer.x, layer.h0, layer.c0, *layer[4:8]])
+    call = cpp.Call(mode, lengths.width, reverse)
+    tokens = saved_rows(layer, mode, train)
+    run: Any = cpp.forward
+    *results, kept = run(*inputs, count, call, tokens)
+    kept[lengths.tokens :] = 0  # room that no step fills
     y, h, c = (each.to(layer.x.dtype) for each in results)
-    return y, (h, c), (gates, cells)
+    return y, (h, c), kept
 
 
-def native_backward(
+def kernels_backward(
     layer: Layer,
     lengths: Lengths,
+    mode: str,
     reverse: bool,
     y: Tensor,
-    saved: Saved,
-    grad_y: Tensor,
-    grad_state: State,
+    kept: Tensor,
+    gradients: Sequence[Tensor],
 ) -> list[Tensor]:
     """Run their backward pass."""
-    gradients, inputs = _computed((grad_y, *grad_state)), _arrays(layer)[:5]
-    kept, count = _computed((y, *saved)), asarray(lengths.host)
-    found = backward(gradients, inputs, kept, count, reverse, wants_x=True)
-    own = [value.to(layer.x.dtype) for value in found if value is not None]
-    return [*own, own[-1].clone()]  # either bias
+    inputs = _computed((layer.x, layer.h0, layer.c0, *layer[4:6]))
+    y, kept, *gradients = _computed((y, kept, *gradients))
+    call, count = cpp.Call(mode, lengths.width, reverse), asarray(lengths.host)
+    results = cpp.backward(gradients, inputs, y, kept, count, call, wants_x=True)
+    return [value.to(layer.x.dtype) for value in results if value is not None]
 
 
-def _arrays(layer: Layer) -> Any:
-    return _computed((layer.x, layer.h0, layer.c0, *layer[4:8]))
-
-
-def _computed(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+def _computed(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Give tensors as kernels compute with them."""
-    given = [value for value in tensors if value is not None]
-    return [value.to(computed_in(value.dtype)).contiguous() for value in given]
+    return [value.to(computed_in(value.dtype)).contiguous() for value in tensors]
 
 
-NATIVE = Passes(True, native_forward, native_backward)
+KERNELS = Passes(True, kernels_forward, kernels_backward)
 COMPOSED = Passes(False, composed_forward, composed_backward)
 
 
-def _run(layer: Layer, lengths: Lengths, reverse: bool) -> tuple[Tensor, State]:
+def _run(layer: Layer, lengths: Lengths, mode: str, reverse: bool) -> tuple[Tensor, State]:
     """Run the first implementation that there is, as a layer of one direction."""
-    backend = load_backend(name)
-    call = describe(layer.x, *_sizes(layer), lengths)
+    backend, shape = load_backend(name), layer.shape(mode)
     x = flip(backend, layer.x, lengths) if reverse else layer.x
     parameters = {f"{own}_l0": value for own, value in layer.weights.items()}
-    inputs = LayerInputs(parameters, x, lengths, (layer.h0[None], layer.c0[None]))
+    inputs = LayerInputs(shape, parameters, x, lengths, (layer.h0[None], layer.c0[None]))
+    call = describe(layer.x, shape, lengths)
     y, (h, c) = choose(IMPLEMENTATIONS, call).run(inputs)
     return (flip(backend, y, lengths) if reverse else y), (h[0], c[0])
 
 
-def _sizes(layer: Layer) -> tuple[int, int]:
-    """The sizes of c and of a projection, 0 if there is none."""
-    return layer.c0.shape[1], 0 if layer.weight_hr is None else layer.h0.shape[1]
-
-
-def empty(layer: Layer, rows: int) -> Saved:
+def empty(layer: Layer, mode: str, rows: int) -> Tensor:
     """Make room for what is saved."""
-    hidden, dtype = layer.c0.shape[1], computed_in(layer.x.dtype)
-    shapes = (rows, 4 * hidden), (rows, hidden)
-    gates, cells = (layer.x.new_empty(shape, dtype=dtype) for shape in shapes)
-    return gates, cells
+    shape = layer.shape(mode)
+    features = CELLS[mode].kept * shape.hidden_size
+    return layer.x.new_empty((rows, features), dtype=computed_in(layer.x.dtype))

@@ -1,4 +1,7 @@
-"""All layers and directions of an LSTM, by what runs one direction of one layer."""
+"""All layers and directions of a recurrent layer, by what runs one direction of one layer.
+
+Here every state is a pair (h, c): a cell without c has one of no features.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ragged.lengths import Lengths
-from ragged.recurrent.lstm import stack_layers
+from ragged.recurrent.call import stack_layers
+from ragged.recurrent.shape import RecurrentShape
 
 State = tuple[Tensor, Tensor]
 Weights = dict[str, Tensor]
@@ -21,43 +25,61 @@ class LayerInputs(NamedTuple):
     """What every implementation is given: a checked, batch-first call.
 
     Args:
-        parameters: `torch.nn.LSTM`'s.
+        shape: the layer's sizes and cell.
+        parameters: `torch.nn`'s.
         x: `(batch, time, features)`, left aligned; padding may hold anything.
         lengths: of the rows.
         state: h and c, `(layers * directions, batch, size)`.
         between_layers: applied to every layer's output but the last one's.
+        layout: how the tokens of x lie; kernels alone run another than "padded".
     """
 
+    shape: RecurrentShape
     parameters: Mapping[str, Tensor]
     x: Tensor
     lengths: Lengths
     state: State
     between_layers: Callable[[Tensor], Tensor] | None = None
+    layout: str = "padded"
+
+    @property
+    def mode(self) -> str:
+        """The cell, by torch's name."""
+        return self.shape.mode
 
 
 def run_directions(run_layer: Callable[..., Result], inputs: LayerInputs) -> tuple[Tensor, State]:
     """Run all layers, each in its directions.
 
     Args:
-        run_layer: `(weights, x, lengths, h0, c0, *, reverse) -> (y, h, c)`.
+        run_layer: `(mode, weights, x, lengths, h0, c0, *, reverse) -> (y, h, c)`.
         inputs: of the call.
     """
-    parameters, x, lengths, state, between_layers = inputs
-    run = partial(_run_layer, run_layer, lengths)
-    return stack_layers(run, parameters, x, state, torch.cat, between_layers)
+
+    def run_both(weights: list[Weights], x: Tensor, state: State) -> tuple[Tensor, State]:
+        run = partial(run_layer, inputs.mode)
+        results = [
+            run(direction, x, inputs.lengths, state[0][k], state[1][k], reverse=k == 1)
+            for k, direction in enumerate(weights)
+        ]
+        if len(results) == 1:
+            y, h, c = results[0]
+            return y, (h[None], c[None])
+        ys, hs, cs = zip(*results, strict=True)
+        return torch.cat(ys, -1), (torch.stack(hs), torch.stack(cs))
+
+    return stack(run_both, inputs, inputs.x, inputs.state)
 
 
-def _run_layer(
-    run_layer: Callable[..., Result],
-    lengths: Lengths,
-    weights: list[Weights],
+def stack(
+    run_layer: Callable[[list[Weights], Tensor, State], tuple[Tensor, State]],
+    inputs: LayerInputs,
     x: Tensor,
     state: State,
 ) -> tuple[Tensor, State]:
-    found = [
-        run_layer(own, x, lengths, state[0][place], state[1][place], reverse=place == 1)
-        for place, own in enumerate(weights)
-    ]
-    ys, hs, cs = zip(*found, strict=True)
-    y = torch.cat(ys, -1) if len(ys) > 1 else ys[0]
-    return y, (torch.stack(hs), torch.stack(cs))
+    """Run the layers of a call, one on the output of the other, on an x and a state of any form."""
+    shape, parameters = inputs.shape, inputs.parameters
+    y, (h, c) = stack_layers(
+        run_layer, shape, parameters, x, state, torch.cat, inputs.between_layers
+    )
+    return y, (h, c)

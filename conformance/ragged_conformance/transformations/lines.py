@@ -12,12 +12,13 @@ from ragged_conformance.transformations.problems import Trial
 
 Found = Mapping[str, Any]
 DERIVATIVE, PROGRAM = "float64", "float32"  # where derivatives show, and where programs do
-LAYERS = ("LSTM*", "lstm*")
+LAYERS = ("LSTM*", "lstm*", "GRU*", "gru*", "RNN*")
 SOME = ("LSTM", "EncoderDecoderLSTM")
-WAYS = ("LSTM", "LSTM, no kernels", "lstm, projection")  # one problem an implementation
+# One problem an implementation, and a second cell.
+WAYS = ("LSTM", "LSTM, no kernels", "lstm, projection", "GRU")
 ATTENTION = ("AttentionLSTM", "TransformerLSTM", "*Temporal*", "XTFT")
 MODELS = ("EncoderDecoderLSTM", *ATTENTION)
-FUNCTIONS, FROZEN = ("lstm*",), ("LSTM, frozen",)
+FUNCTIONS, FROZEN = ("lstm*", "gru*"), ("LSTM, frozen",)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import ragged
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import normal
+from ragged_conformance.recurrent import Layer
 from ragged_conformance.runner import lengths_of
-from ragged_conformance.subjects import SUBJECTS, Batch, Subject, lstm_subject
+from ragged_conformance.subjects import SUBJECTS, Batch, Subject, recurrent_subject
 
 Values = dict[str, np.ndarray]
 Arrays = dict[str, Any]
@@ -32,7 +33,7 @@ class Problem:
         subject: the layer or model.
         policy: of its lengths.
         kernels: whether kernels of our own may run.
-        is_function: run as `ragged.lstm`, not as a module.
+        function: the public function that it is run as; None = as a module.
         is_frozen: derivatives are by the inputs alone, the parameters are constants.
         is_tied: the backward direction has the forward direction's very parameters.
     """
@@ -40,7 +41,7 @@ class Problem:
     subject: Subject
     policy: str = "auto"
     kernels: bool = True
-    is_function: bool = False
+    function: Callable[..., Any] | None = None
     is_frozen: bool = False
     is_tied: bool = False
 
@@ -230,8 +231,8 @@ class Trial:
     def _split(self) -> tuple[list[str], Callable[..., Any]]:
         if self.problem.is_frozen:
             return [], lambda _, *given: self.module(*given)
-        if self.problem.is_function:
-            return list(self.point.parameters), ragged.lstm
+        if self.problem.function is not None:
+            return list(self.point.parameters), self.problem.function
         own, call = self.adapter.functional(self.module)
         assert set(own) == set(self.point.parameters)
         return list(own), call
@@ -241,7 +242,14 @@ class Trial:
         return {**parameters, **tied}
 
 
-LSTM = SUBJECTS["LSTM"]
+def function_problem(mode: str, **options: Any) -> Problem:
+    """A recurrent layer, run as a function."""
+    layer = Layer(mode, options)
+    subject = replace(recurrent_subject(mode, **options), operation=layer.name.lower())
+    return Problem(subject, function=layer.function)
+
+
+LSTM, GRU = SUBJECTS["LSTM"], SUBJECTS["GRU"]
 PROBLEMS: dict[str, Problem] = {
     "LSTM": Problem(LSTM),
     "LSTM, never": Problem(LSTM, policy="never"),
@@ -249,8 +257,12 @@ PROBLEMS: dict[str, Problem] = {
     "LSTM, no kernels": Problem(LSTM, kernels=False),
     "LSTM, frozen": Problem(LSTM, is_frozen=True),
     "LSTM, tied": Problem(LSTM, is_tied=True),
-    "lstm, projection": Problem(
-        replace(lstm_subject(proj_size=2), operation="lstm"), is_function=True
-    ),
+    "lstm, projection": function_problem("LSTM", proj_size=2),
+    "GRU, never": Problem(GRU, policy="never"),
+    "GRU, always": Problem(GRU, policy="always"),
+    "GRU, no kernels": Problem(GRU, kernels=False),
+    "gru, no bias": function_problem("GRU", bias=False),
+    "RNN_TANH, never": Problem(SUBJECTS["RNN_TANH"], policy="never"),
+    "RNN_RELU, no kernels": Problem(SUBJECTS["RNN_RELU"], kernels=False),
     **{name: Problem(subject) for name, subject in SUBJECTS.items() if name != "LSTM"},
 }

@@ -1,0 +1,121 @@
+"""Rows whose state starts anew inside: their pieces run as rows of their own, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ragged.checks import as_host, shown
+from ragged.errors import DerivativeError, ShapeError
+from ragged.lengths import Lengths
+from ragged.recurrent.resets import Pieces, cut_rows
+from ragged.recurrent.shape import RecurrentShape
+from ragged_torch.arrays import asarray, is_traced, to_numpy
+from ragged_torch.recurrent.layouts import token_places
+from ragged_torch.recurrent.run import run_layers
+
+
+def run_recurrent(
+    shape: RecurrentShape,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    lengths: Lengths,
+    state: tuple[Tensor, ...] | None,
+    between_layers: Callable[[Tensor], Tensor] | None,
+    resets: object = None,
+    start: str = "zeros",
+    *,
+    layout: str = "padded",
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a checked layer; with resets, see `run_with_resets`."""
+    call = parameters, x, lengths, state, between_layers
+    if resets is None:
+        return run_layers(shape, *call, layout=layout)
+    to_initial = start == "initial"
+    return run_with_resets(shape, *call, resets=resets, to_initial=to_initial, layout=layout)
+
+
+@torch.compiler.disable  # where rows are cut follows from values
+def run_with_resets(
+    shape: RecurrentShape,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    lengths: Lengths,
+    state: tuple[Tensor, ...] | None,
+    between_layers: Callable[[Tensor], Tensor] | None,
+    *,
+    resets: object,
+    to_initial: bool,
+    layout: str = "padded",
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a checked layer whose state starts anew before some tokens, at the cost of its tokens.
+
+    Args:
+        shape, parameters, x, lengths, state, between_layers, layout: as in `run_layers`.
+        resets: boolean, in the shape of the tokens of x, True where the state starts anew; what
+            stands at padding is not read.
+        to_initial: whether it does from the row's own initial state; else from zeros.
+
+    Raises:
+        ShapeError: resets of another shape or dtype.
+        DerivativeError: a transformation holds them, so that they have no values.
+    """
+    function = shape.cell.name
+    marks = _read_resets(function, resets, tuple(x.shape[:-1]))
+    places = token_places(layout, lengths, x)
+    pieces = cut_rows(lengths.host, marks.reshape(-1)[to_numpy(places)])
+    if state is None:
+        state = tuple(x.new_zeros(size) for size in shape.state_shapes(len(lengths)))
+    starts = tuple(_starts(part, pieces, shape, to_initial) for part in state)
+    widest = int(pieces.lengths.max(initial=0))
+    y, ends = run_layers(
+        shape,
+        parameters,
+        x.reshape(-1, x.shape[-1]).index_select(0, places),
+        Lengths(pieces.lengths, widest, lengths.policy),
+        starts,
+        between_layers,
+        layout="jagged",
+    )
+    empty = y.new_zeros(x.shape[:-1].numel(), y.shape[-1])
+    y = empty.index_copy(0, places, y).reshape(*x.shape[:-1], y.shape[-1])
+    return y, tuple(_ends(part, pieces, shape) for part in ends)
+
+
+def _read_resets(function: str, resets: object, shape: tuple[int, ...]) -> np.ndarray:
+    if isinstance(resets, Tensor) and is_traced(resets):
+        got, expected = "held by a transformation", "values, as rows are cut by them"
+        remedy = "Close over resets instead of mapping or tracing them."
+        raise DerivativeError.of(function, "resets", got, expected, remedy)
+    marks = as_host(function, "resets", to_numpy(resets) if isinstance(resets, Tensor) else resets)
+    if marks.dtype != bool or marks.shape != shape:
+        got, remedy = shown(resets), "Mark each token: True where the state starts anew."
+        expected = f"boolean of shape {shape}, that of the tokens"
+        raise ShapeError.of(function, "resets", got, expected, remedy)
+    return marks
+
+
+def _directions(shape: RecurrentShape) -> list[bool]:
+    """Whether each state `(layers * directions, ...)` is of the reverse direction."""
+    return [direction != "" for _ in range(shape.num_layers) for direction in shape.directions]
+
+
+def _starts(state: Tensor, pieces: Pieces, shape: RecurrentShape, to_initial: bool) -> Tensor:
+    """The state `(layers * directions, pieces, size)` that each piece starts from."""
+    state = state.index_select(1, asarray(pieces.rows, like=state))
+    if to_initial:
+        return state
+    enters = np.stack([pieces.enters(reverse=reverse) for reverse in _directions(shape)])
+    return torch.where(asarray(enters, like=state)[..., None], state, 0.0)
+
+
+def _ends(state: Tensor, pieces: Pieces, shape: RecurrentShape) -> Tensor:
+    """The state of each row after what is read last of it."""
+    parts = [
+        part.index_select(0, asarray(pieces.leaves(reverse=reverse), like=state))
+        for part, reverse in zip(state, _directions(shape), strict=True)
+    ]
+    return torch.stack(parts)

@@ -1,0 +1,154 @@
+"""What a layer of `torch.nn` may be given: padded, packed, nested, flat or a single sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ragged.backend import load_backend
+from ragged.checks import as_host, shown
+from ragged.errors import ArgumentError, DtypeError, LengthsError, ShapeError
+from ragged.lengths import Lengths
+from ragged_torch.arrays import name, to_numpy
+
+
+class InputShapeError(ShapeError, RuntimeError):
+    """A `ShapeError` that is also what `torch.nn`'s layers raise."""
+
+
+class InputDtypeError(DtypeError, ValueError, RuntimeError):
+    """A `DtypeError` that is also what `torch.nn`'s layers raise."""
+
+
+class Sequences(NamedTuple):
+    """A batch in the layout that it came in.
+
+    Args:
+        data: `(batch, time, features)`, `(time, batch, features)` or `(tokens, features)`.
+        layout: which of `LAYOUTS` that is.
+        lengths: of the rows, in the order of the layout.
+        wrap: gives outputs the form that the input had.
+        is_batched: False for a single sequence, whose states have no axis of rows.
+        sorted_indices: the caller's row of each row of the layout; None = the same.
+        unsorted_indices: the reverse.
+    """
+
+    data: Tensor
+    layout: str
+    lengths: Lengths
+    wrap: Callable[[Tensor], Any]
+    is_batched: bool = True
+    sorted_indices: Tensor | None = None
+    unsorted_indices: Tensor | None = None
+
+    def read_marks(self, marks: Any) -> Any:
+        """Read what marks each token in the input's own form, `resets` say."""
+        if isinstance(marks, PackedSequence):
+            return marks.data
+        if isinstance(marks, Tensor) and marks.is_nested:
+            return cast(Any, marks).values()
+        return marks if self.is_batched or not isinstance(marks, Tensor) else marks[None]
+
+
+def read_sequences(
+    function: str, given: Any, lengths: object, offsets: Tensor | None, *, batch_first: bool
+) -> Sequences:
+    """Read what a layer was given.
+
+    Args:
+        function: the layer's name, for errors.
+        given: a tensor of 2 or 3 axes, a `PackedSequence` or a nested tensor of jagged layout.
+        lengths: of the rows of a tensor of 3 axes; None = every row is full.
+        offsets: `(batch + 1,)`: the rows lie end to end in a tensor `(tokens, features)`.
+        batch_first: whether a tensor of 3 axes is.
+
+    Raises:
+        ArgumentError: it is none of these.
+        ShapeError: a tensor of another number of axes, or `lengths` beside what tells its own.
+    """
+    is_nested = isinstance(given, Tensor) and given.is_nested
+    if isinstance(given, PackedSequence) or is_nested or offsets is not None:
+        if lengths is not None:
+            remedy = "Leave lengths out: the input tells its own."
+            got, expected = "lengths beside rows of known length", "None"
+            raise ArgumentError.of(function, "lengths", got, expected, remedy)
+        if isinstance(given, PackedSequence):
+            return _read_packed(function, given)
+        return _read_nested(function, given) if is_nested else _read_flat(function, given, offsets)
+    if not isinstance(given, Tensor):
+        expected = "a tensor, a PackedSequence or a nested tensor"
+        remedy = "Make it a tensor first."
+        raise ArgumentError.of(function, "input", shown(given), expected, remedy)
+    if given.dim() not in (2, 3):
+        got = f"of {given.dim()} axes"
+        expected, remedy = "2 axes, one sequence, or 3, a batch", "Reshape it."
+        raise ShapeError.of(function, "input", got, expected, remedy)
+    return _read_dense(function, given, lengths, batch_first=batch_first)
+
+
+def _read_dense(function: str, given: Tensor, lengths: object, *, batch_first: bool) -> Sequences:
+    is_batched = given.dim() == 3
+    data = given if is_batched else given.unsqueeze(0)
+    batch_first = batch_first or not is_batched
+    batch, width = data.shape[:2] if batch_first else (data.shape[1], data.shape[0])
+    backend = load_backend(name)
+    valid = Lengths.of(lengths, width, backend, function=function, batch=batch)
+    layout = "padded" if batch_first else "time_major"
+    return Sequences(data, layout, valid, lambda y: y if is_batched else y.squeeze(0), is_batched)
+
+
+def _read_packed(function: str, given: PackedSequence) -> Sequences:
+    """Read a packed sequence; its own lengths go down, in the order of its rows."""
+    sizes = given.batch_sizes.numpy() if given.batch_sizes.is_cpu else to_numpy(given.batch_sizes)
+    batch = int(sizes[0]) if len(sizes) else 0
+    lengths = (sizes[None, :] > np.arange(batch)[:, None]).sum(1)
+    if (np.diff(sizes) > 0).any() or (sizes < 1).any() or lengths.sum() != len(given.data):
+        expected = f"sizes that go down to the sum {len(given.data)}, its rows of data"
+        remedy = "Pack with pack_padded_sequence()."
+        got = f"of sum {lengths.sum()}"
+        raise LengthsError.of(function, "input.batch_sizes", got, expected, remedy)
+
+    def wrap(y: Tensor) -> PackedSequence:
+        return PackedSequence(y, given.batch_sizes, given.sorted_indices, given.unsorted_indices)
+
+    valid = Lengths(lengths, len(sizes))
+    order = given.sorted_indices, given.unsorted_indices
+    return Sequences(given.data, "packed", valid, wrap, True, *order)
+
+
+def _read_nested(function: str, given: Any) -> Sequences:
+    if given.layout is not torch.jagged or given.dim() != 3 or given._ragged_idx != 1:
+        got = f"a nested tensor of layout {given.layout} and {given.dim()} axes"
+        expected = "one of layout torch.jagged, (batch, ragged time, features)"
+        remedy = "Make it with torch.nested.nested_tensor(rows, layout=torch.jagged)."
+        raise InputShapeError.of(function, "input", got, expected, remedy)
+    if given.lengths() is not None:
+        remedy = "Call .contiguous() on it first."
+        raise InputShapeError.of(function, "input", "rows with holes", "rows end to end", remedy)
+    offsets = given.offsets()
+
+    def wrap(y: Tensor) -> Tensor:
+        return torch.nested.nested_tensor_from_jagged(y, offsets)
+
+    return _read_flat(function, given.values(), offsets)._replace(wrap=wrap)
+
+
+def _read_flat(function: str, given: Tensor, offsets: Any) -> Sequences:
+    """Read rows that lie end to end; what is beyond the last one is never read."""
+    if given.dim() != 2:
+        expected, remedy = "(tokens, features), as offsets are given", "Flatten batch and time."
+        got = f"of {given.dim()} axes"
+        raise InputShapeError.of(function, "input", got, expected, remedy)
+    ends = as_host(function, "offsets", offsets if isinstance(offsets, list) else to_numpy(offsets))
+    is_rising = ends.ndim == 1 and len(ends) > 0 and ends.dtype.kind in "iu"
+    if not is_rising or ends[0] != 0 or (np.diff(ends) < 0).any() or ends[-1] > len(given):
+        expected = f"(batch + 1,) integers that rise from 0 to at most {len(given)}"
+        remedy = "Give where each row begins, and where the last one ends."
+        raise LengthsError.of(function, "offsets", shown(offsets), expected, remedy)
+    lengths = np.diff(ends)
+    return Sequences(given, "jagged", Lengths(lengths, int(lengths.max(initial=0))), lambda y: y)

@@ -1,0 +1,159 @@
+"""Resets: rows whose state starts anew inside give what their episodes give as rows."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ragged
+from ragged_conformance.adapter import Adapter
+from ragged_conformance.cases import INPUTS, WIDTH, fill_padding, normal
+from ragged_conformance.recurrent import LAYERS, Layer, arrays_of, as_state, marked
+from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert_close
+
+NAMES = (
+    "LSTM, bidirectional",
+    "LSTM, everything",
+    "GRU, two layers, bidirectional",
+    "RNN_TANH, two layers, bidirectional",
+)
+layers = pytest.mark.parametrize("name", marked({name: LAYERS[name] for name in NAMES}))
+starts = pytest.mark.parametrize("start", ["zeros", "initial"])
+LENGTHS = [WIDTH, 0, 4, 1, 3]
+RESETS: dict[str, list[set[int]]] = {  # of each row, before which steps
+    "mixed": [{2, 4}, set(), {0, 1}, set(), {2}],
+    "every step": [set(range(WIDTH)), set(), set(range(4)), {0}, set(range(3))],
+    "none": [set()] * 5,
+}
+cases = pytest.mark.parametrize("case", RESETS)
+
+
+def marks(case: str) -> np.ndarray:
+    """The resets of a padded batch; what stands at padding is not read."""
+    resets = np.zeros((len(LENGTHS), WIDTH), bool)
+    for row, (length, steps) in enumerate(zip(LENGTHS, RESETS[case], strict=True)):
+        resets[row, sorted(steps)] = True
+        resets[row, length:] = True
+    return resets
+
+
+def episodes(case: str) -> list[tuple[int, int, int]]:
+    """The row, the first step and the end of each episode."""
+    found = []
+    for row, (length, steps) in enumerate(zip(LENGTHS, RESETS[case], strict=True)):
+        cuts = [0, *sorted(steps - {0}), length]
+        found += [(row, *span) for span in itertools.pairwise(cuts)]
+    return found
+
+
+def run_alone(
+    layer: Layer,
+    parameters: Any,
+    x: np.ndarray,
+    state: dict[str, np.ndarray],
+    case: str,
+    start: str,
+) -> list[np.ndarray]:
+    """Run every episode as a row by the oracle: y, and the state that leaves each row."""
+    spans = episodes(case)
+    rows = np.array([row for row, *_ in spans])
+    alone = np.zeros((len(spans), WIDTH, x.shape[2]))
+    for k, (row, begin, end) in enumerate(spans):
+        alone[k, : end - begin] = x[row, begin:end]
+    is_first = np.array([begin == 0 for _, begin, _ in spans])
+    is_last = np.append(rows[1:] != rows[:-1], True)
+    keeps = np.array([0 not in RESETS[case][row] for row in rows]) & is_first
+    ways = 2 if layer.options.get("bidirectional") else 1
+    enters = np.stack([keeps, is_last][:ways] * (layer.depth // ways))[..., None]
+    own = [part[:, rows] * (enters | (start == "initial")) for part in state.values()]
+    lengths = [end - begin for _, begin, end in spans]
+    y, *finals = arrays_of(layer.oracle(parameters, alone, lengths, as_state(own)))
+    output = np.zeros((len(LENGTHS), WIDTH, y.shape[2]))
+    for k, (row, begin, end) in enumerate(spans):
+        output[row, begin:end] = y[k, : end - begin]
+    leaves = [is_last, is_first][:ways] * (layer.depth // ways)
+    ends = [
+        np.stack([part[leaving] for part, leaving in zip(f, leaves, strict=True)]) for f in finals
+    ]
+    return [output, *ends]
+
+
+@cases
+@starts
+@layers
+def test_episodes_are_rows_of_their_own(
+    adapter: Adapter, name: str, start: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = LAYERS[name]
+    module = adapter.prepare(layer.build(seed=0))
+    parameters = {
+        parameter: value.astype(float)
+        for parameter, value in adapter.backend.get_parameters(module).items()
+    }
+    x, state = normal(len(LENGTHS), WIDTH, INPUTS), layer.state(len(LENGTHS))
+    expected = run_alone(layer, parameters, x, state, case, start)
+    given = adapter.array(fill_padding(x, LENGTHS))
+    initial, resets = as_state(map(adapter.array, state.values())), adapter.array(marks(case))
+    for policy in ("auto", "never"):
+        lengths = ragged.Lengths(LENGTHS, WIDTH, policy=policy)
+        found = arrays_of(module(given, lengths, initial, resets=resets, start=start))
+        for array, value in zip(found, expected, strict=True):
+            assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, policy)
+
+
+@starts
+@layers
+def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, start: str) -> None:
+    layer = LAYERS[name]
+    arrays = {"x": fill_padding(normal(len(LENGTHS), WIDTH, INPUTS), LENGTHS)}
+    arrays |= layer.state(len(LENGTHS)) | layer.parameters()
+    spans = episodes("mixed")
+    rows, firsts = np.array([[row, begin] for row, begin, _ in spans]).T
+    steps = np.minimum(firsts[:, None] + np.arange(WIDTH), WIDTH - 1)
+    lengths = np.array([end - begin for _, begin, end in spans])
+    is_first, is_last = firsts == 0, np.append(rows[1:] != rows[:-1], True)
+    keeps = np.array([0 not in RESETS["mixed"][row] for row in rows]) & is_first
+    enters = np.stack([keeps, is_last] * (layer.depth // 2))[..., None] | (start == "initial")
+    like = adapter.array(normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8))
+
+    def of(values: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+        own = {n: v for n, v in values.items() if n not in ("x", *layer.states)}
+        return own, values["x"], [values[part] for part in layer.states]
+
+    def with_resets(**values: Any) -> Any:
+        own, x, parts = of(values)
+        options = {"resets": adapter.array(marks("mixed")), "start": start}
+        y, final = layer.function(own, x, LENGTHS, as_state(parts), **options)
+        return (y * like).sum() + sum((part**2).sum() for part in arrays_of((y, final))[1:])
+
+    def alone(**values: Any) -> Any:
+        own, x, parts = of(values)
+        scale = adapter.array(enters.astype(float))
+        initial = as_state(part[:, rows] * scale for part in parts)
+        y, final = layer.function(own, x[rows[:, None], steps], lengths, initial)
+        total = (y * like[rows[:, None], steps]).sum()
+        for part in arrays_of((y, final))[1:]:
+            total = (
+                total + (part[0::2][:, is_last] ** 2).sum() + (part[1::2][:, is_first] ** 2).sum()
+            )
+        return total
+
+    inputs = adapter.arrays(arrays)
+    found, expected = adapter.gradients(with_resets, inputs), adapter.gradients(alone, inputs)
+    assert_all_close(found, expected, adapter.dtype)
+    assert_close(found["x"], expected["x"], adapter.dtype, MODEL)
+
+
+@layers
+def test_resets_of_another_kind_are_refused(adapter: Adapter, name: str) -> None:
+    layer = LAYERS[name]
+    module = adapter.prepare(layer.build(seed=0))
+    x = adapter.array(normal(2, 3, INPUTS))
+    for resets in (np.zeros((2, 3)), np.zeros((3, 2), bool)):
+        with pytest.raises(
+            ragged.errors.ShapeError, match=r"`resets` is .*; expected bool of shape"
+        ):
+            module(x, resets=adapter.array(resets))
+    with pytest.raises(ragged.errors.OptionError, match=r"`start` is 'last'"):
+        module(x, resets=adapter.array(np.zeros((2, 3), bool)), start="last")

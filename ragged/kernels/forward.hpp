@@ -1,0 +1,177 @@
+// One recurrent layer in one direction over rows of different lengths, whatever its cell.
+//
+// Rows never meet in the recurrence, so each worker takes rows of its own from their first step to
+// their last and waits for nobody. Only steps that exist are computed; padding is never read. The
+// rows of a tile that are alive at a step go through the weights together.
+#pragma once
+
+#include "cells.hpp"
+#include "rows.hpp"
+
+namespace ragged {
+
+template <class T>
+struct Inputs {
+  const T *x;                        // (places, inputs)
+  const T *h0, *c0;                  // (batch, hidden); no c0 where the cell has no c
+  const T *weight_ih, *weight_hh;    // (gates * hidden, inputs), (gates * hidden, hidden)
+  const T *bias_ih, *bias_hh;        // (gates * hidden,)
+};
+
+template <class T>
+struct Outputs {
+  T *y;      // (places, hidden), 0 at padding
+  T *h, *c;  // (batch, hidden), after each row's last step
+  T *kept;   // (room, KEPT * hidden), for the backward pass; or null
+};
+
+// Which sum the v-th of some products is added to, where a cell's sums stand side by side.
+template <class Cell, int FIRST>
+struct Into {
+  static constexpr int sum(int v) { return v / Cell::GATES * Cell::SUMS + FIRST + v % Cell::GATES; }
+};
+
+template <class T, template <class> class CellOf>
+class Forward {
+  using Cell = CellOf<T>;
+
+ public:
+  Forward(const Rows& rows, const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
+      : rows(rows), sizes(sizes), in(in), out(out), token(rows, sizes, out.kept),
+        zeros(sizes.hidden), cells(Cell::HAS_C ? rows.count() * sizes.hidden : 0) {}
+
+  void run(Index threads, const Parallel& parallel) {
+    const Index workers = count_workers(rows, sizes, GATES, threads);
+    const auto tiles = deal(rows, workers);
+    packed.resize(vectors() * L * (SUMS + depth() * GATES));
+    parallel(workers, [&](Index worker) {
+      for (Index block = worker; block < blocks(); block += workers) pack(block);
+    });
+    parallel(workers, [&](Index worker) {
+      for (std::size_t tile = worker; tile < tiles.size(); tile += workers) run_tile(tiles[tile]);
+      rows.clear_room(out.y, sizes.hidden, worker, workers);
+      if (out.kept && !sizes.as_output)
+        rows.clear_beyond(out.kept, sizes.room, KEPT * sizes.hidden, worker, workers);
+      else if (out.kept)
+        rows.clear_room(out.kept, KEPT * sizes.hidden, worker, workers);
+    });
+  }
+
+ private:
+  static constexpr Index L = LANES<T>;
+  static constexpr int GATES = Cell::GATES, SUMS = Cell::SUMS, UNITS = Cell::UNITS, KEPT = Cell::KEPT;
+  const Rows& rows;
+  const Sizes sizes;
+  const Inputs<T> in;
+  const Outputs<T> out;
+  const Tokens token;
+  const std::vector<T> zeros;  // (hidden,)
+  std::vector<T> cells;   // (pieces, hidden): c as it goes
+  std::vector<T> packed;  // for each block of units: (bias | products with x | with h, units, L)
+
+  Index depth() const { return sizes.inputs + sizes.hidden; }
+  Index vectors() const { return round_up(sizes.hidden, L) / L; }
+  Index blocks() const { return round_up(vectors(), UNITS) / UNITS; }
+  Index units_of(Index block) const { return std::min<Index>(UNITS, vectors() - block * UNITS); }
+  T* block_of(Index block) { return &packed[block * UNITS * L * (SUMS + depth() * GATES)]; }
+
+  void pack(Index block) {
+    const Index units = units_of(block), hidden = sizes.hidden, pitch = units * GATES * L;
+    T* biases = block_of(block);
+    T* of_x = biases + units * SUMS * L;
+    T* of_h = of_x + sizes.inputs * pitch;
+    const auto each = [&](int count, auto&& body) {
+      for (Index u = 0; u < units; ++u)
+        for (int k = 0; k < count; ++k)
+          for (Index lane = 0; lane < L; ++lane) {
+            const Index unit = (block * UNITS + u) * L + lane;
+            body(k, unit, (u * count + k) * L + lane, unit < hidden);
+          }
+    };
+    each(SUMS, [&](int sum, Index unit, Index to, bool real) {
+      T bias = 0;
+      if (real && sum < GATES) bias += in.bias_ih[Cell::x_gate(sum) * hidden + unit];
+      if (real && sum >= SUMS - GATES)
+        bias += in.bias_hh[Cell::h_gate(sum - SUMS + GATES) * hidden + unit];
+      biases[to] = bias;
+    });
+    each(GATES, [&](int gate, Index unit, Index to, bool real) {
+      const T* x = in.weight_ih + (Cell::x_gate(gate) * hidden + unit) * sizes.inputs;
+      const T* h = in.weight_hh + (Cell::h_gate(gate) * hidden + unit) * hidden;
+      for (Index k = 0; k < sizes.inputs; ++k) of_x[k * pitch + to] = real ? x[k] : T(0);
+      for (Index k = 0; k < hidden; ++k) of_h[k * pitch + to] = real ? h[k] : T(0);
+    });
+  }
+
+  void run_tile(const Tile& tile) {
+    const Index hidden = sizes.hidden;
+    for (Index piece : tile) {
+      if (Cell::HAS_C) std::copy_n(start(in.c0, piece), hidden, &cells[piece * hidden]);
+      rows.clear_padding(piece, out.y, hidden);
+      if (sizes.as_output && out.kept) rows.clear_padding(piece, out.kept, KEPT * hidden);
+    }
+    Index alive = Index(tile.size());
+    for (Index step = 0;; ++step) {
+      while (alive && rows.length(tile[alive - 1]) <= step) --alive;
+      if (!alive) break;
+      for (Index block = 0; block < blocks(); ++block)
+        with_constant<UNITS>(units_of(block), [&](auto units) {
+          in_parts<ROWS>(alive, [&](Index part, auto size) {
+            advance<decltype(size)::value, decltype(units)::value>(&tile[part], step, block);
+          });
+        });
+    }
+    for (Index piece : tile) {
+      if (!rows.leaves(piece)) continue;
+      const Index to = rows.row(piece) * hidden;
+      std::copy_n(h_before(piece, rows.length(piece)), hidden, out.h + to);
+      if (Cell::HAS_C) std::copy_n(&cells[piece * hidden], hidden, out.c + to);
+    }
+  }
+
+  // The state that a piece starts from.
+  const T* start(const T* of_rows, Index piece) const {
+    return rows.starts_from_row(piece) ? of_rows + rows.row(piece) * sizes.hidden : zeros.data();
+  }
+
+  const T* h_before(Index piece, Index step) const {
+    return step ? out.y + rows.place(piece, step - 1) * sizes.hidden : start(in.h0, piece);
+  }
+
+  // Advance R pieces by a step in the U vectors of hidden units of a block.
+  template <int R, int U>
+  void advance(const Index* tile, Index step, Index block) {
+    const Index inputs = sizes.inputs, hidden = sizes.hidden;
+    constexpr Index pitch = U * GATES * L;
+    const T *x[R], *h[R];
+    for (int r = 0; r < R; ++r) {
+      x[r] = in.x + rows.place(tile[r], step) * inputs;
+      h[r] = h_before(tile[r], step);
+    }
+    const T* weights = block_of(block);
+    Vec<T> sums[R][U * SUMS];
+    for (int r = 0; r < R; ++r)
+      for (int sum = 0; sum < U * SUMS; ++sum) sums[r][sum] = load(weights + sum * L);
+    weights += U * SUMS * L;
+    accumulate<U * GATES, Into<Cell, 0>>(sums, x, 1, weights, pitch, inputs);
+    accumulate<U * GATES, Into<Cell, SUMS - GATES>>(sums, h, 1, weights + inputs * pitch, pitch, hidden);
+    for (int r = 0; r < R; ++r) {
+      T* y = out.y + rows.place(tile[r], step) * hidden;
+      for (int u = 0; u < U; ++u) {
+        const Index unit = (block * UNITS + u) * L, count = hidden - unit;
+        T* cell = Cell::HAS_C ? &cells[tile[r] * hidden + unit] : nullptr;
+        Vec<T> c = Cell::HAS_C ? load(cell, count) : Vec<T>{}, kept[KEPT + 1];
+        store(y + unit, Cell::forward(&sums[r][u * SUMS], load(h[r] + unit, count), c, kept), count);
+        if (Cell::HAS_C) store(cell, c, count);
+        if (KEPT && out.kept) keep(token(tile[r], step), unit, kept);
+      }
+    }
+  }
+
+  void keep(Index place, Index unit, const Vec<T>* kept) {
+    T* to = out.kept + place * KEPT * sizes.hidden + unit;
+    for (int k = 0; k < KEPT; ++k) store(to + k * sizes.hidden, kept[k], sizes.hidden - unit);
+  }
+};
+
+}  // namespace ragged

@@ -1,0 +1,261 @@
+"""What all losses share: masking, weighting and reducing what a loss says of each element."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, Protocol, TypedDict, cast, runtime_checkable
+
+from ragged.backend import backend_of
+from ragged.checks import as_array, as_choice, dtype_error
+from ragged.errors import DtypeError, OptionError, ShapeError
+from ragged.lengths import Lengths
+from ragged.ops.masks import check_alignment, padding_mask
+from ragged.protocol import Array, Backend
+
+REDUCTIONS = ("mean", "sum", "sequence_mean", "none")
+TOTALS = object()  # in a reduction's place: the weighted sum and the sum of weights
+Arguments = ParamSpec("Arguments")
+Shape = tuple[int, ...]
+
+
+class Masking(TypedDict, total=False):
+    """What every loss takes beside its two sides and its own options; see `ragged.losses`."""
+
+    lengths: object
+    mask: Array
+    weights: Array
+    reduction: str
+    alignment: str
+
+
+@runtime_checkable
+class MaskedLoss(Protocol[Arguments]):
+    """A loss: a function that is masked, weighted and reduced.
+
+    Args:
+        extra_axis: what the prediction's last axis holds, which the target lacks; None = nothing.
+        in_target: whether the target may have that axis too.
+    """
+
+    __name__: str
+    extra_axis: str | None
+    in_target: bool
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Array:
+        """Return the reduced loss; see `ragged.losses`."""
+
+    def total_and_count(
+        self, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> tuple[Array, Array]:
+        """Return sum(weight * loss) and sum(weight) over the valid elements."""
+
+
+def masked_loss(
+    extra_axis: str | None = None, *, in_target: bool = False
+) -> Callable[[Callable[Arguments, Array]], MaskedLoss[Arguments]]:
+    """Add to a function what else a loss has."""
+
+    def complete(loss: Any) -> MaskedLoss[Arguments]:
+        def total_and_count(*args: Any, **kwargs: Any) -> Any:
+            """Return sum(weight * loss) and sum(weight) over the valid elements."""
+            return loss(*args, **kwargs, reduction=TOTALS)
+
+        own = list(inspect.signature(loss).parameters.values())[:-1]
+        given = inspect.signature(masked).parameters
+        masking = [given[name] for name in Masking.__annotations__]
+        loss.__signature__ = inspect.Signature([*own[:2], *masking, *own[2:]])
+        loss.extra_axis, loss.in_target = extra_axis, in_target
+        loss.total_and_count = total_and_count
+        return cast(MaskedLoss[Arguments], loss)
+
+    return complete
+
+
+def masked(
+    of: Any,
+    elementwise: Callable[..., Array | tuple[Array, Array]],
+    prediction: Array,
+    target: Array,
+    *,
+    options: Mapping[str, Array] | None = None,
+    lengths: object = None,
+    mask: Array = None,
+    weights: Array = None,
+    reduction: str = "mean",
+    alignment: str = "left",
+) -> Array:
+    """Reduce elementwise losses; losses and weights are exactly 0 at padding.
+
+    Args:
+        of: the loss, which has a name and the axes of a `MaskedLoss`.
+        elementwise: of a backend, both sides, 0 at padding, and the options given: the loss of
+            each element, or that and the weight that an element has of itself. The loss holds
+            such a weight already.
+        options: the loss's own options that are arrays; None = not given.
+    """
+    name = of.__name__
+    if reduction is not TOTALS:
+        reduction = as_choice(name, "reduction", reduction, REDUCTIONS)
+    check_alignment(name, "alignment", alignment)
+    own = {option: array for option, array in (options or {}).items() if array is not None}
+    sides = {"prediction": prediction, "target": target, **own}
+    backend = backend_of(name, **sides, lengths=lengths, mask=mask, weights=weights)
+    xp = backend.xp
+    sides = _open_sides(backend, name, sides)
+    shape = _check_shapes(backend, of, sides["prediction"], sides["target"])
+    prediction, target, *arrays = _as_floating(backend, name, sides).values()
+    valid = _valid_elements(backend, name, shape, target, lengths, mask, alignment)
+    found = elementwise(
+        backend,
+        _select(xp, valid, prediction),
+        _select(xp, valid, target),
+        **dict(zip(own, arrays, strict=True)),
+    )
+    loss, share = found if isinstance(found, tuple) else (found, None)
+    weight = xp.astype(valid, loss.dtype)
+    if weights is not None:
+        given = as_array(backend, name, "weights", weights, prediction)
+        given = _as_floating(backend, name, {"target": target, "weights": given})["weights"]
+        given = _spread(name, "weights", given, shape, xp)
+        nothing = xp.zeros_like(weight)
+        weight = xp.where(valid, given + nothing, nothing)  # sharded as the rows are
+    loss = _select(xp, valid, loss) * weight
+    count = weight if share is None else share * weight
+    return (
+        (xp.sum(loss), xp.sum(count))
+        if reduction is TOTALS
+        else _reduce(xp, loss, count, reduction)
+    )
+
+
+def _select(xp: Any, valid: Array, array: Array) -> Array:
+    """Put 0 at padding; a last axis that `valid` lacks goes with its element."""
+    valid = valid if valid.ndim == array.ndim else valid[..., None]
+    return xp.where(valid, array, xp.zeros_like(array))
+
+
+def _check_shapes(backend: Backend, of: Any, prediction: Array, target: Array) -> Shape:
+    """Return the shape of the elements, `(batch, time, *features)`."""
+    shape, given = tuple(prediction.shape), tuple(target.shape)
+    elements = shape if of.extra_axis is None else shape[:-1]
+    in_target = of.in_target and target.ndim == prediction.ndim
+    nothing = len(elements) == 0 or 0 in shape[len(elements) :]
+    if nothing or given != (shape if in_target else elements):
+        extra = "" if of.extra_axis is None else f" and a last axis of {of.extra_axis}"
+        raise ShapeError.of(
+            of.__name__,
+            "prediction",
+            f"of shape {shape} beside a target of shape {given}",
+            f"the target's shape (batch, time, *features){extra}",
+            "Nothing is broadcast; reshape one of them.",
+        )
+    if in_target and not backend.xp.isdtype(target.dtype, "real floating"):
+        raise DtypeError.of(
+            of.__name__,
+            "target",
+            f"of dtype {target.dtype} in the prediction's shape {shape}",
+            f"labels of shape {elements}, or floating probabilities of the {of.extra_axis}",
+            "Leave out the last axis, or convert what is one-hot to floats.",
+        )
+    return elements
+
+
+def _open_sides(backend: Backend, name: str, sides: Mapping[str, object]) -> dict[str, Array]:
+    """Make both sides and options arrays, a framework's own before others, which follow them."""
+    found: dict[str, Array] = {}
+    like = None
+    for argument in sorted(sides, key=lambda side: not backend.owns(sides[side])):
+        array = found[argument] = as_array(backend, name, argument, sides[argument], like)
+        if like is None or backend.xp.isdtype(array.dtype, "real floating"):
+            like = array
+    return {argument: found[argument] for argument in sides}
+
+
+def _as_floating(backend: Backend, name: str, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Cast arrays of one device to their widest floating dtype, float32 at least."""
+    xp = backend.xp
+    floating = [xp.float32]
+    for argument, array in arrays.items():
+        if xp.isdtype(array.dtype, "real floating") and xp.finfo(array.dtype).bits >= 16:
+            floating += [array.dtype]
+        elif not xp.isdtype(array.dtype, ("bool", "integral")):
+            raise dtype_error(name, argument, array.dtype)
+    dtype = xp.result_type(*floating)
+    cast = {argument: xp.astype(array, dtype) for argument, array in arrays.items()}
+    return backend.promote_arrays(name, cast)
+
+
+def _reduce(xp: Any, loss: Array, count: Array, reduction: str) -> Array:
+    """Reduce weighted losses; `count` holds what each element counts in a mean."""
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return xp.sum(loss)
+    if reduction == "mean":
+        return _divide(xp, xp.sum(loss), xp.sum(count))
+    axes = tuple(range(1, loss.ndim))
+    counts = xp.sum(count, axis=axes)
+    rows = _divide(xp, xp.sum(loss, axis=axes), counts)
+    return _divide(xp, xp.sum(rows), xp.sum(xp.astype(counts != 0, loss.dtype)))
+
+
+def _divide(xp: Any, total: Array, count: Array) -> Array:
+    """Divide, with 0 and zero gradient where there is nothing to divide by."""
+    some = count != 0
+    ratio = total / xp.where(some, count, xp.ones_like(count))
+    return xp.where(some, ratio, xp.zeros_like(ratio))
+
+
+def _valid_elements(
+    backend: Backend,
+    name: str,
+    shape: Shape,
+    like: Array,
+    lengths: object,
+    mask: Array,
+    alignment: str,
+) -> Array:
+    """Boolean of the elements' shape on the device of `like`, True = valid."""
+    xp = backend.xp
+    if lengths is not None and mask is not None:
+        raise OptionError.of(
+            name, "mask", "given beside `lengths`", "one of the two", "Leave one out."
+        )
+    everything = xp.ones_like(like if like.ndim == len(shape) else like[..., 0], dtype=xp.bool)
+    if mask is not None:
+        mask = as_array(backend, name, "mask", mask, like)
+        if "bool" not in str(mask.dtype):
+            raise ShapeError.of(
+                name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0."
+            )
+    elif lengths is not None:
+        if len(shape) < 2:
+            got, expected = f"given for elements of shape {shape}", "a time axis, (batch, time)"
+            raise ShapeError.of(name, "lengths", got, expected, "Give a `mask` of the rows.")
+        checked = Lengths.of(lengths, shape[1], backend, function=name, batch=shape[0])
+        mask = padding_mask(backend, checked, alignment=alignment, like=like)
+    else:
+        return everything
+    if mask.ndim < min(2, len(shape)):
+        raise ShapeError.of(
+            name, "mask", f"of shape {tuple(mask.shape)}", "(batch, time)", "Reshape it."
+        )
+    return _spread(name, "mask", mask, shape, xp) & everything
+
+
+def _spread(name: str, argument: str, array: Array, shape: Shape, xp: Any) -> Array:
+    """Repeat `(batch,)` or `(batch, time)` along the axes it lacks; nothing else is broadcast."""
+    given = tuple(array.shape)
+    if given not in (shape, shape[:1], shape[:2]):
+        raise ShapeError.of(
+            name,
+            argument,
+            f"of shape {given}",
+            f"{shape[:1]}, {shape[:2]} or {shape}"
+            if argument == "weights"
+            else f"{shape[:2]} or {shape}",
+            "Give one for each row, step or element.",
+        )
+    missing = (1,) * (len(shape) - len(given))
+    return xp.broadcast_to(xp.reshape(array, (*given, *missing)), shape)

@@ -1,0 +1,159 @@
+"""Losses of numbers: how far a forecast is from what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
+import numpy as np
+
+from ragged.checks import as_flag, as_number, as_numbers
+from ragged.errors import OptionError, ShapeError
+from ragged.losses.masking import Masking, masked, masked_loss
+from ragged.protocol import Array, Backend
+
+
+@masked_loss()
+def mse(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
+    """Squared error, `(target - prediction)**2`.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> prediction, target = np.array([[1., np.nan]]), np.array([[3., np.nan]])
+        >>> float(ragged.losses.mse(prediction, target, lengths=[1]))
+        4.0
+    """
+    return masked(mse, lambda backend, p, t: (t - p) ** 2, prediction, target, **masking)
+
+
+@masked_loss()
+def mae(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
+    """Absolute error, `|target - prediction|`."""
+    return masked(mae, lambda backend, p, t: backend.xp.abs(t - p), prediction, target, **masking)
+
+
+@masked_loss()
+def huber(
+    prediction: Array, target: Array, *, delta: float = 1.0, **masking: Unpack[Masking]
+) -> Array:
+    """Huber loss: `e**2 / 2` where `|e| <= delta`, else `delta * (|e| - delta / 2)`.
+
+    Args:
+        delta: where the parabola becomes a line; above 0, in the target's unit.
+
+    Source: P. J. Huber, RobustScaler Estimation of a Location Parameter (1964).
+    """
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        d, error = _positive("huber", "delta", delta), backend.xp.abs(target - prediction)
+        return backend.xp.where(error <= d, error**2 / 2, d * (error - d / 2))
+
+    return masked(huber, elementwise, prediction, target, **masking)
+
+
+@masked_loss()
+def mape(
+    prediction: Array, target: Array, *, epsilon: float = 1e-8, **masking: Unpack[Masking]
+) -> Array:
+    """Absolute percentage error as a fraction, `|target - prediction| / max(|target|, epsilon)`.
+
+    Args:
+        epsilon: the least divisor; a target of 0 has no percentage error of its own.
+    """
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        least, size = _positive("mape", "epsilon", epsilon), backend.xp.abs(target)
+        divisor = backend.xp.where(size > least, size, backend.xp.full_like(size, least))
+        return backend.xp.abs(target - prediction) / divisor
+
+    return masked(mape, elementwise, prediction, target, **masking)
+
+
+@masked_loss()
+def smape(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
+    """Symmetric percentage error in 0..2, `2 |e| / (|target| + |prediction|)`; 0 where both are 0.
+
+    Source: J. S. Armstrong, Long-Range Forecasting (1985).
+    """
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        xp = backend.xp
+        size = xp.abs(target) + xp.abs(prediction)
+        nonzero = size != 0  # true of NaN, which must not pass for 0
+        ratio = 2 * xp.abs(target - prediction) / xp.where(nonzero, size, xp.ones_like(size))
+        return xp.where(nonzero, ratio, xp.zeros_like(ratio))
+
+    return masked(smape, elementwise, prediction, target, **masking)
+
+
+@masked_loss("quantiles")
+def quantile(
+    prediction: Array,
+    target: Array,
+    *,
+    quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+    **masking: Unpack[Masking],
+) -> Array:
+    """Pinball loss, `max(q e, (q - 1) e)` with `e = target - prediction`, meaned over quantiles.
+
+    Args:
+        prediction: `(batch, time, *features, quantiles)`.
+        quantiles: the levels, each inside 0..1, in the order of the last axis.
+
+    Source: R. Koenker and G. Bassett, Regression Quantiles (1978).
+    """
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        levels = as_numbers("quantile", "quantiles", quantiles)
+        if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
+            raise OptionError.of(
+                "quantile",
+                "quantiles",
+                f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}",
+                "one level inside 0..1 for each prediction",
+                "Name the levels that the model predicts.",
+            )
+        q = backend.xp.astype(
+            backend.asarray(np.asarray(levels), like=prediction), prediction.dtype
+        )
+        error = target[..., None] - prediction
+        return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
+
+    return masked(quantile, elementwise, prediction, target, **masking)
+
+
+@masked_loss("mean and log variance")
+def gaussian_nll(
+    prediction: Array, target: Array, *, full: bool = False, **masking: Unpack[Masking]
+) -> Array:
+    """Gaussian negative log likelihood, `(log v + (target - m)**2 / v) / 2`.
+
+    Args:
+        prediction: `(batch, time, *features, 2)`: the mean m and log v.
+        full: add the constant `log(2 pi) / 2`.
+
+    Source: D. A. Nix and A. S. Weigend, Estimating the Mean and Variance (1994).
+    """
+
+    def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
+        if int(prediction.shape[-1]) != 2:
+            raise ShapeError.of(
+                "gaussian_nll",
+                "prediction",
+                f"of shape {tuple(prediction.shape)}",
+                "a last axis of 2, mean and log variance",
+                "Stack both along the last axis.",
+            )
+        mean, log_variance = prediction[..., 0], prediction[..., 1]
+        constant = float(np.log(2 * np.pi)) if as_flag("gaussian_nll", "full", full) else 0.0
+        scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)
+        return (log_variance + scaled + constant) / 2
+
+    return masked(gaussian_nll, elementwise, prediction, target, **masking)
+
+
+def _positive(function: str, argument: str, value: Any) -> float:
+    number = float(as_number(function, argument, value))
+    if not number > 0:
+        raise OptionError.of(function, argument, repr(value), "above 0", "Raise it.")
+    return number

@@ -1,0 +1,44 @@
+"""The cells of recurrent layers: how many gates, states and kept values each has.
+
+Their equations stand where they run: `kernels/cells.hpp`, and `recurrent/cells.py` of a backend.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """What tells one recurrent layer from another.
+
+    Args:
+        mode: `torch.nn.RNNBase`'s name for it.
+        name: of its layer.
+        gates: blocks of `hidden_size` rows in its weights, in torch's order.
+        states: what a step hands on to the next.
+        kept: values of each hidden unit that a forward pass keeps of a token, beside its h, for
+            the backward pass.
+    """
+
+    mode: str
+    name: str
+    gates: int
+    states: tuple[str, ...]
+    kept: int
+
+    @property
+    def function(self) -> str:
+        """The name of the function that runs it."""
+        return self.name.lower()
+
+
+CELLS = {
+    cell.mode: cell
+    for cell in (
+        Cell("LSTM", "LSTM", gates=4, states=("h", "c"), kept=5),
+        Cell("GRU", "GRU", gates=3, states=("h",), kept=4),
+        Cell("RNN_TANH", "RNN", gates=1, states=("h",), kept=0),
+        Cell("RNN_RELU", "RNN", gates=1, states=("h",), kept=0),
+    )
+}
+NONLINEARITIES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}

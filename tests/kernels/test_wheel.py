@@ -57,7 +57,7 @@ with ragged.use_backend(backend):
         import torch
         y, _ = layer(torch.from_numpy(x), lengths)
         y.sum().backward()
-        names = [own._load(torch.float32)._name]
+        names = [own._load("LSTM", torch.float32)._name]
     else:
         import jax
         from flax import nnx

@@ -141,7 +141,7 @@ PACKED = (
 KERNELS = (
     fault(
         "kernels: second direction reads forwards",
-        "ragged_torch.recurrent.cpp:_run",
+        "ragged_torch.recurrent.cpp:_call",
         "int(call.reverse)",
         "0",
         forward("mixed", "bidirectional"),

@@ -138,7 +138,7 @@ def forward(
     kept = x.new_empty(tokens, CELLS[call.mode].kept * hidden)
     inputs = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
     shapes = _shapes(call, x, h0, c0, lengths)
-    _run("recurrent_forward", call, lengths, inputs, shapes, (y, h, c, kept), room=tokens)
+    _call("recurrent_forward", call, lengths, inputs, shapes, (y, h, c, kept), room=tokens)
     return y, h, c, kept
 
 
@@ -171,7 +171,7 @@ def backward(
     if of_kept[1] and not tokens and lengths.any():
         raise _refused(ShapeError, "a forward pass that kept nothing", "one for training")
     given = (*inputs, y, kept, *gradients)
-    _run("recurrent_backward", call, lengths, given, expected, outputs, room=tokens)
+    _call("recurrent_backward", call, lengths, given, expected, outputs, room=tokens)
     return outputs
 
 
@@ -226,7 +226,7 @@ def _differentiable_vjp(
     return layouts.from_padded(results[0], call.layout, valid, places), *results[1:]
 
 
-def _run(
+def _call(
     function: str,
     call: Call,
     lengths: Tensor,

@@ -94,7 +94,10 @@ class HeaderEdit:
         from ragged_torch.recurrent import cpp as own
 
         from ragged import kernels
+        from ragged.backend import available_backends, load_backend
 
+        for backend in available_backends():  # one first imported inside would keep the copy's path
+            load_backend(backend)
         text = (kernels.HEADERS / self.file).read_text()
         if text.count(self.old) != 1:
             raise StaleFaultError(f"{self.file} does not hold {self.old!r} once.")

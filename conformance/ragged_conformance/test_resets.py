@@ -47,6 +47,19 @@ def episodes(case: str) -> list[tuple[int, int, int]]:
     return found
 
 
+def crossings(layer: Layer, case: str, start: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Where a row's own state enters an episode, and which episode of each row it leaves.
+
+    The first is `(layers * directions, episodes, 1)`, the second has one for each of its rows.
+    """
+    rows, firsts = np.array([[row, begin] for row, begin, _ in episodes(case)]).T
+    is_first, is_last = firsts == 0, np.append(rows[1:] != rows[:-1], True)
+    goes_on = np.array([0 not in RESETS[case][row] for row in rows]) & is_first
+    both = layer.depth // 2  # every layer here reads both ways
+    enters = np.stack([goes_on, is_last] * both)[..., None] | (start == "initial")
+    return enters, [is_last, is_first] * both
+
+
 def run_alone(
     layer: Layer,
     parameters: Any,
@@ -61,18 +74,13 @@ def run_alone(
     alone = np.zeros((len(spans), WIDTH, x.shape[2]))
     for k, (row, begin, end) in enumerate(spans):
         alone[k, : end - begin] = x[row, begin:end]
-    is_first = np.array([begin == 0 for _, begin, _ in spans])
-    is_last = np.append(rows[1:] != rows[:-1], True)
-    keeps = np.array([0 not in RESETS[case][row] for row in rows]) & is_first
-    ways = 2 if layer.options.get("bidirectional") else 1
-    enters = np.stack([keeps, is_last][:ways] * (layer.depth // ways))[..., None]
-    own = [part[:, rows] * (enters | (start == "initial")) for part in state.values()]
+    enters, leaves = crossings(layer, case, start)
+    own = [part[:, rows] * enters for part in state.values()]
     lengths = [end - begin for _, begin, end in spans]
     y, *finals = arrays_of(layer.oracle(parameters, alone, lengths, as_state(own)))
     output = np.zeros((len(LENGTHS), WIDTH, y.shape[2]))
     for k, (row, begin, end) in enumerate(spans):
         output[row, begin:end] = y[k, : end - begin]
-    leaves = [is_last, is_first][:ways] * (layer.depth // ways)
     ends = [
         np.stack([part[leaving] for part, leaving in zip(f, leaves, strict=True)]) for f in finals
     ]
@@ -112,9 +120,7 @@ def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, s
     rows, firsts = np.array([[row, begin] for row, begin, _ in spans]).T
     steps = np.minimum(firsts[:, None] + np.arange(WIDTH), WIDTH - 1)
     lengths = np.array([end - begin for _, begin, end in spans])
-    is_first, is_last = firsts == 0, np.append(rows[1:] != rows[:-1], True)
-    keeps = np.array([0 not in RESETS["mixed"][row] for row in rows]) & is_first
-    enters = np.stack([keeps, is_last] * (layer.depth // 2))[..., None] | (start == "initial")
+    enters, leaves = crossings(layer, "mixed", start)
     like = adapter.array(normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8))
 
     def of(values: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
@@ -133,10 +139,9 @@ def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, s
         initial = as_state(part[:, rows] * scale for part in parts)
         y, final = layer.function(own, x[rows[:, None], steps], lengths, initial)
         total = (y * like[rows[:, None], steps]).sum()
-        for part in arrays_of((y, final))[1:]:
-            total = (
-                total + (part[0::2][:, is_last] ** 2).sum() + (part[1::2][:, is_first] ** 2).sum()
-            )
+        for final_part in arrays_of((y, final))[1:]:
+            for part, leaving in zip(final_part, leaves, strict=True):
+                total = total + (part[leaving] ** 2).sum()
         return total
 
     inputs = adapter.arrays(arrays)

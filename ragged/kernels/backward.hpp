@@ -34,7 +34,7 @@ class Backward {
   Backward(const Rows& rows, const Sizes& sizes, const Inputs<T>& in, const Kept<T>& kept,
            const OutputGradients<T>& given, const InputGradients<T>& found)
       : rows(rows), sizes(sizes), in(in), kept(kept), given(given), found(found),
-        token(rows, sizes, Cell::KEPT > 0), zeros(sizes.hidden),
+        token(rows, sizes, Cell::KEPT > 0), states(rows, sizes.hidden),
         starts((1 + Cell::HAS_C) * rows.count() * sizes.hidden),
         of_h(in.weight_hh, sizes.hidden, sizes.hidden, Cell::h_gate),
         of_x(in.weight_ih, found.x ? sizes.inputs : 0, sizes.hidden, Cell::x_gate, sizes.inputs) {}
@@ -96,7 +96,7 @@ class Backward {
   const OutputGradients<T> given;
   const InputGradients<T> found;
   const Tokens token;
-  const std::vector<T> zeros;  // (hidden,)
+  const States<T> states;
   std::vector<T> starts;  // (1 or 2, pieces, hidden): the gradients of what pieces start from, h and c
   const Packed of_h, of_x;  // the weights; x's only if its gradient is wanted
 
@@ -124,8 +124,9 @@ class Backward {
   void run_tile(const Tile& tile, Own& own) {
     const Index hidden = sizes.hidden, count = Index(tile.size());
     for (Index r = 0; r < count; ++r) {
-      std::copy_n(end(given.h, tile[r]), hidden, &own.dh[r * of_h.columns]);
-      std::copy_n(Cell::HAS_C ? end(given.c, tile[r]) : zeros.data(), hidden, &own.carry[r * hidden]);
+      std::copy_n(states.end(given.h, tile[r]), hidden, &own.dh[r * of_h.columns]);
+      const T* dc = Cell::HAS_C ? states.end(given.c, tile[r]) : states.none();
+      std::copy_n(dc, hidden, &own.carry[r * hidden]);
       if (found.x) rows.clear_padding(tile[r], found.x, sizes.inputs);
     }
     Index alive = 0;
@@ -144,26 +145,16 @@ class Backward {
     }
   }
 
-  // The gradient of the state after a piece: a row's own, or none.
-  const T* end(const T* of_rows, Index piece) const {
-    return rows.leaves(piece) ? of_rows + rows.row(piece) * sizes.hidden : zeros.data();
-  }
-
-  // The state that a piece starts from.
-  const T* start(const T* of_rows, Index piece) const {
-    return rows.starts_from_row(piece) ? of_rows + rows.row(piece) * sizes.hidden : zeros.data();
-  }
-
   // A token's sums' gradients, from that of its h; and what its sums were made of.
   void differentiate(Index piece, Index step, Index r, Own& own) {
     const Index hidden = sizes.hidden, place = rows.place(piece, step), pitch = KEPT * hidden;
     const T* h = kept.y + place * hidden;
-    const T* h_before = step ? kept.y + rows.place(piece, step - 1) * hidden : start(in.h0, piece);
+    const T* h_before = step ? kept.y + rows.place(piece, step - 1) * hidden : states.start(in.h0, piece);
     const T* values = kept.kept + token(piece, step) * pitch;
     const T* c_before = nullptr;
     if (Cell::HAS_C)
       c_before = step ? kept.kept + token(piece, step - 1) * pitch + (KEPT - 1) * hidden
-                      : start(in.c0, piece);
+                      : states.start(in.c0, piece);
     const T *dy = given.y + place * hidden, *dh = &own.dh[r * of_h.columns];
     T *carry = &own.carry[r * hidden], *dsums = &own.dsums[(own.tokens + r) * SUMS * hidden];
     for (Index unit = 0; unit < hidden; unit += L) {

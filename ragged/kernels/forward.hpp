@@ -38,7 +38,7 @@ class Forward {
  public:
   Forward(const Rows& rows, const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
       : rows(rows), sizes(sizes), in(in), out(out), token(rows, sizes, out.kept),
-        zeros(sizes.hidden), cells(Cell::HAS_C ? rows.count() * sizes.hidden : 0) {}
+        states(rows, sizes.hidden), cells(Cell::HAS_C ? rows.count() * sizes.hidden : 0) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(rows, sizes, GATES, threads);
@@ -65,7 +65,7 @@ class Forward {
   const Inputs<T> in;
   const Outputs<T> out;
   const Tokens token;
-  const std::vector<T> zeros;  // (hidden,)
+  const States<T> states;
   std::vector<T> cells;   // (pieces, hidden): c as it goes
   std::vector<T> packed;  // for each block of units: (bias | products with x | with h, units, L)
 
@@ -106,7 +106,7 @@ class Forward {
   void run_tile(const Tile& tile) {
     const Index hidden = sizes.hidden;
     for (Index piece : tile) {
-      if (Cell::HAS_C) std::copy_n(start(in.c0, piece), hidden, &cells[piece * hidden]);
+      if (Cell::HAS_C) std::copy_n(states.start(in.c0, piece), hidden, &cells[piece * hidden]);
       rows.clear_padding(piece, out.y, hidden);
       if (sizes.as_output && out.kept) rows.clear_padding(piece, out.kept, KEPT * hidden);
     }
@@ -129,13 +129,8 @@ class Forward {
     }
   }
 
-  // The state that a piece starts from.
-  const T* start(const T* of_rows, Index piece) const {
-    return rows.starts_from_row(piece) ? of_rows + rows.row(piece) * sizes.hidden : zeros.data();
-  }
-
   const T* h_before(Index piece, Index step) const {
-    return step ? out.y + rows.place(piece, step - 1) * sizes.hidden : start(in.h0, piece);
+    return step ? out.y + rows.place(piece, step - 1) * sizes.hidden : states.start(in.h0, piece);
   }
 
   // Advance R pieces by a step in the U vectors of hidden units of a block.

@@ -134,6 +134,30 @@ class Rows {
   std::vector<Piece> pieces;
 };
 
+// The states `(batch, hidden)` of rows as their pieces meet them: a row's own, or zeros.
+template <class T>
+class States {
+ public:
+  States(const Rows& rows, Index hidden) : rows(rows), hidden(hidden), zeros(hidden) {}
+
+  // What a piece starts from.
+  const T* start(const T* of_rows, Index piece) const {
+    return rows.starts_from_row(piece) ? of_rows + rows.row(piece) * hidden : none();
+  }
+
+  // What belongs to the state after a piece, its gradient say.
+  const T* end(const T* of_rows, Index piece) const {
+    return rows.leaves(piece) ? of_rows + rows.row(piece) * hidden : none();
+  }
+
+  const T* none() const { return zeros.data(); }
+
+ private:
+  const Rows& rows;
+  const Index hidden;
+  const std::vector<T> zeros;
+};
+
 // What a layer is asked for.
 struct Sizes {
   Index inputs, hidden;

@@ -65,7 +65,7 @@ def validate_and_call(
             remedy = "Give the state of this layer and batch, or None for zeros."
             raise ShapeError.of(function, _state_name(cell, part), got, expected, remedy)
     tokens = tuple(x.shape[:-1])
-    marks = _check_resets(function, backend, resets, tokens, x, batch_first=batch_first)
+    marks = check_resets(function, backend, resets, tokens, x, batch_first=batch_first)
     start = as_choice(function, "start", start, START_STATES)
     named = {parameter_name(name): value for name, value in parameters.items()}
     arrays = backend.promote_arrays(function, named | given)
@@ -81,7 +81,7 @@ def validate_and_call(
     return y, final if len(final) > 1 else final[0]
 
 
-def _check_resets(
+def check_resets(
     function: str,
     backend: Backend,
     resets: object,
@@ -90,7 +90,11 @@ def _check_resets(
     *,
     batch_first: bool,
 ) -> Array | None:
-    """Give resets in the shape of the tokens, batch first; None where there are none."""
+    """Give resets in the shape of the tokens, batch first; None where there are none.
+
+    Raises:
+        ShapeError: they are not boolean, or of another shape than the tokens.
+    """
     if resets is None:
         return None
     marks = as_array(backend, function, "resets", resets, x)

@@ -154,17 +154,15 @@ def run_recurrent(
         layout=layout,
         width=lengths.width if layout == "jagged" else 1,
     )
-    is_operator = takes_operator(call)
+    run: Any = custom_op.run_layer if takes_operator(call) else scan.run_layer
     marks = jnp.zeros((*x.shape[:-2], 0), bool) if resets is None else resets
-    told: Any = {"mode": shape.mode, "layout": layout, "width": call.width, "start": start}
 
     def run_layer(
         weights: list[Weights], x: Array, state: tuple[Array, ...]
     ) -> tuple[Array, tuple[Array, ...]]:
         h, c = state
-        if is_operator:
-            return custom_op.run_layer(weights, x, counts, marks, (h, c), call=call, start=start)
-        return scan.run_layer(weights, x, counts, marks, (h, c), **told)
+        y, final = run(weights, x, counts, marks, (h, c), call=call, start=start)
+        return y, final
 
     y, final = stack_layers(run_layer, shape, parameters, x, pair, jnp.concatenate, between_layers)
     return y, final[: len(state)]

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ragged.recurrent.dispatch import LayerCall
 from ragged_jax.recurrent import jagged
 from ragged_jax.recurrent.cells import CELLS
 from ragged_jax.recurrent.sharding import keep_rows_apart, vary_alike
@@ -26,7 +27,7 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 KNOWN = 9  # operands that both derivatives begin with
 
 
-@partial(jax.jit, static_argnames=("mode", "layout", "width", "start"))
+@partial(jax.jit, static_argnames=("call", "start"))
 def run_layer(
     weights: list[Weights],
     x: Array,
@@ -34,21 +35,20 @@ def run_layer(
     resets: Array,
     state: State,
     *,
-    mode: str,
-    layout: str = "padded",
-    width: int = 0,
+    call: LayerCall,
     start: str = "zeros",
 ) -> tuple[Array, State]:
-    """Run one layer in all its directions; jagged rows are no longer than `width`."""
+    """Run one layer in all its directions; jagged rows are no longer than `call.width`."""
 
     def run(weights: Weights, x: Array, *others: Array, reverse: bool) -> tuple[Array, ...]:
         def run_padded(lengths: Array, resets: Array, x: Array, *state: Array) -> Any:
             return run_direction(
-                weights, x, lengths, resets, *state, mode=mode, reverse=reverse, start=start
+                weights, x, lengths, resets, *state, mode=call.mode, reverse=reverse, start=start
             )
 
         lengths, resets, *state = others
-        return _in_padded(run_padded, (lengths, resets, x, *state), (0,), (0,), layout, width)
+        operands = lengths, resets, x, *state
+        return _in_padded(run_padded, operands, (0,), (0,), call.layout, call.width)
 
     return run_directions(run, weights, x, lengths, resets, state)
 

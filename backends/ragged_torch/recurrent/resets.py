@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ragged.checks import as_host, shown
-from ragged.errors import DerivativeError, ShapeError
+from ragged.errors import DerivativeError
 from ragged.lengths import Lengths
 from ragged.recurrent.resets import Pieces, cut_rows
 from ragged.recurrent.shape import RecurrentShape
@@ -25,7 +24,7 @@ def run_recurrent(
     lengths: Lengths,
     state: tuple[Tensor, ...] | None,
     between_layers: Callable[[Tensor], Tensor] | None,
-    resets: object = None,
+    resets: Tensor | None = None,
     start: str = "zeros",
     *,
     layout: str = "padded",
@@ -47,7 +46,7 @@ def run_with_resets(
     state: tuple[Tensor, ...] | None,
     between_layers: Callable[[Tensor], Tensor] | None,
     *,
-    resets: object,
+    resets: Tensor,
     to_initial: bool,
     layout: str = "padded",
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -60,11 +59,9 @@ def run_with_resets(
         to_initial: whether it does from the row's own initial state; else from zeros.
 
     Raises:
-        ShapeError: resets of another shape or dtype.
         DerivativeError: a transformation holds them, so that they have no values.
     """
-    function = shape.cell.name
-    marks = _read_resets(function, resets, tuple(x.shape[:-1]))
+    marks = _read_resets(shape.cell.name, resets)
     places = token_places(layout, lengths, x)
     pieces = cut_rows(lengths.host, marks.reshape(-1)[to_numpy(places)])
     if state is None:
@@ -85,17 +82,12 @@ def run_with_resets(
     return y, tuple(_ends(part, pieces, shape) for part in ends)
 
 
-def _read_resets(function: str, resets: object, shape: tuple[int, ...]) -> np.ndarray:
-    if isinstance(resets, Tensor) and is_traced(resets):
+def _read_resets(function: str, resets: Tensor) -> np.ndarray:
+    if is_traced(resets):
         got, expected = "held by a transformation", "values, as rows are cut by them"
         remedy = "Close over resets instead of mapping or tracing them."
         raise DerivativeError.of(function, "resets", got, expected, remedy)
-    marks = as_host(function, "resets", to_numpy(resets) if isinstance(resets, Tensor) else resets)
-    if marks.dtype != bool or marks.shape != shape:
-        got, remedy = shown(resets), "Mark each token: True where the state starts anew."
-        expected = f"boolean of shape {shape}, that of the tokens"
-        raise ShapeError.of(function, "resets", got, expected, remedy)
-    return marks
+    return to_numpy(resets)
 
 
 def _directions(shape: RecurrentShape) -> list[bool]:

@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ragged.backend import load_backend
 from ragged.checks import as_choice, shown
 from ragged.errors import ArgumentError, OptionError
-from ragged.recurrent.call import parameter_name
+from ragged.recurrent.call import check_resets, parameter_name
 from ragged.recurrent.cells import NONLINEARITIES
 from ragged.recurrent.init import Seed, generator, recurrent_values
 from ragged.recurrent.resets import START_STATES
 from ragged.recurrent.shape import RecurrentShape
-from ragged_torch.arrays import FLOATING, promote_arrays
+from ragged_torch.arrays import FLOATING, name, promote_arrays
 from ragged_torch.parameters import Device
 from ragged_torch.recurrent.resets import run_recurrent
 from ragged_torch.recurrent.sequences import (
@@ -91,12 +92,13 @@ class RNNBase(nn.Module):
         sizes = input_size, hidden_size, num_layers, bias, bool(bidirectional), proj_size
         self.shape = RecurrentShape(*sizes, mode)
         self.shape.check_extent()
-        self._names = tuple(self.shape.parameter_shapes())
+        extents = self.shape.parameter_shapes()
+        self._names = tuple(extents)
         self.mode, self.input_size, self.hidden_size = mode, input_size, hidden_size
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
         self.dropout, self.bidirectional = float(dropout), bidirectional
         self.proj_size = proj_size
-        for parameter, extent in self.shape.parameter_shapes().items():
+        for parameter, extent in extents.items():
             value = torch.empty(extent, device=device, dtype=dtype)
             self.register_parameter(parameter, nn.Parameter(value))
         self.reset_parameters(seed)
@@ -166,11 +168,18 @@ class RNNBase(nn.Module):
         states = None if hx is None else self._read_states(hx, rows)
         _check_alike(function, rows.data, parameters, states or ())
         start = as_choice(function, "start", start, START_STATES)
-        marks = None if resets is None else rows.read_marks(resets)
+        marks = self._read_resets(resets, rows)
         call = parameters, rows.data, rows.lengths, states, self._drop, marks, start
         y, final = run_recurrent(self.shape, *call, layout=rows.layout)
         final = tuple(self._give_state(state, rows) for state in final)
         return rows.wrap(y), final if len(final) > 1 else final[0]
+
+    def _read_resets(self, resets: Any, rows: Sequences) -> Tensor | None:
+        if resets is None:
+            return None
+        given, tokens = rows.read_marks(resets), tuple(rows.data.shape[:-1])
+        backend, function = load_backend(name), self.shape.cell.name
+        return check_resets(function, backend, given, tokens, rows.data, batch_first=True)
 
     def _drop(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(x, self.dropout, self.training)

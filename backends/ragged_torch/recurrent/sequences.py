@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ragged.backend import load_backend
-from ragged.checks import as_host, shown
+from ragged.checks import shown
 from ragged.errors import ArgumentError, DtypeError, LengthsError, ShapeError
 from ragged.lengths import Lengths
+from ragged.recurrent.call import lengths_of_offsets
 from ragged_torch.arrays import name, to_numpy
 
 
@@ -144,11 +145,5 @@ def _read_flat(function: str, given: Tensor, offsets: Any) -> Sequences:
         expected, remedy = "(tokens, features), as offsets are given", "Flatten batch and time."
         got = f"of {given.dim()} axes"
         raise InputShapeError.of(function, "input", got, expected, remedy)
-    ends = as_host(function, "offsets", offsets if isinstance(offsets, list) else to_numpy(offsets))
-    is_rising = ends.ndim == 1 and len(ends) > 0 and ends.dtype.kind in "iu"
-    if not is_rising or ends[0] != 0 or (np.diff(ends) < 0).any() or ends[-1] > len(given):
-        expected = f"(batch + 1,) integers that rise from 0 to at most {len(given)}"
-        remedy = "Give where each row begins, and where the last one ends."
-        raise LengthsError.of(function, "offsets", shown(offsets), expected, remedy)
-    lengths = np.diff(ends)
-    return Sequences(given, "jagged", Lengths(lengths, int(lengths.max(initial=0))), lambda y: y)
+    lengths = lengths_of_offsets(function, load_backend(name), offsets, len(given), None, None)
+    return Sequences(given, "jagged", lengths, lambda y: y)

@@ -10,6 +10,7 @@ import numpy as np
 
 HOPELESS = 20  # times slower than its rival: one run says enough
 LONG = 0.5  # seconds: a first run that long has no cold caches worth a second one
+SHORT = 0.05  # seconds: below, it matters that the threads of the run before are still awake
 
 
 class Timing(NamedTuple):
@@ -36,6 +37,9 @@ def interleave(
 ) -> dict[str, Timing]:
     """Time each run in turn, round after round, so that a slow moment of the machine hits all.
 
+    OpenMP's threads wait awake for a while after a call, which slows whoever comes next, while
+    one's own that sleep are slow to start. A short run is timed right after one more of its own.
+
     Args:
         runs: called without arguments; each returns once its work is done.
         budget: seconds to spend after the first round, about.
@@ -51,9 +55,10 @@ def interleave(
         if name in runs and rival in runs and first[name] > max(1.0, HOPELESS * first[rival])
     }
     going = {name: run for name, run in runs.items() if name not in hopeless}
+    warm = dict(first)
     for name, run in going.items():
         if name not in brief and first[name] < LONG:
-            run()  # the first one also filled caches
+            warm[name] = _seconds(run)  # the first one also filled caches
     times: dict[str, list[float]] = {name: [] for name in going}
     share = budget / max(1, len(going))
     end = time.perf_counter() + budget
@@ -62,6 +67,8 @@ def interleave(
             break
         for name, run in going.items():
             if name not in brief or round_ == 0 or sum(times[name]) < share:
+                if warm[name] < SHORT:
+                    run()
                 times[name].append(_seconds(run))
     times |= {name: [first[name]] for name in hopeless}
     return {name: _summary(times[name], first[name]) for name in runs}

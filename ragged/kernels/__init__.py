@@ -51,7 +51,7 @@ def available() -> bool:
     >>> available() or find_compiler() is None
     True
     """
-    return _are_wanted() and (bool(bundled.levels()) or find_compiler() is not None)
+    return are_wanted() and (bool(bundled.levels()) or find_compiler() is not None)
 
 
 def describe() -> str:
@@ -60,7 +60,7 @@ def describe() -> str:
     >>> bool(describe())
     True
     """
-    if _are_wanted() and bundled.levels():
+    if are_wanted() and bundled.levels():
         return f"came with the package, for {bundled.levels()[0]}"
     return find_compiler() or "none: no C++ compiler, or RAGGED_KERNELS=0"
 
@@ -73,12 +73,17 @@ def find_compiler() -> str | None:
     >>> find_compiler() is None or Path(shlex.split(find_compiler())[0]).exists()
     True
     """
-    if not _are_wanted():
+    if not are_wanted():
         return None
     return _which(os.environ.get("CXX", "").strip() or "c++", os.environ.get("PATH"))
 
 
-def _are_wanted() -> bool:
+def are_wanted() -> bool:
+    """Whether kernels may run: `RAGGED_KERNELS` is not 0.
+
+    >>> are_wanted() or not available()
+    True
+    """
     return os.environ.get("RAGGED_KERNELS") != "0" and os.name == "posix"
 
 

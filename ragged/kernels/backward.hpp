@@ -34,7 +34,7 @@ class Backward {
   Backward(const Rows& rows, const Sizes& sizes, const Inputs<T>& in, const Kept<T>& kept,
            const OutputGradients<T>& given, const InputGradients<T>& found)
       : rows(rows), sizes(sizes), in(in), kept(kept), given(given), found(found),
-        token(rows, sizes, Cell::KEPT > 0), states(rows, sizes.hidden),
+        token(rows, sizes, Cell::KEPT > 0), states(rows, sizes.hidden), padding(rows, found.x, sizes.inputs),
         starts((1 + Cell::HAS_C) * rows.count() * sizes.hidden),
         of_h(in.weight_hh, sizes.hidden, sizes.hidden, Cell::h_gate),
         of_x(in.weight_ih, found.x ? sizes.inputs : 0, sizes.hidden, Cell::x_gate, sizes.inputs) {}
@@ -49,7 +49,7 @@ class Backward {
         run_tile(tiles[tile], own);
       add_chunk(own);
       totals[worker] = std::move(own.totals);
-      if (found.x) rows.clear_room(found.x, sizes.inputs, worker, workers);
+      padding.clear_rest(worker, workers);
     });
     collect(totals);
   }
@@ -97,6 +97,7 @@ class Backward {
   const InputGradients<T> found;
   const Tokens token;
   const States<T> states;
+  const Padding<T> padding;  // of x's gradient
   std::vector<T> starts;  // (1 or 2, pieces, hidden): the gradients of what pieces start from, h and c
   const Packed of_h, of_x;  // the weights; x's only if its gradient is wanted
 
@@ -127,7 +128,7 @@ class Backward {
       std::copy_n(states.end(given.h, tile[r]), hidden, &own.dh[r * of_h.columns]);
       const T* dc = Cell::HAS_C ? states.end(given.c, tile[r]) : states.none();
       std::copy_n(dc, hidden, &own.carry[r * hidden]);
-      if (found.x) rows.clear_padding(tile[r], found.x, sizes.inputs);
+      padding.clear_row(tile[r]);
     }
     Index alive = 0;
     for (Index step = count ? rows.length(tile[0]) : 0; step-- > 0;) {

@@ -38,7 +38,9 @@ class Forward {
  public:
   Forward(const Rows& rows, const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
       : rows(rows), sizes(sizes), in(in), out(out), token(rows, sizes, out.kept),
-        states(rows, sizes.hidden), cells(Cell::HAS_C ? rows.count() * sizes.hidden : 0) {}
+        states(rows, sizes.hidden), of_y(rows, out.y, sizes.hidden),
+        of_kept(rows, out.kept, KEPT * sizes.hidden, sizes.as_output ? 0 : sizes.room),
+        cells(Cell::HAS_C ? rows.count() * sizes.hidden : 0) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(rows, sizes, GATES, threads);
@@ -49,11 +51,8 @@ class Forward {
     });
     parallel(workers, [&](Index worker) {
       for (std::size_t tile = worker; tile < tiles.size(); tile += workers) run_tile(tiles[tile]);
-      rows.clear_room(out.y, sizes.hidden, worker, workers);
-      if (out.kept && !sizes.as_output)
-        rows.clear_beyond(out.kept, sizes.room, KEPT * sizes.hidden, worker, workers);
-      else if (out.kept)
-        rows.clear_room(out.kept, KEPT * sizes.hidden, worker, workers);
+      of_y.clear_rest(worker, workers);
+      of_kept.clear_rest(worker, workers);
     });
   }
 
@@ -66,6 +65,7 @@ class Forward {
   const Outputs<T> out;
   const Tokens token;
   const States<T> states;
+  const Padding<T> of_y, of_kept;
   std::vector<T> cells;   // (pieces, hidden): c as it goes
   std::vector<T> packed;  // for each block of units: (bias | products with x | with h, units, L)
 
@@ -107,8 +107,8 @@ class Forward {
     const Index hidden = sizes.hidden;
     for (Index piece : tile) {
       if (Cell::HAS_C) std::copy_n(states.start(in.c0, piece), hidden, &cells[piece * hidden]);
-      rows.clear_padding(piece, out.y, hidden);
-      if (sizes.as_output && out.kept) rows.clear_padding(piece, out.kept, KEPT * hidden);
+      of_y.clear_row(piece);
+      of_kept.clear_row(piece);
     }
     Index alive = Index(tile.size());
     for (Index step = 0;; ++step) {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "simd.hpp"
+
 #ifdef __linux__
 #include <sys/mman.h>
 #include <unistd.h>
@@ -11,27 +13,28 @@
 
 namespace ragged {
 
-constexpr std::uintptr_t WORTH_A_CALL = 32 << 10;  // bytes: fewer are written faster than given back
+constexpr Index WORTH_A_CALL = 8 << 20;  // bytes: fewer are written faster than given back
 
-// Set what a framework has allocated to 0. Whole pages are given back to the system, which makes
-// zeros of them when they are touched: what is padding in a large array then costs no memory.
+// Let an array that a framework has allocated read as 0 by giving its pages back to the system, which
+// makes zeros of them when they are touched: padding then costs no memory. False if it cannot be.
+// One call does it before threads start, since each makes every other processor forget the pages.
 template <class T>
-void clear(T* from, T* to) {
+bool renew(T* from, T* to) {
 #ifdef __linux__
   static const auto page = std::uintptr_t(sysconf(_SC_PAGESIZE));
   const auto first = (std::uintptr_t(from) + page - 1) / page * page;
   const auto last = std::uintptr_t(to) / page * page;
-  if (first < last && last - first >= WORTH_A_CALL) {
+  if (first < last) {
     auto* mark = reinterpret_cast<volatile char*>(first);
     *mark = 1;  // it stays in memory of a kind that is not made anew
     if (!madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED) && !*mark) {
       std::fill(from, reinterpret_cast<T*>(first), T(0));
       std::fill(reinterpret_cast<T*>(last), to, T(0));
-      return;
+      return true;
     }
   }
 #endif
-  std::fill(from, to, T(0));
+  return false;
 }
 
 }  // namespace ragged

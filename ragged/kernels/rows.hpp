@@ -31,7 +31,7 @@ class Rows {
        Resets resets = {})
       : batch(batch), width(width), places(places), reverse(reverse), to_initial(resets.to_initial) {
     check_lengths(layout, lengths);
-    padding = layout == Layout::padded ? 1 : layout == Layout::time_major ? batch : 0;
+    pitch = layout == Layout::padded ? 1 : layout == Layout::time_major ? batch : 0;
     fill_steps(layout, lengths);
     for (Index row = 0, end = 0; row < batch; end += lengths[row++])
       cut(row, layout == Layout::padded ? row * width : layout == Layout::jagged ? end : row,
@@ -58,34 +58,17 @@ class Rows {
     return p.base + step_base[p.first + (reverse ? p.length - 1 - step : step)];
   }
 
-  // Set what is padding of a row to 0, with the last of its pieces, in an array `(places, features)`.
-  template <class T>
-  void clear_padding(Index piece, T* array, Index features) const {
+  // Where the padding of a row begins, with the last of its pieces, and how often it is found; then
+  // `pitch` places further each.
+  Index first_padding(Index piece) const {
     const Piece& p = pieces[piece];
-    const Index end = p.first + p.length;
-    if (!padding || !p.is_last || end == width) return;
-    T* start = array + (p.base + step_base[end]) * features;
-    if (padding == 1) {
-      clear(start, start + (width - end) * features);
-    } else {
-      for (Index step = end; step < width; ++step, start += padding * features)
-        std::fill_n(start, features, T(0));
-    }
+    return p.base + step_base[p.first + p.length];
   }
-
-  // Set a worker's share of what lies beyond all tokens to 0, where they lie end to end.
-  template <class T>
-  void clear_room(T* array, Index features, Index worker, Index workers) const {
-    if (!padding) clear_beyond(array, places, features, worker, workers);
+  Index count_padding(Index piece) const {
+    const Piece& p = pieces[piece];
+    return pitch && p.is_last ? width - p.first - p.length : 0;
   }
-
-  // The same in another array of `room` tokens that lie end to end.
-  template <class T>
-  void clear_beyond(T* array, Index room, Index features, Index worker, Index workers) const {
-    const Index free = room - total;
-    clear(array + (total + free * worker / workers) * features,
-          array + (total + free * (worker + 1) / workers) * features);
-  }
+  Index pitch = 0;  // from one step of a row to the next; 0 = rows have no padding
 
  private:
   struct Piece {
@@ -129,9 +112,48 @@ class Rows {
   }
 
   Index total = 0;
-  Index padding = 0;  // from one filler step of a row to the next; 0 = there is none
   std::vector<Index> step_base;
   std::vector<Piece> pieces;
+};
+
+// What no token fills of an array `(places, features)`, and is to read as 0.
+template <class T>
+class Padding {
+ public:
+  // `room`: the array has so many places, and rows lie end to end in it; 0 = it lies as x does. No
+  // array, nothing is done.
+  Padding(const Rows& rows, T* array, Index features, Index room = 0)
+      : rows(rows), array(array), features(features), places(room ? room : rows.places),
+        end_to_end(room || !rows.pitch) {
+    const Index bytes = (places - rows.tokens()) * features * Index(sizeof(T));
+    is_clear = !array || (bytes >= WORTH_A_CALL && renew(array, array + places * features));
+  }
+
+  // Clear a row's, with the last of its pieces.
+  void clear_row(Index piece) const {
+    if (is_clear || end_to_end) return;
+    T* to = array + rows.first_padding(piece) * features;
+    const Index count = rows.count_padding(piece);
+    if (rows.pitch == 1)
+      std::fill_n(to, count * features, T(0));
+    else
+      for (Index k = 0; k < count; ++k) std::fill_n(to + k * rows.pitch * features, features, T(0));
+  }
+
+  // Clear a worker's share of what lies beyond all tokens, where they lie end to end.
+  void clear_rest(Index worker, Index workers) const {
+    if (is_clear || !end_to_end) return;
+    const Index first = rows.tokens(), free = places - first;
+    std::fill(array + (first + free * worker / workers) * features,
+              array + (first + free * (worker + 1) / workers) * features, T(0));
+  }
+
+ private:
+  const Rows& rows;
+  T* const array;
+  const Index features, places;
+  const bool end_to_end;
+  bool is_clear;
 };
 
 // The states `(batch, hidden)` of rows as their pieces meet them: a row's own, or zeros.

@@ -39,9 +39,9 @@ SKELETON = (
     ),
     header_fault(
         "kernels: outputs at padding not 0",
-        "memory.hpp",
-        "std::fill(from, to, T(0))",
-        "std::fill(from, to, T(1))",
+        "rows.hpp",
+        "std::fill_n(to, count * features, T(0))",
+        "std::fill_n(to, count * features, T(1))",
         forward("mixed"),
     ),
     header_fault(

@@ -6,6 +6,7 @@ The first derivative is a kernel too; all further ones are those of plain operat
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -95,7 +96,7 @@ def run_layer(
         tokens = x.shape[:-1].numel() if lengths.is_traced else lengths.tokens
     else:
         train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arrays)
-        run = _Layer.apply if train else forward
+        run = differentiable_forward if train else forward
         tokens = lengths.tokens if train else 0
     count = lengths.to(load_backend(name)) if lengths.is_traced else asarray(lengths.host)
     count = count.to("cpu", torch.int64)
@@ -134,7 +135,7 @@ def forward(
         DeviceError, DtypeError, ShapeError: arrays that are not these.
     """
     hidden = h0.shape[1]
-    y, h, c = x.new_empty(*x.shape[:-1], hidden), torch.empty_like(h0), torch.empty_like(c0)
+    y, h, c = x.new_empty(*x.shape[:-1], hidden), x.new_empty(h0.shape), x.new_empty(c0.shape)
     kept = x.new_empty(tokens, CELLS[call.mode].kept * hidden)
     inputs = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
     shapes = _shapes(call, x, h0, c0, lengths)
@@ -215,6 +216,21 @@ class _Layer(torch.autograd.Function):
         return tuple(results), (0,) * len(results)
 
 
+class _EagerLayer(torch.autograd.Function):
+    """The same without the means for `torch.func`, which take longer than a small layer."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        output = forward(*inputs)
+        _Layer.setup_context(ctx, inputs, output)
+        return output
+
+    backward = _Layer.backward
+
+
+differentiable_forward: Any = _EagerLayer.apply  # `forward` with its gradient
+
+
 def _differentiable_vjp(
     call: Call, inputs: Sequence[Tensor], gradients: Sequence[Tensor], lengths: Tensor
 ) -> tuple[Tensor, ...]:
@@ -240,17 +256,22 @@ def _call(
     This is the one place where addresses leave Python: `outputs` were made for the call, and all
     else is checked. `room` is how many tokens fit into what the forward pass keeps.
     """
-    x, h0 = inputs[:2]
-    library: Any = _load(call.mode, x.dtype)
-    rows = (len(h0), call.width, x.shape[:-1].numel(), LAYOUTS.index(call.layout))
-    sizes = (*rows, int(call.reverse), x.shape[-1], h0.shape[1], room, torch.get_num_threads())
-    count = _readable(lengths, h0.shape[:1], torch.int64)
-    arrays = [_readable(*each, x.dtype) for each in zip(inputs, shapes, strict=True)]
+    x, h0, dtype = inputs[0], inputs[1], inputs[0].dtype
+    (batch, hidden), (*tokens, features) = h0.shape, x.shape
+    layout, threads = LAYOUTS.index(call.layout), torch.get_num_threads()
+    sizes = (batch, call.width, math.prod(tokens), layout, call.reverse, features, hidden, room)
+    count = _readable(lengths, (batch,), torch.int64)
+    arrays = [
+        tensor
+        if tensor.dtype is dtype and tensor.shape == shape and _lies_plainly(tensor)
+        else _readable(tensor, shape, dtype)
+        for tensor, shape in zip(inputs, shapes, strict=True)
+    ]
     addresses = [0 if array is None else array.data_ptr() for array in (*arrays, *outputs)]
-    array, pointers = ctypes.c_int64 * len(sizes), ctypes.c_void_p * len(addresses)
-    lengths_at = ctypes.c_void_p(count.data_ptr())
-    status = getattr(library, function)(array(*sizes), lengths_at, pointers(*addresses), _team())
-    kernels.raise_status(status)
+    run = _function(function, call.mode, dtype)
+    status = run(_sizes(*sizes, threads), count.data_ptr(), _pointers(*addresses), _team())
+    if status:
+        kernels.raise_status(status)
 
 
 def _shapes(
@@ -272,8 +293,6 @@ def _readable(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tenso
     Raises:
         DeviceError, DtypeError, ShapeError: it is none of a CPU's arrays of this shape and dtype.
     """
-    if tensor.dtype is dtype and tensor.shape == shape and _lies_plainly(tensor):
-        return tensor
     if not tensor.is_cpu or tensor.layout is not torch.strided:
         raise _refused(DeviceError, f"{tensor.layout} on {tensor.device}", "dense, on the CPU")
     if tensor.dtype is not dtype:
@@ -290,12 +309,23 @@ def _readable(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tenso
 
 def _lies_plainly(tensor: Tensor) -> bool:
     is_dense = tensor.is_cpu and tensor.layout is torch.strided and tensor.is_contiguous()
-    is_plain = is_dense and not tensor.is_neg() and not tensor._is_zerotensor()
+    is_plain = is_dense and not (tensor.is_neg() or tensor._is_zerotensor())
     return is_plain and (tensor.data_ptr() != 0 or not tensor.numel())
 
 
 def _refused(error: type[RaggedError], got: str, expected: str) -> RaggedError:
     return error.of("recurrent kernel", "inputs", got, expected, "Set RAGGED_KERNELS=0.")
+
+
+_sizes = ctypes.c_int64 * 9
+_pointers = ctypes.c_void_p * 17  # as many as the backward pass has
+
+
+@cache
+def _function(function: str, mode: str, dtype: torch.dtype) -> Any:
+    run = getattr(_load(mode, dtype), function)
+    run.argtypes = _sizes, ctypes.c_void_p, _pointers, ctypes.c_void_p
+    return run
 
 
 @cache

@@ -15,6 +15,8 @@ from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import name
 from ragged_torch.layers import Dropout
 from ragged_torch.parameters import Device, create_parameter, draw_seed
+from ragged_torch.recurrent import direct
+from ragged_torch.recurrent.direct import read_parameters
 
 
 class Recurrent(nn.Module):
@@ -76,11 +78,16 @@ class Recurrent(nn.Module):
         With `offsets (batch + 1,)` the rows lie end to end in x `(tokens, features)`, with room for
         more perhaps: what is beyond the last row is never read, and 0 in the outputs.
         """
+        weights = read_parameters(self, self._names)
+        if lengths is None and offsets is None and resets is None and start == "zeros":
+            call, batch_first = (self.shape, weights, x, state), self.batch_first
+            if direct.is_plain(*call, batch_first=batch_first):
+                return direct.run(*call, self.dropout, batch_first=batch_first)
         y, final = validate_and_call(
             self.shape.cell.name,
             load_backend(name),
             self.shape.mode,
-            {parameter: getattr(self, parameter) for parameter in self._names},
+            dict(zip(self._names, weights, strict=True)),
             x,
             lengths,
             state,

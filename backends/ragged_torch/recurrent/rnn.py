@@ -25,6 +25,8 @@ from ragged.recurrent.resets import START_STATES
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import FLOATING, name, promote_arrays
 from ragged_torch.parameters import Device
+from ragged_torch.recurrent import direct
+from ragged_torch.recurrent.direct import read_parameters
 from ragged_torch.recurrent.resets import run_recurrent
 from ragged_torch.recurrent.sequences import (
     InputDtypeError,
@@ -120,7 +122,7 @@ class RNNBase(nn.Module):
 
     @property
     def _flat_weights(self) -> list[Tensor]:
-        return [getattr(self, parameter) for parameter in self._names]
+        return read_parameters(self, self._names)
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -161,16 +163,21 @@ class RNNBase(nn.Module):
         start: str = "zeros",
     ) -> tuple[Any, Any]:
         """Return the output in the input's form, and the states after each row's last step."""
-        function = self.shape.cell.name
+        weights, function = read_parameters(self, self._names), self.shape.cell.name
+        drop = self._drop if self.dropout and self.training else None
+        if lengths is None and offsets is None and resets is None and start == "zeros":
+            call, batch_first = (self.shape, weights, input, hx), self.batch_first
+            if direct.is_plain(*call, batch_first=batch_first):
+                return direct.run(*call, drop, batch_first=batch_first)
         rows = read_sequences(function, input, lengths, offsets, batch_first=self.batch_first)
-        parameters = {parameter: getattr(self, parameter) for parameter in self._names}
+        parameters = dict(zip(self._names, weights, strict=True))
         self._check_input(rows.data)
         states = None if hx is None else self._read_states(hx, rows)
         _check_alike(function, rows.data, parameters, states or ())
         start = as_choice(function, "start", start, START_STATES)
         marks = self._read_resets(resets, rows)
-        call = parameters, rows.data, rows.lengths, states, self._drop, marks, start
-        y, final = run_recurrent(self.shape, *call, layout=rows.layout)
+        checked = parameters, rows.data, rows.lengths, states, drop, marks, start
+        y, final = run_recurrent(self.shape, *checked, layout=rows.layout)
         final = tuple(self._give_state(state, rows) for state in final)
         return rows.wrap(y), final if len(final) > 1 else final[0]
 

@@ -1,0 +1,139 @@
+"""The short way of a plain call, eager on a CPU over full rows, straight to the kernels.
+
+A step of an actor or of a stream takes microseconds, so what a call costs in Python counts.
+`is_plain` takes calls that need none of the checks and choices of the long way (`run`), which gives
+the same results; all others go there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ragged.kernels import are_wanted, available
+from ragged.recurrent.dispatch import LayerCall, choose
+from ragged.recurrent.shape import RecurrentShape
+from ragged_torch.recurrent import cpp
+from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS
+from ragged_torch.transforms import has_tangents, is_recorded, is_transformed
+
+PLAIN = (Tensor, nn.Parameter)
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+
+
+def read_parameters(layer: nn.Module, names: Sequence[str]) -> list[Tensor]:
+    """Read parameters as a layer's attributes, wherever those are."""
+    parameters: Any = layer._parameters
+    return [parameters[name] if name in parameters else getattr(layer, name) for name in names]
+
+
+def is_plain(
+    shape: RecurrentShape, weights: Sequence[Any], x: Any, state: Any, *, batch_first: bool
+) -> bool:
+    """Whether a call that nobody has checked is right as it is, and one that kernels run.
+
+    Args:
+        shape: the layer's sizes and cell.
+        weights: its parameters in torch's order.
+        x: `(batch, time, features)` of full rows, or `(time, batch, features)`.
+        state: None, h or the pair (h, c).
+        batch_first: whether x is.
+    """
+    if torch.compiler.is_compiling() or type(x) is not Tensor or x.dim() != 3:
+        return False
+    if x.shape[2] != shape.input_size or not x.numel() > 0:
+        return False
+    dtype = x.dtype
+    if dtype not in DTYPES or not are_wanted() or not _runs_kernels(shape, DTYPES[dtype]):
+        return False
+    tensors = [x, *weights]
+    if state is not None:
+        parts = state if type(state) is tuple else (state,)
+        sizes = shape.state_shapes(x.shape[0 if batch_first else 1])
+        if tuple(getattr(part, "shape", None) for part in parts) != sizes:
+            return False
+        tensors += parts
+    for tensor in tensors:
+        if type(tensor) not in PLAIN or tensor.dtype is not dtype or not tensor.is_cpu:
+            return False
+    around = is_transformed() or has_tangents() or is_recorded()
+    return not around and not torch.is_autocast_enabled("cpu")
+
+
+@lru_cache(maxsize=256)
+def _runs_kernels(shape: RecurrentShape, dtype: str) -> bool:
+    """Whether kernels are the first of the list that runs a call of full rows on a CPU."""
+    call = LayerCall("cpu", dtype, compiler=available(), mode=shape.mode)
+    call = call._replace(hidden_size=shape.hidden_size, proj_size=shape.proj_size)
+    return choose(IMPLEMENTATIONS, call).name == "kernels"
+
+
+def run(
+    shape: RecurrentShape,
+    weights: Sequence[Tensor],
+    x: Tensor,
+    state: Any,
+    between_layers: Callable[[Tensor], Tensor] | None,
+    *,
+    batch_first: bool,
+) -> tuple[Tensor, Any]:
+    """Run a plain call: y and the states `(layers * directions, batch, size)`, (h, c) or h.
+
+    Args:
+        shape, weights, x, state, batch_first: as in `is_plain`.
+        between_layers: applied to every layer's output but the last one's; None = nothing is.
+    """
+    batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
+    layout = "padded" if batch_first else "time_major"
+    both, lengths = len(shape.directions), _full(batch, width)
+    hs, cs = _initial(shape, x, state, batch)
+    arrays = _read_weights(shape, x, weights)
+    train = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *hs, *cs, *weights))
+    run_layer: Any = cpp.differentiable_forward if train else cpp.forward
+    tokens = batch * width if train else 0
+    for layer in range(shape.num_layers):
+        if layer and between_layers is not None:
+            x = between_layers(x)
+        x, ys = x.contiguous(), []
+        for k in range(layer * both, (layer + 1) * both):
+            call = cpp.Call(shape.mode, width, both == 2 and k % 2 == 1, layout)
+            y, hs[k], cs[k], _ = run_layer(x, hs[k], cs[k], *arrays[k], lengths, call, tokens)
+            ys.append(y)
+        x = ys[0] if both == 1 else torch.cat(ys, -1)
+    h, *c = [
+        parts[0][None] if len(parts) == 1 else torch.stack(parts)
+        for parts in (hs, cs)[: len(shape.cell.states)]
+    ]
+    return x, (h, *c) if c else h
+
+
+def _initial(
+    shape: RecurrentShape, x: Tensor, state: Any, batch: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Give h and c of each layer and direction, `(batch, hidden)`; c may have no features."""
+    count, has_c = shape.num_layers * len(shape.directions), len(shape.cell.states) > 1
+    if state is None:
+        hs = [x.new_zeros(batch, shape.hidden_size)] * count
+        cs = list(hs)
+    else:
+        hs, cs = ([*part.unbind()] for part in (state if has_c else (state, state)))
+    return hs, cs if has_c else [x.new_empty(batch, 0)] * count
+
+
+def _read_weights(
+    shape: RecurrentShape, x: Tensor, weights: Sequence[Tensor]
+) -> list[list[Tensor]]:
+    """Give both weights and both biases of each layer and direction; zeros where there are none."""
+    count = 4 if shape.bias else 2
+    biases = [] if shape.bias else [x.new_zeros(len(weights[0]))] * 2
+    return [[*weights[k : k + count], *biases] for k in range(0, len(weights), count)]
+
+
+@lru_cache(maxsize=64)
+def _full(batch: int, width: int) -> Tensor:
+    with torch.inference_mode(False):  # or training could not keep it
+        return torch.full((batch,), width, dtype=torch.int64, device="cpu")

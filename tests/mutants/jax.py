@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.mutant import fault
-from tests.mutants.names import forecast, forward, lstm_gradients
+from tests.mutants.names import forecast, forward, gradients, lstm_gradients
 
 HELD = "(jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))"
 
@@ -121,6 +121,54 @@ OPERATOR = (
     ),
 )
 
+CELLS = tuple(
+    fault(name, f"ragged_jax.recurrent.cells:{equation}", old, new, caught_by)
+    for name, equation, old, new, caught_by in (
+        (
+            "GRU's gates r and z swapped",
+            "GRU.fwd",
+            "r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)",
+            "z, r = sigmoid(x_r + h_r), sigmoid(x_z + h_z)",
+            forward("mixed", cell="GRU"),
+        ),
+        (
+            "GRU's candidate reset with its input",
+            "GRU.fwd",
+            "tanh(x_n + r * h_n)",
+            "tanh(r * (x_n + h_n))",
+            forward("mixed", cell="GRU"),
+        ),
+        (
+            "gradient of z as if h were not held",
+            "GRU.partials",
+            "(h_before - n) * z",
+            "-n * z",
+            gradients(cell="GRU"),
+        ),
+        (
+            "gradient of h that a GRU holds lost",
+            "GRU.jvp",
+            " + z * h, c",
+            ", c",
+            gradients(cell="GRU"),
+        ),
+        (
+            "slope of the RNN's tanh",
+            "TanhRNN.partials",
+            "1 - h * h",
+            "1 - h",
+            gradients(cell="RNN_TANH"),
+        ),
+        (
+            "slope of relu below 0",
+            "ReluRNN.partials",
+            "h > 0",
+            "h > -1",
+            gradients(cell="RNN_RELU"),
+        ),
+    )
+)
+
 BLOCKS = (
     fault(
         "bias of Linear forgotten",
@@ -131,4 +179,4 @@ BLOCKS = (
     ),
 )
 
-FAULTS = (*SCAN, *LAYER, *OPERATOR, *BLOCKS)
+FAULTS = (*SCAN, *LAYER, *OPERATOR, *CELLS, *BLOCKS)

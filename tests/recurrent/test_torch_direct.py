@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 import ragged_torch  # noqa: E402
 from ragged_torch.recurrent import cpp, direct  # noqa: E402
 
+import ragged  # noqa: E402
 from ragged import kernels  # noqa: E402
 from ragged.errors import RaggedError  # noqa: E402
 
@@ -27,17 +28,14 @@ OPTIONS = {
 def ways(monkeypatch):
     """Count the calls that go the short way, and close it on demand."""
     counted = {"short": 0, "closed": False}
-    plain, run = direct.is_plain, direct.run
+    run_if_plain = direct.run_if_plain
 
-    def is_plain(*call, **options):
-        return not counted["closed"] and plain(*call, **options)
+    def run(*call, **options):
+        result = None if counted["closed"] else run_if_plain(*call, **options)
+        counted["short"] += result is not None
+        return result
 
-    def counted_run(*call, **options):
-        counted["short"] += 1
-        return run(*call, **options)
-
-    monkeypatch.setattr(direct, "is_plain", is_plain)
-    monkeypatch.setattr(direct, "run", counted_run)
+    monkeypatch.setattr(direct, "run_if_plain", run)
     return counted
 
 
@@ -58,6 +56,41 @@ def given_state(layer, batch, dtype=torch.float64):
 def flat(results):
     y, state = results
     return [y, *(state if isinstance(state, tuple) else (state,))]
+
+
+LENGTHS = {"full": None, "a list": [3, 1], "an array": np.array([0, 4])}
+LENGTHS |= {"a tensor": torch.tensor([2, 3], dtype=torch.uint8), "Lengths": ragged.Lengths([4, 0])}
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_ways_read_lengths_of_every_kind(ways, cell, lengths):
+    layer, x = build(cell, num_layers=2, bidirectional=True), draw(4, 2, 3)
+    if lengths is not None:
+        for row, length in enumerate(np.asarray(lengths)):
+            x[length:, row] = torch.nan
+
+    def run():
+        leaf = x.clone().requires_grad_()
+        results = flat(layer(leaf, lengths=lengths))
+        leaves = [leaf, *layer.parameters()]
+        return results + list(torch.autograd.grad(sum((r**2).sum() for r in results), leaves))
+
+    short = run()
+    assert ways["short"] == 1
+    ways["closed"] = True
+    assert all(map(torch.equal, short, run()))
+    assert all(torch.isfinite(result).all() for result in short)
+
+
+@pytest.mark.parametrize("lengths", [[5, 1], [-1, 2], [1, 2, 3], [1.5, 2], [[1, 2]], ["1", "2"]])
+def test_both_ways_refuse_the_same_lengths(ways, lengths):
+    messages = []
+    for ways["closed"] in (False, True):
+        with pytest.raises(ragged.errors.LengthsError) as caught:
+            build("LSTM")(draw(4, 2, 3), lengths=lengths)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.parametrize("with_state", [False, True])
@@ -87,8 +120,6 @@ def test_both_ways_give_the_same_results_and_gradients(ways, cell, options, with
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_neutral_layer_takes_it_too(ways, cell):
-    import ragged
-
     with ragged.use_backend("torch"):
         layer = getattr(ragged, cell)(3, 5, seed=0)
     x = draw(2, 4, 3, dtype=torch.float32)
@@ -109,7 +140,7 @@ def test_dropout_between_layers_is_that_of_the_long_way(ways):
 
 
 AROUND = {
-    "lengths": lambda layer, x: layer(x, lengths=[4, 4]),
+    "a policy": lambda layer, x: layer(x, lengths=ragged.Lengths([4, 2], policy="never")),
     "one sequence": lambda layer, x: layer(x[:, 0]),
     "half precision": lambda layer, x: layer.half()(x.half()),
     "autocast": lambda layer, x: _autocast(layer, x),

@@ -1,8 +1,8 @@
-"""The short way of a plain call, eager on a CPU over full rows, straight to the kernels.
+"""The short way of a plain call, eager on a CPU and padded, straight to the kernels.
 
-A step of an actor or of a stream takes microseconds, so what a call costs in Python counts.
-`is_plain` takes calls that need none of the checks and choices of the long way (`run`), which gives
-the same results; all others go there.
+A step of an actor or of a stream takes microseconds, so what a call costs in Python counts. What is
+here needs few of the checks and none of the choices of the long way (`run`), which gives the same
+results; all other calls go there.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ragged.backend import load_backend
 from ragged.kernels import are_wanted, available
+from ragged.lengths import Lengths
 from ragged.recurrent.dispatch import LayerCall, choose
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.recurrent import cpp
@@ -22,6 +25,7 @@ from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS
 from ragged_torch.transforms import has_tangents, is_recorded, is_transformed
 
 PLAIN = (Tensor, nn.Parameter)
+LENGTHS = (list, np.ndarray, Tensor)
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
@@ -31,18 +35,52 @@ def read_parameters(layer: nn.Module, names: Sequence[str]) -> list[Tensor]:
     return [parameters[name] if name in parameters else getattr(layer, name) for name in names]
 
 
-def is_plain(
-    shape: RecurrentShape, weights: Sequence[Any], x: Any, state: Any, *, batch_first: bool
-) -> bool:
-    """Whether a call that nobody has checked is right as it is, and one that kernels run.
+def run_if_plain(
+    shape: RecurrentShape,
+    weights: Sequence[Any],
+    x: Any,
+    lengths: object,
+    state: Any,
+    between_layers: Callable[[Tensor], Tensor] | None,
+    *,
+    batch_first: bool,
+) -> tuple[Tensor, Any] | None:
+    """Run a call that nobody has checked, if it is right as it is and one that kernels run.
 
     Args:
         shape: the layer's sizes and cell.
         weights: its parameters in torch's order.
-        x: `(batch, time, features)` of full rows, or `(time, batch, features)`.
-        state: None, h or the pair (h, c).
+        x: `(batch, time, features)`, or `(time, batch, features)`.
+        lengths: `(batch,)` integers on the host; None = every row is full.
+        state: None, h or the pair (h, c), `(layers * directions, batch, size)`.
+        between_layers: applied to every layer's output but the last one's; None = nothing is.
         batch_first: whether x is.
+
+    Returns:
+        y and the states, (h, c) or h; None where the call is not plain.
+
+    Raises:
+        LengthsError: all but the lengths is right.
     """
+    if not _is_plain(shape, weights, x, state, batch_first=batch_first):
+        return None
+    batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
+    if lengths is None:
+        return _run(shape, weights, x, state, between_layers, _full(batch, width), batch_first)
+    if type(lengths.leaf if isinstance(lengths, Lengths) else lengths) not in LENGTHS:
+        return None
+    name, backend = shape.cell.name, load_backend("torch")
+    valid = Lengths.of(lengths, width, backend, function=name, batch=batch)
+    if valid.is_traced or valid.policy != "auto":
+        return None
+    count = torch.from_numpy(valid.host.copy())
+    return _run(shape, weights, x, state, between_layers, count, batch_first)
+
+
+def _is_plain(
+    shape: RecurrentShape, weights: Sequence[Any], x: Any, state: Any, *, batch_first: bool
+) -> bool:
+    """Whether all but the lengths of a call is right, and torch does nothing around it."""
     if torch.compiler.is_compiling() or type(x) is not Tensor or x.dim() != 3:
         return False
     if x.shape[2] != shape.input_size or not x.numel() > 0:
@@ -66,35 +104,29 @@ def is_plain(
 
 @lru_cache(maxsize=256)
 def _runs_kernels(shape: RecurrentShape, dtype: str) -> bool:
-    """Whether kernels are the first of the list that runs a call of full rows on a CPU."""
+    """Whether kernels are the first of the list that runs an eager call on a CPU."""
     call = LayerCall("cpu", dtype, compiler=available(), mode=shape.mode)
     call = call._replace(hidden_size=shape.hidden_size, proj_size=shape.proj_size)
     return choose(IMPLEMENTATIONS, call).name == "kernels"
 
 
-def run(
+def _run(
     shape: RecurrentShape,
     weights: Sequence[Tensor],
     x: Tensor,
     state: Any,
     between_layers: Callable[[Tensor], Tensor] | None,
-    *,
+    lengths: Tensor,
     batch_first: bool,
 ) -> tuple[Tensor, Any]:
-    """Run a plain call: y and the states `(layers * directions, batch, size)`, (h, c) or h.
-
-    Args:
-        shape, weights, x, state, batch_first: as in `is_plain`.
-        between_layers: applied to every layer's output but the last one's; None = nothing is.
-    """
     batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
     layout = "padded" if batch_first else "time_major"
-    both, lengths = len(shape.directions), _full(batch, width)
+    both = len(shape.directions)
     hs, cs = _initial(shape, x, state, batch)
     arrays = _read_weights(shape, x, weights)
     train = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *hs, *cs, *weights))
     run_layer: Any = cpp.differentiable_forward if train else cpp.forward
-    tokens = batch * width if train else 0
+    tokens = int(lengths.sum()) if train else 0
     for layer in range(shape.num_layers):
         if layer and between_layers is not None:
             x = between_layers(x)

@@ -79,10 +79,11 @@ class Recurrent(nn.Module):
         more perhaps: what is beyond the last row is never read, and 0 in the outputs.
         """
         weights = read_parameters(self, self._names)
-        if lengths is None and offsets is None and resets is None and start == "zeros":
-            call, batch_first = (self.shape, weights, x, state), self.batch_first
-            if direct.is_plain(*call, batch_first=batch_first):
-                return direct.run(*call, self.dropout, batch_first=batch_first)
+        if offsets is None and resets is None and start == "zeros":
+            call = self.shape, weights, x, lengths, state, self.dropout
+            result = direct.run_if_plain(*call, batch_first=self.batch_first)
+            if result is not None:
+                return result
         y, final = validate_and_call(
             self.shape.cell.name,
             load_backend(name),

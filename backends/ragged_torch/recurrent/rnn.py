@@ -165,10 +165,11 @@ class RNNBase(nn.Module):
         """Return the output in the input's form, and the states after each row's last step."""
         weights, function = read_parameters(self, self._names), self.shape.cell.name
         drop = self._drop if self.dropout and self.training else None
-        if lengths is None and offsets is None and resets is None and start == "zeros":
-            call, batch_first = (self.shape, weights, input, hx), self.batch_first
-            if direct.is_plain(*call, batch_first=batch_first):
-                return direct.run(*call, drop, batch_first=batch_first)
+        if offsets is None and resets is None and start == "zeros":
+            call = self.shape, weights, input, lengths, hx, drop
+            result = direct.run_if_plain(*call, batch_first=self.batch_first)
+            if result is not None:
+                return result
         rows = read_sequences(function, input, lengths, offsets, batch_first=self.batch_first)
         parameters = dict(zip(self._names, weights, strict=True))
         self._check_input(rows.data)

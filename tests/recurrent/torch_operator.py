@@ -37,4 +37,4 @@ def layer_inputs(
         name: torch.tensor(a, dtype=dtype or torch.float64).requires_grad_()
         for name, a in arrays.items()
     }
-    return Layer(**found, lengths=torch.tensor(lengths, dtype=torch.int64))
+    return Layer(**tensors, lengths=torch.tensor(lengths, dtype=torch.int64))

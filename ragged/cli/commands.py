@@ -15,15 +15,22 @@ from ragged import kernels
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
 from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
 from ragged.errors import OptionError
-from ragged.evaluation import evaluate as evaluation
-from ragged.evaluation import metrics as scores
+from ragged.evaluation.evaluate import evaluate_model
 from ragged.evaluation.forecasts import RowForecast, forecast_rows
-from ragged.evaluation.metrics import TargetScores
+from ragged.evaluation.metrics import TargetScores, scores_table, to_json
 from ragged.export.bundle import is_bundle, open_bundle
 from ragged.export.program import FORMATS
 from ragged.io import checkpoint
 from ragged.report import comparison, figures
-from ragged.runs import folder as runs
+from ragged.runs.folder import (
+    create_folder,
+    instantiate,
+    open_run,
+    read_config,
+    read_metrics,
+    save_config,
+    save_versions,
+)
 from ragged.runs.versions import PACKAGES, describe_environment, version_of
 from ragged.training.loop import TrainLoop
 
@@ -33,10 +40,10 @@ Predicted = tuple[EncoderDecoderDataModule, RaggedDataset, list[RowForecast]]
 def train(parser: Any, config: Any) -> Path:
     """Train from a parsed configuration and return the run's folder."""
     with use_backend(config.backend) as backend, backend.init_process_group() as workers:
-        parts, folder = runs.instantiate(config, parser), None
+        parts, folder = instantiate(config, parser), None
         if workers.rank == 0:
-            folder = runs.create_folder(Path(config.runs), config.name)
-            runs.save_config(folder, parser, config)
+            folder = create_folder(Path(config.runs), config.name)
+            save_config(folder, parser, config)
         folder = workers.broadcast(folder)
         _run(_fit(parts, folder, config))
     return folder
@@ -44,9 +51,9 @@ def train(parser: Any, config: Any) -> Path:
 
 def resume(folder: Path, parser: Any) -> Path:
     """Go on with a run from its last checkpoint, whenever it was stopped."""
-    config = runs.read_config(folder, parser)
+    config = read_config(folder, parser)
     with use_backend(config.backend) as backend, backend.init_process_group():
-        fit = _fit(runs.instantiate(config, parser), folder, config)
+        fit = _fit(instantiate(config, parser), folder, config)
         fit.resume()
         _run(fit)
     return folder
@@ -54,19 +61,19 @@ def resume(folder: Path, parser: Any) -> Path:
 
 def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, TargetScores]:
     """Print a run's scores on its test events beside the baselines' and return them by target."""
-    with use_backend(backend or runs.read_config(run, parser).backend):
-        opened = runs.open_run(run, parser)
-        found = evaluation.evaluate(opened.module, opened.data, opened.trainer)
-    print(scores.table(found.targets))
-    return found.targets
+    with use_backend(backend or read_config(run, parser).backend):
+        opened = open_run(run, parser)
+        evaluation = evaluate_model(opened.module, opened.data, opened.trainer)
+    print(scores_table(evaluation.targets))
+    return evaluation.targets
 
 
 def report(parser: Any, run: Path, backend: str | None = None) -> Path:
     """Write everything there is to see of a run into its `report.html` and return the path."""
     from ragged.report import write_report
 
-    with use_backend(backend or runs.read_config(run, parser).backend):
-        path = write_report(runs.open_run(run, parser))
+    with use_backend(backend or read_config(run, parser).backend):
+        path = write_report(open_run(run, parser))
     print(f"report: {path}")
     return path
 
@@ -85,7 +92,7 @@ def export(parser: Any, run: Path, format: str, output: Path | None = None) -> P
 
     folder = run / "exports" / format if output is None else output
     with use_backend(FORMATS[format].backend) as backend:
-        opened = runs.open_run(run, parser)
+        opened = open_run(run, parser)
         difference = export_run(opened, backend, folder, format=format)
     print(f"its forecasts differ from the checkpoint's by at most {difference:.2g}")
     print(f"exported: {folder}")
@@ -112,8 +119,8 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
 
 
 def _predict_run(parser: Any, run: Path, input: Path, backend: str | None) -> Predicted:
-    with use_backend(backend or runs.read_config(run, parser).backend):
-        opened = runs.open_run(run, parser)
+    with use_backend(backend or read_config(run, parser).backend):
+        opened = open_run(run, parser)
         data, trainer = opened.data, opened.trainer
         data.normalization = Normalization.from_dict(opened.normalization)
         rows = data.rows_for(data.source.read(input))
@@ -166,23 +173,23 @@ def _finish(fit: TrainLoop) -> None:
     from tqdm import tqdm
 
     _introduce(fit)
-    runs.save_versions(fit.folder, describe_environment(fit.trainer.pick_device(get_backend())))
+    save_versions(fit.folder, describe_environment(fit.trainer.pick_device(get_backend())))
     per_epoch, standing = fit.steps_per_epoch, fit.standing
     done = standing.epoch * per_epoch + standing.current.steps
     with tqdm(total=fit.trainer.max_epochs * per_epoch, initial=done) as progress:
         fit.run(progress)
     backend = get_backend()
     best = checkpoint.read(fit.best).create_model(backend)
-    found = evaluation.evaluate(best, fit.data, fit.trainer)
-    checkpoint.write_file(fit.folder / "scores.json", scores.to_json(found.targets).encode())
-    records, kept = runs.read_metrics(fit.folder), standing.best_epoch + 1
+    evaluation = evaluate_model(best, fit.data, fit.trainer)
+    checkpoint.write_file(fit.folder / "scores.json", to_json(evaluation.targets).encode())
+    records, kept = read_metrics(fit.folder), standing.best_epoch + 1
     figures.save_loss_curves(fit.folder / "loss.png", records, kept, fit.objective.name)
-    figures.save_forecasts(fit.folder / "forecast.png", fit.data, found)
+    figures.save_forecasts(fit.folder / "forecast.png", fit.data, evaluation)
     seconds = sum(record["seconds"] for record in records)
     print(f"best epoch {kept} of {standing.epoch}, {seconds:.0f} s of training")
     if fit.profile.first is not None:
         print(f"time: {fit.profile}")
-    print(scores.table(found.targets))
+    print(scores_table(evaluation.targets))
     print(f"run: {fit.folder}")
 
 

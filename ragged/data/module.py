@@ -8,12 +8,22 @@ from typing import Literal
 
 import numpy as np
 
-from ragged.data import windows as cutting
 from ragged.data.dataset import NormalizedSeries, RaggedDataset, SeriesRows
 from ragged.data.normalization import Normalization
 from ragged.data.sources import Columns, Roles, Series, Source, check_known
 from ragged.data.transforms import Transform
-from ragged.data.windows import MinSteps, Split, Windows
+from ragged.data.windows import (
+    MinSteps,
+    Split,
+    Windows,
+    cut_whole,
+    cut_windows,
+    draw_splits,
+    draw_windows,
+    split_events,
+    split_sizes,
+    split_time,
+)
 from ragged.errors import DataError, OptionError
 from ragged.ops.masks import ALIGNMENTS
 
@@ -185,13 +195,13 @@ class EncoderDecoderDataModule:
         """
         steps = [event.steps for event in self.events]
         if self._splits_time and steps:
-            return cutting.split_time(steps, self.shares)
-        train, validation, test = cutting.sizes(len(steps), self.shares)
+            return split_time(steps, self.shares)
+        train, validation, test = split_sizes(len(steps), self.shares)
         if train < 1:
             got = f"{len(steps)} events, of which {validation} validate and {test} test"
             remedy = "Give more events, set validation or test to 0, or split to time."
             raise DataError.of(_NAME, "source", got, "one event or more to train on", remedy)
-        return cutting.split_events(steps, self.shares)
+        return split_events(steps, self.shares)
 
     @cached_property
     def normalization(self) -> Normalization:
@@ -245,7 +255,7 @@ class EncoderDecoderDataModule:
         generator = np.random.default_rng([seed, epoch, 1])  # batch_order draws from [seed, epoch]
         cuts, shifts = self._train_rows.cuts, None
         if self.randomize_lengths:
-            draw = cutting.draw_windows if self.windows else cutting.draw_splits
+            draw = draw_windows if self.windows else draw_splits
             cuts = draw(cuts, self.least, generator)
         if self.level_jitter:
             shifts = generator.normal(0.0, self.level_jitter, (len(cuts), self.target_features))
@@ -292,7 +302,7 @@ class EncoderDecoderDataModule:
         return self.least.steps if self.windows else 2
 
     def _is_long_enough(self, event: Series) -> bool:
-        steps = cutting.sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
+        steps = split_sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
         if self.short_events == "error":
             self._check_steps(event, steps)
         return steps >= self._least_steps
@@ -328,9 +338,9 @@ class EncoderDecoderDataModule:
 
     def _cuts_of(self, part: Split, train: bool = False) -> np.ndarray:
         if self.windows is None:
-            return cutting.whole(part, self.context_fraction)
+            return cut_whole(part, self.context_fraction)
         stride = self.windows.stride if train else self.windows.horizon
-        return cutting.windows_of(part, self.windows, self.least, stride)
+        return cut_windows(part, self.windows, self.least, stride)
 
     def _forecast_cuts(self, place: int, event: Series) -> np.ndarray:
         split = self._first_unknown(event)

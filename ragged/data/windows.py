@@ -64,7 +64,7 @@ class MinSteps:
         return self.context + self.horizon
 
 
-def whole(part: Split, context_fraction: float) -> np.ndarray:
+def cut_whole(part: Split, context_fraction: float) -> np.ndarray:
     """Cut the one row of a part.
 
     The context is a share of the steps, rounded down, at least 1; or all that lies before.
@@ -72,7 +72,7 @@ def whole(part: Split, context_fraction: float) -> np.ndarray:
     Returns:
         `(1, 4)` int64: place, start, split, stop.
 
-    >>> whole(Split(7, 0, 10), 1 / 3).tolist()
+    >>> cut_whole(Split(7, 0, 10), 1 / 3).tolist()
     [[7, 0, 3, 10]]
     """
     share = int(part.end * context_fraction + 1e-9)  # 0.29 * 100 is below 29
@@ -80,7 +80,7 @@ def whole(part: Split, context_fraction: float) -> np.ndarray:
     return np.array([[part.place, 0, split, part.end]])
 
 
-def windows_of(part: Split, windows: Windows, least: MinSteps, stride: int) -> np.ndarray:
+def cut_windows(part: Split, windows: Windows, least: MinSteps, stride: int) -> np.ndarray:
     """Cut the windows of a part; the last one ends where the part ends.
 
     An event that is too short for a whole context and the least horizon gives a shorter context.
@@ -88,7 +88,7 @@ def windows_of(part: Split, windows: Windows, least: MinSteps, stride: int) -> n
     Returns:
         `(rows, 4)` int64: place, start, split, stop.
 
-    >>> windows_of(Split(0, 0, 9), Windows(4, 2), MinSteps(1, 1), stride=2).tolist()
+    >>> cut_windows(Split(0, 0, 9), Windows(4, 2), MinSteps(1, 1), stride=2).tolist()
     [[0, 0, 4, 6], [0, 2, 6, 8], [0, 4, 8, 9]]
     """
     first = part.begin or min(windows.context, part.end - least.horizon)
@@ -121,10 +121,10 @@ def draw_windows(cuts: np.ndarray, least: MinSteps, generator: np.random.Generat
     return np.stack([place, splits - before, splits, splits + after], axis=1)
 
 
-def sizes(count: int, shares: tuple[float, float]) -> tuple[int, int, int]:
+def split_sizes(count: int, shares: tuple[float, float]) -> tuple[int, int, int]:
     """Share `count` out to training, validation and test; training gets the rest, if there is any.
 
-    >>> sizes(10, (0.1, 0.2)), sizes(2, (0.1, 0.2))
+    >>> split_sizes(10, (0.1, 0.2)), split_sizes(2, (0.1, 0.2))
     ((7, 1, 2), (0, 1, 1))
     """
     validation, test = (max(1, round(count * share)) if share > 0 else 0 for share in shares)
@@ -136,13 +136,13 @@ def split_events(steps: Sequence[int], shares: tuple[float, float]) -> tuple[lis
 
     Args:
         steps: of each event.
-        shares: of the events that validate and test; training must be left some, see `sizes`.
+        shares: of the events that validate and test; training must be left some, see `split_sizes`.
 
     >>> [[part.place for part in parts] for parts in split_events([5, 6, 7, 8], (0.25, 0.25))]
     [[0, 1], [2], [3]]
     """
     parts = [Split(place, 0, count) for place, count in enumerate(steps)]
-    train, validation, _ = sizes(len(steps), shares)
+    train, validation, _ = split_sizes(len(steps), shares)
     return parts[:train], parts[train : train + validation], parts[train + validation :]
 
 
@@ -151,14 +151,14 @@ def split_time(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[
 
     Args:
         steps: of each event.
-        shares: of an event's steps that validate and test; see `sizes`.
+        shares: of an event's steps that validate and test; see `split_sizes`.
 
     >>> [[(part.begin, part.end) for part in parts] for parts in split_time([10], (0.1, 0.2))]
     [[(0, 7)], [(7, 8)], [(8, 10)]]
     """
     found: tuple[list[Split], ...] = ([], [], [])
     for place, count in enumerate(steps):
-        edges = accumulate(sizes(count, shares), initial=0)
+        edges = accumulate(split_sizes(count, shares), initial=0)
         for parts, (begin, end) in zip(found, pairwise(edges), strict=True):
             if end > begin:
                 parts.append(Split(place, begin, end))

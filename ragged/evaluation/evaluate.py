@@ -56,7 +56,9 @@ class Evaluation:
         return {places[place]: ranked[place][::-1] for place in sorted(places)}
 
 
-def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: TrainerConfig) -> Evaluation:
+def evaluate_model(
+    module: Any, data: EncoderDecoderDataModule, trainer: TrainerConfig
+) -> Evaluation:
     """Forecast the test rows and score each target in its unit, baselines on the same steps."""
     rows, roles = list(data.test.rows), data.source.roles
     fit_rows = [*data.train.rows, *data.validation.rows]

@@ -169,7 +169,7 @@ def shown(value: float) -> str:
     return f"{value:.3f}" if plain else f"{value:.3g}"
 
 
-def table(targets: Mapping[str, TargetScores]) -> str:
+def scores_table(targets: Mapping[str, TargetScores]) -> str:
     """Lay scores out as text, one block for each target, best first."""
     blocks = ["\n".join(_block(each)) for each in targets.values()]
     return "\n\n".join(blocks) or "no test events to score"

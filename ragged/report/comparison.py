@@ -14,7 +14,7 @@ from ragged.errors import CheckpointError, OptionError
 from ragged.evaluation.metrics import shown
 from ragged.io import checkpoint
 from ragged.report.figures import MUTED, log_scale, new_figure, save, style, whole_numbers
-from ragged.runs import folder as runs
+from ragged.runs.folder import read_config, read_metrics, read_scores
 
 HEADS = ("run", "model", "backend", "parameters", "epochs", "seconds")
 MEASURES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "pinball": "pinball", "coverage": "in band"}
@@ -181,15 +181,15 @@ def _padded(column: Sequence[str]) -> list[str]:
 
 
 def _read_run(folder: Path, parser: Any) -> ComparedRun:
-    config = runs.read_config(folder, parser)
+    config = read_config(folder, parser)
     best = checkpoint.read(folder / "checkpoints" / "best")
-    saved, model = runs.read_scores(folder), config.model.class_path.rpartition(".")[2]
+    saved, model = read_scores(folder), config.model.class_path.rpartition(".")[2]
     return ComparedRun(
         name="/".join(folder.resolve().parts[-2:]),
         model=model,
         backend=config.backend,
         parameters=sum(value.size for value in best.parameters.values()),
-        metrics=runs.read_metrics(folder),
+        metrics=read_metrics(folder),
         scores=_scores_of(model, saved, folder),
         persistence={
             target: f"{scores.get('persistence', {}).get('rmse') or math.nan:.3g}"

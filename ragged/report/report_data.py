@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from ragged.backend import get_backend
-from ragged.evaluation.evaluate import Evaluation, evaluate
+from ragged.evaluation.evaluate import Evaluation, evaluate_model
 from ragged.report.padding import PaddingCost, find_hidden_sizes, padding_work
-from ragged.runs import folder as runs
-from ragged.runs.folder import Run
+from ragged.runs.folder import Run, read_metrics
 
 
 @dataclass(frozen=True)
@@ -24,12 +23,12 @@ class ReportData:
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The records of the epochs."""
-        return runs.read_metrics(self.run.folder)
+        return read_metrics(self.run.folder)
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """The forecasts of the test rows and their scores."""
-        return evaluate(self.run.module, self.run.data, self.run.trainer)
+        return evaluate_model(self.run.module, self.run.data, self.run.trainer)
 
     @cached_property
     def device(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ragged.evaluation.evaluate import label
 from ragged.evaluation.metrics import calibration_lines
-from ragged.report import charts as drawing
+from ragged.report import charts
 from ragged.report.charts import percent
 from ragged.report.errors import ErrorsBy, errors_by_length, errors_by_step
 from ragged.report.explanations import attention_of, coarsen, mean_selection
@@ -26,7 +26,7 @@ from ragged.report.page import (
     table,
 )
 from ragged.report.report_data import ReportData
-from ragged.runs import folder as runs
+from ragged.runs.folder import read_versions
 from ragged.runs.versions import describe_environment
 
 NO_TEST = paragraph("There is no test row with a known truth.")
@@ -69,7 +69,7 @@ def _forecasts(material: ReportData) -> Section:
         for rank, panel in zip(ranks, panels, strict=True):
             parts.append(
                 plot(
-                    drawing.forecast(panel, axes),
+                    charts.forecast(panel, axes),
                     f"forecast-{place + 1}-{rank}",
                     panel.title,
                     f"{axes.target}: truth and forecast over {axes.time}"
@@ -106,7 +106,7 @@ def _errors(material: ReportData) -> Section:
             group(truths, compared) for group in (errors_by_step, errors_by_length)
         )
         step_plot = plot(
-            drawing.error_by_step(by_step, axis),
+            charts.error_by_step(by_step, axis),
             f"error-by-step-{place + 1}",
             f"RMSE of {name} by horizon step",
             _described(by_step, "steps ahead"),
@@ -114,7 +114,7 @@ def _errors(material: ReportData) -> Section:
             "How far ahead the step is; below, how many truths each value rests on.",
         )
         length_plot = plot(
-            drawing.error_by_length(by_length, axis),
+            charts.error_by_length(by_length, axis),
             f"error-by-length-{place + 1}",
             f"RMSE of {name} by length of the horizon",
             _described(by_length, "steps long"),
@@ -163,7 +163,7 @@ def _selection(material: ReportData) -> list[str]:
     weights = [(side, *item) for side, selected in found.items() for item in selected.items()]
     sides, names, values = zip(*weights, strict=True)
     drawn = plot(
-        drawing.selection(found),
+        charts.selection(found),
         "variable-selection",
         "Variable selection",
         ", ".join(f"{side} {name} {percent(value)}" for side, name, value in weights) + ".",
@@ -182,12 +182,12 @@ def _attention(material: ReportData) -> list[str]:
     drawn = []
     found = attention_of(material.run.module, rows, **material.asked)
     for rank, each in zip(examples, found, strict=False):
-        weights, factor = coarsen(each, drawing.CELLS)
+        weights, factor = coarsen(each, charts.CELLS)
         first = [1 + factor * place for place in range(max(weights.shape))]
         keys = map(str, first[: weights.shape[1]])
         drawn.append(
             plot(
-                drawing.attention(each, f"{rank} row"),
+                charts.attention(each, f"{rank} row"),
                 f"attention-{rank}",
                 f"Attention of the {rank} test row",
                 f"{weights.shape[0]} by {weights.shape[1]} weights; the first {each.context} of "
@@ -214,7 +214,7 @@ def _training(material: ReportData) -> Section:
     parts = [
         side_by_side(
             plot(
-                drawing.losses(records, best, material.loss),
+                charts.losses(records, best, material.loss),
                 "losses",
                 "Losses over the epochs",
                 f"The validation loss goes from {values[0]:.3g} to {values[-1]:.3g}; epoch {best} "
@@ -224,7 +224,7 @@ def _training(material: ReportData) -> Section:
                 "without.",
             ),
             plot(
-                drawing.throughput(records),
+                charts.throughput(records),
                 "throughput",
                 "Tokens a second over the epochs",
                 f"From {min(speeds):,.0f} to {max(speeds):,.0f} tokens a second.",
@@ -250,7 +250,7 @@ def _padding(material: ReportData) -> Section:
     }
     parts = [
         plot(
-            drawing.padding(work),
+            charts.padding(work),
             "padding",
             "Filler in each batch of an epoch",
             "; ".join(f"{each.name}: {percent(each.total_fraction)} filler" for each in work) + ".",
@@ -295,7 +295,7 @@ def _lengths(material: ReportData) -> Section:
     }
     parts = [
         plot(
-            drawing.lengths(sides, bins),
+            charts.lengths(sides, bins),
             "lengths",
             "Histogram of lengths",
             "How many rows have which length, by split, context and horizon apart.",
@@ -320,7 +320,7 @@ def _configuration(material: ReportData) -> Section:
         "known ahead": ", ".join(label(run.data, name) for name in roles.known) or "nothing",
         "targets": ", ".join(label(run.data, name) for name in roles.target),
     }
-    trained, here = runs.read_versions(run.folder), describe_environment(material.device)
+    trained, here = read_versions(run.folder), describe_environment(material.device)
     names = list(dict.fromkeys([*trained, *here]))
     versions: Columns = {
         "": names,

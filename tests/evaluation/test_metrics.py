@@ -11,7 +11,7 @@ import pytest
 import ragged.backend
 from ragged.data import EncoderDecoderDataModule, Roles, Sample, Series, Source
 from ragged.errors import ShapeError
-from ragged.evaluation import evaluate as evaluation
+from ragged.evaluation import evaluate
 from ragged.evaluation.baselines import baselines
 from ragged.evaluation.evaluate import Evaluation
 from ragged.evaluation.forecasts import RowForecast
@@ -80,8 +80,8 @@ def test_baselines_know_training_and_validation_and_are_scored_on_the_test(monke
     before, after = slice(3, 12), np.arange(3, 12)
     forecast = np.random.default_rng(1).normal(size=(9, 2))
     levels = {0.1: forecast - 1, 0.5: forecast, 0.9: forecast + 1}
-    monkeypatch.setattr(evaluation, "forecast_rows", lambda *given: [RowForecast(forecast, levels)])
-    found = evaluation.evaluate(
+    monkeypatch.setattr(evaluate, "forecast_rows", lambda *given: [RowForecast(forecast, levels)])
+    found = evaluate.evaluate_model(
         SimpleNamespace(config=SimpleNamespace(model="m")), data, trainer=None
     )
     x = np.concatenate([each.columns["x"][before] for each in events[:3]])

@@ -1,4 +1,4 @@
-"""Rows ready for a model, before they are padded into batches; they are made when asked for."""
+"""Datasets: rows ready for a model, not padded, computed when they are accessed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class NormalizedSeries:
     static: np.ndarray | None = None
 
     def row(self, start: int, split: int, stop: int) -> Sample:
-        """Cut a row out, as views."""
+        """Slice out a row, as views."""
         return Sample(
             past=self.inputs[start:split],
             future=self.inputs[split:stop, : self.known],
@@ -85,11 +85,11 @@ class NormalizedSeries:
 
 
 class SeriesRows(Sequence[Sample]):
-    """Rows that are cut out of series when they are asked for.
+    """Rows that are sliced out of series when they are accessed.
 
     Args:
         series: the events.
-        cuts: `(rows, 4)` int64: the place of a row's series, and its start, split and stop there.
+        cuts: `(rows, 4)` int64: the index of a row's series, and its start, split and stop there.
         shifts: `(rows, targets)` added to a row's targets, observed and to be forecast alike.
     """
 
@@ -107,9 +107,9 @@ class SeriesRows(Sequence[Sample]):
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place, start, split, stop = self.cuts[index].tolist()
-        row = self.series[place].row(start, split, stop)
+            return [self[i] for i in range(*index.indices(len(self)))]
+        event, start, split, stop = self.cuts[index].tolist()
+        row = self.series[event].row(start, split, stop)
         return row if self.shifts is None else _shifted(row, self.shifts[index])
 
     @property
@@ -125,7 +125,7 @@ class RaggedDataset:
     Args:
         rows: the rows.
         encoder_alignment: "left" or "right", where the context of a row goes when it is padded;
-            None leaves it to whoever makes the batches.
+            None leaves it to `batches`.
         decoder_alignment: the same for the horizon.
 
     Example:
@@ -148,7 +148,7 @@ class RaggedDataset:
         target: Sequence[np.ndarray],
         static: Sequence[np.ndarray] | None = None,
     ) -> RaggedDataset:
-        """Take rows that you have cut and normalised yourself.
+        """Create a dataset of rows that are already cut and normalised.
 
         Args:
             past: for each row `(context, past_features)`.
@@ -160,13 +160,13 @@ class RaggedDataset:
             ShapeError: lists of different numbers of arrays, arrays of other dimensions or of
                 different numbers of features, a target of another length than its future.
         """
-        given = {"past": past, "future": future, "target": target}
-        given |= {} if static is None else {"static": static}
-        arrays = {name: [np.asarray(each) for each in parts] for name, parts in given.items()}
+        sides = {"past": past, "future": future, "target": target}
+        sides |= {} if static is None else {"static": static}
+        arrays = {name: [np.asarray(array) for array in side] for name, side in sides.items()}
         _check_arrays(arrays)
         statics = arrays.get("static", [None] * len(past))
-        parts = zip(*(arrays[name] for name in ("past", "future", "target")), statics, strict=True)
-        return cls([_row(str(place), *each) for place, each in enumerate(parts)])
+        rows = zip(*(arrays[name] for name in ("past", "future", "target")), statics, strict=True)
+        return cls([_row(str(index), *row) for index, row in enumerate(rows)])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -189,11 +189,13 @@ class RaggedDataset:
         pairs = [(len(row.past), len(row.future)) for row in self.rows]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
-    def buckets(self, batch_size: int, most: int) -> list[Bucket]:
-        """The rows in buckets of similar lengths, made once; see `make_buckets`."""
-        if (batch_size, most) not in self._buckets:
-            self._buckets[batch_size, most] = make_buckets(self.lengths, batch_size, most)
-        return self._buckets[batch_size, most]
+    def buckets(self, batch_size: int, max_buckets: int) -> list[Bucket]:
+        """Return the rows in buckets of similar lengths, computed once; see `make_buckets`."""
+        if (batch_size, max_buckets) not in self._buckets:
+            self._buckets[batch_size, max_buckets] = make_buckets(
+                self.lengths, batch_size, max_buckets
+            )
+        return self._buckets[batch_size, max_buckets]
 
     @cached_property
     def _buckets(self) -> dict[tuple[int, int], list[Bucket]]:
@@ -220,23 +222,23 @@ def _row(
 
 
 def _check_arrays(arrays: dict[str, list[np.ndarray]]) -> None:
-    rows = len(arrays["past"])
-    for name, parts in arrays.items():
-        if len(parts) != rows:
-            expected = f"{rows}, as `past` has"
-            raise _refuse(name, f"{len(parts)} arrays", expected, "Give one for each row.")
+    num_rows = len(arrays["past"])
+    for name, row_arrays in arrays.items():
+        if len(row_arrays) != num_rows:
+            expected = f"{num_rows}, as `past` has"
+            raise _refuse(name, f"{len(row_arrays)} arrays", expected, "Give one for each row.")
         dimensions = 1 if name == "static" else 2
-        for place, array in enumerate(parts):
-            got = f"of shape {array.shape} in row {place}"
+        for row, array in enumerate(row_arrays):
+            got = f"of shape {array.shape} in row {row}"
             if array.ndim != dimensions:
                 expected = "(features,)" if name == "static" else "(time, features)"
                 remedy = "Reshape it; one feature is array[:, None]."
                 raise _refuse(name, got, expected, remedy)
-            if array.shape[-1] != parts[0].shape[-1]:
-                expected = f"{parts[0].shape[-1]} features, as row 0 has"
+            if array.shape[-1] != row_arrays[0].shape[-1]:
+                expected = f"{row_arrays[0].shape[-1]} features, as row 0 has"
                 raise _refuse(name, got, expected, "Give every row the same features.")
-            if name == "target" and len(array) != len(arrays["future"][place]):
-                expected = f"{len(arrays['future'][place])} steps, as `future` has"
+            if name == "target" and len(array) != len(arrays["future"][row]):
+                expected = f"{len(arrays['future'][row])} steps, as `future` has"
                 raise _refuse(name, got, expected, "Give a target for each step of the horizon.")
 
 

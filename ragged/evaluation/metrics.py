@@ -20,7 +20,7 @@ from ragged.protocol import Array, Backend
 
 @dataclass(frozen=True)
 class Score:
-    """How near a point forecast comes, over all steps whose truth is known.
+    """The scores of a point forecast, over all steps whose truth is known.
 
     Args:
         r2: the share of the truth's variance that the forecast explains; NaN where the truth does
@@ -95,7 +95,7 @@ def coverage(truth: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
 
 @masked_loss()
 def accuracy(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
-    """The share of labels that are right: 1 where a label is the target's, else 0, meaned.
+    """The share of labels that equal the target's.
 
     It is masked, weighted and reduced as a loss is (`ragged.losses`), on arrays of any framework:
     nothing valid gives 0, and `accuracy.total_and_count` what adds up over batches.
@@ -114,24 +114,24 @@ def accuracy(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Ar
         0.5
     """
 
-    def right(backend: Backend, found: Array, target: Array) -> Array:
-        return backend.xp.astype(found == target, target.dtype)
+    def right(backend: Backend, labels: Array, target: Array) -> Array:
+        return backend.xp.astype(labels == target, target.dtype)
 
     return masked(accuracy, right, _labels(prediction, target), target, **masking)
 
 
 def _labels(prediction: Array, target: Array) -> Array:
-    """Take the classes of the largest logits, if logits are given."""
+    """Return the classes of the largest logits, or the labels themselves."""
     backend = backend_of("accuracy", prediction=prediction, target=target)
-    found = as_array(backend, "accuracy", "prediction", prediction)
+    logits = as_array(backend, "accuracy", "prediction", prediction)
     labels = as_array(backend, "accuracy", "target", target)
-    if found.ndim != labels.ndim + 1:
+    if logits.ndim != labels.ndim + 1:
         return prediction
-    if not found.shape[-1]:
-        got, expected = f"of shape {tuple(found.shape)}", "a last axis of one class or more"
+    if not logits.shape[-1]:
+        got, expected = f"of shape {tuple(logits.shape)}", "a last axis of one class or more"
         remedy = "Give labels, or the logits of all classes."
         raise ShapeError.of("accuracy", "prediction", got, expected, remedy)
-    return backend.xp.argmax(found, axis=-1)
+    return backend.xp.argmax(logits, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,10 @@ class TargetScores:
         return sorted(self.scores.items(), key=rank)
 
 
-def shown(value: float) -> str:
-    """Write a score so that small and large ones can be told apart.
+def format_score(value: float) -> str:
+    """Format a score with three significant digits or decimals.
 
-    >>> [shown(value) for value in (0.4567, -12.0, 0.0, 1e-5, 123456.0, float("nan"))]
+    >>> [format_score(value) for value in (0.4567, -12.0, 0.0, 1e-5, 123456.0, float("nan"))]
     ['0.457', '-12.000', '0.000', '1e-05', '1.23e+05', 'nan']
     """
     plain = not math.isfinite(value) or value == 0 or 0.01 <= abs(value) < 1e4
@@ -171,22 +171,23 @@ def shown(value: float) -> str:
 
 def scores_table(targets: Mapping[str, TargetScores]) -> str:
     """Lay scores out as text, one block for each target, best first."""
-    blocks = ["\n".join(_block(each)) for each in targets.values()]
+    blocks = ["\n".join(_block(target)) for target in targets.values()]
     return "\n\n".join(blocks) or "no test events to score"
 
 
 def _block(target: TargetScores) -> list[str]:
     lines = [f"{f'test events, {target.label}':<46}{'R²':>9}{'RMSE':>9}{'MAE':>9}"]
     for name, score in target.best_first():
-        lines.append(f"{name:<46}" + "".join(f"{shown(value):>9}" for value in astuple(score)))
+        columns = "".join(f"{format_score(value):>9}" for value in astuple(score))
+        lines.append(f"{name:<46}{columns}")
     return lines + calibration_lines(target)
 
 
 def calibration_lines(target: TargetScores) -> list[str]:
-    """Say what the quantile forecasts of a target are worth; nothing of point forecasts."""
+    """Describe the quantile forecasts of a target in lines of text; none for point forecasts."""
     lines = []
     if target.pinball is not None:
-        lines.append(f"pinball loss {shown(target.pinball)}, the mean over the quantiles")
+        lines.append(f"pinball loss {format_score(target.pinball)}, the mean over the quantiles")
     if target.coverage is not None:
         share = f"{target.coverage:.1%}"
         lines.append(f"{share} of the truths lie in the 10..90 % band, made for 80 %")
@@ -219,9 +220,9 @@ def to_json(targets: Mapping[str, TargetScores]) -> str:
     }
     for measure in ("pinball", "coverage"):
         values = {name: getattr(target, measure) for name, target in targets.items()}
-        given = {name: value for name, value in values.items() if value is not None}
-        if given:
-            content[measure] = _plain(given)
+        present = {name: value for name, value in values.items() if value is not None}
+        if present:
+            content[measure] = _plain(present)
     return json.dumps(content, indent=2)
 
 

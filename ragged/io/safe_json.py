@@ -1,4 +1,4 @@
-"""JSON from anyone: finite numbers of at most 64 bits, and nothing that Python adds to it."""
+"""Untrusted JSON: finite numbers of at most 64 bits, without Python's extensions."""
 
 from __future__ import annotations
 

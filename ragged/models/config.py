@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 import numpy as np
 
-from ragged.checks import MOST_PARAMETERS, shown
+from ragged.checks import MAX_PARAMETERS, shown
 from ragged.errors import OptionError
 
-MOST_LAYERS = 1024
+MAX_LAYERS = 1024
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def check_extent(config: ModelConfig) -> None:
     """Refuse sizes that no machine could hold, before anything is allocated."""
     arguments, model = config.arguments(), config.model
     layers = max(arguments["num_layers"], arguments.get("num_blocks", 1))
-    if layers > MOST_LAYERS:
+    if layers > MAX_LAYERS:
         name = "num_layers" if layers == arguments["num_layers"] else "num_blocks"
-        got, expected = shown(layers), f"at most {MOST_LAYERS}"
+        got, expected = shown(layers), f"at most {MAX_LAYERS}"
         raise OptionError.of(model, name, got, expected, "Lower it.")
     sizes = [name for name in arguments if name.endswith(("_size", "_features"))]
     widest = max(sizes, key=lambda name: arguments[name] or 0)
-    most = math.isqrt(MOST_PARAMETERS // (4 * layers))
+    most = math.isqrt(MAX_PARAMETERS // (4 * layers))
     if arguments[widest] > most:
         expected = f"at most {most} with {layers} layers"
         raise OptionError.of(model, widest, shown(arguments[widest]), expected, "Lower it.")

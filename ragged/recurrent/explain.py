@@ -52,9 +52,9 @@ def explain(
     """
     policy = as_choice("explain", "policy", policy, POLICIES)
     valid = lengths if isinstance(lengths, Lengths) else Lengths(lengths, policy=policy)
-    hidden_size = as_size("explain", "hidden_size", hidden_size, least=1)
+    hidden_size = as_size("explain", "hidden_size", hidden_size, minimum=1)
     inputs = hidden_size if input_size is None else input_size
-    inputs = as_size("explain", "input_size", inputs, least=1)
+    inputs = as_size("explain", "input_size", inputs, minimum=1)
     proj_size = as_size("explain", "proj_size", proj_size)
     mode = as_choice("explain", "mode", mode, tuple(CELLS))
     RecurrentShape(inputs, hidden_size, proj_size=proj_size, mode=mode).check_extent()

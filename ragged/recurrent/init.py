@@ -25,7 +25,7 @@ class Uniform(Protocol):
 def generator(seed: Seed) -> np.random.Generator:
     """Return the generator that a seed names; a generator is its own."""
     if seed is not None and not isinstance(seed, np.random.Generator):
-        seed = as_size("LSTM", "seed", seed, most=None)
+        seed = as_size("LSTM", "seed", seed, maximum=None)
     return np.random.default_rng(seed)
 
 

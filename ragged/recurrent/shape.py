@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ragged.checks import MOST_PARAMETERS, as_flag, as_size, shown
+from ragged.checks import MAX_PARAMETERS, as_flag, as_size, shown
 from ragged.errors import OptionError, ShapeError
 from ragged.protocol import Array
 from ragged.recurrent.cells import CELLS, Cell
@@ -32,7 +32,7 @@ class RecurrentShape:
         for name in ("input_size", "hidden_size", "num_layers", "proj_size"):
             value, least = getattr(self, name), 0 if name == "proj_size" else 1
             if type(value) is not int or value < least:
-                object.__setattr__(self, name, as_size(function, name, value, least=least))
+                object.__setattr__(self, name, as_size(function, name, value, minimum=least))
         for name in ("bias", "bidirectional"):
             if type(getattr(self, name)) is not bool:
                 object.__setattr__(self, name, as_flag(function, name, getattr(self, name)))
@@ -89,9 +89,9 @@ class RecurrentShape:
         inputs = max(self.input_size, self.output_size * count)
         height = self.cell.gates * self.hidden_size
         parameters = self.num_layers * count * height * (inputs + self.output_size)
-        if parameters > MOST_PARAMETERS:
+        if parameters > MAX_PARAMETERS:
             got = f"{self.hidden_size}, in layers of {shown(parameters)} parameters in all"
-            expected = f"at most {MOST_PARAMETERS} parameters"
+            expected = f"at most {MAX_PARAMETERS} parameters"
             raise OptionError.of(self.cell.name, "hidden_size", got, expected, "Lower the sizes.")
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], ...]:

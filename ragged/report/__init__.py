@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragged.backend import get_backend
-from ragged.evaluation.metrics import shown
+from ragged.evaluation.metrics import format_score
 from ragged.io.checkpoint import write_file
 from ragged.report.charts import percent
 from ragged.report.figures import style
@@ -55,7 +55,13 @@ def _cards(material: ReportData) -> list[tuple[str, str, str]]:
             ("R²", own.r2, baseline.r2),
             ("RMSE", own.rmse, baseline.rmse),
         ):
-            found.append((shown(value), f"{measure} of {name}", f"best baseline: {shown(other)}"))
+            found.append(
+                (
+                    format_score(value),
+                    f"{measure} of {name}",
+                    f"best baseline: {format_score(other)}",
+                )
+            )
         if target.coverage is not None:
             share = percent(target.coverage)
             found.append((share, "in the 10..90 % band", "of the truths; made for 80\u00a0%"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ragged.errors import CheckpointError, OptionError
-from ragged.evaluation.metrics import shown
+from ragged.evaluation.metrics import format_score
 from ragged.io import checkpoint
 from ragged.report.figures import MUTED, log_scale, new_figure, save, style, whole_numbers
 from ragged.runs.folder import read_config, read_metrics, read_scores
@@ -127,7 +127,7 @@ def _draw_scores(
             value = each.scores[target]["r2"]
             axis.barh(at, np.nan_to_num(value), color=_color(place), height=0.8)
             axis.annotate(
-                shown(value), (max(0.0, np.nan_to_num(value)), at), (4, 0),
+                format_score(value), (max(0.0, np.nan_to_num(value)), at), (4, 0),
                 textcoords="offset points", va="center",
             )  # fmt: skip
             ticks[at] = names[place] if len(targets) == 1 else f"{target}: {names[place]}"
@@ -169,7 +169,7 @@ def _measures(compared: Sequence[ComparedRun]) -> dict[str, list[str]]:
 def _cell(measure: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:.1%}" if measure == "coverage" else shown(value)
+    return f"{value:.1%}" if measure == "coverage" else format_score(value)
 
 
 def _padded(column: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ragged.data import EncoderDecoderDataModule
 from ragged.evaluation.evaluate import Evaluation, label
-from ragged.evaluation.metrics import shown
+from ragged.evaluation.metrics import format_score
 from ragged.io.checkpoint import write_file
 
 INK, MUTED, GRID = "#1c2024", "#66707a", "#e2e6ea"
@@ -106,7 +106,7 @@ def make_panels(
         steps, columns = slice(row.start, row.stop), row.event.columns
         panels.append(
             Panel(
-                f"{rank} test event: {row.event.name} (RMSE {shown(rmse)})",
+                f"{rank} test event: {row.event.name} (RMSE {format_score(rmse)})",
                 row.event.time[steps],
                 None if driver is None else columns[driver][steps],
                 columns[target][steps],

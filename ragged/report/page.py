@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ragged.evaluation.metrics import shown
+from ragged.evaluation.metrics import format_score
 from ragged.report.svg import to_svg
 
 Columns = Mapping[str, Sequence[Any]]
@@ -151,7 +151,7 @@ def escape(value: object) -> str:
 def cell(value: object) -> str:
     """A value of a table as text."""
     if isinstance(value, float):
-        return "-" if math.isnan(value) else shown(value)
+        return "-" if math.isnan(value) else format_score(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

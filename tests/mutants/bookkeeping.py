@@ -43,13 +43,13 @@ FAULTS = (
     fault(
         "validation and test normalised by themselves too",
         f"{MODULE}._training_events",
-        "for part in self.parts[0]",
-        "for parts in self.parts for part in parts",
+        "for section in self.splits[0]",
+        "for sections in self.splits for section in sections",
         "data/test_batches.py::test_normalisation_sees_training_events_only",
     ),
     fault(
         "baselines fitted on the test rows",
-        "ragged.evaluation.evaluate:evaluate",
+        "ragged.evaluation.evaluate:evaluate_model",
         "*data.validation.rows]",
         "*data.validation.rows, *rows]",
         f"{SCORES}::test_{BASELINES}",

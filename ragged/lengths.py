@@ -150,9 +150,7 @@ class Lengths(HostData):
         if isinstance(lengths, Lengths):
             result = lengths
             result._check(width, function)
-            if (
-                is_compiling and not lengths.is_traced
-            ):  # or the program would be specialized on these rows
+            if is_compiling and not lengths.is_traced:  # or they would be constants
                 result = cls.unchecked(backend.asarray(lengths.host), width, lengths.policy)
         elif is_compiling or (backend.owns(lengths) and backend.is_traced(lengths)):
             values = as_array(backend, function, "lengths", lengths)
@@ -206,11 +204,9 @@ class Lengths(HostData):
             return NotImplemented
         if (self.width, self.policy) != (other.width, other.policy):
             return False
-        values, other_values = np.asarray(self.leaf), np.asarray(other.leaf)
-        comparable = (values.dtype.kind == "V") == (
-            other_values.dtype.kind == "V"
-        )  # void: JAX's float0
-        return self.leaf is other.leaf or (comparable and np.array_equal(values, other_values))
+        left, right = np.asarray(self.leaf), np.asarray(other.leaf)
+        comparable = (left.dtype.kind == "V") == (right.dtype.kind == "V")  # void: JAX's float0
+        return self.leaf is other.leaf or (comparable and np.array_equal(left, right))
 
     def __hash__(self) -> int:
         return hash((self.width, self.policy, self.host.tobytes()))
@@ -222,10 +218,8 @@ class Lengths(HostData):
         return np.array(self.host, dtype=dtype)
 
     def __repr__(self) -> str:
-        has_values = hasattr(self.leaf, "tolist") and not self.is_traced
-        values = (
-            "traced" if self.is_traced else self.leaf.tolist() if has_values else repr(self.leaf)
-        )
+        known = hasattr(self.leaf, "tolist") and not self.is_traced
+        values = "traced" if self.is_traced else self.leaf.tolist() if known else repr(self.leaf)
         policy = "" if self.policy == "auto" else f", policy={self.policy!r}"
         return f"Lengths({values}, width={self.width}{policy})"
 

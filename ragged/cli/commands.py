@@ -175,7 +175,7 @@ def _train_and_evaluate(loop: TrainLoop) -> None:
 
     _print_header(loop)
     save_versions(loop.folder, describe_environment(loop.trainer.pick_device(get_backend())))
-    per_epoch, state = loop.steps_per_epoch, loop.standing
+    per_epoch, state = loop.steps_per_epoch, loop.state
     initial = state.epoch * per_epoch + state.current.steps
     with tqdm(total=loop.trainer.max_epochs * per_epoch, initial=initial) as progress:
         loop.run(progress)
@@ -188,7 +188,7 @@ def _train_and_evaluate(loop: TrainLoop) -> None:
     figures.save_forecasts(loop.folder / "forecast.png", loop.data, evaluation)
     seconds = sum(record["seconds"] for record in records)
     print(f"best epoch {best_epoch} of {state.epoch}, {seconds:.0f} s of training")
-    if loop.profile.first is not None:
+    if loop.profile.first_epoch is not None:
         print(f"time: {loop.profile}")
     print(scores_table(evaluation.targets))
     print(f"run: {loop.folder}")

@@ -91,9 +91,9 @@ def cut_windows(section: Section, windows: Windows, min_steps: MinSteps, stride:
     >>> cut_windows(Section(0, 0, 9), Windows(4, 2), MinSteps(1, 1), stride=2).tolist()
     [[0, 0, 4, 6], [0, 2, 6, 8], [0, 4, 8, 9]]
     """
-    first = section.begin or min(windows.context, section.end - min_steps.horizon)
-    num_windows = 1 + max(0, -(-(section.end - windows.horizon - first) // stride))
-    splits = np.arange(first, section.end, stride)[:num_windows]
+    first_split = section.begin or min(windows.context, section.end - min_steps.horizon)
+    num_windows = 1 + max(0, -(-(section.end - windows.horizon - first_split) // stride))
+    splits = np.arange(first_split, section.end, stride)[:num_windows]
     starts = np.maximum(splits - windows.context, 0)
     stops = np.minimum(splits + windows.horizon, section.end)
     return np.stack([np.full_like(splits, section.index), starts, splits, stops], axis=1)
@@ -103,12 +103,12 @@ def draw_splits(
     cuts: np.ndarray, min_steps: MinSteps, generator: np.random.Generator
 ) -> np.ndarray:
     """Draw where the horizon of each whole row starts; rows too short for that are unchanged."""
-    drawn = cuts.copy()
-    for row in drawn:
-        last = row[3] - min_steps.horizon
-        if last >= row[1] + min_steps.context:
-            row[2] = generator.integers(row[1] + min_steps.context, last + 1)
-    return drawn
+    new_cuts = cuts.copy()
+    for row in new_cuts:
+        last_split = row[3] - min_steps.horizon
+        if last_split >= row[1] + min_steps.context:
+            row[2] = generator.integers(row[1] + min_steps.context, last_split + 1)
+    return new_cuts
 
 
 def draw_windows(

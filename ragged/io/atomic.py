@@ -134,15 +134,15 @@ def read_folder(folder: Path, required: Limits, optional: Limits) -> dict[str, b
     """
     for _ in range(ATTEMPTS):
         current = _current_folder(folder)
-        before = _inode(current)
+        inode = _inode(current)
         limits = {**required, **{n: m for n, m in optional.items() if os.path.lexists(current / n)}}
         try:
             files = {name: _read_bytes(current / name, limit) for name, limit in limits.items()}
         except CheckpointError:
-            if _inode(_current_folder(folder)) == before:
+            if _inode(_current_folder(folder)) == inode:
                 raise
             continue
-        if _inode(_current_folder(folder)) == before:
+        if _inode(_current_folder(folder)) == inode:
             return files
     got, expected = "being replaced over and over", "it to stand still for a moment"
     raise CheckpointError.of("load", folder, got, expected, "Stop what writes it.")

@@ -2,8 +2,8 @@
 
 The headers beside this file hold the loops and use no framework; each backend adds a file that
 passes its arrays to them. A wheel may carry that file's library (see `bundled`). Else a compiler
-(`c++`, or what `CXX` names) compiles it once; the library is cached in the user's cache folder
-under a name that follows from sources, compiler and processor. Where it cannot be cached safely (see
+(`c++`, or what `CXX` names) compiles it once; the library is kept in the user's cache folder under
+a name derived from sources, compiler and processor. Where it cannot be kept safely (see
 `libraries`), each process compiles its own. Without either, or with `RAGGED_KERNELS=0`, backends
 run what their framework offers, which is slower and gives the same numbers.
 """
@@ -266,6 +266,5 @@ def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = ("model name", "flags", "Features", "CPU part")
-    return "\n".join(
-        [platform.machine(), *sorted({line for line in lines if line.startswith(names)})]
-    )
+    features = sorted({line for line in lines if line.startswith(names)})
+    return "\n".join([platform.machine(), *features])

@@ -65,9 +65,7 @@ def check_folder(folder: Path, *, installed: bool = False) -> None:
         is_last = path == target
         if not _is_owner(status, or_root=installed or not is_last):
             raise PermissionError(f"{str(path)!r} belongs to the user with id {status.st_uid}")
-        is_sticky = (
-            status.st_mode & stat.S_ISVTX and not is_last
-        )  # users may change only their own files there
+        is_sticky = status.st_mode & stat.S_ISVTX and not is_last  # only owners rename files there
         if stat.S_ISDIR(status.st_mode) and not is_sticky and _others_write(status, installed):
             raise PermissionError(f"other users can write {str(path)!r} (chmod go-w mends it)")
 

@@ -1,4 +1,4 @@
-"""Losses of numbers: how far a forecast is from what came."""
+"""Losses of numbers: the errors of forecasts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def huber(
     Args:
         delta: where the parabola becomes a line; above 0, in the target's unit.
 
-    Source: P. J. Huber, RobustScaler Estimation of a Location Parameter (1964).
+    Source: P. J. Huber, Robust Estimation of a Location Parameter (1964).
     """
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
@@ -58,12 +58,12 @@ def mape(
     """Absolute percentage error as a fraction, `|target - prediction| / max(|target|, epsilon)`.
 
     Args:
-        epsilon: the least divisor; a target of 0 has no percentage error of its own.
+        epsilon: the minimum divisor, for targets near 0.
     """
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
-        least, size = _positive("mape", "epsilon", epsilon), backend.xp.abs(target)
-        divisor = backend.xp.where(size > least, size, backend.xp.full_like(size, least))
+        minimum, size = _positive("mape", "epsilon", epsilon), backend.xp.abs(target)
+        divisor = backend.xp.where(size > minimum, size, backend.xp.full_like(size, minimum))
         return backend.xp.abs(target - prediction) / divisor
 
     return masked(mape, elementwise, prediction, target, **masking)
@@ -79,7 +79,7 @@ def smape(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
         xp = backend.xp
         size = xp.abs(target) + xp.abs(prediction)
-        nonzero = size != 0  # true of NaN, which must not pass for 0
+        nonzero = size != 0  # true of NaN, so that the loss is NaN
         ratio = 2 * xp.abs(target - prediction) / xp.where(nonzero, size, xp.ones_like(size))
         return xp.where(nonzero, ratio, xp.zeros_like(ratio))
 

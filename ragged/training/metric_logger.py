@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: a line of JSON and TensorBoard's scalars for each epoch."""
+"""The metrics of a run: a line of JSON and TensorBoard's scalars for each epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MetricLogger:
 
     Args:
         folder: the run's.
-        epoch: epochs that are over; records of later ones, of a run that was killed, are dropped.
+        epoch: finished epochs; records of later ones, of a killed run, are dropped.
     """
 
     def __init__(self, folder: Path, epoch: int = 0) -> None:
@@ -23,8 +23,8 @@ class MetricLogger:
 
         self.path = folder / "metrics.jsonl"
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if _epoch_of(line) <= epoch]
-        write_file(self.path, "".join(f"{line}\n" for line in kept).encode())
+        earlier = [line for line in lines if _epoch_of(line) <= epoch]
+        write_file(self.path, "".join(f"{line}\n" for line in earlier).encode())
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class MetricLogger:
         self.board.flush()
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Flush and close TensorBoard's writer."""
         self.board.close()
 
 
@@ -47,7 +47,7 @@ def _plain(value: Any) -> Any:
 
 
 def _epoch_of(line: str) -> float:
-    """The epoch of a record; a line that a kill cut short belongs to no epoch kept."""
+    """Return the epoch of a record; infinity for a truncated line."""
     try:
         return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -276,11 +276,13 @@ def _is_installed(module: str) -> bool:
 
 def _import(name: str) -> ModuleType:
     module_name = _module_of(name)
-    registered = ", ".join(repr(point.name) for point in _registered())
+    names = ", ".join(repr(point.name) for point in _registered())
     try:
         return importlib.import_module(module_name)
     except ImportError as error:
         got = f"{name!r} ({error})"
-        expected = f"one of {registered} with its framework installed, or the path of a backend module"
+        expected = (
+            f"one of {names} with its framework installed, or the path of a backend module"
+        )
         remedy = f"Check the spelling, or pip install 'ragged-sequences[{name}]'."
         raise BackendError.of("set_backend", "name", got, expected, remedy) from error

@@ -242,7 +242,7 @@ def dtype_error(function: str, argument: str, dtype: object, other: object = Non
 
 
 def device_error(function: str, argument: str, device: object, other: object) -> DeviceError:
-    """Compose the error for an array that lies elsewhere than the others of its call."""
+    """Compose the error for an array on another device than the others of its call."""
     got = f"on {device} beside others on {other}"
     expected, remedy = "one device for all of them", "Move one side to the other's device."
     return DeviceError.of(function, argument, got, expected, remedy)

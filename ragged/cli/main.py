@@ -201,5 +201,5 @@ def _config_path(value: str) -> str:
         expected = f"a YAML file or one of {packaged_configs()}"
         remedy = f"Check the path{nearest(value, packaged_configs())}."
         raise ConfigError.of("train:", "--config", repr(value), expected, remedy)
-    config = load_config(Path(value))  # whose errors name the file
+    config = load_config(Path(value))  # its errors name the file
     return value if config == safe_yaml.read(Path(value)) else json.dumps(config)

@@ -22,8 +22,8 @@ class Batch:
     """Padded arrays with their lengths; padding is 0.
 
     Args:
-        past: `(batch, encoder_time, past_features)`, aligned as `encoder_alignment` says.
-        future: `(batch, decoder_time, future_features)`, aligned as `decoder_alignment` says.
+        past: `(batch, encoder_time, past_features)`, on the side `encoder_alignment`.
+        future: `(batch, decoder_time, future_features)`, on the side `decoder_alignment`.
         target: `(batch, decoder_time, targets)`, likewise; NaN at valid steps where it is unknown.
         encoder_lengths: valid steps of `past`; 0 for a row that only fills the batch.
         decoder_lengths: valid steps of `future` and `target`; 0 likewise.
@@ -194,7 +194,7 @@ def batches(
     Args:
         dataset: the rows.
         batch_size: rows of every batch; the one left over is filled with rows of length 0.
-        shuffle_seed: 0 or more, or None for the dataset's order, whose widths `shapes` rounds up.
+        shuffle_seed: 0 or more, or None for the dataset's order, with widths by `shapes`.
         epoch: with the seed it decides the order, so that a resumed run sees the same one.
         dtype: of the arrays, float32 or float64.
         encoder_alignment: the dataset's if not given, and "left" if it has none.

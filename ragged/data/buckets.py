@@ -29,9 +29,8 @@ class Bucket:
 def make_buckets(lengths: np.ndarray, batch_size: int, max_buckets: int) -> list[Bucket]:
     """Split the rows, sorted by length, into at most `max_buckets` buckets with least padding.
 
-    Exact, by dynamic programming over where buckets end: the cost of a bucket is what its rows
-    take, padded to the longest. Buckets hold whole batches, so that only the shortest rows leave
-    a batch to be filled.
+    Exact, by dynamic programming over the ends of buckets: the cost of a bucket is the number of
+    its steps, padded to its longest row. Buckets have full batches, except the first one.
 
     Args:
         lengths: `(rows, sides)` integers.
@@ -51,7 +50,7 @@ def make_buckets(lengths: np.ndarray, batch_size: int, max_buckets: int) -> list
     ascending = lengths[order]
     batches = -(-num_rows // batch_size)
     step = -(-batches // MAX_EDGES)
-    ends = np.arange(num_rows, 0, -batch_size * step)[::-1]  # the short rows fill no whole batch
+    ends = np.arange(num_rows, 0, -batch_size * step)[::-1]  # the first batch may be smaller
     edges = np.concatenate([[0], ends])
     cost = _padded_steps(ascending, edges, batch_size)
     cuts = edges[cheapest_cuts(cost, max_buckets)].tolist()

@@ -22,7 +22,7 @@ class Sample:
         past: `(context, past_features)`.
         future: `(horizon, future_features)`.
         target: `(horizon, targets)`; NaN where it is unknown.
-        event: where the row comes from.
+        event: of the row.
         split: the step of the event at which the horizon starts.
         static: `(static_features,)`, or None without any.
     """
@@ -56,13 +56,13 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class NormalizedSeries:
-    """An event as a model sees it, whole.
+    """A whole, normalised event.
 
     Args:
         event: the event.
         inputs: `(steps, past_features)`, none of them NaN: known, past and target columns.
         targets: `(steps, targets)`; NaN where they are unknown.
-        known: how many of the inputs are known over the horizon; they stand first.
+        known: how many of the inputs are known over the horizon; they are first.
         static: `(static_features,)`, or None without any.
     """
 
@@ -114,7 +114,7 @@ class SeriesRows(Sequence[Sample]):
 
     @property
     def lengths(self) -> np.ndarray:
-        """Encoder and decoder length of each row, `(rows, 2)`; no row is made for it."""
+        """Encoder and decoder length of each row, `(rows, 2)`, without computing rows."""
         return np.diff(self.cuts[:, 1:], axis=1)
 
 
@@ -208,7 +208,7 @@ class RaggedDataset:
 
 
 def _shifted(row: Sample, shift: np.ndarray) -> Sample:
-    """Add `shift (targets,)` to the targets; they stand last in the past."""
+    """Add `shift (targets,)` to the targets, which are last in the past."""
     past = row.past.copy()
     past[:, -len(shift) :] += shift
     return replace(row, past=past, target=row.target + shift)

@@ -47,10 +47,10 @@ class EncoderDecoderDataModule:
         test: the share of the events (or steps) that tests, rounded, at least 1 unless 0.
         batch_size: rows of a batch.
         encoder_alignment: "left" or "right", where a row's context goes when it is padded. By
-            default what the model takes.
-        randomize_lengths: in every epoch cut the training events anew, anywhere that leaves
-            `min_context` and `min_horizon` steps, or draw anew how much of each training window's
-            context and horizon is used, at least so much. Rows too short for that, and validation
+            default as the model requires.
+        randomize_lengths: in every epoch cut the training events at random, with at least
+            `min_context` and `min_horizon` steps, or shorten the context and horizon of each
+            training window at random, to no less. Rows too short for that, and validation
             and test rows, are cut as usual.
         min_context: the shortest context of a random cut or of a window of a short event, in steps.
             By default 16, or the windows' context where that is less.
@@ -135,22 +135,22 @@ class EncoderDecoderDataModule:
 
     @property
     def past_features(self) -> int:
-        """How many columns the encoder reads: known, past and target."""
+        """The number of columns of the encoder: known, past and target."""
         return len(self.roles.encoder)
 
     @property
     def future_features(self) -> int:
-        """How many columns the decoder reads: known."""
+        """The number of columns of the decoder: known."""
         return len(self.roles.decoder)
 
     @property
     def static_features(self) -> int:
-        """How many numbers describe a row as a whole; 0 if they are repeated at every step."""
+        """How many static columns a row has; 0 if they are repeated at every step."""
         return len(self.roles.static)
 
     @property
     def target_features(self) -> int:
-        """How many columns are forecast."""
+        """The number of columns to forecast."""
         return len(self.roles.target)
 
     @property

@@ -25,8 +25,8 @@ class Normalization:
 
     Args:
         chains: for each column its transforms, in the order in which they are applied.
-        means: for each column the mean of its normalised training steps, which stands for values
-            before the first one that is known.
+        means: for each column the mean of its normalised training steps, which replaces values
+            before the first known one.
 
     >>> events = [Series("0", np.arange(2.0), {"flow": np.array([1.0, 3.0])})]
     >>> roles = Roles(known=(), past=(), target=("flow",))
@@ -100,7 +100,7 @@ class Normalization:
         """Convert normalised values over the horizon of a row to the units of the source.
 
         Args:
-            column: whose values they are.
+            column: of the values.
             values: `(steps, ...)`, from the first step of the horizon on; points or quantiles.
             row: the row that they forecast.
 
@@ -139,11 +139,11 @@ class Normalization:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Normalization:
-        """Rebuild from what `to_dict` gave.
+        """Rebuild from the result of `to_dict`.
 
         Raises:
-            DataError: something else, a transform that was never learned, or one whose class is
-                not imported.
+            DataError: other values, a transform that was never learned, or one whose class is not
+                imported.
         """
         classes = {subclass.__name__: subclass for subclass in _subclasses(Transform)}
         classes |= {
@@ -182,7 +182,7 @@ class Normalization:
         chain = self._chain(column)
         if not any(transform.needs_last for transform in chain):
             return iter([np.nan] * len(chain))
-        first = max(0, row.split - 1 - len(chain))  # each difference looks back by one step
+        first = max(0, row.split - 1 - len(chain))  # each difference needs one step more
         values = forward_fill(row.event.columns[column])[first : row.split]
         if np.isnan(values[-1:]).any() or not row.split:
             got = f"never known before step {row.split} of event '{row.event.name}'"

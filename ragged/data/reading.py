@@ -26,15 +26,15 @@ FILL = "Fill the cell; only targets may be empty, and only when forecasting."
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns of cells; what cannot be used is refused with its file, line and column.
+    """Columns of cells; errors name the file, line and column.
 
     Args:
         name: of the file; a single event is named after it.
         origin: the function and the argument that gave the table, and the argument's value.
         header: the names of the columns.
         cells: each column's cells: text, or numbers, or datetimes; None or "" is empty.
-        lines: the number of each row, as its file counts.
-        unit: what such a number is called.
+        lines: the number of each row in its file.
+        unit: the name of such a number.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Table:
 
         Args:
             column: its name.
-            may_be_empty: whether a cell may be.
-            fill: the remedy for one that is and may not be.
+            may_be_empty: whether empty cells are allowed.
+            fill: the remedy for an empty cell that is not.
 
         Raises:
             DataError: a missing column; a cell that is no number, infinite, or empty.
@@ -85,7 +85,7 @@ class Table:
     def times(self, column: str) -> tuple[np.ndarray, list[datetime] | None]:
         """Return a column of numbers, or of datetimes with their seconds since 1970.
 
-        The first cell that is not empty says which; no cell may be empty.
+        The first cell that is not empty decides; no cell may be empty.
 
         Raises:
             DataError: a missing column; a cell that is neither a number nor an ISO 8601 datetime;

@@ -186,7 +186,7 @@ def check_time(name: str, time: np.ndarray, column: str) -> None:
         column: its name in the table.
 
     Raises:
-        DataError: time that stands still, goes back, or leaves a gap.
+        DataError: time that does not increase, or has a gap.
 
     >>> check_time("7", np.array([0.0, 15.0, 45.0]), "minute")
     Traceback (most recent call last):
@@ -273,7 +273,7 @@ def check_known(
 
 
 def backward_rate(values: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """The rate of change by backward differences, which look at no later step.
+    """The rate of change by backward differences.
 
     Args:
         values: `(steps,)` float64.

@@ -158,7 +158,7 @@ class Tables(Source):
         """The events of the table, those with dates sorted by their start.
 
         Raises:
-            DataError: what the table above says is refused.
+            DataError: what is refused in the table above.
             MissingExtraError: a Parquet file without pandas and pyarrow.
         """
         if self._table is not None:
@@ -177,7 +177,7 @@ class Tables(Source):
             path: a file or a folder, as in the class.
 
         Raises:
-            DataError: what the table above says is refused.
+            DataError: what is refused in the table above.
             MissingExtraError: a Parquet file without pandas and pyarrow.
         """
         events = []
@@ -231,7 +231,9 @@ class Tables(Source):
         if 0 < len(dated) < len(sections):
             got, expected = "numbers in some files and datetimes in others", "the same in all"
             raise DataError.of("Tables", str(self.time), got, expected, "Write one kind.")
-        return sorted(sections, key=_start_time) if dated else sections
+        if dated:
+            sections.sort(key=lambda section: timestamp(section.start or datetime.min))
+        return sections
 
     def _split_at_gaps(self, event: Series) -> list[Series]:
         """Return an event, or its sections between gaps."""
@@ -270,10 +272,6 @@ def _add_hours(start: datetime, hours: float) -> datetime:
     if start.tzinfo is None:
         return start + delta
     return (start.astimezone(UTC) + delta).astimezone(start.tzinfo)
-
-
-def _start_time(event: Series) -> float:
-    return timestamp(event.start or datetime.min)
 
 
 def _check_roles(roles: Mapping[str, Sequence[str]]) -> None:

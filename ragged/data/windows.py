@@ -16,7 +16,7 @@ class Windows:
     """Windows of context and horizon, of which an event gives many rows.
 
     In training they start every `stride` steps, in validation and test every `horizon` steps, so
-    that each step is forecast once. The last one of an event has what is left as its horizon.
+    that each step is forecast once. The last one of an event has a shorter horizon.
 
     Args:
         context: steps of the context, 1 or more.
@@ -38,7 +38,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Section:
-    """The steps of an event in which horizons may lie; their context may lie before.
+    """The steps of an event for horizons; their context may be before.
 
     Args:
         index: of the event in its list.
@@ -67,7 +67,7 @@ class MinSteps:
 def cut_whole(section: Section, context_fraction: float) -> np.ndarray:
     """Cut a section into one row.
 
-    The context is a share of the steps, rounded down, at least 1; or all that lies before.
+    The context is a share of the steps, rounded down, at least 1; or all steps before.
 
     Returns:
         `(1, 4)` int64: event index, start, split, stop.
@@ -83,7 +83,7 @@ def cut_whole(section: Section, context_fraction: float) -> np.ndarray:
 def cut_windows(section: Section, windows: Windows, min_steps: MinSteps, stride: int) -> np.ndarray:
     """Cut a section into windows; the last one ends where the section ends.
 
-    An event that is too short for a whole context and the least horizon gives a shorter context.
+    An event that is too short for a whole context and the minimum horizon gets a shorter context.
 
     Returns:
         `(rows, 4)` int64: event index, start, split, stop.

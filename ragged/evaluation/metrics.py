@@ -13,6 +13,7 @@ import numpy as np
 from ragged.backend import backend_of
 from ragged.checks import as_array
 from ragged.errors import ShapeError
+from ragged.io.safe_json import finite_or_none
 from ragged.losses import Masking, masked_loss
 from ragged.losses.masking import masked
 from ragged.protocol import Array, Backend
@@ -98,11 +99,11 @@ def accuracy(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Ar
     """The share of labels that equal the target's.
 
     It is masked, weighted and reduced as a loss is (`ragged.losses`), on arrays of any framework:
-    nothing valid gives 0, and `accuracy.total_and_count` what adds up over batches.
+    nothing valid gives 0, and `accuracy.total_and_count` is for sums over batches.
 
     Args:
         prediction: labels, `(batch, time, *features)` or `(batch,)`; or logits or probabilities
-            with a last axis of classes more, whose largest one says the label.
+            with a last axis of classes, whose argmax is the label.
         target: labels, `(batch, time, *features)` or `(batch,)`.
 
     Raises:
@@ -214,17 +215,16 @@ def to_json(targets: Mapping[str, TargetScores]) -> str:
     """
     content: dict[str, Any] = {
         "targets": {
-            name: {key: _plain(asdict(score)) for key, score in target.scores.items()}
+            name: {
+                key: {n: finite_or_none(v) for n, v in asdict(score).items()}
+                for key, score in target.scores.items()
+            }
             for name, target in targets.items()
         }
     }
     for measure in ("pinball", "coverage"):
         values = {name: getattr(target, measure) for name, target in targets.items()}
-        present = {name: value for name, value in values.items() if value is not None}
+        present = {n: finite_or_none(value) for n, value in values.items() if value is not None}
         if present:
-            content[measure] = _plain(present)
+            content[measure] = present
     return json.dumps(content, indent=2)
-
-
-def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

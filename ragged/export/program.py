@@ -178,7 +178,7 @@ def load_exported(path: Path, *, format: str) -> Exported:
 
     Raises:
         ArtefactError: the file is not of that format.
-        MissingExtraError: what reads it is not installed.
+        MissingExtraError: the package that reads it is not installed.
         BackendError: the framework that runs it is not installed.
     """
     if format == "onnx":

@@ -20,7 +20,7 @@ TOLERANCES = {"float32": (1e-4, 1e-5), "float64": (1e-10, 1e-12)}  # relative, a
 
 
 def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> float:
-    """Write a run's best model as an artefact, whole or not at all.
+    """Write a run's best model as an artefact, atomically.
 
     Args:
         run: opened with the backend.
@@ -34,7 +34,7 @@ def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> floa
     Raises:
         ExportError: they differ by more than the tolerance, or there is no row to compare them on.
         OptionError: a format that the backend does not write.
-        CheckpointError: something else than an artefact stands in the folder.
+        CheckpointError: the folder has other content than an artefact.
     """
     check_format(backend, format)
     dtype = param_dtype(run.trainer.precision)

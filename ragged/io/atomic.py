@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whenever their writing is stopped.
+"""Atomic writes of files and folders.
 
 A folder is written beside its path. The old one is renamed to a backup, the new one to the path,
 and the backup removed; between the two renames the backup is read.
@@ -25,7 +25,7 @@ def has_leftover(path: Path) -> bool:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write one file, whole or not at all."""
+    """Write one file atomically."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -51,7 +51,7 @@ def replace_folder(
     """Replace a folder; at every moment the old or the new one can be read.
 
     Args:
-        folder: its parents are made.
+        folder: the path; its parents are created.
         files: the content of each file.
         marker: the file that identifies a folder that may be replaced.
         function: its name, for errors.

@@ -125,7 +125,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Any:
     """Read a model that either backend saved, as a module of the chosen backend.
 
-    It comes in inference mode: nothing is dropped out until `module.train()` is called.
+    It is in inference mode: dropout is off until `module.train()` is called.
 
     Args:
         path: a folder that `save` or a training run wrote.
@@ -148,7 +148,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint folder, whole or not at all."""
+    """Write a checkpoint folder atomically."""
     import yaml
     from safetensors.numpy import save as to_bytes
 
@@ -172,7 +172,10 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
     folder = as_path("load", "path", path)
     files = read_folder(folder, REQUIRED, OPTIONAL)
-    state = _to_json(folder / STATE, files[STATE])
+    try:
+        state = safe_json.load(files[STATE])
+    except ValueError as error:
+        raise _damaged(folder / STATE, error) from error
     try:
         model = safe_yaml.load(files[CONFIG])
     except yaml.YAMLError as error:
@@ -253,13 +256,6 @@ def _check_finite(function: str, path: Path, tensors: Mapping[str, np.ndarray]) 
 
 def _kind(tensor: np.ndarray | None, absent: str) -> str:
     return absent if tensor is None else f"{tensor.dtype} {tensor.shape}"
-
-
-def _to_json(path: Path, content: bytes) -> Any:
-    try:
-        return safe_json.load(content)
-    except ValueError as error:
-        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: object) -> CheckpointError:

@@ -29,6 +29,11 @@ def load(content: bytes) -> Any:
         raise ValueError(str(error)) from error
 
 
+def finite_or_none(value: Any) -> Any:
+    """Replace a float that is not finite, which JSON lacks, by None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _below(limit: float, kind: Callable[[str], float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         number = kind(text)

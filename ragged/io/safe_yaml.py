@@ -32,9 +32,8 @@ def read(path: Path) -> Any:
 def load(content: bytes) -> Any:
     """Turn a document into plain values.
 
-    Beyond what PyYAML's safe loader refuses, these are: aliases, which let a few lines stand for
-    billions of values; tags; repeated keys, of which one would be lost; and whatever is longer or
-    deeper than a configuration ever is.
+    Beyond the checks of PyYAML's safe loader these are refused: aliases, which can expand a few
+    lines to billions of values; tags; repeated keys; and documents too long or too deep.
 
     Raises:
         yaml.YAMLError: with the line.

@@ -127,7 +127,7 @@ def raise_status(status: int) -> None:
 
     Raises:
         LengthsError: lengths that are not all between 0 and the width.
-        MemoryError: there is no memory for what it needs.
+        MemoryError: there is not enough memory.
         KernelError: anything else.
 
     >>> raise_status(0)

@@ -146,7 +146,7 @@ def _one_hot(backend: Backend, labels: Array, logits: Array) -> Array:
 
 
 def _check_probabilities(backend: Backend, function: str, target: Array) -> None:
-    """Refuse probabilities outside 0..1; what is NaN makes the loss NaN."""
+    """Refuse probabilities outside 0..1; NaN makes the loss NaN."""
     wrong, remedy = (target < 0) | (target > 1), "Rescale it, or leave it out by `mask`."
     _refuse(backend, function, target, wrong, "inside 0..1", remedy)
 

@@ -80,7 +80,7 @@ class ModelType(type):
 
     @property
     def encoder_alignment(cls) -> str:
-        """The side that `past` is on, unless an argument says otherwise."""
+        """The side that `past` is on by default."""
         side: str = cls.describe.encoder_alignment  # type: ignore[attr-defined]
         return side
 

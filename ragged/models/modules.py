@@ -106,7 +106,7 @@ class AttentionModule(ModelModule):
         `attention (batch, heads, decoder_time, encoder_time + decoder_time)`, and where the model
         selects variables `past_selection`, `future_selection` and `static_selection`, each
         `(batch, ..., features)`; all left aligned and exactly 0 at padding. `encoder_lengths` and
-        `decoder_lengths` say where to cut them.
+        `decoder_lengths` are their valid steps.
 
         Args:
             batch: of `ragged.data`, in the model's own alignment.

@@ -81,7 +81,7 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
 
     Raises:
         ShapeError: the mask is not boolean `(batch, time)`.
-        LengthsError: a row has a hole, or lies on the other side.
+        LengthsError: a row has a hole, or is on the other side.
     """
     check_alignment("lengths_from_mask", "alignment", alignment)
     backend = backend_of("lengths_from_mask", mask=mask)
@@ -132,7 +132,7 @@ def decoder_attention_mask(
         backend: of the mask.
         encoder: lengths of the encoder's rows, left aligned.
         decoder: lengths of the decoder's rows, left aligned.
-        causal: hide a decoder step and what comes after it.
+        causal: hide a decoder step and those after it.
         like: array on whose device the mask is put.
 
     Returns:

@@ -71,7 +71,7 @@ def read_runs(folders: Sequence[Path], parser: Any) -> list[ComparedRun]:
 
 
 def table(runs: Sequence[ComparedRun]) -> str:
-    """Lay the runs out as text, a line each; the measures of a target stand below its name.
+    """Lay the runs out as text, a line each; the measures of a target are below its name.
 
     Example:
         >>> run = ComparedRun("a/1", "XTFT", "torch", 12, [], {"flow": {"r2": 0.5, "rmse": 1.0}})

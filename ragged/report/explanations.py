@@ -73,7 +73,7 @@ def mean_selection(
         "static_selection": ("length", *roles.static),
     }
     return {
-        SELECTIONS[name]: dict(zip(variables[name], _shares(total), strict=True))
+        SELECTIONS[name]: dict(zip(variables[name], (total / total.sum()).tolist(), strict=True))
         for name, total in sums.items()
     }
 
@@ -126,8 +126,3 @@ def _interpret_batches(
         dataset = RaggedDataset(rows, module.config.encoder_alignment)
         for batch in batches(dataset, batch_size, dtype=dtype):
             yield batch, module.interpret(batch)
-
-
-def _shares(total: np.ndarray) -> list[float]:
-    """Divide by the sum: every step's weights sum to 1, so that these are the mean weights."""
-    return (total / total.sum()).tolist()

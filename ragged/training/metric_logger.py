@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ragged.io.checkpoint import write_file
+from ragged.io.safe_json import finite_or_none
 
 
 class MetricLogger:
@@ -29,7 +30,7 @@ class MetricLogger:
 
     def write(self, record: dict[str, Any]) -> None:
         """Add an epoch's record; what is not finite is null."""
-        plain = {name: _plain(value) for name, value in record.items()}
+        plain = {name: finite_or_none(value) for name, value in record.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(plain) + "\n")
         for name, value in plain.items():
@@ -40,10 +41,6 @@ class MetricLogger:
     def close(self) -> None:
         """Flush and close TensorBoard's writer."""
         self.board.close()
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _epoch_of(line: str) -> float:

@@ -101,9 +101,10 @@ class Objective:
         )
         mask = padding_mask(backend, valid, alignment="left", like=target)
         known = mask[..., None] & ~backend.xp.isnan(target)
-        return self.loss.total_and_count(
-            self._split(prediction, target), target, mask=known, **self._options
-        )
+        options: dict[str, Any] = {"quantiles": self.quantiles} if self.quantiles else {}
+        if self.loss.extra_axis is not None:
+            prediction = prediction.reshape(*target.shape, self.outputs)
+        return self.loss.total_and_count(prediction, target, mask=known, **options)
 
     def point(self, forecast: np.ndarray) -> np.ndarray:
         """Return the forecast of each target, `(steps, targets)`, at the level nearest to 0.5."""
@@ -114,15 +115,6 @@ class Objective:
         """Return the forecast of each target at each level, `(steps, targets)` each."""
         outputs = self._by_target(forecast)
         return {level: outputs[..., i] for i, level in enumerate(self.quantiles)}
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"quantiles": self.quantiles} if self.quantiles else {}
-
-    def _split(self, prediction: Array, target: Array) -> Array:
-        if self.loss.extra_axis is None:
-            return prediction
-        return prediction.reshape(*target.shape, self.outputs)
 
     def _by_target(self, forecast: np.ndarray) -> np.ndarray:
         return forecast.reshape(*forecast.shape[:-1], -1, self.outputs)

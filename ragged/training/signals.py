@@ -16,7 +16,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether the user has asked to stop."""
+    """Whether a signal to stop was received."""
 
     def __init__(self) -> None:
         self.is_set = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragged.errors import CheckpointError
+from ragged.io.safe_json import finite_or_none
 
 COUNTS = ("epoch", "steps", "elements", "tokens")
 
@@ -62,8 +63,8 @@ class TrainState:
         return {
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
-            "best_loss": _plain(self.best_loss),
-            "losses": [_plain(loss) for loss in self.losses],
+            "best_loss": finite_or_none(self.best_loss),
+            "losses": [finite_or_none(loss) for loss in self.losses],
             "current": vars(self.current).copy(),
         }
 
@@ -108,10 +109,6 @@ def _check(name: str, value: Any, *kinds: type) -> Any:
 
 def _number(value: float | None, missing: float) -> float:
     return missing if value is None else float(value)
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _refuse(name: str, got: str, expected: str) -> CheckpointError:

@@ -33,7 +33,7 @@ class TrainerConfig:
         loss: name of a loss of ragged.losses that compares numbers; None = the model's own.
         use_loss_masking: average the loss over valid steps alone. False gives the plain mean over
             each batch as it is padded to its longest horizon, where padding counts as forecast
-            without an error; a warning tells of it where horizons differ. Scores are masked always.
+            without an error; a warning is raised where horizons differ. Scores are masked always.
         quantiles: levels of the quantile loss, inside 0..1; None = 2, 10, 25, 50, 75, 90, 98 %.
         max_grad_norm: largest global norm of the gradient, above 0; None = any.
         accumulate_grad_batches: batches that make one step, exactly as one batch of all their rows

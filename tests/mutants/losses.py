@@ -308,7 +308,8 @@ CLASSES = (
         "pos_weight weighs the no",
         "ragged.losses:binary_cross_entropy",
         "return positive + (1 - q) * _softplus(xp, logits)",
-        "return positive + (1 if pos_weight is None else pos_weight) * (1 - q) * _softplus(xp, logits)",
+        "return positive + (1 if pos_weight is None else pos_weight) * (1 - q) * "
+        "_softplus(xp, logits)",
         binary_cross_entropy("booleans"),
     ),
     fault(

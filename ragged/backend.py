@@ -281,8 +281,6 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ImportError as error:
         got = f"{name!r} ({error})"
-        expected = (
-            f"one of {names} with its framework installed, or the path of a backend module"
-        )
+        expected = f"one of {names} with its framework installed, or the path of a backend module"
         remedy = f"Check the spelling, or pip install 'ragged-sequences[{name}]'."
         raise BackendError.of("set_backend", "name", got, expected, remedy) from error

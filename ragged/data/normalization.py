@@ -217,7 +217,7 @@ def forward_fill(values: np.ndarray) -> np.ndarray:
     Args:
         values: `(steps,)`.
 
-    >>> hold(np.array([np.nan, 1.0, np.nan, 3.0]))
+    >>> forward_fill(np.array([np.nan, 1.0, np.nan, 3.0]))
     array([nan,  1.,  1.,  3.])
     """
     known = ~np.isnan(values)

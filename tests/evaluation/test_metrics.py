@@ -21,7 +21,7 @@ from ragged.evaluation.metrics import (
     accuracy,
     coverage,
     pinball,
-    table,
+    scores_table,
     to_json,
 )
 from ragged.report import figures
@@ -225,7 +225,7 @@ def test_scores_that_are_not_defined_are_null_and_stand_last():
     assert saved["targets"]["y"]["flat"] == {"r2": None, "rmse": 1.0, "mae": 1.0}
     assert saved["pinball"] == {"y": 0.25}
     assert "coverage" not in saved
-    assert [line.split()[0] for line in table({"y": target}).splitlines()[1:]] == [
+    assert [line.split()[0] for line in scores_table({"y": target}).splitlines()[1:]] == [
         "good", "flat", "none", "pinball",
     ]  # fmt: skip
 

@@ -189,13 +189,13 @@ class RaggedDataset:
         pairs = [(len(row.past), len(row.future)) for row in self.rows]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
-    def buckets(self, batch_size: int, max_buckets: int) -> list[Bucket]:
+    def buckets(self, batch_size: int, most: int) -> list[Bucket]:
         """Return the rows in buckets of similar lengths, computed once; see `make_buckets`."""
-        if (batch_size, max_buckets) not in self._buckets:
-            self._buckets[batch_size, max_buckets] = make_buckets(
-                self.lengths, batch_size, max_buckets
+        if (batch_size, most) not in self._buckets:
+            self._buckets[batch_size, most] = make_buckets(
+                self.lengths, batch_size, most
             )
-        return self._buckets[batch_size, max_buckets]
+        return self._buckets[batch_size, most]
 
     @cached_property
     def _buckets(self) -> dict[tuple[int, int], list[Bucket]]:

@@ -192,9 +192,7 @@ class RaggedDataset:
     def buckets(self, batch_size: int, most: int) -> list[Bucket]:
         """Return the rows in buckets of similar lengths, computed once; see `make_buckets`."""
         if (batch_size, most) not in self._buckets:
-            self._buckets[batch_size, most] = make_buckets(
-                self.lengths, batch_size, most
-            )
+            self._buckets[batch_size, most] = make_buckets(self.lengths, batch_size, most)
         return self._buckets[batch_size, most]
 
     @cached_property

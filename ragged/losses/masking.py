@@ -122,11 +122,9 @@ def masked(
         weight = xp.where(valid, values + zeros, zeros)  # so that JAX shards it as the rows
     loss = _select(xp, valid, loss) * weight
     count = weight if element_count is None else element_count * weight
-    return (
-        (xp.sum(loss), xp.sum(count))
-        if reduction is TOTALS
-        else _reduce(xp, loss, count, reduction)
-    )
+    if reduction is TOTALS:
+        return (xp.sum(loss), xp.sum(count))
+    return _reduce(xp, loss, count, reduction)
 
 
 def _select(xp: Any, valid: Array, array: Array) -> Array:
@@ -143,21 +141,16 @@ def _check_shapes(backend: Backend, function: Any, prediction: Array, target: Ar
     is_empty = len(elements) == 0 or 0 in shape[len(elements) :]
     if is_empty or target_shape != (shape if in_target else elements):
         extra = "" if function.extra_axis is None else f" and a last axis of {function.extra_axis}"
-        raise ShapeError.of(
-            function.__name__,
-            "prediction",
-            f"of shape {shape} beside a target of shape {target_shape}",
-            f"the target's shape (batch, time, *features){extra}",
-            "Nothing is broadcast; reshape one of them.",
-        )
+        got = f"of shape {shape} beside a target of shape {target_shape}"
+        expected = f"the target's shape (batch, time, *features){extra}"
+        remedy = "Nothing is broadcast; reshape one of them."
+        raise ShapeError.of(function.__name__, "prediction", got, expected, remedy)
     if in_target and not backend.xp.isdtype(target.dtype, "real floating"):
-        raise DtypeError.of(
-            function.__name__,
-            "target",
-            f"of dtype {target.dtype} in the prediction's shape {shape}",
-            f"labels of shape {elements}, or floating probabilities of the {function.extra_axis}",
-            "Leave out the last axis, or convert what is one-hot to floats.",
-        )
+        got = f"of dtype {target.dtype} in the prediction's shape {shape}"
+        axis = function.extra_axis
+        expected = f"labels of shape {elements}, or floating probabilities of the {axis}"
+        remedy = "Leave out the last axis, or convert what is one-hot to floats."
+        raise DtypeError.of(function.__name__, "target", got, expected, remedy)
     return elements
 
 
@@ -219,16 +212,14 @@ def _valid_elements(
     """Boolean of the elements' shape on the device of `like`, True = valid."""
     xp = backend.xp
     if lengths is not None and mask is not None:
-        raise OptionError.of(
-            name, "mask", "given beside `lengths`", "one of the two", "Leave one out."
-        )
+        got, expected = "given beside `lengths`", "one of the two"
+        raise OptionError.of(name, "mask", got, expected, "Leave one out.")
     all_valid = xp.ones_like(like if like.ndim == len(shape) else like[..., 0], dtype=xp.bool)
     if mask is not None:
         mask = as_array(backend, name, "mask", mask, like)
         if "bool" not in str(mask.dtype):
-            raise ShapeError.of(
-                name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0."
-            )
+            got = f"of dtype {mask.dtype}"
+            raise ShapeError.of(name, "mask", got, "boolean", "Compare it with 0.")
     elif lengths is not None:
         if len(shape) < 2:
             got, expected = f"given for elements of shape {shape}", "a time axis, (batch, time)"
@@ -238,9 +229,8 @@ def _valid_elements(
     else:
         return all_valid
     if mask.ndim < min(2, len(shape)):
-        raise ShapeError.of(
-            name, "mask", f"of shape {tuple(mask.shape)}", "(batch, time)", "Reshape it."
-        )
+        got = f"of shape {tuple(mask.shape)}"
+        raise ShapeError.of(name, "mask", got, "(batch, time)", "Reshape it.")
     return _expand(name, "mask", mask, shape, xp) & all_valid
 
 
@@ -248,14 +238,9 @@ def _expand(name: str, argument: str, array: Array, shape: Shape, xp: Any) -> Ar
     """Repeat `(batch,)` or `(batch, time)` along the axes it lacks; nothing else is broadcast."""
     array_shape = tuple(array.shape)
     if array_shape not in (shape, shape[:1], shape[:2]):
-        raise ShapeError.of(
-            name,
-            argument,
-            f"of shape {array_shape}",
-            f"{shape[:1]}, {shape[:2]} or {shape}"
-            if argument == "weights"
-            else f"{shape[:2]} or {shape}",
-            "Give one for each row, step or element.",
-        )
+        got, remedy = f"of shape {array_shape}", "Give one for each row, step or element."
+        expected = f"{shape[:1]}, " if argument == "weights" else ""
+        expected += f"{shape[:2]} or {shape}"
+        raise ShapeError.of(name, argument, got, expected, remedy)
     missing = (1,) * (len(shape) - len(array_shape))
     return xp.broadcast_to(xp.reshape(array, (*array_shape, *missing)), shape)

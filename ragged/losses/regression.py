@@ -106,16 +106,12 @@ def quantile(
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
         levels = as_numbers("quantile", "quantiles", quantiles)
         if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
-            raise OptionError.of(
-                "quantile",
-                "quantiles",
-                f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}",
-                "one level inside 0..1 for each prediction",
-                "Name the levels that the model predicts.",
-            )
-        q = backend.xp.astype(
-            backend.asarray(np.asarray(levels), like=prediction), prediction.dtype
-        )
+            got = f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}"
+            expected = "one level inside 0..1 for each prediction"
+            remedy = "Name the levels that the model predicts."
+            raise OptionError.of("quantile", "quantiles", got, expected, remedy)
+        q = backend.asarray(np.asarray(levels), like=prediction)
+        q = backend.xp.astype(q, prediction.dtype)
         error = target[..., None] - prediction
         return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
 
@@ -137,13 +133,9 @@ def gaussian_nll(
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
         if int(prediction.shape[-1]) != 2:
-            raise ShapeError.of(
-                "gaussian_nll",
-                "prediction",
-                f"of shape {tuple(prediction.shape)}",
-                "a last axis of 2, mean and log variance",
-                "Stack both along the last axis.",
-            )
+            got, remedy = f"of shape {tuple(prediction.shape)}", "Stack both along the last axis."
+            expected = "a last axis of 2, mean and log variance"
+            raise ShapeError.of("gaussian_nll", "prediction", got, expected, remedy)
         mean, log_variance = prediction[..., 0], prediction[..., 1]
         constant = float(np.log(2 * np.pi)) if as_flag("gaussian_nll", "full", full) else 0.0
         scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)

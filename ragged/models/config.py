@@ -115,13 +115,8 @@ def check_heads(config: ModelConfig, name: str) -> None:
     check_at_least(config, 1, "num_heads")
     size, num_heads = getattr(config, name), config.arguments()["num_heads"]
     if size % num_heads:
-        raise OptionError.of(
-            config.model,
-            name,
-            str(size),
-            f"a multiple of num_heads, {num_heads}",
-            "Change one of the two.",
-        )
+        expected, remedy = f"a multiple of num_heads, {num_heads}", "Change one of the two."
+        raise OptionError.of(config.model, name, str(size), expected, remedy)
 
 
 def check_rate(config: ModelConfig, name: str) -> None:

@@ -68,22 +68,14 @@ class ModelModule:
         )
         for name, time, array, size in sides:
             if array.ndim != 3 or array.shape[2] != size:
-                raise ShapeError.of(
-                    model,
-                    name,
-                    f"of shape {tuple(array.shape)}",
-                    f"(batch, {time}, {size})",
-                    f"Set {name}_features to the features of the data.",
-                )
+                got, expected = f"of shape {tuple(array.shape)}", f"(batch, {time}, {size})"
+                remedy = f"Set {name}_features to the features of the data."
+                raise ShapeError.of(model, name, got, expected, remedy)
         batch = past.shape[0]
         if future.shape[0] != batch:
-            raise ShapeError.of(
-                model,
-                "future",
-                f"of {future.shape[0]} rows",
-                f"{batch}, one for each row of `past`",
-                "Give both sides of the same batch.",
-            )
+            got, expected = f"of {future.shape[0]} rows", f"{batch}, one for each row of `past`"
+            remedy = "Give both sides of the same batch."
+            raise ShapeError.of(model, "future", got, expected, remedy)
         arrays = {"parameters": reference, "past": past, "future": future}
         _, past, future = backend.promote_arrays(model, arrays).values()
         encoder, decoder = (
@@ -129,13 +121,10 @@ def check_batch(config: Any, batch: Any) -> None:
     """Refuse a batch whose context is not aligned as the model requires."""
     required = config.encoder_alignment
     if batch.encoder_alignment != required:
-        raise OptionError.of(
-            config.model,
-            "batch",
-            f"{batch.encoder_alignment} aligned in its encoder part",
-            f"{required} aligned, which the model takes",
-            f"Set data.encoder_alignment, or `alignment` of collate, to {required!r}.",
-        )
+        got = f"{batch.encoder_alignment} aligned in its encoder part"
+        expected = f"{required} aligned, which the model takes"
+        remedy = f"Set data.encoder_alignment, or `alignment` of collate, to {required!r}."
+        raise OptionError.of(config.model, "batch", got, expected, remedy)
 
 
 def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:

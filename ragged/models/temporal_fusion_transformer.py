@@ -81,13 +81,10 @@ class WithStaticsConfig(TemporalFusionConfig):
         values = None if static is None else as_array(backend, model, "static", static, like)
         expected = (lengths.batch, self.static_features)
         if values is None or tuple(values.shape) != expected:
-            raise ShapeError.of(
-                model,
-                "static",
-                "missing" if values is None else f"of shape {tuple(values.shape)}",
-                f"(batch, static_features) = {expected}",
-                "Give each row its static values, and set static_features to their number.",
-            )
+            got = "missing" if values is None else f"of shape {tuple(values.shape)}"
+            remedy = "Give each row its static values, and set static_features to their number."
+            shape = f"(batch, static_features) = {expected}"
+            raise ShapeError.of(model, "static", got, shape, remedy)
         values = backend.promote_arrays(model, {"past": like, "static": values})["static"]
         return xp.concat([length, xp.astype(values, like.dtype)], axis=1)
 

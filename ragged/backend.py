@@ -1,4 +1,4 @@
-"""Which framework does the work: the `Backend` protocol and how one is chosen.
+"""Backend selection: how a call finds the framework that computes it.
 
 An array's own framework decides. The chosen backend decides for lists, NumPy arrays and
 constructors: `use_backend` over `set_backend` over the variable `RAGGED_BACKEND`; with nothing
@@ -34,10 +34,10 @@ _loaded: dict[str, Backend] = {}
 
 
 def _recorded_as_constant(function: Function) -> Function:
-    """Have Dynamo call a function while it records, and keep what it returns.
+    """Have Dynamo call a function while it traces, and keep its result as a constant.
 
-    Imports and metadata cannot be recorded. This is what `torch.compiler.assume_constant_result`
-    sets, said without torch.
+    Imports and metadata cannot be traced. This is what `torch.compiler.assume_constant_result`
+    sets, without importing torch.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
@@ -79,16 +79,16 @@ def use_backend(name: str) -> Iterator[Backend]:
 
 
 def get_backend() -> Backend:
-    """Return the chosen backend; a compiled program keeps the one that was chosen as it was made.
+    """Return the chosen backend; a compiled program keeps the one chosen at its compilation.
 
     Raises:
         BackendError: nothing is chosen and not exactly one backend is installed.
     """
-    return load_backend(_chosen())
+    return load_backend(_chosen_name())
 
 
 @_recorded_as_constant
-def _chosen() -> str:
+def _chosen_name() -> str:
     name = _local.get() or _default or os.environ.get("RAGGED_BACKEND")
     if name:
         return name
@@ -112,8 +112,8 @@ def load_backend(name: str, *, partial: bool = False) -> Backend:
 
     Args:
         name: a registered backend or the import path of a backend module.
-        partial: take what is there, as the conformance suite does; from then on a missing member
-            raises `MissingMemberError` when it is used.
+        partial: accept missing members, as the conformance suite does; using one raises
+            `MissingMemberError`.
 
     Raises:
         BackendError: the name is unknown, or (unless `partial`) members of `Backend` are missing.
@@ -136,7 +136,7 @@ def _load(name: str, partial: bool) -> None:
             f"set_backend(): backend {name!r} lacks {', '.join(missing)}; expected every "
             "member of ragged.protocol.Backend. Add them to its module."
         )
-    _loaded[name] = cast(Backend, _Partial(name, module) if missing else module)
+    _loaded[name] = cast(Backend, _PartialBackend(name, module) if missing else module)
 
 
 def missing_members(backend: object) -> tuple[str, ...]:
@@ -145,24 +145,24 @@ def missing_members(backend: object) -> tuple[str, ...]:
     >>> missing_members(object())[:3]
     ('Recurrent', 'TrainingStep', 'arange_like')
     """
-    own = backend.module if isinstance(backend, _Partial) else backend
-    return tuple(member for member in MEMBERS if not hasattr(own, member))
+    module = backend.module if isinstance(backend, _PartialBackend) else backend
+    return tuple(member for member in MEMBERS if not hasattr(module, member))
 
 
-class _Partial:
-    """A backend module that lacks members: using one of them says so."""
+class _PartialBackend:
+    """A backend module that lacks members: using one raises `MissingMemberError`."""
 
     def __init__(self, name: str, module: ModuleType) -> None:
         self.name, self.module = name, module
 
     def __getattr__(self, member: str) -> Any:
         if member in MEMBERS and not hasattr(self.module, member):
-            return _Missing(f"backend {self.name!r} lacks `{member}`")
+            return _MissingMember(f"backend {self.name!r} lacks `{member}`")
         return getattr(self.module, member)
 
 
-class _Missing:
-    """Stands in for a member that is not there."""
+class _MissingMember:
+    """Placeholder for a member that a backend module lacks."""
 
     def __init__(self, message: str) -> None:
         self.message = message
@@ -177,7 +177,7 @@ class _Missing:
 
 
 def backend_of(function: str, **arrays: object) -> Backend:
-    """Return the backend that owns the arrays of one call, or the chosen one.
+    """Return the backend that owns the arrays of one call, or else the chosen one.
 
     Raises:
         MixedFrameworksError: two arguments belong to two frameworks.
@@ -206,15 +206,15 @@ def is_traced(value: object) -> bool:
 
 
 def to_host(value: object) -> object:
-    """Copy an array of any framework to the host; what belongs to none stays what it is."""
+    """Copy an array of any framework to the host; other values are returned unchanged."""
     owner = _owner(value)
     return value if owner is None else load_backend(owner).to_numpy(value)
 
 
 def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
     """Name the backend that owns each argument, where one does."""
-    found = {argument: _owner(array) for argument, array in arrays.items()}
-    return {argument: name for argument, name in found.items() if name is not None}
+    owners = {argument: _owner(array) for argument, array in arrays.items()}
+    return {argument: name for argument, name in owners.items() if name is not None}
 
 
 def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:
@@ -226,25 +226,25 @@ def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:
 
 
 def _owner(value: object) -> str | None:
-    """Name the backend that owns a value; loaded ones come first."""
+    """Name the backend that owns a value, loaded backends first; None if there is none."""
     if value is None or isinstance(value, (np.ndarray, list, tuple, int, float, HostData)):
         return None
     return next((name for name in _possible_owners() if _loaded[name].owns(value)), None)
 
 
-@_recorded_as_constant  # not what is loaded by then, which recording itself changes
+@_recorded_as_constant  # tracing itself changes which backends are loaded
 def _possible_owners() -> tuple[str, ...]:
-    """Name the backends that may own something; one whose framework is not imported does not."""
+    """Name the backends that may own arrays: those whose framework is imported."""
     others = [
         name
         for name in available_backends()
         if name not in _loaded and {name, _module_of(name)} & sys.modules.keys()
     ]
-    return (*_loaded, *filter(_loads, others))
+    return (*_loaded, *filter(_is_loadable, others))
 
 
-def _loads(name: str) -> bool:
-    """Whether a backend may own arrays: a broken or partial one must not stop the others."""
+def _is_loadable(name: str) -> bool:
+    """Whether a backend can be loaded; a broken or partial one must not stop the others."""
     try:
         load_backend(name)
     except BackendError:
@@ -264,7 +264,7 @@ def _module_of(name: str) -> str:
 
 @functools.cache
 def _is_installed(module: str) -> bool:
-    """Ask without importing: the bundled backends need their framework to be there too."""
+    """Whether a backend module, and the framework of a bundled one, can be found."""
     framework = {"ragged_torch": "torch", "ragged_jax": "flax"}.get(module)
     try:
         return find_spec(module) is not None and (
@@ -276,11 +276,11 @@ def _is_installed(module: str) -> bool:
 
 def _import(name: str) -> ModuleType:
     module_name = _module_of(name)
-    known = ", ".join(repr(point.name) for point in _registered())
+    names = ", ".join(repr(point.name) for point in _registered())
     try:
         return importlib.import_module(module_name)
     except ImportError as error:
         got = f"{name!r} ({error})"
-        expected = f"one of {known} with its framework installed, or the path of a backend module"
+        expected = f"one of {names} with its framework installed, or the path of a backend module"
         remedy = f"Check the spelling, or pip install 'ragged-sequences[{name}]'."
         raise BackendError.of("set_backend", "name", got, expected, remedy) from error

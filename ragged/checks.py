@@ -1,7 +1,7 @@
-"""Arguments at the door: what a public function makes of the values that it is given.
+"""Argument validation: conversion and checks of the values passed to public functions.
 
 Lists, numbers and whatever NumPy reads become arrays of a backend; sizes, flags, numbers and names
-are plain Python values. What cannot be used is refused by an error that names the argument.
+are plain Python values. Unusable values raise an error that names the argument.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ragged.errors import ArgumentError, DeviceError, DtypeError, OptionError, S
 if TYPE_CHECKING:
     from ragged.protocol import Array, Backend
 
-MOST = 2**31 - 1  # lengths are integers of 32 bits where JAX and the kernels count
-MOST_STEPS = 2**28  # of a row that a width alone asks for: a longer one is a mistake
-MOST_ELEMENTS = 2**31
-MOST_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32
+MAX_SIZE = 2**31 - 1  # lengths are int32 in JAX and in the kernels
+MAX_STEPS = 2**28  # of a row padded to `max_length`: a longer one is a mistake
+MAX_ELEMENTS = 2**31
+MAX_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32
 
 
 def as_array(
     backend: Backend, function: str, argument: str, value: object, like: Array = None
 ) -> Array:
-    """Return a backend's own array as it is, and make one of what else holds numbers.
+    """Return a backend's array unchanged, and convert other values that hold numbers.
 
     Floats that are no array of a framework, a list's or NumPy's, take the dtype of `like`. Without
     it NumPy's keep their own, and Python's get the framework's default.
@@ -46,10 +46,10 @@ def as_array(
     """
     if backend.owns(value):
         if not hasattr(value, "ndim"):  # a module
-            raise _no_array(function, argument, value)
+            raise _not_an_array(function, argument, value)
         return value
     dtype = None if like is None else _floating(backend, like)
-    if backend.is_compiling():  # a compiler has no arrays on the host
+    if backend.is_compiling():  # there are no host arrays while tracing
         array = backend.asarray(value, like=like)
     else:
         host = as_host(function, argument, value)
@@ -63,7 +63,7 @@ def as_array(
 
 
 def as_host(function: str, argument: str, value: object) -> np.ndarray:
-    """Return what holds numbers as an array of NumPy, in a dtype and byte order of this machine.
+    """Convert a value that holds numbers to a NumPy array in native byte order.
 
     NumPy's `longdouble`, which no framework has, becomes float64.
     """
@@ -73,25 +73,25 @@ def as_host(function: str, argument: str, value: object) -> np.ndarray:
         raise DtypeError.of(function, argument, "a masked array", expected, remedy)
     try:
         host = np.asarray(value)
-    except Exception as error:  # it is the value's own code that converts it
+    except Exception as error:  # conversion runs code of the value's class
         if isinstance(value, (list, tuple)) and isinstance(error, ValueError):
             got, remedy = f"a {type(value).__name__} of uneven rows", "Pad them, and give lengths."
             raise ShapeError.of(function, argument, got, "rows alike", remedy) from error
-        raise _no_array(function, argument, value) from error
+        raise _not_an_array(function, argument, value) from error
     if host.dtype.kind not in "biufc":
-        if host.dtype.name == "bfloat16":  # NumPy has none of its own
+        if host.dtype.name == "bfloat16":  # no dtype of NumPy itself
             return host.astype(np.float32)
-        raise _no_array(function, argument, value, host)
+        raise _not_an_array(function, argument, value, host)
     if host.dtype.char in "gG":
         with np.errstate(over="ignore"):
             return host.astype(np.float64 if host.dtype.char == "g" else np.complex128)
-    if min(host.strides, default=0) < 0:  # which torch has not
+    if min(host.strides, default=0) < 0:  # which torch does not support
         host = host.copy()
     return host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
 
 
 def _floating(backend: Backend, array: Array) -> Any:
-    """The dtype of a floating array; None of any other."""
+    """Return the dtype of a floating array, None of any other."""
     return array.dtype if backend.xp.isdtype(array.dtype, "real floating") else None
 
 
@@ -107,69 +107,69 @@ def _check_range(
         raise DtypeError.of(function, argument, got, expected, "Convert them to floats.")
 
 
-def _no_array(
+def _not_an_array(
     function: str, argument: str, value: object, host: np.ndarray | None = None
 ) -> DtypeError:
-    kind, remedy = shown(value), "Convert it to floats or integers first."
+    got, remedy = shown(value), "Convert it to floats or integers first."
     if host is not None and (hasattr(value, "dtype") or isinstance(value, (list, tuple))):
-        kind = f"{kind} of dtype {host.dtype}"
+        got = f"{got} of dtype {host.dtype}"
     elif getattr(value, "is_nested", False):
-        kind, remedy = "a nested tensor", "Convert it by to_padded_tensor(0.0), and give lengths."
+        got, remedy = "a nested tensor", "Convert it by to_padded_tensor(0.0), and give lengths."
     elif hasattr(value, "to_dense"):  # torch's sparse layouts, and oneDNN's
-        kind = f"{kind} of layout {getattr(value, 'layout', None)}"
+        got = f"{got} of layout {getattr(value, 'layout', None)}"
         remedy = "Convert it by to_dense()."
-    return DtypeError.of(function, argument, kind, "an array of numbers", remedy)
+    return DtypeError.of(function, argument, got, "an array of numbers", remedy)
 
 
 def as_size(
-    function: str, argument: str, value: Any, *, least: int = 0, most: int | None = MOST
+    function: str, argument: str, value: Any, *, minimum: int = 0, maximum: int | None = MAX_SIZE
 ) -> int:
-    """Return an integer within its bounds; a compiler's symbol passes as it is.
+    """Return an integer within its bounds; symbolic sizes are returned unchanged.
 
     Raises:
         OptionError: no integer, or one outside.
     """
-    if isinstance(value, bool) or not isinstance(value, int):  # first what a compiler can follow
-        value = _as_index(function, argument, value, f"an integer of {least} or more")
+    if isinstance(value, bool) or not isinstance(value, int):  # a check that Dynamo can trace
+        value = _as_index(function, argument, value, f"an integer of {minimum} or more")
         if not isinstance(value, int):
             return value
-    if value < least:
-        raise OptionError.of(function, argument, shown(value), f"{least} or more", "Raise it.")
-    if most is not None and value > most:
-        raise OptionError.of(function, argument, shown(value), f"at most {most}", "Lower it.")
+    if value < minimum:
+        raise OptionError.of(function, argument, shown(value), f"{minimum} or more", "Raise it.")
+    if maximum is not None and value > maximum:
+        raise OptionError.of(function, argument, shown(value), f"at most {maximum}", "Lower it.")
     return value
 
 
 def _as_index(function: str, argument: str, value: Any, expected: str) -> Any:
-    """Return the integer that NumPy's types and arrays of no axes hold; symbols as they are."""
+    """Convert a NumPy scalar or 0-d array to int; symbolic sizes are returned unchanged."""
     if hasattr(type(value), "__index__") and not isinstance(value, (bool, np.bool_)):
         if not hasattr(value, "dtype"):
-            return value  # it stands for the size of an array
+            return value  # a symbolic size
         try:
             return operator.index(value)
-        except Exception:  # it is the value's own code that converts it
+        except Exception:  # conversion runs code of the value's class
             expected = f"{expected}, without axes"
     raise OptionError.of(function, argument, shown(value), expected, "Give a number.")
 
 
 def as_width(backend: Backend, function: str, value: Any, *sizes: int) -> int:
-    """Return the width that an array shall get, if a machine can hold it.
+    """Return the width of an array to allocate, if a machine can hold it.
 
     Args:
         sizes: the array's other sizes.
     """
-    width = as_size(function, "max_length", value, most=None)
+    width = as_size(function, "max_length", value, maximum=None)
     elements = math.prod((width, *(size for size in sizes if isinstance(size, int) and size)))
     if backend.is_compiling() or not isinstance(elements, int):
-        return width  # bounds would be fixed in the program
-    if width > MOST_STEPS or elements > MOST_ELEMENTS:
-        expected = f"at most {MOST_STEPS} steps, and {MOST_ELEMENTS} elements in all"
+        return width  # a check would specialize the program on the size
+    if width > MAX_STEPS or elements > MAX_ELEMENTS:
+        expected = f"at most {MAX_STEPS} steps, and {MAX_ELEMENTS} elements in all"
         raise OptionError.of(function, "max_length", shown(width), expected, "Lower it.")
     return width
 
 
 def as_flag(function: str, argument: str, value: Any) -> bool:
-    """Return a truth value, which no string, list or array is."""
+    """Return a bool; strings, lists and arrays are refused."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise OptionError.of(function, argument, shown(value), "True or False", "Give one of the two.")
@@ -219,11 +219,11 @@ def as_path(function: str, argument: str, value: Any) -> Path:
     return Path(path)
 
 
-def check(owner: object, name: str, holds: bool, expected: str) -> None:
-    """Refuse an object's field whose value does not hold what it must."""
-    if not holds:
-        got = repr(getattr(owner, name))
-        raise OptionError.of(type(owner).__name__, name, got, expected, "Change it.")
+def check(config: object, name: str, is_valid: bool, expected: str) -> None:
+    """Refuse a field of a configuration whose value is not valid."""
+    if not is_valid:
+        got = repr(getattr(config, name))
+        raise OptionError.of(type(config).__name__, name, got, expected, "Change it.")
 
 
 def dtype_error(function: str, argument: str, dtype: object, other: object = None) -> DtypeError:
@@ -242,7 +242,7 @@ def dtype_error(function: str, argument: str, dtype: object, other: object = Non
 
 
 def device_error(function: str, argument: str, device: object, other: object) -> DeviceError:
-    """Compose the error for an array that lies elsewhere than the others of its call."""
+    """Compose the error for an array on another device than the others of its call."""
     got = f"on {device} beside others on {other}"
     expected, remedy = "one device for all of them", "Move one side to the other's device."
     return DeviceError.of(function, argument, got, expected, remedy)

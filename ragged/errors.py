@@ -1,4 +1,4 @@
-"""The errors `ragged` raises: typed, and every message names the remedy."""
+"""The errors of `ragged`: typed, with a remedy in every message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class RaggedError(Exception):
-    """Anything `ragged` refuses; each subclass is also the built-in type users would catch."""
+    """The base of all errors; each subclass is also a built-in type that users would catch."""
 
     @classmethod
     def of(
@@ -20,22 +20,22 @@ class RaggedError(Exception):
         *,
         file: Path | None = None,
     ) -> Self:
-        """Compose the one sentence form that every message at the door has.
+        """Compose a message in the form of all validation errors.
 
         Args:
             function: its name; or, ending in a colon, the stage of a command.
             argument: its name; or the path of a file or folder.
-            file: where the argument stands, if in a file.
+            file: the file of the argument, if it is from a file.
 
         >>> print(OptionError.of("align_sequences", "source", "'top'", "a side", "Name one."))
         align_sequences(): `source` is 'top'; expected a side. Name one.
         >>> print(ConfigError.of("config:", "seed", -1, "0 or more", "Raise it."))
         config: `seed` is -1; expected 0 or more. Raise it.
         """
-        place = function if function.endswith(":") else f"{function}():"
+        location = function if function.endswith(":") else f"{function}():"
         name = repr(str(argument)) if isinstance(argument, Path) else f"`{argument}`"
         within = "" if file is None else f" of {str(file)!r}"
-        return cls(f"{place} {name}{within} is {got}; expected {expected}. {remedy}")
+        return cls(f"{location} {name}{within} is {got}; expected {expected}. {remedy}")
 
 
 class LengthsError(RaggedError, ValueError):
@@ -47,7 +47,7 @@ class ShapeError(RaggedError, ValueError):
 
 
 class ArgumentError(RaggedError, TypeError):
-    """An argument that is none of what the function takes, whatever its value."""
+    """An argument of a type that the function does not take."""
 
 
 class DtypeError(RaggedError, TypeError):
@@ -59,11 +59,11 @@ class DeviceError(RaggedError, ValueError):
 
 
 class DerivativeError(RaggedError, NotImplementedError):
-    """A derivative or transformation that a layer lacks; the message names the way that has it."""
+    """A derivative or transformation that a layer lacks; the message names one that has it."""
 
 
 class TargetError(RaggedError, ValueError):
-    """A target that its loss has no value for, a label that is no class, say."""
+    """A target for which the loss is undefined, such as a label that is no class."""
 
 
 class ConversionError(RaggedError, ValueError):
@@ -91,7 +91,7 @@ class DataError(RaggedError, ValueError):
 
 
 class MissingExtraError(RaggedError, ImportError):
-    """A format whose reader is not installed; the message names the extra that has it."""
+    """A format whose reader is not installed; the message names the extra to install."""
 
 
 class ConfigError(RaggedError, ValueError):
@@ -107,7 +107,7 @@ class ArtefactError(RaggedError, ValueError):
 
 
 class ExportError(RaggedError, RuntimeError):
-    """A model that could not be exported, or does not forecast what it did before."""
+    """A model that could not be exported, or whose export gives other forecasts."""
 
 
 class KernelError(RaggedError, RuntimeError):

@@ -1,4 +1,4 @@
-"""`Lengths`: how long each row is, checked once at the door and trusted afterwards."""
+"""`Lengths`: the length of each row, checked once at construction."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ POLICIES = ("auto", "rule", "always", "never")
 class Lengths(HostData):
     """The lengths of a batch, with a host view, a width and a packing policy.
 
-    Made once, at collate, so that no later call has to look at a device array. For JAX it is a
-    pytree like any other: the lengths are its leaf, width and policy are static. What a
-    transformation puts in the leaf's place is checked when it is used.
+    Create it once, in `collate`, so that no later call has to copy a device array. For JAX it is a
+    pytree: the lengths are its leaf, width and policy are static. Leaves that a transformation
+    replaces are checked at their use.
 
     Args:
         lengths: `(batch,)` integers; a list, a NumPy array, a framework array or `Lengths`.
         width: the array's `time` size; the longest row if not given.
-        policy: how a backend may run them. "always" packs, "never" pads, "rule" asks
-            `should_use_packing`, "auto" takes the fastest there is (see `ragged.explain`). It
-            changes speed, never numbers.
+        policy: how a backend may run them. "always" packs, "never" pads, "rule" applies
+            `should_use_packing`, "auto" takes the fastest implementation (see `ragged.explain`).
+            It changes speed, never numbers.
 
     Raises:
         LengthsError: lengths not integer, not one-dimensional, negative or above the width.
@@ -48,9 +48,9 @@ class Lengths(HostData):
         width = None if width is None else as_size("Lengths", "width", width)
         values = check_lengths(lengths, width, function="Lengths")
         width = as_size("Lengths", "width", values.max(initial=0) if width is None else width)
-        self._fill(values.astype(np.int32), width, policy, values)
+        self._set(values.astype(np.int32), width, policy, values)
 
-    def _fill(self, leaf: Any, width: int, policy: str, host: np.ndarray | None = None) -> None:
+    def _set(self, leaf: Any, width: int, policy: str, host: np.ndarray | None = None) -> None:
         self.leaf, self.width, self.policy = leaf, width, policy
         self._host = host  # the leaf's values, once they are checked
         self._full: bool | None = None
@@ -58,14 +58,14 @@ class Lengths(HostData):
 
     @classmethod
     def unchecked(cls, leaf: Any, width: int, policy: str = "auto") -> Lengths:
-        """Wrap lengths without a look at them: traced by a compiler, or to be checked in use."""
+        """Wrap lengths that are traced by a compiler, or checked at their use."""
         self = object.__new__(cls)
-        self._fill(leaf, width, policy)
+        self._set(leaf, width, policy)
         return self
 
     @classmethod
     def full(cls, batch: Any, width: Any, backend: Backend) -> Lengths:
-        """Give rows without padding, whatever a compiler leaves open of their number and width."""
+        """Create the lengths of rows without padding; their number and width may be symbolic."""
         if backend.is_compiling() or not (isinstance(batch, int) and isinstance(width, int)):
             self = cls.unchecked(backend.xp.full((batch,), width), width)
         else:
@@ -74,9 +74,9 @@ class Lengths(HostData):
         return self
 
     @classmethod
-    def _trusted(cls, values: np.ndarray, width: int) -> Lengths:
+    def _from_checked(cls, values: np.ndarray, width: int) -> Lengths:
         self = object.__new__(cls)
-        self._fill(values.astype(np.int32), width, "auto", values)
+        self._set(values.astype(np.int32), width, "auto", values)
         return self
 
     @property
@@ -85,7 +85,7 @@ class Lengths(HostData):
 
         Raises:
             LengthsError: they are traced by a compiler and have no values yet, or a
-                transformation has made them something else than lengths of this width.
+                transformation has replaced them by other values.
         """
         if self._host is None:
             if self.is_traced:
@@ -100,7 +100,7 @@ class Lengths(HostData):
 
     @property
     def is_traced(self) -> bool:
-        """Whether a compiler holds the lengths, so that they have no values yet."""
+        """Whether a compiler traces the lengths, so that they have no values yet."""
         return self._host is None and is_traced(self.leaf)
 
     @property
@@ -143,29 +143,29 @@ class Lengths(HostData):
     def of(
         cls, lengths: object, width: int, backend: Backend, *, function: str, batch: int | None
     ) -> Lengths:
-        """Check what a function was given against the array it came with; None = every row full."""
-        recording = backend.is_compiling()
+        """Check the lengths of an argument against its array; None = every row full."""
+        is_compiling = backend.is_compiling()
         if lengths is None and batch is not None:
             return cls.full(batch, width, backend)
         if isinstance(lengths, Lengths):
             result = lengths
             result._check(width, function)
-            if recording and not lengths.is_traced:  # else the program would fit these rows alone
+            if is_compiling and not lengths.is_traced:  # or they would be constants
                 result = cls.unchecked(backend.asarray(lengths.host), width, lengths.policy)
-        elif recording or (backend.owns(lengths) and backend.is_traced(lengths)):
+        elif is_compiling or (backend.owns(lengths) and backend.is_traced(lengths)):
             values = as_array(backend, function, "lengths", lengths)
             check_form(values.shape, str(values.dtype), function)
             result = cls.unchecked(values, width)
         else:
-            result = cls._trusted(check_lengths(lengths, width, function=function), width)
-            result.leaf = lengths if backend.owns(lengths) else result.leaf  # where it lies
+            result = cls._from_checked(check_lengths(lengths, width, function=function), width)
+            result.leaf = lengths if backend.owns(lengths) else result.leaf
         if batch is not None and result.batch != batch:
             got, remedy = f"{result.batch} lengths", "Give one length for each row of the batch."
             raise LengthsError.of(function, "lengths", got, f"{batch}, one for each row", remedy)
         return result
 
     def _check(self, width: int, function: str) -> None:
-        """Refuse lengths of another width, and what a transformation has made of the leaf."""
+        """Refuse lengths of another width, or an invalid leaf of a transformation."""
         if self.width != width:
             got = f"Lengths made for width {self.width}"
             remedy = f"Make them with ragged.Lengths(lengths, width={width})."
@@ -204,9 +204,9 @@ class Lengths(HostData):
             return NotImplemented
         if (self.width, self.policy) != (other.width, other.policy):
             return False
-        mine, its = np.asarray(self.leaf), np.asarray(other.leaf)
-        comparable = (mine.dtype.kind == "V") == (its.dtype.kind == "V")  # void: JAX's float0
-        return self.leaf is other.leaf or (comparable and np.array_equal(mine, its))
+        left, right = np.asarray(self.leaf), np.asarray(other.leaf)
+        comparable = (left.dtype.kind == "V") == (right.dtype.kind == "V")  # void: JAX's float0
+        return self.leaf is other.leaf or (comparable and np.array_equal(left, right))
 
     def __hash__(self) -> int:
         return hash((self.width, self.policy, self.host.tobytes()))
@@ -219,16 +219,16 @@ class Lengths(HostData):
 
     def __repr__(self) -> str:
         known = hasattr(self.leaf, "tolist") and not self.is_traced
-        shown = "traced" if self.is_traced else self.leaf.tolist() if known else repr(self.leaf)
+        values = "traced" if self.is_traced else self.leaf.tolist() if known else repr(self.leaf)
         policy = "" if self.policy == "auto" else f", policy={self.policy!r}"
-        return f"Lengths({shown}, width={self.width}{policy})"
+        return f"Lengths({values}, width={self.width}{policy})"
 
 
-@lru_cache(maxsize=64)  # every call without lengths asks
+@lru_cache(maxsize=64)  # called for every batch without lengths
 def _full(batch: int, width: int) -> Lengths:
     values = np.full(batch, width, np.int64)
     values.setflags(write=False)
-    lengths = Lengths._trusted(values, width)
+    lengths = Lengths._from_checked(values, width)
     lengths._full = True
     return lengths
 
@@ -237,7 +237,7 @@ def check_lengths(lengths: object, width: int | None, *, function: str) -> np.nd
     """Return lengths as read-only int64 on the host, or refuse them."""
     values = lengths.host if isinstance(lengths, Lengths) else _to_host(lengths, function)
     if values.size == 0 and values.ndim == 1:
-        values = values.astype(np.int64)  # an empty list has no integer type of its own
+        values = values.astype(np.int64)  # an empty list becomes float64
     check_form(values.shape, values.dtype.name, function)
     return check_values(values, width, function=function)
 
@@ -255,8 +255,8 @@ def check_values(values: np.ndarray, width: int | None, *, function: str) -> np.
     for wrong, expected, remedy in bounds:
         if wrong.any():
             row = np.unravel_index(int(np.argmax(wrong)), values.shape)
-            place = ", ".join(map(str, row))
-            got = f"{values[row]} at row {place}"
+            position = ", ".join(map(str, row))
+            got = f"{values[row]} at row {position}"
             raise LengthsError.of(function, "lengths", got, expected, remedy)
     return values
 
@@ -278,6 +278,6 @@ def _check_dtype(dtype: str, function: str) -> None:
 def _to_host(lengths: object, function: str) -> np.ndarray:
     try:
         return as_host(function, "lengths", to_host(lengths))
-    except Exception as error:  # it is the value's own code that converts it
+    except Exception as error:  # conversion runs code of the value's class
         expected, remedy = "integers of shape (batch,)", "Give one integer for each row."
         raise LengthsError.of(function, "lengths", shown(lengths), expected, remedy) from error

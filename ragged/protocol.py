@@ -1,4 +1,4 @@
-"""`Backend`: everything that `ragged` asks of a framework."""
+"""`Backend`: the interface that `ragged` requires of a framework."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ State = tuple[Array, ...]  # of a recurrent layer: (h, c) of an LSTM, (h,) of th
 
 
 class HostData:
-    """What belongs to no framework."""
+    """Data on the host, of no framework."""
 
     __slots__ = ()
 
 
 class Backend(Protocol):
-    """A module of functions: all that `ragged` asks of a framework."""
+    """A module of functions: the interface that `ragged` requires of a framework."""
 
     name: str
     framework: str  # the import name of the framework itself
@@ -43,7 +43,7 @@ class Backend(Protocol):
         """Whether the array has no values yet, being part of a program under construction."""
 
     def is_compiling(self) -> bool:
-        """Whether a compiler records this very call, so that host data would be fixed in it."""
+        """Whether a compiler traces this call, so that host data would become constants."""
 
     def asarray(self, array: object, *, dtype: str | None = None, like: Array = None) -> Array:
         """Make an array of this framework, on the device of `like`."""
@@ -54,7 +54,7 @@ class Backend(Protocol):
     def promote_arrays(self, function: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Give the arrays of one call, by argument, one floating dtype and device, or refuse them.
 
-        Whether different floating dtypes are promoted or refused is the framework's own habit.
+        Different floating dtypes are promoted or refused as the framework does.
 
         Raises:
             DtypeError: an array is not floating, or of another dtype than the framework mixes.
@@ -62,16 +62,16 @@ class Backend(Protocol):
         """
 
     def arange_like(self, width: int, *, like: Array = None) -> Array:
-        """Return 0, 1, ..., `width` - 1 on the device of `like`; a compiler may leave it open."""
+        """Return 0, 1, ..., `width` - 1 on the device of `like`; `width` may be symbolic."""
 
     def gather_steps(self, x: Array, index: Array) -> Array:
-        """Take the steps `index (batch, steps)`, all inside the width, of each row of `x`."""
+        """Gather the steps `index (batch, steps)`, all inside the width, of each row of `x`."""
 
     def devices(self) -> tuple[str, ...]:
-        """Name the devices at hand, the preferred one first."""
+        """Name the available devices, the preferred one first."""
 
     def pack_sequences(self, x: Array, lengths: object) -> Any:
-        """Lay the valid steps of all rows end to end, step by step, longest row first."""
+        """Concatenate the valid steps of all rows, step by step, longest row first."""
 
     def unpack_to_fixed_length(self, packed: Any, lengths: object, max_length: int) -> Array:
         """Undo `pack_sequences` into `(batch, max_length, *features)`."""
@@ -92,7 +92,7 @@ class Backend(Protocol):
         """Run a checked recurrent layer over rows that are padded, batch first, or jagged."""
 
     def recurrent_reasons(self, call: LayerCall) -> dict[str, str | None]:
-        """Say why each implementation, in order, does not run a call; None = it can."""
+        """Return why each implementation, in order, does not run a call; None = it can."""
 
     def create_model(self, description: Any) -> Any:
         """Build the native module that a `ragged.models` description describes."""
@@ -107,9 +107,9 @@ class Backend(Protocol):
         """Move a module to a device and a floating dtype."""
 
     def init_process_group(self) -> AbstractContextManager[Any]:
-        """Join the processes that train together, until the end of the block.
+        """Join the process group of a distributed training, until the end of the block.
 
-        What it gives has the `rank` of this one, and `broadcast(value)`: what the first one has.
+        It yields an object with `rank` and `broadcast(value)`, which returns the value of rank 0.
         """
 
     def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:

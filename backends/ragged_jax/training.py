@@ -16,7 +16,7 @@ from jax import Array
 from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast
 from ragged.models.modules import check_batch
-from ragged.training import optimizers as constants
+from ragged.training import optimizers
 from ragged.training.optimizers import Optimizer
 from ragged.training.precision import LossScale, param_dtype, ramped_decay
 from ragged_jax.arrays import to_numpy
@@ -251,16 +251,16 @@ def create_optimizer(own: Optimizer, max_grad_norm: float | None) -> optax.Gradi
     """Build optax's optimiser with the given constants, all but the learning rate."""
     clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
     match own:
-        case constants.Adam():
+        case optimizers.Adam():
             moments = optax.scale_by_adam(own.beta1, own.beta2, own.epsilon)
             decay = optax.add_decayed_weights(getattr(own, "weight_decay", 0.0))
             return optax.chain(clip, moments, decay)
-        case constants.SGD():
+        case optimizers.SGD():
             decay = optax.add_decayed_weights(own.weight_decay)
             if not own.momentum:
                 return optax.chain(clip, decay)
             return optax.chain(clip, decay, optax.trace(own.momentum, own.nesterov))
-    raise constants.unknown(own)
+    raise optimizers.unknown(own)
 
 
 def _fill(tree: nnx.State, prefix: str, state: Mapping[str, np.ndarray]) -> None:

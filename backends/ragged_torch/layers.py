@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ragged.ops.interpolation import interpolation_matrix
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_torch.arrays import asarray
 from ragged_torch.parameters import create_parameter
 from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
@@ -58,13 +58,13 @@ class Linear(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        initializer: initial.Initializer = initial.fan_in_uniform,
+        initializer: init.Initializer = init.fan_in_uniform,
         bias: bool = True,
         num_copies: int | None = None,
         rng: np.random.Generator,
     ) -> None:
         super().__init__()
-        values = initial.linear_values(
+        values = init.linear_values(
             rng, inputs, outputs, initializer=initializer, bias=bias, num_copies=num_copies
         )
         self.weight = create_parameter(values["weight"])
@@ -133,7 +133,7 @@ class GLU(nn.Module):
         super().__init__()
         self.dropout = Dropout(dropout)
         self.linear = Linear(
-            inputs, 2 * outputs, initializer=initial.xavier_uniform, num_copies=num_copies, rng=rng
+            inputs, 2 * outputs, initializer=init.xavier_uniform, num_copies=num_copies, rng=rng
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -213,13 +213,13 @@ class GRN(nn.Module):
     ) -> None:
         super().__init__()
         self.hidden = Linear(
-            inputs, hidden, initializer=initial.he_normal, num_copies=num_copies, rng=rng
+            inputs, hidden, initializer=init.he_normal, num_copies=num_copies, rng=rng
         )
         if context_size is not None:
-            xavier = initial.xavier_uniform
+            xavier = init.xavier_uniform
             self.context = Linear(context_size, hidden, initializer=xavier, bias=False, rng=rng)
         self.output = Linear(
-            hidden, outputs, initializer=initial.he_normal, num_copies=num_copies, rng=rng
+            hidden, outputs, initializer=init.he_normal, num_copies=num_copies, rng=rng
         )
         self.gate = GLU(outputs, outputs, dropout, num_copies=num_copies, rng=rng)
         stretch: nn.Module | None = None

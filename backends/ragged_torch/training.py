@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast
 from ragged.models.modules import check_batch
-from ragged.training import optimizers as constants
+from ragged.training import optimizers
 from ragged.training.distributed import shard_batch
 from ragged.training.optimizers import Optimizer
 from ragged.training.precision import LossScale, param_dtype, ramped_decay
@@ -198,8 +198,8 @@ class _Computed(nn.Module):
 def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Build torch's optimiser with the given constants."""
     match own:
-        case constants.Adam():
-            chosen = torch.optim.AdamW if isinstance(own, constants.AdamW) else torch.optim.Adam
+        case optimizers.Adam():
+            chosen = torch.optim.AdamW if isinstance(own, optimizers.AdamW) else torch.optim.Adam
             return chosen(
                 parameters,
                 lr=own.learning_rate,
@@ -207,7 +207,7 @@ def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torc
                 eps=own.epsilon,
                 weight_decay=getattr(own, "weight_decay", 0.0),
             )
-        case constants.SGD():
+        case optimizers.SGD():
             return torch.optim.SGD(
                 parameters,
                 lr=own.learning_rate,
@@ -215,7 +215,7 @@ def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torc
                 nesterov=own.nesterov,
                 weight_decay=own.weight_decay,
             )
-    raise constants.unknown(own)
+    raise optimizers.unknown(own)
 
 
 def predict(module: nn.Module, batch: Any, *, need_weights: bool = False) -> Forecast:

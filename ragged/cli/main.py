@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(arguments)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can still be caught
-    except KeyboardInterrupt as stopped:
-        run = str(stopped) or "RUN"
+    except KeyboardInterrupt as interrupt:
+        run = str(interrupt) or "RUN"
         print(f"ragged: stopped; `ragged train --resume {run}` goes on.", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RaggedError as error:
         return _fail(str(error), 1 if isinstance(error, FAILURES) else 2)
     except OSError as error:
-        place = "" if error.filename is None else f"{str(error.filename)!r}: "
-        return _fail(f"{place}{error.strerror or error}", 2 if type(error) in WRONG_PATHS else 1)
+        prefix = "" if error.filename is None else f"{str(error.filename)!r}: "
+        return _fail(f"{prefix}{error.strerror or error}", 2 if type(error) in WRONG_PATHS else 1)
     except MemoryError as error:
         return _fail(f"not enough memory; take smaller sizes or batches. {error}".strip(), 1)
 
@@ -61,9 +61,9 @@ def _fail(message: str, status: int) -> int:
 
 
 def _discard_output() -> None:
-    """Let the interpreter's own flush at its end go nowhere: whoever read has closed the pipe."""
-    with suppress(OSError), open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    """Redirect stdout to the null device: flushing a closed pipe at exit would fail again."""
+    with suppress(OSError), open(os.devnull, "w") as null_device:
+        os.dup2(null_device.fileno(), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -73,29 +73,28 @@ def _run(arguments: list[str]) -> int:
     restrict_imports(allowed)
     parser = create_parser()
     config = parse(parser, _with_config(arguments))
-    verb = config.subcommand
-    if verb is None:
+    command = config.subcommand
+    if command is None:
         parser.print_help()
-    elif verb == "train":
+    elif command == "train":
         train = config.train
         if train.resume:
             commands.resume(Path(train.resume), train_parser())
         else:
             commands.train(train_parser(), train)
-    elif verb == "info":
+    elif command == "info":
         commands.info()
-    elif verb == "conformance":
-        return _prove(**vars(config.conformance))
+    elif command == "conformance":
+        return _run_conformance(**vars(config.conformance))
     else:
-        options = config[verb]
-        getattr(commands, verb)(train_parser(), **vars(options))
+        getattr(commands, command)(train_parser(), **vars(config[command]))
     return 0
 
 
-def _prove(
+def _run_conformance(
     backend: str | None, dtype: str | None, device: str, report: Path | None, exhaustive: bool
 ) -> int:
-    """Run the conformance suite; 0 if all is green, else 1."""
+    """Run the conformance suite; 0 if all tests pass, else 1."""
     from ragged_conformance import command
 
     dtypes = command.DTYPES if dtype is None else (dtype,)
@@ -105,20 +104,20 @@ def _prove(
 def create_parser() -> Any:
     """Build the parser of all commands."""
     parser = new_parser("Exact sequence models on rows of different lengths.", "ragged train")
-    verbs = parser.add_subcommands(required=False)
-    verbs.add_subcommand("train", train_parser(), help="train a model from one YAML file")
+    subcommands = parser.add_subcommands(required=False)
+    subcommands.add_subcommand("train", train_parser(), help="train a model from one YAML file")
 
     evaluate = _run_parser(
         "Score a run on its test events, beside the baselines.",
         "ragged evaluate runs/storms/2026-01-31_12-00-00 --backend jax",
     )
-    verbs.add_subcommand("evaluate", evaluate, help="score a run")
+    subcommands.add_subcommand("evaluate", evaluate, help="score a run")
 
     report = _run_parser(
         "Write everything there is to see of a run into its report.html.",
         "ragged report runs/storms/2026-01-31_12-00-00",
     )
-    verbs.add_subcommand("report", report, help="write a page about a run")
+    subcommands.add_subcommand("report", report, help="write a page about a run")
 
     compare = new_parser(
         "Print one table of several runs, and draw their losses and scores.",
@@ -126,7 +125,7 @@ def create_parser() -> Any:
     )
     compare.add_argument("folders", type=Path, nargs="*", metavar="RUN", help="folders of runs")
     compare.add_argument("--output", type=Path, default=Path("compare.png"), help="PNG to write")
-    verbs.add_subcommand("compare", compare, help="compare runs")
+    subcommands.add_subcommand("compare", compare, help="compare runs")
 
     export = new_parser(
         "Write a run's best model as a program that runs without ragged, and how to feed it.",
@@ -139,7 +138,7 @@ def create_parser() -> Any:
     export.add_argument(
         "--output", type=Path | None, help="folder to write; default: RUN/exports/FORMAT"
     )
-    verbs.add_subcommand("export", export, help="export a run's model")
+    subcommands.add_subcommand("export", export, help="export a run's model")
 
     predict = _run_parser(
         "Forecast the events of a CSV file with a run's best model, or an exported one.",
@@ -147,7 +146,7 @@ def create_parser() -> Any:
     )
     predict.add_argument("--input", type=Path, required=True, help="CSV in the source's format")
     predict.add_argument("--output", type=Path, required=True, help="CSV to write")
-    verbs.add_subcommand("predict", predict, help="forecast a CSV file")
+    subcommands.add_subcommand("predict", predict, help="forecast a CSV file")
 
     conformance = new_parser(
         "Prove that backends give the oracle's numbers, and each other's.",
@@ -164,14 +163,14 @@ def create_parser() -> Any:
     conformance.add_argument(
         "--exhaustive", action="store_true", help="many more random cases; up to an hour"
     )
-    verbs.add_subcommand("conformance", conformance, help="prove a backend")
+    subcommands.add_subcommand("conformance", conformance, help="prove a backend")
     info = new_parser("Print versions, backends and devices.", "ragged info")
-    verbs.add_subcommand("info", info, help="versions, backends, devices")
+    subcommands.add_subcommand("info", info, help="versions, backends, devices")
     return parser
 
 
 def _run_parser(description: str, example: str) -> Any:
-    """Begin the parser of a command that reads a run."""
+    """Create the parser of a command that reads a run."""
     parser = new_parser(description, example)
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--backend", type=str | None, help="read the run with this backend")
@@ -179,7 +178,7 @@ def _run_parser(description: str, example: str) -> Any:
 
 
 def _with_config(arguments: list[str]) -> list[str]:
-    """Turn names of packaged configurations into paths; training without one takes `storms`."""
+    """Replace names of packaged configurations by paths; training uses `storms` by default."""
     if not arguments or arguments[0] != "train":
         return arguments
     result: list[str] = []
@@ -188,10 +187,9 @@ def _with_config(arguments: list[str]) -> list[str]:
         if is_pair and key == "--config":
             result += ["--config", _config_path(value)]
         else:
-            follows = bool(result) and result[-1] == "--config"
-            result.append(_config_path(argument) if follows else argument)
-    named = {"--config", "--help", "-h"}
-    if not named & {argument.partition("=")[0] for argument in result}:
+            is_path = bool(result) and result[-1] == "--config"
+            result.append(_config_path(argument) if is_path else argument)
+    if not {"--config", "--help", "-h"} & {argument.partition("=")[0] for argument in result}:
         result[1:1] = ["--config", _config_path("storms")]
     return result
 
@@ -203,7 +201,5 @@ def _config_path(value: str) -> str:
         expected = f"a YAML file or one of {packaged_configs()}"
         remedy = f"Check the path{nearest(value, packaged_configs())}."
         raise ConfigError.of("train:", "--config", repr(value), expected, remedy)
-    config = load_config(
-        Path(value)
-    )  # refuses what YAML's safe loader refuses, with the file's name
+    config = load_config(Path(value))  # its errors name the file
     return value if config == safe_yaml.read(Path(value)) else json.dumps(config)

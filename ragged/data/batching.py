@@ -1,4 +1,4 @@
-"""Batches: rows padded to few shapes, in an order that a resumed run sees again."""
+"""Batches: rows padded to few shapes, in a reproducible order."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Batch:
     """Padded arrays with their lengths; padding is 0.
 
     Args:
-        past: `(batch, encoder_time, past_features)`, aligned as `encoder_alignment` says.
-        future: `(batch, decoder_time, future_features)`, aligned as `decoder_alignment` says.
+        past: `(batch, encoder_time, past_features)`, on the side `encoder_alignment`.
+        future: `(batch, decoder_time, future_features)`, on the side `decoder_alignment`.
         target: `(batch, decoder_time, targets)`, likewise; NaN at valid steps where it is unknown.
         encoder_lengths: valid steps of `past`; 0 for a row that only fills the batch.
         decoder_lengths: valid steps of `future` and `target`; 0 likewise.
-        rows: `(batch,)` int64, each row's place in the dataset; -1 for a filling row.
+        rows: `(batch,)` int64, each row's index in the dataset; -1 for a filling row.
         encoder_alignment: "left" or "right".
         decoder_alignment: "left" or "right".
         static: `(batch, static_features)`, or None without any.
@@ -49,8 +49,7 @@ class Batch:
     @cached_property
     def count(self) -> int:
         """The number of target elements that the loss counts: those that are unknown are not."""
-        own = self.loss_lengths
-        lengths = self.decoder_lengths.host if own is None else own
+        lengths = self.decoder_lengths.host if self.loss_lengths is None else self.loss_lengths
         counted = np.arange(self.target.shape[1]) < lengths[:, None]
         if self.decoder_alignment == "right":
             counted = counted[:, ::-1]
@@ -58,7 +57,7 @@ class Batch:
 
 
 def without_loss_masking(batch: Batch) -> Batch:
-    """Let the loss count padding too: every row as long as the longest of the batch.
+    """Count padding in the loss too: every row as long as the longest of the batch.
 
     At padding target and forecast are 0, so that every loss is 0 there: the mean is the plain one
     over a rectangle. How far the batch is padded beyond its longest row does not matter, and rows
@@ -71,8 +70,8 @@ def without_loss_masking(batch: Batch) -> Batch:
     >>> batch.count, without_loss_masking(batch).count
     (4, 6)
     """
-    own = batch.decoder_lengths.host
-    return replace(batch, loss_lengths=np.where(own > 0, own.max(), 0))
+    lengths = batch.decoder_lengths.host
+    return replace(batch, loss_lengths=np.where(lengths > 0, lengths.max(), 0))
 
 
 def collate(
@@ -100,7 +99,7 @@ def collate(
         encoder_alignment: "left" or "right", where the context goes.
         decoder_alignment: the same for the horizon.
         shapes: as in `quantise`.
-        indices: each row's place in the dataset; 0, 1, 2, ... if not given.
+        indices: each row's index in the dataset; 0, 1, 2, ... if not given.
         widths: of the encoder's and the decoder's arrays, so that batches share a program.
 
     Raises:
@@ -116,46 +115,48 @@ def collate(
     ((2, 2, 1), Lengths([2, 0], width=2), [0, -1])
     """
     batch_size = len(rows) if batch_size is None else batch_size
-    for argument, side in (
+    for argument, alignment in (
         ("encoder_alignment", encoder_alignment),
         ("decoder_alignment", decoder_alignment),
     ):
-        _check_alignment(argument, side)
+        if alignment not in ALIGNMENTS:
+            got, expected = repr(alignment), "'left' or 'right'"
+            raise OptionError.of("collate", argument, got, expected, "Name one of the two.")
     _check_collate(rows, batch_size, dtype, indices)
-    given = (None, None) if widths is None else widths
-    encoder = _lengths([len(row.past) for row in rows], batch_size, shapes, given[0])
-    decoder = _lengths([len(row.future) for row in rows], batch_size, shapes, given[1])
-    places = np.full(batch_size, -1, dtype=np.int64)
-    places[: len(rows)] = np.arange(len(rows)) if indices is None else indices
+    encoder_width, decoder_width = (None, None) if widths is None else widths
+    encoder = _padded_lengths([len(row.past) for row in rows], batch_size, shapes, encoder_width)
+    decoder = _padded_lengths([len(row.future) for row in rows], batch_size, shapes, decoder_width)
+    row_indices = np.full(batch_size, -1, dtype=np.int64)
+    row_indices[: len(rows)] = np.arange(len(rows)) if indices is None else indices
     return Batch(
         past=_pad([row.past for row in rows], encoder, dtype, encoder_alignment),
         future=_pad([row.future for row in rows], decoder, dtype, decoder_alignment),
         target=_pad([row.target for row in rows], decoder, dtype, decoder_alignment),
         encoder_lengths=encoder,
         decoder_lengths=decoder,
-        rows=places,
+        rows=row_indices,
         encoder_alignment=encoder_alignment,
         decoder_alignment=decoder_alignment,
-        static=_statics([row.static for row in rows], batch_size, dtype),
+        static=_stack([row.static for row in rows], batch_size, dtype),
     )
 
 
 def batch_order(
     buckets: Sequence[np.ndarray], batch_size: int, *, seed: int, epoch: int = 0
 ) -> list[tuple[int, np.ndarray]]:
-    """Say which rows form which batch: a pure function of the arguments, each row exactly once.
+    """Assign rows to batches: a pure function of the arguments, each row exactly once.
 
-    The rows are shuffled within their buckets and cut into batches, and the batches of all buckets
-    are shuffled.
+    The rows are shuffled within their buckets and split into batches, and the batches of all
+    buckets are shuffled.
 
     Args:
-        buckets: for each bucket the places of its rows.
+        buckets: for each bucket the indices of its rows.
         batch_size: rows of a batch; a bucket's last one may be smaller.
         seed: 0 or more.
         epoch: 0 or more; each has its own order.
 
     Returns:
-        For each batch its bucket, and the places of its rows.
+        For each batch its bucket, and the indices of its rows.
 
     Raises:
         OptionError: a batch size below 1, a negative seed or epoch.
@@ -164,16 +165,16 @@ def batch_order(
     >>> sorted((bucket, len(rows)) for bucket, rows in batch_order(rows, 2, seed=0))
     [(0, 2), (1, 1), (1, 2)]
     """
-    as_size("batches", "batch_size", batch_size, least=1, most=None)
-    as_size("batches", "epoch", epoch, least=0, most=None)
-    as_size("batches", "shuffle_seed", seed, least=0, most=None)
+    as_size("batches", "batch_size", batch_size, minimum=1, maximum=None)
+    as_size("batches", "epoch", epoch, minimum=0, maximum=None)
+    as_size("batches", "shuffle_seed", seed, minimum=0, maximum=None)
     generator = np.random.default_rng([seed, epoch])
     order = [
-        (place, rows)
-        for place, members in enumerate(buckets)
+        (index, rows)
+        for index, members in enumerate(buckets)
         for rows in _chunks(generator.permutation(members), batch_size)
     ]
-    return [order[place] for place in generator.permutation(len(order))]
+    return [order[index] for index in generator.permutation(len(order))]
 
 
 def batches(
@@ -193,7 +194,7 @@ def batches(
     Args:
         dataset: the rows.
         batch_size: rows of every batch; the one left over is filled with rows of length 0.
-        shuffle_seed: 0 or more, or None for the dataset's order, whose widths `shapes` rounds up.
+        shuffle_seed: 0 or more, or None for the dataset's order, with widths by `shapes`.
         epoch: with the seed it decides the order, so that a resumed run sees the same one.
         dtype: of the arrays, float32 or float64.
         encoder_alignment: the dataset's if not given, and "left" if it has none.
@@ -206,65 +207,59 @@ def batches(
     Raises:
         OptionError: an option that `batch_order` or `collate` refuses, or no buckets.
     """
-    as_size("batches", "batch_size", batch_size, least=1, most=None)
-    as_size("batches", "buckets", buckets, least=1, most=None)
-    encoder_side = encoder_alignment or dataset.encoder_alignment or "left"
-    decoder_side = decoder_alignment or dataset.decoder_alignment or "left"
+    as_size("batches", "batch_size", batch_size, minimum=1, maximum=None)
+    as_size("batches", "buckets", buckets, minimum=1, maximum=None)
+    encoder_alignment = encoder_alignment or dataset.encoder_alignment or "left"
+    decoder_alignment = decoder_alignment or dataset.decoder_alignment or "left"
     order: list[tuple[tuple[int, ...] | None, np.ndarray]]
     if shuffle_seed is None:
-        whole = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
-        order = [(None, places) for places in whole]
+        chunks = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
+        order = [(None, indices) for indices in chunks]
     else:
-        made = dataset.buckets(batch_size, buckets)
-        rows = [bucket.rows for bucket in made]
-        drawn = batch_order(rows, batch_size, seed=shuffle_seed, epoch=epoch)
-        order = [(made[bucket].widths, places) for bucket, places in drawn]
-    for widths, places in order:
+        bucket_list = dataset.buckets(batch_size, buckets)
+        rows = [bucket.rows for bucket in bucket_list]
+        shuffled = batch_order(rows, batch_size, seed=shuffle_seed, epoch=epoch)
+        order = [(bucket_list[bucket].widths, indices) for bucket, indices in shuffled]
+    for widths, indices in order:
         yield collate(
-            [dataset[int(place)] for place in places],
+            [dataset[int(index)] for index in indices],
             batch_size=batch_size,
             dtype=dtype,
-            encoder_alignment=encoder_side,
-            decoder_alignment=decoder_side,
+            encoder_alignment=encoder_alignment,
+            decoder_alignment=decoder_alignment,
             shapes=shapes,
-            indices=places,
+            indices=indices,
             widths=widths,
         )
 
 
-def _chunks(places: np.ndarray, size: int) -> list[np.ndarray]:
-    return [places[start : start + size] for start in range(0, len(places), size)]
+def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
-def _lengths(lengths: list[int], batch_size: int, shapes: int, width: int | None) -> Lengths:
+def _padded_lengths(lengths: list[int], batch_size: int, shapes: int, width: int | None) -> Lengths:
     width = quantise(max(lengths), shapes) if width is None else width
     return Lengths(lengths + [0] * (batch_size - len(lengths)), width)
 
 
-def _pad(parts: list[np.ndarray], lengths: Lengths, dtype: Any, alignment: str) -> np.ndarray:
-    padded = np.zeros((len(lengths), lengths.width, parts[0].shape[1]), dtype=dtype)
-    for row, values in enumerate(parts):
+def _pad(arrays: list[np.ndarray], lengths: Lengths, dtype: Any, alignment: str) -> np.ndarray:
+    padded = np.zeros((len(lengths), lengths.width, arrays[0].shape[1]), dtype=dtype)
+    for row, values in enumerate(arrays):
         start = lengths.width - len(values) if alignment == "right" else 0
         padded[row, start : start + len(values)] = values
     return padded
 
 
-def _statics(parts: list[np.ndarray | None], batch_size: int, dtype: Any) -> np.ndarray | None:
-    given = [part for part in parts if part is not None]
-    if not given:
+def _stack(rows: list[np.ndarray | None], batch_size: int, dtype: Any) -> np.ndarray | None:
+    present = [row for row in rows if row is not None]
+    if not present:
         return None
-    if len(given) < len(parts):
+    if len(present) < len(rows):
         got, expected = "with statics in some rows only", "statics in all rows or in none"
         raise OptionError.of("collate", "rows", got, expected, "Collate alike rows.")
-    statics = np.zeros((batch_size, len(given[0])), dtype=dtype)
-    statics[: len(given)] = given
+    statics = np.zeros((batch_size, len(present[0])), dtype=dtype)
+    statics[: len(present)] = present
     return statics
-
-
-def _check_alignment(argument: str, alignment: str) -> None:
-    if alignment not in ALIGNMENTS:
-        expected = "'left' or 'right'"
-        raise OptionError.of("collate", argument, repr(alignment), expected, "Name one of the two.")
 
 
 def _check_collate(rows: Sequence[Sample], batch_size: int, dtype: Any, indices: Any) -> None:

@@ -1,4 +1,4 @@
-"""Buckets: rows of similar lengths, so that few shapes occur and little of them is padding."""
+"""Buckets: rows of similar lengths, so that batches have few shapes and little padding."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from ragged.checks import as_size
 
-SHAPES = 8  # so that rows cut anew in every epoch meet the same widths again
-CUTS = 256  # places where a bucket may end; more plan longer and save nothing that shows
+SHAPES = 8  # so that rows of random lengths have the same few widths in every epoch
+MAX_EDGES = 256  # of buckets; more take longer to plan and save almost no padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Bucket:
     """Rows that are padded to one shape.
 
     Args:
-        rows: their places in the dataset, the shortest row first.
+        rows: their indices in the dataset, the shortest row first.
         widths: of each side, which hold its longest row.
     """
 
@@ -26,46 +26,45 @@ class Bucket:
     widths: tuple[int, ...]
 
 
-def make_buckets(lengths: np.ndarray, batch_size: int, most: int) -> list[Bucket]:
-    """Cut the rows, sorted by length, into at most `most` buckets that pad least.
+def make_buckets(lengths: np.ndarray, batch_size: int, max_buckets: int) -> list[Bucket]:
+    """Split the rows, sorted by length, into at most `max_buckets` buckets with least padding.
 
-    Exact, by dynamic programming over where buckets end: the cost of a bucket is what its rows
-    take, padded to the longest. Buckets hold whole batches, so that only the shortest rows leave
-    a batch to be filled.
+    Exact, by dynamic programming over the ends of buckets: the cost of a bucket is the number of
+    its steps, padded to its longest row. Buckets have full batches, except the first one.
 
     Args:
         lengths: `(rows, sides)` integers.
         batch_size: rows of a batch.
-        most: buckets, 1 or more; each is a shape, and for JAX a program.
+        max_buckets: 1 or more; each bucket is a shape, and for JAX a program.
 
     >>> lengths = np.array([[9], [1], [8], [2], [1], [9]])
-    >>> [bucket.rows.tolist() for bucket in make_buckets(lengths, 2, most=2)]
+    >>> [bucket.rows.tolist() for bucket in make_buckets(lengths, 2, max_buckets=2)]
     [[1, 4], [3, 2, 0, 5]]
-    >>> [bucket.rows.tolist() for bucket in make_buckets(lengths, 3, most=2)]
+    >>> [bucket.rows.tolist() for bucket in make_buckets(lengths, 3, max_buckets=2)]
     [[1, 4, 3], [2, 0, 5]]
     """
-    count = len(lengths)
-    if not count:
+    num_rows = len(lengths)
+    if not num_rows:
         return []
     order = np.argsort(lengths.sum(axis=1), kind="stable")
     ascending = lengths[order]
-    batches = -(-count // batch_size)
-    step = -(-batches // CUTS)
-    ends = np.arange(count, 0, -batch_size * step)[::-1]  # the short rows fill no whole batch
+    batches = -(-num_rows // batch_size)
+    step = -(-batches // MAX_EDGES)
+    ends = np.arange(num_rows, 0, -batch_size * step)[::-1]  # the first batch may be smaller
     edges = np.concatenate([[0], ends])
     cost = _padded_steps(ascending, edges, batch_size)
-    cuts = edges[cheapest_cuts(cost, most)].tolist()
+    cuts = edges[cheapest_cuts(cost, max_buckets)].tolist()
     return [
         Bucket(order[start:stop], _widths(ascending[start:stop])) for start, stop in pairwise(cuts)
     ]
 
 
 def _padded_steps(ascending: np.ndarray, edges: np.ndarray, batch_size: int) -> np.ndarray:
-    """What the rows between every two edges take, padded to the longest among them."""
-    count = len(edges)
-    cost = np.full((count, count), np.inf)
+    """Compute the steps of the rows between every two edges, padded to their longest row."""
+    num_edges = len(edges)
+    cost = np.full((num_edges, num_edges), np.inf)
     longest = np.stack([ascending[a:b].max(axis=0) for a, b in pairwise(edges)])
-    for start in range(count - 1):
+    for start in range(num_edges - 1):
         widths = np.maximum.accumulate(longest[start:]).sum(axis=1)
         batches = -(-(edges[start + 1 :] - edges[start]) // batch_size)
         cost[start, start + 1 :] = batches * batch_size * widths
@@ -76,30 +75,30 @@ def _widths(lengths: np.ndarray) -> tuple[int, ...]:
     return tuple(quantise(int(longest), SHAPES) for longest in lengths.max(axis=0))
 
 
-def cheapest_cuts(cost: np.ndarray, most: int) -> list[int]:
-    """Go from the first place to the last in at most `most` steps that cost least together.
+def cheapest_cuts(cost: np.ndarray, max_steps: int) -> list[int]:
+    """Find the cheapest path from the first edge to the last in at most `max_steps` steps.
 
-    Exact, by dynamic programming: after k rounds `best[j]` is the least cost of reaching place j
+    Exact, by dynamic programming: after k rounds `best[j]` is the least cost of reaching edge j
     in k steps, and `origins[k - 1][j]` is where the last of them starts.
 
     Args:
-        cost: `(places, places)`, of a step from i to j; infinite where there is none.
-        most: steps, 1 or more.
+        cost: `(edges, edges)`, of a step from i to j; infinite where there is none.
+        max_steps: 1 or more.
 
-    >>> cheapest_cuts(np.array([[np.inf, 1, 5], [np.inf, np.inf, 1], [np.inf] * 3]), most=2)
+    >>> cheapest_cuts(np.array([[np.inf, 1, 5], [np.inf, np.inf, 1], [np.inf] * 3]), 2)
     [0, 1, 2]
     """
-    places = len(cost)
-    best, origins, totals = np.where(np.arange(places) == 0, 0.0, np.inf), [], []
-    for _ in range(min(most, places - 1)):
-        reached = best[:, None] + cost
-        origins.append(reached.argmin(axis=0))
-        best = reached.min(axis=0)
+    num_edges = len(cost)
+    best, origins, totals = np.where(np.arange(num_edges) == 0, 0.0, np.inf), [], []
+    for _ in range(min(max_steps, num_edges - 1)):
+        candidates = best[:, None] + cost
+        origins.append(candidates.argmin(axis=0))
+        best = candidates.min(axis=0)
         totals.append(best[-1])
-    stops = [places - 1]
+    path = [num_edges - 1]
     for origin in reversed(origins[: int(np.argmin(totals)) + 1]):
-        stops.append(int(origin[stops[-1]]))
-    return stops[::-1]
+        path.append(int(origin[path[-1]]))
+    return path[::-1]
 
 
 def quantise(width: int, shapes: int = 2) -> int:
@@ -118,8 +117,8 @@ def quantise(width: int, shapes: int = 2) -> int:
     >>> [quantise(width) for width in (0, 7, 9, 33, 512, 513)]
     [0, 8, 12, 48, 512, 768]
     """
-    as_size("quantise", "width", width, least=0, most=None)
-    as_size("quantise", "shapes", shapes, least=1, most=None)
+    as_size("quantise", "width", width, minimum=0, maximum=None)
+    as_size("quantise", "shapes", shapes, minimum=1, maximum=None)
     if width == 0:
         return 0
     power: int = 1 << (width.bit_length() - 1)

@@ -1,4 +1,4 @@
-"""Rows ready for a model, before they are padded into batches; they are made when asked for."""
+"""Datasets: rows ready for a model, not padded, computed when they are accessed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sample:
         past: `(context, past_features)`.
         future: `(horizon, future_features)`.
         target: `(horizon, targets)`; NaN where it is unknown.
-        event: where the row comes from.
+        event: of the row.
         split: the step of the event at which the horizon starts.
         static: `(static_features,)`, or None without any.
     """
@@ -56,13 +56,13 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class NormalizedSeries:
-    """An event as a model sees it, whole.
+    """A whole, normalised event.
 
     Args:
         event: the event.
         inputs: `(steps, past_features)`, none of them NaN: known, past and target columns.
         targets: `(steps, targets)`; NaN where they are unknown.
-        known: how many of the inputs are known over the horizon; they stand first.
+        known: how many of the inputs are known over the horizon; they are first.
         static: `(static_features,)`, or None without any.
     """
 
@@ -73,7 +73,7 @@ class NormalizedSeries:
     static: np.ndarray | None = None
 
     def row(self, start: int, split: int, stop: int) -> Sample:
-        """Cut a row out, as views."""
+        """Slice out a row, as views."""
         return Sample(
             past=self.inputs[start:split],
             future=self.inputs[split:stop, : self.known],
@@ -85,11 +85,11 @@ class NormalizedSeries:
 
 
 class SeriesRows(Sequence[Sample]):
-    """Rows that are cut out of series when they are asked for.
+    """Rows that are sliced out of series when they are accessed.
 
     Args:
         series: the events.
-        cuts: `(rows, 4)` int64: the place of a row's series, and its start, split and stop there.
+        cuts: `(rows, 4)` int64: the index of a row's series, and its start, split and stop there.
         shifts: `(rows, targets)` added to a row's targets, observed and to be forecast alike.
     """
 
@@ -107,14 +107,14 @@ class SeriesRows(Sequence[Sample]):
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place, start, split, stop = self.cuts[index].tolist()
-        row = self.series[place].row(start, split, stop)
+            return [self[i] for i in range(*index.indices(len(self)))]
+        event, start, split, stop = self.cuts[index].tolist()
+        row = self.series[event].row(start, split, stop)
         return row if self.shifts is None else _shifted(row, self.shifts[index])
 
     @property
     def lengths(self) -> np.ndarray:
-        """Encoder and decoder length of each row, `(rows, 2)`; no row is made for it."""
+        """Encoder and decoder length of each row, `(rows, 2)`, without computing rows."""
         return np.diff(self.cuts[:, 1:], axis=1)
 
 
@@ -125,7 +125,7 @@ class RaggedDataset:
     Args:
         rows: the rows.
         encoder_alignment: "left" or "right", where the context of a row goes when it is padded;
-            None leaves it to whoever makes the batches.
+            None leaves it to `batches`.
         decoder_alignment: the same for the horizon.
 
     Example:
@@ -148,7 +148,7 @@ class RaggedDataset:
         target: Sequence[np.ndarray],
         static: Sequence[np.ndarray] | None = None,
     ) -> RaggedDataset:
-        """Take rows that you have cut and normalised yourself.
+        """Create a dataset of rows that are already cut and normalised.
 
         Args:
             past: for each row `(context, past_features)`.
@@ -160,13 +160,13 @@ class RaggedDataset:
             ShapeError: lists of different numbers of arrays, arrays of other dimensions or of
                 different numbers of features, a target of another length than its future.
         """
-        given = {"past": past, "future": future, "target": target}
-        given |= {} if static is None else {"static": static}
-        arrays = {name: [np.asarray(each) for each in parts] for name, parts in given.items()}
+        sides = {"past": past, "future": future, "target": target}
+        sides |= {} if static is None else {"static": static}
+        arrays = {name: [np.asarray(array) for array in side] for name, side in sides.items()}
         _check_arrays(arrays)
         statics = arrays.get("static", [None] * len(past))
-        parts = zip(*(arrays[name] for name in ("past", "future", "target")), statics, strict=True)
-        return cls([_row(str(place), *each) for place, each in enumerate(parts)])
+        rows = zip(*(arrays[name] for name in ("past", "future", "target")), statics, strict=True)
+        return cls([_row(str(index), *row) for index, row in enumerate(rows)])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -190,7 +190,7 @@ class RaggedDataset:
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     def buckets(self, batch_size: int, most: int) -> list[Bucket]:
-        """The rows in buckets of similar lengths, made once; see `make_buckets`."""
+        """Return the rows in buckets of similar lengths, computed once; see `make_buckets`."""
         if (batch_size, most) not in self._buckets:
             self._buckets[batch_size, most] = make_buckets(self.lengths, batch_size, most)
         return self._buckets[batch_size, most]
@@ -206,7 +206,7 @@ class RaggedDataset:
 
 
 def _shifted(row: Sample, shift: np.ndarray) -> Sample:
-    """Add `shift (targets,)` to the targets; they stand last in the past."""
+    """Add `shift (targets,)` to the targets, which are last in the past."""
     past = row.past.copy()
     past[:, -len(shift) :] += shift
     return replace(row, past=past, target=row.target + shift)
@@ -220,23 +220,23 @@ def _row(
 
 
 def _check_arrays(arrays: dict[str, list[np.ndarray]]) -> None:
-    rows = len(arrays["past"])
-    for name, parts in arrays.items():
-        if len(parts) != rows:
-            expected = f"{rows}, as `past` has"
-            raise _refuse(name, f"{len(parts)} arrays", expected, "Give one for each row.")
+    num_rows = len(arrays["past"])
+    for name, row_arrays in arrays.items():
+        if len(row_arrays) != num_rows:
+            expected = f"{num_rows}, as `past` has"
+            raise _refuse(name, f"{len(row_arrays)} arrays", expected, "Give one for each row.")
         dimensions = 1 if name == "static" else 2
-        for place, array in enumerate(parts):
-            got = f"of shape {array.shape} in row {place}"
+        for row, array in enumerate(row_arrays):
+            got = f"of shape {array.shape} in row {row}"
             if array.ndim != dimensions:
                 expected = "(features,)" if name == "static" else "(time, features)"
                 remedy = "Reshape it; one feature is array[:, None]."
                 raise _refuse(name, got, expected, remedy)
-            if array.shape[-1] != parts[0].shape[-1]:
-                expected = f"{parts[0].shape[-1]} features, as row 0 has"
+            if array.shape[-1] != row_arrays[0].shape[-1]:
+                expected = f"{row_arrays[0].shape[-1]} features, as row 0 has"
                 raise _refuse(name, got, expected, "Give every row the same features.")
-            if name == "target" and len(array) != len(arrays["future"][place]):
-                expected = f"{len(arrays['future'][place])} steps, as `future` has"
+            if name == "target" and len(array) != len(arrays["future"][row]):
+                expected = f"{len(arrays['future'][row])} steps, as `future` has"
                 raise _refuse(name, got, expected, "Give a target for each step of the horizon.")
 
 

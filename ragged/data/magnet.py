@@ -29,7 +29,7 @@ THRESHOLDS = np.linspace(0.0, 60.0, 13)  # A
 WEIGHTS = np.exp(-THRESHOLDS / 25.0)
 WEIGHTS = WEIGHTS / float(np.sum(WEIGHTS))
 KNEE = 60.0  # A, where saturation sets in
-MOST_STEPS = 10**8  # of all cycles; some GB
+MAX_STEPS = 10**8  # of all cycles; some GB
 RAMP_STEPS = (8, 31)  # the shortest ramp, and one more than the longest
 
 
@@ -77,11 +77,11 @@ def hysteresis(u: np.ndarray) -> np.ndarray:
 
 
 def eddy_lag(field: np.ndarray, time_constant: float) -> np.ndarray:
-    """Let a field lag behind by a first-order low-pass that starts in equilibrium.
+    """Delay a field by a first-order low-pass filter that starts in equilibrium.
 
     Args:
         field: `(steps,)` the static field in T.
-        time_constant: in steps; 0 leaves the field as it is.
+        time_constant: in steps; 0 leaves the field unchanged.
 
     Returns:
         `(steps,)` float64 in T. After a jump the rest of it shrinks by exp(-1 / time_constant) a
@@ -95,9 +95,9 @@ def eddy_lag(field: np.ndarray, time_constant: float) -> np.ndarray:
     """
     _check_time_constant("eddy_lag", "time_constant", time_constant)
     lagged = np.array(field, dtype=np.float64)
-    keep = float(np.exp(-1.0 / time_constant)) if time_constant > 0 else 0.0
+    decay = float(np.exp(-1.0 / time_constant)) if time_constant > 0 else 0.0
     for step in range(1, len(lagged)):
-        lagged[step] += keep * (lagged[step - 1] - lagged[step])
+        lagged[step] += decay * (lagged[step - 1] - lagged[step])
     return lagged
 
 
@@ -105,22 +105,22 @@ def current_waveform(generator: np.random.Generator, steps: int) -> np.ndarray:
     """A random current: smooth ramps from 0 A up and down between random reversal points.
 
     Args:
-        generator: where the randomness comes from.
+        generator: of the random numbers.
         steps: how many.
 
     Returns:
         `(steps,)` float64 in A, at most `MAXIMUM_CURRENT` in size.
     """
-    pieces = [np.zeros(1)]
+    ramps = [np.zeros(1)]
     direction = 1.0 if generator.random() < 0.5 else -1.0
-    last, count = 0.0, 1
+    start, count = 0.0, 1
     while count < steps:
-        reversal = last + generator.random() * (direction * MAXIMUM_CURRENT - last)
+        reversal = start + generator.random() * (direction * MAXIMUM_CURRENT - start)
         length = int(generator.integers(*RAMP_STEPS))
-        share = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, length + 1) / length)
-        pieces.append(last + (reversal - last) * share)
-        last, direction, count = reversal, -direction, count + length
-    return np.concatenate(pieces)[:steps]
+        progress = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, length + 1) / length)
+        ramps.append(start + (reversal - start) * progress)
+        start, direction, count = reversal, -direction, count + length
+    return np.concatenate(ramps)[:steps]
 
 
 class MagnetHysteresis(Source):
@@ -155,15 +155,15 @@ class MagnetHysteresis(Source):
         eddy_time_constant: float = 2.0,
         seed: int = 0,
     ) -> None:
-        for argument, value, least in (
+        for argument, value, minimum in (
             ("cycles", cycles, 1),
             ("min_steps", min_steps, 2),
             ("max_steps", max_steps, min_steps),
             ("seed", seed, 0),
         ):
-            as_size("MagnetHysteresis", argument, value, least=least, most=None)
-        if cycles * max_steps > MOST_STEPS:
-            expected, remedy = f"at most {MOST_STEPS} steps in all", "Lower it, or max_steps."
+            as_size("MagnetHysteresis", argument, value, minimum=minimum, maximum=None)
+        if cycles * max_steps > MAX_STEPS:
+            expected, remedy = f"at most {MAX_STEPS} steps in all", "Lower it, or max_steps."
             raise OptionError.of("MagnetHysteresis", "cycles", cycles, expected, remedy)
         _check_time_constant("MagnetHysteresis", "eddy_time_constant", eddy_time_constant)
         self.cycles, self.min_steps, self.max_steps = cycles, min_steps, max_steps

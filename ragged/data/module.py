@@ -8,17 +8,27 @@ from typing import Literal
 
 import numpy as np
 
-from ragged.data import windows as cutting
 from ragged.data.dataset import NormalizedSeries, RaggedDataset, SeriesRows
 from ragged.data.normalization import Normalization
 from ragged.data.sources import Columns, Roles, Series, Source, check_known
 from ragged.data.transforms import Transform
-from ragged.data.windows import MinSteps, Split, Windows
+from ragged.data.windows import (
+    MinSteps,
+    Section,
+    Windows,
+    cut_whole,
+    cut_windows,
+    draw_splits,
+    draw_windows,
+    split_events,
+    split_sizes,
+    split_time,
+)
 from ragged.errors import DataError, OptionError
 from ragged.ops.masks import ALIGNMENTS
 
-LEAST = 16  # steps of a random context or horizon, unless said otherwise
-MOST_ROWS = 2**16  # of a batch, which is filled up to its size
+DEFAULT_MIN_STEPS = 16  # steps of a random context or horizon, unless said otherwise
+MAX_BATCH_SIZE = 2**16  # a batch is filled up to it
 
 
 class EncoderDecoderDataModule:
@@ -27,8 +37,7 @@ class EncoderDecoderDataModule:
     The events are split in the source's order: the first ones train, the next ones validate, the
     last ones test. A single event, or with `split: time` each one, is cut in time instead: a
     context may then reach back into earlier steps, a horizon never does. Normalisation is learned
-    from the training steps only. The constructor reads nothing; the data are read when first asked
-    for, or by `setup()`.
+    from the training steps only. The data are read at the first access, or by `setup()`.
 
     Args:
         source: where the events come from.
@@ -38,23 +47,21 @@ class EncoderDecoderDataModule:
         test: the share of the events (or steps) that tests, rounded, at least 1 unless 0.
         batch_size: rows of a batch.
         encoder_alignment: "left" or "right", where a row's context goes when it is padded. By
-            default what the model takes.
-        randomize_lengths: in every epoch cut the training events anew, anywhere that leaves
-            `min_context` and `min_horizon` steps, or draw anew how much of each training window's
-            context and horizon is used, at least so much. Rows too short for that are cut as usual.
-            Few events then teach more. Validation and test rows stay as they are.
-        min_context: the least context of a random cut or of a window of a short event, in steps.
+            default as the model requires.
+        randomize_lengths: in every epoch cut the training events at random, with at least
+            `min_context` and `min_horizon` steps, or shorten the context and horizon of each
+            training window at random, to no less. Rows too short for that, and validation
+            and test rows, are cut as usual.
+        min_context: the shortest context of a random cut or of a window of a short event, in steps.
             By default 16, or the windows' context where that is less.
         min_horizon: the same for the horizon.
         level_jitter: standard deviation, in normalised units, of a number drawn for each training
-            row and epoch and added to its targets, observed and to be forecast alike. The model
-            then learns how a target changes from where it was seen, whatever its level.
-        decoder_alignment: "left" or "right", where a row's horizon goes when it is padded. By
-            default left, which is what all models take.
+            row and epoch and added to its targets, both observed and to be forecast.
+        decoder_alignment: the same for a row's horizon; by default left, as all models take it.
         windows: cut windows of these sizes; by default an event is one row.
         split: "events" or "time"; by default events, if there are several.
-        short_events: "error" refuses an event too short to be cut, "drop" leaves it out, as
-            `notes` then tells. Without windows 2 steps are enough, with them `min_context` and
+        short_events: "error" refuses an event too short to be cut, "drop" leaves it out, and
+            `notes` says so. Without windows 2 steps are enough, with them `min_context` and
             `min_horizon` together.
         transforms: for each column the transforms that normalise it, in order; for a column
             not named here [StandardScaler]. Classes of ragged.data.transforms.
@@ -98,65 +105,62 @@ class EncoderDecoderDataModule:
         _check("test", test, 0 <= test < 1, "0 or more and below 1")
         _check("test", test, validation + test < 1, "below 1 together with `validation`")
         _check("batch_size", batch_size, batch_size >= 1, "1 or more")
-        _check("batch_size", batch_size, batch_size <= MOST_ROWS, f"at most {MOST_ROWS}")
+        _check("batch_size", batch_size, batch_size <= MAX_BATCH_SIZE, f"at most {MAX_BATCH_SIZE}")
         _check("level_jitter", level_jitter, level_jitter >= 0, "0 or more")
         for side, alignment in (("encoder", encoder_alignment), ("decoder", decoder_alignment)):
-            known = alignment in (None, *ALIGNMENTS)
-            _check(f"{side}_alignment", repr(alignment), known, "'left', 'right' or None")
+            is_known = alignment in (None, *ALIGNMENTS)
+            _check(f"{side}_alignment", repr(alignment), is_known, "'left', 'right' or None")
         _check("split", repr(split), split in (None, "events", "time"), "'events', 'time' or None")
-        known = short_events in ("error", "drop")
-        _check("short_events", repr(short_events), known, "'error' or 'drop'")
-        self.source = source
-        self.context_fraction = context_fraction
-        self.shares = (validation, test)
-        self.batch_size = batch_size
+        is_known = short_events in ("error", "drop")
+        _check("short_events", repr(short_events), is_known, "'error' or 'drop'")
+        self.source, self.batch_size = source, batch_size
+        self.context_fraction, self.shares = context_fraction, (validation, test)
         self.encoder_alignment, self.decoder_alignment = encoder_alignment, decoder_alignment
         self.randomize_lengths = randomize_lengths
-        self.least = MinSteps(
-            _least("min_context", min_context, windows.context if windows else None),
-            _least("min_horizon", min_horizon, windows.horizon if windows else None),
+        self.min_steps = MinSteps(
+            _min_steps("min_context", min_context, windows.context if windows else None),
+            _min_steps("min_horizon", min_horizon, windows.horizon if windows else None),
         )
         self.level_jitter = level_jitter
         self.windows, self.split, self.short_events = windows, split, short_events
-        self.transforms = transforms
-        self.repeat_static = repeat_static
+        self.transforms, self.repeat_static = transforms, repeat_static
 
     @property
     def roles(self) -> Roles:
-        """The source's, where static columns that are repeated stand among the known ones."""
-        given = self.source.roles
+        """The source's roles, with repeated static columns among the known ones."""
+        roles = self.source.roles
         if self.repeat_static is False:
-            return given
-        return Roles(given.known + given.static, given.past, given.target)
+            return roles
+        return Roles(roles.known + roles.static, roles.past, roles.target)
 
     @property
     def past_features(self) -> int:
-        """How many columns the encoder reads: known, past and target."""
+        """The number of columns of the encoder: known, past and target."""
         return len(self.roles.encoder)
 
     @property
     def future_features(self) -> int:
-        """How many columns the decoder reads: known."""
+        """The number of columns of the decoder: known."""
         return len(self.roles.decoder)
 
     @property
     def static_features(self) -> int:
-        """How many numbers describe a row as a whole; 0 if they are repeated at every step."""
+        """How many static columns a row has; 0 if they are repeated at every step."""
         return len(self.roles.static)
 
     @property
     def target_features(self) -> int:
-        """How many columns are forecast."""
+        """The number of columns to forecast."""
         return len(self.roles.target)
 
     @property
     def longest_context(self) -> int:
-        """The most context steps of a row to train on, as the rows are cut without chance."""
-        cuts = self._cuts(self.parts[0], train=True)
+        """The longest context of a training row, without random lengths."""
+        cuts = self._cuts(self.splits[0], train=True)
         return int((cuts[:, 2] - cuts[:, 1]).max())
 
     def setup(self) -> None:
-        """Read, split and normalise now rather than when first asked for.
+        """Read, split and normalise now, not at the first access.
 
         Raises:
             DataError: data that the source refuses, too few events, or an event too short.
@@ -170,35 +174,34 @@ class EncoderDecoderDataModule:
         Raises:
             DataError: data that the source refuses, an event too short.
         """
-        events = self._read
+        events = self._all_events
         if self.source.missing == "error":
             remedy = "Fill it, or read it with a source that holds missing values."
             check_known(events, self.roles.columns, "a value at every step", remedy)
         return [event for event in events if self._is_long_enough(event)]
 
     @cached_property
-    def parts(self) -> tuple[list[Split], ...]:
-        """What trains, validates and tests.
+    def splits(self) -> tuple[list[Section], ...]:
+        """The sections of events that train, validate and test.
 
         Raises:
             DataError: no event left to train on.
         """
         steps = [event.steps for event in self.events]
         if self._splits_time and steps:
-            return cutting.split_time(steps, self.shares)
-        train, validation, test = cutting.sizes(len(steps), self.shares)
+            return split_time(steps, self.shares)
+        train, validation, test = split_sizes(len(steps), self.shares)
         if train < 1:
             got = f"{len(steps)} events, of which {validation} validate and {test} test"
             remedy = "Give more events, set validation or test to 0, or split to time."
             raise DataError.of(_NAME, "source", got, "one event or more to train on", remedy)
-        return cutting.split_events(steps, self.shares)
+        return split_events(steps, self.shares)
 
     @cached_property
     def normalization(self) -> Normalization:
         """The normalisation, fitted on the training steps.
 
-        Set it (to one from a checkpoint) before anything is read to forecast without the training
-        data.
+        To forecast without the training data, set it before the first access.
         """
         return Normalization.fit(self._training_events, self.source.roles, self.transforms)
 
@@ -210,21 +213,21 @@ class EncoderDecoderDataModule:
     @cached_property
     def validation(self) -> RaggedDataset:
         """The rows to validate on."""
-        return self._dataset(SeriesRows(self._series, self._cuts(self.parts[1])))
+        return self._dataset(SeriesRows(self._series, self._cuts(self.splits[1])))
 
     @cached_property
     def test(self) -> RaggedDataset:
         """The rows to test on: the last ones."""
-        return self._dataset(SeriesRows(self._series, self._cuts(self.parts[2])))
+        return self._dataset(SeriesRows(self._series, self._cuts(self.splits[2])))
 
     @property
     def notes(self) -> list[str]:
-        """What a user should be told once about the data: gaps, dropped events, constant columns.
+        """Remarks on the data for the user: gaps, dropped events, constant columns.
 
         Raises:
             DataError: as `setup`.
         """
-        dropped, count = len(self._read) - len(self.events), len(self._read)
+        dropped, count = len(self._all_events) - len(self.events), len(self._all_events)
         constant = [c for c in self.source.roles.columns if _is_constant(c, self._training_events)]
         return [
             *self.source.notes,
@@ -233,20 +236,19 @@ class EncoderDecoderDataModule:
         ]
 
     def train_epoch(self, seed: int, epoch: int) -> RaggedDataset:
-        """The rows of one training epoch: `train`, cut and shifted anew where that is asked for.
+        """Return the rows of a training epoch: `train`, with the random cuts and shifts configured.
 
         Args:
             seed: 0 or more.
-            epoch: 0 or more; with the seed it decides what is drawn, so that a resumed run sees
-                the same rows.
+            epoch: 0 or more; the rows are a pure function of both.
         """
         if not self.randomize_lengths and not self.level_jitter:
             return self.train
         generator = np.random.default_rng([seed, epoch, 1])  # batch_order draws from [seed, epoch]
         cuts, shifts = self._train_rows.cuts, None
         if self.randomize_lengths:
-            draw = cutting.draw_windows if self.windows else cutting.draw_splits
-            cuts = draw(cuts, self.least, generator)
+            draw = draw_windows if self.windows else draw_splits
+            cuts = draw(cuts, self.min_steps, generator)
         if self.level_jitter:
             shifts = generator.normal(0.0, self.level_jitter, (len(cuts), self.target_features))
         return self._dataset(SeriesRows(self._series, cuts, shifts))
@@ -269,47 +271,46 @@ class EncoderDecoderDataModule:
             DataError: an event whose first target is unknown, or too short to be cut; a past
                 column that is unknown in the context; a horizon longer than the windows'.
         """
-        cuts = [self._forecast_cuts(place, event) for place, event in enumerate(events)]
+        cuts = [self._forecast_cuts(index, event) for index, event in enumerate(events)]
         if self.source.missing == "error":
             expected = "a value at every step of the context"
             remedy = "Fill it; over the horizon it may stay empty."
-            for event, rows in zip(events, cuts, strict=True):
-                context = event.until(rows[:, 2].max())
+            for event, event_cuts in zip(events, cuts, strict=True):
+                context = event.until(event_cuts[:, 2].max())
                 check_known([context], self.roles.past, expected, remedy, "rows_for")
         series = [self._normalised(event) for event in events]
         return self._dataset(SeriesRows(series, np.concatenate([_NO_CUTS, *cuts])))
 
     @cached_property
-    def _read(self) -> list[Series]:
+    def _all_events(self) -> list[Series]:
         return self.source.events()
 
     @property
     def _splits_time(self) -> bool:
-        return self.split == "time" or (self.split is None and len(self._read) == 1)
+        return self.split == "time" or (self.split is None and len(self._all_events) == 1)
 
     @property
-    def _least_steps(self) -> int:
-        return self.least.steps if self.windows else 2
+    def _min_length(self) -> int:
+        return self.min_steps.steps if self.windows else 2
 
     def _is_long_enough(self, event: Series) -> bool:
-        steps = cutting.sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
+        steps = split_sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
         if self.short_events == "error":
             self._check_steps(event, steps)
-        return steps >= self._least_steps
+        return steps >= self._min_length
 
     def _check_steps(self, event: Series, steps: int) -> None:
-        if steps < self._least_steps:
-            place = "in training" if steps < event.steps else "long"
-            got = f"{steps} steps {place} in event '{event.name}'"
-            expected = f"{self._least_steps} steps or more, a context and a horizon"
-            remedy = "Drop the event, or set short_events to drop."
-            if self.windows:
-                remedy = "Lower min_context or min_horizon, or set short_events to drop."
+        if steps < self._min_length:
+            where = "in training" if steps < event.steps else "long"
+            got = f"{steps} steps {where} in event '{event.name}'"
+            expected = f"{self._min_length} steps or more, a context and a horizon"
+            change = "Lower min_context or min_horizon" if self.windows else "Drop the event"
+            remedy = f"{change}, or set short_events to drop."
             raise DataError.of(_NAME, "event", got, expected, remedy)
 
     @cached_property
     def _training_events(self) -> list[Series]:
-        return [self.events[part.place].until(part.end) for part in self.parts[0]]
+        return [self.events[section.index].until(section.end) for section in self.splits[0]]
 
     @cached_property
     def _series(self) -> list[NormalizedSeries]:
@@ -317,39 +318,39 @@ class EncoderDecoderDataModule:
 
     @cached_property
     def _train_rows(self) -> SeriesRows:
-        return SeriesRows(self._series, self._cuts(self.parts[0], train=True))
+        return SeriesRows(self._series, self._cuts(self.splits[0], train=True))
 
     def _dataset(self, rows: SeriesRows) -> RaggedDataset:
         return RaggedDataset(rows, self.encoder_alignment, self.decoder_alignment)
 
-    def _cuts(self, parts: Iterable[Split], *, train: bool = False) -> np.ndarray:
-        """The rows of parts, `(rows, 4)`: place of the event, start, split, stop."""
-        return np.concatenate([_NO_CUTS, *(self._cuts_of(part, train) for part in parts)])
+    def _cuts(self, sections: Iterable[Section], *, train: bool = False) -> np.ndarray:
+        """Cut sections into rows, `(rows, 4)`: index of the event, start, split, stop."""
+        return np.concatenate([_NO_CUTS, *(self._cuts_of(section, train) for section in sections)])
 
-    def _cuts_of(self, part: Split, train: bool = False) -> np.ndarray:
+    def _cuts_of(self, section: Section, train: bool = False) -> np.ndarray:
         if self.windows is None:
-            return cutting.whole(part, self.context_fraction)
+            return cut_whole(section, self.context_fraction)
         stride = self.windows.stride if train else self.windows.horizon
-        return cutting.windows_of(part, self.windows, self.least, stride)
+        return cut_windows(section, self.windows, self.min_steps, stride)
 
-    def _forecast_cuts(self, place: int, event: Series) -> np.ndarray:
+    def _forecast_cuts(self, index: int, event: Series) -> np.ndarray:
         split = self._first_unknown(event)
         if split is None:
             self._check_steps(event, event.steps)
-            return self._cuts_of(Split(place, 0, event.steps))
+            return self._cuts_of(Section(index, 0, event.steps))
         if self.windows is None:
-            return np.array([[place, 0, split, event.steps]])
-        if split < self.least.context or event.steps - split > self.windows.horizon:
+            return np.array([[index, 0, split, event.steps]])
+        if split < self.min_steps.context or event.steps - split > self.windows.horizon:
             got = f"of {split} known and {event.steps - split} further steps in '{event.name}'"
-            expected = f"{self.least.context} or more, then at most {self.windows.horizon}"
+            expected = f"{self.min_steps.context} or more, then at most {self.windows.horizon}"
             remedy = "Give what the windows are made for, or train with others."
             raise DataError.of(_NAME, "event", got, expected, remedy)
-        return np.array([[place, max(0, split - self.windows.context), split, event.steps]])
+        return np.array([[index, max(0, split - self.windows.context), split, event.steps]])
 
     def _first_unknown(self, event: Series) -> int | None:
         """The step at which the horizon of an event to forecast starts; None if all is known."""
         unknown = np.stack([np.isnan(event.columns[name]) for name in self.roles.target])
-        if self.source.missing == "ffill":  # up to the last known value every target is held
+        if self.source.missing == "ffill":  # targets are forward-filled up to the last known value
             unknown = np.logical_and.accumulate(unknown[:, ::-1], axis=1)[:, ::-1]
         steps = unknown.any(axis=0)
         if not steps.any():
@@ -376,8 +377,7 @@ _NO_CUTS = np.zeros((0, 4), dtype=np.int64)
 
 
 def _matrix(columns: Columns, names: Sequence[str], steps: int) -> np.ndarray:
-    parts = [columns[name] for name in names]
-    return np.stack(parts, axis=-1) if parts else np.zeros((steps, 0))
+    return np.stack([columns[name] for name in names], axis=-1) if names else np.zeros((steps, 0))
 
 
 def _is_constant(column: str, events: Sequence[Series]) -> bool:
@@ -385,11 +385,13 @@ def _is_constant(column: str, events: Sequence[Series]) -> bool:
     return bool(np.nanmin(values) == np.nanmax(values))
 
 
-def _least(argument: str, value: int | None, most: int | None) -> int:
+def _min_steps(argument: str, value: int | None, maximum: int | None) -> int:
     if value is None:
-        return LEAST if most is None else min(LEAST, most)
+        return DEFAULT_MIN_STEPS if maximum is None else min(DEFAULT_MIN_STEPS, maximum)
     _check(argument, value, value >= 1, "1 or more")
-    _check(argument, value, most is None or value <= most, f"at most {most}, as in `windows`")
+    _check(
+        argument, value, maximum is None or value <= maximum, f"at most {maximum}, as in `windows`"
+    )
     return value
 
 

@@ -21,12 +21,12 @@ Chain = tuple[Transform, ...]
 
 @dataclass(frozen=True)
 class Normalization:
-    """What turns a source's columns into a model's numbers, and back.
+    """The transforms between a source's columns and a model's inputs and outputs.
 
     Args:
         chains: for each column its transforms, in the order in which they are applied.
-        means: for each column the mean of its normalised training steps, which stands for values
-            before the first one that is known.
+        means: for each column the mean of its normalised training steps, which replaces values
+            before the first known one.
 
     >>> events = [Series("0", np.arange(2.0), {"flow": np.array([1.0, 3.0])})]
     >>> roles = Roles(known=(), past=(), target=("flow",))
@@ -61,15 +61,15 @@ class Normalization:
         means: dict[str, float] = {}
         for column in roles.columns:
             chain: list[Transform] = []
-            parts = [event.columns[column] for event in events]
+            sequences = [event.columns[column] for event in events]
             for transform in (transforms or {}).get(column, (StandardScaler(),)):
-                fitted = transform.fit(*_known(column, parts, events, transform.reads))
+                fitted = transform.fit(*_known_values(column, sequences, events, transform.reads))
                 chain.append(fitted)
-                parts = [
-                    _apply(fitted, column, part, event)
-                    for part, event in zip(parts, events, strict=True)
+                sequences = [
+                    _apply(fitted, column, sequence, event)
+                    for sequence, event in zip(sequences, events, strict=True)
                 ]
-            values, _ = _known(column, parts, events)
+            values, _ = _known_values(column, sequences, events)
             chains[column], means[column] = tuple(chain), float(values.mean())
         return cls(chains, means)
 
@@ -79,33 +79,30 @@ class Normalization:
         Raises:
             DataError: an event without one of the columns, or a value that a transform refuses.
         """
-        return {column: self._forward(column, event) for column in self._columns_of(event)}
+        return {column: self._transform_column(column, event) for column in self._columns_of(event)}
 
     def inputs(self, event: Series) -> Columns:
-        """Normalise the columns of an event for a model to read, so that none is NaN.
+        """Normalise the columns of an event as model inputs, without NaN.
 
-        An unknown value is held at the last one seen; before any was seen it is the mean of the
+        Unknown values are forward-filled; those before the first known one are the mean of the
         training steps.
 
         Raises:
             DataError: as `transform`.
         """
-        found = {}
+        inputs = {}
         for column in self._columns_of(event):
-            values = self._forward(column, event, held=True)
-            unknown = np.isnan(values)
-            found[column] = (
-                np.where(unknown, self.means[column], values) if unknown.any() else values
-            )
-        return found
+            values = self._transform_column(column, event, fill=True)
+            inputs[column] = np.where(np.isnan(values), self.means[column], values)
+        return inputs
 
     def inverse(self, column: str, values: np.ndarray, row: Sample) -> np.ndarray:
-        """Give normalised values over the horizon of a row the units of the source back.
+        """Convert normalised values over the horizon of a row to the units of the source.
 
         Args:
-            column: whose values they are.
+            column: of the values.
             values: `(steps, ...)`, from the first step of the horizon on; points or quantiles.
-            row: where they belong.
+            row: the row that they forecast.
 
         Raises:
             DataError: a column it was not fitted on; changes to be added up from a value that was
@@ -113,13 +110,13 @@ class Normalization:
         """
         chain, event, split = self._chain(column), row.event, row.split
         steps = slice(split, split + len(values))
-        for transform, last in zip(chain[::-1], self._lasts(column, row), strict=True):
+        for transform, last in zip(chain[::-1], self._last_values(column, row), strict=True):
             values = transform.inverse(values, _driver(transform, event, steps), last)
         return values
 
     @property
     def formulas(self) -> dict[str, str]:
-        """What each transform in use does, for those who normalise without it.
+        """The formula of each transform in use, for programs that normalise without ragged.
 
         >>> Normalization({"flow": (StandardScaler(2.0, 1.0),)}, {"flow": 0.0}).formulas
         {'StandardScaler': '(x - center) / scale'}
@@ -142,18 +139,21 @@ class Normalization:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Normalization:
-        """Rebuild from what `to_dict` gave.
+        """Rebuild from the result of `to_dict`.
 
         Raises:
-            DataError: something else, a transform that was never learned, or one whose class is
-                not imported.
+            DataError: other values, a transform that was never learned, or one whose class is not
+                imported.
         """
-        known = {kind.__name__: kind for kind in _subclasses(Transform)}
-        known |= {"Standard": StandardScaler, "Robust": RobustScaler}  # as they were saved once
+        classes = {subclass.__name__: subclass for subclass in _subclasses(Transform)}
+        classes |= {
+            "Standard": StandardScaler,
+            "Robust": RobustScaler,
+        }  # names of the previous release
         try:
             chains = {
                 column: tuple(
-                    known[name](**constants)
+                    classes[name](**constants)
                     for transform in entry["transforms"]
                     for name, constants in transform.items()
                 )
@@ -170,20 +170,20 @@ class Normalization:
             raise _refuse_saved(f"with the means {means}")
         return cls(chains, means)
 
-    def _forward(self, column: str, event: Series, *, held: bool = False) -> np.ndarray:
+    def _transform_column(self, column: str, event: Series, *, fill: bool = False) -> np.ndarray:
         values = event.columns[column]
-        values = hold(values) if held else values
+        values = forward_fill(values) if fill else values
         for transform in self.chains[column]:
             values = _apply(transform, column, values, event)
         return values
 
-    def _lasts(self, column: str, row: Sample) -> Iterator[float]:
-        """The value before the horizon at each transform of a chain, the last transform first."""
+    def _last_values(self, column: str, row: Sample) -> Iterator[float]:
+        """Return the value before the horizon at each transform of a chain, the last one first."""
         chain = self._chain(column)
         if not any(transform.needs_last for transform in chain):
             return iter([np.nan] * len(chain))
-        first = max(0, row.split - 1 - len(chain))  # each difference looks back by one step
-        values = hold(row.event.columns[column])[first : row.split]
+        first = max(0, row.split - 1 - len(chain))  # each difference needs one step more
+        values = forward_fill(row.event.columns[column])[first : row.split]
         if np.isnan(values[-1:]).any() or not row.split:
             got = f"never known before step {row.split} of event '{row.event.name}'"
             remedy = "Give an earlier value, or leave Difference out of its transforms."
@@ -211,45 +211,50 @@ class Normalization:
         return self.chains[column]
 
 
-def hold(values: np.ndarray) -> np.ndarray:
+def forward_fill(values: np.ndarray) -> np.ndarray:
     """Replace NaN by the last value seen before it; NaN at the start stays.
 
     Args:
         values: `(steps,)`.
 
-    >>> hold(np.array([np.nan, 1.0, np.nan, 3.0]))
+    >>> forward_fill(np.array([np.nan, 1.0, np.nan, 3.0]))
     array([nan,  1.,  1.,  3.])
     """
     known = ~np.isnan(values)
     if known.all():
         return values
-    seen = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
-    return np.where(seen < 0, np.nan, values[seen])
+    last_known = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
+    return np.where(last_known < 0, np.nan, values[last_known])
 
 
-def _known(
-    column: str, parts: Sequence[np.ndarray], events: Sequence[Series], driver: str | None = None
+def _known_values(
+    column: str,
+    sequences: Sequence[np.ndarray],
+    events: Sequence[Series],
+    driver: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The known steps of all events in a row, and the driver's at the same steps."""
-    values = np.concatenate([np.empty(0), *parts])
+    """Return the known steps of all events, concatenated, and the driver at the same steps."""
+    values = np.concatenate([np.empty(0), *sequences])
     known = ~np.isnan(values)
-    drives = None
+    driver_values = None
     if driver is not None:
-        drives = np.concatenate([np.empty(0), *(hold(event.columns[driver]) for event in events)])
-        known &= ~np.isnan(drives)
-        drives = drives[known]
+        driver_values = np.concatenate(
+            [np.empty(0), *(forward_fill(event.columns[driver]) for event in events)]
+        )
+        known &= ~np.isnan(driver_values)
+        driver_values = driver_values[known]
     values = values[known]
     if not values.size or not np.isfinite(values).all():
         got = "not finite" if values.size else "without a known step"
         remedy = "Fit on training events with known, finite values."
         raise DataError.of("Normalization.fit", column, got, "finite values", remedy)
-    return values, drives
+    return values, driver_values
 
 
 def _apply(
     transform: Transform, column: str, values: np.ndarray, event: Series, first: int = 0
 ) -> np.ndarray:
-    """Transform steps of an event, and say whose they were if they are refused."""
+    """Transform steps of an event; errors name the column and the event."""
     driver = _driver(transform, event, slice(first, first + len(values)))
     try:
         return transform.transform(values, driver)
@@ -258,8 +263,8 @@ def _apply(
 
 
 def _driver(transform: Transform, event: Series, steps: slice) -> np.ndarray | None:
-    """The column that a transform reads, held, at steps of an event."""
-    return None if transform.reads is None else hold(event.columns[transform.reads])[steps]
+    """Return the column that a transform reads, forward-filled, at steps of an event."""
+    return None if transform.reads is None else forward_fill(event.columns[transform.reads])[steps]
 
 
 def _check_transforms(transforms: Mapping[str, Sequence[Transform]], roles: Roles) -> None:
@@ -277,10 +282,10 @@ def _check_transforms(transforms: Mapping[str, Sequence[Transform]], roles: Role
                 raise OptionError.of("Normalization", "transforms", got, expected, remedy)
 
 
-def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
+def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
+    for subclass in base.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def _refuse_saved(got: str) -> DataError:

@@ -1,4 +1,4 @@
-"""Reading: columns of a CSV or Parquet file or a pandas frame, each cell known by its place."""
+"""Reading of tables: CSV and Parquet files and pandas frames; errors name line and column."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ FILL = "Fill the cell; only targets may be empty, and only when forecasting."
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns of cells; what cannot be used is refused with its file, line and column.
+    """Columns of cells; errors name the file, line and column.
 
     Args:
-        name: of the file, or what stands for it; a single event is called after it.
-        origin: the function and the argument that gave the table, and what the argument held.
+        name: of the file; a single event is named after it.
+        origin: the function and the argument that gave the table, and the argument's value.
         header: the names of the columns.
         cells: each column's cells: text, or numbers, or datetimes; None or "" is empty.
-        lines: the number of each row, as its file counts.
-        unit: what such a number is called.
+        lines: the number of each row in its file.
+        unit: the name of such a number.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Table:
 
         Args:
             column: its name.
-            may_be_empty: whether a cell may be.
-            fill: the remedy for one that is and may not be.
+            may_be_empty: whether empty cells are allowed.
+            fill: the remedy for an empty cell that is not.
 
         Raises:
             DataError: a missing column; a cell that is no number, infinite, or empty.
@@ -80,12 +80,12 @@ class Table:
                 self._refuse_cell(row, column, expected, remedy)
             if isinstance(cell, bytes):
                 self._refuse_cell(row, column, "text in UTF-8", "Write the column as text.")
-        return [str(_plain(cell)).strip() for cell in cells]
+        return [str(_to_python(cell)).strip() for cell in cells]
 
     def times(self, column: str) -> tuple[np.ndarray, list[datetime] | None]:
         """Return a column of numbers, or of datetimes with their seconds since 1970.
 
-        The first cell that is not empty says which; no cell may be empty.
+        The first cell that is not empty decides; no cell may be empty.
 
         Raises:
             DataError: a missing column; a cell that is neither a number nor an ISO 8601 datetime;
@@ -94,23 +94,23 @@ class Table:
         cells, fill = self._cells(column), "Give the time of every row."
         if not _is_datetime(next((cell for cell in cells if not _is_empty(cell)), None)):
             return self.numbers(column, fill=fill), None
-        found: list[datetime] = []
+        dates: list[datetime] = []
         for row, cell in enumerate(cells):
             try:
-                found.append(_datetime(cell))
+                dates.append(_datetime(cell))
             except (AttributeError, ValueError):
                 remedy = fill if _is_empty(cell) else "Write it as 2026-01-31T12:00."
                 self._refuse_cell(row, column, "an ISO 8601 datetime", remedy)
-            if (found[row].tzinfo is None) != (found[0].tzinfo is None):
+            if (dates[row].tzinfo is None) != (dates[0].tzinfo is None):
                 expected = "a time zone on every row or on none"
                 self._refuse_cell(row, column, expected, "Give all the same.")
-        return np.array([seconds(moment) for moment in found], dtype=np.float64), found
+        return np.array([timestamp(date_time) for date_time in dates], dtype=np.float64), dates
 
     def refuse(self, got: str, expected: str, remedy: str) -> NoReturn:
-        """Raise what says that the table cannot be used."""
-        function, argument, what = self.origin
-        place = got if what in got else f"{got} in {what}"
-        raise DataError.of(function, argument, place, expected, remedy)
+        """Raise the error for a table that cannot be used."""
+        function, argument, source = self.origin
+        got = got if source in got else f"{got} in {source}"
+        raise DataError.of(function, argument, got, expected, remedy)
 
     def _cells(self, column: str) -> Sequence[Any] | np.ndarray:
         count = list(self.header).count(column)
@@ -137,9 +137,9 @@ class Table:
         raise AssertionError
 
     def _refuse_cell(self, row: int, column: str, expected: str, remedy: str) -> NoReturn:
-        got = _shown(self._cells(column)[row])
-        place = f"{got} at {self.unit} {self.lines[row]}, column '{column}'"
-        self.refuse(place, expected, remedy)
+        cell = _shown(self._cells(column)[row])
+        got = f"{cell} at {self.unit} {self.lines[row]}, column '{column}'"
+        self.refuse(got, expected, remedy)
 
 
 def read_table(path: Path) -> Table:
@@ -164,8 +164,8 @@ def read_table(path: Path) -> Table:
         got = "an empty file" if not rows else "a header without rows"
         _refuse(path, got, "a table with a header and rows", "Give a table with data.")
     header = [name.strip() for name in rows[0][1]]
-    if len(header) == 1 and (found := re.search("[;\t|]", header[0])):
-        got, remedy = f"separated by {found[0]!r}", "Write the table with commas."
+    if len(header) == 1 and (separator := re.search("[;\t|]", header[0])):
+        got, remedy = f"separated by {separator[0]!r}", "Write the table with commas."
         _refuse(path, got, "cells separated by ','", remedy)
     if len(header) == 1:
         _check_no_blank_lines(path, lines)
@@ -175,8 +175,8 @@ def read_table(path: Path) -> Table:
             remedy = "Repair the row; numbers take a decimal point."
             _refuse(path, got, f"{len(header)} cells, as the header has", remedy)
     columns = list(zip(*(cells for _, cells in rows[1:]), strict=True))
-    numbers = [line for line, _ in rows[1:]]
-    return Table(_stem(path), ("read_table", "path", str(path)), header, columns, numbers)
+    line_numbers = [line for line, _ in rows[1:]]
+    return Table(_stem(path), ("read_table", "path", str(path)), header, columns, line_numbers)
 
 
 def read_tables(path: Path) -> list[Table]:
@@ -203,9 +203,9 @@ def read_tables(path: Path) -> list[Table]:
 
 
 def table_from_frame(frame: Any) -> Table:
-    """Take the columns of a pandas frame, and its index where that has a name.
+    """Create a table of the columns of a pandas frame, and of its index if that has a name.
 
-    An index and a column of one name are two columns, to be refused by whoever reads that name.
+    An index and a column of the same name are two columns: reading that name is refused.
 
     Raises:
         DataError: something else than a frame, or one without rows.
@@ -236,30 +236,30 @@ def read_events(
             number, or not finite.
     """
     table = read_table(Path(path))
-    rows = rows_of(table.labels(group))
+    rows = group_rows(table.labels(group))
     columns = {c: table.numbers(c, may_be_empty=c in may_be_empty) for c in required}
-    return {name: {c: v[places] for c, v in columns.items()} for name, places in rows.items()}
+    return {name: {c: v[indices] for c, v in columns.items()} for name, indices in rows.items()}
 
 
-def rows_of(labels: Sequence[str]) -> dict[str, np.ndarray]:
-    """The rows that bear each label, labels in order of first appearance.
+def group_rows(labels: Sequence[str]) -> dict[str, np.ndarray]:
+    """Group the indices of rows by label, labels in order of first appearance.
 
-    >>> {name: rows.tolist() for name, rows in rows_of(["b", "a", "b"]).items()}
+    >>> {name: rows.tolist() for name, rows in group_rows(["b", "a", "b"]).items()}
     {'b': [0, 2], 'a': [1]}
     """
-    found: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for row, label in enumerate(labels):
-        found.setdefault(label, []).append(row)
-    return {label: np.array(rows) for label, rows in found.items()}
+        groups.setdefault(label, []).append(row)
+    return {label: np.array(rows) for label, rows in groups.items()}
 
 
-def seconds(moment: datetime) -> float:
-    """Seconds since 1970; a datetime without a time zone is taken to be in UTC."""
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def timestamp(date_time: datetime) -> float:
+    """Return the seconds since 1970; a datetime without a time zone is taken to be in UTC."""
+    return (date_time if date_time.tzinfo else date_time.replace(tzinfo=UTC)).timestamp()
 
 
 def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """The cells of each line of a CSV with its number; a blank line has none."""
+    """Return the cells of each line of a CSV with its number; a blank line has none."""
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8-sig", newline="")
@@ -275,7 +275,7 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
 
 def _check_no_blank_lines(path: Path, lines: list[tuple[int, list[str]]]) -> None:
     """Refuse a blank line after the header."""
-    header = next(place for place, (_, cells) in enumerate(lines) if cells)
+    header = next(index for index, (_, cells) in enumerate(lines) if cells)
     for line, cells in lines[header:]:
         if not cells:
             got, expected = f"a blank line at line {line} of {path}", 'a value, or "" where unknown'
@@ -300,7 +300,7 @@ def _from_frame(frame: Any, name: str, origin: tuple[str, str, str]) -> Table:
     if any(level is not None for level in frame.index.names):
         frame = frame.reset_index(allow_duplicates=True)
     header = [str(column) for column in frame.columns]
-    cells = [_frame_cells(frame.iloc[:, place]) for place in range(len(header))]
+    cells = [_frame_cells(frame.iloc[:, index]) for index in range(len(header))]
     table = Table(name, origin, header, cells, range(len(frame)), unit="row")
     if not len(frame):
         table.refuse("without rows", "a table with rows", "Give a table with data.")
@@ -308,7 +308,7 @@ def _from_frame(frame: Any, name: str, origin: tuple[str, str, str]) -> Table:
 
 
 def _frame_cells(column: Any) -> Any:
-    """The cells of a frame's column: numbers as an array, all else as a list, None where empty."""
+    """Return a frame's column: numbers as an array, others as a list, None where empty."""
     kind = column.dtype.kind
     if kind in "iu" and not column.hasnans:
         return column.to_numpy(dtype=np.int64 if kind == "i" else np.uint64)
@@ -320,7 +320,7 @@ def _frame_cells(column: Any) -> Any:
 
 
 def _decoded(cell: Any) -> Any:
-    """Bytes as text; those that are no UTF-8 stay, to be refused by whoever reads their column."""
+    """Decode bytes; those that are not UTF-8 are returned, and refused by `Table`."""
     try:
         return cell.decode() if isinstance(cell, bytes) else cell
     except UnicodeDecodeError:
@@ -328,7 +328,7 @@ def _decoded(cell: Any) -> Any:
 
 
 def _number(cell: Any) -> float:
-    """The number in a cell; NaN if it is empty, infinity if float64 ends below it."""
+    """Return the number in a cell; NaN if it is empty, infinity if it exceeds float64."""
     try:
         return math.nan if _is_empty(cell) else float(cell)
     except OverflowError:
@@ -357,19 +357,19 @@ def _datetime(cell: Any) -> datetime:
     return cell if isinstance(cell, datetime) else datetime(cell.year, cell.month, cell.day)
 
 
-def _plain(cell: Any) -> Any:
-    """A cell as a user wrote it: text without spaces, NumPy's scalars as Python's."""
+def _to_python(cell: Any) -> Any:
+    """Convert a cell to a plain value: stripped text, or a Python scalar for a NumPy one."""
     return cell.strip() if isinstance(cell, str) else getattr(cell, "item", lambda: cell)()
 
 
 def _shown(cell: Any) -> str:
-    """A cell as a message shows it."""
-    plain = _plain(cell)
-    if _is_empty(plain):
+    """Format a cell for an error message."""
+    value = _to_python(cell)
+    if _is_empty(value):
         return "an empty cell"
-    if isinstance(plain, int) and abs(plain) > sys.float_info.max:
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
         return "a number beyond float64"  # its digits may be too many for Python to print
-    return repr(str(plain) if isinstance(plain, date) else plain)
+    return repr(str(value) if isinstance(value, date) else value)
 
 
 def _stem(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a source of sequences is, and what its events have to hold."""
+"""Sources of sequences: their interface, and the checks of their events."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Series:
     """One sequence: a storm, a cycle.
 
     Args:
-        name: what the source calls it.
+        name: its name in the source.
         time: `(steps,)` float64, strictly increasing, in the unit of the source's `time_label`.
         columns: for each column `(steps,)` float64; NaN where the value is unknown, which only a
             target or past column over a horizon to be forecast may be, unless the source says
             that values may be missing.
-        start: when its first step was, where the source knows.
+        start: the time of its first step, if the source has it.
 
     Raises:
         DataError: a column that has not one value for each step.
@@ -100,8 +100,8 @@ class Series:
 class Source(ABC):
     """Where sequences come from; a subclass names its columns and reads its own format.
 
-    `missing` says what an unknown value (NaN) means: "error", there is none; "ffill", an input
-    holds the last value seen, and an unknown target counts neither in a loss nor in a score.
+    `missing` says how an unknown value (NaN) is treated: "error" refuses it; "ffill" forward-fills
+    inputs, and an unknown target counts neither in a loss nor in a score.
     """
 
     missing: str = "error"
@@ -123,7 +123,7 @@ class Source(ABC):
 
     @property
     def notes(self) -> list[str]:
-        """What a user should be told once about the events that were read; here, nothing."""
+        """Remarks on the events that were read, for the user; none by default."""
         return []
 
     @abstractmethod
@@ -143,7 +143,7 @@ class Source(ABC):
         """
 
     def raw_target(self, name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
-        """Return a target column under its name and in its unit in files; here, unchanged.
+        """Return a target column with its name and unit in files; unchanged by default.
 
         Args:
             name: a target column.
@@ -155,13 +155,13 @@ class Source(ABC):
 def check_increasing(
     name: str, time: np.ndarray, column: str, dates: Sequence[datetime] | None = None
 ) -> None:
-    """Refuse the time of an event that stands still or goes back.
+    """Refuse the time of an event that does not increase.
 
     Args:
         name: the event's.
         time: `(steps,)` float64.
-        column: what the table calls it.
-        dates: what the table calls each step, where that is no number.
+        column: its name in the table.
+        dates: the time of each step, where the table has datetimes.
 
     Raises:
         DataError: the first step that is not later than the one before.
@@ -183,10 +183,10 @@ def check_time(name: str, time: np.ndarray, column: str) -> None:
     Args:
         name: the event's.
         time: `(steps,)` float64.
-        column: what the table calls it.
+        column: its name in the table.
 
     Raises:
-        DataError: time that stands still, goes back, or leaves a gap.
+        DataError: time that does not increase, or has a gap.
 
     >>> check_time("7", np.array([0.0, 15.0, 45.0]), "minute")
     Traceback (most recent call last):
@@ -210,7 +210,7 @@ def _refuse_time(
     dates: Sequence[datetime] | None = None,
 ) -> DataError:
     step = int(np.argmax(wrong)) + 1
-    after, before = (str(dates[at]) if dates else f"{time[at]:.15g}" for at in (step, step - 1))
+    after, before = (str(dates[i]) if dates else f"{time[i]:.15g}" for i in (step, step - 1))
     got = f"{after} after {before} (event '{name}', step {step})"
     return DataError.of("read", column, got, expected, remedy)
 
@@ -221,7 +221,7 @@ def check_positive(name: str, values: np.ndarray, column: str) -> None:
     Args:
         name: the event's.
         values: `(steps,)` float64.
-        column: what the table calls them.
+        column: their name in the table.
 
     Raises:
         DataError: a value of 0 or less.
@@ -254,11 +254,11 @@ def check_known(
     """Refuse events with an unknown value in one of the columns.
 
     Args:
-        events: where to look.
-        columns: what has to be known.
+        events: the events to check.
+        columns: those that have to be known.
         expected: what each step should have.
-        remedy: what to do where it has not.
-        function: who refuses.
+        remedy: for the error.
+        function: its name, for the error.
 
     Raises:
         DataError: the first event, column and step with NaN.
@@ -273,7 +273,7 @@ def check_known(
 
 
 def backward_rate(values: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """The rate of change by backward differences, which look at no later step.
+    """The rate of change by backward differences.
 
     Args:
         values: `(steps,)` float64.

@@ -1,4 +1,4 @@
-"""A user's own tables: CSV, Parquet or pandas, cut into events, nothing lost in silence."""
+"""Tables: events from CSV or Parquet files or pandas frames, with strict checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ragged.data.reading import Table, read_tables, rows_of, seconds, table_from_frame
+from ragged.data.reading import Table, group_rows, read_tables, table_from_frame, timestamp
 from ragged.data.sources import (
     Roles,
     Series,
@@ -33,23 +33,23 @@ class Tables(Source):
 
     | in the table | what happens |
     |---|---|
-    | a column is missing, or there twice | refused; the nearest name is told |
+    | a column is missing, or there twice | refused; the error gives the nearest name |
     | no file, no rows, another separator, a row cut short | refused |
     | a blank line in a CSV | passed over; in a single column refused, write "" for an empty cell |
     | two files of a folder that differ in their suffix only | refused |
     | a cell that is no number, infinite, or has a decimal comma | refused: file, line, column |
-    | an empty cell | `missing` says: refused, or held |
+    | an empty cell | refused or forward-filled, by `missing` |
     | an empty cell in `read` | the same, but targets, and past columns over the horizon, may be |
-    | time that stands still or goes back within an event | refused |
-    | a step 1.5 times longer than the event's usual (median) one | `gaps` says: refused, or split |
+    | time that does not increase within an event | refused |
+    | a step 1.5 times longer than the event's usual (median) one | refused or split, by `gaps` |
     | a static column that changes within an event | refused |
-    | a constant column | kept, normalised to 0, told in the data module's notes |
+    | a constant column | kept, normalised to 0, in the data module's notes |
     | a column that is named in no role | ignored |
     | an event too short to be cut | left to the data module's `short_events` |
 
-    With `missing: ffill` an input holds the last value seen in its event, and before any was seen
-    the mean of the training steps. So does a target in the context; in the horizon an unknown
-    target stays unknown: it counts neither in the loss nor in scores.
+    With `missing: ffill` inputs, and targets in the context, are forward-filled in their event; the
+    values before the first known one are the mean of the training steps. An unknown target in the
+    horizon counts neither in the loss nor in scores.
 
     Args:
         path: a `.csv`, `.csv.gz` or `.parquet` file, or a folder of such. CSV has commas, decimal
@@ -63,8 +63,8 @@ class Tables(Source):
         time: the column of time: numbers, or ISO 8601 datetimes, which become hours since the
             start of the event. Without it steps are counted.
         units: the unit of each column, and of `time`, for labels.
-        missing: "error" refuses empty cells; "ffill" goes on with the last value seen.
-        gaps: "error" refuses gaps in time; "split" makes the parts events of their own.
+        missing: "error" refuses empty cells; "ffill" repeats the last known value.
+        gaps: "error" refuses gaps in time; "split" makes the sections events of their own.
 
     Raises:
         OptionError: no target, a column in two roles, a unit of a column without a role, an
@@ -95,13 +95,13 @@ class Tables(Source):
         missing: Literal["error", "ffill"] = "error",
         gaps: Literal["error", "split"] = "error",
     ) -> None:
-        named = {"target": target, "known": known, "past": past, "static": static}
-        _check_roles(named)
+        roles = {"target": target, "known": known, "past": past, "static": static}
+        _check_roles(roles)
         _check_choice("missing", missing, ("error", "ffill"))
         _check_choice("gaps", gaps, ("error", "split"))
         self.path, self.group, self.time = path, group, time
         self.missing, self.gaps = missing, gaps
-        self._roles = Roles(**{role: tuple(columns) for role, columns in named.items()})
+        self._roles = Roles(**{role: tuple(columns) for role, columns in roles.items()})
         self._units = _check_units(units or {}, [*self._roles.columns, *([time] if time else [])])
         self._table: Table | None = None
         self._notes: list[str] = []
@@ -109,7 +109,7 @@ class Tables(Source):
 
     @classmethod
     def from_frame(cls, frame: Any, target: Sequence[str], **options: Any) -> Tables:
-        """Take the events from a pandas DataFrame.
+        """Create a source of the events in a pandas DataFrame.
 
         Args:
             frame: the table; an index with a name is a column of it.
@@ -137,7 +137,7 @@ class Tables(Source):
 
     @property
     def time_label(self) -> str:
-        """The column of time with its unit; whether it has dates is known once it was read."""
+        """The column of time with its unit; whether it has dates is known after reading."""
         if self.time is None:
             return "step"
         if self._has_dates:
@@ -158,11 +158,11 @@ class Tables(Source):
         """The events of the table, those with dates sorted by their start.
 
         Raises:
-            DataError: what the table above says is refused.
+            DataError: what is refused in the table above.
             MissingExtraError: a Parquet file without pandas and pyarrow.
         """
         if self._table is not None:
-            events = self._cut(self._events(self._table))
+            events = self._split_and_sort(self._events(self._table))
         else:
             events = self.read(Path(self.path))
         if self.missing == "error":
@@ -177,17 +177,17 @@ class Tables(Source):
             path: a file or a folder, as in the class.
 
         Raises:
-            DataError: what the table above says is refused.
+            DataError: what is refused in the table above.
             MissingExtraError: a Parquet file without pandas and pyarrow.
         """
         events = []
         has_groups_in_files = Path(path).is_dir() and self.group is not None
         for table in read_tables(Path(path)):
             events += self._events(table, f"{table.name}/" if has_groups_in_files else "")
-        return self._cut(events)
+        return self._split_and_sort(events)
 
     def _events(self, table: Table, prefix: str = "") -> list[Series]:
-        """The events of one table, each as long as it is there, their names after a prefix."""
+        """Return the whole events of one table, their names after a prefix."""
         may_be_empty = self.roles.past + self.roles.target
         if self.missing == "ffill":
             may_be_empty = self.roles.columns
@@ -198,19 +198,19 @@ class Tables(Source):
         steps, dates = table.times(self.time) if self.time else (None, None)
         labels = table.labels(self.group) if self.group else [table.name] * len(table.lines)
         events = []
-        for label, rows in rows_of(labels).items():
+        for label, rows in group_rows(labels).items():
             name = prefix + label
             time = np.arange(float(len(rows))) if steps is None else steps[rows]
-            when = None if dates is None else [dates[row] for row in rows]
-            check_increasing(name, time, str(self.time), when)
-            hours = time if when is None else (time - time[0]) / HOUR
-            start = None if when is None else when[0]
+            event_dates = None if dates is None else [dates[row] for row in rows]
+            check_increasing(name, time, str(self.time), event_dates)
+            hours = time if event_dates is None else (time - time[0]) / HOUR
+            start = None if event_dates is None else event_dates[0]
             event = Series(name, hours, {c: values[rows] for c, values in columns.items()}, start)
             events.append(self._with_statics(event))
         return events
 
     def _with_statics(self, event: Series) -> Series:
-        """Give every step the static values of an event, of which some rows may be empty."""
+        """Repeat the static values of an event at every step; some of its rows may be empty."""
         columns = dict(event.columns)
         for column in self.roles.static:
             known = columns[column][~np.isnan(columns[column])]
@@ -221,64 +221,62 @@ class Tables(Source):
             columns[column] = np.full(event.steps, known[0] if known.size else np.nan)
         return replace(event, columns=columns)
 
-    def _cut(self, whole: list[Series]) -> list[Series]:
-        """Cut events at their gaps, and sort those with dates by their start."""
-        events = [part for event in whole for part in self._parts(event)]
-        cut = len(events) - len(whole)
-        self._notes = [f"gaps in time made {len(events)} events of {len(whole)}"] if cut else []
-        dated = [event for event in events if event.start is not None]
+    def _split_and_sort(self, events: list[Series]) -> list[Series]:
+        """Split events at their gaps, and sort those with dates by their start."""
+        sections = [section for event in events for section in self._split_at_gaps(event)]
+        note = f"gaps in time made {len(sections)} events of {len(events)}"
+        self._notes = [note] if len(sections) > len(events) else []
+        dated = [event for event in sections if event.start is not None]
         self._has_dates = bool(dated)
-        if 0 < len(dated) < len(events):
+        if 0 < len(dated) < len(sections):
             got, expected = "numbers in some files and datetimes in others", "the same in all"
             raise DataError.of("Tables", str(self.time), got, expected, "Write one kind.")
-        return sorted(events, key=_start) if dated else events
+        if dated:
+            sections.sort(key=lambda section: timestamp(section.start or datetime.min))
+        return sections
 
-    def _parts(self, event: Series) -> list[Series]:
-        """An event, or the parts between its gaps."""
+    def _split_at_gaps(self, event: Series) -> list[Series]:
+        """Return an event, or its sections between gaps."""
         steps = np.diff(event.time)
-        usual = np.sort(steps)[(len(steps) - 1) // 2] if steps.size else np.inf
-        gaps = np.flatnonzero(steps > GAP * usual)
+        median_step = np.sort(steps)[(len(steps) - 1) // 2] if steps.size else np.inf
+        gaps = np.flatnonzero(steps > GAP * median_step)
         if not gaps.size:
             return [event]
         if self.gaps == "error":
             step = int(gaps[0]) + 1
-            passed = f"{steps[step - 1]:.15g}"
-            got = f"{passed} after the step before (event '{event.name}', step {step})"
-            expected = f"steps of about {usual:.15g}" + (" hours" if event.start else "")
+            gap = f"{steps[step - 1]:.15g}"
+            got = f"{gap} after the step before (event '{event.name}', step {step})"
+            expected = f"steps of about {median_step:.15g}" + (" hours" if event.start else "")
             remedy = "Fill the gap, or set gaps to split."
             raise DataError.of("Tables", str(self.time), got, expected, remedy)
         edges = [0, *(gaps + 1).tolist(), event.steps]
         return [
-            _part(event, place, first, stop)
-            for place, (first, stop) in enumerate(pairwise(edges), start=1)
+            _section(event, number, start, stop)
+            for number, (start, stop) in enumerate(pairwise(edges), start=1)
         ]
 
 
-def _part(event: Series, place: int, first: int, stop: int) -> Series:
-    """The `place`-th part of an event; with dates its time starts anew."""
-    time = event.time[first:stop]
+def _section(event: Series, number: int, begin: int, stop: int) -> Series:
+    """Return a numbered section of an event; with dates its time starts at 0."""
+    time = event.time[begin:stop]
     start = event.start
     if start is not None:
-        start, time = _later(start, float(time[0])), time - time[0]
-    columns = {column: values[first:stop] for column, values in event.columns.items()}
-    return Series(f"{event.name} ({place})", time, columns, start)
+        start, time = _add_hours(start, float(time[0])), time - time[0]
+    columns = {column: values[begin:stop] for column, values in event.columns.items()}
+    return Series(f"{event.name} ({number})", time, columns, start)
 
 
-def _later(start: datetime, hours: float) -> datetime:
-    """The moment hours later; Python's own sum would move the hands of a clock that is changed."""
-    passed = timedelta(hours=hours)
+def _add_hours(start: datetime, hours: float) -> datetime:
+    """Add hours to a datetime in UTC: Python's own sum ignores daylight saving changes."""
+    delta = timedelta(hours=hours)
     if start.tzinfo is None:
-        return start + passed
-    return (start.astimezone(UTC) + passed).astimezone(start.tzinfo)
+        return start + delta
+    return (start.astimezone(UTC) + delta).astimezone(start.tzinfo)
 
 
-def _start(event: Series) -> float:
-    return seconds(event.start or datetime.min)
-
-
-def _check_roles(named: Mapping[str, Sequence[str]]) -> None:
+def _check_roles(roles: Mapping[str, Sequence[str]]) -> None:
     seen: dict[str, str] = {}
-    for role, columns in named.items():
+    for role, columns in roles.items():
         if isinstance(columns, str):
             got, expected = repr(columns), "a list of columns"
             raise OptionError.of("Tables", role, got, expected, f"Write ['{columns}'].")
@@ -287,7 +285,7 @@ def _check_roles(named: Mapping[str, Sequence[str]]) -> None:
                 got, expected = f"with '{column}', which is in {seen[column]} too", "one role each"
                 raise OptionError.of("Tables", role, got, expected, "Name each column once.")
             seen[column] = role
-    if not named["target"]:
+    if not roles["target"]:
         raise OptionError.of("Tables", "target", "empty", "a column to forecast", "Name one.")
 
 

@@ -1,4 +1,4 @@
-"""Invertible transforms of a column: learned on training steps, undone in what is reported."""
+"""Invertible transforms of a column, learned on training steps."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Transform(ABC):
     """
 
     needs_last: ClassVar[bool] = False  # whether `inverse` starts from the end of the context
-    formula: ClassVar[str] = "as its class says"  # of a value x, for those who have no ragged
+    formula: ClassVar[str] = "as its class says"  # of a value x, for programs without ragged
 
     @property
     def reads(self) -> str | None:
-        """The other column that it needs; here none."""
+        """The other column that it needs; none by default."""
         return None
 
     def fit(self, values: np.ndarray, driver: np.ndarray | None = None) -> Transform:
-        """Return the transform with its constants learned; here there are none.
+        """Return the transform with its constants learned; unchanged by default.
 
         Args:
             values: `(n,)` float64, at least one, the known training steps.
@@ -81,8 +81,8 @@ class Affine(Transform, ABC):
 
     def __post_init__(self) -> None:
         for argument, value in (("center", self.center), ("scale", self.scale)):
-            least = 0.0 if argument == "scale" else -np.inf
-            if value is not None and not least < value < np.inf:
+            lower = 0.0 if argument == "scale" else -np.inf
+            if value is not None and not lower < value < np.inf:
                 expected = "above 0" if argument == "scale" else "a finite number"
                 name = type(self).__name__
                 raise OptionError.of(name, argument, value, expected, "Or leave it out.")
@@ -92,9 +92,9 @@ class Affine(Transform, ABC):
         """Return the centre and the spread of training values that differ."""
 
     def fit(self, values: np.ndarray, driver: np.ndarray | None = None) -> Transform:
-        """Learn what was not given; values that never change get scale 1, and stay finite."""
-        constant = bool(values.min() == values.max())
-        center, scale = (float(values[0]), 1.0) if constant else self.learn(values)
+        """Learn the constants left at None; values that never change get scale 1."""
+        is_constant = bool(values.min() == values.max())
+        center, scale = (float(values[0]), 1.0) if is_constant else self.learn(values)
         return replace(
             self,
             center=center if self.center is None else self.center,
@@ -135,7 +135,7 @@ class StandardScaler(Affine):
 
 @dataclass(frozen=True)
 class RobustScaler(Affine):
-    """Median 0 and interquartile range 1: a few wild values do not count.
+    """Median 0 and interquartile range 1, robust to outliers.
 
     Where more than half of the steps are equal the range is 0, and the standard deviation is taken.
 
@@ -205,7 +205,7 @@ class Difference(Transform):
 
 @dataclass(frozen=True)
 class CalibrationCurve(Transform):
-    """What a polynomial of another, known column does not explain.
+    """The residual of a polynomial of another, known column.
 
     Args:
         driver: the known column, in the units of the source.
@@ -233,14 +233,14 @@ class CalibrationCurve(Transform):
     domain: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        as_size("CalibrationCurve", "degree", self.degree, most=None)
+        as_size("CalibrationCurve", "degree", self.degree, maximum=None)
         if self.coefficients is None and self.domain is None:
             return
         object.__setattr__(self, "coefficients", tuple(self.coefficients or ()))
         object.__setattr__(self, "domain", tuple(self.domain or ()))
         constants = (*(self.coefficients or ()), *(self.domain or ()))
-        complete = len(constants) == self.degree + 3 and np.isfinite(constants).all()
-        if not complete or constants[-2] >= constants[-1]:
+        is_complete = len(constants) == self.degree + 3 and np.isfinite(constants).all()
+        if not is_complete or constants[-2] >= constants[-1]:
             expected = f"{self.degree + 1} finite numbers, with their domain"
             remedy = "Or leave both out."
             raise OptionError.of("CalibrationCurve", "coefficients", constants, expected, remedy)
@@ -259,15 +259,15 @@ class CalibrationCurve(Transform):
         if self.coefficients is not None:
             return self
         assert driver is not None
-        different = len(np.unique(driver))
-        if different <= max(1, self.degree):
-            got = f"'{self.driver}' with {different} different values over the training steps"
+        num_distinct = len(np.unique(driver))
+        if num_distinct <= max(1, self.degree):
+            got = f"'{self.driver}' with {num_distinct} different values over the training steps"
             remedy = "Lower the degree, or take another driver."
             expected = f"more than {max(1, self.degree)}"
             raise DataError.of("CalibrationCurve", "driver", got, expected, remedy)
-        found = Polynomial.fit(driver, values, self.degree)
-        low, high = map(float, found.domain)
-        return replace(self, coefficients=tuple(map(float, found.coef)), domain=(low, high))
+        polynomial = Polynomial.fit(driver, values, self.degree)
+        low, high = map(float, polynomial.domain)
+        return replace(self, coefficients=tuple(map(float, polynomial.coef)), domain=(low, high))
 
     def transform(self, values: np.ndarray, driver: np.ndarray | None = None) -> np.ndarray:
         """Subtract the curve."""
@@ -284,5 +284,5 @@ class CalibrationCurve(Transform):
         assert driver is not None
         assert self.coefficients is not None
         assert self.domain is not None
-        seen = np.where(np.isnan(driver), sum(self.domain) / 2, driver)
-        return np.asarray(Polynomial(self.coefficients, domain=self.domain)(seen))
+        filled = np.where(np.isnan(driver), sum(self.domain) / 2, driver)
+        return np.asarray(Polynomial(self.coefficients, domain=self.domain)(filled))

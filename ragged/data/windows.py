@@ -1,4 +1,4 @@
-"""Where rows are cut: whole events, or windows of context and horizon, also in time."""
+"""Cutting of events into rows: whole events, or windows of context and horizon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Windows:
     """Windows of context and horizon, of which an event gives many rows.
 
     In training they start every `stride` steps, in validation and test every `horizon` steps, so
-    that each step is forecast once. The last one of an event has what is left as its horizon.
+    that each step is forecast once. The last one of an event has a shorter horizon.
 
     Args:
         context: steps of the context, 1 or more.
@@ -33,133 +33,136 @@ class Windows:
 
     def __post_init__(self) -> None:
         for argument in ("context", "horizon", "stride"):
-            as_size("Windows", argument, getattr(self, argument), least=1, most=None)
+            as_size("Windows", argument, getattr(self, argument), minimum=1, maximum=None)
 
 
 @dataclass(frozen=True)
-class Split:
-    """The steps of an event in which horizons may lie; their context may lie before.
+class Section:
+    """The steps of an event for horizons; their context may be before.
 
     Args:
-        place: of the event in its list.
+        index: of the event in its list.
         begin: the first step; above 0 everything before it is context.
         end: the step after the last one.
     """
 
-    place: int
+    index: int
     begin: int
     end: int
 
 
 @dataclass(frozen=True)
 class MinSteps:
-    """The least steps of a row's context and horizon."""
+    """The minimum steps of a row's context and horizon."""
 
     context: int
     horizon: int
 
     @property
     def steps(self) -> int:
-        """The least steps of a row."""
+        """The minimum steps of a row."""
         return self.context + self.horizon
 
 
-def whole(part: Split, context_fraction: float) -> np.ndarray:
-    """Cut the one row of a part.
+def cut_whole(section: Section, context_fraction: float) -> np.ndarray:
+    """Cut a section into one row.
 
-    The context is a share of the steps, rounded down, at least 1; or all that lies before.
+    The context is a share of the steps, rounded down, at least 1; or all steps before.
 
     Returns:
-        `(1, 4)` int64: place, start, split, stop.
+        `(1, 4)` int64: event index, start, split, stop.
 
-    >>> whole(Split(7, 0, 10), 1 / 3).tolist()
+    >>> cut_whole(Section(7, 0, 10), 1 / 3).tolist()
     [[7, 0, 3, 10]]
     """
-    share = int(part.end * context_fraction + 1e-9)  # 0.29 * 100 is below 29
-    split = part.begin or min(max(1, share), part.end - 1)
-    return np.array([[part.place, 0, split, part.end]])
+    share = int(section.end * context_fraction + 1e-9)  # 0.29 * 100 is below 29
+    split = section.begin or min(max(1, share), section.end - 1)
+    return np.array([[section.index, 0, split, section.end]])
 
 
-def windows_of(part: Split, windows: Windows, least: MinSteps, stride: int) -> np.ndarray:
-    """Cut the windows of a part; the last one ends where the part ends.
+def cut_windows(section: Section, windows: Windows, min_steps: MinSteps, stride: int) -> np.ndarray:
+    """Cut a section into windows; the last one ends where the section ends.
 
-    An event that is too short for a whole context and the least horizon gives a shorter context.
+    An event that is too short for a whole context and the minimum horizon gets a shorter context.
 
     Returns:
-        `(rows, 4)` int64: place, start, split, stop.
+        `(rows, 4)` int64: event index, start, split, stop.
 
-    >>> windows_of(Split(0, 0, 9), Windows(4, 2), MinSteps(1, 1), stride=2).tolist()
+    >>> cut_windows(Section(0, 0, 9), Windows(4, 2), MinSteps(1, 1), stride=2).tolist()
     [[0, 0, 4, 6], [0, 2, 6, 8], [0, 4, 8, 9]]
     """
-    first = part.begin or min(windows.context, part.end - least.horizon)
-    needed = 1 + max(0, -(-(part.end - windows.horizon - first) // stride))
-    splits = np.arange(first, part.end, stride)[:needed]
+    first_split = section.begin or min(windows.context, section.end - min_steps.horizon)
+    num_windows = 1 + max(0, -(-(section.end - windows.horizon - first_split) // stride))
+    splits = np.arange(first_split, section.end, stride)[:num_windows]
     starts = np.maximum(splits - windows.context, 0)
-    stops = np.minimum(splits + windows.horizon, part.end)
-    return np.stack([np.full_like(splits, part.place), starts, splits, stops], axis=1)
+    stops = np.minimum(splits + windows.horizon, section.end)
+    return np.stack([np.full_like(splits, section.index), starts, splits, stops], axis=1)
 
 
-def draw_splits(cuts: np.ndarray, least: MinSteps, generator: np.random.Generator) -> np.ndarray:
-    """Draw anew where the horizon of whole rows starts; too short a row stays as it is."""
-    drawn = cuts.copy()
-    for row in drawn:
-        last = row[3] - least.horizon
-        if last >= row[1] + least.context:
-            row[2] = generator.integers(row[1] + least.context, last + 1)
-    return drawn
+def draw_splits(
+    cuts: np.ndarray, min_steps: MinSteps, generator: np.random.Generator
+) -> np.ndarray:
+    """Draw where the horizon of each whole row starts; rows too short for that are unchanged."""
+    new_cuts = cuts.copy()
+    for row in new_cuts:
+        last_split = row[3] - min_steps.horizon
+        if last_split >= row[1] + min_steps.context:
+            row[2] = generator.integers(row[1] + min_steps.context, last_split + 1)
+    return new_cuts
 
 
-def draw_windows(cuts: np.ndarray, least: MinSteps, generator: np.random.Generator) -> np.ndarray:
-    """Draw anew how long context and horizon of each window are, at most what they were."""
-    place, starts, splits, stops = cuts.T
+def draw_windows(
+    cuts: np.ndarray, min_steps: MinSteps, generator: np.random.Generator
+) -> np.ndarray:
+    """Draw the context and horizon of each window, at most as long as they were."""
+    index, starts, splits, stops = cuts.T
     context, horizon = splits - starts, stops - splits
-    drawn = (
-        generator.integers(np.minimum(low, most), most + 1)
-        for low, most in ((least.context, context), (least.horizon, horizon))
+    before, after = (
+        generator.integers(np.minimum(minimum, size), size + 1)
+        for minimum, size in ((min_steps.context, context), (min_steps.horizon, horizon))
     )
-    before, after = drawn
-    return np.stack([place, splits - before, splits, splits + after], axis=1)
+    return np.stack([index, splits - before, splits, splits + after], axis=1)
 
 
-def sizes(count: int, shares: tuple[float, float]) -> tuple[int, int, int]:
-    """Share `count` out to training, validation and test; training gets the rest, if there is any.
+def split_sizes(count: int, shares: tuple[float, float]) -> tuple[int, int, int]:
+    """Divide `count` among training, validation and test; training gets the remainder.
 
-    >>> sizes(10, (0.1, 0.2)), sizes(2, (0.1, 0.2))
+    >>> split_sizes(10, (0.1, 0.2)), split_sizes(2, (0.1, 0.2))
     ((7, 1, 2), (0, 1, 1))
     """
     validation, test = (max(1, round(count * share)) if share > 0 else 0 for share in shares)
     return count - validation - test, validation, test
 
 
-def split_events(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Split], ...]:
+def split_events(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Section], ...]:
     """Split events into training, validation and test: the first ones, the next, the last.
 
     Args:
         steps: of each event.
-        shares: of the events that validate and test; training must be left some, see `sizes`.
+        shares: of the events that validate and test; training must be left some, see `split_sizes`.
 
-    >>> [[part.place for part in parts] for parts in split_events([5, 6, 7, 8], (0.25, 0.25))]
+    >>> [[section.index for section in split] for split in split_events([5, 6, 7, 8], (0.25, 0.25))]
     [[0, 1], [2], [3]]
     """
-    parts = [Split(place, 0, count) for place, count in enumerate(steps)]
-    train, validation, _ = sizes(len(steps), shares)
-    return parts[:train], parts[train : train + validation], parts[train + validation :]
+    sections = [Section(index, 0, count) for index, count in enumerate(steps)]
+    train, validation, _ = split_sizes(len(steps), shares)
+    return sections[:train], sections[train : train + validation], sections[train + validation :]
 
 
-def split_time(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Split], ...]:
+def split_time(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Section], ...]:
     """Split each event into training, validation and test: its first steps, the next, the last.
 
     Args:
         steps: of each event.
-        shares: of an event's steps that validate and test; see `sizes`.
+        shares: of an event's steps that validate and test; see `split_sizes`.
 
-    >>> [[(part.begin, part.end) for part in parts] for parts in split_time([10], (0.1, 0.2))]
+    >>> [[(s.begin, s.end) for s in sections] for sections in split_time([10], (0.1, 0.2))]
     [[(0, 7)], [(7, 8)], [(8, 10)]]
     """
-    found: tuple[list[Split], ...] = ([], [], [])
-    for place, count in enumerate(steps):
-        edges = accumulate(sizes(count, shares), initial=0)
-        for parts, (begin, end) in zip(found, pairwise(edges), strict=True):
+    splits: tuple[list[Section], ...] = ([], [], [])
+    for index, count in enumerate(steps):
+        edges = accumulate(split_sizes(count, shares), initial=0)
+        for sections, (begin, end) in zip(splits, pairwise(edges), strict=True):
             if end > begin:
-                parts.append(Split(place, begin, end))
-    return found
+                sections.append(Section(index, begin, end))
+    return splits

@@ -17,7 +17,7 @@ from ragged.training.trainer import TrainerConfig
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model and the baselines forecast for the test rows, and how near they came.
+    """The forecasts of a model and the baselines for the test rows, and their scores.
 
     Args:
         model: the model's name.
@@ -39,24 +39,26 @@ class Evaluation:
         return next(name for name, _ in ranked if name in self.baselines[target])
 
     def examples(self, target: str) -> dict[str, tuple[int, float]]:
-        """The best, the median and the worst test row by RMSE: its place, and its RMSE.
+        """The best, the median and the worst test row by RMSE: its index, and its RMSE.
 
         Each row has one rank; rows without a known truth have none.
         """
-        place = list(self.targets).index(target)
+        target_index = list(self.targets).index(target)
         ranked = []
-        for index, (row, found) in enumerate(zip(self.rows, self.forecasts, strict=True)):
-            rmse = Score.of(row.truth(target), found.point[:, place]).rmse
+        for index, (row, forecast) in enumerate(zip(self.rows, self.forecasts, strict=True)):
+            rmse = Score.of(row.truth(target), forecast.point[:, target_index]).rmse
             if np.isfinite(rmse):
                 ranked.append((rmse, index))
         if not ranked:
             return {}
         ranked.sort()
-        places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
-        return {places[place]: ranked[place][::-1] for place in sorted(places)}
+        names = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
+        return {names[rank]: ranked[rank][::-1] for rank in sorted(names)}
 
 
-def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: TrainerConfig) -> Evaluation:
+def evaluate_model(
+    module: Any, data: EncoderDecoderDataModule, trainer: TrainerConfig
+) -> Evaluation:
     """Forecast the test rows and score each target in its unit, baselines on the same steps."""
     rows, roles = list(data.test.rows), data.source.roles
     fit_rows = [*data.train.rows, *data.validation.rows]
@@ -64,19 +66,19 @@ def evaluate(module: Any, data: EncoderDecoderDataModule, trainer: TrainerConfig
     forecasts = forecast_rows(module, data.test, data, trainer)
     if not rows:
         return Evaluation(model, rows, forecasts, {}, {})
-    simple = {name: baselines(fit_rows, rows, roles.known, name) for name in roles.target}
-    whole = RowForecast.joined(forecasts)
+    target_baselines = {name: baselines(fit_rows, rows, roles.known, name) for name in roles.target}
+    joined = RowForecast.joined(forecasts)
     targets = {}
     for i, name in enumerate(roles.target):
         truth = np.concatenate([row.truth(name) for row in rows])
-        points = {model: whole.point[:, i]}
-        points |= {key: np.concatenate(values) for key, values in simple[name].items()}
+        points = {model: joined.point[:, i]}
+        points |= {key: np.concatenate(values) for key, values in target_baselines[name].items()}
         targets[name] = TargetScores(
             label(data, name),
             {key: Score.of(truth, values) for key, values in points.items()},
-            *_calibrate(truth, whole.of_target(i)),
+            *_calibrate(truth, joined.of_target(i)),
         )
-    return Evaluation(model, rows, forecasts, simple, targets)
+    return Evaluation(model, rows, forecasts, target_baselines, targets)
 
 
 def label(data: EncoderDecoderDataModule, column: str) -> str:
@@ -85,10 +87,10 @@ def label(data: EncoderDecoderDataModule, column: str) -> str:
     return f"{column} [{unit}]" if unit else column
 
 
-def _calibrate(truth: np.ndarray, found: RowForecast) -> tuple[float | None, float | None]:
-    """What quantile forecasts are worth, None of what the model does not forecast."""
-    band = found.band
+def _calibrate(truth: np.ndarray, forecast: RowForecast) -> tuple[float | None, float | None]:
+    """Return the pinball loss and the coverage; None of what the model does not forecast."""
+    band = forecast.band
     return (
-        pinball(truth, found.levels) if found.levels else None,
+        pinball(truth, forecast.levels) if forecast.levels else None,
         None if band is None else coverage(truth, *band),
     )

@@ -35,19 +35,19 @@ class RowForecast:
         lower, upper = (self.levels.get(level) for level in BAND)
         return None if lower is None or upper is None else (lower, upper)
 
-    def of_target(self, place: int) -> RowForecast:
+    def of_target(self, index: int) -> RowForecast:
         """The forecast of one target alone."""
-        levels = {level: values[:, place] for level, values in self.levels.items()}
-        return RowForecast(self.point[:, place], levels)
+        levels = {level: values[:, index] for level, values in self.levels.items()}
+        return RowForecast(self.point[:, index], levels)
 
     @classmethod
     def joined(cls, forecasts: Sequence[RowForecast]) -> RowForecast:
         """Put rows one after the other."""
         levels = {
-            level: np.concatenate([each.levels[level] for each in forecasts])
+            level: np.concatenate([forecast.levels[level] for forecast in forecasts])
             for level in forecasts[0].levels
         }
-        return cls(np.concatenate([each.point for each in forecasts]), levels)
+        return cls(np.concatenate([forecast.point for forecast in forecasts]), levels)
 
 
 def forecast_rows(
@@ -62,25 +62,24 @@ def forecast_rows(
     def predict(batch: Batch) -> np.ndarray:
         return np.asarray(backend.predict(module, batch).output)
 
-    return rows_by(predict, dataset, data, objective, dtype)
+    return forecast_rows_with(predict, dataset, data, objective, dtype)
 
 
-def rows_by(
+def forecast_rows_with(
     predict: Callable[[Batch], np.ndarray],
     dataset: RaggedDataset,
     data: EncoderDecoderDataModule,
     objective: Objective,
     dtype: str,
 ) -> list[RowForecast]:
-    """Forecast every row of a dataset, in its order, by what gives the outputs of a batch."""
-    found: dict[int, RowForecast] = {}
+    """Forecast every row of a dataset, in its order, by a function of a batch."""
+    forecasts: dict[int, RowForecast] = {}
     for batch in batches(dataset, data.batch_size, dtype=dtype):
         output = predict(batch)
         for values, length, row in zip(output, batch.decoder_lengths.host, batch.rows, strict=True):
             if row >= 0:
-                given = values[:length]
-                found[int(row)] = _in_units(given, objective, data, dataset[int(row)])
-    return [found[row] for row in range(len(dataset))]
+                forecasts[int(row)] = _in_units(values[:length], objective, data, dataset[int(row)])
+    return [forecasts[row] for row in range(len(dataset))]
 
 
 def _in_units(

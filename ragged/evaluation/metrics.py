@@ -13,6 +13,7 @@ import numpy as np
 from ragged.backend import backend_of
 from ragged.checks import as_array
 from ragged.errors import ShapeError
+from ragged.io.safe_json import finite_or_none
 from ragged.losses import Masking, masked_loss
 from ragged.losses.masking import masked
 from ragged.protocol import Array, Backend
@@ -20,7 +21,7 @@ from ragged.protocol import Array, Backend
 
 @dataclass(frozen=True)
 class Score:
-    """How near a point forecast comes, over all steps whose truth is known.
+    """The scores of a point forecast, over all steps whose truth is known.
 
     Args:
         r2: the share of the truth's variance that the forecast explains; NaN where the truth does
@@ -95,14 +96,14 @@ def coverage(truth: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
 
 @masked_loss()
 def accuracy(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
-    """The share of labels that are right: 1 where a label is the target's, else 0, meaned.
+    """The share of labels that equal the target's.
 
     It is masked, weighted and reduced as a loss is (`ragged.losses`), on arrays of any framework:
-    nothing valid gives 0, and `accuracy.total_and_count` what adds up over batches.
+    nothing valid gives 0, and `accuracy.total_and_count` is for sums over batches.
 
     Args:
         prediction: labels, `(batch, time, *features)` or `(batch,)`; or logits or probabilities
-            with a last axis of classes more, whose largest one says the label.
+            with a last axis of classes, whose argmax is the label.
         target: labels, `(batch, time, *features)` or `(batch,)`.
 
     Raises:
@@ -114,24 +115,24 @@ def accuracy(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Ar
         0.5
     """
 
-    def right(backend: Backend, found: Array, target: Array) -> Array:
-        return backend.xp.astype(found == target, target.dtype)
+    def right(backend: Backend, labels: Array, target: Array) -> Array:
+        return backend.xp.astype(labels == target, target.dtype)
 
     return masked(accuracy, right, _labels(prediction, target), target, **masking)
 
 
 def _labels(prediction: Array, target: Array) -> Array:
-    """Take the classes of the largest logits, if logits are given."""
+    """Return the classes of the largest logits, or the labels themselves."""
     backend = backend_of("accuracy", prediction=prediction, target=target)
-    found = as_array(backend, "accuracy", "prediction", prediction)
+    logits = as_array(backend, "accuracy", "prediction", prediction)
     labels = as_array(backend, "accuracy", "target", target)
-    if found.ndim != labels.ndim + 1:
+    if logits.ndim != labels.ndim + 1:
         return prediction
-    if not found.shape[-1]:
-        got, expected = f"of shape {tuple(found.shape)}", "a last axis of one class or more"
+    if not logits.shape[-1]:
+        got, expected = f"of shape {tuple(logits.shape)}", "a last axis of one class or more"
         remedy = "Give labels, or the logits of all classes."
         raise ShapeError.of("accuracy", "prediction", got, expected, remedy)
-    return backend.xp.argmax(found, axis=-1)
+    return backend.xp.argmax(logits, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -159,34 +160,35 @@ class TargetScores:
         return sorted(self.scores.items(), key=rank)
 
 
-def shown(value: float) -> str:
-    """Write a score so that small and large ones can be told apart.
+def format_score(value: float) -> str:
+    """Format a score with three significant digits or decimals.
 
-    >>> [shown(value) for value in (0.4567, -12.0, 0.0, 1e-5, 123456.0, float("nan"))]
+    >>> [format_score(value) for value in (0.4567, -12.0, 0.0, 1e-5, 123456.0, float("nan"))]
     ['0.457', '-12.000', '0.000', '1e-05', '1.23e+05', 'nan']
     """
     plain = not math.isfinite(value) or value == 0 or 0.01 <= abs(value) < 1e4
     return f"{value:.3f}" if plain else f"{value:.3g}"
 
 
-def table(targets: Mapping[str, TargetScores]) -> str:
+def scores_table(targets: Mapping[str, TargetScores]) -> str:
     """Lay scores out as text, one block for each target, best first."""
-    blocks = ["\n".join(_block(each)) for each in targets.values()]
+    blocks = ["\n".join(_block(target)) for target in targets.values()]
     return "\n\n".join(blocks) or "no test events to score"
 
 
 def _block(target: TargetScores) -> list[str]:
     lines = [f"{f'test events, {target.label}':<46}{'R²':>9}{'RMSE':>9}{'MAE':>9}"]
     for name, score in target.best_first():
-        lines.append(f"{name:<46}" + "".join(f"{shown(value):>9}" for value in astuple(score)))
+        columns = "".join(f"{format_score(value):>9}" for value in astuple(score))
+        lines.append(f"{name:<46}{columns}")
     return lines + calibration_lines(target)
 
 
 def calibration_lines(target: TargetScores) -> list[str]:
-    """Say what the quantile forecasts of a target are worth; nothing of point forecasts."""
+    """Describe the quantile forecasts of a target in lines of text; none for point forecasts."""
     lines = []
     if target.pinball is not None:
-        lines.append(f"pinball loss {shown(target.pinball)}, the mean over the quantiles")
+        lines.append(f"pinball loss {format_score(target.pinball)}, the mean over the quantiles")
     if target.coverage is not None:
         share = f"{target.coverage:.1%}"
         lines.append(f"{share} of the truths lie in the 10..90 % band, made for 80 %")
@@ -213,17 +215,16 @@ def to_json(targets: Mapping[str, TargetScores]) -> str:
     """
     content: dict[str, Any] = {
         "targets": {
-            name: {key: _plain(asdict(score)) for key, score in target.scores.items()}
+            name: {
+                key: {n: finite_or_none(v) for n, v in asdict(score).items()}
+                for key, score in target.scores.items()
+            }
             for name, target in targets.items()
         }
     }
     for measure in ("pinball", "coverage"):
         values = {name: getattr(target, measure) for name, target in targets.items()}
-        given = {name: value for name, value in values.items() if value is not None}
-        if given:
-            content[measure] = _plain(given)
+        present = {n: finite_or_none(value) for n, value in values.items() if value is not None}
+        if present:
+            content[measure] = present
     return json.dumps(content, indent=2)
-
-
-def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -1,9 +1,9 @@
-"""An exported model as a folder: its program, and a small JSON of how to feed it.
+"""An exported model as a folder: its program, and a JSON that describes its inputs.
 
     model.onnx, model.pt2 or model.stablehlo
     model.json  inputs and output, the columns of each in order, their normalisation
 
-What is read may come from anyone: every value is checked before it is used.
+Files may come from an untrusted source: every value is checked before it is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
 from ragged.errors import ArtefactError, DataError
-from ragged.evaluation.forecasts import RowForecast, rows_by
+from ragged.evaluation.forecasts import RowForecast, forecast_rows_with
 from ragged.export.program import FORMATS, Exported, inputs_of, load_exported
 from ragged.io import safe_json
 from ragged.runs import aliases
@@ -28,7 +28,7 @@ from ragged.training.objective import LOSSES, Objective
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"
-MOST_BYTES = 2**20  # of the JSON
+MAX_BYTES = 2**20  # of the JSON
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class ExportBundle:
 
     Args:
         program: the program, called with arrays.
-        data: how its rows are made, with the normalisation that it was trained with.
-        objective: what its outputs mean.
+        data: its data module, with the normalisation that it was trained with.
+        objective: the meaning of its outputs.
         dtype: of its arrays.
     """
 
@@ -49,8 +49,8 @@ class ExportBundle:
 
     def forecast(self, dataset: RaggedDataset) -> list[RowForecast]:
         """Forecast every row of a dataset, in its order, in the units of the targets."""
-        of_batch = self.program.of_batch
-        return rows_by(of_batch, dataset, self.data, self.objective, self.dtype)
+        predict = self.program.forecast_batch
+        return forecast_rows_with(predict, dataset, self.data, self.objective, self.dtype)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -73,31 +73,16 @@ def describe(
 
     Args:
         model: the model's description.
-        data: how its rows are made.
-        objective: what its outputs mean.
+        data: its data module.
+        objective: the meaning of its outputs.
         program: the program as it was read back.
         format: of the program.
         content: of its file.
         config: the `data` section of the run's configuration, from which `ragged` reads tables.
         normalization: of each column, as `Normalization.to_dict` gives it.
     """
-    columns = {
-        "past": data.roles.encoder,
-        "future": data.roles.decoder,
-        "static": data.roles.static,
-    }
-    sides = {"past": model.encoder_alignment, "future": model.decoder_alignment}
-    inputs: dict[str, dict[str, Any]] = {
-        name: {"shape": list(shape), "dtype": dtype}
-        for name, (shape, dtype) in program.inputs.items()
-    }
-    for name, entry in inputs.items():
-        if name in columns:
-            entry["columns"] = list(columns[name])
-        if name in sides:
-            entry["alignment"] = sides[name]
     features = objective.features(data.source.roles.target)
-    found = {
+    manifest = {
         "format_version": FORMAT_VERSION,
         "ragged": version_of("ragged-sequences"),
         "model": model.model,
@@ -118,20 +103,20 @@ def describe(
         "transforms": data.normalization.formulas,
         "data": config,
     }
-    return (json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(manifest, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def _describe_inputs(model: Any, data: EncoderDecoderDataModule, program: Exported) -> Any:
     roles = data.roles
     columns = {"past": roles.encoder, "future": roles.decoder, "static": roles.static}
     sides = {"past": model.encoder_alignment, "future": model.decoder_alignment}
-    found: dict[str, dict[str, Any]] = {}
+    inputs: dict[str, dict[str, Any]] = {}
     for name in inputs_of(model, ""):  # in the order of a call
         shape, dtype = program.inputs[name]
-        found[name] = {"shape": shape, "dtype": dtype}
-        found[name] |= {"columns": columns[name]} if name in columns else {}
-        found[name] |= {"alignment": sides[name]} if name in sides else {}
-    return found
+        inputs[name] = {"shape": shape, "dtype": dtype}
+        inputs[name] |= {"columns": columns[name]} if name in columns else {}
+        inputs[name] |= {"alignment": sides[name]} if name in sides else {}
+    return inputs
 
 
 def open_bundle(folder: Path) -> ExportBundle:
@@ -139,7 +124,7 @@ def open_bundle(folder: Path) -> ExportBundle:
 
     Raises:
         ArtefactError: a folder that is incomplete, damaged or foreign.
-        MissingExtraError, BackendError: what runs the program is not installed.
+        MissingExtraError, BackendError: the package that runs the program is not installed.
     """
     fields = _Fields(folder / MANIFEST, _read_manifest(folder / MANIFEST))
     version = fields.take("format_version", int)
@@ -169,15 +154,15 @@ def _open_data(fields: _Fields) -> EncoderDecoderDataModule:
     for column in data.source.roles.columns:
         if column not in saved:
             raise fields.refuse("normalization", sorted(saved), f"the column {column!r} too")
-    for side, columns in (("past", data.roles.encoder), ("future", data.roles.decoder)):
-        found = fields.take(f"inputs.{side}.columns", list)
-        if found != list(columns):
-            raise fields.refuse(f"inputs.{side}.columns", found, str(list(columns)))
+    for side, part in (("past", "encoder"), ("future", "decoder")):
+        columns = list(getattr(data.roles, part))
+        saved_columns = fields.take(f"inputs.{side}.columns", list)
+        if saved_columns != columns:
+            raise fields.refuse(f"inputs.{side}.columns", saved_columns, str(columns))
         alignment = fields.take(f"inputs.{side}.alignment", str)
         if alignment not in ("left", "right"):
             raise fields.refuse(f"inputs.{side}.alignment", alignment, "'left' or 'right'")
-    data.encoder_alignment = fields.take("inputs.past.alignment", str)
-    data.decoder_alignment = fields.take("inputs.future.alignment", str)
+        setattr(data, f"{part}_alignment", alignment)
     return data
 
 
@@ -202,9 +187,9 @@ def _read_manifest(path: Path) -> Any:
         if not path.is_file():
             raise ValueError("it is no file")
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES} bytes")
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
         return safe_json.load(content)
     except ValueError as error:
         raise _damaged(path, error) from error
@@ -219,8 +204,8 @@ def _check_content(path: Path, expected: str) -> None:
             raise _damaged(path, f"its sha256 is not the one in {MANIFEST}")
 
 
-def _damaged(path: Path, why: object) -> ArtefactError:
-    got, expected = f"damaged or truncated ({why})", "the file as `ragged export` wrote it"
+def _damaged(path: Path, reason: object) -> ArtefactError:
+    got, expected = f"damaged or truncated ({reason})", "the file as `ragged export` wrote it"
     remedy = "Copy the whole folder again, or export the run again."
     return ArtefactError.of("export:", path, got, expected, remedy)
 
@@ -234,12 +219,12 @@ class _Fields:
 
     def take(self, name: str, kind: type) -> Any:
         """Return a value of a type, or refuse the file."""
-        found = self.values
-        for part in name.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        if not isinstance(found, kind) or isinstance(found, bool):
-            raise self.refuse(name, found, f"a {kind.__name__}")
-        return found
+        value = self.values
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.refuse(name, value, f"a {kind.__name__}")
+        return value
 
     def refuse(self, name: str, got: object, expected: str) -> ArtefactError:
         """Compose the error for a value."""

@@ -6,7 +6,7 @@
     decoder_lengths  (batch,)
     static           (batch, static_features), of a model that has some
 
-It gives `(batch, decoder_time, output_size)`, exactly 0 at padding. Batch and widths are open.
+It returns `(batch, decoder_time, output_size)`, exactly 0 at padding. Batch and widths are open.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LENGTHS_DTYPE = "int32"
 
 
 class Format(NamedTuple):
-    """Which backend writes a format, and the file that a model of it is in."""
+    """The backend that writes a format, and the file name of its models."""
 
     backend: str
     file: str
@@ -49,7 +49,7 @@ class Input(NamedTuple):
 
 
 def inputs_of(config: Any, dtype: str) -> dict[str, Input]:
-    """Say what a model's program is fed with.
+    """Describe the inputs of a model's program.
 
     Args:
         config: the model's description.
@@ -60,14 +60,14 @@ def inputs_of(config: Any, dtype: str) -> dict[str, Input]:
     >>> inputs_of(model, "float32")["past"]
     Input(shape=('batch', 'encoder_time', 3), dtype='float32')
     """
-    found = {
+    inputs = {
         "past": Input(("batch", "encoder_time", config.past_features), dtype),
         "future": Input(("batch", "decoder_time", config.future_features), dtype),
         "encoder_lengths": Input(("batch",), LENGTHS_DTYPE),
         "decoder_lengths": Input(("batch",), LENGTHS_DTYPE),
     }
     count = getattr(config, "static_features", 0)
-    return {**found, "static": Input(("batch", count), dtype)} if count else found
+    return {**inputs, "static": Input(("batch", count), dtype)} if count else inputs
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Exported:
     """A program that was read from a file; calling it forecasts.
 
     Args:
-        run: what is called with the checked arrays by name; no axis of theirs is empty.
-        inputs: what the program itself says it takes.
+        run: the function of the checked arrays by name; no axis of theirs is empty.
+        inputs: those that the program declares.
 
     Raises:
         ArtefactError: it takes other inputs than a forecasting model.
@@ -108,10 +108,10 @@ class Exported:
                 not have.
             LengthsError: lengths that do not belong to the arrays.
         """
-        given = {"past": past, "future": future}
+        arguments = {"past": past, "future": future}
         if self._takes_statics(static):
-            given["static"] = static
-        arrays = {name: self._array(name, value) for name, value in given.items()}
+            arguments["static"] = static
+        arrays = {name: self._array(name, value) for name, value in arguments.items()}
         batch, width = arrays["future"].shape[:2]
         for name, values in arrays.items():
             _check_rows(name, len(values), batch)
@@ -119,13 +119,13 @@ class Exported:
         for side, kind, lengths in sides:
             steps = arrays[side].shape[1]
             counts = [steps] * batch if lengths is None else lengths
-            checked = check_lengths(counts, steps, function="exported model")
-            _check_rows(f"{kind}_lengths", len(checked), batch)
-            arrays[f"{kind}_lengths"] = checked.astype(self.inputs[f"{kind}_lengths"].dtype)
-        output = self.run({name: _filled(arrays[name]) for name in self.inputs})
+            valid_lengths = check_lengths(counts, steps, function="exported model")
+            _check_rows(f"{kind}_lengths", len(valid_lengths), batch)
+            arrays[f"{kind}_lengths"] = valid_lengths.astype(self.inputs[f"{kind}_lengths"].dtype)
+        output = self.run({name: _pad_empty_axes(arrays[name]) for name in self.inputs})
         return output[:batch, :width]
 
-    def of_batch(self, batch: Any) -> np.ndarray:
+    def forecast_batch(self, batch: Any) -> np.ndarray:
         """Forecast a batch of `ragged.data`, in the alignment that the model takes."""
         return self(
             past=batch.past,
@@ -147,8 +147,8 @@ class Exported:
         shape, dtype = self.inputs[name]
         array = np.asarray(value, dtype)
         fits = array.ndim == len(shape) and all(
-            size == found or not isinstance(size, int)
-            for size, found in zip(shape, array.shape, strict=True)
+            size == actual or not isinstance(size, int)
+            for size, actual in zip(shape, array.shape, strict=True)
         )
         if not fits:
             expected = f"({', '.join(map(str, shape))})"
@@ -170,7 +170,7 @@ def check_format(backend: Backend, format: str) -> None:
 
 
 def load_exported(path: Path, *, format: str) -> Exported:
-    """Read a program with what its format needs: onnxruntime alone, or its framework.
+    """Read a program, importing only what its format needs: onnxruntime, or its framework.
 
     Args:
         path: the file.
@@ -178,7 +178,7 @@ def load_exported(path: Path, *, format: str) -> Exported:
 
     Raises:
         ArtefactError: the file is not of that format.
-        MissingExtraError: what reads it is not installed.
+        MissingExtraError: the package that reads it is not installed.
         BackendError: the framework that runs it is not installed.
     """
     if format == "onnx":
@@ -202,8 +202,8 @@ def load_onnx(path: Path) -> Exported:
         raise damaged(path, error) from error
     dtypes = {"tensor(float)": "float32", "tensor(double)": "float64"}
     inputs = {
-        each.name: Input(tuple(each.shape), dtypes.get(each.type, each.type[len("tensor(") : -1]))
-        for each in session.get_inputs()
+        node.name: Input(tuple(node.shape), dtypes.get(node.type, node.type[len("tensor(") : -1]))
+        for node in session.get_inputs()
     }
 
     def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -220,18 +220,18 @@ def missing_extra(path: Path, package: str) -> MissingExtraError:
 
 def damaged(path: Path, error: object) -> ArtefactError:
     """Compose the error for a file that cannot be read."""
-    said = str(error).strip().partition("\n")[0][:200]
-    got, expected = f"damaged or of another format ({said})", "the file as export_model() wrote it"
+    text = str(error).strip().partition("\n")[0][:200]
+    got, expected = f"damaged or of another format ({text})", "the file as export_model() wrote it"
     return ArtefactError.of("load_exported", path, got, expected, "Export the model again.")
 
 
-def _check_rows(name: str, found: int, batch: int) -> None:
-    if found != batch:
-        got, expected = f"of {found} rows", f"{batch}, as `future` has"
+def _check_rows(name: str, rows: int, batch: int) -> None:
+    if rows != batch:
+        got, expected = f"of {rows} rows", f"{batch}, as `future` has"
         remedy = "Give all inputs of the same batch."
         raise ShapeError.of("exported model", name, got, expected, remedy)
 
 
-def _filled(array: np.ndarray) -> np.ndarray:
-    """Give an empty batch or width one filling row or step: open axes begin at 1."""
+def _pad_empty_axes(array: np.ndarray) -> np.ndarray:
+    """Pad an empty batch or width to one row or step: open axes begin at 1."""
     return np.pad(array, [(0, int(not size)) for size in array.shape])

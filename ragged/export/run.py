@@ -1,4 +1,4 @@
-"""Exporting a run: its best model as an artefact, proved before it is put in place."""
+"""Export of a run: its best model as an artefact, compared with the checkpoint first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOLERANCES = {"float32": (1e-4, 1e-5), "float64": (1e-10, 1e-12)}  # relative, a
 
 
 def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> float:
-    """Write a run's best model as an artefact, whole or not at all.
+    """Write a run's best model as an artefact, atomically.
 
     Args:
         run: opened with the backend.
@@ -34,19 +34,19 @@ def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> floa
     Raises:
         ExportError: they differ by more than the tolerance, or there is no row to compare them on.
         OptionError: a format that the backend does not write.
-        CheckpointError: something else than an artefact stands in the folder.
+        CheckpointError: the folder has other content than an artefact.
     """
     check_format(backend, format)
     dtype = param_dtype(run.trainer.precision)
     run.data.normalization = Normalization.from_dict(run.normalization)
     module = backend.to(run.module, device="cpu", dtype=dtype)
-    with tempfile.TemporaryDirectory() as made:
-        path = Path(made) / FORMATS[format].file
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / FORMATS[format].file
         backend.export_model(module, path, format=format)
         program = backend.load_exported(path, format=format)
         difference = _compare(backend, module, program, run.data, dtype)
-        files = {each.name: each.read_bytes() for each in Path(made).iterdir()}
-    manifest = describe(
+        files = {file.name: file.read_bytes() for file in Path(temporary).iterdir()}
+    files[MANIFEST] = describe(
         module.config,
         run.data,
         run.trainer.objective(module.config, run.data),
@@ -56,7 +56,6 @@ def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> floa
         config=run.data_section,
         normalization=run.normalization,
     )
-    files[MANIFEST] = manifest
     replace_folder(folder, files, MANIFEST, function="export", kind="exported model")
     return difference
 
@@ -71,18 +70,18 @@ def _compare(
     """Return the largest difference of the two forecasts over the rows held out from training."""
     relative, absolute = TOLERANCES[dtype]
     largest = 0.0
-    rows = next(each for each in (data.validation, data.test, data.train) if len(each))
-    for batch in batches(rows, data.batch_size, dtype=dtype):
+    held_out = next(dataset for dataset in (data.validation, data.test, data.train) if len(dataset))
+    for batch in batches(held_out, data.batch_size, dtype=dtype):
         expected = backend.predict(module, batch).output
-        found = program.of_batch(batch)
-        if found.shape != expected.shape:
-            raise _differs(f"of shape {found.shape}", f"of shape {expected.shape}")
-        difference = np.abs(found - expected)
+        output = program.forecast_batch(batch)
+        if output.shape != expected.shape:
+            raise _differs(f"of shape {output.shape}", f"of shape {expected.shape}")
+        difference = np.abs(output - expected)
         wrong = ~(difference <= absolute + relative * np.abs(expected))  # NaN is wrong too
         if wrong.any():
-            place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-            row = batch.rows[place[0]]
-            raise _differs(f"{found[place]:.9g} in row {row}", f"{expected[place]:.9g}")
+            index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+            row = batch.rows[index[0]]
+            raise _differs(f"{output[index]:.9g} in row {row}", f"{expected[index]:.9g}")
         largest = max(largest, float(difference.max(initial=0.0)))
     return largest
 

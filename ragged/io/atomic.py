@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, whenever their writing is stopped.
+"""Atomic writes of files and folders.
 
-A folder is written beside its place. The old one is moved aside, the new one moved in, and the old
-one removed; between the two moves the old one is read where it lies aside.
+A folder is written beside its path. The old one is renamed to a backup, the new one to the path,
+and the backup removed; between the two renames the backup is read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Limits = Mapping[str, int]
 
 
 def has_leftover(path: Path) -> bool:
-    """Whether a killed replacement left the old folder aside, where it can be read."""
-    return _aside(path).exists()
+    """Whether a killed replacement left a backup of the old folder, which can be read."""
+    return _backup_path(path).exists()
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write one file, whole or not at all."""
+    """Write one file atomically."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -43,44 +43,44 @@ def write_file(path: Path, content: bytes) -> None:
 def replace_folder(
     folder: Path,
     files: Mapping[str, bytes],
-    mark: str,
+    marker: str,
     *,
     function: str = "save",
     kind: str = "checkpoint",
 ) -> None:
-    """Put the new folder where the old one is; at every moment one of the two can be read.
+    """Replace a folder; at every moment the old or the new one can be read.
 
     Args:
-        folder: its parents are made.
+        folder: the path; its parents are created.
         files: the content of each file.
-        mark: the file without which what stands there is not ours to replace.
-        function: who writes, for what it says.
-        kind: what it writes, likewise.
+        marker: the file that identifies a folder that may be replaced.
+        function: its name, for errors.
+        kind: of the content, for errors.
 
     Raises:
-        CheckpointError: something else stands there.
+        CheckpointError: the path is another file or folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(folder)
-    _check_replaceable(folder, mark, function, kind)
+    _clean_up(folder)
+    _check_replaceable(folder, marker, function, kind)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
     try:
         temporary.chmod(0o755)
         for name, content in files.items():
             write_file(temporary / name, content)
         if os.path.lexists(folder):
-            os.replace(folder, _aside(folder))
+            os.replace(folder, _backup_path(folder))
         os.replace(temporary, folder)
     except BaseException:
-        _tidy(folder)
+        _clean_up(folder)
         raise
     _sync(folder.parent)
-    _remove(_aside(folder))
+    _remove(_backup_path(folder))
 
 
-def _check_replaceable(folder: Path, mark: str, function: str, kind: str) -> None:
-    """Refuse to replace what is not ours: a user's file, or a folder of other things."""
-    if folder.is_symlink() or not folder.exists() or (folder / mark).exists():
+def _check_replaceable(folder: Path, marker: str, function: str, kind: str) -> None:
+    """Refuse to replace a file, or a folder of other content."""
+    if folder.is_symlink() or not folder.exists() or (folder / marker).exists():
         return
     if not folder.is_dir() or any(folder.iterdir()):
         got = f"{str(folder)!r}, which is no {kind}"
@@ -89,22 +89,22 @@ def _check_replaceable(folder: Path, mark: str, function: str, kind: str) -> Non
         raise CheckpointError.of(function, "path", got, expected, remedy)
 
 
-def _aside(folder: Path) -> Path:
+def _backup_path(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _tidy(folder: Path) -> None:
-    """Undo what an unfinished replacement left: put the old folder back, or remove it."""
+def _clean_up(folder: Path) -> None:
+    """Clean up after an unfinished replacement: restore the backup, or remove it."""
     for leftover in folder.parent.glob(f".{folder.name}.new.*"):
         _remove(leftover)
-    aside = _aside(folder)
-    if os.path.lexists(aside) and not os.path.lexists(folder):
-        os.replace(aside, folder)
-    _remove(aside)
+    backup = _backup_path(folder)
+    if os.path.lexists(backup) and not os.path.lexists(folder):
+        os.replace(backup, folder)
+    _remove(backup)
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder; of a link the link alone, whatever it points at."""
+    """Remove a folder or file; of a link, the link only."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:
@@ -112,7 +112,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make renames outlast a crash of the machine; Windows cannot open folders."""
+    """Flush renames to disk; Windows cannot open folders."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -122,56 +122,57 @@ def _sync(folder: Path) -> None:
 
 
 def read_folder(folder: Path, required: Limits, optional: Limits) -> dict[str, bytes]:
-    """Read files of one and the same folder, though training may replace it in the meantime.
+    """Read files of one version of a folder, which training may replace meanwhile.
 
     Args:
         folder: as `replace_folder` wrote it.
-        required: the most bytes of each file that must be there.
-        optional: the most bytes of each file that may be there.
+        required: the maximum bytes of each file that must exist.
+        optional: the maximum bytes of each file that may exist.
 
     Raises:
         CheckpointError: no such folder, a file that is missing or cannot be read.
     """
     for _ in range(ATTEMPTS):
-        place = _standing(folder)
-        before = _identity(place)
-        names = {**required, **{n: m for n, m in optional.items() if os.path.lexists(place / n)}}
+        current = _current_folder(folder)
+        inode = _inode(current)
+        limits = {**required, **{n: m for n, m in optional.items() if os.path.lexists(current / n)}}
         try:
-            files = {name: _read_bytes(place / name, most) for name, most in names.items()}
+            files = {name: _read_bytes(current / name, limit) for name, limit in limits.items()}
         except CheckpointError:
-            if _identity(_standing(folder)) == before:
+            if _inode(_current_folder(folder)) == inode:
                 raise
             continue
-        if _identity(_standing(folder)) == before:
+        if _inode(_current_folder(folder)) == inode:
             return files
     got, expected = "being replaced over and over", "it to stand still for a moment"
     raise CheckpointError.of("load", folder, got, expected, "Stop what writes it.")
 
 
-def _standing(folder: Path) -> Path:
-    """The folder, or the one that a replacement has moved aside for now."""
-    found = folder if folder.exists() or not _aside(folder).exists() else _aside(folder)
-    if not found.is_dir():
+def _current_folder(folder: Path) -> Path:
+    """Return the folder, or its backup while it is replaced."""
+    backup = _backup_path(folder)
+    current = folder if folder.exists() or not backup.exists() else backup
+    if not current.is_dir():
         expected = "a checkpoint folder with model.safetensors, config.yaml and state.json"
         raise CheckpointError.of("load", folder, "no folder", expected, "Check the path.")
-    return found
+    return current
 
 
-def _identity(folder: Path) -> int | None:
-    """What tells a folder from another one of its name."""
+def _inode(folder: Path) -> int | None:
+    """Return the number that identifies a folder, None if there is none."""
     try:
         return folder.stat().st_ino
     except FileNotFoundError:
         return None
 
 
-def _read_bytes(path: Path, most: int) -> bytes:
+def _read_bytes(path: Path, max_bytes: int) -> bytes:
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe need never end
+        if path.exists() and not path.is_file():  # reading a device or a pipe may never end
             raise OSError(0, "no regular file")
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > most:
-                raise OSError(0, f"more than {most} bytes")
+            if os.fstat(file.fileno()).st_size > max_bytes:
+                raise OSError(0, f"more than {max_bytes} bytes")
             return file.read()
     except OSError as error:
         raise CheckpointError(

@@ -1,12 +1,12 @@
 """Checkpoints: a folder of safetensors, YAML and JSON that every backend reads; no pickle.
 
     model.safetensors      parameters by canonical name
-    optimizer.safetensors  the optimiser's moments, where training goes on
+    optimizer.safetensors  the optimiser's moments, to resume training
     config.yaml            the model's class path and arguments
-    state.json             format version and what else must not be lost
+    state.json             format version and the state of training
 
-A folder appears whole or not at all: it is written beside its place and renamed into it. What is
-read may come from anyone: every name, shape, dtype and value is checked before it is used.
+A folder is replaced atomically: it is written beside its path and renamed. Files may come from an
+untrusted source: every name, shape, dtype and value is checked before it is used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OPTIONAL = {OPTIMIZER: 2**36}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint folder holds, on the host, and where it was read."""
+    """The content of a checkpoint folder, on the host, and its path."""
 
     parameters: dict[str, np.ndarray]
     model: dict[str, Any]
@@ -90,10 +90,10 @@ class Checkpoint:
         Raises:
             CheckpointError: it is missing or no mapping.
         """
-        found = self.state.get(name)
-        if not isinstance(found, dict):
-            raise self.refuse(name, found, "a mapping, as training writes it")
-        return found
+        value = self.state.get(name)
+        if not isinstance(value, dict):
+            raise self.refuse(name, value, "a mapping, as training writes it")
+        return value
 
     def refuse(self, name: str, got: object, expected: str, file: str = STATE) -> CheckpointError:
         """Compose the error for a value of one of the folder's files."""
@@ -125,7 +125,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Any:
     """Read a model that either backend saved, as a module of the chosen backend.
 
-    It comes in inference mode: nothing is dropped out until `module.train()` is called.
+    It is in inference mode: dropout is off until `module.train()` is called.
 
     Args:
         path: a folder that `save` or a training run wrote.
@@ -148,7 +148,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint folder, whole or not at all."""
+    """Write a checkpoint folder atomically."""
     import yaml
     from safetensors.numpy import save as to_bytes
 
@@ -161,7 +161,7 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     }
     if checkpoint.optimizer is not None:
         files[OPTIMIZER] = to_bytes(checkpoint.optimizer)
-    replace_folder(Path(path), files, mark=STATE)
+    replace_folder(Path(path), files, marker=STATE)
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
@@ -172,7 +172,10 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
     folder = as_path("load", "path", path)
     files = read_folder(folder, REQUIRED, OPTIONAL)
-    state = _to_json(folder / STATE, files[STATE])
+    try:
+        state = safe_json.load(files[STATE])
+    except ValueError as error:
+        raise _damaged(folder / STATE, error) from error
     try:
         model = safe_yaml.load(files[CONFIG])
     except yaml.YAMLError as error:
@@ -197,16 +200,16 @@ def _describe(model: Any) -> Any:
 
     class_path = model.get("class_path", "") if isinstance(model, dict) else ""
     name = str(class_path).removeprefix("ragged.models.")
-    known: dict[str, Any] = {
+    classes: dict[str, Any] = {
         n: m for n, m in vars(models).items() if isinstance(m, type) and n in models.__all__
     }
-    if name not in known or not issubclass(known[name], models.Model):
+    if name not in classes or not issubclass(classes[name], models.Model):
         raise CheckpointError(
             f"load(): config.yaml names class_path {class_path!r}; expected a model of "
             "ragged.models. Checkpoints name no other code."
         )
     try:
-        return known[name].from_arguments(model.get("init_args") or {})
+        return classes[name].from_arguments(model.get("init_args") or {})
     except (TypeError, RaggedError) as error:
         raise CheckpointError(
             f"load(): config.yaml does not describe {class_path}: {error} "
@@ -227,19 +230,19 @@ def _to_tensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
 
 
 def _check_tensors(
-    path: Path, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+    path: Path, tensors: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
 ) -> None:
     """Refuse tensors of other names, shapes or dtypes than expected, or with values not finite."""
-    for name in sorted({*found, *expected}):
-        got = _kind(found.get(name), "missing")
-        wanted = _kind(expected.get(name), "no such tensor")
-        if got != wanted:
+    for name in sorted({*tensors, *expected}):
+        got = _kind(tensors.get(name), "missing")
+        expected_kind = _kind(expected.get(name), "no such tensor")
+        if got != expected_kind:
             raise CheckpointError(
                 f"load(): tensor {name!r} of {str(path)!r} is {got}; the configured model has "
-                f"{wanted}. The tensors are of another model, or of another precision; restore "
-                f"{CONFIG} and {path.name} of one checkpoint."
+                f"{expected_kind}. The tensors are of another model, or of another precision; "
+                f"restore {CONFIG} and {path.name} of one checkpoint."
             )
-    _check_finite("load", path, found)
+    _check_finite("load", path, tensors)
 
 
 def _check_finite(function: str, path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -253,13 +256,6 @@ def _check_finite(function: str, path: Path, tensors: Mapping[str, np.ndarray]) 
 
 def _kind(tensor: np.ndarray | None, absent: str) -> str:
     return absent if tensor is None else f"{tensor.dtype} {tensor.shape}"
-
-
-def _to_json(path: Path, content: bytes) -> Any:
-    try:
-        return safe_json.load(content)
-    except ValueError as error:
-        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: object) -> CheckpointError:

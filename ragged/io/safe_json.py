@@ -1,4 +1,4 @@
-"""JSON from anyone: finite numbers of at most 64 bits, and nothing that Python adds to it."""
+"""Untrusted JSON: finite numbers of at most 64 bits, without Python's extensions."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def load(content: bytes) -> Any:
         )
     except RecursionError as error:
         raise ValueError(str(error)) from error
+
+
+def finite_or_none(value: Any) -> Any:
+    """Replace a float that is not finite, which JSON lacks, by None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _below(limit: float, kind: Callable[[str], float]) -> Callable[[str], float]:

@@ -1,4 +1,4 @@
-"""YAML from anyone: plain values within bounds, or an error that names the line."""
+"""Untrusted YAML: plain values within bounds, or an error that names the line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(path: Path) -> Any:
         OSError: no regular file, or one that cannot be read.
         yaml.YAMLError: what `load` refuses.
     """
-    if path.exists() and not path.is_file():  # a device or a pipe need never end
+    if path.exists() and not path.is_file():  # reading a device or a pipe may never end
         raise OSError(0, "no regular file", str(path))
     with path.open("rb") as file:
         return load(file.read(MAX_BYTES + 1))
@@ -32,9 +32,8 @@ def read(path: Path) -> Any:
 def load(content: bytes) -> Any:
     """Turn a document into plain values.
 
-    Beyond what PyYAML's safe loader refuses, these are: aliases, which let a few lines stand for
-    billions of values; tags; repeated keys, of which one would be lost; and whatever is longer or
-    deeper than a configuration ever is.
+    Beyond the checks of PyYAML's safe loader these are refused: aliases, which can expand a few
+    lines to billions of values; tags; repeated keys; and documents too long or too deep.
 
     Raises:
         yaml.YAMLError: with the line.
@@ -88,7 +87,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _problem_of_text(text: str) -> str | None:
-    """What is wrong with a scalar; jsonargparse reads some as YAML once more, without bounds."""
+    """Return the problem of a scalar; jsonargparse parses some as YAML again, without bounds."""
     if len(text) > MAX_STRING:
         return f"a value of more than {MAX_STRING} characters"
     if "\0" in text:
@@ -99,10 +98,10 @@ def _problem_of_text(text: str) -> str | None:
 
 
 _PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in known if not tag.endswith(":timestamp")]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# YAML 1.1 reads 1e-3 as a string, for want of a point.
+# YAML 1.1 reads 1e-3 as a string, because it has no decimal point.
 _PlainLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),

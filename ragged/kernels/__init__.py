@@ -1,9 +1,9 @@
-"""Kernels in C++: those that came with the package, or compiled here when first needed.
+"""Kernels in C++: bundled with the package, or compiled at the first use.
 
-The headers beside this file hold the loops and know no framework; each backend adds a file that
-hands them its arrays. A wheel may carry that file's library (see `bundled`). Else a compiler
+The headers beside this file hold the loops and use no framework; each backend adds a file that
+passes its arrays to them. A wheel may carry that file's library (see `bundled`). Else a compiler
 (`c++`, or what `CXX` names) compiles it once; the library is kept in the user's cache folder under
-a name that follows from sources, compiler and processor. Where it cannot be kept safely (see
+a name derived from sources, compiler and processor. Where it cannot be kept safely (see
 `libraries`), each process compiles its own. Without either, or with `RAGGED_KERNELS=0`, backends
 run what their framework offers, which is slower and gives the same numbers.
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from ragged.errors import KernelError, LengthsError
 from ragged.kernels import bundled
-from ragged.kernels.libraries import kept_folder, locked, passing_folder, read_sealed, seal
+from ragged.kernels.libraries import cache_folder, locked, read_sealed, seal, temporary_folder
 from ragged.kernels.recipe import (
     CELLS,
     FLAGS,
@@ -39,82 +39,83 @@ from ragged.kernels.recipe import (
 )
 
 HEADERS = Path(__file__).parent
-NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
-TIMEOUT = 120.0  # seconds, after which a compiler is given up
+NATIVE = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler supports
+TIMEOUT = 120.0  # seconds for a run of the compiler
 
-_told: list[str] = []  # the one warning of a process
+_warned: list[str] = []  # at most one warning a process
 
 
 def available() -> bool:
-    """Whether kernels can be had: some came with the package, or a compiler is here.
+    """Whether kernels are available: bundled with the package, or by a compiler.
 
     >>> available() or find_compiler() is None
     True
     """
-    return are_wanted() and (bool(bundled.levels()) or find_compiler() is not None)
+    return is_enabled() and (bool(bundled.levels()) or find_compiler() is not None)
 
 
 def describe() -> str:
-    """Say in a few words where kernels come from.
+    """Describe in a few words where kernels come from.
 
     >>> bool(describe())
     True
     """
-    if are_wanted() and bundled.levels():
+    if is_enabled() and bundled.levels():
         return f"came with the package, for {bundled.levels()[0]}"
     return find_compiler() or "none: no C++ compiler, or RAGGED_KERNELS=0"
 
 
 def find_compiler() -> str | None:
-    """Give the command of the C++ compiler that kernels would be compiled with; None if none.
+    """Return the command of the C++ compiler for the kernels; None if there is none.
 
     `CXX` may hold a command with arguments, such as `ccache g++`.
 
     >>> find_compiler() is None or Path(shlex.split(find_compiler())[0]).exists()
     True
     """
-    if not are_wanted():
+    if not is_enabled():
         return None
     return _which(os.environ.get("CXX", "").strip() or "c++", os.environ.get("PATH"))
 
 
-def are_wanted() -> bool:
+def is_enabled() -> bool:
     """Whether kernels may run: `RAGGED_KERNELS` is not 0.
 
-    >>> are_wanted() or not available()
+    >>> is_enabled() or not available()
     True
     """
     return os.environ.get("RAGGED_KERNELS") != "0" and os.name == "posix"
 
 
-@cache  # every batch asks
+@cache  # called for every batch
 def _which(compiler: str, path: str | None) -> str | None:
-    words = [compiler]
+    command = [compiler]
     if not shutil.which(compiler, path=path):
         with suppress(ValueError):  # a quote that is never closed
-            words = shlex.split(compiler)
-    program = shutil.which(words[0], path=path) if words else None
+            command = shlex.split(compiler)
+    program = shutil.which(command[0], path=path) if command else None
     if program is None and compiler != "c++":
-        _tell(f"CXX is {compiler!r}, which is no program here, so a slower path runs. Correct it.")
-    return shlex.join([program, *words[1:]]) if program else None
+        _warn(f"CXX is {compiler!r}, which is no program here, so a slower path runs. Correct it.")
+    return shlex.join([program, *command[1:]]) if program else None
 
 
 def load(
     source: Path, cell: str, dtype: str, include: tuple[str, ...] = (), interface: str = ""
 ) -> ctypes.CDLL | None:
-    """Load the library of a backend's file for a cell and a dtype: what came with the package, or
-    else compile it, unless that has been done.
+    """Load the library of a backend's file for a cell and a dtype.
+
+    It is bundled with the package, or else cached, or else compiled.
 
     Args:
         source: a C++ file that includes the headers beside this one and has all `FUNCTIONS`.
         cell: one of `CELLS`.
         dtype: "float32" or "float64".
         include: more folders with headers.
-        interface: what a library has to have been made for, beside `source` as it stands.
+        interface: the ABI that a bundled library has to be built for.
 
     Returns:
-        The library; None if there is no library and no compiler. If one cannot be compiled, loaded
-        or kept here, one warning a process says why.
+        The library; None if there is neither a library nor a compiler. If one cannot be compiled,
+        loaded or cached, one warning a process gives the reason.
     """
     if cell not in CELLS or dtype not in REALS or not available():
         return None
@@ -122,16 +123,16 @@ def load(
         return library
     if compiler := find_compiler():
         return _load(compiler, source, cell, dtype, include)
-    _tell_bundled(f"None is for {interface or 'these sources'}.")
+    _warn_bundled(f"None is for {interface or 'these sources'}.")
     return None
 
 
 def raise_status(status: int) -> None:
-    """Raise what a function of a library returned; `Status` of `team.hpp` has the same numbers.
+    """Raise the error of a function's status; `Status` of `team.hpp` has the same numbers.
 
     Raises:
         LengthsError: lengths that are not all between 0 and the width.
-        MemoryError: there is no memory for what it needs.
+        MemoryError: there is not enough memory.
         KernelError: anything else.
 
     >>> raise_status(0)
@@ -156,14 +157,14 @@ def _load_bundled(source: Path, cell: str, dtype: str, interface: str) -> ctypes
         path = bundled.find(source, interface, cell, dtype, digest)
         return _open(path, "the build of the package") if path else None
     except OSError as error:
-        _tell_bundled(str(error))
+        _warn_bundled(str(error))
     return None
 
 
-def _tell_bundled(problem: str) -> None:
-    instead = "they are compiled here" if find_compiler() else "a slower path runs"
-    _tell(
-        f"the kernels that came with the package cannot be used, so {instead}. {problem} "
+def _warn_bundled(problem: str) -> None:
+    fallback = "they are compiled here" if find_compiler() else "a slower path runs"
+    _warn(
+        f"the kernels that came with the package cannot be used, so {fallback}. {problem} "
         "Install the package anew, or set RAGGED_KERNELS=0."
     )
 
@@ -175,11 +176,11 @@ def _load(
     folders = [f"-I{HEADERS}", *(f"-I{folder}" for folder in include)]
     command = [*shlex.split(compiler), *FLAGS, *choices(cell, dtype), *folders, str(source)]
     problems = []
-    for place in (kept_folder, passing_folder):
+    for open_folder in (cache_folder, temporary_folder):
         try:
             version = _run([*shlex.split(compiler), "--version"]).stdout
             name = f"{source.stem}-{cell}-{dtype}-{_key(command, version, source)}.so"
-            with place() as folder, locked(folder, TIMEOUT):
+            with open_folder() as folder, locked(folder, TIMEOUT):
                 library = _load_from(folder / name, command)
         except subprocess.TimeoutExpired:
             problems.append(f"It ran for more than {TIMEOUT:g} seconds.")
@@ -188,12 +189,12 @@ def _load(
             problems.append((getattr(error, "stderr", None) or str(error)).strip()[-2000:])
             continue
         if problems:
-            _tell(
+            _warn(
                 "the kernels are compiled anew by each process, because they cannot be kept: "
                 f"{problems[0]}. Set XDG_CACHE_HOME to a folder that you alone can write."
             )
         return library
-    _tell(
+    _warn(
         f"the kernels could not be compiled by {compiler}, so a slower path runs. "
         f"Set RAGGED_KERNELS=0 to do without them. {problems[-1]}"
     )
@@ -201,7 +202,7 @@ def _load(
 
 
 def _load_from(path: Path, command: Sequence[str]) -> ctypes.CDLL:
-    """Load a library from where it is kept; put it there if it is missing or damaged."""
+    """Load a cached library; compile it first if it is missing or damaged."""
     if not read_sealed(path):
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             seal(_compile(command, Path(folder)), path)
@@ -212,27 +213,27 @@ def _load_from(path: Path, command: Sequence[str]) -> ctypes.CDLL:
         raise
 
 
-def _open(path: Path, maker: str) -> ctypes.CDLL:
+def _open(path: Path, origin: str) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     if missing := [name for name in FUNCTIONS if not hasattr(library, name)]:
-        raise OSError(f"what {maker} made lacks {missing}")
+        raise OSError(f"what {origin} made lacks {missing}")
     return library
 
 
 def _compile(command: Sequence[str], folder: Path) -> Path:
-    made = folder / "made.so"
+    library = folder / "made.so"
     for native in NATIVE:
-        found = _run([*command, *native, "-o", str(made)], temporary=folder)
-        if not found.returncode:
+        result = _run([*command, *native, "-o", str(library)], temporary=folder)
+        if not result.returncode:
             break
-    found.check_returncode()
-    if not made.is_file():
+    result.check_returncode()
+    if not library.is_file():
         raise FileNotFoundError(f"{command[0]} said that all is well, and made nothing")
-    return made
+    return library
 
 
 def _run(command: Sequence[str], temporary: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command for a limited time, then end it with all that it started."""
+    """Run a command for a limited time, then kill its process group."""
     environment = os.environ if temporary is None else {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(
         command,
@@ -253,21 +254,22 @@ def _run(command: Sequence[str], temporary: Path | None = None) -> subprocess.Co
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _tell(what: str) -> None:
-    if not _told:
-        _told.append(what)
-        warnings.warn(f"ragged: {what}", RuntimeWarning, stacklevel=4)
+def _warn(message: str) -> None:
+    if not _warned:
+        _warned.append(message)
+        warnings.warn(f"ragged: {message}", RuntimeWarning, stacklevel=4)
 
 
 def _key(command: Sequence[str], version: str, source: Path) -> str:
-    """Tell apart whatever may make another library."""
+    """Return a digest of everything that affects the library."""
     parts = [*command, version, _processor(), *read_sources(source, HEADERS)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:
-    """Describe what `native` means here; a home folder may be shared by several machines."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
+    """Describe the processor of `native`; machines may share a home folder."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = ("model name", "flags", "Features", "CPU part")
-    return "\n".join([platform.machine(), *sorted({x for x in lines if x.startswith(names)})])
+    features = sorted({line for line in lines if line.startswith(names)})
+    return "\n".join([platform.machine(), *features])

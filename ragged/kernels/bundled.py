@@ -1,4 +1,4 @@
-"""Libraries that came with the package: a wheel may carry some, compiled for a few processors."""
+"""Bundled libraries: a wheel may contain some, compiled for a few levels of processors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ragged.kernels.libraries import check_folder, read_sealed
 from ragged.kernels.recipe import find_levels, name_library
 
-FOLDER = Path(__file__).parent / "built"  # a checkout has none
+FOLDER = Path(__file__).parent / "built"  # missing in a checkout
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -17,15 +17,15 @@ def levels() -> tuple[str, ...]:
     """List the levels of this processor that the package has libraries for, the best first."""
     if not FOLDER.is_dir():
         return ()
-    found = find_levels(CPUINFO.read_text() if CPUINFO.exists() else "")
-    return tuple(level for level in found if any(FOLDER.glob(f"*-{level}-*.so")))
+    supported = find_levels(CPUINFO.read_text() if CPUINFO.exists() else "")
+    return tuple(level for level in supported if any(FOLDER.glob(f"*-{level}-*.so")))
 
 
 def find(source: Path, interface: str, cell: str, dtype: str, digest: str) -> Path | None:
-    """Find the library of a source as it stands for this processor; None if there is none.
+    """Find the library of a source for this processor; None if there is none.
 
     Raises:
-        OSError: there is one, which another user could have changed, or which is damaged.
+        OSError: the library is damaged, or another user could have changed it.
     """
     for level in levels():
         path = FOLDER / name_library(source, interface, cell, dtype, level, digest)

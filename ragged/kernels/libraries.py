@@ -1,9 +1,9 @@
-"""Where compiled libraries are kept: only where no other user can put or change one.
+"""The cache of compiled libraries, where no other user can add or change one.
 
 A library runs in this process with all its rights. So it is loaded only from a folder that this
-user owns and no other user can write or replace, and only whole: its file ends in a digest of its
-name and content, which the dynamic loader does not look at. What was installed with the package may
-be root's too.
+user owns and no other user can write or replace, and only if complete: its file ends in a digest of
+its name and content, which the dynamic loader ignores. Libraries installed with the package may
+also belong to root.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ DIGEST = hashlib.sha256().digest_size
 
 
 @contextmanager
-def kept_folder() -> Iterator[Path]:
-    """Give the user's cache folder.
+def cache_folder() -> Iterator[Path]:
+    """Create the user's cache folder, if needed, and yield it.
 
     Raises:
         OSError: there is none, it cannot be made, or another user could change what is in it.
     """
-    given = Path(os.environ.get("XDG_CACHE_HOME") or ".")
-    folder = (given if given.is_absolute() else _home() / ".cache") / "ragged"
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)  # parents too, whatever the umask
+    configured = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+    folder = (configured if configured.is_absolute() else _home() / ".cache") / "ragged"
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(mode=0o700, exist_ok=True)  # parents too, whatever the umask
     check_folder(folder)
     yield folder
 
 
 @contextmanager
-def passing_folder() -> Iterator[Path]:
-    """Give a folder for a moment; what was loaded from it stays loaded.
+def temporary_folder() -> Iterator[Path]:
+    """Create and yield a temporary folder; libraries loaded from it stay loaded.
 
     Raises:
         OSError: there is no room for one, or another user could change what is in it.
@@ -57,49 +57,49 @@ def check_folder(folder: Path, *, installed: bool = False) -> None:
         installed: it is the package's own, which root may own.
 
     Raises:
-        PermissionError: it is one; its message names what to mend.
+        PermissionError: it is one; the message gives the remedy.
     """
-    place = folder.resolve(strict=True)
-    for each in _steps(folder.absolute()):
-        found = each.lstat()
-        is_last = each == place
-        if not _is_owner(found, or_root=installed or not is_last):
-            raise PermissionError(f"{str(each)!r} belongs to the user with id {found.st_uid}")
-        sticky = found.st_mode & stat.S_ISVTX and not is_last  # each may change only its own there
-        if stat.S_ISDIR(found.st_mode) and not sticky and _others_write(found, installed):
-            raise PermissionError(f"other users can write {str(each)!r} (chmod go-w mends it)")
+    target = folder.resolve(strict=True)
+    for path in _path_prefixes(folder.absolute()):
+        status = path.lstat()
+        is_last = path == target
+        if not _is_owner(status, or_root=installed or not is_last):
+            raise PermissionError(f"{str(path)!r} belongs to the user with id {status.st_uid}")
+        is_sticky = status.st_mode & stat.S_ISVTX and not is_last  # only owners rename files there
+        if stat.S_ISDIR(status.st_mode) and not is_sticky and _others_write(status, installed):
+            raise PermissionError(f"other users can write {str(path)!r} (chmod go-w mends it)")
 
 
 def read_sealed(path: Path, *, installed: bool = False) -> bool:
-    """Whether a file is a library that this user, or who installed it, put there, whole."""
+    """Whether a file is a complete library, written by this user or by who installed it."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode) or not _is_owner(found, or_root=installed):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or not _is_owner(status, or_root=installed):
                 return False
             content = file.read()
     except OSError:
         return False
-    if _others_write(found, installed):
+    if _others_write(status, installed):
         return False
     return content[-DIGEST:] == _digest(path.name, content[:-DIGEST])
 
 
-def seal(made: Path, path: Path) -> None:
-    """Move a library to where it is kept, whole or not at all, as several processes may do."""
-    content = made.read_bytes()
-    with made.open("ab") as file:
+def seal(library: Path, path: Path) -> None:
+    """Move a library into the cache atomically; several processes may do so at once."""
+    content = library.read_bytes()
+    with library.open("ab") as file:
         file.write(_digest(path.name, content))
         file.flush()
         os.fsync(file.fileno())
-    made.chmod(0o700)
-    os.replace(made, path)
+    library.chmod(0o700)
+    os.replace(library, path)
 
 
 @contextmanager
 def locked(folder: Path, seconds: float) -> Iterator[None]:
-    """Let one process at a time do something in a folder; after so long do it all the same."""
-    import fcntl  # there is none where there are no kernels
+    """Lock a folder for this process; after a timeout continue without the lock."""
+    import fcntl  # of POSIX only, as the kernels
 
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -116,26 +116,26 @@ def locked(folder: Path, seconds: float) -> Iterator[None]:
         os.close(handle)
 
 
-def _is_owner(found: os.stat_result, *, or_root: bool) -> bool:
-    return found.st_uid == os.geteuid() or (or_root and found.st_uid == 0)
+def _is_owner(status: os.stat_result, *, or_root: bool) -> bool:
+    return status.st_uid == os.geteuid() or (or_root and status.st_uid == 0)
 
 
-def _others_write(found: os.stat_result, installed: bool) -> bool:
-    """Whether others can write something; installers leave it to a group where the umask does."""
-    alone = installed and _is_own_group(found.st_gid)
-    return bool(found.st_mode & (stat.S_IWOTH if alone else OTHERS_WRITE))
+def _others_write(status: os.stat_result, installed: bool) -> bool:
+    """Whether others can write a file; an installer's umask may leave that to a private group."""
+    is_private = installed and _is_own_group(status.st_gid)
+    return bool(status.st_mode & (stat.S_IWOTH if is_private else OTHERS_WRITE))
 
 
-def _is_own_group(group: int) -> bool:
-    """Whether nobody but this user is in a group, as in one that is named like its only user."""
-    import grp  # there is none where there are no kernels
+def _is_own_group(group_id: int) -> bool:
+    """Whether a group has no other member, as one named like its only user."""
+    import grp  # of POSIX only, as the kernels
     import pwd
 
     try:
-        found, user = grp.getgrgid(group), pwd.getpwuid(os.geteuid())
+        members, user = grp.getgrgid(group_id), pwd.getpwuid(os.geteuid())
     except KeyError:
         return False
-    return found.gr_name == user.pw_name and not set(found.gr_mem) - {user.pw_name}
+    return members.gr_name == user.pw_name and not set(members.gr_mem) - {user.pw_name}
 
 
 def _digest(name: str, content: bytes) -> bytes:
@@ -152,15 +152,15 @@ def _home() -> Path:
     return home
 
 
-def _steps(path: Path) -> Iterator[Path]:
-    """Every folder and link that is passed on the way to an absolute path, which is there."""
-    here, ahead = Path("/"), list(reversed(path.parts[1:]))
-    yield here
-    while ahead:
-        part = ahead.pop()
-        here = here.parent if part == ".." else here / part
-        yield here
-        if here.is_symlink():
-            target = Path(os.readlink(here))
-            ahead += reversed(target.parts[1:] if target.is_absolute() else target.parts)
-            here = Path("/") if target.is_absolute() else here.parent
+def _path_prefixes(path: Path) -> Iterator[Path]:
+    """Yield every folder and link that an absolute path resolves through."""
+    prefix, remaining = Path("/"), list(reversed(path.parts[1:]))
+    yield prefix
+    while remaining:
+        name = remaining.pop()
+        prefix = prefix.parent if name == ".." else prefix / name
+        yield prefix
+        if prefix.is_symlink():
+            target = Path(os.readlink(prefix))
+            remaining += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+            prefix = Path("/") if target.is_absolute() else prefix.parent

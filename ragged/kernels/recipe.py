@@ -1,6 +1,6 @@
-"""How kernels are compiled and what a compiled one is called.
+"""The compiler flags of kernels, and the names of compiled libraries.
 
-A wheel's build (`hatch_build.py`) reads this file alone, without the package and what that needs.
+A wheel's build (`hatch_build.py`) loads this file alone, without the package and its dependencies.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ REALS = {"float32": "float", "float64": "double"}
 FUNCTIONS = ("recurrent_forward", "recurrent_backward")  # of every library
 CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")  # of `cells.hpp`; a library has one
 
-# What x86-64's levels ask of a processor beyond the next lower one, by the kernel's names: `abm`
-# has lzcnt, `pni` is SSE3. The best level comes first.
+# The features of x86-64's levels beyond the next lower one, by the names of Linux: `abm` has lzcnt,
+# `pni` is SSE3. The highest level comes first.
 LEVELS = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
     "x86-64-v3": {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"},
@@ -46,8 +46,8 @@ def find_levels(cpuinfo: str) -> tuple[str, ...]:
     names = list(LEVELS)
     return tuple(
         level
-        for place, level in enumerate(names)
-        if all(LEVELS[below] <= flags for below in names[place:])
+        for index, level in enumerate(names)
+        if all(LEVELS[below] <= flags for below in names[index:])
     )
 
 
@@ -59,7 +59,7 @@ def name_library(
 
 
 def choices(cell: str, dtype: str) -> tuple[str, ...]:
-    """Give the compiler's options that say what a library is for.
+    """Return the compiler options for a cell and a dtype.
 
     >>> choices("GRU", "float32")
     ('-DCELL=GRU', '-DREAL=float')
@@ -68,22 +68,22 @@ def choices(cell: str, dtype: str) -> tuple[str, ...]:
 
 
 def digest_sources(flags: Sequence[str], source: Path, headers: Path) -> str:
-    """Tell apart what would make another library, but for processor and compiler."""
+    """Return a digest of sources and flags, without processor and compiler."""
     parts = [*flags, *read_sources(source, headers)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def read_sources(source: Path, headers: Path) -> Iterable[str]:
-    """Read all that is compiled, but for a framework's headers."""
+    """Read the sources of a library, without a framework's headers."""
     return (path.read_text("utf-8") for path in (source, *sorted(headers.glob("*.hpp"))))
 
 
 def xla_interface(include: Path) -> str:
-    """Name XLA's interface for custom calls, from the headers that jaxlib brings.
+    """Return the version of XLA's interface for custom calls, from the headers of jaxlib.
 
-    Its version changes with what they declare; a library made for one is not tried on another.
+    A library built for one version is not loaded with another.
     """
     path = include / "xla" / "ffi" / "api" / "c_api.h"
     text = path.read_text("utf-8") if path.exists() else ""
-    found = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", text))
-    return f"ffi{found.get('MAJOR', '?')}.{found.get('MINOR', '?')}"
+    versions = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", text))
+    return f"ffi{versions.get('MAJOR', '?')}.{versions.get('MINOR', '?')}"

@@ -1,4 +1,4 @@
-"""Losses over what is real: sum(weight * loss) / sum(weight) over valid elements.
+"""Masked losses: sum(weight * loss) / sum(weight) over valid elements.
 
 Every loss is called `loss(prediction, target, *, lengths=None, mask=None, weights=None,
 reduction="mean", alignment="left")`, and with options of its own:

@@ -1,4 +1,4 @@
-"""Losses of classes, from logits: for taggers, which label steps, and classifiers of rows."""
+"""Losses of logits over classes, for labels of steps or of rows."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def cross_entropy(
             )
         if target.ndim < logits.ndim:
             q = _one_hot(backend, target, logits)
-            share = xp.sum(weights * q, axis=-1)
+            count = xp.sum(weights * q, axis=-1)
         else:
-            _check_shares(backend, "cross_entropy", target)
-            q, share = target, xp.ones_like(target[..., 0])
+            _check_probabilities(backend, "cross_entropy", target)
+            q, count = target, xp.ones_like(target[..., 0])
         q = (1 - smoothing) * q + smoothing / classes
         log_p = _log_softmax(xp, logits)
-        never = (q == 0) & (log_p == -xp.inf)
-        terms = weights * q * xp.where(never, xp.zeros_like(log_p), log_p)  # 0 log 0 is 0
-        return -xp.sum(terms, axis=-1), share
+        is_zero = (q == 0) & (log_p == -xp.inf)
+        terms = weights * q * xp.where(is_zero, xp.zeros_like(log_p), log_p)  # 0 log 0 is 0
+        return -xp.sum(terms, axis=-1), count
 
-    own = {"class_weights": class_weights}
-    return masked(cross_entropy, elementwise, prediction, target, options=own, **masking)
+    options = {"class_weights": class_weights}
+    return masked(cross_entropy, elementwise, prediction, target, options=options, **masking)
 
 
 @masked_loss()
@@ -115,38 +115,38 @@ def binary_cross_entropy(
         backend: Backend, logits: Array, target: Array, pos_weight: Array = None
     ) -> Array:
         xp, smoothing = backend.xp, _smoothing("binary_cross_entropy", label_smoothing)
-        _check_shares(backend, "binary_cross_entropy", target)
+        _check_probabilities(backend, "binary_cross_entropy", target)
         q = (1 - smoothing) * target + smoothing / 2
-        yes = q * _softplus(xp, -logits)
+        positive = q * _softplus(xp, -logits)
         if pos_weight is not None:
-            given, shape = tuple(pos_weight.shape), tuple(target.shape)
-            if given not in [shape[axis:] for axis in range(1, len(shape) + 1)]:
-                got, expected = f"of shape {given}", f"a number, or the last axes of {shape}"
+            weight_shape, shape = tuple(pos_weight.shape), tuple(target.shape)
+            if weight_shape not in [shape[axis:] for axis in range(1, len(shape) + 1)]:
+                got, expected = f"of shape {weight_shape}", f"a number, or the last axes of {shape}"
                 raise ShapeError.of(
                     "binary_cross_entropy", "pos_weight", got, expected, "Give one a feature."
                 )
-            yes = pos_weight * yes
-        return yes + (1 - q) * _softplus(xp, logits)
+            positive = pos_weight * positive
+        return positive + (1 - q) * _softplus(xp, logits)
 
-    own = {"pos_weight": pos_weight}
-    return masked(binary_cross_entropy, elementwise, prediction, target, options=own, **masking)
+    options = {"pos_weight": pos_weight}
+    return masked(binary_cross_entropy, elementwise, prediction, target, options=options, **masking)
 
 
 def _one_hot(backend: Backend, labels: Array, logits: Array) -> Array:
-    """Spread labels over the classes: 1 at the label, 0 elsewhere; NaN where it is no class."""
+    """Encode labels one-hot; NaN where a label is not a class."""
     xp, classes = backend.xp, int(logits.shape[-1])
     numbers = xp.astype(backend.arange_like(classes, like=logits), logits.dtype)
-    hit = numbers == labels[..., None]
-    known = xp.any(hit, axis=-1)
+    is_label = numbers == labels[..., None]
+    is_class = xp.any(is_label, axis=-1)
     expected = f"an integer of 0..{classes - 1}, as there are {classes} classes"
     remedy = "Number the classes from 0, and leave out by `mask` what has none."
-    _refuse(backend, "cross_entropy", labels, ~known, expected, remedy)
-    q = xp.astype(hit, logits.dtype)
-    return xp.where(known[..., None], q, xp.full_like(q, xp.nan))
+    _refuse(backend, "cross_entropy", labels, ~is_class, expected, remedy)
+    q = xp.astype(is_label, logits.dtype)
+    return xp.where(is_class[..., None], q, xp.full_like(q, xp.nan))
 
 
-def _check_shares(backend: Backend, function: str, target: Array) -> None:
-    """Refuse probabilities outside 0..1; what is NaN makes the loss NaN."""
+def _check_probabilities(backend: Backend, function: str, target: Array) -> None:
+    """Refuse probabilities outside 0..1; NaN makes the loss NaN."""
     wrong, remedy = (target < 0) | (target > 1), "Rescale it, or leave it out by `mask`."
     _refuse(backend, function, target, wrong, "inside 0..1", remedy)
 
@@ -154,24 +154,24 @@ def _check_shares(backend: Backend, function: str, target: Array) -> None:
 def _refuse(
     backend: Backend, function: str, target: Array, wrong: Array, expected: str, remedy: str
 ) -> None:
-    """Refuse a target of which something is wrong, unless a compiler traces it."""
+    """Refuse a target with wrong elements, unless a compiler traces it."""
     has_values = str(getattr(wrong, "device", "")) != "meta" and not backend.is_traced(wrong)
     if not has_values or not backend.to_numpy(backend.xp.any(wrong)):
         return
-    place = tuple(map(int, np.argwhere(backend.to_numpy(wrong))[0]))
-    got = f"{backend.to_numpy(target)[place]:g} at {list(place)}"
+    index = tuple(map(int, np.argwhere(backend.to_numpy(wrong))[0]))
+    got = f"{backend.to_numpy(target)[index]:g} at {list(index)}"
     raise TargetError.of(function, "target", got, expected, remedy)
 
 
 def _log_softmax(xp: Any, logits: Array) -> Array:
-    below = logits - xp.max(logits, axis=-1, keepdims=True)  # so that no exp overflows
-    return below - xp.log(xp.sum(xp.exp(below), axis=-1, keepdims=True))
+    shifted = logits - xp.max(logits, axis=-1, keepdims=True)  # so that no exp overflows
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
 
 
 def _softplus(xp: Any, x: Array) -> Array:
     """Return log(1 + exp(x)) without overflow, with the right derivatives at 0 too."""
     positive = x > 0
-    below = xp.where(positive, -x, x)  # -|x|, but for the derivative at 0, which |x| has not
+    below = xp.where(positive, -x, x)  # -|x|, with a derivative at 0
     return xp.where(positive, x, xp.zeros_like(x)) + xp.log1p(xp.exp(below))
 
 

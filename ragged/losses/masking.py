@@ -1,4 +1,4 @@
-"""What all losses share: masking, weighting and reducing what a loss says of each element."""
+"""Masking, weighting and reduction of elementwise losses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ragged.ops.masks import check_alignment, padding_mask
 from ragged.protocol import Array, Backend
 
 REDUCTIONS = ("mean", "sum", "sequence_mean", "none")
-TOTALS = object()  # in a reduction's place: the weighted sum and the sum of weights
+TOTALS = object()  # a reduction: the weighted sum and the sum of weights
 Arguments = ParamSpec("Arguments")
 Shape = tuple[int, ...]
 
 
 class Masking(TypedDict, total=False):
-    """What every loss takes beside its two sides and its own options; see `ragged.losses`."""
+    """The arguments that all losses share; see `ragged.losses`."""
 
     lengths: object
     mask: Array
@@ -34,7 +34,7 @@ class MaskedLoss(Protocol[Arguments]):
     """A loss: a function that is masked, weighted and reduced.
 
     Args:
-        extra_axis: what the prediction's last axis holds, which the target lacks; None = nothing.
+        extra_axis: the content of a last axis of the prediction that the target lacks, or None.
         in_target: whether the target may have that axis too.
     """
 
@@ -54,17 +54,17 @@ class MaskedLoss(Protocol[Arguments]):
 def masked_loss(
     extra_axis: str | None = None, *, in_target: bool = False
 ) -> Callable[[Callable[Arguments, Array]], MaskedLoss[Arguments]]:
-    """Add to a function what else a loss has."""
+    """Decorate a function of a prediction and a target as a `MaskedLoss`."""
 
     def complete(loss: Any) -> MaskedLoss[Arguments]:
         def total_and_count(*args: Any, **kwargs: Any) -> Any:
             """Return sum(weight * loss) and sum(weight) over the valid elements."""
             return loss(*args, **kwargs, reduction=TOTALS)
 
-        own = list(inspect.signature(loss).parameters.values())[:-1]
-        given = inspect.signature(masked).parameters
-        masking = [given[name] for name in Masking.__annotations__]
-        loss.__signature__ = inspect.Signature([*own[:2], *masking, *own[2:]])
+        parameters = list(inspect.signature(loss).parameters.values())[:-1]
+        shared = inspect.signature(masked).parameters
+        masking = [shared[name] for name in Masking.__annotations__]
+        loss.__signature__ = inspect.Signature([*parameters[:2], *masking, *parameters[2:]])
         loss.extra_axis, loss.in_target = extra_axis, in_target
         loss.total_and_count = total_and_count
         return cast(MaskedLoss[Arguments], loss)
@@ -73,7 +73,7 @@ def masked_loss(
 
 
 def masked(
-    of: Any,
+    function: Any,
     elementwise: Callable[..., Array | tuple[Array, Array]],
     prediction: Array,
     target: Array,
@@ -88,88 +88,81 @@ def masked(
     """Reduce elementwise losses; losses and weights are exactly 0 at padding.
 
     Args:
-        of: the loss, which has a name and the axes of a `MaskedLoss`.
-        elementwise: of a backend, both sides, 0 at padding, and the options given: the loss of
-            each element, or that and the weight that an element has of itself. The loss holds
-            such a weight already.
+        function: the loss, with the name and the axes of a `MaskedLoss`.
+        elementwise: a function of the backend, both sides, 0 at padding, and the options given. It
+            returns the loss of each element, or also how much the element counts in a mean; that
+            weight is already a factor of the loss.
         options: the loss's own options that are arrays; None = not given.
     """
-    name = of.__name__
+    name = function.__name__
     if reduction is not TOTALS:
         reduction = as_choice(name, "reduction", reduction, REDUCTIONS)
     check_alignment(name, "alignment", alignment)
-    own = {option: array for option, array in (options or {}).items() if array is not None}
-    sides = {"prediction": prediction, "target": target, **own}
+    present = {option: array for option, array in (options or {}).items() if array is not None}
+    sides = {"prediction": prediction, "target": target, **present}
     backend = backend_of(name, **sides, lengths=lengths, mask=mask, weights=weights)
     xp = backend.xp
-    sides = _open_sides(backend, name, sides)
-    shape = _check_shapes(backend, of, sides["prediction"], sides["target"])
+    sides = _as_arrays(backend, name, sides)
+    shape = _check_shapes(backend, function, sides["prediction"], sides["target"])
     prediction, target, *arrays = _as_floating(backend, name, sides).values()
     valid = _valid_elements(backend, name, shape, target, lengths, mask, alignment)
-    found = elementwise(
+    result = elementwise(
         backend,
         _select(xp, valid, prediction),
         _select(xp, valid, target),
-        **dict(zip(own, arrays, strict=True)),
+        **dict(zip(present, arrays, strict=True)),
     )
-    loss, share = found if isinstance(found, tuple) else (found, None)
+    loss, element_count = result if isinstance(result, tuple) else (result, None)
     weight = xp.astype(valid, loss.dtype)
     if weights is not None:
-        given = as_array(backend, name, "weights", weights, prediction)
-        given = _as_floating(backend, name, {"target": target, "weights": given})["weights"]
-        given = _spread(name, "weights", given, shape, xp)
-        nothing = xp.zeros_like(weight)
-        weight = xp.where(valid, given + nothing, nothing)  # sharded as the rows are
+        values = as_array(backend, name, "weights", weights, prediction)
+        values = _as_floating(backend, name, {"target": target, "weights": values})["weights"]
+        values = _expand(name, "weights", values, shape, xp)
+        zeros = xp.zeros_like(weight)
+        weight = xp.where(valid, values + zeros, zeros)  # so that JAX shards it as the rows
     loss = _select(xp, valid, loss) * weight
-    count = weight if share is None else share * weight
-    return (
-        (xp.sum(loss), xp.sum(count))
-        if reduction is TOTALS
-        else _reduce(xp, loss, count, reduction)
-    )
+    count = weight if element_count is None else element_count * weight
+    if reduction is TOTALS:
+        return (xp.sum(loss), xp.sum(count))
+    return _reduce(xp, loss, count, reduction)
 
 
 def _select(xp: Any, valid: Array, array: Array) -> Array:
-    """Put 0 at padding; a last axis that `valid` lacks goes with its element."""
+    """Set padding to 0; `valid` is broadcast over a last axis that it lacks."""
     valid = valid if valid.ndim == array.ndim else valid[..., None]
     return xp.where(valid, array, xp.zeros_like(array))
 
 
-def _check_shapes(backend: Backend, of: Any, prediction: Array, target: Array) -> Shape:
+def _check_shapes(backend: Backend, function: Any, prediction: Array, target: Array) -> Shape:
     """Return the shape of the elements, `(batch, time, *features)`."""
-    shape, given = tuple(prediction.shape), tuple(target.shape)
-    elements = shape if of.extra_axis is None else shape[:-1]
-    in_target = of.in_target and target.ndim == prediction.ndim
-    nothing = len(elements) == 0 or 0 in shape[len(elements) :]
-    if nothing or given != (shape if in_target else elements):
-        extra = "" if of.extra_axis is None else f" and a last axis of {of.extra_axis}"
-        raise ShapeError.of(
-            of.__name__,
-            "prediction",
-            f"of shape {shape} beside a target of shape {given}",
-            f"the target's shape (batch, time, *features){extra}",
-            "Nothing is broadcast; reshape one of them.",
-        )
+    shape, target_shape = tuple(prediction.shape), tuple(target.shape)
+    elements = shape if function.extra_axis is None else shape[:-1]
+    in_target = function.in_target and target.ndim == prediction.ndim
+    is_empty = len(elements) == 0 or 0 in shape[len(elements) :]
+    if is_empty or target_shape != (shape if in_target else elements):
+        extra = "" if function.extra_axis is None else f" and a last axis of {function.extra_axis}"
+        got = f"of shape {shape} beside a target of shape {target_shape}"
+        expected = f"the target's shape (batch, time, *features){extra}"
+        remedy = "Nothing is broadcast; reshape one of them."
+        raise ShapeError.of(function.__name__, "prediction", got, expected, remedy)
     if in_target and not backend.xp.isdtype(target.dtype, "real floating"):
-        raise DtypeError.of(
-            of.__name__,
-            "target",
-            f"of dtype {target.dtype} in the prediction's shape {shape}",
-            f"labels of shape {elements}, or floating probabilities of the {of.extra_axis}",
-            "Leave out the last axis, or convert what is one-hot to floats.",
-        )
+        got = f"of dtype {target.dtype} in the prediction's shape {shape}"
+        axis = function.extra_axis
+        expected = f"labels of shape {elements}, or floating probabilities of the {axis}"
+        remedy = "Leave out the last axis, or convert what is one-hot to floats."
+        raise DtypeError.of(function.__name__, "target", got, expected, remedy)
     return elements
 
 
-def _open_sides(backend: Backend, name: str, sides: Mapping[str, object]) -> dict[str, Array]:
-    """Make both sides and options arrays, a framework's own before others, which follow them."""
-    found: dict[str, Array] = {}
+def _as_arrays(backend: Backend, name: str, sides: Mapping[str, object]) -> dict[str, Array]:
+    """Convert both sides and options to arrays, with the dtype of the framework's arrays."""
+    arrays: dict[str, Array] = {}
     like = None
     for argument in sorted(sides, key=lambda side: not backend.owns(sides[side])):
-        array = found[argument] = as_array(backend, name, argument, sides[argument], like)
+        array = arrays[argument] = as_array(backend, name, argument, sides[argument], like)
         if like is None or backend.xp.isdtype(array.dtype, "real floating"):
             like = array
-    return {argument: found[argument] for argument in sides}
+    return {argument: arrays[argument] for argument in sides}
 
 
 def _as_floating(backend: Backend, name: str, arrays: dict[str, Array]) -> dict[str, Array]:
@@ -187,7 +180,7 @@ def _as_floating(backend: Backend, name: str, arrays: dict[str, Array]) -> dict[
 
 
 def _reduce(xp: Any, loss: Array, count: Array, reduction: str) -> Array:
-    """Reduce weighted losses; `count` holds what each element counts in a mean."""
+    """Reduce weighted losses; `count` is the weight of each element in a mean."""
     if reduction == "none":
         return loss
     if reduction == "sum":
@@ -201,10 +194,10 @@ def _reduce(xp: Any, loss: Array, count: Array, reduction: str) -> Array:
 
 
 def _divide(xp: Any, total: Array, count: Array) -> Array:
-    """Divide, with 0 and zero gradient where there is nothing to divide by."""
-    some = count != 0
-    ratio = total / xp.where(some, count, xp.ones_like(count))
-    return xp.where(some, ratio, xp.zeros_like(ratio))
+    """Divide; 0 with zero gradient where the count is 0."""
+    nonzero = count != 0
+    ratio = total / xp.where(nonzero, count, xp.ones_like(count))
+    return xp.where(nonzero, ratio, xp.zeros_like(ratio))
 
 
 def _valid_elements(
@@ -219,16 +212,14 @@ def _valid_elements(
     """Boolean of the elements' shape on the device of `like`, True = valid."""
     xp = backend.xp
     if lengths is not None and mask is not None:
-        raise OptionError.of(
-            name, "mask", "given beside `lengths`", "one of the two", "Leave one out."
-        )
-    everything = xp.ones_like(like if like.ndim == len(shape) else like[..., 0], dtype=xp.bool)
+        got, expected = "given beside `lengths`", "one of the two"
+        raise OptionError.of(name, "mask", got, expected, "Leave one out.")
+    all_valid = xp.ones_like(like if like.ndim == len(shape) else like[..., 0], dtype=xp.bool)
     if mask is not None:
         mask = as_array(backend, name, "mask", mask, like)
         if "bool" not in str(mask.dtype):
-            raise ShapeError.of(
-                name, "mask", f"of dtype {mask.dtype}", "boolean", "Compare it with 0."
-            )
+            got = f"of dtype {mask.dtype}"
+            raise ShapeError.of(name, "mask", got, "boolean", "Compare it with 0.")
     elif lengths is not None:
         if len(shape) < 2:
             got, expected = f"given for elements of shape {shape}", "a time axis, (batch, time)"
@@ -236,26 +227,20 @@ def _valid_elements(
         checked = Lengths.of(lengths, shape[1], backend, function=name, batch=shape[0])
         mask = padding_mask(backend, checked, alignment=alignment, like=like)
     else:
-        return everything
+        return all_valid
     if mask.ndim < min(2, len(shape)):
-        raise ShapeError.of(
-            name, "mask", f"of shape {tuple(mask.shape)}", "(batch, time)", "Reshape it."
-        )
-    return _spread(name, "mask", mask, shape, xp) & everything
+        got = f"of shape {tuple(mask.shape)}"
+        raise ShapeError.of(name, "mask", got, "(batch, time)", "Reshape it.")
+    return _expand(name, "mask", mask, shape, xp) & all_valid
 
 
-def _spread(name: str, argument: str, array: Array, shape: Shape, xp: Any) -> Array:
+def _expand(name: str, argument: str, array: Array, shape: Shape, xp: Any) -> Array:
     """Repeat `(batch,)` or `(batch, time)` along the axes it lacks; nothing else is broadcast."""
-    given = tuple(array.shape)
-    if given not in (shape, shape[:1], shape[:2]):
-        raise ShapeError.of(
-            name,
-            argument,
-            f"of shape {given}",
-            f"{shape[:1]}, {shape[:2]} or {shape}"
-            if argument == "weights"
-            else f"{shape[:2]} or {shape}",
-            "Give one for each row, step or element.",
-        )
-    missing = (1,) * (len(shape) - len(given))
-    return xp.broadcast_to(xp.reshape(array, (*given, *missing)), shape)
+    array_shape = tuple(array.shape)
+    if array_shape not in (shape, shape[:1], shape[:2]):
+        got, remedy = f"of shape {array_shape}", "Give one for each row, step or element."
+        expected = f"{shape[:1]}, " if argument == "weights" else ""
+        expected += f"{shape[:2]} or {shape}"
+        raise ShapeError.of(name, argument, got, expected, remedy)
+    missing = (1,) * (len(shape) - len(array_shape))
+    return xp.broadcast_to(xp.reshape(array, (*array_shape, *missing)), shape)

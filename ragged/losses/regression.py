@@ -1,4 +1,4 @@
-"""Losses of numbers: how far a forecast is from what came."""
+"""Losses of numbers: the errors of forecasts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def huber(
     Args:
         delta: where the parabola becomes a line; above 0, in the target's unit.
 
-    Source: P. J. Huber, RobustScaler Estimation of a Location Parameter (1964).
+    Source: P. J. Huber, Robust Estimation of a Location Parameter (1964).
     """
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
@@ -58,12 +58,12 @@ def mape(
     """Absolute percentage error as a fraction, `|target - prediction| / max(|target|, epsilon)`.
 
     Args:
-        epsilon: the least divisor; a target of 0 has no percentage error of its own.
+        epsilon: the minimum divisor, for targets near 0.
     """
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
-        least, size = _positive("mape", "epsilon", epsilon), backend.xp.abs(target)
-        divisor = backend.xp.where(size > least, size, backend.xp.full_like(size, least))
+        minimum, size = _positive("mape", "epsilon", epsilon), backend.xp.abs(target)
+        divisor = backend.xp.where(size > minimum, size, backend.xp.full_like(size, minimum))
         return backend.xp.abs(target - prediction) / divisor
 
     return masked(mape, elementwise, prediction, target, **masking)
@@ -79,7 +79,7 @@ def smape(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
         xp = backend.xp
         size = xp.abs(target) + xp.abs(prediction)
-        nonzero = size != 0  # true of NaN, which must not pass for 0
+        nonzero = size != 0  # true of NaN, so that the loss is NaN
         ratio = 2 * xp.abs(target - prediction) / xp.where(nonzero, size, xp.ones_like(size))
         return xp.where(nonzero, ratio, xp.zeros_like(ratio))
 
@@ -106,16 +106,12 @@ def quantile(
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
         levels = as_numbers("quantile", "quantiles", quantiles)
         if len(levels) != int(prediction.shape[-1]) or not all(0 < level < 1 for level in levels):
-            raise OptionError.of(
-                "quantile",
-                "quantiles",
-                f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}",
-                "one level inside 0..1 for each prediction",
-                "Name the levels that the model predicts.",
-            )
-        q = backend.xp.astype(
-            backend.asarray(np.asarray(levels), like=prediction), prediction.dtype
-        )
+            got = f"{tuple(levels)} for a last axis of {int(prediction.shape[-1])}"
+            expected = "one level inside 0..1 for each prediction"
+            remedy = "Name the levels that the model predicts."
+            raise OptionError.of("quantile", "quantiles", got, expected, remedy)
+        q = backend.asarray(np.asarray(levels), like=prediction)
+        q = backend.xp.astype(q, prediction.dtype)
         error = target[..., None] - prediction
         return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
 
@@ -137,13 +133,9 @@ def gaussian_nll(
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
         if int(prediction.shape[-1]) != 2:
-            raise ShapeError.of(
-                "gaussian_nll",
-                "prediction",
-                f"of shape {tuple(prediction.shape)}",
-                "a last axis of 2, mean and log variance",
-                "Stack both along the last axis.",
-            )
+            got, remedy = f"of shape {tuple(prediction.shape)}", "Stack both along the last axis."
+            expected = "a last axis of 2, mean and log variance"
+            raise ShapeError.of("gaussian_nll", "prediction", got, expected, remedy)
         mean, log_variance = prediction[..., 0], prediction[..., 1]
         constant = float(np.log(2 * np.pi)) if as_flag("gaussian_nll", "full", full) else 0.0
         scaled = (target - mean) ** 2 * backend.xp.exp(-log_variance)

@@ -1,4 +1,4 @@
-"""AttentionLSTM: an encoder-decoder LSTM whose decoder looks back at every step."""
+"""AttentionLSTM: an encoder-decoder LSTM whose decoder attends to all earlier steps."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class AttentionLSTMConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "decoder_hidden_size")
-        own = self.decoder_hidden_size is not None
-        check_heads(self, "decoder_hidden_size" if own else "hidden_size")
+        has_decoder_size = self.decoder_hidden_size is not None
+        check_heads(self, "decoder_hidden_size" if has_decoder_size else "hidden_size")
 
     @property
     def decoder_size(self) -> int:

@@ -1,4 +1,4 @@
-"""The face of the models: calling a name of `ragged.models` gives the backend's native module."""
+"""Base classes of the models: calling one builds the chosen backend's native module."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ragged.models.config import ModelConfig
 from ragged.protocol import Array
 
 Arguments = ParamSpec("Arguments")
-Own = TypeVar("Own")
+Instance = TypeVar("Instance")
 Config = TypeVar("Config", bound=ModelConfig, covariant=True)
 
 
 class Forecast(NamedTuple):
-    """What a model returns; what it does not have, or was not asked for, is None.
+    """The output of a model; values that it does not compute are None.
 
     Args:
         output: `(batch, decoder_time, output_size)`, exactly 0 at padding.
         attention: `(batch, heads, decoder_time, encoder_time + decoder_time)`, what each decoder
-            step sees of the encoder's and the decoder's steps, both left aligned; where the call
-            says `need_weights=True`.
+            step sees of the encoder's and the decoder's steps, both left aligned; with
+            `need_weights=True`.
         past_selection: `(batch, encoder_time, past_features)`, left aligned.
         future_selection: `(batch, decoder_time, future_features)`.
         static_selection: `(batch, 1 + static_features)`, the row's length first.
@@ -48,30 +48,30 @@ class Forecast(NamedTuple):
 
 def arguments_of(
     config: Callable[Arguments, ModelConfig],
-) -> Callable[[Callable[[Own], None]], Callable[Concatenate[Own, Arguments], None]]:
+) -> Callable[[Callable[[Instance], None]], Callable[Concatenate[Instance, Arguments], None]]:
     """Give a model's constructor the arguments of its configuration, for checkers and for help."""
 
     def with_arguments(init: Any) -> Any:
-        own = inspect.signature(config, eval_str=True).parameters.values()
-        first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-        init.__signature__ = inspect.Signature([first, *own])
-        init.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
+        parameters = inspect.signature(config, eval_str=True).parameters.values()
+        self_parameter = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        init.__signature__ = inspect.Signature([self_parameter, *parameters])
+        init.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return init
 
     return with_arguments
 
 
 class ModelType(type):
-    """Makes a model's class build, and recognise, the native modules of all backends."""
+    """The metaclass of models: it builds, and recognises, the modules of all backends."""
 
-    if not TYPE_CHECKING:  # a checker takes what a class makes for an instance of it, as it looks
+    if not TYPE_CHECKING:  # type checkers take the module for an instance of the class
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             """Build the chosen backend's native module."""
             return get_backend().create_model(cls.describe(*args, **kwargs))
 
     def __instancecheck__(cls, module: object) -> bool:
-        """Whether a module, of any backend, is this model: its configuration tells."""
+        """Whether a module, of any backend, has this model's configuration."""
         return isinstance(getattr(module, "config", None), cls._config)
 
     @property
@@ -80,7 +80,7 @@ class ModelType(type):
 
     @property
     def encoder_alignment(cls) -> str:
-        """The side that `past` is on, unless an argument says otherwise."""
+        """The side that `past` is on by default."""
         side: str = cls.describe.encoder_alignment  # type: ignore[attr-defined]
         return side
 
@@ -90,11 +90,11 @@ class ModelType(type):
 
 
 class Model(Generic[Config], metaclass=ModelType):
-    """A forecasting model: what the native modules of all backends have in common.
+    """A forecasting model: the interface of the native modules of all backends.
 
-    Calling a model's class gives the chosen backend's module, a `torch.nn.Module` or a
-    `flax.nnx.Module`, with all that such a module has; `describe` gives its configuration alone.
-    `isinstance` knows a model whatever its backend.
+    Calling a model's class builds the chosen backend's module, a `torch.nn.Module` or a
+    `flax.nnx.Module`; `describe` builds its configuration alone. `isinstance` works for the
+    modules of all backends.
     """
 
     describe: ClassVar[type[ModelConfig]] = ModelConfig
@@ -115,7 +115,7 @@ class Model(Generic[Config], metaclass=ModelType):
             """Return the forecast, `(batch, decoder_time, output_size)`."""
 
         def __getattr__(self, name: str) -> Any:
-            """What else the framework's modules have."""
+            """Return another attribute of the framework's module."""
 
     @classmethod
     def from_arguments(cls, arguments: dict[str, Any]) -> ModelConfig:
@@ -124,7 +124,7 @@ class Model(Generic[Config], metaclass=ModelType):
 
 
 class AttentionModel(Model[Config]):
-    """A model that can say what its forecasts come from."""
+    """A model that can explain its forecasts."""
 
     if TYPE_CHECKING:
 
@@ -140,11 +140,11 @@ class AttentionModel(Model[Config]):
             """Return the forecast, and with `need_weights` the attention."""
 
         def interpret(self, batch: Any) -> dict[str, np.ndarray]:
-            """Return what the forecasts of a host batch come from; see `interpret`."""
+            """Explain the forecasts of a host batch; see `AttentionModule.interpret`."""
 
 
 class StaticModel(AttentionModel[Config]):
-    """A model that takes what is the same all along a row."""
+    """A model with static inputs, constant along a row."""
 
     if TYPE_CHECKING:
 

@@ -1,4 +1,4 @@
-"""`ModelConfig`: a model's checked arguments, and what it needs of its data."""
+"""`ModelConfig`: the checked arguments of a model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 import numpy as np
 
-from ragged.checks import MOST_PARAMETERS, shown
+from ragged.checks import MAX_PARAMETERS, shown
 from ragged.errors import OptionError
 
-MOST_LAYERS = 1024
+MAX_LAYERS = 1024
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The arguments of a forecasting model, checked and frozen; see the model for what they say.
+    """The arguments of a forecasting model, checked and frozen; see the models for their meaning.
 
     Each has an `encoder_alignment`, the side that `past` is on: a constant of the class, or one of
     its arguments; `future` is always on the left. `default_loss` trains a model of the default
@@ -55,21 +55,21 @@ class ModelConfig:
     @classmethod
     def from_arguments(cls, arguments: dict[str, Any]) -> Self:
         """Undo `arguments`; unknown names and values of another type are refused."""
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(arguments) - set(known))
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(set(arguments) - set(names))
         if unknown:
-            got, expected = f"naming {unknown[0]!r}", f"names among {known}"
+            got, expected = f"naming {unknown[0]!r}", f"names among {names}"
             model = cls.__name__.removesuffix("Config")
             raise OptionError.of(model, "init_args", got, expected, "Check the spelling.")
         return cls(**arguments)
 
 
-def check_at_least(config: ModelConfig, least: int, *names: str) -> None:
-    """Refuse arguments below the least value; those left at None are not looked at."""
+def check_at_least(config: ModelConfig, minimum: int, *names: str) -> None:
+    """Refuse arguments below a minimum; None is accepted."""
     for name in names:
         value = getattr(config, name)
-        if value is not None and value < least:
-            model, expected = config.model, f"{least} or more"
+        if value is not None and value < minimum:
+            model, expected = config.model, f"{minimum} or more"
             raise OptionError.of(model, name, shown(value), expected, "Raise it.")
 
 
@@ -77,51 +77,46 @@ def check_extent(config: ModelConfig) -> None:
     """Refuse sizes that no machine could hold, before anything is allocated."""
     arguments, model = config.arguments(), config.model
     layers = max(arguments["num_layers"], arguments.get("num_blocks", 1))
-    if layers > MOST_LAYERS:
+    if layers > MAX_LAYERS:
         name = "num_layers" if layers == arguments["num_layers"] else "num_blocks"
-        got, expected = shown(layers), f"at most {MOST_LAYERS}"
+        got, expected = shown(layers), f"at most {MAX_LAYERS}"
         raise OptionError.of(model, name, got, expected, "Lower it.")
     sizes = [name for name in arguments if name.endswith(("_size", "_features"))]
     widest = max(sizes, key=lambda name: arguments[name] or 0)
-    most = math.isqrt(MOST_PARAMETERS // (4 * layers))
-    if arguments[widest] > most:
-        expected = f"at most {most} with {layers} layers"
+    max_size = math.isqrt(MAX_PARAMETERS // (4 * layers))
+    if arguments[widest] > max_size:
+        expected = f"at most {max_size} with {layers} layers"
         raise OptionError.of(model, widest, shown(arguments[widest]), expected, "Lower it.")
 
 
 def _check_types(config: ModelConfig) -> None:
     """Refuse values of another type; an integer is a float too, and a boolean no integer."""
-    own: Any = type(config)
-    for name, expected in _field_types(own).items():
+    config_type: Any = type(config)
+    for name, expected in _field_types(config_type).items():
         value = getattr(config, name)
         if isinstance(value, np.generic):
             value = value.item()
             object.__setattr__(config, name, value)
-        known = (expected, int) if expected is float else expected
-        if not isinstance(value, known) or isinstance(value, bool) != (expected is bool):
+        allowed = (expected, int) if expected is float else expected
+        if not isinstance(value, allowed) or isinstance(value, bool) != (expected is bool):
             model, got = config.model, f"{shown(value)}, a {type(value).__name__}"
-            wanted = getattr(expected, "__name__", str(expected))
-            raise OptionError.of(model, name, got, wanted, "Change its type.")
+            type_name = getattr(expected, "__name__", str(expected))
+            raise OptionError.of(model, name, got, type_name, "Change its type.")
 
 
 @functools.cache
 def _field_types(model: Any) -> dict[str, Any]:
     hints = get_type_hints(model)
-    return {each.name: hints[each.name] for each in fields(model)}
+    return {field.name: hints[field.name] for field in fields(model)}
 
 
 def check_heads(config: ModelConfig, name: str) -> None:
-    """Refuse a width that the heads cannot share out."""
+    """Refuse a width that is not a multiple of the number of heads."""
     check_at_least(config, 1, "num_heads")
     size, num_heads = getattr(config, name), config.arguments()["num_heads"]
     if size % num_heads:
-        raise OptionError.of(
-            config.model,
-            name,
-            str(size),
-            f"a multiple of num_heads, {num_heads}",
-            "Change one of the two.",
-        )
+        expected, remedy = f"a multiple of num_heads, {num_heads}", "Change one of the two."
+        raise OptionError.of(config.model, name, str(size), expected, remedy)
 
 
 def check_rate(config: ModelConfig, name: str) -> None:

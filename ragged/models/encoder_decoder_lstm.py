@@ -28,13 +28,11 @@ class EncoderDecoderLSTMConfig(ModelConfig):
         super().__post_init__()
         check_at_least(self, 1, "decoder_hidden_size", "head_hidden_size")
         if self.decoder_num_layers not in (None, self.num_layers):
-            raise OptionError.of(
-                self.model,
-                "decoder_num_layers",
-                str(self.decoder_num_layers),
-                f"num_layers, {self.num_layers}: each encoder layer's state starts a decoder's",
-                "Leave it out, or set both to the same number.",
-            )
+            name, got = "decoder_num_layers", str(self.decoder_num_layers)
+            expected = f"num_layers, {self.num_layers}: "
+            expected += "each encoder layer's state starts a decoder's"
+            remedy = "Leave it out, or set both to the same number."
+            raise OptionError.of(self.model, name, got, expected, remedy)
 
     @property
     def decoder_size(self) -> int:

@@ -1,4 +1,4 @@
-"""What the backends' model modules share: the checks at their door, and what explains them."""
+"""Base classes of the backends' model modules: input validation and explanations."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Inputs(NamedTuple):
 
 
 class ModelModule:
-    """A model as a module of some framework, whose own class stands beside this one.
+    """A mixin of a model's module, beside the framework's module class.
 
     Args:
         config: the model's configuration.
         backend_name: the backend's.
-        own: one of the module's parameters, whose dtype and device are all the others'.
+        reference_parameter: one of the parameters, which all have its dtype and device.
     """
 
     config: Any
     backend_name: str
-    own: Any
+    reference_parameter: Any
 
     @property
     def backend(self) -> Backend:
@@ -49,8 +49,8 @@ class ModelModule:
     def prepare_inputs(
         self, past: Array, future: Array, encoder_lengths: object, decoder_lengths: object
     ) -> Inputs:
-        """Check and convert a model's inputs at the door, and bring them to the left."""
-        config, backend, own = self.config, self.backend, self.own
+        """Check, convert and left-align a model's inputs."""
+        config, backend, reference = self.config, self.backend, self.reference_parameter
         model = config.model
         check_frameworks(
             model,
@@ -60,31 +60,23 @@ class ModelModule:
             encoder_lengths=encoder_lengths,
             decoder_lengths=decoder_lengths,
         )
-        past = as_array(backend, model, "past", past, own)
-        future = as_array(backend, model, "future", future, own)
+        past = as_array(backend, model, "past", past, reference)
+        future = as_array(backend, model, "future", future, reference)
         sides = (
             ("past", "encoder_time", past, config.past_features),
             ("future", "decoder_time", future, config.future_features),
         )
         for name, time, array, size in sides:
             if array.ndim != 3 or array.shape[2] != size:
-                raise ShapeError.of(
-                    model,
-                    name,
-                    f"of shape {tuple(array.shape)}",
-                    f"(batch, {time}, {size})",
-                    f"Set {name}_features to the features of the data.",
-                )
+                got, expected = f"of shape {tuple(array.shape)}", f"(batch, {time}, {size})"
+                remedy = f"Set {name}_features to the features of the data."
+                raise ShapeError.of(model, name, got, expected, remedy)
         batch = past.shape[0]
         if future.shape[0] != batch:
-            raise ShapeError.of(
-                model,
-                "future",
-                f"of {future.shape[0]} rows",
-                f"{batch}, one for each row of `past`",
-                "Give both sides of the same batch.",
-            )
-        arrays = {"parameters": own, "past": past, "future": future}
+            got, expected = f"of {future.shape[0]} rows", f"{batch}, one for each row of `past`"
+            remedy = "Give both sides of the same batch."
+            raise ShapeError.of(model, "future", got, expected, remedy)
+        arrays = {"parameters": reference, "past": past, "future": future}
         _, past, future = backend.promote_arrays(model, arrays).values()
         encoder, decoder = (
             Lengths.of(lengths, array.shape[1], backend, function=model, batch=batch)
@@ -98,15 +90,15 @@ class ModelModule:
 
 
 class AttentionModule(ModelModule):
-    """A module that can say what its forecasts come from."""
+    """A module that can explain its forecasts."""
 
     def interpret(self, batch: Any) -> dict[str, np.ndarray]:
-        """Return what the forecasts of a host batch come from, as arrays on the host.
+        """Explain the forecasts of a host batch, as arrays on the host.
 
         `attention (batch, heads, decoder_time, encoder_time + decoder_time)`, and where the model
         selects variables `past_selection`, `future_selection` and `static_selection`, each
         `(batch, ..., features)`; all left aligned and exactly 0 at padding. `encoder_lengths` and
-        `decoder_lengths` say where to cut them.
+        `decoder_lengths` are their valid steps.
 
         Args:
             batch: of `ragged.data`, in the model's own alignment.
@@ -115,7 +107,7 @@ class AttentionModule(ModelModule):
 
 
 def creator(*modules: type[Module]) -> Callable[[ModelConfig], Module]:
-    """Make a backend's `create_model` of its modules, each named like its model."""
+    """Build a backend's `create_model` from its modules, each named like its model."""
     by_model: dict[str, Callable[[ModelConfig], Module]] = {m.__name__: m for m in modules}
 
     def create_model(config: ModelConfig) -> Module:
@@ -126,22 +118,19 @@ def creator(*modules: type[Module]) -> Callable[[ModelConfig], Module]:
 
 
 def check_batch(config: Any, batch: Any) -> None:
-    """Refuse a batch whose context is on the other side than the model takes it."""
-    needed = config.encoder_alignment
-    if batch.encoder_alignment != needed:
-        raise OptionError.of(
-            config.model,
-            "batch",
-            f"{batch.encoder_alignment} aligned in its encoder part",
-            f"{needed} aligned, which the model takes",
-            f"Set data.encoder_alignment, or `alignment` of collate, to {needed!r}.",
-        )
+    """Refuse a batch whose context is not aligned as the model requires."""
+    required = config.encoder_alignment
+    if batch.encoder_alignment != required:
+        got = f"{batch.encoder_alignment} aligned in its encoder part"
+        expected = f"{required} aligned, which the model takes"
+        remedy = f"Set data.encoder_alignment, or `alignment` of collate, to {required!r}."
+        raise OptionError.of(config.model, "batch", got, expected, remedy)
 
 
 def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
-    """Put what a forecast explains into a dict of host arrays, exactly 0 at padding."""
+    """Collect the explanations of a forecast in a dict of host arrays, exactly 0 at padding."""
     encoder, decoder = batch.encoder_lengths, batch.decoder_lengths
-    found = {
+    explanations = {
         "attention": forecast.attention,
         "past_selection": _at_valid(forecast.past_selection, encoder),
         "future_selection": _at_valid(forecast.future_selection, decoder),
@@ -149,8 +138,8 @@ def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
     }
     if forecast.static_selection is not None:  # rows that only fill the batch have no values
         filled = (batch.rows >= 0)[:, None]
-        found["static_selection"] = np.where(filled, forecast.static_selection, 0)
-    explained = {name: value for name, value in found.items() if value is not None}
+        explanations["static_selection"] = np.where(filled, forecast.static_selection, 0)
+    explained = {name: value for name, value in explanations.items() if value is not None}
     return {**explained, "encoder_lengths": encoder.host, "decoder_lengths": decoder.host}
 
 

@@ -1,4 +1,4 @@
-"""The temporal fusion models: variable selection, LSTMs and attention that can be read."""
+"""The temporal fusion models: variable selection, LSTMs and interpretable attention."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class TemporalFusionConfig(ModelConfig):
     def static_values(
         self, backend: Backend, lengths: Lengths, static: Array, like: Array
     ) -> Array | None:
-        """A row's static values, `(batch, static_size)`; None if it has none."""
+        """Return the static values, `(batch, static_size)`; None if there are none."""
         return None
 
 
 @dataclass(frozen=True)
 class WithStaticsConfig(TemporalFusionConfig):
-    """The temporal fusion models that know a row's length and what else is the same all along."""
+    """The temporal fusion models with static inputs: a row's length and the user's values."""
 
     static_features: int = field(default=0, kw_only=True)
 
@@ -65,31 +65,28 @@ class WithStaticsConfig(TemporalFusionConfig):
         return 1 + self.static_features
 
     def scaled(self, length: Array) -> Array:
-        """A row's length as the model reads it."""
+        """Scale a row's length as the model's input."""
         raise NotImplementedError
 
     def static_values(
         self, backend: Backend, lengths: Lengths, static: Array, like: Array
     ) -> Array:
-        """The scaled length, and the user's values."""
+        """Return the scaled length and the user's values."""
         xp, model = backend.xp, self.model
         count = xp.astype(lengths.to(backend, like), like.dtype)
         length = self.scaled(count)[:, None]
         if static is None and self.static_features == 0:
             return length
         check_frameworks(model, backend, static=static)
-        given = None if static is None else as_array(backend, model, "static", static, like)
+        values = None if static is None else as_array(backend, model, "static", static, like)
         expected = (lengths.batch, self.static_features)
-        if given is None or tuple(given.shape) != expected:
-            raise ShapeError.of(
-                model,
-                "static",
-                "missing" if given is None else f"of shape {tuple(given.shape)}",
-                f"(batch, static_features) = {expected}",
-                "Give each row its static values, and set static_features to their number.",
-            )
-        given = backend.promote_arrays(model, {"past": like, "static": given})["static"]
-        return xp.concat([length, xp.astype(given, like.dtype)], axis=1)
+        if values is None or tuple(values.shape) != expected:
+            got = "missing" if values is None else f"of shape {tuple(values.shape)}"
+            remedy = "Give each row its static values, and set static_features to their number."
+            shape = f"(batch, static_features) = {expected}"
+            raise ShapeError.of(model, "static", got, shape, remedy)
+        values = backend.promote_arrays(model, {"past": like, "static": values})["static"]
+        return xp.concat([length, xp.astype(values, like.dtype)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class TemporalFusionTransformerConfig(WithStaticsConfig):
 
 
 class TemporalFusionTransformer(StaticModel[TemporalFusionTransformerConfig]):
-    """Forecast quantiles, and say which inputs and which steps they come from.
+    """Forecast quantiles, with the weights of inputs and steps.
 
         s               = selection([2 * length / context_length - 1, static])
         k_s, h, c, k_e  = GRN(s) each

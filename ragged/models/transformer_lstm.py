@@ -1,4 +1,4 @@
-"""TransformerLSTM: LSTMs give the steps their places, attention blocks mix them."""
+"""TransformerLSTM: LSTMs encode the positions of steps, attention blocks mix them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alignment: moving the valid part of each row, explicitly, never guessed from the data."""
+"""Alignment: moving the valid part of each row, which is never guessed from the data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def align_sequences(
         x: `(batch, time, *features)`.
         lengths: `(batch,)` integers.
         source: the side the data is on, "left" or "right".
-        target: the side it shall be on.
+        target: the side to move it to.
         max_length: the output's width; the input's if not given.
 
     Returns:
@@ -31,7 +31,7 @@ def align_sequences(
 
     Example:
         >>> import numpy as np, ragged
-        >>> x = np.array([[0., 7., 8.]])  # a real zero first, and no padding at all
+        >>> x = np.array([[0., 7., 8.]])  # a valid zero first, and no padding
         >>> y = ragged.align_sequences(x, [3], source="right", target="left")
         >>> np.asarray(y).tolist()
         [[0.0, 7.0, 8.0]]
@@ -40,16 +40,16 @@ def align_sequences(
     check_alignment("align_sequences", "target", target)
     backend, x, valid = validate_batch("align_sequences", x, lengths)
     width = x.shape[1]
-    out = (
+    out_width = (
         width
         if max_length is None
         else as_width(backend, "align_sequences", max_length, *x.shape[:1], *x.shape[2:])
     )
-    target_lengths = valid.widened(out, function="align_sequences")
+    target_lengths = valid.widened(out_width, function="align_sequences")
     count = valid.to(backend, x)[:, None]
     begin = {"left": 0 * count, "right": width - count}[source]
-    shift = begin - {"left": 0 * count, "right": out - count}[target]
-    steps = backend.arange_like(out, like=x)[None, :]
+    shift = begin - {"left": 0 * count, "right": out_width - count}[target]
+    steps = backend.arange_like(out_width, like=x)[None, :]
     return gather_steps(backend, x, steps + shift, target_lengths, alignment=target)
 
 
@@ -63,7 +63,7 @@ def align_encoder_sequences(x: Array, lengths: object, max_length: int | None = 
 
 
 def flip_sequences(x: Array, lengths: object, *, alignment: str = "left") -> Array:
-    """Reverse the valid part of each row and leave it on its side.
+    """Reverse the valid part of each row, on the same side.
 
     Args:
         x: `(batch, time, *features)`.
@@ -96,18 +96,18 @@ def flip(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left
 def gather_steps(
     backend: Backend, x: Array, index: Array, lengths: Lengths, *, alignment: str
 ) -> Array:
-    """Gather steps `(batch, steps)` of `x` and put 0 at the padding of `lengths`."""
+    """Gather steps `(batch, steps)` of `x` and set the padding of `lengths` to 0."""
     xp = backend.xp
     features = tuple(x.shape[2:])
     if x.shape[1] == 0:
-        nothing = xp.astype(xp.sum(x, axis=1, keepdims=True), x.dtype)  # 0, where x is
-        return xp.broadcast_to(nothing, (*index.shape, *features))
-    index = index % xp.full_like(index, x.shape[1])  # what lies outside is padding, and put to 0
+        zeros = xp.astype(xp.sum(x, axis=1, keepdims=True), x.dtype)  # 0, on the device of x
+        return xp.broadcast_to(zeros, (*index.shape, *features))
+    index = index % xp.full_like(index, x.shape[1])  # indices outside are padding, set to 0
     return zero_padding(backend, backend.gather_steps(x, index), lengths, alignment=alignment)
 
 
 def zero_padding(backend: Backend, x: Array, lengths: Lengths, *, alignment: str = "left") -> Array:
-    """Put exactly 0 at padding, by selection, so that NaN there is harmless backwards too."""
+    """Set padding to exactly 0, by selection, so that NaN there has no gradient either."""
     if lengths.is_full:
         return x
     mask = padding_mask(backend, lengths, alignment=alignment, like=x)
@@ -116,7 +116,7 @@ def zero_padding(backend: Backend, x: Array, lengths: Lengths, *, alignment: str
 
 
 def validate_batch(function: str, x: Array, lengths: object) -> tuple[Backend, Array, Lengths]:
-    """Check `(batch, time, *features)` and its lengths at a public function's door."""
+    """Check the array `(batch, time, *features)` and the lengths of a public function."""
     backend = backend_of(function, x=x, lengths=lengths)
     x = as_array(backend, function, "x", x)
     if x.ndim < 2:

@@ -9,14 +9,14 @@ import numpy as np
 
 @cache
 def interpolation_matrix(inputs: int, outputs: int) -> np.ndarray:
-    """Give the matrix that stretches `inputs` points to `outputs`, both ends aligned.
+    """Return the matrix that resamples `inputs` points to `outputs`, both ends aligned.
 
-    Output j lies at j * (inputs - 1) / (outputs - 1) of the inputs and is read off the line between
-    its two neighbours. A single output is the first input.
+    Output j lies at j * (inputs - 1) / (outputs - 1) of the inputs, interpolated between its two
+    neighbours. A single output is the first input.
 
     Args:
-        inputs: points given, 1 or more.
-        outputs: points wanted, 1 or more.
+        inputs: points, 1 or more.
+        outputs: points returned, 1 or more.
 
     Returns:
         float64 `(inputs, outputs)`, to be multiplied from the right.
@@ -28,7 +28,7 @@ def interpolation_matrix(inputs: int, outputs: int) -> np.ndarray:
     Source: `torch.nn.functional.interpolate(mode="linear", align_corners=True)`;
     `jax.image.resize` places the points otherwise.
     """
-    places = np.linspace(0, inputs - 1, outputs) if outputs > 1 else np.zeros(1)
+    positions = np.linspace(0, inputs - 1, outputs) if outputs > 1 else np.zeros(1)
     basis = np.eye(inputs)
-    known = np.arange(inputs)
-    return np.stack([np.interp(places, known, row) for row in basis])
+    input_positions = np.arange(inputs)
+    return np.stack([np.interp(positions, input_positions, row) for row in basis])

@@ -45,9 +45,9 @@ def create_padding_mask(
     if max_length is not None:
         max_length = as_width(backend, "create_padding_mask", max_length)
     if max_length is None:
-        known = lengths.width if isinstance(lengths, Lengths) else None
-        longest = check_lengths(lengths, known, function="create_padding_mask").max(initial=0)
-        max_length = int(longest) if known is None else known
+        width = lengths.width if isinstance(lengths, Lengths) else None
+        longest = check_lengths(lengths, width, function="create_padding_mask").max(initial=0)
+        max_length = int(longest) if width is None else width
     if isinstance(lengths, Lengths):
         lengths = lengths.widened(max_length, function="create_padding_mask")
     valid = Lengths.of(lengths, max_length, backend, function="create_padding_mask", batch=None)
@@ -68,9 +68,9 @@ def padding_mask(
 def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
     """Count the valid steps of a mask without holes.
 
-    A compiler that traces the mask knows no values yet: there a row that has a hole or lies on the
-    other side gets the length -1, which the kernels refuse as the program runs, and losses and
-    masks, which cannot, take for a row without valid steps.
+    A traced mask has no values yet: there a row with a hole or on the other side gets the length
+    -1, which the kernels refuse at run time; losses and masks, which cannot, treat it as a row
+    without valid steps.
 
     Args:
         mask: boolean `(batch, time)`, True = valid.
@@ -81,7 +81,7 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
 
     Raises:
         ShapeError: the mask is not boolean `(batch, time)`.
-        LengthsError: a row has a hole, or lies on the other side.
+        LengthsError: a row has a hole, or is on the other side.
     """
     check_alignment("lengths_from_mask", "alignment", alignment)
     backend = backend_of("lengths_from_mask", mask=mask)
@@ -96,8 +96,8 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
         _refuse_holes(backend.to_numpy(mask), alignment)
         return counts
     lengths = Lengths.unchecked(counts, mask.shape[1])
-    whole = padding_mask(backend, lengths, alignment=alignment, like=mask)
-    return xp.where(xp.all(mask == whole, axis=1), counts, xp.full_like(counts, -1))
+    contiguous = padding_mask(backend, lengths, alignment=alignment, like=mask)
+    return xp.where(xp.all(mask == contiguous, axis=1), counts, xp.full_like(counts, -1))
 
 
 def check_alignment(function: str, argument: str, alignment: str) -> None:
@@ -123,16 +123,16 @@ def _refuse_holes(mask: np.ndarray, alignment: str) -> None:
 def decoder_attention_mask(
     backend: Backend, encoder: Lengths, decoder: Lengths, *, causal: bool = True, like: Array = None
 ) -> Array:
-    """Say which of the keys [encoder; decoder] each decoder step sees.
+    """Build the attention mask of decoder steps over the keys [encoder; decoder].
 
-    It sees the valid encoder steps, and the valid decoder steps before it, not itself; all valid
-    decoder steps if not `causal`. A padding step sees nothing.
+    A step attends to the valid encoder steps, and the valid decoder steps before it, not itself;
+    to all valid decoder steps if not `causal`. A padding step attends to nothing.
 
     Args:
-        backend: whose arrays to make.
+        backend: of the mask.
         encoder: lengths of the encoder's rows, left aligned.
         decoder: lengths of the decoder's rows, left aligned.
-        causal: hide a decoder step and what comes after it.
+        causal: hide a decoder step and those after it.
         like: array on whose device the mask is put.
 
     Returns:
@@ -141,16 +141,16 @@ def decoder_attention_mask(
     xp = backend.xp
     past = padding_mask(backend, encoder, like=like)[:, None, :]
     future = padding_mask(backend, decoder, like=like)
-    seen = future[:, None, :]
+    visible = future[:, None, :]
     if causal:
         steps = backend.arange_like(decoder.width, like=like)
-        seen = seen & (steps[None, :] < steps[:, None])[None]
+        visible = visible & (steps[None, :] < steps[:, None])[None]
     query = future[:, :, None]
-    return xp.concat([past & query, seen & query], axis=2)
+    return xp.concat([past & query, visible & query], axis=2)
 
 
 def self_attention_mask(backend: Backend, lengths: Lengths, *, like: Array = None) -> Array:
-    """Say which steps of its row each step sees: all valid ones; a padding step sees nothing.
+    """Build the mask of attention to all valid steps of a row; padding attends to nothing.
 
     Returns:
         Boolean `(batch, time, time)`, True = visible.

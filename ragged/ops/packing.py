@@ -1,4 +1,4 @@
-"""Packing: the stated rule, the order of packed steps, and the public pack and unpack."""
+"""Packing: the rule, the order of packed steps, and the public functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def should_use_packing(lengths: object) -> bool:
     """Apply the stated packing rule.
 
     False for `None`, no rows or equal rows; else True if `(max - min) / max > 0.1` or there are
-    at least 8 rows. It is `policy="rule"`; the default policy "auto" knows the hardware better.
+    at least 8 rows. It is `policy="rule"`; the default policy "auto" also considers the hardware.
 
     Example:
         >>> [should_use_packing(lengths) for lengths in ([10, 10], [10, 9], [9, 8])]
@@ -41,10 +41,10 @@ def should_use_packing(lengths: object) -> bool:
 
 @dataclass(frozen=True)
 class PackingOrder:
-    """Where each packed step comes from: pure host data, made from lengths alone.
+    """The order of packed steps, computed on the host from the lengths.
 
-    Rows are sorted by length, longest first, ties in the order given. Step after step, the rows
-    still alive are laid end to end. Rows of length 0 have no step and are left out.
+    Rows are sorted by length, longest first, ties in the order given. Step after step, the values
+    of the rows that have this step are concatenated. Rows of length 0 are left out.
     """
 
     lengths: Lengths
@@ -56,17 +56,17 @@ class PackingOrder:
 
     @cached_property
     def sorted_indices(self) -> np.ndarray:
-        """Which of `rows` stands at each sorted place."""
+        """The index into `rows` of each sorted row."""
         return np.argsort(-self.lengths.host[self.rows], kind="stable")
 
     @cached_property
     def unsorted_indices(self) -> np.ndarray:
-        """At which sorted place each of `rows` stands."""
+        """The sorted index of each of `rows`."""
         return np.argsort(self.sorted_indices, kind="stable")
 
     @cached_property
     def batch_sizes(self) -> np.ndarray:
-        """How many rows are alive at each step."""
+        """The number of rows that have each step."""
         lengths = self.lengths.host
         steps = np.arange(lengths.max(initial=0))
         return (lengths[None, :] > steps[:, None]).sum(axis=1)
@@ -74,28 +74,28 @@ class PackingOrder:
     @cached_property
     def source(self) -> np.ndarray:
         """The flat `(batch * time)` position of each packed step."""
-        alive = np.concatenate([np.arange(n) for n in self.batch_sizes] or [np.empty(0, np.int64)])
+        rank = np.concatenate([np.arange(n) for n in self.batch_sizes] or [np.empty(0, np.int64)])
         step = np.repeat(np.arange(len(self.batch_sizes)), self.batch_sizes)
-        row = self.rows[self.sorted_indices][alive.astype(np.int64)]
+        row = self.rows[self.sorted_indices][rank.astype(np.int64)]
         return row * self.lengths.width + step
 
     def pack(self, backend: Backend, x: Array) -> Array:
-        """Lay the steps of `x (batch, time, *features)` end to end: `(tokens, *features)`."""
+        """Pack the steps of `x (batch, time, *features)`: `(tokens, *features)`."""
         xp = backend.xp
         flat = xp.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]))
         return xp.take(flat, backend.asarray(self.source, like=x), axis=0)
 
     def unpack(self, backend: Backend, data: Array) -> Array:
         """Undo `pack`: `(batch, time, *features)`, exactly 0 at padding."""
-        place = np.zeros(len(self.lengths) * self.lengths.width, np.int64)
-        place[self.source] = np.arange(1, len(self.source) + 1)
-        return gather(backend, data, place.reshape(len(self.lengths), self.lengths.width))
+        position = np.zeros(len(self.lengths) * self.lengths.width, np.int64)
+        position[self.source] = np.arange(1, len(self.source) + 1)
+        return gather(backend, data, position.reshape(len(self.lengths), self.lengths.width))
 
 
 def gather(backend: Backend, data: Array, source: Any) -> Array:
-    """Take packed steps by their position `(batch, time)`, counted from 1; 0 reads zeros."""
+    """Gather packed steps by their position `(batch, time)`, counted from 1; 0 gives zeros."""
     xp = backend.xp
-    # Position 0 is the zero that padding reads; a gather keeps the backward pass a scatter.
+    # Position 0 is a zero row for padding.
     zero = xp.zeros_like(xp.astype(xp.sum(data, axis=0, keepdims=True), data.dtype))
     index = xp.reshape(backend.asarray(source, like=data), (-1,))
     flat = xp.take(xp.concat([zero, data]), index, axis=0)
@@ -103,46 +103,46 @@ def gather(backend: Backend, data: Array, source: Any) -> Array:
 
 
 class PackedRows:
-    """What a packed sequence says of its rows: pure host data, whoever packed it.
+    """The rows of a packed sequence, computed on the host from its fields.
 
     Args:
-        batch_sizes: `(steps,)`, how many rows are alive at each step.
-        unsorted_indices: `(rows,)`, at which sorted place each row stands; None = as sorted.
+        batch_sizes: `(steps,)`, the number of rows that have each step.
+        unsorted_indices: `(rows,)`, the sorted index of each row; None = already sorted.
     """
 
     def __init__(self, batch_sizes: object, unsorted_indices: object) -> None:
         sizes = _indices("packed.batch_sizes", batch_sizes)
-        places = np.arange(sizes.max(initial=0))
+        identity = np.arange(sizes.max(initial=0))
         self.starts = np.cumsum(sizes) - sizes
-        self.places = places
+        self.sorted_index = identity
         if unsorted_indices is not None:
-            self.places = _indices("packed.unsorted_indices", unsorted_indices)
-        is_order = np.array_equal(np.sort(self.places), places)
+            self.sorted_index = _indices("packed.unsorted_indices", unsorted_indices)
+        is_order = np.array_equal(np.sort(self.sorted_index), identity)
         if not is_order or (np.diff(sizes) > 0).any() or (sizes < 1).any():
             raise _not_packed("packed", "inconsistent")
-        self.lengths = (sizes[None, :] > self.places[:, None]).sum(axis=1)
+        self.lengths = (sizes[None, :] > self.sorted_index[:, None]).sum(axis=1)
 
     def source(self, lengths: Lengths) -> np.ndarray:
-        """The packed position, counted from 1, of each step `(batch, time)`; 0 at padding.
+        """Return the packed position, counted from 1, of each step `(batch, time)`; 0 at padding.
 
         Raises:
             LengthsError: the lengths are not those of the packed rows, in the order given.
         """
-        given = lengths.host[lengths.host > 0]
-        if given.tolist() != self.lengths.tolist():
-            got = f"{_listed(given)} without empty rows"
+        nonempty = lengths.host[lengths.host > 0]
+        if nonempty.tolist() != self.lengths.tolist():
+            got = f"{_listed(nonempty)} without empty rows"
             expected = f"those of `packed`, {_listed(self.lengths)}"
             remedy = "Give the lengths it was packed with, in the order of the rows."
             raise LengthsError.of("unpack_to_fixed_length", "lengths", got, expected, remedy)
-        place = np.zeros(len(lengths), np.int64)
-        place[lengths.host > 0] = self.places
-        return self.source_of(lengths, place)
+        sorted_index = np.zeros(len(lengths), np.int64)
+        sorted_index[lengths.host > 0] = self.sorted_index
+        return self.source_of(lengths, sorted_index)
 
-    def source_of(self, lengths: Lengths, place: Any) -> Any:
-        """The same, given at which sorted place each row `(batch,)` stands, traced or not."""
+    def source_of(self, lengths: Lengths, sorted_index: Any) -> Any:
+        """Return the same from the sorted index of each row `(batch,)`, traced or not."""
         steps = np.arange(lengths.width)
         start = np.append(self.starts, 0)[np.minimum(steps, len(self.starts))]
-        return (steps < lengths.host[:, None]) * (1 + start + place[:, None])
+        return (steps < lengths.host[:, None]) * (1 + start + sorted_index[:, None])
 
 
 def _indices(argument: str, values: object) -> np.ndarray:
@@ -158,8 +158,8 @@ def _not_packed(argument: str, got: str) -> ArgumentError:
 
 
 def _listed(values: np.ndarray) -> str:
-    shown = ", ".join(map(str, values[:20]))
-    return f"[{shown}]" if len(values) <= 20 else f"[{shown}, ...] ({len(values)} rows)"
+    listed = ", ".join(map(str, values[:20]))
+    return f"[{listed}]" if len(values) <= 20 else f"[{listed}, ...] ({len(values)} rows)"
 
 
 def pack_sequences(x: Array, lengths: object) -> Any:
@@ -201,11 +201,11 @@ def pack_decoder_sequences(x: Array, lengths: object) -> Any:
 def unpack_to_fixed_length(packed: Any, lengths: object, max_length: int) -> Array:
     """Unpack to `(batch, max_length, *features)`, exactly 0 at padding and in empty rows.
 
-    Rows come back in the order that was packed, which `packed.unsorted_indices` tells: torch's
-    own packed sequences are read as well.
+    Rows are returned in their order before packing, by `packed.unsorted_indices`; torch's packed
+    sequences are accepted too.
 
     Args:
-        packed: what `pack_sequences` or torch's functions gave, or a packed layer's output.
+        packed: the result of `pack_sequences` or torch's functions, or a packed layer's output.
         lengths: the `(batch,)` integers it was packed with; rows of length 0 are not in it.
         max_length: the output's width; at least the longest row.
 
@@ -221,12 +221,12 @@ def unpack_to_fixed_length(packed: Any, lengths: object, max_length: int) -> Arr
 
 
 def packed_fields(x: Array, lengths: object) -> tuple[Array, np.ndarray, Array, Array]:
-    """Check and pack: data, batch sizes on the host, and the indices that sort and unsort."""
+    """Check and pack: return data, batch sizes on the host, sorted and unsorted indices."""
     backend, x, valid = validate_batch("pack_sequences", x, lengths)
     order = PackingOrder(valid)
-    there = backend.asarray(order.sorted_indices, like=x)
-    back = backend.asarray(order.unsorted_indices, like=x)
-    return order.pack(backend, x), order.batch_sizes, there, back
+    sorted_indices = backend.asarray(order.sorted_indices, like=x)
+    unsorted_indices = backend.asarray(order.unsorted_indices, like=x)
+    return order.pack(backend, x), order.batch_sizes, sorted_indices, unsorted_indices
 
 
 def unpack(
@@ -236,20 +236,20 @@ def unpack(
     max_length: Any,
     source: Callable[[Lengths], Any] | None = None,
 ) -> Array:
-    """Check a packed sequence and the lengths beside it at the door, and undo `packed_fields`.
+    """Check a packed sequence and its lengths, and undo `packed_fields`.
 
     Args:
-        source: what tells the places of the steps; None = `PackedRows.source` of `packed`.
+        source: a function of the lengths, as `PackedRows.source` of `packed`, the default.
     """
-    name = "unpack_to_fixed_length"
-    width = as_width(backend, name, max_length)
-    data = as_array(backend, name, "packed.data", packed.data)
-    valid = Lengths.of(lengths, width, backend, function=name, batch=None)
+    function = "unpack_to_fixed_length"
+    width = as_width(backend, function, max_length)
+    data = as_array(backend, function, "packed.data", packed.data)
+    valid = Lengths.of(lengths, width, backend, function=function, batch=None)
     if data.ndim == 0 or data.shape[0] != valid.tokens:
         got = f"lengths of {valid.tokens} steps in all"
         expected = f"those of `packed`, whose data is of shape {tuple(data.shape)}"
         remedy = "Give the lengths it was packed with."
-        raise LengthsError.of(name, "lengths", got, expected, remedy)
-    as_width(backend, name, width, valid.batch, *data.shape[1:])
+        raise LengthsError.of(function, "lengths", got, expected, remedy)
+    as_width(backend, function, width, valid.batch, *data.shape[1:])
     source = source or PackedRows(packed.batch_sizes, packed.unsorted_indices).source
     return gather(backend, data, source(valid))

@@ -1,6 +1,6 @@
 """The cells of recurrent layers: how many gates, states and kept values each has.
 
-Their equations stand where they run: `kernels/cells.hpp`, and `recurrent/cells.py` of a backend.
+Their equations are in `kernels/cells.hpp`, and in `recurrent/cells.py` of a backend.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """What tells one recurrent layer from another.
+    """The cell of a recurrent layer.
 
     Args:
-        mode: `torch.nn.RNNBase`'s name for it.
-        name: of its layer.
+        mode: its name in `torch.nn.RNNBase`.
+        name: of the layer.
         gates: blocks of `hidden_size` rows in its weights, in torch's order.
-        states: what a step hands on to the next.
-        kept: values of each hidden unit that a forward pass keeps of a token, beside its h, for
-            the backward pass.
+        states: those passed from step to step.
+        kept: values of each hidden unit and token, beside h, that the forward pass saves for the
+            backward pass.
     """
 
     mode: str

@@ -27,7 +27,7 @@ def explain(
     """Print which implementation runs the chosen backend's layer, and why each other one does not.
 
     Args:
-        lengths: `(batch,)` integers, or `Lengths`, whose own policy then counts.
+        lengths: `(batch,)` integers, or `Lengths`, whose own policy is then used.
         hidden_size: of the layer.
         input_size: features of its input; `hidden_size` if not given.
         device: "cpu" or "cuda".
@@ -52,25 +52,25 @@ def explain(
     """
     policy = as_choice("explain", "policy", policy, POLICIES)
     valid = lengths if isinstance(lengths, Lengths) else Lengths(lengths, policy=policy)
-    hidden_size = as_size("explain", "hidden_size", hidden_size, least=1)
+    hidden_size = as_size("explain", "hidden_size", hidden_size, minimum=1)
     inputs = hidden_size if input_size is None else input_size
-    inputs = as_size("explain", "input_size", inputs, least=1)
+    inputs = as_size("explain", "input_size", inputs, minimum=1)
     proj_size = as_size("explain", "proj_size", proj_size)
     mode = as_choice("explain", "mode", mode, tuple(CELLS))
     RecurrentShape(inputs, hidden_size, proj_size=proj_size, mode=mode).check_extent()
     device = as_choice("explain", "device", device, ("cpu", "cuda"))
     dtype = as_choice("explain", "dtype", dtype, DTYPES)
-    found = recurrent_reasons(get_backend(), valid, device, dtype, hidden_size, proj_size, mode)
-    chosen = _first(found)
+    reasons = recurrent_reasons(get_backend(), valid, device, dtype, hidden_size, proj_size, mode)
+    chosen = _first(reasons)
     print(
         f"{len(valid)} rows, width {valid.width}: {valid.tokens} tokens, "
         f"{100 * valid.padding_fraction:.0f} % of the padded batch is padding"
     )
-    why = "first in order" if valid.policy == "auto" else f"since policy={valid.policy!r}"
-    widest = max(map(len, found))
-    for name, reason in found.items():
+    condition = "first in order" if valid.policy == "auto" else f"since policy={valid.policy!r}"
+    widest = max(map(len, reasons))
+    for name, reason in reasons.items():
         other = reason or f"{chosen} comes first"
-        print(f"{name:<{widest}}  {f'runs, {why}' if name == chosen else other}")
+        print(f"{name:<{widest}}  {f'runs, {condition}' if name == chosen else other}")
 
 
 def recurrent_reasons(
@@ -82,9 +82,9 @@ def recurrent_reasons(
     proj_size: int = 0,
     mode: str = "LSTM",
 ) -> dict[str, str | None]:
-    """Ask a backend about an eager call: why each implementation does not run it; None = it can."""
-    known = {"hidden_size": hidden_size, "proj_size": proj_size, "mode": mode}
-    call = describe_batch(lengths, device=device, dtype=dtype, **known)
+    """Return why each implementation does not run an eager call; None = it can."""
+    options = {"hidden_size": hidden_size, "proj_size": proj_size, "mode": mode}
+    call = describe_batch(lengths, device=device, dtype=dtype, **options)
     return backend.recurrent_reasons(call)
 
 
@@ -95,5 +95,5 @@ def recurrent_implementation(
     return _first(recurrent_reasons(backend, lengths, device, hidden_size=hidden_size))
 
 
-def _first(found: dict[str, str | None]) -> str:
-    return next(name for name, reason in found.items() if reason is None)
+def _first(reasons: dict[str, str | None]) -> str:
+    return next(name for name, reason in reasons.items() if reason is None)

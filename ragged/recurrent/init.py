@@ -16,16 +16,16 @@ Initializer = Callable[[np.random.Generator, Shape], np.ndarray]
 
 
 class Uniform(Protocol):
-    """What uniform values are drawn from: a NumPy generator, or a backend's own."""
+    """A generator of uniform values: NumPy's, or a backend's."""
 
     def uniform(self, low: float, high: float, size: Shape) -> Any:
         """Draw from U(low, high)."""
 
 
 def generator(seed: Seed) -> np.random.Generator:
-    """Return the generator that a seed names; a generator is its own."""
+    """Return the generator of a seed; a generator is returned unchanged."""
     if seed is not None and not isinstance(seed, np.random.Generator):
-        seed = as_size("LSTM", "seed", seed, most=None)
+        seed = as_size("LSTM", "seed", seed, maximum=None)
     return np.random.default_rng(seed)
 
 
@@ -71,14 +71,14 @@ def linear_values(
     bias: bool = True,
     num_copies: int | None = None,
 ) -> Mapping[str, np.ndarray]:
-    """Draw `weight (outputs, inputs)` and `bias`, with a first axis more for several `num_copies`.
+    """Draw `weight (outputs, inputs)` and `bias`, with a leading axis for `num_copies`.
 
-    The bias has torch's own distribution beside `fan_in_uniform` and is 0 beside any other.
+    The bias has torch's distribution with `fan_in_uniform` and is 0 with other initializers.
     """
-    several = () if num_copies is None else (num_copies,)
-    values = {"weight": initializer(rng, (*several, outputs, inputs))}
+    copies = () if num_copies is None else (num_copies,)
+    values = {"weight": initializer(rng, (*copies, outputs, inputs))}
     if bias and initializer is fan_in_uniform:
-        values["bias"] = uniform(rng, (*several, outputs), inputs**-0.5)
+        values["bias"] = uniform(rng, (*copies, outputs), inputs**-0.5)
     elif bias:
-        values["bias"] = np.zeros((*several, outputs), np.float32)
+        values["bias"] = np.zeros((*copies, outputs), np.float32)
     return values

@@ -1,4 +1,4 @@
-"""Rows cut where their state starts anew: what lies between is read like a row of its own."""
+"""Rows cut where their state is reset: the pieces between are run as rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ START_STATES = ("zeros", "initial")
 
 
 class Pieces(NamedTuple):
-    """The pieces of a batch, row by row, in the order of time.
+    """The pieces of a batch, row by row, in time order.
 
     Args:
-        rows: which row each is of.
-        lengths: their steps; a row without steps is one piece without.
-        is_first: whether it begins its row.
-        is_last: whether it ends its row.
-        goes_on: whether it begins its row, without a reset before its first step.
+        rows: the row of each piece.
+        lengths: the steps of each piece; a row of length 0 is one piece of length 0.
+        is_first: whether it is the first of its row.
+        is_last: whether it is the last of its row.
+        goes_on: whether it is the first of its row, without a reset before its first step.
     """
 
     rows: np.ndarray
@@ -27,11 +27,11 @@ class Pieces(NamedTuple):
     goes_on: np.ndarray
 
     def enters(self, *, reverse: bool) -> np.ndarray:
-        """Whether a row's own state enters before a piece is read."""
+        """Whether a piece starts from its row's state."""
         return self.is_last if reverse else self.goes_on
 
     def leaves(self, *, reverse: bool) -> np.ndarray:
-        """Which piece of each row is read last, so that its state leaves."""
+        """Return the piece of each row that gives the row's final state."""
         return np.flatnonzero(self.is_first if reverse else self.is_last)
 
 
@@ -55,9 +55,9 @@ def cut_rows(lengths: np.ndarray, resets: np.ndarray) -> Pieces:
     rows = np.concatenate([np.searchsorted(ends, starts, side="right"), empty])
     order = np.argsort(rows, kind="stable")
     sizes = np.concatenate([np.diff(np.append(starts, len(resets))), np.zeros_like(empty)])
-    fresh = np.concatenate([resets[starts], np.zeros(len(empty), bool)])[order]
+    is_reset = np.concatenate([resets[starts], np.zeros(len(empty), bool)])[order]
     rows = rows[order]
     changes = rows[1:] != rows[:-1]
     is_first, is_last = np.append(True, changes), np.append(changes, True)
     is_first, is_last = is_first[: len(rows)], is_last[: len(rows)]
-    return Pieces(rows, sizes[order].astype(np.int64), is_first, is_last, is_first & ~fresh)
+    return Pieces(rows, sizes[order].astype(np.int64), is_first, is_last, is_first & ~is_reset)

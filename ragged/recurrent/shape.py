@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ragged.checks import MOST_PARAMETERS, as_flag, as_size, shown
+from ragged.checks import MAX_PARAMETERS, as_flag, as_size, shown
 from ragged.errors import OptionError, ShapeError
 from ragged.protocol import Array
 from ragged.recurrent.cells import CELLS, Cell
@@ -30,9 +30,9 @@ class RecurrentShape:
     def __post_init__(self) -> None:
         function = self.cell.name
         for name in ("input_size", "hidden_size", "num_layers", "proj_size"):
-            value, least = getattr(self, name), 0 if name == "proj_size" else 1
-            if type(value) is not int or value < least:
-                object.__setattr__(self, name, as_size(function, name, value, least=least))
+            value, minimum = getattr(self, name), 0 if name == "proj_size" else 1
+            if type(value) is not int or value < minimum:
+                object.__setattr__(self, name, as_size(function, name, value, minimum=minimum))
         for name in ("bias", "bidirectional"):
             if type(getattr(self, name)) is not bool:
                 object.__setattr__(self, name, as_flag(function, name, getattr(self, name)))
@@ -79,8 +79,8 @@ class RecurrentShape:
                 "weight_hr": (self.output_size, self.hidden_size),
             }
             for direction in self.directions:
-                for own, name in self.layer_names(layer, direction).items():
-                    shapes[name] = sizes[own]
+                for part, name in self.layer_names(layer, direction).items():
+                    shapes[name] = sizes[part]
         return shapes
 
     def check_extent(self) -> None:
@@ -89,9 +89,9 @@ class RecurrentShape:
         inputs = max(self.input_size, self.output_size * count)
         height = self.cell.gates * self.hidden_size
         parameters = self.num_layers * count * height * (inputs + self.output_size)
-        if parameters > MOST_PARAMETERS:
+        if parameters > MAX_PARAMETERS:
             got = f"{self.hidden_size}, in layers of {shown(parameters)} parameters in all"
-            expected = f"at most {MOST_PARAMETERS} parameters"
+            expected = f"at most {MAX_PARAMETERS} parameters"
             raise OptionError.of(self.cell.name, "hidden_size", got, expected, "Lower the sizes.")
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], ...]:
@@ -120,13 +120,13 @@ class RecurrentShape:
                 remedy = f"Take them from the state_dict of {_article(CELLS[mode].name)}."
                 raise ShapeError.of(function, f"parameters[{name!r}]", got, expected, remedy)
         shape = cls.read(parameters, mode)
-        found = {name: tuple(map(int, value.shape)) for name, value in parameters.items()}
+        shapes = {name: tuple(map(int, value.shape)) for name, value in parameters.items()}
         expected_shapes = shape.parameter_shapes()
-        if found != expected_shapes:
-            names = {*expected_shapes, *found}
-            differ = (name for name in names if expected_shapes.get(name) != found.get(name))
+        if shapes != expected_shapes:
+            names = {*expected_shapes, *shapes}
+            differ = (name for name in names if expected_shapes.get(name) != shapes.get(name))
             wrong = min(differ, key=str)
-            got, expected = f"of shape {found.get(wrong)}", f"shape {expected_shapes.get(wrong)}"
+            got, expected = f"of shape {shapes.get(wrong)}", f"shape {expected_shapes.get(wrong)}"
             remedy = "All layers and directions have the sizes that weight_ih_l0 implies."
             raise ShapeError.of(function, f"parameters[{wrong!r}]", got, expected, remedy)
         return shape

@@ -1,4 +1,4 @@
-"""The drawings of the report; each takes numbers and gives a figure of matplotlib."""
+"""The charts of the report, as figures of matplotlib."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from ragged.report.padding import PaddingCost
 
 SPLITS = {"training": BLUE, "validation": ORANGE, "test": GREEN}
 WIDE, HALF, THIRD = 10.6, 5.1, 3.5  # inches; the page shows one at 1.25 times its size
-HEAT = (0.24, 0.51, 0.84)  # seen on light and on dark: a picture cannot follow the theme
+HEAT = (0.24, 0.51, 0.84)  # visible on light and on dark: an image cannot follow the theme
 CELLS = 128  # of a side of a picture of attention
 
 
 def percent(share: float) -> str:
-    """A share as text, in one piece.
+    """Format a share, without a line break.
 
     Example:
         >>> percent(0.256)
@@ -75,13 +75,13 @@ def lengths(sides: Mapping[str, Mapping[str, np.ndarray]], bins: Mapping[str, np
     return figure
 
 
-def padding(work: Sequence[PaddingCost]) -> Any:
+def padding(costs: Sequence[PaddingCost]) -> Any:
     """The share of filler in each batch, each way's batches sorted, the worst first."""
     figure = new_figure(WIDE, 3.0)
     axis = figure.subplots()
-    for each, color in zip(work, (GREY, ORANGE, BLUE), strict=True):
-        shares = 100 * np.sort(each.padding_fraction)[::-1]
-        label = f"{each.name}: {percent(each.total_fraction)}"
+    for cost, color in zip(costs, (GREY, ORANGE, BLUE), strict=True):
+        shares = 100 * np.sort(cost.padding_fraction)[::-1]
+        label = f"{cost.name}: {percent(cost.total_fraction)}"
         edges = np.arange(len(shares) + 1)
         axis.stairs(shares, edges, baseline=None, color=color, lw=1.8, label=label)
     axis.set(xlabel="batches of an epoch, the worst first", ylabel="filler (% of what is computed)")
@@ -91,35 +91,35 @@ def padding(work: Sequence[PaddingCost]) -> Any:
     return figure
 
 
-def error_by_step(found: ErrorsBy, label: str) -> Any:
+def error_by_step(errors: ErrorsBy, label: str) -> Any:
     """RMSE over the steps of the horizon, with how many truths each rests on."""
     figure = new_figure(HALF, 3.5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    middle = (found.first + found.last) / 2
-    for (name, values), color in zip(found.rmse.items(), (ORANGE, GREEN, GREY), strict=False):
-        upper.plot(middle, values, color=color, label=name)
+    centers = (errors.first + errors.last) / 2
+    for (name, values), color in zip(errors.rmse.items(), (ORANGE, GREEN, GREY), strict=False):
+        upper.plot(centers, values, color=color, label=name)
     upper.set(ylabel=label, ylim=(0, None))
     _legend_above(figure, upper, 2)
-    lower.fill_between(middle, found.counts, color=MUTED, alpha=0.35, lw=0, step="mid")
+    lower.fill_between(centers, errors.counts, color=MUTED, alpha=0.35, lw=0, step="mid")
     lower.set(xlabel="steps ahead", ylabel="truths", ylim=(0, None))
     return figure
 
 
-def error_by_length(found: ErrorsBy, label: str) -> Any:
+def error_by_length(errors: ErrorsBy, label: str) -> Any:
     """RMSE of the rows of similar length."""
     figure = new_figure(HALF, 3.5)
     axis = figure.subplots()
-    places = np.arange(len(found.counts))
-    width = 0.8 / len(found.rmse)
+    positions = np.arange(len(errors.counts))
+    width = 0.8 / len(errors.rmse)
     for i, ((name, values), color) in enumerate(
-        zip(found.rmse.items(), (ORANGE, GREEN, GREY), strict=False)
+        zip(errors.rmse.items(), (ORANGE, GREEN, GREY), strict=False)
     ):
-        axis.bar(places + i * width, values, width * 0.9, color=color, label=name)
+        axis.bar(positions + i * width, values, width * 0.9, color=color, label=name)
     ticks = [
         f"{first}..{last}\n{count:,}" if first < last else f"{first}\n{count:,}"
-        for first, last, count in zip(found.first, found.last, found.counts, strict=True)
+        for first, last, count in zip(errors.first, errors.last, errors.counts, strict=True)
     ]
-    axis.set_xticks(places + width * (len(found.rmse) - 1) / 2, ticks)
+    axis.set_xticks(positions + width * (len(errors.rmse) - 1) / 2, ticks)
     axis.grid(axis="x", visible=False)
     axis.set(xlabel="length of the horizon (steps), and known truths", ylabel=label)
     _legend_above(figure, axis, 2)
@@ -133,37 +133,37 @@ def forecast(panel: Panel, axes: Axes) -> Any:
     return figure
 
 
-def attention(found: Attention, title: str) -> Any:
-    """What each step of the horizon looks at: rows of a picture, darker for more."""
+def attention(row_attention: Attention, title: str) -> Any:
+    """Attention of each step of the horizon: rows of an image, darker for more weight."""
     figure = new_figure(THIRD, 3.1)
     axis = figure.subplots()
-    weights, _ = coarsen(found, CELLS)
-    top = float(np.quantile(weights, 0.995)) or 1.0
+    weights, _ = coarsen(row_attention, CELLS)
+    max_weight = float(np.quantile(weights, 0.995)) or 1.0
     pixels = np.empty((*weights.shape, 4))
     pixels[..., :3] = HEAT
-    pixels[..., 3] = np.clip(weights / top, 0, 1)
-    horizon, keys = found.weights.shape
+    pixels[..., 3] = np.clip(weights / max_weight, 0, 1)
+    horizon, keys = row_attention.weights.shape
     extent = (0, keys, horizon, 0)
     axis.imshow(pixels, extent=extent, aspect="auto", interpolation="nearest")
-    axis.axvline(found.context, color=INK, lw=0.8, ls=":")
+    axis.axvline(row_attention.context, color=INK, lw=0.8, ls=":")
     axis.grid(visible=False)
     axis.set(title=title, xlabel="step of the row looked at", ylabel="step of the horizon")
     return figure
 
 
-def selection(found: Mapping[str, Mapping[str, float]]) -> Any:
+def selection(selections: Mapping[str, Mapping[str, float]]) -> Any:
     """Bars of the mean weight of each variable, a panel for each input."""
-    most = max(len(weights) for weights in found.values())
-    figure = new_figure(WIDE, 1.0 + 0.34 * most)
-    grid = figure.subplots(1, len(found), squeeze=False, sharex=True)[0]
-    for axis, (side, weights) in zip(grid, found.items(), strict=True):
-        places = np.arange(len(weights))
-        axis.barh(places, list(weights.values()), 0.62, color=BLUE)
-        for place, value in zip(places, weights.values(), strict=True):
-            axis.annotate(percent(value), (value, place), (4, 0), textcoords="offset points",
+    max_variables = max(len(weights) for weights in selections.values())
+    figure = new_figure(WIDE, 1.0 + 0.34 * max_variables)
+    grid = figure.subplots(1, len(selections), squeeze=False, sharex=True)[0]
+    for axis, (side, weights) in zip(grid, selections.items(), strict=True):
+        positions = np.arange(len(weights))
+        axis.barh(positions, list(weights.values()), 0.62, color=BLUE)
+        for position, value in zip(positions, weights.values(), strict=True):
+            axis.annotate(percent(value), (value, position), (4, 0), textcoords="offset points",
                           va="center", fontsize=8.5)  # fmt: skip
-        axis.set_yticks(places, list(weights))
-        axis.set(title=side, xlim=(0, 1.12), ylim=(most - 0.4, -0.6), xticks=[])
+        axis.set_yticks(positions, list(weights))
+        axis.set(title=side, xlim=(0, 1.12), ylim=(max_variables - 0.4, -0.6), xticks=[])
         axis.grid(visible=False)
         axis.spines["bottom"].set_visible(False)
     return figure

@@ -1,4 +1,4 @@
-"""Where the errors are: by horizon step, and by the length of the row."""
+"""Errors by horizon step, and by the length of the row."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ class ErrorsBy:
 
 
 def errors_by_step(
-    truths: Sequence[np.ndarray], forecasts: Mapping[str, Sequence[np.ndarray]], most: int = 40
+    truths: Sequence[np.ndarray], forecasts: Mapping[str, Sequence[np.ndarray]], groups: int = 40
 ) -> ErrorsBy:
-    """Group the steps of all rows by how far ahead they are, in at most `most` groups.
+    """Group the steps of all rows by how far ahead they are, in at most `groups`.
 
     Args:
         truths: of each row `(horizon,)`, NaN where unknown.
         forecasts: by name the same.
-        most: groups, of equally many steps ahead.
+        groups: the maximum number, each of equally many steps ahead.
 
     Example:
         >>> truths = [np.zeros(2), np.zeros(3)]
-        >>> found = errors_by_step(truths, {"a": [np.array([1., 2]), np.array([1., 0, 5])]})
-        >>> found.first.tolist(), found.counts.tolist(), found.rmse["a"].round(2).tolist()
+        >>> errors = errors_by_step(truths, {"a": [np.array([1., 2]), np.array([1., 0, 5])]})
+        >>> errors.first.tolist(), errors.counts.tolist(), errors.rmse["a"].round(2).tolist()
         ([1, 2, 3], [2, 2, 1], [1.0, 1.41, 5.0])
     """
     steps = np.concatenate([np.arange(1, len(truth) + 1) for truth in truths])
-    width = -(-int(steps.max()) // most)
+    width = -(-int(steps.max()) // groups)
     edges = np.arange(1, steps.max() + width, width)
     return _grouped(steps, edges, truths, forecasts)
 
 
 def errors_by_length(
-    truths: Sequence[np.ndarray], forecasts: Mapping[str, Sequence[np.ndarray]], most: int = 6
+    truths: Sequence[np.ndarray], forecasts: Mapping[str, Sequence[np.ndarray]], groups: int = 6
 ) -> ErrorsBy:
     """Group the steps of all rows by the length of their horizon, about as many rows in each.
 
@@ -56,12 +56,12 @@ def errors_by_length(
 
     Example:
         >>> truths = [np.zeros(2), np.zeros(3)]
-        >>> found = errors_by_length(truths, {"a": [np.ones(2), np.full(3, 2.0)]}, most=2)
-        >>> found.first.tolist(), found.last.tolist(), found.rmse["a"].tolist()
+        >>> errors = errors_by_length(truths, {"a": [np.ones(2), np.full(3, 2.0)]}, 2)
+        >>> errors.first.tolist(), errors.last.tolist(), errors.rmse["a"].tolist()
         ([2, 3], [2, 3], [1.0, 2.0])
     """
     rows = np.array([len(truth) for truth in truths])
-    edges = np.unique(np.quantile(rows, np.arange(most) / most, method="higher"))
+    edges = np.unique(np.quantile(rows, np.arange(groups) / groups, method="higher"))
     return _grouped(np.repeat(rows, rows), edges, truths, forecasts)
 
 

@@ -1,4 +1,4 @@
-"""What a model's forecasts come from, cut at the true lengths of the rows."""
+"""Explanations of a model's forecasts, cut at the lengths of the rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SELECTIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """What each step of a row's horizon looks at, the mean over the heads.
+    """The attention of each step of a row's horizon, the mean over the heads.
 
     Args:
-        weights: `(horizon, context + horizon)`; a step with something to look at sums to 1.
+        weights: `(horizon, context + horizon)`; a step with keys to attend to sums to 1.
         context: how many of the keys are context.
     """
 
@@ -33,18 +33,18 @@ class Attention:
 def attention_of(
     module: Any, rows: Sequence[Sample], batch_size: int, dtype: str
 ) -> list[Attention]:
-    """Ask a model what it looks at in each of some rows; empty if it has no attention.
+    """Return the attention of a model in some rows; empty if it has none.
 
     Args:
         module: the model.
         rows: unpadded.
         batch_size: rows of a batch.
-        dtype: of the arrays that the model is given.
+        dtype: of the model's arrays.
     """
     return [
-        cut_attention(found, row)
-        for batch, found in _interpreted(module, rows, batch_size, dtype)
-        if "attention" in found
+        cut_attention(explanations, row)
+        for batch, explanations in _interpret_batches(module, rows, batch_size, dtype)
+        if "attention" in explanations
         for row in np.flatnonzero(batch.rows >= 0).tolist()
     ]
 
@@ -52,17 +52,17 @@ def attention_of(
 def mean_selection(
     module: Any, rows: Sequence[Sample], roles: Roles, batch_size: int, dtype: str
 ) -> dict[str, dict[str, float]]:
-    """Ask a model how much of each variable it lets in, the mean over all valid steps of rows.
+    """Return the mean selection weight of each variable over all valid steps of rows.
 
-    Arguments are those of `attention_of`, and which columns the model sees.
+    Arguments are those of `attention_of`, and the roles of the columns.
 
     Returns:
         For each input the weight of each variable by name, 1 together; empty if the model selects
         nothing.
     """
     sums: dict[str, np.ndarray] = {}
-    for _, found in _interpreted(module, rows, batch_size, dtype):
-        selected = {name: weights for name, weights in found.items() if name in SELECTIONS}
+    for _, explanations in _interpret_batches(module, rows, batch_size, dtype):
+        selected = {name: weights for name, weights in explanations.items() if name in SELECTIONS}
         if not selected:
             return {}
         for name, weights in selected.items():  # 0 at padding
@@ -73,13 +73,13 @@ def mean_selection(
         "static_selection": ("length", *roles.static),
     }
     return {
-        SELECTIONS[name]: dict(zip(variables[name], _shares(total), strict=True))
+        SELECTIONS[name]: dict(zip(variables[name], (total / total.sum()).tolist(), strict=True))
         for name, total in sums.items()
     }
 
 
-def cut_attention(found: dict[str, np.ndarray], row: int) -> Attention:
-    """Cut one row's attention out of what `interpret` gives for a batch.
+def cut_attention(explanations: dict[str, np.ndarray], row: int) -> Attention:
+    """Extract one row's attention from the explanations of a batch.
 
     Keys are the encoder's steps and then the decoder's, each left aligned in its own width.
 
@@ -89,15 +89,17 @@ def cut_attention(found: dict[str, np.ndarray], row: int) -> Attention:
         >>> cut_attention({"attention": weights, **lengths}, 0).weights.tolist()
         [[0.0, 1.0, 2.0, 4.0]]
     """
-    weights = found["attention"][row].mean(axis=0)
+    weights = explanations["attention"][row].mean(axis=0)
     width = weights.shape[1] - weights.shape[0]  # of the encoder
-    context, horizon = int(found["encoder_lengths"][row]), int(found["decoder_lengths"][row])
+    context, horizon = (
+        int(explanations[f"{side}_lengths"][row]) for side in ("encoder", "decoder")
+    )
     valid = np.r_[0:context, width : width + horizon]
     return Attention(weights[:horizon, valid], context)
 
 
-def coarsen(attention: Attention, most: int) -> tuple[np.ndarray, int]:
-    """Join neighbouring steps until no side has more than `most`, so that a picture stays small.
+def coarsen(attention: Attention, max_size: int) -> tuple[np.ndarray, int]:
+    """Join neighbouring steps until no side has more than `max_size`.
 
     Returns:
         The weights and how many steps were joined; the weight of joined keys is their sum, of
@@ -109,23 +111,18 @@ def coarsen(attention: Attention, most: int) -> tuple[np.ndarray, int]:
         ([[0.5, 0.5]], 2)
     """
     weights = attention.weights
-    factor = max(1, -(-max(weights.shape) // most))
+    factor = max(1, -(-max(weights.shape) // max_size))
     queries, keys = (np.arange(0, size, factor) for size in weights.shape)
     joined = np.add.reduceat(np.add.reduceat(weights, queries, axis=0), keys, axis=1)
     sizes = np.diff([*queries, len(weights)])
     return joined / sizes[:, None], factor
 
 
-def _interpreted(
+def _interpret_batches(
     module: Any, rows: Sequence[Sample], batch_size: int, dtype: str
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-    """Each batch of the rows with what the model says of it; nothing of one that says nothing."""
+    """Yield each batch of the rows with its explanations; nothing if the model has none."""
     if rows and hasattr(module, "interpret"):
         dataset = RaggedDataset(rows, module.config.encoder_alignment)
         for batch in batches(dataset, batch_size, dtype=dtype):
             yield batch, module.interpret(batch)
-
-
-def _shares(total: np.ndarray) -> list[float]:
-    """Every step's weights sum to 1, so that their mean is a share of the sum."""
-    return (total / total.sum()).tolist()

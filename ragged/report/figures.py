@@ -1,4 +1,4 @@
-"""The pictures of a run, and the style and colours that all pictures share."""
+"""The figures of a run, and the style and colours of all figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ragged.data import EncoderDecoderDataModule
 from ragged.evaluation.evaluate import Evaluation, label
-from ragged.evaluation.metrics import shown
+from ragged.evaluation.metrics import format_score
 from ragged.io.checkpoint import write_file
 
 INK, MUTED, GRID = "#1c2024", "#66707a", "#e2e6ea"
@@ -46,15 +46,15 @@ STYLE = {
 
 
 @contextmanager
-def style(**more: Any) -> Iterator[None]:
-    """Draw in one style, whatever the user's own, which is given back at the end.
+def style(**options: Any) -> Iterator[None]:
+    """Set the style of figures, and restore the user's at the end.
 
     Args:
-        more: further settings of matplotlib, with `_` for the dots.
+        options: further settings of matplotlib, with `_` for the dots.
     """
     import matplotlib.style
 
-    settings = {name.replace("_", "."): value for name, value in more.items()}
+    settings = {name.replace("_", "."): value for name, value in options.items()}
     with matplotlib.style.context(["default", {**STYLE, **settings}]):
         yield
 
@@ -64,7 +64,7 @@ class Panel:
     """One row with its forecast, in the units of the axes; valid steps only.
 
     Args:
-        title: what stands above it.
+        title: of the panel.
         time: `(steps,)` of context and horizon.
         driver: `(steps,)`, None where nothing is known over the horizon.
         truth: `(steps,)`, NaN where it is unknown.
@@ -99,14 +99,14 @@ def make_panels(
 ) -> tuple[list[Panel], Axes]:
     """Lay out the best, the median and the worst test row of a target, by RMSE."""
     roles = data.source.roles
-    place, driver = roles.target.index(target), next(iter(roles.known), None)
+    target_index, driver = roles.target.index(target), next(iter(roles.known), None)
     panels = []
     for rank, (index, rmse) in evaluation.examples(target).items():
-        row, forecast = evaluation.rows[index], evaluation.forecasts[index].of_target(place)
+        row, forecast = evaluation.rows[index], evaluation.forecasts[index].of_target(target_index)
         steps, columns = slice(row.start, row.stop), row.event.columns
         panels.append(
             Panel(
-                f"{rank} test event: {row.event.name} (RMSE {shown(rmse)})",
+                f"{rank} test event: {row.event.name} (RMSE {format_score(rmse)})",
                 row.event.time[steps],
                 None if driver is None else columns[driver][steps],
                 columns[target][steps],
@@ -114,23 +114,23 @@ def make_panels(
                 forecast.band,
             )
         )
-    names = None if driver is None else label(data, driver)
-    return panels, Axes(data.source.time_label, names, label(data, target))
+    driver_label = None if driver is None else label(data, driver)
+    return panels, Axes(data.source.time_label, driver_label, label(data, target))
 
 
 def save_forecasts(path: Path, data: EncoderDecoderDataModule, evaluation: Evaluation) -> None:
     """Write a picture of each target's best, median and worst test row."""
-    made = (make_panels(data, evaluation, target) for target in evaluation.targets)
-    laid_out = [(panels, axes) for panels, axes in made if panels]
-    rows = sum(len(panels) for panels, _ in laid_out)
+    layouts = (make_panels(data, evaluation, target) for target in evaluation.targets)
+    nonempty = [(panels, axes) for panels, axes in layouts if panels]
+    rows = sum(len(panels) for panels, _ in nonempty)
     if not rows:
         return
     with style():
         figure = new_figure(12, 3.4 * rows)
-        for part, (panels, axes) in zip(
-            np.atleast_1d(figure.subfigures(len(laid_out))), laid_out, strict=True
+        for subfigure, (panels, axes) in zip(
+            np.atleast_1d(figure.subfigures(len(nonempty))), nonempty, strict=True
         ):
-            draw_forecasts(part, panels, axes)
+            draw_forecasts(subfigure, panels, axes)
         save(figure, path)
 
 
@@ -145,7 +145,7 @@ def save_loss_curves(
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Make a figure, its size in inches, that belongs to no window."""
+    """Create a figure without a window, of a size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -220,7 +220,7 @@ def _draw_loop(axis: Any, panel: Panel) -> None:
 
 
 def _marker(panel: Panel) -> str | None:
-    """A point where a forecast has but one step, through which no line goes."""
+    """Return a marker for a forecast of one step, which has no line."""
     return "o" if len(panel.forecast) == 1 else None
 
 

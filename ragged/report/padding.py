@@ -1,4 +1,4 @@
-"""What padding costs: the steps that each way of batching computes, and how many are real."""
+"""The cost of padding: the steps that ways of batching compute, and the valid ones."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ragged.recurrent.explain import recurrent_implementation
 
 @dataclass(frozen=True, eq=False)
 class PaddingCost:
-    """The work of an epoch under one way of batching.
+    """The steps of an epoch with one way of batching.
 
     Args:
-        name: the way.
+        name: of the way.
         tokens: `(batches,)`, the valid steps of each batch, encoder and decoder together.
         computed: `(batches,)`, the steps computed for it, filler included.
 
@@ -44,7 +44,7 @@ class PaddingCost:
         return float(1 - self.tokens.sum() / self.computed.sum())
 
 
-def padding_work(
+def padding_costs(
     dataset: RaggedDataset,
     batch_size: int,
     seed: int,
@@ -52,7 +52,7 @@ def padding_work(
     device: str,
     hidden_sizes: Mapping[str, int],
 ) -> list[PaddingCost]:
-    """Count the work of one epoch three ways, the same rows in each.
+    """Count the steps of one epoch with three ways of batching the same rows.
 
     Args:
         dataset: the training rows.
@@ -63,18 +63,18 @@ def padding_work(
         hidden_sizes: of the first LSTM layer of "encoder" and "decoder".
     """
     random = _in_random_order(dataset.lengths, batch_size, seed)
-    found = [
+    batch_sides = [
         (batch.encoder_lengths, batch.decoder_lengths)
         for batch in batches(dataset, batch_size, shuffle_seed=seed)
     ]
-    tokens = np.array([encoder.tokens + decoder.tokens for encoder, decoder in found])
-    padded = [sum(len(side) * side.width for side in sides) for sides in found]
+    tokens = np.array([encoder.tokens + decoder.tokens for encoder, decoder in batch_sides])
+    padded = [sum(len(side) * side.width for side in sides) for sides in batch_sides]
     sizes = (hidden_sizes["encoder"], hidden_sizes["decoder"])
 
     def computed(side: Lengths, hidden_size: int) -> int:
         return computed_steps(recurrent_implementation(backend, side, device, hidden_size), side)
 
-    as_run = [sum(map(computed, sides, sizes)) for sides in found]
+    as_run = [sum(map(computed, sides, sizes)) for sides in batch_sides]
     return [
         random,
         PaddingCost("in buckets of similar length", tokens, np.array(padded)),
@@ -91,23 +91,24 @@ def find_hidden_sizes(parameters: Mapping[str, np.ndarray]) -> dict[str, int]:
         >>> find_hidden_sizes({"encoder.weight_ih_l0": np.zeros((32, 3)), "bias": np.zeros(1)})
         {'encoder': 8, 'decoder': 8}
     """
-    shapes = {
+    sizes = {
         name: value.shape[0] // 4
         for name, value in parameters.items()
         if name.endswith("weight_ih_l0")
     }
+    first = next(iter(sizes.values()))
     return {
-        side: next((s for name, s in shapes.items() if side in name), next(iter(shapes.values())))
+        side: next((size for name, size in sizes.items() if side in name), first)
         for side in ("encoder", "decoder")
     }
 
 
 def _in_random_order(lengths: np.ndarray, batch_size: int, seed: int) -> PaddingCost:
-    """Batches as they are made elsewhere: shuffled rows, padded to the longest among them."""
+    """Count the usual batches: shuffled rows, padded to the longest of the batch."""
     order = np.random.default_rng(seed).permutation(len(lengths))
-    found: Sequence[np.ndarray] = [
+    row_lengths: Sequence[np.ndarray] = [
         lengths[order[start : start + batch_size]] for start in range(0, len(order), batch_size)
     ]
-    tokens = np.array([batch.sum() for batch in found])
-    computed = np.array([len(batch) * batch.max(axis=0).sum() for batch in found])
+    tokens = np.array([batch.sum() for batch in row_lengths])
+    computed = np.array([len(batch) * batch.max(axis=0).sum() for batch in row_lengths])
     return PaddingCost("in random order, padded to the longest", tokens, computed)

@@ -1,4 +1,4 @@
-"""The page: its parts as HTML, everything that came from outside escaped."""
+"""The page: its parts as HTML, with all text escaped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ragged.evaluation.metrics import shown
+from ragged.evaluation.metrics import format_score
 from ragged.report.svg import to_svg
 
 Columns = Mapping[str, Sequence[Any]]
@@ -21,12 +21,12 @@ Columns = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands below it.
+    """A heading and its content.
 
     Args:
         title: the heading, plain text.
         parts: HTML.
-        summary: what is to be seen, plain text.
+        summary: plain text.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """What the contents point to."""
+        """The target of links in the contents."""
         return self.title.lower().replace(" ", "-")
 
 
@@ -47,19 +47,19 @@ def plot(
     Args:
         figure: of matplotlib, drawn in the page's style.
         name: a word, unique in the page; names the CSV file too.
-        title: plain text, for who cannot see the figure.
+        title: plain text, for screen readers.
         description: likewise.
         numbers: the columns of the CSV.
         caption: plain text below the figure.
     """
-    drawn = to_svg(figure, name, title, description)
+    svg = to_svg(figure, name, title, description)
     link = f'<a class="csv" download="{name}.csv" href="{csv_link(numbers)}">{name}.csv</a>'
     text = f"<span>{escape(caption)}</span>{link}"
-    return f"<figure>{drawn}<figcaption>{text}</figcaption></figure>"
+    return f"<figure>{svg}<figcaption>{text}</figcaption></figure>"
 
 
 def side_by_side(*parts: str, narrow: bool = False) -> str:
-    """Parts beside one another where there is room: two, or three if they are narrow."""
+    """Parts side by side, if the page is wide enough: two, or three narrow ones."""
     name = "beside narrow" if narrow else "beside"
     return f'<div class="{name}">{"".join(parts)}</div>'
 
@@ -71,12 +71,12 @@ def facts(values: Mapping[str, object]) -> str:
 
 
 def cards(values: Sequence[tuple[str, str, str]]) -> str:
-    """The figures that matter most: a number, what it is, and what to compare it with."""
-    each = (
+    """The main results: a number, its name, and a comparison."""
+    items = (
         f"<li><strong>{escape(number)}</strong><b>{escape(name)}</b><span>{escape(note)}</span></li>"
         for number, name, note in values
     )
-    return f'<ul class="cards">{"".join(each)}</ul>'
+    return f'<ul class="cards">{"".join(items)}</ul>'
 
 
 def table(
@@ -86,9 +86,9 @@ def table(
 
     Args:
         columns: by heading; the first one names the rows.
-        marked: the place of the row that stands out.
+        marked: the index of the highlighted row.
         caption: plain text above it.
-        text: the cells hold words, which stand left, and not numbers.
+        text: the cells hold text, aligned left, not numbers.
 
     Example:
         >>> table({"name": ["<a>"], "R²": [0.5]})
@@ -97,9 +97,9 @@ def table(
     """
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = []
-    for place, (first, *others) in enumerate(zip(*columns.values(), strict=True)):
+    for index, (first, *others) in enumerate(zip(*columns.values(), strict=True)):
         cells = "".join(f"<td>{escape(cell(value))}</td>" for value in others)
-        start = '<tr class="marked">' if place == marked else "<tr>"
+        start = '<tr class="marked">' if index == marked else "<tr>"
         body.append(f'{start}<th scope="row">{escape(cell(first))}</th>{cells}</tr>')
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
@@ -124,12 +124,12 @@ def paragraph(text: str) -> str:
 
 
 def render(title: str, subtitle: str, lead: str, sections: Sequence[Section]) -> str:
-    """Lay the sections out as one page that needs nothing else.
+    """Lay the sections out as one self-contained page.
 
     Args:
         title: plain text.
         subtitle: plain text.
-        lead: HTML that stands before the contents.
+        lead: HTML before the contents.
         sections: in their order.
     """
     page = Path(__file__).with_name("page.html.template").read_text(encoding="utf-8")
@@ -151,7 +151,7 @@ def escape(value: object) -> str:
 def cell(value: object) -> str:
     """A value of a table as text."""
     if isinstance(value, float):
-        return "-" if math.isnan(value) else shown(value)
+        return "-" if math.isnan(value) else format_score(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

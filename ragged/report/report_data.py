@@ -1,4 +1,4 @@
-"""What the report is made from: a run, and what is computed of it."""
+"""The data of the report: a run, and the results computed from it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from typing import Any
 import numpy as np
 
 from ragged.backend import get_backend
-from ragged.evaluation.evaluate import Evaluation, evaluate
-from ragged.report.padding import PaddingCost, find_hidden_sizes, padding_work
-from ragged.runs import folder as runs
-from ragged.runs.folder import Run
+from ragged.evaluation.evaluate import Evaluation, evaluate_model
+from ragged.report.padding import PaddingCost, find_hidden_sizes, padding_costs
+from ragged.runs.folder import Run, read_metrics
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """A run with what is computed of it, each once, when a section asks for it."""
+    """A run and its results, each computed once, at the first access."""
 
     run: Run
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The records of the epochs."""
-        return runs.read_metrics(self.run.folder)
+        return read_metrics(self.run.folder)
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """The forecasts of the test rows and their scores."""
-        return evaluate(self.run.module, self.run.data, self.run.trainer)
+        return evaluate_model(self.run.module, self.run.data, self.run.trainer)
 
     @cached_property
     def device(self) -> str:
-        """What the model runs on here."""
+        """The device that the model runs on."""
         return self.run.trainer.pick_device(get_backend())
 
     @cached_property
@@ -43,19 +42,19 @@ class ReportData:
 
     @cached_property
     def loss(self) -> str:
-        """The name of the loss that trained."""
+        """The name of the training loss."""
         return self.run.trainer.objective(self.run.module.config, self.run.data).name
 
     @property
     def averaged_over(self) -> str:
-        """What the loss is the mean over."""
+        """The steps that the loss is averaged over."""
         return "valid steps" if self.run.trainer.use_loss_masking else "steps, padding counted as 0"
 
     @cached_property
-    def work(self) -> list[PaddingCost]:
-        """What the first epoch computes, three ways."""
+    def padding_costs(self) -> list[PaddingCost]:
+        """The padding of the first epoch, with three ways of batching."""
         data, seed = self.run.data, self.run.config.seed
-        return padding_work(
+        return padding_costs(
             data.train_epoch(seed, 0),
             data.batch_size,
             seed,
@@ -65,6 +64,6 @@ class ReportData:
         )
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """How a model is asked for what its forecasts come from."""
+    def batch_options(self) -> dict[str, Any]:
+        """The batch size and dtype for `interpret`."""
         return {"batch_size": self.run.data.batch_size, "dtype": self.run.trainer.precision}

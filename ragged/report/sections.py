@@ -1,4 +1,4 @@
-"""The sections of the report: what is drawn of a run, and the words and numbers beside it."""
+"""The sections of the report: charts of a run, with text and tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ragged.evaluation.evaluate import label
 from ragged.evaluation.metrics import calibration_lines
-from ragged.report import charts as drawing
+from ragged.report import charts
 from ragged.report.charts import percent
 from ragged.report.errors import ErrorsBy, errors_by_length, errors_by_step
 from ragged.report.explanations import attention_of, coarsen, mean_selection
@@ -26,22 +26,22 @@ from ragged.report.page import (
     table,
 )
 from ragged.report.report_data import ReportData
-from ragged.runs import folder as runs
+from ragged.runs.folder import read_versions
 from ragged.runs.versions import describe_environment
 
 NO_TEST = paragraph("There is no test row with a known truth.")
 
 
-def make_sections(material: ReportData) -> list[Section]:
+def make_sections(report: ReportData) -> list[Section]:
     """All sections, in the order of the page."""
     makers: tuple[Callable[[ReportData], Section], ...] = (
         _scores, _forecasts, _errors, _explanation, _training, _padding, _lengths, _configuration,
     )  # fmt: skip
-    return [make(material) for make in makers]
+    return [make(report) for make in makers]
 
 
-def _scores(material: ReportData) -> Section:
-    evaluation, parts = material.evaluation, []
+def _scores(report: ReportData) -> Section:
+    evaluation, parts = report.evaluation, []
     for target in evaluation.targets.values():
         ranked = target.best_first()
         names = [name for name, _ in ranked]
@@ -60,17 +60,17 @@ def _scores(material: ReportData) -> Section:
     return Section("Scores", parts or [NO_TEST], summary)
 
 
-def _forecasts(material: ReportData) -> Section:
+def _forecasts(report: ReportData) -> Section:
     parts: list[str] = []
-    for place, target in enumerate(material.evaluation.targets):
-        panels, axes = make_panels(material.run.data, material.evaluation, target)
-        parts += _heading(material, axes.target)
-        ranks = material.evaluation.examples(target)
+    for index, target in enumerate(report.evaluation.targets):
+        panels, axes = make_panels(report.run.data, report.evaluation, target)
+        parts += _heading(report, axes.target)
+        ranks = report.evaluation.examples(target)
         for rank, panel in zip(ranks, panels, strict=True):
             parts.append(
                 plot(
-                    drawing.forecast(panel, axes),
-                    f"forecast-{place + 1}-{rank}",
+                    charts.forecast(panel, axes),
+                    f"forecast-{index + 1}-{rank}",
                     panel.title,
                     f"{axes.target}: truth and forecast over {axes.time}"
                     + ("." if axes.driver is None else f", and both over {axes.driver}."),
@@ -94,76 +94,74 @@ def _panel_columns(panel: Panel) -> Columns:
     return columns
 
 
-def _errors(material: ReportData) -> Section:
-    evaluation, parts = material.evaluation, []
-    for place, target in enumerate(evaluation.targets):
+def _errors(report: ReportData) -> Section:
+    evaluation, parts = report.evaluation, []
+    for index, target in enumerate(evaluation.targets):
         truths = [row.truth(target) for row in evaluation.rows]
-        compared = {evaluation.model: [each.point[:, place] for each in evaluation.forecasts]}
+        points = {evaluation.model: [forecast.point[:, index] for forecast in evaluation.forecasts]}
         for name in (evaluation.best_baseline(target), "persistence"):
-            compared[name] = evaluation.baselines[target][name]
-        name, axis = label(material.run.data, target), _axis(material, target)
-        by_step, by_length = (
-            group(truths, compared) for group in (errors_by_step, errors_by_length)
-        )
+            points[name] = evaluation.baselines[target][name]
+        name, axis = label(report.run.data, target), _axis(report, target)
+        by_step, by_length = (group(truths, points) for group in (errors_by_step, errors_by_length))
         step_plot = plot(
-            drawing.error_by_step(by_step, axis),
-            f"error-by-step-{place + 1}",
+            charts.error_by_step(by_step, axis),
+            f"error-by-step-{index + 1}",
             f"RMSE of {name} by horizon step",
             _described(by_step, "steps ahead"),
             _error_columns(by_step, "step"),
             "How far ahead the step is; below, how many truths each value rests on.",
         )
         length_plot = plot(
-            drawing.error_by_length(by_length, axis),
-            f"error-by-length-{place + 1}",
+            charts.error_by_length(by_length, axis),
+            f"error-by-length-{index + 1}",
             f"RMSE of {name} by length of the horizon",
             _described(by_length, "steps long"),
             _error_columns(by_length, "length"),
             "Rows in groups of similar length, about as many in each.",
         )
-        parts += [*_heading(material, name), side_by_side(step_plot, length_plot)]
+        parts += [*_heading(report, name), side_by_side(step_plot, length_plot)]
     return Section("Where the errors are", parts or [NO_TEST])
 
 
-def _axis(material: ReportData, target: str) -> str:
-    unit = material.run.data.source.units.get(target)
+def _axis(report: ReportData, target: str) -> str:
+    unit = report.run.data.source.units.get(target)
     return f"RMSE [{unit}]" if unit else "RMSE"
 
 
-def _heading(material: ReportData, name: str) -> list[str]:
+def _heading(report: ReportData, name: str) -> list[str]:
     """The name of a target, where there are several."""
-    return [heading(name)] if len(material.evaluation.targets) > 1 else []
+    return [heading(name)] if len(report.evaluation.targets) > 1 else []
 
 
-def _described(found: ErrorsBy, what: str) -> str:
+def _described(errors: ErrorsBy, unit: str) -> str:
     ends = (
-        f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in found.rmse.items()
+        f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, values in errors.rmse.items()
     )
-    return f"From {found.first[0]} to {found.last[-1]} {what}: {'; '.join(ends)}."
+    return f"From {errors.first[0]} to {errors.last[-1]} {unit}: {'; '.join(ends)}."
 
 
-def _error_columns(found: ErrorsBy, key: str) -> Columns:
-    names = {f"RMSE of {name}": values.tolist() for name, values in found.rmse.items()}
-    counts = found.counts.tolist()
-    return {f"first {key}": found.first.tolist(), f"last {key}": found.last.tolist(),
+def _error_columns(errors: ErrorsBy, key: str) -> Columns:
+    names = {f"RMSE of {name}": values.tolist() for name, values in errors.rmse.items()}
+    counts = errors.counts.tolist()
+    return {f"first {key}": errors.first.tolist(), f"last {key}": errors.last.tolist(),
             "truths": counts, **names}  # fmt: skip
 
 
-def _explanation(material: ReportData) -> Section:
-    parts = [*_selection(material), *_attention(material)]
+def _explanation(report: ReportData) -> Section:
+    parts = [*_selection(report), *_attention(report)]
     nothing = paragraph("This model has no attention and selects no variables.")
     return Section("What the forecasts come from", parts or [nothing])
 
 
-def _selection(material: ReportData) -> list[str]:
-    run, rows = material.run, material.evaluation.rows
-    found = mean_selection(run.module, rows, run.data.roles, **material.asked)
-    if not found:
+def _selection(report: ReportData) -> list[str]:
+    run, rows = report.run, report.evaluation.rows
+    selections = mean_selection(run.module, rows, run.data.roles, **report.batch_options)
+    if not selections:
         return []
-    weights = [(side, *item) for side, selected in found.items() for item in selected.items()]
+    weights = [(side, *item) for side, selected in selections.items() for item in selected.items()]
     sides, names, values = zip(*weights, strict=True)
-    drawn = plot(
-        drawing.selection(found),
+    figure = plot(
+        charts.selection(selections),
         "variable-selection",
         "Variable selection",
         ", ".join(f"{side} {name} {percent(value)}" for side, name, value in weights) + ".",
@@ -171,27 +169,27 @@ def _selection(material: ReportData) -> list[str]:
         "How much of each variable the model lets in: the mean weight over all valid steps of "
         "the test rows.",
     )
-    return [drawn]
+    return [figure]
 
 
-def _attention(material: ReportData) -> list[str]:
-    evaluation = material.evaluation
+def _attention(report: ReportData) -> list[str]:
+    evaluation = report.evaluation
     targets = list(evaluation.targets)
     examples = evaluation.examples(targets[0]) if targets else {}
-    rows = [evaluation.rows[place] for place, _ in examples.values()]
-    drawn = []
-    found = attention_of(material.run.module, rows, **material.asked)
-    for rank, each in zip(examples, found, strict=False):
-        weights, factor = coarsen(each, drawing.CELLS)
-        first = [1 + factor * place for place in range(max(weights.shape))]
+    rows = [evaluation.rows[index] for index, _ in examples.values()]
+    plots = []
+    attentions = attention_of(report.run.module, rows, **report.batch_options)
+    for rank, attention in zip(examples, attentions, strict=False):
+        weights, factor = coarsen(attention, charts.CELLS)
+        first = [1 + factor * index for index in range(max(weights.shape))]
         keys = map(str, first[: weights.shape[1]])
-        drawn.append(
+        plots.append(
             plot(
-                drawing.attention(each, f"{rank} row"),
+                charts.attention(attention, f"{rank} row"),
                 f"attention-{rank}",
                 f"Attention of the {rank} test row",
-                f"{weights.shape[0]} by {weights.shape[1]} weights; the first {each.context} of "
-                f"{each.weights.shape[1]} steps looked at are context.",
+                f"{weights.shape[0]} by {weights.shape[1]} weights; the first {attention.context} "
+                f"of {attention.weights.shape[1]} steps looked at are context.",
                 {
                     "horizon step": first[: len(weights)],
                     **dict(zip(keys, weights.T.tolist(), strict=True)),
@@ -202,11 +200,11 @@ def _attention(material: ReportData) -> list[str]:
         "Attention, the mean over the heads, cut at the rows' true lengths: what a step of the "
         "horizon looks at, a stronger colour for more. Left of the dotted line is the context."
     )
-    return [paragraph(text), side_by_side(*drawn, narrow=True)] if drawn else []
+    return [paragraph(text), side_by_side(*plots, narrow=True)] if plots else []
 
 
-def _training(material: ReportData) -> Section:
-    records, best = material.metrics, material.run.epoch
+def _training(report: ReportData) -> Section:
+    records, best = report.metrics, report.run.epoch
     values = [record["validation_loss"] for record in records]
     seconds = sum(record["seconds"] for record in records)
     speeds = [record["tokens_per_second"] for record in records]
@@ -214,17 +212,16 @@ def _training(material: ReportData) -> Section:
     parts = [
         side_by_side(
             plot(
-                drawing.losses(records, best, material.loss),
+                charts.losses(records, best, report.loss),
                 "losses",
                 "Losses over the epochs",
                 f"The validation loss goes from {values[0]:.3g} to {values[-1]:.3g}; epoch {best} "
                 "is kept.",
                 columns,
-                f"The mean over {material.averaged_over}; training with dropout, validation "
-                "without.",
+                f"The mean over {report.averaged_over}; training with dropout, validation without.",
             ),
             plot(
-                drawing.throughput(records),
+                charts.throughput(records),
                 "throughput",
                 "Tokens a second over the epochs",
                 f"From {min(speeds):,.0f} to {max(speeds):,.0f} tokens a second.",
@@ -237,23 +234,23 @@ def _training(material: ReportData) -> Section:
     return Section("Training", parts, summary)
 
 
-def _padding(material: ReportData) -> Section:
-    work = material.work
-    numbers: dict[str, Sequence[Any]] = {"batch": range(1, len(work[0].tokens) + 1)}
-    for each in work:
-        numbers[each.name] = np.sort(each.padding_fraction)[::-1].tolist()
+def _padding(report: ReportData) -> Section:
+    costs = report.padding_costs
+    numbers: dict[str, Sequence[Any]] = {"batch": range(1, len(costs[0].tokens) + 1)}
+    for cost in costs:
+        numbers[cost.name] = np.sort(cost.padding_fraction)[::-1].tolist()
     columns: Columns = {
-        "batches": [each.name for each in work],
-        "steps computed": [int(each.computed.sum()) for each in work],
-        "valid": [int(each.tokens.sum()) for each in work],
-        "filler": [f"{100 * each.total_fraction:.1f} %" for each in work],
+        "batches": [cost.name for cost in costs],
+        "steps computed": [int(cost.computed.sum()) for cost in costs],
+        "valid": [int(cost.tokens.sum()) for cost in costs],
+        "filler": [f"{100 * cost.total_fraction:.1f} %" for cost in costs],
     }
     parts = [
         plot(
-            drawing.padding(work),
+            charts.padding(costs),
             "padding",
             "Filler in each batch of an epoch",
-            "; ".join(f"{each.name}: {percent(each.total_fraction)} filler" for each in work) + ".",
+            "; ".join(f"{c.name}: {percent(c.total_fraction)} filler" for c in costs) + ".",
             numbers,
         ),
         table(columns),
@@ -265,16 +262,16 @@ def _padding(material: ReportData) -> Section:
     return Section("Padding", parts, summary)
 
 
-def _lengths(material: ReportData) -> Section:
-    data = material.run.data
+def _lengths(report: ReportData) -> Section:
+    data = report.run.data
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     splits = {name: rows for name, rows in splits.items() if len(rows)}
     sides, bins = {}, {}
-    for place, side in enumerate(("context (encoder)", "horizon (decoder)")):
-        longest = max(int(rows.lengths[:, place].max()) for rows in splits.values())
+    for index, side in enumerate(("context (encoder)", "horizon (decoder)")):
+        longest = max(int(rows.lengths[:, index].max()) for rows in splits.values())
         bins[side] = np.unique(np.linspace(0, longest + 1, 41).round())
         sides[side] = {
-            name: np.histogram(rows.lengths[:, place], bins[side])[0]
+            name: np.histogram(rows.lengths[:, index], bins[side])[0]
             for name, rows in splits.items()
         }
     numbers: dict[str, list[Any]] = {"side": [], "from": [], "to": []}
@@ -295,7 +292,7 @@ def _lengths(material: ReportData) -> Section:
     }
     parts = [
         plot(
-            drawing.lengths(sides, bins),
+            charts.lengths(sides, bins),
             "lengths",
             "Histogram of lengths",
             "How many rows have which length, by split, context and horizon apart.",
@@ -306,21 +303,21 @@ def _lengths(material: ReportData) -> Section:
     return Section("Lengths", parts, "Context and horizon of the rows of each split, in steps.")
 
 
-def _configuration(material: ReportData) -> Section:
-    run = material.run
+def _configuration(report: ReportData) -> Section:
+    run = report.run
     config, roles = run.config, run.data.source.roles
-    size = sum(value.size for value in material.parameters.values())
-    chosen = {
+    num_parameters = sum(value.size for value in report.parameters.values())
+    values = {
         "run": "/".join(run.folder.resolve().parts[-2:]),
         "model": run.module.config.model,
-        "parameters": f"{size:,}",
+        "parameters": f"{num_parameters:,}",
         "trained with": f"{config.backend}, {run.trainer.precision}, seed {config.seed}",
-        "loss": f"{material.loss}, the mean over {material.averaged_over}",
+        "loss": f"{report.loss}, the mean over {report.averaged_over}",
         "source": type(run.data.source).__name__,
         "known ahead": ", ".join(label(run.data, name) for name in roles.known) or "nothing",
         "targets": ", ".join(label(run.data, name) for name in roles.target),
     }
-    trained, here = runs.read_versions(run.folder), describe_environment(material.device)
+    trained, here = read_versions(run.folder), describe_environment(report.device)
     names = list(dict.fromkeys([*trained, *here]))
     versions: Columns = {
         "": names,
@@ -329,5 +326,5 @@ def _configuration(material: ReportData) -> Section:
     }
     yaml = (run.folder / "config.yaml").read_text()
     return Section(
-        "Configuration", [facts(chosen), table(versions, text=True), details("config.yaml", yaml)]
+        "Configuration", [facts(values), table(versions, text=True), details("config.yaml", yaml)]
     )

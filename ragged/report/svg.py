@@ -1,4 +1,4 @@
-"""Figures as SVG that stands inside a page: themed by its style sheet, and the same bytes twice."""
+"""Figures as SVG inside a page, themed by its style sheet and reproducible."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THEME = {
     INK: "ink", MUTED: "muted", GRID: "grid",
     BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "grey",
 }  # fmt: skip
-STYLE = {  # for figures.style: text stays text, marks get the same names each time
+STYLE = {  # for figures.style: text as text, reproducible ids
     "svg_fonttype": "none",
     "svg_hashsalt": "ragged",
     "figure_facecolor": "none",
@@ -28,9 +28,9 @@ def to_svg(figure: Any, name: str, title: str, description: str) -> str:
 
     Args:
         figure: of matplotlib.
-        name: unique in the page; what the figure refers to inside itself starts with it.
-        title: what it is, for who cannot see it.
-        description: what it shows, likewise.
+        name: unique in the page; the prefix of the figure's ids.
+        title: for screen readers.
+        description: likewise.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata=PLAIN)
@@ -38,7 +38,7 @@ def to_svg(figure: Any, name: str, title: str, description: str) -> str:
     for element in root.iter():
         element.tag = _local(element.tag)
         element.attrib = {_local(key): value for key, value in element.attrib.items()}
-    for defs in root.findall("defs"):  # its one rule is the page's
+    for defs in root.findall("defs"):  # the page has its only rule
         for sheet in defs.findall("style"):
             defs.remove(sheet)
     _rename(root, name)
@@ -47,15 +47,15 @@ def to_svg(figure: Any, name: str, title: str, description: str) -> str:
     box = root.attrib["viewBox"]
     root.attrib = {
         "viewBox": box,
-        "style": f"min-width: {0.9 * float(box.split()[2]):.0f}px",  # its words stay legible
+        "style": f"min-width: {0.9 * float(box.split()[2]):.0f}px",  # so that text is legible
         "role": "img",
         "aria-labelledby": f"{name}-title {name}-description",
     }
-    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+    for index, (tag, text) in enumerate((("title", title), ("desc", description))):
         suffix = "title" if tag == "title" else "description"
         child = ElementTree.Element(tag, id=f"{name}-{suffix}")
         child.text = text
-        root.insert(place, child)
+        root.insert(index, child)
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -65,14 +65,14 @@ def _local(name: str) -> str:
 
 
 def _rename(root: ElementTree.Element, name: str) -> None:
-    """Keep the marks that something refers to, under names that are unique in the page."""
-    pointers = re.compile(r"^#(.+)$|^url\(#(.+)\)$")
+    """Keep the ids that are referred to, under names that are unique in the page."""
+    references = re.compile(r"^#(.+)$|^url\(#(.+)\)$")
     used: dict[str, str] = {}
     for element in root.iter():
         for key, value in element.attrib.items():
-            found = pointers.match(value) if key in ("href", "clip-path") else None
-            if found:
-                old = found[1] or found[2]
+            match = references.match(value) if key in ("href", "clip-path") else None
+            if match:
+                old = match[1] or match[2]
                 new = used.setdefault(old, f"{name}-{len(used) + 1}")
                 element.attrib[key] = value.replace(f"#{old}", f"#{new}")
     for element in root.iter():
@@ -83,7 +83,7 @@ def _rename(root: ElementTree.Element, name: str) -> None:
 
 
 def _restyle(element: ElementTree.Element) -> None:
-    """Use the page's colours and font, and no more digits than can be seen."""
+    """Use the page's colours and font, and two decimals."""
     if "style" in element.attrib:
         style = re.sub(r"font-family:[^;]*;?", "", element.attrib["style"])
         for color, variable in THEME.items():

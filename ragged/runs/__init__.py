@@ -1,1 +1,1 @@
-"""A run: its configuration, parsed, and the folder that keeps it."""
+"""A run: its configuration and its folder."""

@@ -1,4 +1,4 @@
-"""Names that the release before used: configurations that hold them are read, with a warning."""
+"""Names of the previous release: configurations with them are read, with a warning."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SCHEDULE = {"cut": "factor", "final": "min_lr_ratio"}
 
 
 def rename(config: Any) -> Any:
-    """Give a configuration today's names.
+    """Replace the old names in a configuration.
 
     Args:
         config: plain values.
 
     Returns:
-        The configuration; for each old name in it there is a `FutureWarning` that says the new one.
+        The configuration; each old name in it raises a `FutureWarning` with the new one.
 
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore")
@@ -43,17 +43,17 @@ def rename(config: Any) -> Any:
     renamed = {}
     for key, value in config.items():
         if key == "class_path" and value in CLASSES:
-            value = _tell(value, CLASSES[value])
+            value = _renamed(value, CLASSES[value])
         elif key == "missing" and value == "hold":
-            value = _tell("missing: hold", "ffill", "missing: ")
+            value = _renamed("missing: hold", "ffill", "missing: ")
         elif key in ("rate_schedule", "lr_schedule") and isinstance(value, dict):
             value = _rename_schedule(value)
-        renamed[_tell(key, KEYS[key]) if key in KEYS else key] = rename(value)
+        renamed[_renamed(key, KEYS[key]) if key in KEYS else key] = rename(value)
     return renamed
 
 
 def rename_option(argument: str) -> str:
-    """Give an option of the command line today's name.
+    """Replace the old name of an option of the command line.
 
     >>> rename_option("--trainer.max_epochs=3")
     '--trainer.max_epochs=3'
@@ -64,8 +64,8 @@ def rename_option(argument: str) -> str:
     parts = option.split(".")
     known = KEYS if len(parts) == 2 else {**KEYS, **SCHEDULE}
     if set(parts) & set(known) and not (set(parts) & {"optimizer"}):
-        option = _tell(option, ".".join(known.get(part, part) for part in parts))
-    value = _tell(value, CLASSES[value]) if value in CLASSES else value
+        option = _renamed(option, ".".join(known.get(part, part) for part in parts))
+    value = _renamed(value, CLASSES[value]) if value in CLASSES else value
     return f"{option}{is_pair}{value}"
 
 
@@ -73,11 +73,11 @@ def _rename_schedule(section: dict[str, Any]) -> dict[str, Any]:
     arguments = section.get("init_args")
     if not isinstance(arguments, dict) or not SCHEDULE.keys() & arguments.keys():
         return section
-    renamed = {_tell(k, SCHEDULE[k]) if k in SCHEDULE else k: v for k, v in arguments.items()}
+    renamed = {_renamed(k, SCHEDULE[k]) if k in SCHEDULE else k: v for k, v in arguments.items()}
     return {**section, "init_args": renamed}
 
 
-def _tell(old: str, new: str, prefix: str = "") -> str:
+def _renamed(old: str, new: str, prefix: str = "") -> str:
     warnings.warn(
         f"config: `{old}` is now `{prefix}{new}`; the old name goes with the next release. "
         "Write the new one.",

@@ -1,4 +1,4 @@
-"""What a configuration may say: plain values, no other files, and only allowed imports."""
+"""Checks of configurations: plain values, no other files, and only allowed imports."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LARGEST_INTEGER = 2**31 - 1  # of the frameworks' seeds and counters
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Read a YAML file into plain values, whoever wrote it.
+    """Read an untrusted YAML file into plain values.
 
     Raises:
         ConfigError: a file that cannot be read, is beyond the bounds of `safe_yaml`, holds no
-            mapping, or refers to another file, which would be read without these checks.
+            mapping, or refers to another file, which would be read unchecked.
     """
     import yaml
 
@@ -50,7 +50,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def check_sections(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a configuration that refers to another file, or says nothing where it should.
+    """Refuse a configuration that refers to another file, or has an empty section.
 
     Raises:
         ConfigError: such a section; it names the file at `path`.
@@ -60,7 +60,7 @@ def check_sections(path: Path, config: dict[str, Any]) -> None:
 
 
 def _check_section(path: Path, name: str, value: Any) -> None:
-    """Refuse what the parser would read from elsewhere, or pass over without a word."""
+    """Refuse a section that the parser would read from a file, or ignore."""
     is_file = isinstance(value, str) and os.path.exists(value)
     if name == "config" or (name in SECTIONS and is_file):
         got, expected = f"{value!r}, another file", "the section itself"
@@ -69,20 +69,20 @@ def _check_section(path: Path, name: str, value: Any) -> None:
     elif name in SECTIONS and isinstance(value, (list, int, float)):
         got, expected = repr(value), "a mapping"
     else:
-        for key, part in value.items() if isinstance(value, dict) else ():
-            _check_section(path, f"{name}.{key}", part)
+        for key, nested in value.items() if isinstance(value, dict) else ():
+            _check_section(path, f"{name}.{key}", nested)
         return
     remedy = "Write it out, all in one file, or leave it out."
     raise ConfigError.of("config:", name, got, expected, remedy, file=path)
 
 
 def check_value(name: str, value: Any) -> None:
-    """Refuse what is of the right type and yet no value that anything can be set to."""
-    for each in value if isinstance(value, (list, tuple)) else (value,):
-        if isinstance(each, float) and not math.isfinite(each):
-            raise ConfigError.of("config:", name, each, "a finite number", "Change it.")
-        if isinstance(each, int) and abs(each) > LARGEST_INTEGER:
-            got = f"an integer of {each.bit_length()} bits"
+    """Refuse values of the right type that are not finite or too large."""
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ConfigError.of("config:", name, item, "a finite number", "Change it.")
+        if isinstance(item, int) and abs(item) > LARGEST_INTEGER:
+            got = f"an integer of {item.bit_length()} bits"
             raise ConfigError.of("config:", name, got, "at most 31", "Lower it.")
     if name == "backend":
         _check_backend(value)
@@ -91,14 +91,14 @@ def check_value(name: str, value: Any) -> None:
 def _check_backend(name: str) -> None:
     """Refuse a backend that is neither registered nor allowed: choosing one imports it."""
     known = sorted(entry_points(group=ENTRY_POINT_GROUP).names)
-    if name not in known and not any(f"{name}.".startswith(f"{each}.") for each in _allowed):
+    if name not in known and not any(f"{name}.".startswith(f"{module}.") for module in _allowed):
         remedy = f"--allow-import MODULE admits another module{nearest(name, known)}."
         raise ConfigError.of("config:", "backend", repr(name), f"one of {known}", remedy)
 
 
 def take_allowed_imports(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split off `--allow-import MODULE`, which has to be known before anything is parsed."""
-    rest, allowed = [], []
+    """Split off `--allow-import MODULE`, which is needed before parsing."""
+    others, allowed = [], []
     remaining = iter(arguments)
     for argument in remaining:
         if argument == "--allow-import":
@@ -106,26 +106,26 @@ def take_allowed_imports(arguments: list[str]) -> tuple[list[str], list[str]]:
         elif argument.startswith("--allow-import="):
             allowed.append(argument.partition("=")[2])
         else:
-            rest.append(argument)
+            others.append(argument)
     for name in allowed:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(
                 f"`--allow-import` is {name!r}; expected the dotted name of a module. Name one."
             )
-    return rest, allowed
+    return others, allowed
 
 
-_allowed: frozenset[str] = frozenset()  # what this call lets in
-_admitted: set[str] = set()  # what earlier calls of this process let in
+_allowed: frozenset[str] = frozenset()  # by this call
+_admitted: set[str] = set()  # by earlier calls of this process
 
 
 def restrict_imports(allowed: list[str]) -> None:
-    """Let a YAML file import from `ragged` and the allowed modules, and nothing else."""
+    """Restrict the imports of a YAML file to `ragged` and the allowed modules."""
     from jsonargparse import set_parsing_settings
 
     global _allowed
     _allowed = frozenset(allowed)
-    # The parser's settings only ever grow: what was admitted before has to be denied by name.
+    # Settings of the parser accumulate: modules allowed before have to be denied by name.
     denied = sorted(_admitted - _allowed)
     _admitted.update(allowed)
     try:
@@ -137,10 +137,10 @@ def restrict_imports(allowed: list[str]) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Name the known name that is most like a wrong one, to end a sentence with.
+    """Return the end of a sentence with the known name nearest to a wrong one.
 
     >>> nearest("storm", ["magnet", "storms"])
     "; the nearest name is 'storms'"
     """
-    found = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; the nearest name is {found[0]!r}" if found else ""
+    matches = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; the nearest name is {matches[0]!r}" if matches else ""

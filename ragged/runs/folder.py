@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, and what is opened from it again."""
+"""The folder of a run: reading and writing its files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECORDED = ("epoch", "train_loss", "validation_loss", "seconds", "tokens_per_sec
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder opened for reading: its data, its trainer, its best model."""
+    """An opened run folder: its data, its trainer, its best model."""
 
     folder: Path
     config: Any
@@ -39,9 +39,9 @@ class Run:
 
     @property
     def data_section(self) -> dict[str, Any]:
-        """What the run's configuration says of its data, plain values."""
-        found: dict[str, Any] = load_config(self.folder / "config.yaml")["data"]
-        return found
+        """The `data` section of the run's configuration, plain values."""
+        section: dict[str, Any] = load_config(self.folder / "config.yaml")["data"]
+        return section
 
 
 def create_folder(runs: Path, name: str) -> Path:
@@ -58,11 +58,11 @@ def create_folder(runs: Path, name: str) -> Path:
 
 
 def save_config(folder: Path, parser: Any, config: Any) -> None:
-    """Write the complete configuration, which can be run again."""
-    kept = config.clone()
-    kept.pop("config", None)
-    kept.pop("resume", None)
-    checkpoint.write_file(folder / "config.yaml", parser.dump(kept).encode())
+    """Write the complete configuration, which reproduces the run."""
+    saved = config.clone()
+    saved.pop("config", None)
+    saved.pop("resume", None)
+    checkpoint.write_file(folder / "config.yaml", parser.dump(saved).encode())
 
 
 def read_config(folder: Path, parser: Any) -> Any:
@@ -76,7 +76,7 @@ def read_config(folder: Path, parser: Any) -> Any:
 
 
 def instantiate(config: Any, parser: Any) -> Any:
-    """Build what a parsed configuration describes.
+    """Build the objects of a parsed configuration.
 
     Raises:
         ConfigError: a value that a constructor refuses.
@@ -84,7 +84,7 @@ def instantiate(config: Any, parser: Any) -> Any:
     if config.seed < 0:
         raise ConfigError.of("config:", "seed", config.seed, "0 or more", "Raise it.")
     try:
-        settle(config)
+        resolve_defaults(config)
         return parser.instantiate(config)
     except RaggedError:
         raise
@@ -92,75 +92,76 @@ def instantiate(config: Any, parser: Any) -> Any:
         raise ConfigError(f"config: {error}") from error
 
 
-def settle(config: Any) -> None:
-    """Fill in what follows from the rest of a configuration, so that nobody has to say it.
+def resolve_defaults(config: Any) -> None:
+    """Set the arguments that follow from the rest of a configuration.
 
     A model without a static input gets static columns as known ones, and a model has as many
     outputs as the targets of the data and the loss need, unless another number is given.
     """
-    kind = pkgutil.resolve_name(config.model.class_path)
-    arguments = inspect.signature(kind).parameters
+    model_class = pkgutil.resolve_name(config.model.class_path)
+    arguments = inspect.signature(model_class).parameters
     data, model = config.data.init_args, config.model.init_args
     if data.get("repeat_static", False) is None:
         data.repeat_static = "static_features" not in arguments
     if model.get("output_size") == arguments["output_size"].default:
-        parts = open_parts(config)
-        objective = Objective.chosen(parts.trainer.loss, parts.trainer.quantiles, kind.describe)
-        model.output_size = parts.data.target_features * objective.outputs
+        components = open_parts(config)
+        trainer = components.trainer
+        objective = Objective.chosen(trainer.loss, trainer.quantiles, model_class.describe)
+        model.output_size = components.data.target_features * objective.outputs
 
 
 def open_run(folder: Path, parser: Any) -> Run:
-    """Open a run's best model with the chosen backend, whichever wrote it."""
+    """Open a run with its best model on the chosen backend, whichever wrote it."""
     config = read_config(folder, parser)
     saved = checkpoint.read(folder / "checkpoints" / "best")
-    parts = open_parts(config)
+    components = open_parts(config)
     module = saved.create_model(get_backend())
-    parts.data.encoder_alignment = module.config.encoder_alignment
-    parts.data.decoder_alignment = module.config.decoder_alignment
-    normalization = _normalization(saved, parts.data.source.roles.columns)
+    components.data.encoder_alignment = module.config.encoder_alignment
+    components.data.decoder_alignment = module.config.decoder_alignment
+    normalization = _normalization(saved, components.data.source.roles.columns)
     epoch = TrainState.from_dict(saved.state.get("training")).epoch
-    return Run(folder, config, parts.data, parts.trainer, module, normalization, epoch)
+    return Run(folder, config, components.data, components.trainer, module, normalization, epoch)
 
 
 def _normalization(saved: Checkpoint, columns: tuple[str, ...]) -> dict[str, Any]:
-    """The normalisation that the model was trained with, checked to have every column."""
-    found = saved.section("normalization")
+    """Return the normalisation that the model was trained with, with every column."""
+    section = saved.section("normalization")
     try:
-        missing = set(columns) - set(Normalization.from_dict(found).chains)
+        missing = set(columns) - set(Normalization.from_dict(section).chains)
     except DataError as error:
-        raise saved.refuse("normalization", found, "the transforms of each column") from error
+        raise saved.refuse("normalization", section, "the transforms of each column") from error
     if missing:
         raise saved.refuse(f"normalization.{min(missing)}", None, "the transforms of the column")
-    return found
+    return section
 
 
 def open_parts(config: Any) -> Any:
-    """Build data and trainer alone: a new model would ask the training data for its sizes."""
+    """Build data and trainer alone: a new model would read the training data for its sizes."""
     from jsonargparse import Namespace
 
     return parts_parser().instantiate(Namespace(data=config.data, trainer=config.trainer))
 
 
 def save_versions(folder: Path, environment: dict[str, str]) -> None:
-    """Write what the run is trained with, the last time it was gone on with."""
+    """Write the versions of the packages that trained or last resumed the run."""
     content = json.dumps(environment, indent=2) + "\n"
     checkpoint.write_file(folder / "versions.json", content.encode())
 
 
 def read_versions(folder: Path) -> dict[str, str]:
-    """Read what the run was trained with."""
+    """Read the versions of the packages that trained the run."""
     return _json(folder / "versions.json", _read(folder / "versions.json"))
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
     """Read the scores of a finished run."""
-    found = _json(folder / "scores.json", _read(folder / "scores.json"))
-    if not isinstance(found.get("targets"), dict):
+    scores = _json(folder / "scores.json", _read(folder / "scores.json"))
+    if not isinstance(scores.get("targets"), dict):
         raise CheckpointError(
             f"run: {str(folder / 'scores.json')!r} holds no scores by target; expected what "
             "training writes. Train the run again with this release of ragged."
         )
-    return found
+    return scores
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -173,10 +174,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     records = [_json(path, line) for line in _read(path).splitlines()]
     if not records:
         raise _damaged(path, "no epoch in it")
-    return [_record(path, record) for record in records]
+    return [_check_record(path, record) for record in records]
 
 
-def _record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _check_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     for name in RECORDED:
         if name not in record:
             raise _damaged(path, f"a record without {name!r}")
@@ -198,14 +199,14 @@ def _read(path: Path) -> str:
 
 def _json(path: Path, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
-    if not isinstance(found, dict):
-        raise _damaged(path, f"it holds a {type(found).__name__}, no mapping")
-    return found
+    if not isinstance(value, dict):
+        raise _damaged(path, f"it holds a {type(value).__name__}, no mapping")
+    return value
 
 
-def _damaged(path: Path, why: str) -> CheckpointError:
-    got, remedy = f"damaged or truncated ({why})", "Restore it, or train the run again."
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    got, remedy = f"damaged or truncated ({reason})", "Restore it, or train the run again."
     return CheckpointError.of("run:", path, got, "the file as training wrote it", remedy)

@@ -1,4 +1,4 @@
-"""The parser of configurations: what a YAML file may say, made from the classes themselves."""
+"""The parser of configurations, built from the signatures of the classes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def train_parser() -> Any:
 
 
 def parts_parser(parser: Any = None) -> Any:
-    """Add what a run needs beside its model to a parser: data and trainer."""
+    """Add the data and the trainer of a run to a parser, a new one by default."""
     from jsonargparse import ArgumentParser
 
     from ragged.data import EncoderDecoderDataModule
@@ -101,7 +101,7 @@ def parse(parser: Any, arguments: Sequence[str] | dict[str, Any]) -> Any:
 
 
 def _explain(message: str) -> str:
-    """Add the remedy to what the parser said."""
+    """Add the remedy to a message of the parser."""
     if "not allowed" in message:
         remedy = "Only classes of ragged can be named; --allow-import MODULE admits another module."
         return f"config: {message.strip()}\n{remedy}"
@@ -115,17 +115,17 @@ def _explain(message: str) -> str:
 
 
 def _known_names() -> set[str]:
-    """Every part of a dotted name that a configuration can hold."""
+    """Return every part of the dotted names of a configuration."""
     from ragged import data, models
     from ragged.training import lr_schedules, optimizers
 
     dotted = {action.dest for action in train_parser()._actions}
     modules = (data, lr_schedules, models, optimizers)
     classes = {
-        n: v
-        for m in modules
-        for n, v in vars(m).items()
-        if isinstance(v, type) and v.__module__.startswith(m.__name__)
+        name: value
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__.startswith(module.__name__)
     }
     arguments = {name for value in classes.values() for name in inspect.signature(value).parameters}
     parts = {part for name in dotted for part in name.split(".")}

@@ -1,4 +1,4 @@
-"""What a run is computed with: the versions of packages, the machine, the device."""
+"""The environment of a run: the versions of packages, the machine, the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGES = ("numpy", "torch", "jax", "flax", "optax")
 
 
 def version_of(package: str) -> str:
-    """The version of an installed distribution, or that it is not installed."""
+    """Return the version of a distribution, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -17,10 +17,10 @@ def version_of(package: str) -> str:
 
 
 def describe_environment(device: str) -> dict[str, str]:
-    """Say what computes here, ready for JSON.
+    """Describe the environment, ready for JSON.
 
     Args:
-        device: what the models run on.
+        device: of the models.
     """
     return {
         "ragged-sequences": version_of("ragged-sequences"),

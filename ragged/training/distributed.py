@@ -1,4 +1,4 @@
-"""Batches shared out among devices: equal rows each, and tokens as even as they go."""
+"""Batches sharded over devices: equal numbers of rows, and balanced tokens."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ import numpy as np
 
 from ragged.lengths import Lengths
 
-Batch = Any  # of ragged.data, whose kind the parts are of
+Batch = Any  # of ragged.data, as the shards
 
 
-def shard_batch(batch: Batch, parts: int) -> list[Batch]:
-    """Split a batch by tokens into parts of one shape.
+def shard_batch(batch: Batch, count: int) -> list[Batch]:
+    """Split a batch by tokens into shards of one shape.
 
-    Rows are dealt out longest first, each to the part that has the fewest tokens so far and room
-    left. Every part gets as many rows, rows of length 0 among them, so that one program serves all.
+    Rows are assigned longest first, each to the shard with the fewest tokens that is not full.
+    Shards are filled up with rows of length 0 to one number of rows, so that they share a program.
 
     Args:
-        batch: what all devices share.
-        parts: how many devices; 1 gives the batch itself.
+        batch: of all devices.
+        count: the number of devices; 1 returns the batch itself.
 
     Returns:
-        The parts; their rows together are those of the batch, each once.
+        The shards, with each row of the batch once.
 
     >>> from ragged.data import Series, Sample, collate
     >>> event = Series("0", np.arange(2.0), {})
     >>> def row(steps): return Sample(*np.ones((3, steps, 1)), event=event, split=1)
     >>> batch = collate([row(steps) for steps in (9, 2, 3, 4)], batch_size=4)
-    >>> [part.decoder_lengths.host.tolist() for part in shard_batch(batch, 2)]
+    >>> [shard.decoder_lengths.host.tolist() for shard in shard_batch(batch, 2)]
     [[9, 2], [4, 3]]
     """
-    if parts == 1:
+    if count == 1:
         return [batch]
     tokens = batch.encoder_lengths.host + batch.decoder_lengths.host
-    room = -(-len(tokens) // parts)
-    dealt: list[list[int]] = [[] for _ in range(parts)]
-    loads = np.zeros(parts)
+    size = -(-len(tokens) // count)
+    shards: list[list[int]] = [[] for _ in range(count)]
+    loads = np.zeros(count)
     for row in np.argsort(-tokens, kind="stable"):
-        open_ = [part for part in range(parts) if len(dealt[part]) < room]
-        lightest = min(open_, key=lambda part: (loads[part], part))
-        dealt[lightest].append(int(row))
+        open_shards = [shard for shard in range(count) if len(shards[shard]) < size]
+        lightest = min(open_shards, key=lambda shard: (loads[shard], shard))
+        shards[lightest].append(int(row))
         loads[lightest] += tokens[row]
-    return [_take(batch, rows, room) for rows in dealt]
+    return [_take(batch, rows, size) for rows in shards]
 
 
-def _take(batch: Batch, rows: list[int], room: int) -> Batch:
-    """Some rows of a batch, filled up with rows of length 0."""
-    missing = room - len(rows)
+def _take(batch: Batch, rows: list[int], size: int) -> Batch:
+    """Select rows of a batch, and fill up with rows of length 0."""
+    missing = size - len(rows)
 
     def pick(array: np.ndarray, fill: float = 0) -> np.ndarray:
         filler = np.full((missing, *array.shape[1:]), fill, array.dtype)
         return np.concatenate([array[rows], filler])
 
-    def lengths(whole: Lengths) -> Lengths:
-        return Lengths(pick(whole.host), whole.width, whole.policy)
+    def lengths(side_lengths: Lengths) -> Lengths:
+        return Lengths(pick(side_lengths.host), side_lengths.width, side_lengths.policy)
 
     return replace(
         batch,

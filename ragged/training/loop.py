@@ -35,14 +35,14 @@ from ragged.training.trainer import TrainerConfig
 
 @dataclass
 class TrainLoop:
-    """One training run in progress: everything that must survive being killed."""
+    """A training run in progress."""
 
     trainer: TrainerConfig
     model: Any
     data: EncoderDecoderDataModule
     folder: Path
     seed: int
-    standing: TrainState = field(default_factory=TrainState)
+    state: TrainState = field(default_factory=TrainState)
     profile: Profile = field(default_factory=Profile)
 
     def __post_init__(self) -> None:
@@ -63,12 +63,12 @@ class TrainLoop:
 
     @property
     def best(self) -> Path:
-        """The checkpoint of the last epoch worth keeping."""
+        """The path of the best checkpoint."""
         return self.folder / "checkpoints" / "best"
 
     @property
     def last(self) -> Path:
-        """The checkpoint that resuming starts from."""
+        """The path of the checkpoint to resume from."""
         return self.folder / "checkpoints" / "last"
 
     @property
@@ -78,9 +78,9 @@ class TrainLoop:
 
     @property
     def is_done(self) -> bool:
-        """Whether the last epoch is reached, or patience is at its end."""
-        standing, trainer = self.standing, self.trainer
-        return standing.epoch >= trainer.max_epochs or standing.waited >= trainer.patience
+        """Whether the last epoch is reached, or patience is exhausted."""
+        state, trainer = self.state, self.trainer
+        return state.epoch >= trainer.max_epochs or state.num_bad_epochs >= trainer.patience
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,14 +93,14 @@ class TrainLoop:
         """Train until done; every epoch ends with checkpoints and a line of metrics.
 
         Raises:
-            DivergenceError: a loss that is not finite; `diverged.json` tells where.
+            DivergenceError: a loss that is not finite; `diverged.json` has the details.
             Stopped: the user sent SIGINT or SIGTERM; a checkpoint was written before.
         """
         if self.is_done:
             return
         if self.is_writer and not self.trainer.use_loss_masking:
             self._warn_of_padding()
-        logs = MetricLogger(self.folder, self.standing.epoch) if self.is_writer else None
+        logs = MetricLogger(self.folder, self.state.epoch) if self.is_writer else None
         try:
             with stop_on_signals() as stop:
                 while not self.is_done:
@@ -112,11 +112,11 @@ class TrainLoop:
                 logs.close()
 
     def resume(self) -> None:
-        """Go back to the last checkpoint; without one, start anew."""
+        """Load the last checkpoint, if there is one."""
         if not self.last.exists() and not checkpoint.has_leftover(self.last):
             return
         saved = checkpoint.read(self.last)
-        standing = TrainState.from_dict(saved.state.get("training"))
+        state = TrainState.from_dict(saved.state.get("training"))
         configured = self.description
         self.model = saved.create_model(get_backend())
         self.__post_init__()
@@ -125,45 +125,45 @@ class TrainLoop:
         self._check_unchanged("data", saved.section("normalization"), normalization)
         self._check_unchanged("batches", saved.section("training").get("rows"), self._rows)
         self.step.load_state_dict(saved.moments(self.step.state_dict()))
-        self.standing = standing
+        self.state = state
 
     @property
     def _rows(self) -> list[int]:
-        """What decides which rows a step sees: how many there are, of a batch, of a step."""
+        """The numbers that determine the rows of a step: of the data, of a batch, of batches."""
         return [len(self.data.train), self.data.batch_size, self.trainer.accumulate_grad_batches]
 
-    def _check_unchanged(self, what: str, saved: Any, wanted: Any) -> None:
-        """Refuse to go on with something else than the run was stopped with."""
-        if saved != wanted:
-            verb = "is" if what == "model" else "are"
+    def _check_unchanged(self, name: str, saved: Any, current: Any) -> None:
+        """Refuse to resume with another model, data or batches."""
+        if saved != current:
+            verb = "is" if name == "model" else "are"
             raise CheckpointError(
-                f"resume: the {what} {verb} now {wanted!s:.300}; expected {saved!s:.300}, as in "
+                f"resume: the {name} {verb} now {current!s:.300}; expected {saved!s:.300}, as in "
                 f"{str(self.last)!r}. Restore the run's config.yaml and data, or start a new run."
             )
 
     def _run_epoch(self, progress: Any, stop: StopRequest) -> None:
-        epoch = self.standing.current
-        rows = self.data.train_epoch(self.seed, self.standing.epoch)
+        epoch = self.state.current
+        rows = self.data.train_epoch(self.seed, self.state.epoch)
         groups = _grouped(self._batches(rows, shuffle=True), self.trainer.accumulate_grad_batches)
-        ready = prefetch(islice(groups, epoch.steps, None))
-        mark = time.perf_counter()
-        for group in self.profile.each("batches", ready):
+        prefetched = prefetch(islice(groups, epoch.steps, None))
+        now = time.perf_counter()
+        for group in self.profile.measure_items("batches", prefetched):
             loss = self._advance(group)
             self._count(epoch, group, loss)
-            mark, since = time.perf_counter(), mark
-            epoch.seconds += mark - since
+            now, start = time.perf_counter(), now
+            epoch.seconds += now - start
             if progress is not None:
                 speed = f"{epoch.tokens / epoch.seconds:,.0f}"
                 progress.set_postfix(
-                    epoch=self.standing.epoch + 1, loss=f"{loss:.4f}", tokens_per_s=speed
+                    epoch=self.state.epoch + 1, loss=f"{loss:.4f}", tokens_per_s=speed
                 )
                 progress.update()
             self._stop_if(stop)
 
     def _advance(self, group: tuple[Batch, ...]) -> float:
-        """Take one step, or stop with what led to a loss that is not finite."""
+        """Take one step; raise if its loss is not finite."""
         with self.profile.measure("steps"):
-            loss = float(self.step.step(*group, rate=self._rate(self.standing.current.steps)))
+            loss = float(self.step.step(*group, rate=self._rate(self.state.current.steps)))
         if not math.isfinite(loss):
             raise self._diverged("loss", loss, group)
         return loss
@@ -175,41 +175,41 @@ class TrainLoop:
         epoch.elements += elements
         epoch.tokens += sum(b.encoder_lengths.tokens + b.decoder_lengths.tokens for b in group)
 
-    def _rate(self, done: int) -> float:
-        """The learning rate of a step, `done` steps of the epoch before it."""
-        trainer, standing = self.trainer, self.standing
-        step = standing.epoch * self.steps_per_epoch + done
+    def _rate(self, steps_done: int) -> float:
+        """Return the learning rate after a number of steps of the epoch."""
+        trainer, state = self.trainer, self.state
+        step = state.epoch * self.steps_per_epoch + steps_done
         steps = trainer.max_epochs * self.steps_per_epoch
         return trainer.optimizer.learning_rate * trainer.lr_schedule.multiplier(
-            step, steps, standing.losses
+            step, steps, state.losses
         )
 
     def _validation_loss(self) -> float | None:
-        """The mean loss over what is known in the validation rows; None if nothing is."""
-        made = self._batches(self.data.validation, shuffle=False)
-        sums = [self.step.evaluate(batch) for batch in made]
+        """Return the mean loss over the known targets of the validation rows; None without any."""
+        validation_batches = self._batches(self.data.validation, shuffle=False)
+        sums = [self.step.evaluate(batch) for batch in validation_batches]
         count = sum(count for _, count in sums)
         return sum(total for total, _ in sums) / count if count else None
 
     def _end_epoch(self, logs: MetricLogger | None) -> None:
-        """Write what the epoch gave; killed anywhere in here, its end is run again."""
-        standing, epoch = self.standing, self.standing.current
+        """Validate and write checkpoints and metrics; repeated on resuming if killed."""
+        state, epoch = self.state, self.state.current
         rate = self._rate(epoch.steps - 1)
         with self.profile.measure("validation"):
             loss = self._validation_loss()
         if loss is not None and not math.isfinite(loss):
             raise self._diverged("validation loss", loss, ())
-        standing.epoch += 1
-        standing.losses.append(math.nan if loss is None else loss)
-        standing.current = Epoch()
+        state.epoch += 1
+        state.losses.append(math.nan if loss is None else loss)
+        state.current = Epoch()
         with self.profile.measure("checkpoints and logs"):
             if self._is_worth_keeping(loss):
-                standing.best_loss = min(standing.best_loss, math.inf if loss is None else loss)
-                standing.best_epoch = standing.epoch - 1
+                state.best_loss = min(state.best_loss, math.inf if loss is None else loss)
+                state.best_epoch = state.epoch - 1
                 self._write(self.best)
             if logs is not None:
                 record = {
-                    "epoch": standing.epoch,
+                    "epoch": state.epoch,
                     "train_loss": epoch.loss / max(1, epoch.elements),
                     "validation_loss": loss,
                     "learning_rate": rate,
@@ -221,13 +221,13 @@ class TrainLoop:
         self.profile.end_epoch()
 
     def _is_worth_keeping(self, loss: float | None) -> bool:
-        best = self.standing.best_loss
+        best = self.state.best_loss
         if loss is None or not math.isfinite(best):
-            return True  # where nothing tells epochs apart the last one is kept
+            return True  # without validation losses the last epoch is kept
         return loss < best + self.trainer.tolerance * abs(best)
 
     def _stop_if(self, stop: StopRequest) -> None:
-        """Write a checkpoint and stop, if the user asked any of the workers to."""
+        """Write a checkpoint and stop, if any worker received a signal."""
         if self.step.workers.any_reduce(stop.is_set):
             self._write(self.last, with_optimizer=True)
             raise Stopped(str(self.folder))
@@ -236,27 +236,27 @@ class TrainLoop:
         if not self.is_writer:
             return
         self.model = self.step.module()
-        state = {
-            "training": {**self.standing.to_dict(), "rows": self._rows},
+        content = {
+            "training": {**self.state.to_dict(), "rows": self._rows},
             "normalization": self.data.normalization.to_dict(),
         }
-        found = Checkpoint(
+        saved = Checkpoint(
             get_backend().get_parameters(self.model),
             self.description.to_config(),
-            state,
+            content,
             self.step.state_dict() if with_optimizer else None,
         )
-        checkpoint.write(path, found)
+        checkpoint.write(path, saved)
 
     def _diverged(self, name: str, loss: float, group: Sequence[Batch]) -> DivergenceError:
-        """Write down where a loss was not finite, with the rows of the step if there are any."""
-        whole = self.data.train_epoch(self.seed, self.standing.epoch)
-        rows = [whole[int(row)] for b in group for row in b.rows if row >= 0]
-        where = {
+        """Record where a loss was not finite, with the rows of the step if there are any."""
+        dataset = self.data.train_epoch(self.seed, self.state.epoch)
+        rows = [dataset[int(row)] for b in group for row in b.rows if row >= 0]
+        record = {
             "name": name,
             "loss": str(loss),
-            "epoch": self.standing.epoch + 1,
-            "step": self.standing.current.steps + (1 if group else 0),
+            "epoch": self.state.epoch + 1,
+            "step": self.state.current.steps + (1 if group else 0),
             "rows": [
                 {"event": r.event.name, "start": r.start, "split": r.split, "stop": r.stop}
                 for r in rows
@@ -264,28 +264,28 @@ class TrainLoop:
         }
         if self.is_writer:
             path = self.folder / "diverged.json"
-            checkpoint.write_file(path, json.dumps(where, indent=2).encode())
+            checkpoint.write_file(path, json.dumps(record, indent=2).encode())
         batch = f", at the batch of events {[row.event.name for row in rows]}" if rows else ""
         kept = f"the best checkpoint is kept in {str(self.best)!r}"
         return DivergenceError(
-            f"training: the {name} is {loss} in epoch {where['epoch']}{batch}; expected a finite "
+            f"training: the {name} is {loss} in epoch {record['epoch']}{batch}; expected a finite "
             "number. Lower the learning rate or the gradient clip; diverged.json tells where"
             f"{', and ' + kept if self.best.exists() else ''}."
         )
 
     def _batches(self, dataset: RaggedDataset, *, shuffle: bool) -> Iterator[Batch]:
-        made = batches(
+        iterator = batches(
             dataset,
             self.data.batch_size,
             shuffle_seed=self.seed if shuffle else None,
-            epoch=self.standing.epoch,
+            epoch=self.state.epoch,
             dtype=param_dtype(self.trainer.precision),
         )
-        return made if self.trainer.use_loss_masking else map(without_loss_masking, made)
+        return iterator if self.trainer.use_loss_masking else map(without_loss_masking, iterator)
 
     def _warn_of_padding(self) -> None:
-        """Tell who trains without a mask, if it matters: if horizons differ."""
-        horizons = self.data.train_epoch(self.seed, self.standing.epoch).lengths[:, 1]
+        """Warn about training without a mask if horizons differ."""
+        horizons = self.data.train_epoch(self.seed, self.state.epoch).lengths[:, 1]
         if horizons.min() < horizons.max():
             warnings.warn(
                 "train: `trainer.use_loss_masking` is false and horizons differ, from "

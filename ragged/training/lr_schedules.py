@@ -11,7 +11,7 @@ from ragged.checks import check
 
 
 class LRSchedule(ABC):
-    """By which factor the optimiser's learning rate is multiplied at each step."""
+    """The factor of the optimiser's learning rate at each step."""
 
     @abstractmethod
     def multiplier(self, step: int, steps: int, losses: Sequence[float] = ()) -> float:
@@ -19,14 +19,14 @@ class LRSchedule(ABC):
 
         Args:
             step: counted from 0.
-            steps: how many the whole run has.
-            losses: the validation loss of each epoch that is over.
+            steps: the number of steps of the whole run.
+            losses: the validation loss of each finished epoch.
         """
 
 
 @dataclass(frozen=True)
 class Constant(LRSchedule):
-    """The learning rate stays.
+    """A constant learning rate.
 
     >>> Constant().multiplier(7, steps=10)
     1.0
@@ -68,8 +68,8 @@ class WarmupCosine(LRSchedule):
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         decay_steps = self.decay_steps or max(1, steps - self.warmup_steps)
-        done = min((step - self.warmup_steps) / decay_steps, 1.0)
-        return self.min_lr_ratio + (1 - self.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
+        progress = min((step - self.warmup_steps) / decay_steps, 1.0)
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ class ReduceLROnPlateau(LRSchedule):
 
     def multiplier(self, step: int, steps: int, losses: Sequence[float] = ()) -> float:
         """Return the factor after these losses; the step does not matter."""
-        lowest, waited, factor = math.inf, 0, 1.0
+        lowest, num_bad_epochs, factor = math.inf, 0, 1.0
         for loss in losses:
             if math.isnan(loss):
-                continue  # an epoch that nothing was known to validate on
-            waited += 1
+                continue  # an epoch without known validation targets
+            num_bad_epochs += 1
             margin = self.threshold * abs(lowest) if lowest < math.inf else 0.0
             if loss < lowest - margin:
-                lowest, waited = loss, 0
-            if waited == self.patience:
-                factor, waited = max(factor * self.factor, self.min_lr_ratio), 0
+                lowest, num_bad_epochs = loss, 0
+            if num_bad_epochs == self.patience:
+                factor, num_bad_epochs = max(factor * self.factor, self.min_lr_ratio), 0
         return factor

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: a line of JSON and TensorBoard's scalars for each epoch."""
+"""The metrics of a run: a line of JSON and TensorBoard's scalars for each epoch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ragged.io.checkpoint import write_file
+from ragged.io.safe_json import finite_or_none
 
 
 class MetricLogger:
@@ -15,7 +16,7 @@ class MetricLogger:
 
     Args:
         folder: the run's.
-        epoch: epochs that are over; records of later ones, of a run that was killed, are dropped.
+        epoch: finished epochs; records of later ones, of a killed run, are dropped.
     """
 
     def __init__(self, folder: Path, epoch: int = 0) -> None:
@@ -23,13 +24,13 @@ class MetricLogger:
 
         self.path = folder / "metrics.jsonl"
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if _epoch_of(line) <= epoch]
-        write_file(self.path, "".join(f"{line}\n" for line in kept).encode())
+        earlier = [line for line in lines if _epoch_of(line) <= epoch]
+        write_file(self.path, "".join(f"{line}\n" for line in earlier).encode())
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Add an epoch's record; what is not finite is null."""
-        plain = {name: _plain(value) for name, value in record.items()}
+        plain = {name: finite_or_none(value) for name, value in record.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(plain) + "\n")
         for name, value in plain.items():
@@ -38,16 +39,12 @@ class MetricLogger:
         self.board.flush()
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Flush and close TensorBoard's writer."""
         self.board.close()
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _epoch_of(line: str) -> float:
-    """The epoch of a record; a line that a kill cut short belongs to no epoch kept."""
+    """Return the epoch of a record; infinity for a truncated line."""
     try:
         return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a model's outputs mean: the loss that trains them and the forecast that they hold."""
+"""The loss of a model's outputs, and the forecasts in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragged.models import ModelConfig
 from ragged.ops.masks import padding_mask
 from ragged.protocol import Array
 
-# By name; a forecast is a number, so that losses of classes are none of them.
+# By name, without the losses of classes: forecasts are numbers.
 LOSSES: dict[str, MaskedLoss[...]] = {
     name: loss for name, loss in vars(regression).items() if isinstance(loss, MaskedLoss)
 }
@@ -57,12 +57,12 @@ class Objective:
             OptionError: the model has another number of outputs than the loss needs.
         """
         chosen = cls.chosen(loss, quantiles, type(model))
-        found, expected = model.arguments()["output_size"], targets * chosen.outputs
-        if found != expected:
+        output_size, expected = model.arguments()["output_size"], targets * chosen.outputs
+        if output_size != expected:
             needs = f"{targets} target(s) of {chosen.outputs} output(s)"
-            wanted = f"{expected}: the {chosen.name} loss has {needs}"
+            needs = f"{expected}: the {chosen.name} loss has {needs}"
             remedy = f"Set it to {expected}, or change trainer.loss or trainer.quantiles."
-            raise OptionError.of("train", "model.init_args.output_size", found, wanted, remedy)
+            raise OptionError.of("train", "model.init_args.output_size", output_size, needs, remedy)
         return chosen
 
     @property
@@ -83,10 +83,10 @@ class Objective:
         >>> Objective(LOSSES["quantile"], (0.1, 0.9)).features(["flow"])
         ['flow, quantile 0.1', 'flow, quantile 0.9']
         """
-        parts = [f", quantile {level:g}" for level in self.quantiles]
-        if self.loss.extra_axis is not None and not parts:
-            parts = [f", {part}" for part in self.loss.extra_axis.split(" and ")]
-        return [f"{target}{part}" for target in targets for part in parts or [""]]
+        suffixes = [f", quantile {level:g}" for level in self.quantiles]
+        if self.loss.extra_axis is not None and not suffixes:
+            suffixes = [f", {suffix}" for suffix in self.loss.extra_axis.split(" and ")]
+        return [f"{target}{suffix}" for target in targets for suffix in suffixes or [""]]
 
     def total_and_count(
         self, prediction: Array, target: Array, *, lengths: object
@@ -101,28 +101,20 @@ class Objective:
         )
         mask = padding_mask(backend, valid, alignment="left", like=target)
         known = mask[..., None] & ~backend.xp.isnan(target)
-        return self.loss.total_and_count(
-            self._split(prediction, target), target, mask=known, **self._options
-        )
+        options: dict[str, Any] = {"quantiles": self.quantiles} if self.quantiles else {}
+        if self.loss.extra_axis is not None:
+            prediction = prediction.reshape(*target.shape, self.outputs)
+        return self.loss.total_and_count(prediction, target, mask=known, **options)
 
     def point(self, forecast: np.ndarray) -> np.ndarray:
-        """The forecast of each target, `(steps, targets)`: the level nearest to the median."""
-        middle = [abs(level - 0.5) for level in self.quantiles]
-        return self._each(forecast)[..., int(np.argmin(middle)) if middle else 0]
+        """Return the forecast of each target, `(steps, targets)`, at the level nearest to 0.5."""
+        distances = [abs(level - 0.5) for level in self.quantiles]
+        return self._by_target(forecast)[..., int(np.argmin(distances)) if distances else 0]
 
     def at_levels(self, forecast: np.ndarray) -> dict[float, np.ndarray]:
-        """The forecast of each target at each level, `(steps, targets)` each."""
-        each = self._each(forecast)
-        return {level: each[..., i] for i, level in enumerate(self.quantiles)}
+        """Return the forecast of each target at each level, `(steps, targets)` each."""
+        outputs = self._by_target(forecast)
+        return {level: outputs[..., i] for i, level in enumerate(self.quantiles)}
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"quantiles": self.quantiles} if self.quantiles else {}
-
-    def _split(self, prediction: Array, target: Array) -> Array:
-        if self.loss.extra_axis is None:
-            return prediction
-        return prediction.reshape(*target.shape, self.outputs)
-
-    def _each(self, forecast: np.ndarray) -> np.ndarray:
+    def _by_target(self, forecast: np.ndarray) -> np.ndarray:
         return forecast.reshape(*forecast.shape[:-1], -1, self.outputs)

@@ -1,4 +1,4 @@
-"""Optimisers: their constants, all written out, so that every backend follows one trajectory."""
+"""Optimisers: all constants are explicit, so that backends compute the same steps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ragged.errors import OptionError
 
 
 class Optimizer(ABC):
-    """How a gradient moves the parameters; the learning rate may be scheduled."""
+    """An optimiser, whose learning rate may be scheduled."""
 
     learning_rate: float
 
     @property
     @abstractmethod
     def slots(self) -> tuple[str, ...]:
-        """What is kept for each parameter between steps, by torch's names."""
+        """The state of each parameter, by torch's names."""
 
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
@@ -119,8 +119,8 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        holds = bool(self.momentum) or not self.nesterov
-        check(self, "nesterov", holds, "False without momentum")
+        is_valid = bool(self.momentum) or not self.nesterov
+        check(self, "nesterov", is_valid, "False without momentum")
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ class SGD(Optimizer):
 
 
 def unknown(optimizer: object) -> OptionError:
-    """What a backend raises at an optimiser that it does not have."""
+    """Compose the error for an optimiser that a backend does not have."""
     got = type(optimizer).__name__
     expected = "AdamW, Adam or SGD of ragged.training.optimizers"
     return OptionError.of("TrainingStep", "optimizer", got, expected, "Choose one of them.")

@@ -1,4 +1,4 @@
-"""Half precision in training: parameters are kept in float32, and computed with in fewer bits."""
+"""Mixed precision: parameters in float32, computation in 16 bits."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def param_dtype(dtype: str) -> str:
 
 
 def ramped_decay(decay: float, step: int) -> float:
-    """How much of an average of parameters a step keeps: less at first, when they still move fast.
+    """The decay of a running average of parameters at a step, ramped up from 0.1.
 
     `min(decay, (1 + step) / (10 + step))`
 
     Args:
-        decay: what it keeps in the long run, 0 or more, below 1.
-        step: steps done, counted from 0.
+        decay: the final decay, 0 or more, below 1.
+        step: counted from 0.
 
     >>> [ramped_decay(0.9, step) for step in (0, 10, 1000)]
     [0.1, 0.55, 0.9]
@@ -36,7 +36,7 @@ def ramped_decay(decay: float, step: int) -> float:
 
 @dataclass
 class LossScale:
-    """What a float16 loss is multiplied by, so that small gradients do not vanish.
+    """The scale of a float16 loss, so that small gradients do not underflow.
 
     Halved, and the step left out, where a gradient overflows; doubled after `patience` good steps.
 
@@ -55,11 +55,11 @@ class LossScale:
 
     @classmethod
     def of(cls, dtype: str) -> LossScale:
-        """The scale to start with: 1 for all but float16, whose range alone needs one."""
+        """Return the initial scale: 1 for all dtypes but float16."""
         return cls() if dtype == "float16" else cls(1.0)
 
     def update(self, finite: bool) -> None:
-        """Learn whether a step's gradients were finite."""
+        """Update the scale: were the gradients of a step finite?"""
         self.good = self.good + 1 if finite else 0
         if not finite:
             self.value = max(self.value / 2, 2.0**-14)
@@ -68,7 +68,7 @@ class LossScale:
 
     @property
     def state(self) -> np.ndarray:
-        """What a resumed run goes on from: `(value, good)`."""
+        """The state for a checkpoint: `(value, good)`."""
         return np.array([self.value, self.good])
 
     def load(self, state: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: steps, and what is done beside them."""
+"""The time that a run spends on steps, batches and other work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Profile:
-    """Seconds by what they were spent on, the first epoch apart: there programs are compiled.
+    """Seconds by kind of work; the first epoch is separate, since programs are compiled in it.
 
     >>> profile = Profile({"steps": 20.0})
     >>> profile.end_epoch()
@@ -23,12 +23,12 @@ class Profile:
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
-    first: float | None = None
+    first_epoch: float | None = None
 
     def end_epoch(self) -> None:
-        """Put the first epoch aside."""
-        if self.first is None:
-            self.first = sum(self.seconds.values())
+        """Store the time of the first epoch, and reset the others."""
+        if self.first_epoch is None:
+            self.first_epoch = sum(self.seconds.values())
             self.seconds.clear()
 
     @contextmanager
@@ -41,8 +41,8 @@ class Profile:
             spent = time.perf_counter() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
-    def each(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Give the items of an iterable, and add the time that it took to make them."""
+    def measure_items(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items of an iterable, and add the time that it takes."""
         iterator = iter(items)
         while True:
             with self.measure(name):
@@ -53,10 +53,10 @@ class Profile:
             yield item
 
     def __str__(self) -> str:
-        begin = "" if self.first is None else f"first epoch {self.first:.1f} s"
+        first = "" if self.first_epoch is None else f"first epoch {self.first_epoch:.1f} s"
         total = sum(self.seconds.values())
         if not total:
-            return begin
+            return first
         shares = (f"{name} {spent / total:.1%}" for name, spent in self.seconds.items())
-        shown = f"{', '.join(shares)} of {total:.1f} s".replace("%", " %")
-        return f"{begin}; then {shown}" if begin else shown
+        text = f"{', '.join(shares)} of {total:.1f} s".replace("%", " %")
+        return f"{first}; then {text}" if first else text

@@ -1,4 +1,4 @@
-"""A clean stop: SIGINT and SIGTERM ask a run to write its checkpoint and end."""
+"""Graceful stops: on SIGINT and SIGTERM a run writes its checkpoint and ends."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """The user stopped the run named; its last checkpoint holds all that was done."""
+    """A run stopped by the user; its last checkpoint is complete."""
 
 
 class StopRequest:
-    """Whether the user has asked to stop."""
+    """Whether a signal to stop was received."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -24,29 +24,29 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Note the first signal; a second one acts as it would without this.
+    """Record the first signal; a second one has its usual effect.
 
-    The handlers before are put back at the end. What is ignored stays ignored. Outside the main
-    thread nothing is changed, for Python delivers no signals there.
+    The previous handlers are restored at the end. Ignored signals stay ignored. Outside the main
+    thread nothing is changed, because Python delivers no signals there.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
+    previous = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
 
-    def put_back() -> None:
-        for number, handler in before.items():
+    def restore() -> None:
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         request.is_set = True
-        put_back()
+        restore()
 
     try:
-        for number in before:
-            signal.signal(number, note)
+        for number in previous:
+            signal.signal(number, handle)
         yield request
     finally:
-        put_back()
+        restore()

@@ -1,4 +1,4 @@
-"""How far a run has come: all that a resumed one needs beside parameters and moments."""
+"""The progress of a run, which resuming needs beside parameters and moments."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragged.errors import CheckpointError
+from ragged.io.safe_json import finite_or_none
 
 COUNTS = ("epoch", "steps", "elements", "tokens")
 
 
 @dataclass
 class Epoch:
-    """What the steps of an epoch have given so far.
+    """The totals of the steps of an epoch so far.
 
     Args:
-        steps: how many are done.
-        loss: the sum of their losses, each as often as it has elements.
-        elements: how many valid target elements they saw.
-        tokens: how many steps of rows.
-        seconds: how long they took.
+        steps: the number of optimizer steps.
+        loss: the sum of their losses, weighted by elements.
+        elements: the number of valid target elements.
+        tokens: the number of valid steps of rows.
+        seconds: their duration.
     """
 
     steps: int = 0
@@ -32,17 +33,17 @@ class Epoch:
 
 @dataclass
 class TrainState:
-    """Where a run stands.
+    """The state of a run.
 
     Args:
-        epoch: epochs that are over.
-        best_epoch: the one whose parameters are kept, counted from 0; -1 = none yet.
+        epoch: the number of finished epochs.
+        best_epoch: the epoch of the best checkpoint, counted from 0; -1 = none yet.
         best_loss: the lowest validation loss.
         losses: the validation loss of each epoch.
-        current: what the epoch in progress has given.
+        current: the totals of the epoch in progress.
 
-    >>> standing = TrainState(epoch=2, best_epoch=1, best_loss=0.5, losses=[1.0, 0.5])
-    >>> TrainState.from_dict(standing.to_dict()) == standing
+    >>> state = TrainState(epoch=2, best_epoch=1, best_loss=0.5, losses=[1.0, 0.5])
+    >>> TrainState.from_dict(state.to_dict()) == state
     True
     """
 
@@ -53,8 +54,8 @@ class TrainState:
     current: Epoch = field(default_factory=Epoch)
 
     @property
-    def waited(self) -> int:
-        """Epochs since the one that is kept."""
+    def num_bad_epochs(self) -> int:
+        """The number of epochs since the best one."""
         return self.epoch - 1 - self.best_epoch
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,8 +63,8 @@ class TrainState:
         return {
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
-            "best_loss": _plain(self.best_loss),
-            "losses": [_plain(loss) for loss in self.losses],
+            "best_loss": finite_or_none(self.best_loss),
+            "losses": [finite_or_none(loss) for loss in self.losses],
             "current": vars(self.current).copy(),
         }
 
@@ -77,9 +78,9 @@ class TrainState:
         losses = _take(saved, "losses", list)
         epoch, best_epoch = _take(saved, "epoch", int), _take(saved, "best_epoch", int)
         best_loss = _number(_take(saved, "best_loss", float, type(None)), math.inf)
-        kept = [_number(_check("losses", loss, float, type(None)), math.nan) for loss in losses]
-        if not 0 <= epoch == len(kept) or not -1 <= best_epoch < epoch:
-            got = f"{epoch} with best_epoch {best_epoch} and {len(kept)} losses"
+        history = [_number(_check("losses", loss, float, type(None)), math.nan) for loss in losses]
+        if not 0 <= epoch == len(history) or not -1 <= best_epoch < epoch:
+            got = f"{epoch} with best_epoch {best_epoch} and {len(history)} losses"
             raise _refuse("epoch", got, "a loss for each epoch, the best one among them")
         current = _take(saved, "current", dict)
         in_progress = Epoch(
@@ -89,7 +90,7 @@ class TrainState:
             tokens=_take(current, "tokens", int),
             seconds=float(_take(current, "seconds", float)),
         )
-        return cls(epoch, best_epoch, best_loss, kept, in_progress)
+        return cls(epoch, best_epoch, best_loss, history, in_progress)
 
 
 def _take(saved: Any, name: str, *kinds: type) -> Any:
@@ -108,10 +109,6 @@ def _check(name: str, value: Any, *kinds: type) -> Any:
 
 def _number(value: float | None, missing: float) -> float:
     return missing if value is None else float(value)
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _refuse(name: str, got: str, expected: str) -> CheckpointError:

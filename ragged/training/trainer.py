@@ -1,4 +1,4 @@
-"""How a model is trained: everything a configuration says of it, checked."""
+"""`TrainerConfig`: the checked configuration of training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrainerConfig:
         tolerance: an epoch is worth keeping if its validation loss is less than this share above
             the lowest so far. Above 0, chance in few validation rows does not keep an early epoch
             where a later one, of a lower learning rate, is as good.
-        device: "auto" (the best at hand), "cpu" or "cuda".
+        device: "auto" (the best available), "cpu" or "cuda".
         devices: how many devices share each batch, on JAX; with torch, start as many processes
             (`torchrun --nproc-per-node N -m ragged train ...`).
         precision: "float32" or "float64" (JAX needs JAX_ENABLE_X64=1 for it); "bfloat16" and
@@ -33,7 +33,7 @@ class TrainerConfig:
         loss: name of a loss of ragged.losses that compares numbers; None = the model's own.
         use_loss_masking: average the loss over valid steps alone. False gives the plain mean over
             each batch as it is padded to its longest horizon, where padding counts as forecast
-            without an error; a warning tells of it where horizons differ. Scores are masked always.
+            without an error; a warning is raised where horizons differ. Scores are masked always.
         quantiles: levels of the quantile loss, inside 0..1; None = 2, 10, 25, 50, 75, 90, 98 %.
         max_grad_norm: largest global norm of the gradient, above 0; None = any.
         accumulate_grad_batches: batches that make one step, exactly as one batch of all their rows
@@ -75,8 +75,8 @@ class TrainerConfig:
         check(self, "precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
         check(self, "loss", self.loss in (None, *LOSSES), f"one of {list(LOSSES)}")
         check(self, "use_loss_masking", isinstance(self.use_loss_masking, bool), "True or False")
-        inside = levels is None or (levels and all(0 < level < 1 for level in levels))
-        check(self, "quantiles", bool(inside), "one level or more, each inside 0..1, or None")
+        is_valid = levels is None or (levels and all(0 < level < 1 for level in levels))
+        check(self, "quantiles", bool(is_valid), "one level or more, each inside 0..1, or None")
         check(self, "max_grad_norm", clip is None or clip > 0, "above 0, or None")
         check(self, "ema_decay", decay is None or 0 <= decay < 1, "0 or more, below 1, or None")
 

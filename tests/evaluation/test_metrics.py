@@ -11,7 +11,7 @@ import pytest
 import ragged.backend
 from ragged.data import EncoderDecoderDataModule, Roles, Sample, Series, Source
 from ragged.errors import ShapeError
-from ragged.evaluation import evaluate as evaluation
+from ragged.evaluation import evaluate
 from ragged.evaluation.baselines import baselines
 from ragged.evaluation.evaluate import Evaluation
 from ragged.evaluation.forecasts import RowForecast
@@ -21,7 +21,7 @@ from ragged.evaluation.metrics import (
     accuracy,
     coverage,
     pinball,
-    table,
+    scores_table,
     to_json,
 )
 from ragged.report import figures
@@ -80,8 +80,8 @@ def test_baselines_know_training_and_validation_and_are_scored_on_the_test(monke
     before, after = slice(3, 12), np.arange(3, 12)
     forecast = np.random.default_rng(1).normal(size=(9, 2))
     levels = {0.1: forecast - 1, 0.5: forecast, 0.9: forecast + 1}
-    monkeypatch.setattr(evaluation, "forecast_rows", lambda *given: [RowForecast(forecast, levels)])
-    found = evaluation.evaluate(
+    monkeypatch.setattr(evaluate, "forecast_rows", lambda *given: [RowForecast(forecast, levels)])
+    found = evaluate.evaluate_model(
         SimpleNamespace(config=SimpleNamespace(model="m")), data, trainer=None
     )
     x = np.concatenate([each.columns["x"][before] for each in events[:3]])
@@ -225,7 +225,7 @@ def test_scores_that_are_not_defined_are_null_and_stand_last():
     assert saved["targets"]["y"]["flat"] == {"r2": None, "rmse": 1.0, "mae": 1.0}
     assert saved["pinball"] == {"y": 0.25}
     assert "coverage" not in saved
-    assert [line.split()[0] for line in table({"y": target}).splitlines()[1:]] == [
+    assert [line.split()[0] for line in scores_table({"y": target}).splitlines()[1:]] == [
         "good", "flat", "none", "pinball",
     ]  # fmt: skip
 

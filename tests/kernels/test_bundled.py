@@ -84,7 +84,7 @@ def package(library, monkeypatch, tmp_path):
     (tmp_path / "cpuinfo").write_text(cpuinfo(HASWELL))
     monkeypatch.setattr(bundled, "FOLDER", folder)
     monkeypatch.setattr(bundled, "CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(kernels, "_told", [])
+    monkeypatch.setattr(kernels, "_warned", [])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     flags = (*kernels.FLAGS, *recipe.choices("LSTM", "float32"))
     digest = recipe.digest_sources(flags, source, kernels.HEADERS)

@@ -73,7 +73,7 @@ def test_every_cell_has_its_own_library(fresh, source):
 
 @compiled
 def test_what_cannot_be_compiled_is_told_and_leaves_nothing(fresh, source, monkeypatch):
-    monkeypatch.setattr(kernels, "_told", [])
+    monkeypatch.setattr(kernels, "_warned", [])
     source.write_text("this is no C++")
     with pytest.warns(RuntimeWarning, match="could not be compiled by .*RAGGED_KERNELS=0"):
         assert kernels.load(source, "LSTM", "float32") is None

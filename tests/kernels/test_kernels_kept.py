@@ -43,7 +43,7 @@ def place(made, monkeypatch, tmp_path):
     """A process that has loaded nothing and told nothing yet, with a home of its own."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(kernels, "_told", [])
+    monkeypatch.setattr(kernels, "_warned", [])
     compiler(tmp_path, monkeypatch, f'cp "{made}/made.so" "$out"')
     forget()
     yield tmp_path / ".cache" / "ragged"

@@ -159,7 +159,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "batch on the other side taken",
             "ragged.models.modules:check_batch",
-            "batch.encoder_alignment != needed",
+            "batch.encoder_alignment != required",
             "False",
             attention("interpretation_is_that_of_the_oracle_and_of_its_own_side", LSTM),
         ),

@@ -222,7 +222,7 @@ PACKING = (
     fault(
         "other lengths unpacked than were packed",
         "ragged.ops.packing:PackedRows.source",
-        "if given.tolist() != self.lengths.tolist():",
+        "if nonempty.tolist() != self.lengths.tolist():",
         "if False:",
         "test_packing.py::test_other_lengths_than_the_packed_ones_are_refused[{backend}]",
     ),

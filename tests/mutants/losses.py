@@ -81,14 +81,14 @@ REDUCTIONS = (
     fault(
         "weights at padding multiplied away instead of selected away",
         "ragged.losses.masking:masked",
-        "xp.where(valid, given + nothing, nothing)",
-        "given * xp.astype(valid, given.dtype)",
+        "xp.where(valid, values + zeros, zeros)",
+        "values * xp.astype(valid, values.dtype)",
         gradient_of_loss("mse"),
     ),
     fault(
         "nothing valid divided by 0",
         "ragged.losses.masking:_divide",
-        "xp.where(some, ratio, xp.zeros_like(ratio))",
+        "xp.where(nonzero, ratio, xp.zeros_like(ratio))",
         "total / count",
         nothing_valid("mse-mean"),
     ),
@@ -116,8 +116,8 @@ REDUCTIONS = (
     fault(
         "prediction broadcast over the target",
         "ragged.losses.masking:_check_shapes",
-        "nothing or given != (shape if in_target else elements)",
-        "nothing",
+        "is_empty or target_shape != (shape if in_target else elements)",
+        "is_empty",
         "test_losses.py::test_shapes_are_not_broadcast[{backend}]",
     ),
 )
@@ -140,7 +140,7 @@ LOSSES = (
     fault(
         "epsilon of mape ignored",
         "ragged.losses:mape",
-        "backend.xp.where(size > least, size, backend.xp.full_like(size, least))",
+        "backend.xp.where(size > minimum, size, backend.xp.full_like(size, minimum))",
         "size",
         loss("mape"),
     ),
@@ -199,15 +199,15 @@ CLASSES = (
     fault(
         "a class's weight left out of the divisor",
         "ragged.losses.masking:masked",
-        "weight if share is None else share * weight",
+        "weight if element_count is None else element_count * weight",
         "weight",
         cross_entropy("weighted labels"),
     ),
     fault(
         "class weights counted for probabilities, which have no one label",
         "ragged.losses:cross_entropy",
-        "q, share = target, xp.ones_like(target[..., 0])",
-        "q, share = target, xp.sum(weights * target, axis=-1)",
+        "q, count = target, xp.ones_like(target[..., 0])",
+        "q, count = target, xp.sum(weights * target, axis=-1)",
         cross_entropy("weighted, smoothed probabilities"),
     ),
     fault(
@@ -234,7 +234,7 @@ CLASSES = (
     fault(
         "0 log 0 left NaN",
         "ragged.losses:cross_entropy",
-        "xp.where(never, xp.zeros_like(log_p), log_p)",
+        "xp.where(is_zero, xp.zeros_like(log_p), log_p)",
         "log_p",
         f"{CLASSIFICATION}_one_hot_probabilities_are_labels[{{backend}}]",
     ),
@@ -248,8 +248,8 @@ CLASSES = (
     fault(
         "softmax's logarithm taken of rounded probabilities",
         "ragged.losses.classification:_log_softmax",
-        "below - xp.log(xp.sum(xp.exp(below), axis=-1, keepdims=True))",
-        "xp.log(xp.exp(below) / xp.sum(xp.exp(below), axis=-1, keepdims=True))",
+        "shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))",
+        "xp.log(xp.exp(shifted) / xp.sum(xp.exp(shifted), axis=-1, keepdims=True))",
         large_logits("cross_entropy"),
     ),
     fault(
@@ -265,13 +265,13 @@ CLASSES = (
     fault(
         "labels that are no class and have no values yet pass for no loss",
         "ragged.losses.classification:_one_hot",
-        "xp.where(known[..., None], q, xp.full_like(q, xp.nan))",
+        "xp.where(is_class[..., None], q, xp.full_like(q, xp.nan))",
         "q",
         f"{CLASSIFICATION}_a_traced_label_that_is_no_class_makes_the_loss_nan[{{backend}}]",
     ),
     fault(
         "targets below 0 taken",
-        "ragged.losses.classification:_check_shares",
+        "ragged.losses.classification:_check_probabilities",
         "(target < 0) | (target > 1)",
         "target > 1",
         refused_target("target below 0"),
@@ -300,15 +300,16 @@ CLASSES = (
     fault(
         "pos_weight left out",
         "ragged.losses:binary_cross_entropy",
-        "yes = pos_weight * yes",
-        "yes = 1 * yes",
+        "positive = pos_weight * positive",
+        "positive = 1 * positive",
         binary_cross_entropy("booleans"),
     ),
     fault(
         "pos_weight weighs the no",
         "ragged.losses:binary_cross_entropy",
-        "return yes + (1 - q) * _softplus(xp, logits)",
-        "return yes + (1 if pos_weight is None else pos_weight) * (1 - q) * _softplus(xp, logits)",
+        "return positive + (1 - q) * _softplus(xp, logits)",
+        "return positive + (1 if pos_weight is None else pos_weight) * (1 - q) * "
+        "_softplus(xp, logits)",
         binary_cross_entropy("booleans"),
     ),
     fault(

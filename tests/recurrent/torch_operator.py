@@ -33,7 +33,7 @@ def layer_inputs(
         **({"weight_hr": (size, HIDDEN)} if projected else {}),
     }
     arrays = {"x": x, **{name: rng.normal(size=shape) for name, shape in shapes.items()}}
-    found = {
+    tensors = {
         name: torch.tensor(a, dtype=dtype or torch.float64).requires_grad_()
         for name, a in arrays.items()
     }

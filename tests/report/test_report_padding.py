@@ -14,7 +14,7 @@ from ragged.data import Sample, Series
 from ragged.kernels import find_compiler
 from ragged.recurrent.dispatch import computed_steps
 from ragged.recurrent.explain import recurrent_implementation
-from ragged.report.padding import find_hidden_sizes, padding_work
+from ragged.report.padding import find_hidden_sizes, padding_costs
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
@@ -29,7 +29,7 @@ def test_padding_is_counted_three_ways(name, need):
         {"encoder": 8, "decoder": 8},
     )
     with use_backend(name) as backend:
-        random, buckets, as_run = padding_work(dataset, 8, 0, backend, "cpu", sizes)
+        random, buckets, as_run = padding_costs(dataset, 8, 0, backend, "cpu", sizes)
         found = list(ragged.data.batches(dataset, 8, shuffle_seed=0))
     for each in (random, buckets, as_run):
         assert each.tokens.sum() == pairs.sum()

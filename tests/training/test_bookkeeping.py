@@ -13,7 +13,7 @@ import pytest
 
 import ragged
 from ragged.backend import use_backend
-from ragged.cli.commands import _introduce
+from ragged.cli.commands import _print_header
 from ragged.data import EncoderDecoderDataModule, MagnetHysteresis
 from ragged.errors import DivergenceError
 from ragged.training import TrainerConfig
@@ -150,7 +150,7 @@ def test_divergence_lists_the_rows_of_its_step_and_no_filling_ones(
 
 def test_a_run_says_what_padding_all_rows_to_the_longest_would_waste(make_fit, capsys):
     fit = make_fit()
-    _introduce(fit)
+    _print_header(fit)
     lengths = [(len(row.past), len(row.future)) for row in fit.data.train]
     real = sum(map(sum, lengths))
     padded = 7 * sum(map(max, zip(*lengths, strict=True)))

@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(name, tmp_path, options, monkeypa
                 fit.run()
         fit = make_fit(run, batch_size=2, **options)
         fit.resume()
-        assert (fit.standing.epoch, fit.standing.current.steps) == (1, 2)
+        assert (fit.state.epoch, fit.state.current.steps) == (1, 2)
         fit.run()
     assert contents(run) == contents(tmp_path / "whole")
     assert losses(run) == losses(tmp_path / "whole")
@@ -255,7 +255,7 @@ def test_targets_that_are_nowhere_known_in_validation_keep_the_last_epoch(tmp_pa
         row = fit.data.validation[0]
         fit.data.validation = RaggedDataset([replace(row, target=np.full_like(row.target, np.nan))])
         fit.run()
-    assert fit.standing.best_epoch == 1
+    assert fit.state.best_epoch == 1
     assert fit.best.exists()
 
 
@@ -289,7 +289,7 @@ def test_divergence_leaves_its_batch_behind(name, tmp_path):
         names = {row.event.name for row in fit.data.train.rows}
     found = json.loads((tmp_path / "diverged.json").read_text())
     assert found["loss"] in ("nan", "inf")
-    assert found["epoch"] == fit.standing.epoch + 1
+    assert found["epoch"] == fit.state.epoch + 1
     assert {row["event"] for row in found["rows"]} <= names
     assert 1 <= len(found["rows"]) <= 4
 

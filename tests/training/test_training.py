@@ -249,7 +249,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(name, tmp_path, monkey
         fit = small_fit(name, tmp_path, max_epochs=9, patience=2)
         monkeypatch.setattr(fit, "_validation_loss", lambda: next(values))
         fit.run()
-    standing = fit.standing
+    standing = fit.state
     assert (standing.epoch, standing.best_epoch, standing.best_loss) == (4, 1, 2.0)
     assert checkpoint.read(fit.best).state["training"]["epoch"] == 2
     assert checkpoint.read(fit.last).state["training"]["epoch"] == 4
@@ -264,7 +264,7 @@ def test_a_later_epoch_within_the_tolerance_is_kept(name, tmp_path, monkeypatch)
         while not fit.is_done:
             fit._run_epoch(None, StopRequest())
             fit._end_epoch(None)
-            kept.append((fit.standing.best_epoch, fit.standing.best_loss))
+            kept.append((fit.state.best_epoch, fit.state.best_loss))
     assert kept == [(0, 3.0), (1, 2.0), (2, 2.0), (2, 2.0), (4, 1.99), (4, 1.99)]
 
 

@@ -18,7 +18,7 @@ class ForecastingModel(ModelModule, nnx.Module):
     encoder: Any
 
     @property
-    def own(self) -> Array:
+    def reference_parameter(self) -> Array:
         """One of the parameters, whose dtype and device are all the others'."""
         weight: Array = self.encoder.weight_ih_l0[...]
         return weight

@@ -9,7 +9,7 @@ from ragged.models.attention_lstm import AttentionLSTMConfig
 from ragged.models.base import Forecast
 from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_torch.attention import InterpretableAttention
 from ragged_torch.layers import AddNorm, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
@@ -23,7 +23,7 @@ class AttentionLSTM(AttentionModel):
     def __init__(self, config: AttentionLSTMConfig) -> None:
         super().__init__()
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = init.generator(draw_seed(config.seed))
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
         self.encoder = Recurrent("LSTM", config.past_features, wide, layers, dropout=rate, seed=rng)

@@ -17,7 +17,7 @@ class ForecastingModel(ModelModule, nn.Module):
     encoder: Any
 
     @property
-    def own(self) -> Tensor:
+    def reference_parameter(self) -> Tensor:
         """One of the parameters, whose dtype and device are all the others'."""
         weight: Tensor = self.encoder.weight_ih_l0
         return weight

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ragged.models.base import Forecast
 from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTMConfig
 from ragged.ops.alignment import zero_padding
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_torch.layers import MLP, Linear
 from ragged_torch.models.base import ForecastingModel
 from ragged_torch.parameters import draw_seed
@@ -20,7 +20,7 @@ class EncoderDecoderLSTM(ForecastingModel):
     def __init__(self, config: EncoderDecoderLSTMConfig) -> None:
         super().__init__()
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = init.generator(draw_seed(config.seed))
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
         self.encoder = Recurrent("LSTM", config.past_features, wide, layers, dropout=rate, seed=rng)

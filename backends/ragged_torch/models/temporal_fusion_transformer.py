@@ -12,7 +12,7 @@ from ragged.models.base import Forecast
 from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
 from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_torch.attention import InterpretableAttention
 from ragged_torch.layers import GRN, GateAddNorm, Linear, VariableSelection
 from ragged_torch.models.base import AttentionModel
@@ -60,7 +60,7 @@ class TemporalFusionTransformer(AttentionModel):
     def __init__(self, config: TemporalFusionConfig) -> None:
         super().__init__()
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = init.generator(draw_seed(config.seed))
         size, small = config.hidden_size, config.hidden_continuous_size
         layers, rate, has_statics = config.num_layers, config.dropout, config.static_size > 0
         context = size if has_statics else None

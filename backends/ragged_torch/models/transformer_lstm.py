@@ -10,7 +10,7 @@ from ragged.models.base import Forecast
 from ragged.models.transformer_lstm import TransformerLSTMConfig
 from ragged.ops.alignment import zero_padding
 from ragged.ops.masks import decoder_attention_mask, self_attention_mask
-from ragged.recurrent import init as initial
+from ragged.recurrent import init
 from ragged_torch.attention import InterpretableAttention
 from ragged_torch.layers import GRN, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
@@ -44,7 +44,7 @@ class TransformerLSTM(AttentionModel):
     def __init__(self, config: TransformerLSTMConfig) -> None:
         super().__init__()
         self.config = config
-        rng = initial.generator(draw_seed(config.seed))
+        rng = init.generator(draw_seed(config.seed))
         size, layers, rate = config.hidden_size, config.num_layers, config.dropout
         self.past_embedding = GRN(config.past_features, size, size, rate, rng=rng)
         self.future_embedding = GRN(config.future_features, size, size, rate, rng=rng)

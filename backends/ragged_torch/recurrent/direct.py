@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ragged.backend import load_backend
-from ragged.kernels import are_wanted, available
+from ragged.kernels import available, is_enabled
 from ragged.lengths import Lengths
 from ragged.recurrent.dispatch import LayerCall, choose
 from ragged.recurrent.shape import RecurrentShape
@@ -86,7 +86,7 @@ def _is_plain(
     if x.shape[2] != shape.input_size or not x.numel() > 0:
         return False
     dtype = x.dtype
-    if dtype not in DTYPES or not are_wanted() or not _runs_kernels(shape, DTYPES[dtype]):
+    if dtype not in DTYPES or not is_enabled() or not _runs_kernels(shape, DTYPES[dtype]):
         return False
     tensors = [x, *weights]
     if state is not None:

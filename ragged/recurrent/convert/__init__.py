@@ -1,9 +1,9 @@
 """Exact conversion of recurrent parameters between torch's names and flax, Keras and haiku.
 
-Everything is a dict of arrays, one cell at a time: a layer of a stack in one direction. `from_*`
-gives the parameters of that layer by torch's names, which merge to those of a stack; `to_*` takes
-them out of a stack's dict. With torch's weights `(gates * hidden, features)`, gates in the order
-i, f, g, o of an LSTM and r, z, n of a GRU, a step is
+The functions convert dicts of arrays, one cell at a time: a layer of a stack in one direction.
+`from_*` returns the parameters of that layer by torch's names; merge them to those of a stack.
+`to_*` selects a layer of a stack's dict. With torch's weights `(gates * hidden, features)`, gates
+in the order i, f, g, o of an LSTM and r, z, n of a GRU, a step is
 
     LSTM  i, f, g, o = x @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh
           c = sigmoid(f) * c + sigmoid(i) * tanh(g)
@@ -13,9 +13,9 @@ i, f, g, o of an LSTM and r, z, n of a GRU, a step is
           h = (1 - z) * n + z * h
     RNN   h = tanh(x @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh)
 
-Where a library has one bias for torch's two, `to_*` adds them and `from_*` gives the other as 0;
-what comes from a library goes back to it exactly. What a cell cannot hold is refused. Parameters
-do not tell activations, which are taken for the defaults: haiku's VanillaRNN is torch's RNN with
+Where a library has one bias for torch's two, `to_*` adds them and `from_*` sets the other to 0; a
+library's parameters are the same after `from_*` and `to_*`. Parameters that a cell cannot represent
+are refused. Activations are assumed to be the defaults: haiku's VanillaRNN is torch's RNN with
 `nonlinearity="relu"`, other simple cells are that with tanh.
 """
 

@@ -1,4 +1,4 @@
-"""flax: the cells of nnx and of linen, which lay the same parameters out differently."""
+"""flax: the cells of nnx and of linen, with different layouts of the same parameters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from ragged.checks import as_choice
 from ragged.errors import ConversionError
-from ragged.recurrent.convert.layer import Arrays, Layer, Parameters, open_arrays, stacked
+from ragged.recurrent.convert.layer import Arrays, Layer, Parameters, open_arrays, stack_gates
 
 
 class Form(NamedTuple):
-    """The dense layers of a cell, each of one gate, in torch's order, or of all.
+    """The dense layers of a cell, each of one gate, in torch's order, or of all gates.
 
     Args:
         gates: how many the cell has.
@@ -45,7 +45,7 @@ FORMS = {
 def from_flax(
     parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool = False
 ) -> Arrays:
-    """Name the parameters of a flax cell as torch does.
+    """Convert the parameters of a flax cell to torch's names.
 
     Args:
         parameters: by name, as `nnx.to_pure_dict(nnx.state(cell, nnx.Param))` or linen's `init`
@@ -64,32 +64,32 @@ def from_flax(
 
     Example:
         >>> dense = {"kernel": np.ones((2, 3)), "bias": np.ones(3)}
-        >>> found = from_flax({"i": dense, "h": {"kernel": np.eye(3)}}, "linen.SimpleCell")
-        >>> {name: value.shape for name, value in found.items()}
+        >>> layer = from_flax({"i": dense, "h": {"kernel": np.eye(3)}}, "linen.SimpleCell")
+        >>> {name: value.shape for name, value in layer.items()}
         {'weight_ih_l0': (3, 2), 'weight_hh_l0': (3, 3), 'bias_ih_l0': (3,), 'bias_hh_l0': (3,)}
 
     Source: flax.nnx.nn.recurrent and flax.linen.recurrent of flax 0.12.
     """
     form = FORMS[as_choice("from_flax", "cell", cell, tuple(FORMS))]
-    given = parameters["params"] if set(parameters) == {"params"} else parameters
+    arrays = parameters["params"] if set(parameters) == {"params"} else parameters
     names = (*form.inputs, *form.hidden)
-    own = {n: ("kernel", "bias") if n in form.biased else ("kernel",) for n in names}
-    dense = open_arrays("from_flax", given, own)
+    array_names = {n: ("kernel", "bias") if n in form.biased else ("kernel",) for n in names}
+    dense = open_arrays("from_flax", arrays, array_names)
 
     def weight(layers: tuple[str, ...]) -> np.ndarray:
-        return stacked("from_flax", [dense[name]["kernel"].T for name in layers])
+        return stack_gates("from_flax", [dense[name]["kernel"].T for name in layers])
 
     def bias(layers: tuple[str, ...]) -> np.ndarray:
-        return stacked("from_flax", [_bias(dense[name]) for name in layers])
+        return stack_gates("from_flax", [_bias(dense[name]) for name in layers])
 
-    found = Layer(weight(form.inputs), weight(form.hidden), bias(form.inputs), bias(form.hidden))
-    return found.named("from_flax", form.gates, layer, reverse)
+    result = Layer(weight(form.inputs), weight(form.hidden), bias(form.inputs), bias(form.hidden))
+    return result.to_torch("from_flax", form.gates, layer, reverse)
 
 
 def to_flax(
     parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool = False
 ) -> dict[str, Arrays]:
-    """Lay a layer out as a flax cell; see `from_flax`.
+    """Convert a layer to the parameters of a flax cell; see `from_flax`.
 
     Args:
         parameters: of a stack, by torch's names.
@@ -111,26 +111,26 @@ def to_flax(
         array([0., 0., 0.])
     """
     form = FORMS[as_choice("to_flax", "cell", cell, tuple(FORMS))]
-    own, _ = Layer.taken("to_flax", parameters, form.gates, layer, reverse)
-    inputs = hidden = own.bias_ih + own.bias_hh
-    if form.gates == 3:  # r multiplies the n part of bias_hh, which stays apart
+    source, _ = Layer.from_torch("to_flax", parameters, form.gates, layer, reverse)
+    inputs = hidden = source.bias_ih + source.bias_hh
+    if form.gates == 3:  # r multiplies the n part of bias_hh
         n = np.arange(len(hidden)) >= len(hidden) // 3 * 2
-        if form.hidden[-1] not in form.biased and own.bias_hh[n].any():
+        if form.hidden[-1] not in form.biased and source.bias_hh[n].any():
             got, expected = "with a bias_hh that is not 0 in its n part", f"0 there, for {cell}"
             remedy = "It has no such bias; linen.GRUCell and Keras have."
             raise ConversionError.of("to_flax", "parameters", got, expected, remedy)
-        inputs, hidden = np.where(n, own.bias_ih, inputs), own.bias_hh
-    found: dict[str, Arrays] = {}
+        inputs, hidden = np.where(n, source.bias_ih, inputs), source.bias_hh
+    result: dict[str, Arrays] = {}
     for names, weight, bias in (
-        (form.inputs, own.weight_ih, inputs),
-        (form.hidden, own.weight_hh, hidden),
+        (form.inputs, source.weight_ih, inputs),
+        (form.hidden, source.weight_hh, hidden),
     ):
         parts = np.split(weight, len(names)), np.split(bias, len(names))
-        for name, rows, own_bias in zip(names, *parts, strict=True):
-            found[name] = {"kernel": np.ascontiguousarray(rows.T)}
+        for name, rows, bias_rows in zip(names, *parts, strict=True):
+            result[name] = {"kernel": np.ascontiguousarray(rows.T)}
             if name in form.biased:
-                found[name]["bias"] = own_bias.copy()
-    return found
+                result[name]["bias"] = bias_rows.copy()
+    return result
 
 
 def _bias(dense: Arrays) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""haiku: linear layers of x and h; its LSTM adds 1 to f as it runs, its GRU is not torch's.
+"""haiku: linear layers of x and h; its LSTM adds 1 to f at run time, its GRU is not torch's.
 
 The layout is that of haiku's published source.
 """
@@ -15,17 +15,17 @@ from ragged.recurrent.convert.layer import (
     Layer,
     Parameters,
     open_arrays,
-    ordered,
+    reorder_gates,
 )
 
 CELLS = ("LSTM", "VanillaRNN")
-GATES = (0, 2, 1, 3)  # where torch's stand: haiku has i, g, f, o
+GATES = (0, 2, 1, 3)  # positions of torch's gates: haiku has i, g, f, o
 
 
 def from_haiku(
     parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool = False
 ) -> Arrays:
-    """Name the parameters of a haiku core as torch does.
+    """Convert the parameters of a haiku core to torch's names.
 
     Args:
         parameters: by the names below the core's own. Of an LSTM `{"linear": {"w": (features +
@@ -56,19 +56,19 @@ def from_haiku(
         biased = "b" in parameters.get("linear_1", ())
         names = {"linear": ("w", "b"), "linear_1": ("w", "b") if biased else ("w",)}
         x, h = open_arrays("from_haiku", parameters, names).values()
-        found = Layer(x["w"].T, h["w"].T, x["b"], h.get("b", np.zeros_like(x["b"])))
-        return found.named("from_haiku", 1, layer, reverse)
+        result = Layer(x["w"].T, h["w"].T, x["b"], h.get("b", np.zeros_like(x["b"])))
+        return result.to_torch("from_haiku", 1, layer, reverse)
     linear = open_arrays("from_haiku", parameters, {"linear": ("w", "b")})["linear"]
-    weight, bias = (ordered(linear[name].T, GATES) for name in ("w", "b"))
+    weight, bias = (reorder_gates(linear[name].T, GATES) for name in ("w", "b"))
     features = max(weight.shape[-1] - len(weight) // 4, 0)
-    found = Layer(weight[..., :features], weight[..., features:], bias, _one_for_f(bias))
-    return found.named("from_haiku", 4, layer, reverse)
+    result = Layer(weight[..., :features], weight[..., features:], bias, _one_for_f(bias))
+    return result.to_torch("from_haiku", 4, layer, reverse)
 
 
 def to_haiku(
     parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool = False
 ) -> dict[str, Arrays]:
-    """Lay a layer out as a haiku core; see `from_haiku`.
+    """Convert a layer to the parameters of a haiku core; see `from_haiku`.
 
     Args:
         parameters: of a stack, by torch's names.
@@ -91,16 +91,16 @@ def to_haiku(
     """
     _check_cell("to_haiku", cell)
     gates = 4 if cell == "LSTM" else 1
-    own, _ = Layer.taken("to_haiku", parameters, gates, layer, reverse)
+    source, _ = Layer.from_torch("to_haiku", parameters, gates, layer, reverse)
     if cell == "VanillaRNN":
-        x, h = (np.ascontiguousarray(weight.T) for weight in own[:2])
+        x, h = (np.ascontiguousarray(weight.T) for weight in source[:2])
         return {
-            "linear": {"w": x, "b": own.bias_ih.copy()},
-            "linear_1": {"w": h, "b": own.bias_hh.copy()},
+            "linear": {"w": x, "b": source.bias_ih.copy()},
+            "linear_1": {"w": h, "b": source.bias_hh.copy()},
         }
-    weight = ordered(np.concatenate([own.weight_ih, own.weight_hh], axis=1), GATES)
-    bias = own.bias_ih + (own.bias_hh - _one_for_f(own.bias_hh))  # 1 - 1 first, which is exact
-    return {"linear": {"w": np.ascontiguousarray(weight.T), "b": ordered(bias, GATES)}}
+    weight = reorder_gates(np.concatenate([source.weight_ih, source.weight_hh], axis=1), GATES)
+    bias = source.bias_ih + (source.bias_hh - _one_for_f(source.bias_hh))  # 1 - 1 is exact
+    return {"linear": {"w": np.ascontiguousarray(weight.T), "b": reorder_gates(bias, GATES)}}
 
 
 def _check_cell(function: str, cell: str) -> None:
@@ -111,5 +111,5 @@ def _check_cell(function: str, cell: str) -> None:
 
 
 def _one_for_f(bias: np.ndarray) -> np.ndarray:
-    """The bias that haiku adds as it runs, in torch's order."""
+    """Return the bias that haiku adds at run time, in torch's order."""
     return np.repeat(np.array([0, 1, 0, 0], bias.dtype), len(bias) // 4)

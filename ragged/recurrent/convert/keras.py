@@ -12,17 +12,17 @@ from ragged.recurrent.convert.layer import (
     Layer,
     Parameters,
     open_arrays,
-    ordered,
+    reorder_gates,
 )
 
-# Where torch's gates stand: Keras has i, f, c, o and z, r, h.
+# Positions of torch's gates: Keras has i, f, c, o and z, r, h.
 GATES = {"LSTM": (0, 1, 2, 3), "GRU": (1, 0, 2), "SimpleRNN": (0,)}
 
 
 def from_keras(
     parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool = False
 ) -> Arrays:
-    """Name the parameters of a Keras 3 layer or cell as torch does.
+    """Convert the parameters of a Keras 3 layer or cell to torch's names.
 
     Args:
         parameters: `{w.name: w.numpy() for w in layer.weights}`: `kernel (features, gates *
@@ -51,10 +51,10 @@ def from_keras(
     order = GATES[as_choice("from_keras", "cell", cell, tuple(GATES))]
     biased = "bias" in parameters
     names = ("kernel", "recurrent_kernel", *(("bias",) if biased else ()))
-    own = open_arrays("from_keras", {"": parameters}, {"": names})[""]
-    weight_ih, weight_hh = (ordered(own[name].T, order) for name in names[:2])
-    none = np.zeros(len(weight_ih), weight_ih.dtype)
-    bias = own.get("bias", none)
+    arrays = open_arrays("from_keras", {"": parameters}, {"": names})[""]
+    weight_ih, weight_hh = (reorder_gates(arrays[name].T, order) for name in names[:2])
+    zeros = np.zeros(len(weight_ih), weight_ih.dtype)
+    bias = arrays.get("bias", zeros)
     if cell == "GRU" and biased:
         if bias.ndim == 1:
             got, expected = "of a GRU with reset_after=False", "one with reset_after=True"
@@ -63,15 +63,15 @@ def from_keras(
             got, expected = f"with a bias of shape {bias.shape}", "(2, 3 * hidden), of x and of h"
             remedy = "Take it from the layer's weights."
             raise ConversionError.of("from_keras", "parameters", got, expected, remedy)
-        bias_ih, bias_hh = (ordered(each, order) for each in bias)
+        bias_ih, bias_hh = (reorder_gates(row, order) for row in bias)
     else:
-        bias_ih, bias_hh = bias, none
-    found = Layer(weight_ih, weight_hh, bias_ih, bias_hh)
-    return found.named("from_keras", len(order), layer, reverse, biased=biased)
+        bias_ih, bias_hh = bias, zeros
+    result = Layer(weight_ih, weight_hh, bias_ih, bias_hh)
+    return result.to_torch("from_keras", len(order), layer, reverse, biased=biased)
 
 
 def to_keras(parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool = False) -> Arrays:
-    """Lay a layer out as a Keras 3 layer or cell; see `from_keras`.
+    """Convert a layer to the parameters of a Keras 3 layer or cell; see `from_keras`.
 
     Args:
         parameters: of a stack, by torch's names.
@@ -81,7 +81,7 @@ def to_keras(parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool
 
     Returns:
         `kernel`, `recurrent_kernel` and, if the layer has biases, `bias`, in the order that
-        `keras_layer.set_weights(list(found.values()))` takes.
+        `keras_layer.set_weights(list(parameters.values()))` takes.
 
     Raises:
         ConversionError: there is no such layer, or it has not the cell's number of gates; or a
@@ -94,13 +94,13 @@ def to_keras(parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool
         ['kernel', 'recurrent_kernel']
     """
     order = GATES[as_choice("to_keras", "cell", cell, tuple(GATES))]
-    own, biased = Layer.taken("to_keras", parameters, len(order), layer, reverse)
-    own = Layer(*(ordered(each, order) for each in own))
-    found = {
-        "kernel": np.ascontiguousarray(own.weight_ih.T),
-        "recurrent_kernel": np.ascontiguousarray(own.weight_hh.T),
+    source, biased = Layer.from_torch("to_keras", parameters, len(order), layer, reverse)
+    source = Layer(*(reorder_gates(array, order) for array in source))
+    result = {
+        "kernel": np.ascontiguousarray(source.weight_ih.T),
+        "recurrent_kernel": np.ascontiguousarray(source.weight_hh.T),
     }
     if biased:
-        both = own.bias_ih, own.bias_hh
-        found["bias"] = np.stack(both) if cell == "GRU" else own.bias_ih + own.bias_hh
-    return found
+        biases = source.bias_ih, source.bias_hh
+        result["bias"] = np.stack(biases) if cell == "GRU" else source.bias_ih + source.bias_hh
+    return result

@@ -1,4 +1,4 @@
-"""One layer in one direction: out of a dict by torch's names and into one, and others' arrays."""
+"""The parameters of one layer in one direction, and their conversion from and to torch's names."""
 
 from __future__ import annotations
 
@@ -27,71 +27,71 @@ class Layer(NamedTuple):
     bias_hh: np.ndarray
 
     def check(self, function: str, gates: int) -> None:
-        """Refuse shapes that no layer of as many gates has."""
+        """Refuse shapes that are not those of a layer with this number of gates."""
         rows = len(self.weight_ih)
-        wanted = (rows, rows // gates), (rows,), (rows,)
+        expected_shapes = (rows, rows // gates), (rows,), (rows,)
         fits = self.weight_ih.ndim == 2 and rows and rows % gates == 0 and self.weight_ih.size
-        if not fits or tuple(each.shape for each in self[1:]) != wanted:
-            shapes = ", ".join(f"{name} {each.shape}" for name, each in self._asdict().items())
+        if not fits or tuple(array.shape for array in self[1:]) != expected_shapes:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in self._asdict().items())
             expected = f"weights of {gates} * hidden rows, beside features and hidden columns"
             remedy = "Name the cell that they belong to."
             got = f"of shapes that make {shapes}"
             raise ConversionError.of(function, "parameters", got, expected, remedy)
 
-    def named(
+    def to_torch(
         self, function: str, gates: int, layer: int, reverse: bool, *, biased: bool = True
     ) -> Arrays:
-        """Give the checked parameters torch's names, without the biases unless `biased`."""
+        """Return the checked parameters by torch's names, with the biases if `biased`."""
         suffix = _suffix(function, layer, reverse)
         self.check(function, gates)
         names = self._fields if biased else self._fields[:2]
         return {name + suffix: np.ascontiguousarray(getattr(self, name)) for name in names}
 
     @classmethod
-    def taken(
+    def from_torch(
         cls, function: str, parameters: Parameters, gates: int, layer: int, reverse: bool
     ) -> tuple[Layer, bool]:
-        """Take a layer out of a stack, and say whether it has biases; those it lacks are 0."""
+        """Select a layer of a stack, and return whether it has biases; missing ones are 0."""
         suffix = _suffix(function, layer, reverse)
         if f"weight_hr{suffix}" in parameters:
             got, expected = f"with weight_hr{suffix}, a projection", "a layer without one"
             remedy = "No cell of this library projects its h."
             raise ConversionError.of(function, "parameters", got, expected, remedy)
-        found = [name for name in cls._fields if name + suffix in parameters]
-        if found not in (list(cls._fields), list(cls._fields[:2])):
+        names = [name for name in cls._fields if name + suffix in parameters]
+        if names not in (list(cls._fields), list(cls._fields[:2])):
             got = f"named {sorted(map(str, parameters))}"
             expected = f"weight_ih{suffix} and weight_hh{suffix}, and both biases or none"
             remedy = "Name a layer and a direction of the stack."
             raise ConversionError.of(function, "parameters", got, expected, remedy)
-        own = [as_host(function, n + suffix, parameters[n + suffix]) for n in found]
-        if len(own) == 2:
-            own += [np.zeros(own[0].shape[:1], own[0].dtype)] * 2
-        taken = cls(*own)
-        taken.check(function, gates)
-        return taken, len(found) == 4
+        arrays = [as_host(function, name + suffix, parameters[name + suffix]) for name in names]
+        if len(arrays) == 2:
+            arrays += [np.zeros(arrays[0].shape[:1], arrays[0].dtype)] * 2
+        result = cls(*arrays)
+        result.check(function, gates)
+        return result, len(names) == 4
 
 
 def open_arrays(
     function: str, parameters: Parameters, names: Mapping[str, Sequence[str]]
 ) -> dict[str, Arrays]:
-    """Read a library's arrays by part and name; there must be these names and no others."""
-    found = {
-        str(part): sorted(map(str, own)) if isinstance(own, Mapping) else str(type(own).__name__)
-        for part, own in parameters.items()
+    """Read a library's arrays by part and name; other names, or missing ones, are refused."""
+    actual = {
+        str(part): sorted(map(str, keys)) if isinstance(keys, Mapping) else str(type(keys).__name__)
+        for part, keys in parameters.items()
     }
-    wanted = {part: sorted(own) for part, own in names.items()}
-    if found != wanted:
+    expected_names = {part: sorted(keys) for part, keys in names.items()}
+    if actual != expected_names:
         remedy = "Name the cell that they belong to, and give all that is its own."
-        got, expected = f"named {_listed(found)}", _listed(wanted)
+        got, expected = f"named {_format_names(actual)}", _format_names(expected_names)
         raise ConversionError.of(function, "parameters", got, expected, remedy)
     return {
-        part: {name: as_host(function, name, parameters[part][name]) for name in own}
-        for part, own in names.items()
+        part: {name: as_host(function, name, parameters[part][name]) for name in keys}
+        for part, keys in names.items()
     }
 
 
-def stacked(function: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Put the gates' rows below each other; they must be of one shape."""
+def stack_gates(function: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate the rows of the gates, which must have one shape."""
     if len({array.shape for array in arrays}) > 1:
         got = f"of shapes {', '.join(str(array.shape) for array in arrays)}, gate by gate"
         remedy = "Take all of them from one cell."
@@ -99,16 +99,16 @@ def stacked(function: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays)
 
 
-def ordered(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
-    """Put the gates' blocks of rows into another order; each order here is its own inverse."""
+def reorder_gates(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """Reorder the gates' blocks of rows; each order here is its own inverse."""
     if len(array) % len(order):
-        return array  # which the check refuses
+        return array  # `Layer.check` refuses it
     blocks = np.split(array, len(order))
     return np.concatenate([blocks[k] for k in order])
 
 
-def _listed(names: Mapping[str, Any]) -> str:
-    parts = [f"{part}: {own}" if part else str(own) for part, own in sorted(names.items())]
+def _format_names(names: Mapping[str, Any]) -> str:
+    parts = [f"{part}: {keys}" if part else str(keys) for part, keys in sorted(names.items())]
     return "; ".join(parts) or "nothing"
 
 

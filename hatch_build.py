@@ -1,7 +1,8 @@
 """Put compiled kernels into a wheel, if asked: `make wheel`, or RAGGED_BUNDLE_KERNELS=1.
 
 Without that variable, and in an editable install, this does nothing: the wheel is pure Python.
-RAGGED_WHEEL_LEVELS names the levels of x86-64 to compile for, all unless given.
+RAGGED_WHEEL_LEVELS names the levels of x86-64 to compile for, RAGGED_WHEEL_CELLS the cells; unless
+given, all are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -53,9 +55,8 @@ class Kernels(BuildHookInterface):
 
 def _compile_all(kernels: Path, folder: Path) -> list[Path]:
     recipe, libraries = (_read(kernels / f"{name}.py") for name in ("recipe", "libraries"))
-    levels = os.environ.get("RAGGED_WHEEL_LEVELS", "").split() or list(recipe.LEVELS)
-    if unknown := set(levels) - set(recipe.LEVELS):
-        raise ValueError(f"RAGGED_WHEEL_LEVELS has {unknown}; there are {list(recipe.LEVELS)}")
+    levels = _chosen("RAGGED_WHEEL_LEVELS", recipe.LEVELS)
+    cells = _chosen("RAGGED_WHEEL_CELLS", recipe.CELLS)
     compiler = shlex.split(os.environ.get("CXX", "").strip() or "c++")
     if not shutil.which(compiler[0]):
         raise FileNotFoundError(f"no C++ compiler {compiler[0]!r}. Install g++, or set CXX.")
@@ -78,9 +79,16 @@ def _compile_all(kernels: Path, folder: Path) -> list[Path]:
         libraries.seal(made, path)
         return path
 
-    todo = product(glue, recipe.CELLS, recipe.REALS, levels)
+    todo = product(glue, cells, recipe.REALS, levels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda each: build(*each), todo))
+
+
+def _chosen(variable: str, known: Iterable[str]) -> list[str]:
+    names = os.environ.get(variable, "").split() or list(known)
+    if unknown := set(names) - set(known):
+        raise ValueError(f"{variable} has {unknown}; there are {list(known)}")
+    return names
 
 
 def _read(path: Path) -> ModuleType:

@@ -11,11 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ragged import models
 from ragged.backend import get_backend
 from ragged.data import EncoderDecoderDataModule, Normalization
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
 from ragged.io import checkpoint
 from ragged.io.checkpoint import Checkpoint
+from ragged.models import Model
 from ragged.runs.config import load_config
 from ragged.runs.parser import parse, parts_parser
 from ragged.training.objective import Objective
@@ -97,8 +99,15 @@ def resolve_defaults(config: Any) -> None:
 
     A model without a static input gets static columns as known ones, and a model has as many
     outputs as the targets of the data and the loss need, unless another number is given.
+
+    Raises:
+        ConfigError: the base class of all models is named.
     """
     model_class = pkgutil.resolve_name(config.model.class_path)
+    if model_class is Model:
+        names = [name for name, value in vars(models).items() if _is_model(value)]
+        got, remedy = config.model.class_path, "Name one of them."
+        raise ConfigError.of("config:", "model.class_path", got, f"one of {names}", remedy)
     arguments = inspect.signature(model_class).parameters
     data, model = config.data.init_args, config.model.init_args
     if data.get("repeat_static", False) is None:
@@ -108,6 +117,10 @@ def resolve_defaults(config: Any) -> None:
         trainer = components.trainer
         objective = Objective.chosen(trainer.loss, trainer.quantiles, model_class.describe)
         model.output_size = components.data.target_features * objective.outputs
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Model) and value is not Model
 
 
 def open_run(folder: Path, parser: Any) -> Run:

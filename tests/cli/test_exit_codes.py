@@ -102,3 +102,10 @@ def test_the_installed_command_survives_a_closed_pipe(installed):
     done = subprocess.run([installed, "info"], stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_the_base_class_of_all_models_is_none(refused, tmp_path):
+    model = ["--model", "ragged.models.Model", "--runs", tmp_path]
+    message = refused("train", "--config", "storms", *model)
+    assert "`model.class_path` is ragged.models.Model; expected one of ['AttentionLSTM'" in message
+    assert list(tmp_path.iterdir()) == []

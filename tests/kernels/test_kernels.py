@@ -195,3 +195,41 @@ def test_sources_travel_with_the_packages():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert kernels.REALS.keys() == {"float32", "float64"}
+
+
+@compiled
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_padding_that_is_given_back_to_the_system_reads_as_0(need, backend):
+    """Beyond some megabytes it is no longer written; what was there before may not show."""
+    need(backend)
+    lengths, width, hidden = np.array([3, 0, 5, 1] * 4), 2100, 64
+    x = np.random.default_rng(0).normal(size=(16, width, 64)).astype(np.float32)
+    x[np.arange(width)[None] >= lengths[:, None]] = np.nan
+    with ragged.use_backend(backend) as chosen:
+        layer = ragged.GRU(64, hidden, seed=0)
+
+        def run(x):
+            if backend == "torch":
+                import torch
+
+                x = torch.from_numpy(x).requires_grad_()
+                y, h = layer(x, lengths)
+                y.square().sum().backward()
+                return [chosen.to_numpy(each) for each in (y, h, x.grad)]
+            import jax
+
+            def loss(x):
+                y, h = layer(x, lengths)
+                return (y**2).sum(), (y, h)
+
+            of_x, results = jax.grad(loss, has_aux=True)(chosen.asarray(x))
+            return [np.asarray(each) for each in (*results, of_x)]
+
+        assert 4 * (16 * width - lengths.sum()) * hidden > 8 << 20
+        for _ in range(2):  # the second time in memory of the first
+            y, h, of_x = run(x)
+            short_y, short_h, of_short_x = run(np.ascontiguousarray(x[:, :5]))
+            np.testing.assert_array_equal(h, short_h)
+            for long, short in ((y, short_y), (of_x, of_short_x)):
+                np.testing.assert_array_equal(long[:, :5], short)
+                assert not long[:, 5:].any()

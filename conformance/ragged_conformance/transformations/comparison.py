@@ -1,4 +1,4 @@
-"""How what a transformation gives is compared with the oracle."""
+"""The comparison of a transformation's results with the oracle."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
-from ragged_conformance.transformations.lines import Found
+from ragged_conformance.transformations.lines import Results
 from ragged_conformance.transformations.problems import Point, Trial
 
-BATCHES = ("own", "other inputs")  # points of one shape, stacked
-RAGGED_BATCHES = ("own", "other lengths")
-MEMBERS = ("own", "other parameters")
+BATCHES = ("original", "other inputs")  # points of one shape, stacked
+RAGGED_BATCHES = ("original", "other lengths")
+MEMBERS = ("original", "other parameters")
 
 
-def check(trial: Trial, found: Found) -> None:
-    """Compare all that a transformation gave with the oracle."""
-    for what, value in found.items():
+def check(trial: Trial, results: Results) -> None:
+    """Compare all results of a transformation with the oracle."""
+    for what, value in results.items():
         CHECKS[what](trial, value)
 
 
@@ -73,13 +73,13 @@ def _shapes(trial: Trial, value: Any) -> None:
     assert value == {name: array.shape for name, array in trial.point.outputs.items()}
 
 
-def _each(points: tuple[str, ...], compare: Callable[..., None]) -> Callable[[Trial, Any], None]:
-    def compare_each(trial: Trial, stacked: Any) -> None:
-        for place, point in enumerate(points):
-            one = {name: array[place] for name, array in stacked.items()}
-            compare(trial, one, trial.problem.points[point])
+def _for_all(points: tuple[str, ...], compare: Callable[..., None]) -> Callable[[Trial, Any], None]:
+    def compare_all(trial: Trial, stacked: Any) -> None:
+        for index, point in enumerate(points):
+            arrays = {name: array[index] for name, array in stacked.items()}
+            compare(trial, arrays, trial.problem.points[point])
 
-    return compare_each
+    return compare_all
 
 
 def _host(trial: Trial, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -94,10 +94,10 @@ CHECKS: Mapping[str, Callable[[Trial, Any], None]] = {
     "curvature": _curvature,
     "Hessian": _hessian,
     "shapes": _shapes,
-    "outputs of batches": _each(BATCHES, _outputs),
-    "gradient of batches": _each(BATCHES, _gradient),
-    "outputs of ragged batches": _each(RAGGED_BATCHES, _outputs),
-    "gradient of ragged batches": _each(RAGGED_BATCHES, _gradient),
-    "outputs of members": _each(MEMBERS, _outputs),
-    "gradient of members": _each(MEMBERS, _gradient),
+    "outputs of batches": _for_all(BATCHES, _outputs),
+    "gradient of batches": _for_all(BATCHES, _gradient),
+    "outputs of ragged batches": _for_all(RAGGED_BATCHES, _outputs),
+    "gradient of ragged batches": _for_all(RAGGED_BATCHES, _gradient),
+    "outputs of members": _for_all(MEMBERS, _outputs),
+    "gradient of members": _for_all(MEMBERS, _gradient),
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pytest
 
 WIDTH = 5
 INPUTS = 2
@@ -55,6 +57,12 @@ def target_of(loss: str, values: np.ndarray) -> np.ndarray:
     if loss == "cross_entropy":
         return np.floor(2 * np.abs(values)) % 3
     return np.minimum(np.abs(values) / 4, 1.0) if loss == "binary_cross_entropy" else values
+
+
+def parametrize(names: Iterable[str], prefix: str) -> pytest.MarkDecorator:
+    """Parametrise a test by names, each marked with the operation `prefix` + name."""
+    marked = [pytest.param(name, marks=pytest.mark.operation(prefix + name)) for name in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 def fill_padding(

@@ -81,6 +81,11 @@ def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., 
     return run
 
 
+def native(adapter: Adapter, arguments: Arrays) -> dict[str, Any]:
+    """Make arrays native and leave other values."""
+    return {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+
+
 def to_numpy(adapter: Adapter, arrays: Arrays) -> Results:
     """Copy arrays by name to the host."""
     return {name: adapter.to_numpy(value) for name, value in arrays.items()}

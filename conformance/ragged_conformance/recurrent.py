@@ -111,6 +111,12 @@ def named(result: Any) -> dict[str, Any]:
     return dict(zip("yhc", arrays_of(result), strict=False))
 
 
+def weighted_sum(result: Any, weights: Iterable[Any]) -> Any:
+    """Reduce outputs and states to a scalar in which every element has its own weight."""
+    pairs = zip(arrays_of(result), weights, strict=True)
+    return sum((array * weight).sum() for array, weight in pairs)
+
+
 # The LSTM has every option; the others are tested with what is particular to their cells.
 BOTH = {"num_layers": 2, "bidirectional": True}
 LAYERS: dict[str, Layer] = {

@@ -12,7 +12,8 @@ import ragged
 from ragged.errors import TargetError
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import fill_padding, normal
+from ragged_conformance.cases import fill_padding, normal, parametrize
+from ragged_conformance.evaluation import native
 from ragged_conformance.oracle_losses import loss
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
@@ -28,9 +29,7 @@ NAMES = ("cross_entropy", "binary_cross_entropy")
 
 cross_entropy_only = pytest.mark.operation("losses.cross_entropy")
 binary_only = pytest.mark.operation("losses.binary_cross_entropy")
-both = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in NAMES]
-)
+both = parametrize(NAMES, "losses.")
 CROSS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "labels": (LABELS, {}),
     "weighted labels": (LABELS, {"class_weights": WEIGHTS}),
@@ -50,11 +49,6 @@ BINARY: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "integers": (np.eye(CLASSES)[LABELS].astype(np.int32), {"label_smoothing": 0.25}),
     "probabilities": (SHARES, {"pos_weight": 3.0, "label_smoothing": 0.25}),
 }
-
-
-def native(adapter: Adapter, values: dict[str, Any]) -> dict[str, Any]:
-    """Make arrays native and leave the rest."""
-    return {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
 
 def assert_equals_the_oracle(

@@ -19,15 +19,13 @@ from ragged_conformance.cases import (
     WIDTH,
     fill_padding,
     normal,
+    parametrize,
     target_of,
 )
 from ragged_conformance.oracle_losses import LOSSES
 from ragged_conformance.tolerances import LAYER, assert_close
 
-losses = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.operation(f"losses.{name}")) for name in LOSSES],
-)
+losses = parametrize(LOSSES, "losses.")
 
 
 @pytest.fixture

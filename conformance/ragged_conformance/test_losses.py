@@ -8,7 +8,15 @@ import pytest
 import ragged
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import LAST_AXIS, PADDING_VALUES, fill_padding, normal, target_of
+from ragged_conformance.cases import (
+    LAST_AXIS,
+    PADDING_VALUES,
+    fill_padding,
+    normal,
+    parametrize,
+    target_of,
+)
+from ragged_conformance.evaluation import native
 from ragged_conformance.oracle_losses import LOSSES, loss
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
@@ -37,10 +45,7 @@ WEIGHTS = {
     "steps": np.abs(normal(*SHAPE[:2], seed=5)),
     "elements": np.abs(normal(*SHAPE, seed=6)),
 }
-names = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.operation(f"losses.{name}")) for name in LOSSES],
-)
+names = parametrize(LOSSES, "losses.")
 
 
 def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -49,11 +54,6 @@ def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
     target = target_of(name, normal(*SHAPE, seed=2))
     prediction[1, 1], target[1, 1:3] = 0.0, 0.0
     return prediction, target
-
-
-def native(adapter: Adapter, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Make arrays native and leave the rest."""
-    return {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

@@ -23,6 +23,7 @@ from ragged_conformance.subjects import (
     Batch,
     Subject,
     lstm_subject,
+    marked,
     recurrent_subject,
     rows_first,
 )
@@ -60,11 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run on few variants, since JAX takes seconds to compile each, or on all."""
     if "runner" in metafunc.fixturenames:
         more = MORE if metafunc.config.getoption("exhaustive") else {}
-        marked = [
-            pytest.param(name, marks=pytest.mark.operation(subject.operation))
-            for name, subject in {**VARIANTS, **more}.items()
-        ]
-        metafunc.parametrize("runner", marked, indirect=True)
+        metafunc.parametrize("runner", marked({**VARIANTS, **more}), indirect=True)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +12,8 @@ import ragged
 from ragged.losses import REDUCTIONS, MaskedLoss
 from ragged_conformance import strategies
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import LAST_AXIS, fill_padding, normal, target_of
-from ragged_conformance.evaluation import Evaluate, evaluator, forward, one_thread
+from ragged_conformance.cases import LAST_AXIS, fill_padding, normal, parametrize, target_of
+from ragged_conformance.evaluation import Evaluate, evaluator, forward, native, one_thread
 from ragged_conformance.oracle import align, padding_mask
 from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
 
@@ -23,9 +22,7 @@ SCALARS = tuple(reduction for reduction in REDUCTIONS if reduction != "none")
 ROWS, WIDTH, FEATURES = 4, 5, 2
 Batch = dict[str, np.ndarray]
 
-every_loss = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in LOSSES]
-)
+every_loss = parametrize(LOSSES, "losses.")
 row_lengths = strategies.lengths(ROWS, WIDTH)
 reductions = st.sampled_from(REDUCTIONS)
 sides = st.sampled_from(strategies.SIDES)
@@ -87,9 +84,8 @@ def evaluate(
 
 def call(adapter: Adapter, name: str, batch: Batch, **options: Any) -> np.ndarray:
     """Call a loss without compiling it."""
-    options = {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
     with one_thread(adapter):
-        return adapter.to_numpy(LOSSES[name](**adapter.arrays(batch), **options))
+        return adapter.to_numpy(LOSSES[name](**adapter.arrays(batch), **native(adapter, options)))
 
 
 @functools.cache

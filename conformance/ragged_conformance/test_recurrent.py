@@ -29,6 +29,7 @@ from ragged_conformance.recurrent import (
     as_state,
     marked,
     named,
+    weighted_sum,
 )
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert_close
 
@@ -76,12 +77,6 @@ def test_state_is_zero_and_rows_are_full_if_not_given(adapter: Adapter, name: st
     assert_results_close(adapter, layer(adapter.array(x)), expected, "module")
     actual = LAYERS[name].function(adapter.arrays(parameters), adapter.array(x))
     assert_results_close(adapter, actual, expected, "function")
-
-
-def weighted_sum(result: Any, weights: Any) -> Any:
-    """Reduce outputs and states to a scalar in which every element has its own weight."""
-    pairs = zip(arrays_of(result), weights, strict=True)
-    return sum((array * weight).sum() for array, weight in pairs)
 
 
 def run(run_layer: Any, layer: Layer, lengths: Any, inputs: dict[str, Any]) -> Any:

@@ -23,7 +23,8 @@ from ragged_conformance.cases import (
     fill_padding,
     normal,
 )
-from ragged_conformance.recurrent import LAYERS, Layer, arrays_of, as_state, marked, named
+from ragged_conformance.evaluation import to_numpy
+from ragged_conformance.recurrent import LAYERS, Layer, as_state, marked, named, weighted_sum
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close
 
 Arrays = dict[str, Any]
@@ -59,16 +60,15 @@ def assert_equals(adapter: Adapter, layer: Layer, inputs: Arrays, reference: Any
 
     def run(**inputs: Any) -> Any:
         x, states, parameters = split_inputs(inputs)
-        return named(layer.function(parameters, x, list(ROWS), as_state(states)))
+        return layer.function(parameters, x, list(ROWS), as_state(states))
 
     def total(**inputs: Any) -> Any:
-        pairs = zip(run(**inputs).values(), weights, strict=True)
-        return sum((array * weight).sum() for array, weight in pairs)
+        return weighted_sum(run(**inputs), weights)
 
     values, gradients = reference
     values["y"] = fill_padding(values["y"], ROWS, 0.0)
     native = adapter.arrays(inputs)
-    actual = {name: adapter.to_numpy(value) for name, value in run(**native).items()}
+    actual = to_numpy(adapter, named(run(**native)))
     assert_all_close(actual, values, adapter.dtype, LAYER)
     assert_all_close(adapter.gradients(total, native), gradients, adapter.dtype, MODEL)
 
@@ -90,11 +90,9 @@ def test_layer_equals_torch_on_a_packed_sequence(adapter: Adapter, name: str) ->
     )
     y, final = layer(packed, as_state(states))
     y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=WIDTH)
-    values = named((y, final))
-    pairs = zip(values.values(), weights_of_the_sum(ours), strict=True)
-    sum((array * torch.from_numpy(weight)).sum() for array, weight in pairs).backward()
+    weighted_sum((y, final), map(torch.from_numpy, weights_of_the_sum(ours))).backward()
     leaves |= dict(layer.named_parameters())
-    outputs = {name: array.detach().numpy() for name, array in values.items()}
+    outputs = {name: array.detach().numpy() for name, array in named((y, final)).items()}
     gradients = {name: leaf.grad.numpy() for name, leaf in leaves.items()}
     assert_equals(adapter, ours, inputs, (outputs, gradients))
 
@@ -108,8 +106,7 @@ def differentiated(reference: Reference, layer: Layer) -> Reference:
     def total(inputs: Arrays) -> Any:
         x, states, parameters = split_inputs(inputs)
         result = reference(parameters, x, *states)
-        pairs = zip(arrays_of(result), weights, strict=True)
-        return sum((a * w).sum() for a, w in pairs), named(result)
+        return weighted_sum(result, weights), named(result)
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))
 

@@ -10,7 +10,7 @@ from ragged.data import Batch, Sample, Series, collate
 from ragged.training.lr_schedules import WarmupCosine
 from ragged.training.optimizers import AdamW
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import HIDDEN, LAST_AXIS, fill_padding, normal, target_of
+from ragged_conformance.cases import HIDDEN, LAST_AXIS, fill_padding, normal, parametrize, target_of
 from ragged_conformance.evaluation import forward
 from ragged_conformance.oracle_losses import LOSSES
 from ragged_conformance.subjects import ATTENTION, SUBJECTS, marked
@@ -33,9 +33,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "PFTemporalFusionTransformer": {"num_heads": 3, "num_layers": 1, "reference_length": 5},
     "XTFT": {"num_heads": 3, "num_layers": 1},
 }
-models = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.operation(f"models.{n}")) for n in MODELS]
-)
+models = parametrize(MODELS, "models.")
 OPTIMIZER = AdamW(learning_rate=0.02)
 SCHEDULE = WarmupCosine(warmup_steps=2)
 # Rows of length 0 and 1 on either side, in two batches of one shape.
@@ -105,9 +103,7 @@ ROWS = np.array([0, 4, 3, 1])
 PARTS = (slice(0, 2), slice(2, 4))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in LOSSES]
-)
+@parametrize(LOSSES, "losses.")
 def test_parts_of_a_batch_add_up_to_its_loss(adapter: Adapter, name: str) -> None:
     arrays = {
         "prediction": fill_padding(normal(4, 4, *LAST_AXIS.get(name, ()), seed=1), ROWS),

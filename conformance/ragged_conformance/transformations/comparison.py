@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ragged_conformance.evaluation import to_numpy
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
 from ragged_conformance.transformations.lines import Results
@@ -25,7 +26,7 @@ def check(trial: Trial, results: Results) -> None:
 
 def _outputs(trial: Trial, value: Any, point: Point | None = None) -> None:
     point = point or trial.point
-    subject, arrays = trial.subject, _host(trial, value)
+    subject, arrays = trial.subject, to_numpy(trial.adapter, value)
     assert_all_close(arrays, point.outputs, trial.adapter.dtype, subject.kind)
     for output, source in subject.sequences.items():
         padding = ~padding_mask(point.batch.lengths[source], arrays[output].shape[1])
@@ -33,7 +34,7 @@ def _outputs(trial: Trial, value: Any, point: Point | None = None) -> None:
 
 
 def _gradient(trial: Trial, value: Any, point: Point | None = None) -> None:
-    point, arrays = point or trial.point, _host(trial, value)
+    point, arrays = point or trial.point, to_numpy(trial.adapter, value)
     for name, lengths in point.batch.lengths.items():
         padding = ~padding_mask(lengths, arrays[name].shape[1])
         assert (arrays[name][padding] == 0).all(), f"gradient of {name} at padding"
@@ -44,14 +45,15 @@ def _gradient(trial: Trial, value: Any, point: Point | None = None) -> None:
 
 
 def _tangent(trial: Trial, value: Any) -> None:
-    assert_all_close(_host(trial, value), trial.point.tangent(), trial.adapter.dtype)
+    tangent = to_numpy(trial.adapter, value)
+    assert_all_close(tangent, trial.point.tangent(), trial.adapter.dtype)
 
 
 def _jacobian(trial: Trial, value: Any) -> None:
     direction = trial.point.directions[trial.small]
     moved = {
         name: np.tensordot(array, direction, direction.ndim)
-        for name, array in _host(trial, value).items()
+        for name, array in to_numpy(trial.adapter, value).items()
     }
     assert_all_close(moved, trial.point.tangent([trial.small]), trial.adapter.dtype)
 
@@ -80,10 +82,6 @@ def _for_all(points: tuple[str, ...], compare: Callable[..., None]) -> Callable[
             compare(trial, arrays, trial.problem.points[point])
 
     return compare_all
-
-
-def _host(trial: Trial, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: trial.adapter.to_numpy(value) for name, value in arrays.items()}
 
 
 CHECKS: Mapping[str, Callable[[Trial, Any], None]] = {

@@ -60,6 +60,10 @@ class Problem:
         names = ragged.get_backend().get_parameters(module)
         return [name for name in names if self.is_tied and name.endswith("_reverse")]
 
+    def with_tied(self, parameters: Values) -> Values:
+        """Add the shared parameters under their second names."""
+        return parameters | {n: parameters[n.removesuffix("_reverse")] for n in self.tied}
+
     @functools.cached_property
     def parameters(self) -> Values:
         """Parameters none of which is 0 or 1, unlike initial biases and norms."""
@@ -168,9 +172,8 @@ class Point:
 
     def _run(self, **values: np.ndarray) -> Values:
         inputs = {name: values.pop(name) for name in self.inputs}
-        tied = {name: values[name.removesuffix("_reverse")] for name in self.problem.tied}
-        subject = self.problem.subject
-        return subject.oracle(inputs, {**values, **tied}, self.batch.lengths)
+        parameters = self.problem.with_tied(values)
+        return self.problem.subject.oracle(inputs, parameters, self.batch.lengths)
 
 
 class Trial:
@@ -183,7 +186,8 @@ class Trial:
         self.adapter, self.problem, self.subject = adapter, problem, problem.subject
         self.point = problem.points["original"]
         self.module = adapter.prepare(problem.build())
-        adapter.backend.set_parameters(self.module, self._whole(self.point.parameters))
+        parameters = problem.with_tied(self.point.parameters)
+        adapter.backend.set_parameters(self.module, parameters)
         self.lengths: Mapping[str, Any] = lengths_of(self.point.batch, problem.policy)
         self.variables = adapter.arrays(self.point.variables)
         self.inputs = {name: self.variables[name] for name in self.point.inputs}
@@ -235,10 +239,6 @@ class Trial:
         parameters, call = self.adapter.functional(self.module)
         assert set(parameters) == set(self.point.parameters)
         return list(parameters), call
-
-    def _whole(self, parameters: Values) -> Values:
-        tied = {name: parameters[name.removesuffix("_reverse")] for name in self.problem.tied}
-        return {**parameters, **tied}
 
 
 def function_problem(mode: str, **options: Any) -> Problem:

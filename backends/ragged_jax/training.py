@@ -101,10 +101,10 @@ class TrainingStep:
                 self._params, self._arrays(batches[0]), key, count
             )
             for part, batch in enumerate(batches[1:], 1):
-                more, own = self._differentiate(
+                part_loss, own = self._differentiate(
                     self._params, self._arrays(batch), jax.random.fold_in(key, part), count
                 )
-                loss, gradients = loss + more, self._add(gradients, own)
+                loss, gradients = loss + part_loss, self._add(gradients, own)
             state, finite = self._apply(*self._state, gradients, numbers)
         self._params, self._moments, self._averaged = state
         loss = float(loss) / self.scale.value

@@ -227,9 +227,7 @@ def _run(
     if not takes_operator(call):
         one_pass = partial(scan.run_direction, mode=call.mode)
 
-    def run(
-        *operands: Any, reverse: bool
-    ) -> Any:  # a layer of one direction, which may be the reverse one
+    def run(*operands: Any, reverse: bool) -> Any:  # its only direction may be the reverse one
         return one_pass(*operands, reverse=order.reverse)
 
     x = x.reshape(rows, width, features)

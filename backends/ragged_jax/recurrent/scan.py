@@ -66,10 +66,10 @@ def run_directions(
         weights: list[Weights], x: Array, lengths: Array, resets: Array, state: State
     ) -> tuple[Array, State]:
         outputs = [
-            run(one, x, lengths, resets, *(part[k] for part in state), reverse=k == 1)
-            for k, one in enumerate(weights)
+            run(weight, x, lengths, resets, *(part[k] for part in state), reverse=k == 1)
+            for k, weight in enumerate(weights)
         ]
-        y, h, c = zip(*(one[:3] for one in outputs), strict=True)
+        y, h, c = zip(*(output[:3] for output in outputs), strict=True)
         return jnp.concatenate(y, -1), (jnp.stack(h), jnp.stack(c))
 
     return partition_rows(run_all)(*vary_alike((weights, x, lengths, resets, state)))
@@ -118,7 +118,7 @@ def run_direction(
     inputs = jax.tree.map(_swap, (from_x, valid, fresh))
     (h, c), steps = lax.scan(step, initial, inputs, reverse=reverse)
     y, *kept = (jnp.where(valid, _swap(each), 0) for each in steps)
-    return *(each.astype(dtype_outside) for each in (y, h, c)), *kept
+    return *(array.astype(dtype_outside) for array in (y, h, c)), *kept
 
 
 def jvp_direction(

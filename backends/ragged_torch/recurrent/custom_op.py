@@ -239,13 +239,13 @@ def _map(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> list[Any]:
 
 @torch.library.register_vmap("ragged::recurrent_layer")
 def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
-    calls = [torch.ops.ragged.recurrent_layer(*each) for each in _map(info, in_dims, *inputs)]
+    calls = [torch.ops.ragged.recurrent_layer(*call) for call in _map(info, in_dims, *inputs)]
     return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * len(calls[0])
 
 
 @torch.library.register_vmap("ragged::recurrent_layer_backward", lib=_library)
 def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
     calls = [
-        torch.ops.ragged.recurrent_layer_backward(*each) for each in _map(info, in_dims, *inputs)
+        torch.ops.ragged.recurrent_layer_backward(*call) for call in _map(info, in_dims, *inputs)
     ]
     return list(map(torch.stack, zip(*calls, strict=True))), [0] * len(calls[0])

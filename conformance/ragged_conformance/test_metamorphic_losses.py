@@ -75,7 +75,7 @@ def make_evaluate(adapter: Adapter, name: str) -> Evaluate:
 def evaluate(
     adapter: Adapter, name: str, batch: Batch, lengths: np.ndarray, rows: Any = slice(None)
 ) -> Any:
-    """All reductions and gradients; `rows` are those that count in the total of "none"."""
+    """All reductions and gradients; `rows` are those that the weights of "none" belong to."""
     like = np.zeros(batch["target"].shape)
     like[rows, :WIDTH] = normal(ROWS, WIDTH, FEATURES, seed=3)
     constants = {"lengths": lengths, "like": like, "shares": normal(len(SCALARS), seed=4)}

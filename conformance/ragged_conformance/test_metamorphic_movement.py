@@ -99,7 +99,7 @@ def test_garbage_in_padding_changes_nothing(
         lambda x: (move.there(x, lengths) * adapter.array(weights)).sum(),
         {"x": adapter.array(padded)},
     )["x"]
-    # Moves are permutations: the transpose of a move is its inverse.
+    # A move permutes the valid steps: its transpose is its inverse.
     np.testing.assert_array_equal(gradient, run(adapter, move.back, weights, lengths))
 
 

@@ -25,7 +25,7 @@ def tested(request: pytest.FixtureRequest, adapter: Adapter) -> Runner:
 # Layers alone test the schedules; models forward their lengths to them.
 LAYERS = {name: one for name, one in SUBJECTS.items() if not one.operation.startswith("models.")}
 ALL_POLICIES = {name: one for name, one in SUBJECTS.items() if not one.forwards_lengths}
-# Those whose graph is tested elsewhere, or as another's that differs in a scale or a function.
+# Subjects with the graph of another one, up to their cell or a scale.
 ONE_GRAPH = ("LSTM", "RNN_TANH", "PFTemporalFusionTransformer")
 COMPILED = {name: one for name, one in SUBJECTS.items() if name != "RNN_TANH"}
 DISTINCT = {name: subject for name, subject in SUBJECTS.items() if name not in ONE_GRAPH}

@@ -37,7 +37,7 @@ __all__ = [
 def owns(value: object) -> bool:
     """Whether `value` is an array of JAX or a module of flax."""
     if isinstance(value, jax.Array):
-        return isinstance(value.dtype, np.dtype)  # which a random key's is not
+        return isinstance(value.dtype, np.dtype)  # unlike a random key's
     return isinstance(value, nnx.Module)
 
 
@@ -47,7 +47,7 @@ def is_traced(array: jax.Array) -> bool:
 
 
 def is_compiling() -> bool:
-    """Whether a compiler records this very call: never, JAX traces arguments alone."""
+    """Whether a compiler records this call: never, JAX traces arguments alone."""
     return False
 
 
@@ -55,18 +55,18 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
     """Make an array on the device of `like`; 64 bits only where JAX has them enabled."""
     if not isinstance(array, jax.Array):
         host = np.asarray(array)
-        wanted = jax.dtypes.canonicalize_dtype(host.dtype)
+        target_dtype = jax.dtypes.canonicalize_dtype(host.dtype)
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
-            wanted = np.dtype(np.float32)  # as on the torch backend
-        with np.errstate(over="ignore"):  # what is beyond the range is infinite
-            array = xp.asarray(host.astype(wanted))
+            target_dtype = np.dtype(np.float32)  # as on the torch backend
+        with np.errstate(over="ignore"):  # values beyond the range become infinite
+            array = xp.asarray(host.astype(target_dtype))
     array = array if dtype is None else array.astype(dtype)
     if like is None or is_traced(like) or is_traced(array):
         return array
     sharding = like.sharding
     if array.sharding.device_set == sharding.device_set:
         return array
-    if isinstance(sharding, NamedSharding):  # a copy on each device, so that rows stay on theirs
+    if isinstance(sharding, NamedSharding):  # replicated, so that sharded rows do not move
         return jax.device_put(array, NamedSharding(sharding.mesh, PartitionSpec()))
     return array if len(sharding.device_set) > 1 else jax.device_put(array, sharding)
 
@@ -105,9 +105,9 @@ def promote_arrays(function: str, arrays: Mapping[str, jax.Array]) -> dict[str, 
 
 
 def devices() -> tuple[str, ...]:
-    """Name the devices at hand, the preferred one first."""
-    found = {"cuda" if d.platform == "gpu" else d.platform for d in jax.devices()}
-    return ("cuda", "cpu") if "cuda" in found else ("cpu",)
+    """Name the available devices, the preferred one first."""
+    platforms = {"cuda" if d.platform == "gpu" else d.platform for d in jax.devices()}
+    return ("cuda", "cpu") if "cuda" in platforms else ("cpu",)
 
 
 def _flatten(lengths: Lengths) -> tuple[tuple[Any], tuple[int, str]]:

@@ -17,7 +17,7 @@ class InterpretableAttention(nnx.Module):
         A_k    = softmax(query_k(q) @ key_k(m).T / sqrt(size / heads))     where the mask is True
         output = Linear(mean_k(A_k) @ value(m))
 
-    A query that sees nothing has weights of 0.
+    A query without a visible step has weights of 0.
 
     Initial values are torch's of a Linear. The sources of the Temporal Fusion Transformer take
     Xavier's of each head, and biases of 0; of inputs of deviation 1 the scores then start at a
@@ -32,7 +32,7 @@ class InterpretableAttention(nnx.Module):
     ) -> None:
         self.num_heads = num_heads
         self.query = Linear(size, size, rng=rng)
-        # A bias would add the same to all scores of a query, which the softmax takes away again.
+        # A bias would add the same to all scores of a query, which leaves the softmax unchanged.
         self.key = Linear(size, size, bias=False, rng=rng)
         self.value = Linear(size, size // num_heads, rng=rng)
         self.output = Linear(size // num_heads, size, rng=rng)
@@ -45,15 +45,15 @@ class InterpretableAttention(nnx.Module):
         """Attend from `query (batch, q, size)` to `memory (batch, k, size)`.
 
         Args:
-            query: what asks.
+            query: the queries.
             memory: keys and values.
             mask: boolean `(batch, q, k)`, True = visible.
             need_weights: return the weights too, `(batch, heads, q, k)`, which fused kernels skip.
         """
         q, k, v = self._heads(self.query(query)), self._heads(self.key(memory)), self.value(memory)
         some = mask.any(-1, keepdims=True)
-        visible = mask | ~some  # a query that sees nothing sees all, and is put to 0 afterwards
-        on_cpu = jax.default_backend() == "cpu"  # where JAX's attention is no kernel of its own
+        visible = mask | ~some  # a query without visible steps sees all, and is set to 0 below
+        on_cpu = jax.default_backend() == "cpu"  # where JAX has no fused attention
         if need_weights or self.weights_dropout.is_on or on_cpu:
             scores = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k)
             weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), -1)

@@ -26,7 +26,7 @@ def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
     """Write a forecasting model as `jax.export` serialises it; its parameters are in the file.
 
     The lengths are inputs of the program. An exported layer needs nothing but XLA. The digest at
-    the file's end is nothing to `jax.export.deserialize`, which reads the file too.
+    the file's end is ignored by `jax.export.deserialize`, which reads the file too.
 
     Raises:
         OptionError: another format than "stablehlo".
@@ -46,9 +46,9 @@ def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
     inputs = inputs_of(module.config, str(weight.dtype))
     scope = export.SymbolicScope()
     arguments = {}
-    for each, (axes, dtype) in inputs.items():
+    for argument, (axes, dtype) in inputs.items():
         shape = export.symbolic_shape(", ".join(map(str, axes)) + ",", scope=scope)
-        arguments[each] = jax.ShapeDtypeStruct(shape, dtype)
+        arguments[argument] = jax.ShapeDtypeStruct(shape, dtype)
     program = export.export(jax.jit(forecast), platforms=PLATFORMS)(**arguments)
     content = bytes(program.serialize())
     write_file(Path(path), content + hashlib.sha256(content).digest())
@@ -57,8 +57,8 @@ def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
 def load_exported(path: Path, *, format: str) -> Exported:
     """Read a program, to be called with NumPy arrays; JAX compiles it for each shape it meets.
 
-    The file holds no Python. What has been damaged is refused by the digest at its end, before
-    XLA's reader, which damaged bytes can crash; it is no proof of who wrote the file.
+    The file holds no Python. The digest at its end refuses a damaged file before XLA's reader,
+    which damaged bytes can crash; it does not authenticate the file.
 
     Raises:
         OptionError, MissingExtraError: as `export_model`.
@@ -67,13 +67,13 @@ def load_exported(path: Path, *, format: str) -> Exported:
     check_format(load_backend(name), format)
     export = _exporter(Path(path))
     try:
-        program = export.deserialize(bytearray(_whole(Path(path).read_bytes())))
+        program = export.deserialize(bytearray(_without_digest(Path(path).read_bytes())))
         _, arguments = jax.tree.unflatten(program.in_tree, program.in_avals)
         inputs = {n: _input(aval) for n, aval in arguments.items()}
         program.mlir_module()  # else only a call would read it
     except OSError:
         raise
-    except Exception as error:  # flatbuffers and JAX read on whatever the bytes say
+    except Exception as error:  # the readers' errors share no type
         raise damaged(Path(path), error) from error
     call = jax.jit(program.call)
 
@@ -83,8 +83,8 @@ def load_exported(path: Path, *, format: str) -> Exported:
     return Exported(run, inputs)
 
 
-def _whole(content: bytes) -> bytes:
-    """Return a file's program without the digest; a ValueError if it is not what was written."""
+def _without_digest(content: bytes) -> bytes:
+    """Return a file's program without the digest; a ValueError if the digest does not match."""
     program, digest = content[:-DIGEST], content[-DIGEST:]
     if hashlib.sha256(program).digest() != digest:
         raise ValueError("its digest is that of other bytes")
@@ -97,7 +97,7 @@ def _input(aval: Any) -> Input:
 
 
 def _exporter(path: Path) -> Any:
-    """`jax.export`, which serialises with flatbuffers."""
+    """Import `jax.export`, which serialises with flatbuffers."""
     try:
         import flatbuffers  # noqa: F401
         from jax import export

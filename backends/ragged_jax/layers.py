@@ -1,7 +1,7 @@
 """Blocks that the models share, on JAX.
 
-Blocks with `num_copies` are so many of their kind side by side, with parameters of their own: their
-parameters and their input have one axis more, the first.
+Blocks with `num_copies` are independent copies, each with its own parameters: their parameters and
+their input have one more axis, the first.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ragged_jax.arrays import asarray
 
 
 class Dropout(nnx.Dropout):
-    """Flax's dropout with a stream of its own, so that no caller has to pass one.
+    """Flax's dropout with its own stream, so that no caller has to pass one.
 
     One draw of 32 bits, which flax makes for each element and which costs most of the time on a
-    CPU, decides on two elements; the rate is exact to 2**-17.
+    CPU, serves two elements; the rate is exact to 2**-17.
 
     Args:
         rate: the share that is dropped; 0 needs no stream and has none.
-        rng: what draws the initial values; a child of it seeds the stream, so that all layers of a
-            model drop independently and what is drawn afterwards stays the same.
+        rng: draws the initial values; a child of it seeds the stream, so that all layers of a model
+            drop independently and later draws do not depend on dropout.
         rngs: flax's streams, whose "dropout" is forked, instead.
     """
 
@@ -51,15 +51,15 @@ class Dropout(nnx.Dropout):
         return self.rate > 0 and not self.deterministic
 
     def __call__(self, x: Array) -> Array:
-        """Drop elements in training and scale up what is kept."""
+        """Drop elements in training and scale the others up."""
         if not self.is_on:
             return x
-        if self.rate == 1:  # nothing is left to be scaled up
+        if self.rate == 1:  # all are dropped
             return jnp.zeros_like(x)
         words = jax.random.bits(self.rngs(), (-(-x.size // 2),), jnp.uint32)
         bits = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
-        least = min(round(self.rate * 2**16), 2**16 - 1)
-        return jnp.where(bits >= least, x / (1 - self.rate), 0)
+        threshold = min(round(self.rate * 2**16), 2**16 - 1)
+        return jnp.where(bits >= threshold, x / (1 - self.rate), 0)
 
 
 class Linear(nnx.Module):
@@ -236,7 +236,7 @@ class GRN(nnx.Module):
 
 
 class VariableSelection(nnx.Module):
-    """Weigh the features at every step by a softmax, and add up what each alone says.
+    """Sum the features' embeddings at every step, weighted by a softmax.
 
         p_i    = Linear_i(x_i)                         v_i = GRN_i(p_i)
         w      = softmax(GRN([p_1, ..., p_F], context))
@@ -279,11 +279,11 @@ class VariableSelection(nnx.Module):
 
     def __call__(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
         """Map `(batch, time, features)` to `(batch, time, hidden_size)` and the weights."""
-        each = self.linears(jnp.moveaxis(x, -1, 0)[..., None])
-        values = self.grns(each)
+        projected = self.linears(jnp.moveaxis(x, -1, 0)[..., None])
+        values = self.grns(projected)
         if len(values) == 1:
             return values[0], jnp.ones_like(x)
-        together = jnp.concatenate(list(each), -1)
+        together = jnp.concatenate(list(projected), -1)
         weights = jax.nn.softmax(self.weights(together, context), -1)
         return jnp.einsum("btf,fbtd->btd", weights, values), weights
 
@@ -298,7 +298,7 @@ def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:
 
 
 def spread(parameter: Array, like: Array) -> Array:
-    """Lay a parameter along the features of `like`; one of several num_copies along those first."""
-    if parameter.ndim == 1:  # jax_numpy_rank_promotion="raise" wants all axes named
+    """Expand a parameter to the axes of `like`; num_copies, if it has them, stay its first axis."""
+    if parameter.ndim == 1:  # for jax_numpy_rank_promotion="raise"
         return jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
     return parameter[:, None, None]

@@ -20,8 +20,8 @@ __all__ = ["PackedSequence", "pack_sequences", "unpack_to_fixed_length"]
 class PackedSequence(NamedTuple):
     """Torch's packed sequence, field by field and value by value; a pytree.
 
-    `data (tokens, *features)` holds step after step the rows still alive, longest first;
-    `batch_sizes (steps,)` how many they are; the indices sort and unsort the rows.
+    `data (tokens, *features)` holds, step by step, the rows that have it, longest first;
+    `batch_sizes (steps,)` their number; the indices sort and unsort the rows.
     """
 
     data: jax.Array
@@ -47,7 +47,7 @@ def unpack_to_fixed_length(packed: PackedSequence, lengths: object, max_length: 
 
 
 def _traced_source(unsorted_indices: jax.Array, lengths: Lengths) -> jax.Array:
-    """`PackedRows.source` of rows whose order is known only as the program runs."""
+    """Return `PackedRows.source` of rows whose order is traced."""
     known = packing.PackedRows(packing.PackingOrder(lengths).batch_sizes, None)
     row = np.cumsum(lengths.host > 0) - 1
     return known.source_of(lengths, jnp.append(unsorted_indices, 0)[row])

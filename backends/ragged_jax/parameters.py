@@ -43,8 +43,8 @@ def named(params: nnx.State) -> dict[str, Any]:
 
 def get_parameters(module: nnx.Module) -> dict[str, np.ndarray]:
     """Copy a module's parameters to the host."""
-    found = named(nnx.state(module, nnx.Param))
-    return {name: to_numpy(leaf[...]).copy() for name, leaf in found.items()}
+    leaves = named(nnx.state(module, nnx.Param))
+    return {name: to_numpy(leaf[...]).copy() for name, leaf in leaves.items()}
 
 
 def set_parameters(module: nnx.Module, parameters: Mapping[str, np.ndarray]) -> None:

@@ -32,11 +32,11 @@ class TrainingStep:
 
     Args:
         model: a forecasting module.
-        loss: one of `ragged.losses`, or what is called as they are.
+        loss: one of `ragged.losses`, or a function with their interface.
         optimizer: the optimiser's constants.
         max_grad_norm: largest global norm of the gradient; None = any.
-        ema_decay: decay of a running average of the parameters, which then is what is evaluated and
-            kept; None = none.
+        ema_decay: decay of a running average of the parameters, which is then evaluated and saved
+            in their place; None = none.
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
         device: "cpu" or "cuda".
         dtype: "float32" or "float64"; "bfloat16" or "float16" compute with fewer bits and keep the
@@ -79,10 +79,10 @@ class TrainingStep:
         self._evaluate = jax.jit(self._evaluated)
 
     def step(self, *batches: Any, rate: float | None = None) -> float:
-        """Advance once by one batch, or by several as if they were one.
+        """Make one step on one batch, or on several as if they were one.
 
         Args:
-            batches: host batches; the loss is the mean over what is valid in all of them.
+            batches: host batches; the loss is the mean over their valid elements.
             rate: the learning rate; by default the optimiser's own.
 
         Returns:
@@ -101,10 +101,10 @@ class TrainingStep:
                 self._params, self._arrays(batches[0]), key, count
             )
             for part, batch in enumerate(batches[1:], 1):
-                more, own = self._differentiate(
+                part_loss, own = self._differentiate(
                     self._params, self._arrays(batch), jax.random.fold_in(key, part), count
                 )
-                loss, gradients = loss + more, self._add(gradients, own)
+                loss, gradients = loss + part_loss, self._add(gradients, own)
             state, finite = self._apply(*self._state, gradients, numbers)
         self._params, self._moments, self._averaged = state
         loss = float(loss) / self.scale.value
@@ -128,17 +128,17 @@ class TrainingStep:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
         for slot in self.constants.slots:
-            found = named(optax.tree_utils.tree_get(self._moments, SLOTS[slot]))
-            state |= {f"{slot}.{n}": to_numpy(leaf[...]).copy() for n, leaf in found.items()}
+            leaves = named(optax.tree_utils.tree_get(self._moments, SLOTS[slot]))
+            state |= {f"{slot}.{n}": to_numpy(leaf[...]).copy() for n, leaf in leaves.items()}
         if self._averaged is not None:
-            found = named(self._params)
-            state |= {f"parameter.{n}": to_numpy(leaf[...]).copy() for n, leaf in found.items()}
+            leaves = named(self._params)
+            state |= {f"parameter.{n}": to_numpy(leaf[...]).copy() for n, leaf in leaves.items()}
         if self.dtype == "float16":
             state["loss_scale"] = self.scale.state
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Undo `state`."""
+        """Undo `state_dict`."""
         self.steps = int(state["steps"])
         fresh = self.optimizer.init(self._params)
         for slot in self.constants.slots if self.steps else ():
@@ -160,14 +160,14 @@ class TrainingStep:
 
     @property
     def _kept(self) -> Any:
-        """The parameters that are evaluated and kept."""
+        """The parameters that are evaluated and saved."""
         return self._params if self._averaged is None else self._averaged
 
     def _number(self, value: float) -> Array:
         return jnp.asarray(value, param_dtype(self.dtype))
 
     def _numbers(self, rate: float) -> tuple[Array, Array, Array]:
-        """The learning rate, what the average keeps, and the loss's scale: they may change."""
+        """The learning rate, the average's decay and the loss's scale: they may change."""
         decay = 0.0 if self.ema_decay is None else ramped_decay(self.ema_decay, self.steps)
         return self._number(rate), self._number(decay), self._number(self.scale.value)
 
@@ -196,8 +196,8 @@ class TrainingStep:
             return self._total(model, batch)[0] / count
 
         differentiate = jax.value_and_grad(objective)
-        found: tuple[Array, Any] = self.workers.all_reduce(differentiate)(params, batch, key)
-        return found
+        result: tuple[Array, Any] = self.workers.all_reduce(differentiate)(params, batch, key)
+        return result
 
     def _applied(
         self,
@@ -207,7 +207,7 @@ class TrainingStep:
         gradients: Any,
         numbers: tuple[Array, Array, Array],
     ) -> tuple[Any, Array]:
-        """Move the parameters along the gradient, unless it has overflowed."""
+        """Update the parameters, unless the gradient has overflowed."""
         rate, decay, scale = numbers
         old = params, moments, averaged
         finite = jnp.asarray(True)
@@ -228,27 +228,27 @@ class TrainingStep:
         def total_and_count(params: Any, batch: tuple[Any, ...], _: Any) -> tuple[Array, Array]:
             return self._total(nnx.merge(self._inference, self._cast(params), self._rest), batch)
 
-        found: tuple[Array, Array] = self.workers.all_reduce(total_and_count)(params, batch, None)
-        return found
+        result: tuple[Array, Array] = self.workers.all_reduce(total_and_count)(params, batch, None)
+        return result
 
     def _total(self, model: nnx.Module, batch: tuple[Any, ...]) -> tuple[Array, Array]:
         """Return the sum of the losses and of the weights."""
-        arrays, static, target, own = batch
+        arrays, static, target, loss_lengths = batch
         output = model(*arrays, **static).output
-        lengths = arrays[3] if own is None else own
+        lengths = arrays[3] if loss_lengths is None else loss_lengths
         return self.loss.total_and_count(output, target, lengths=lengths)
 
     def _cast(self, params: Any) -> Any:
         return jax.tree.map(lambda value: value.astype(self.dtype), params)
 
     def _arrays(self, batch: Any) -> tuple[Any, ...]:
-        """What the model is called with, and the target, on the devices that share them."""
+        """Return the model's arguments and the target, placed on the devices."""
         check_batch(self.model.config, batch)
         return self.workers.shard_batch(batch, self.dtype, param_dtype(self.dtype))
 
 
 def create_optimizer(own: Optimizer, max_grad_norm: float | None) -> optax.GradientTransformation:
-    """Build optax's optimiser with the given constants, all but the learning rate."""
+    """Build optax's optimiser with an optimiser's constants, all but the learning rate."""
     clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
     match own:
         case optimizers.Adam():
@@ -285,14 +285,14 @@ def predict(module: nnx.Module, batch: Any, *, need_weights: bool = False) -> Fo
 
     lengths = batch.encoder_lengths, batch.decoder_lengths
     static = {} if batch.static is None else {"static": put(batch.static)}
-    found = _run(model, (put(batch.past), put(batch.future), *lengths), static, need_weights)
-    return Forecast(*(None if array is None else to_numpy(array) for array in found))
+    forecast = _run(model, (put(batch.past), put(batch.future), *lengths), static, need_weights)
+    return Forecast(*(None if array is None else to_numpy(array) for array in forecast))
 
 
 @partial(nnx.jit, static_argnums=3)
 def _run(
     model: nnx.Module, arrays: tuple[Any, ...], static: dict[str, Array], need_weights: bool
 ) -> Forecast:
-    asked = {"need_weights": True} if need_weights else {}
-    found: Forecast = model(*arrays, **static, **asked)
-    return found
+    options = {"need_weights": True} if need_weights else {}
+    forecast: Forecast = model(*arrays, **static, **options)
+    return forecast

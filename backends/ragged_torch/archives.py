@@ -1,8 +1,8 @@
-"""Programs of `torch.export` from anyone, without what torch would run while it reads them.
+"""Untrusted programs of `torch.export`, without what torch would execute while it reads them.
 
 Torch unpickles parts of such a file, evaluates the sizes in it as Python, and writes names in it
-into code that it compiles. So a file is read here first: its arrays pass, its text is checked word
-by word, what says where the program came from is dropped, and torch is given what is left.
+into code that it compiles. So a file is read here first: its arrays pass, every name in its text is
+checked, metadata are dropped, and torch reads the rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OPERATORS = re.compile(
     r"_operator\.(add|sub|mul|truediv|floordiv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
     r"|math\.(ceil|floor|trunc|sqrt)|torch\.sym_\w+"
 )
-OWN = re.compile(r"torch\.ops\.(aten|ragged)\.(?!from_file)(?!\w*unsafe)(\w+)\.(\w+)")
+TENSOR_OPERATORS = re.compile(r"torch\.ops\.(aten|ragged)\.(?!from_file)(?!\w*unsafe)(\w+)\.(\w+)")
 SIZES = (
     *(ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp),
     *(ast.UnaryOp, ast.Compare, ast.BoolOp, ast.operator, ast.unaryop, ast.cmpop, ast.boolop),
@@ -50,26 +50,26 @@ SIZE_FUNCTIONS = re.compile(
 
 
 def without_code(content: bytes) -> bytes:
-    """Give a program's file with nothing left in it that torch would run while reading.
+    """Return a program's file without anything that torch would execute while reading.
 
-    Its operators are torch's own or this package's, and run when it is called; so it can still
-    take all memory and time there is.
+    Its operators are torch's or this package's, and run when it is called; so it can still take
+    any amount of memory and time.
 
     Raises:
-        ValueError, zipfile.BadZipFile, pickle.UnpicklingError: it is damaged, or there is more in
-            it than a program that `export_model` wrote.
+        ValueError, zipfile.BadZipFile, pickle.UnpicklingError: it is damaged, or holds more than a
+            program that `export_model` wrote.
     """
     cleaned = io.BytesIO()
-    # Written anew, so that torch's reader of archives sees what this one saw.
+    # Rewritten, so that torch's reader of archives reads the same as this one.
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(cleaned, "w") as new:
         members = old.infolist()
-        if len({each.filename for each in members}) != len(members):
+        if len({member.filename for member in members}) != len(members):
             raise ValueError("a name is in it twice")
-        for each in members:
-            if each.compress_type != zipfile.ZIP_STORED or each.flag_bits & 1:
-                raise ValueError(f"{each.filename[:80]!r} is packed, which torch does not do")
-            name = each.filename.partition("/")[2]
-            new.writestr(each.filename, _cleaned(name, old.read(each)))
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                raise ValueError(f"{member.filename[:80]!r} is packed, which torch does not do")
+            name = member.filename.partition("/")[2]
+            new.writestr(member.filename, _cleaned(name, old.read(member)))
     return cleaned.getvalue()
 
 
@@ -79,9 +79,9 @@ def _cleaned(name: str, content: bytes) -> bytes:
         program.pop("guards_code", None)  # `Exported` checks the shapes
         return json.dumps(_checked(program)).encode()
     if PAYLOADS.fullmatch(name):
-        for each in json.loads(content)["config"].values():
-            path = each["path_name"]
-            if each["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", path):
+        for entry in json.loads(content)["config"].values():
+            path = entry["path_name"]
+            if entry["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", path):
                 raise ValueError(f"it holds the object {str(path)[:80]!r}")
     elif PICKLES.fullmatch(name):
         torch.load(io.BytesIO(content), weights_only=True)
@@ -91,14 +91,14 @@ def _cleaned(name: str, content: bytes) -> bytes:
 
 
 def _checked(value: Any, key: str = "") -> Any:
-    """Return a part of the program's text without metadata; every word in it is harmless."""
+    """Return a part of the program's text without metadata; refuse any unknown name in it."""
     if isinstance(value, dict):
         if "target" in value and "inputs" in value:
             _check_operator(value["target"])
             value["metadata"] = {}
-        return {_word(name): _checked(each, name) for name, each in value.items()}
+        return {_word(name): _checked(entry, name) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_checked(each, key) for each in value]
+        return [_checked(entry, key) for entry in value]
     if not isinstance(value, str) or key in ("as_string", "as_strings", "torch_version"):
         return value
     if key == "as_operator":
@@ -120,10 +120,10 @@ def _word(text: str) -> str:
 
 def _check_operator(name: Any) -> None:
     """Refuse to call anything but an operator of tensors, or arithmetic of sizes."""
-    own = OWN.fullmatch(str(name))
-    if own:
+    match = TENSOR_OPERATORS.fullmatch(str(name))
+    if match:
         packet: Any = torch.ops
-        for part in own.groups():
+        for part in match.groups():
             packet = getattr(packet, part, None)
         if isinstance(packet, torch._ops.OpOverload):
             return
@@ -145,7 +145,7 @@ def _check_size(text: str) -> None:
 
 
 def _is_small_power(call: ast.Call) -> bool:
-    """Tell the square of a width from a tower of powers, which would fill the memory."""
+    """Whether a power is small, unlike nested powers, which would fill the memory."""
     match call:
         case ast.Call(ast.Name("Pow"), [base, ast.Call(ast.Name("Integer"), [exponent], [])], []):
             names = {node.id for node in ast.walk(base) if isinstance(node, ast.Name)}

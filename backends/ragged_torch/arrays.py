@@ -50,7 +50,7 @@ def is_traced(array: torch.Tensor) -> bool:
 
 
 def is_compiling() -> bool:
-    """Whether a compiler, an exporter or `torch.jit.trace` records this very call."""
+    """Whether a compiler, an exporter or `torch.jit.trace` records this call."""
     return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
@@ -64,7 +64,7 @@ def asarray(
         array = torch.as_tensor(array, device="cpu")
     else:
         host, is_python = np.asarray(array), not isinstance(array, np.ndarray)
-        # A copy, for make_fx a constant.
+        # A copy; make_fx records a constant.
         recorded = is_recorded()
         array = torch.tensor(host, device="cpu") if recorded else torch.from_numpy(host.copy())
         if array.dtype == torch.float64 and is_python:
@@ -76,7 +76,7 @@ def asarray(
 
 
 def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Put a copy of a tensor on each device of a `DTensor`, which mixes with its own kind alone."""
+    """Replicate a tensor on the mesh of a `DTensor`, which does not mix with plain tensors."""
     mesh = getattr(like, "device_mesh", None)
     if mesh is None or hasattr(array, "device_mesh"):
         return array
@@ -86,7 +86,7 @@ def _spread(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def arange_like(width: int, *, like: torch.Tensor | None = None) -> torch.Tensor:
-    """Return 0, 1, ..., `width` - 1 on the device of `like`, whatever torch's default device."""
+    """Return 0, 1, ..., `width` - 1 on the device of `like`, not on torch's default device."""
     return asarray(torch.arange(width, device="cpu" if like is None else like.device), like=like)
 
 
@@ -100,7 +100,7 @@ def to_numpy(array: torch.Tensor) -> np.ndarray:
     """Copy a tensor to the host; bfloat16, which NumPy lacks, becomes float32."""
     array = array.detach().cpu()
     array = array.float() if array.dtype == torch.bfloat16 else array
-    if is_transformed():  # NumPy would be handed a wrapper without memory
+    if is_transformed():  # a wrapper has no memory that NumPy could read
         return np.array(array.tolist(), str(array.dtype).removeprefix("torch."))
     return array.numpy()
 
@@ -125,5 +125,5 @@ def promote_arrays(function: str, arrays: Mapping[str, torch.Tensor]) -> dict[st
 
 
 def devices() -> tuple[str, ...]:
-    """Name the devices at hand, the preferred one first."""
+    """Name the available devices, the preferred one first."""
     return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)

@@ -17,7 +17,7 @@ class InterpretableAttention(nn.Module):
         A_k    = softmax(query_k(q) @ key_k(m).T / sqrt(size / heads))     where the mask is True
         output = Linear(mean_k(A_k) @ value(m))
 
-    A query that sees nothing has weights of 0.
+    A query without a visible step has weights of 0.
 
     Initial values are torch's of a Linear. The sources of the Temporal Fusion Transformer take
     Xavier's of each head, and biases of 0; of inputs of deviation 1 the scores then start at a
@@ -33,7 +33,7 @@ class InterpretableAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.query = Linear(size, size, rng=rng)
-        # A bias would add the same to all scores of a query, which the softmax takes away again.
+        # A bias would add the same to all scores of a query, which leaves the softmax unchanged.
         self.key = Linear(size, size, bias=False, rng=rng)
         self.value = Linear(size, size // num_heads, rng=rng)
         self.output = Linear(size // num_heads, size, rng=rng)
@@ -46,14 +46,14 @@ class InterpretableAttention(nn.Module):
         """Attend from `query (batch, q, size)` to `memory (batch, k, size)`.
 
         Args:
-            query: what asks.
+            query: the queries.
             memory: keys and values.
             mask: boolean `(batch, q, k)`, True = visible.
             need_weights: return the weights too, `(batch, heads, q, k)`, which fused kernels skip.
         """
         q, k, v = self._heads(self.query(query)), self._heads(self.key(memory)), self.value(memory)
         some = mask.any(-1, keepdim=True)
-        visible = mask | ~some  # a query that sees nothing sees all, and is put to 0 afterwards
+        visible = mask | ~some  # a query without visible steps sees all, and is set to 0 below
         drops = self.training and self.weights_dropout.p > 0
         if need_weights or drops or is_transformed() or has_tangents():
             scores = (q * q.shape[-1] ** -0.5) @ k.mT
@@ -75,10 +75,10 @@ class InterpretableAttention(nn.Module):
 
 
 def _refuse_second_derivatives(attended: Tensor) -> None:
-    """Let a fused kernel of torch's, which has but one derivative, say so and name the way."""
+    """Refuse second derivatives of torch's fused attention, which has none."""
 
     def refuse(_: Tensor) -> None:
-        if torch.is_grad_enabled():  # as it is where the gradient is to be differentiated again
+        if torch.is_grad_enabled():  # by create_graph
             layer, argument = "InterpretableAttention", "create_graph"
             expected = "False: torch's fused attention has no second derivative"
             remedy = "Call the model inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH)."

@@ -1,4 +1,4 @@
-"""The processes that train together, as torchrun starts them; alone, there is one."""
+"""The processes that train together, started by torchrun; without it, there is one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ProcessGroup:
     """This process's place among those of its group.
 
     Args:
-        devices: 1, for each process has one.
+        devices: 1, since each process has one.
 
     Raises:
         OptionError: more devices.
@@ -37,11 +37,11 @@ class ProcessGroup:
         return DistributedDataParallel(network) if self.count > 1 else network
 
     def no_sync(self, network: Any) -> AbstractContextManager[None]:
-        """Leave gradients where they are, until a backward pass outside of this."""
+        """Skip the reduction of gradients inside the block."""
         return network.no_sync() if self.count > 1 else nullcontext()
 
     def add(self, value: Any) -> Any:
-        """Add a tensor up over the workers."""
+        """Sum a tensor over the workers."""
         if self.count > 1:
             distributed.all_reduce(value)
         return value
@@ -52,20 +52,20 @@ class ProcessGroup:
 
     def broadcast(self, value: Any) -> Any:
         """Give all workers what the first one has."""
-        told = [value]
+        values = [value]
         if self.count > 1:
-            distributed.broadcast_object_list(told)
-        return told[0]
+            distributed.broadcast_object_list(values)
+        return values[0]
 
 
 @contextmanager
 def init_process_group() -> Iterator[ProcessGroup]:
     """Join the group that torchrun describes, if it started this process, until the block ends.
 
-    GPUs are dealt out by the local rank.
+    Each process uses the GPU of its local rank.
 
     Raises:
-        OptionError: an environment that says how many workers there are, and not which this is.
+        OptionError: the environment has the number of workers, but not this worker's rank.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ProcessGroup()
@@ -76,10 +76,10 @@ def init_process_group() -> Iterator[ProcessGroup]:
         remedy = "Start the workers by torchrun, or unset WORLD_SIZE."
         raise OptionError.of("init_process_group", "WORLD_SIZE", got, expected, remedy)
     cuda = torch.cuda.is_available()
-    own = torch.cuda.device(int(os.environ["LOCAL_RANK"])) if cuda else nullcontext()
+    device = torch.cuda.device(int(os.environ["LOCAL_RANK"])) if cuda else nullcontext()
     distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
-        with own:
+        with device:
             yield ProcessGroup()
     finally:
         distributed.destroy_process_group()

@@ -27,11 +27,11 @@ from ragged_torch.archives import without_code
 from ragged_torch.arrays import name, to_numpy
 
 export_formats = ("torch", "onnx")
-EXAMPLE = {"batch": 2, "encoder_time": 3, "decoder_time": 4}  # a program keeps none of these
+EXAMPLE = {"batch": 2, "encoder_time": 3, "decoder_time": 4}  # sizes to record with; all are open
 
 
 class _Forecaster(nn.Module):
-    """A model in inference mode that returns its forecast alone."""
+    """A copy of a model in inference mode that returns only the forecast."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ class _Forecaster(nn.Module):
         decoder_lengths: Tensor,
         static: Tensor | None = None,
     ) -> Tensor:
-        given = {} if static is None else {"static": static}
-        output: Tensor = self.model(past, future, encoder_lengths, decoder_lengths, **given).output
+        extra = {} if static is None else {"static": static}
+        output: Tensor = self.model(past, future, encoder_lengths, decoder_lengths, **extra).output
         return output
 
 
@@ -129,10 +129,10 @@ def record(module: nn.Module) -> torch.export.ExportedProgram:
     dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
     open_axes = {axis: torch.export.Dim(axis) for axis in EXAMPLE}
     example, shapes = {}, {}
-    for each, (axes, kind) in inputs_of(module.config, dtype).items():
+    for argument, (axes, kind) in inputs_of(module.config, dtype).items():
         sizes = [EXAMPLE[axis] if isinstance(axis, str) else axis for axis in axes]
-        example[each] = torch.ones(sizes, dtype=getattr(torch, kind))
-        shapes[each] = {i: open_axes[a] for i, a in enumerate(axes) if isinstance(a, str)}
+        example[argument] = torch.ones(sizes, dtype=getattr(torch, kind))
+        shapes[argument] = {i: open_axes[a] for i, a in enumerate(axes) if isinstance(a, str)}
     with torch.no_grad():
         return torch.export.export(
             _Forecaster(module), (), example, dynamic_shapes=shapes, strict=False
@@ -140,16 +140,16 @@ def record(module: nn.Module) -> torch.export.ExportedProgram:
 
 
 def _inputs(program: torch.export.ExportedProgram) -> dict[str, Input]:
-    """What a program says it takes; an open axis has the name that `inputs_of` gives it."""
+    """Return a program's inputs, with open axes named as by `inputs_of`."""
     recorded = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
-    found = {}
-    for each in map(str, program.graph_signature.user_inputs):
-        value = recorded[each]
-        time = {"past": "encoder_time", "future": "decoder_time"}.get(each, "")
+    inputs = {}
+    for argument in map(str, program.graph_signature.user_inputs):
+        value = recorded[argument]
+        time = {"past": "encoder_time", "future": "decoder_time"}.get(argument, "")
         axes = zip(value.shape, ("batch", time, "features"), strict=False)
         shape = tuple(size if isinstance(size, int) else axis for size, axis in axes)
-        found[each] = Input(shape, str(value.dtype).removeprefix("torch."))
-    return found
+        inputs[argument] = Input(shape, str(value.dtype).removeprefix("torch."))
+    return inputs
 
 
 def _to_pt2(program: torch.export.ExportedProgram, inputs: dict[str, Input]) -> bytes:

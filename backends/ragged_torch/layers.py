@@ -1,7 +1,7 @@
 """Blocks that the models share, on torch.
 
-Blocks with `num_copies` are so many of their kind side by side, with parameters of their own: their
-parameters and their input have one axis more, the first.
+Blocks with `num_copies` are independent copies, each with its own parameters: their parameters and
+their input have one more axis, the first.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
 
 
 class Dropout(nn.Dropout):
-    """Torch's dropout, at a quarter of its time on a CPU, whose kernel draws for each element.
+    """Torch's dropout in a quarter of the time on a CPU, where torch draws for each element.
 
-    One draw of 64 bits decides on four elements; the rate is exact to 2**-17. For compilers
-    it is an operator, since what they make of torch's own dropout draws for each element as well.
-    Rates that 16 bits do not tell from 0 or 1 are left to torch, and so is what it does around the
-    call: `torch.vmap` says there whether rows share their draws.
+    One draw of 64 bits serves four elements; the rate is exact to 2**-17. For compilers it is an
+    operator, since their version of torch's dropout draws for each element as well. Torch's own
+    runs at rates that 16 bits do not distinguish from 0 or 1, and under transformations:
+    `torch.vmap` decides whether rows share their draws.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop elements in training and scale up what is kept."""
+        """Drop elements in training and scale the others up."""
         dropped = round(self.p * 2**16)
         if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
             return super().forward(x)
@@ -45,7 +45,7 @@ def _draw_into(words: Tensor) -> None:
     words.random_(-(2**63), None)
 
 
-# It writes into what it is given: of two calls alike a compiler would make one.
+# It writes into its argument: a compiler would merge two equal calls of a pure operator.
 _register = torch.library.custom_op("ragged::draw_into", mutates_args=("words",))
 _register(_draw_into).register_fake(lambda words: None)
 
@@ -89,7 +89,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(..., size)`."""
-        if has_tangents():  # torch's own loses terms where its forward mode is differentiated
+        if has_tangents():  # torch's own has a wrong derivative of its forward mode
             centred = x - x.mean(-1, keepdim=True)
             y = centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
         elif self.weight.ndim == 1:
@@ -178,7 +178,7 @@ class Interpolation(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, num_copies: int | None = None) -> None:
         super().__init__()
         shape = (outputs,) if num_copies is None else (num_copies, outputs)
-        # No buffer, which a cast of the module to float32 and back would leave rounded.
+        # No buffer, which casting the module to float32 and back would round.
         self.matrix = asarray(interpolation_matrix(inputs, outputs))
         self.scale = nn.Parameter(torch.zeros(shape))
         self.norm = LayerNorm(outputs, num_copies=num_copies)
@@ -240,7 +240,7 @@ class GRN(nn.Module):
 
 
 class VariableSelection(nn.Module):
-    """Weigh the features at every step by a softmax, and add up what each alone says.
+    """Sum the features' embeddings at every step, weighted by a softmax.
 
         p_i    = Linear_i(x_i)                         v_i = GRN_i(p_i)
         w      = softmax(GRN([p_1, ..., p_F], context))
@@ -284,15 +284,15 @@ class VariableSelection(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map `(batch, time, features)` to `(batch, time, hidden_size)` and the weights."""
-        each = self.linears(x.movedim(-1, 0)[..., None])
-        values = self.grns(each)
+        projected = self.linears(x.movedim(-1, 0)[..., None])
+        values = self.grns(projected)
         if len(values) == 1:
             return values[0], torch.ones_like(x)
-        together = torch.cat(list(each), -1)
+        together = torch.cat(list(projected), -1)
         weights = torch.softmax(self.weights(together, context), -1)
         return torch.einsum("btf,fbtd->btd", weights, values), weights
 
 
 def spread(parameter: Tensor) -> Tensor:
-    """Lay a parameter of several num_copies along `(num_copies, batch, time, features)`."""
+    """Expand a parameter with num_copies to `(num_copies, batch, time, features)`."""
     return parameter if parameter.ndim == 1 else parameter[:, None, None]

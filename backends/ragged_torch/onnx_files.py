@@ -24,18 +24,18 @@ def to_onnx(
     """Translate a recorded program into the content of one file.
 
     Args:
-        program: of a model of ours, or of a module that has a recurrent layer of ours in it.
-        inputs: what to call the open axes of its inputs; else they are numbered.
-        outputs: what to call what it returns.
+        program: of one of ragged's models, or of a module with one of its recurrent layers.
+        inputs: the names of the open axes of its inputs; else they are numbered.
+        outputs: the names of its outputs.
 
     Raises:
-        OptionError: a layer with a projection, which ONNX's LSTM has not.
+        OptionError: a layer has a projection, unlike ONNX's LSTM.
     """
     if any(_is_projected(node) for node in program.graph.nodes):
         got, expected = "above 0", "0: ONNX's LSTM has no projection"
         remedy = "Export with format='torch'."
         raise OptionError.of("export_model", "proj_size", got, expected, remedy)
-    found = torch.onnx.export(
+    exported = torch.onnx.export(
         program,
         dynamo=True,
         verbose=False,
@@ -43,8 +43,8 @@ def to_onnx(
         output_names=list(outputs),
         custom_translation_table=translations(),
     )
-    assert found is not None
-    model: Any = found.model_proto
+    assert exported is not None
+    model: Any = exported.model_proto
     if inputs is not None:
         _name_axes(model.graph, inputs)
     content: bytes = model.SerializeToString()
@@ -52,7 +52,7 @@ def to_onnx(
 
 
 def translations() -> dict[Any, Any]:
-    """What torch's exporter is to make of the layer's operator."""
+    """Return the translation of the layer's operator for torch's exporter."""
     return {torch.ops.ragged.recurrent_layer.default: recurrent_layer}
 
 
@@ -61,17 +61,17 @@ def _is_projected(node: torch.fx.Node) -> bool:
 
 
 def _name_axes(graph: Any, inputs: Mapping[str, Input]) -> None:
-    """Call the axes what `inputs` calls them; the exporter numbers them."""
-    dims = {each.name: each.type.tensor_type.shape.dim for each in (*graph.input, *graph.output)}
+    """Name the axes as in `inputs`; the exporter numbers them."""
+    dims = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)}
     names = {
         dim.dim_param: str(axis)
-        for each, (shape, _) in inputs.items()
-        for dim, axis in zip(dims[each], shape, strict=True)
+        for value, (shape, _) in inputs.items()
+        for dim, axis in zip(dims[value], shape, strict=True)
         if dim.dim_param
     }
-    for dim in (dim for every in dims.values() for dim in every if dim.dim_param):
+    for dim in (dim for value_dims in dims.values() for dim in value_dims if dim.dim_param):
         dim.dim_param = names[dim.dim_param]
-    del graph.value_info[:]  # what is between follows from these
+    del graph.value_info[:]  # inferred from the inputs and outputs
 
 
 def recurrent_layer(
@@ -88,9 +88,9 @@ def recurrent_layer(
     reverse: bool = False,
     train: bool = False,
 ) -> tuple[Any, ...]:
-    """Say `ragged::recurrent_layer` by ONNX's own layers.
+    """Translate `ragged::recurrent_layer` to ONNX's own layers.
 
-    What runs them need not keep the state of a row of length 0, nor refuse NaN at padding: both are
+    Runtimes need not keep the state of a row of length 0, nor ignore NaN at padding: both are
     selected here.
     """
     operator, order, attributes = OPERATORS[mode]
@@ -106,10 +106,10 @@ def recurrent_layer(
     width = op.Squeeze(op.Shape(x, start=1, end=2))
     count = op.Unsqueeze(lengths, last)
     valid = op.Unsqueeze(op.Less(op.Range(zero, width, one), count), last)
-    nothing = op.Constant(value_float=0.0)
+    zero_float = op.Constant(value_float=0.0)
     states = (h0, c0) if mode == "LSTM" else (h0,)
     y, *final = getattr(op, operator)(
-        op.Transpose(op.Where(valid, x, nothing), perm=[1, 0, 2]),
+        op.Transpose(op.Where(valid, x, zero_float), perm=[1, 0, 2]),
         op.Unsqueeze(reordered(weight_ih), first),
         op.Unsqueeze(reordered(weight_hh), first),
         op.Unsqueeze(op.Concat(reordered(bias_ih), reordered(bias_hh), axis=0), first),
@@ -120,8 +120,9 @@ def recurrent_layer(
         **attributes,
     )
     y = op.Transpose(op.Squeeze(y, op.Constant(value_ints=[1])), perm=[1, 0, 2])
-    some = op.Greater(count, zero)
+    has_steps = op.Greater(count, zero)
     h, *c = (
-        op.Where(some, op.Squeeze(new, first), old) for new, old in zip(final, states, strict=True)
+        op.Where(has_steps, op.Squeeze(new, first), old)
+        for new, old in zip(final, states, strict=True)
     )
-    return op.Where(valid, y, nothing), h, c[0] if c else c0, nothing  # nothing is kept
+    return op.Where(valid, y, zero_float), h, c[0] if c else c0, zero_float  # nothing is kept

@@ -15,7 +15,7 @@ Device = torch.device | str | int | None
 
 
 def draw_seed(seed: Seed) -> Seed:
-    """Return the seed, or one drawn from torch's own generator, as its modules would."""
+    """Return the seed, or one drawn from torch's generator, as its modules would."""
     if seed is not None:
         return seed
     drawn = torch.randint(2**62, (), device="cpu")

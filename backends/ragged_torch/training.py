@@ -28,18 +28,18 @@ class TrainingStep:
 
     Args:
         model: a forecasting module.
-        loss: one of `ragged.losses`, or what is called as they are.
+        loss: one of `ragged.losses`, or a function with their interface.
         optimizer: the optimiser's constants.
         max_grad_norm: largest global norm of the gradient; None = any.
-        ema_decay: decay of a running average of the parameters, which then is what is evaluated and
-            kept; None = none.
+        ema_decay: decay of a running average of the parameters, which is then evaluated and saved
+            in their place; None = none.
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
         device: "cpu" or "cuda".
         dtype: "float32" or "float64"; "bfloat16" or "float16" compute with fewer bits and keep the
             parameters in float32.
-        devices: 1; more of them take more processes.
+        devices: 1; more devices need more processes.
 
-    In a process group every worker is given the same batches; each computes its share of them.
+    In a process group every worker gets the same batches and computes its share of them.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class TrainingStep:
         self.workers = ProcessGroup(devices)
         self.optimizer = create_optimizer(optimizer, self.model.parameters())
         self.network = self.workers.wrap(_Computed(self.model, getattr(torch, dtype)))
-        # Copied after the workers have come to share their parameters.
+        # Copied after the parameters have been broadcast to all workers.
         self.averaged = self.model if ema_decay is None else copy.deepcopy(self.model)
 
     def step(self, *batches: Any, rate: float | None = None) -> float:
-        """Advance once by one batch, or by several as if they were one.
+        """Make one step on one batch, or on several as if they were one.
 
         Args:
-            batches: host batches; the loss is the mean over what is valid in all of them.
+            batches: host batches; the loss is the mean over their valid elements.
             rate: the learning rate; by default the optimiser's own.
 
         Returns:
@@ -117,7 +117,7 @@ class TrainingStep:
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Undo `state`."""
+        """Undo `state_dict`."""
         self.steps = int(state["steps"])
         for name, parameter in self.model.named_parameters():
             if self.steps:
@@ -134,13 +134,13 @@ class TrainingStep:
 
     def _differentiate(self, batch: Any, count: int, part: int, *, is_last: bool) -> Tensor:
         """Add a batch's share of the gradient, and return its share of the loss."""
-        own = shard_batch(batch, self.workers.count)[self.workers.rank]
+        shard = shard_batch(batch, self.workers.count)[self.workers.rank]
         draw = (self.seed, self.steps, part, self.workers.rank)
         with nullcontext() if is_last else self.workers.no_sync(self.network):
-            with _own_random_state(draw, self.device):
-                total, _ = self._total(self.network, own)
+            with _seeded(draw, self.device):
+                total, _ = self._total(self.network, shard)
             loss = total / count
-            # What is averaged over the workers has to be their sum.
+            # The gradients are averaged over the workers, but their sum is needed.
             (loss * (self.scale.value * self.workers.count)).backward()
         return loss.detach()
 
@@ -160,7 +160,7 @@ class TrainingStep:
         self.steps += 1
 
     def _unscale(self, gradients: list[Tensor]) -> bool:
-        """Divide by the loss's scale; whether no gradient has overflowed."""
+        """Divide by the loss's scale; return whether no gradient has overflowed."""
         torch._foreach_div_(gradients, self.scale.value)
         finite = bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
         self.scale.update(finite)
@@ -172,13 +172,13 @@ class TrainingStep:
         arrays, static = _arrays(batch, self.device, getattr(torch, self.dtype))
         target = _array(batch.target, self.device, getattr(torch, param_dtype(self.dtype)))
         output = network(*arrays, **static).output
-        own = batch.loss_lengths
-        lengths = batch.decoder_lengths if own is None else own
+        loss_lengths = batch.loss_lengths
+        lengths = batch.decoder_lengths if loss_lengths is None else loss_lengths
         return self.loss.total_and_count(output, target, lengths=lengths)
 
 
 class _Computed(nn.Module):
-    """A model whose parameters are cast to what it computes with."""
+    """A model whose parameters are cast to the dtype that it computes in."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -188,15 +188,15 @@ class _Computed(nn.Module):
         """Run the model."""
         parameters = dict(self.model.named_parameters())
         if all(value.dtype == self.dtype for value in parameters.values()):
-            found: Forecast = self.model(*arrays, **static)
+            forecast: Forecast = self.model(*arrays, **static)
         else:
             cast = {name: value.to(self.dtype) for name, value in parameters.items()}
-            found = torch.func.functional_call(self.model, cast, arrays, static)
-        return found
+            forecast = torch.func.functional_call(self.model, cast, arrays, static)
+        return forecast
 
 
 def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build torch's optimiser with the given constants."""
+    """Build torch's optimiser with an optimiser's constants."""
     match own:
         case optimizers.Adam():
             chosen = torch.optim.AdamW if isinstance(own, optimizers.AdamW) else torch.optim.Adam
@@ -228,20 +228,20 @@ def predict(module: nn.Module, batch: Any, *, need_weights: bool = False) -> For
     modes = {m: m.training for m in module.modules()}
     module.eval()
     arrays, static = _arrays(batch, weight.device, weight.dtype)
-    asked = {"need_weights": True} if need_weights else {}
+    options = {"need_weights": True} if need_weights else {}
     try:
         with torch.no_grad():
-            found = module(*arrays, **static, **asked)
+            forecast = module(*arrays, **static, **options)
     finally:
         for m, training in modes.items():
             m.training = training
-    return Forecast(*(None if array is None else to_numpy(array) for array in found))
+    return Forecast(*(None if array is None else to_numpy(array) for array in forecast))
 
 
 def _arrays(
     batch: Any, device: Any, dtype: torch.dtype
 ) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
-    """What a model is called with: both sides and their lengths, and static values if any."""
+    """Return a model's arguments: both sides and their lengths, and static values if any."""
     past, future = _array(batch.past, device, dtype), _array(batch.future, device, dtype)
     static = {} if batch.static is None else {"static": _array(batch.static, device, dtype)}
     return (past, future, batch.encoder_lengths, batch.decoder_lengths), static
@@ -259,8 +259,8 @@ def _clip(gradients: list[Tensor], limit: float | None) -> None:
 
 
 @contextmanager
-def _own_random_state(draw: tuple[int, ...], device: str) -> Iterator[None]:
-    """Seed dropout for one step and give the user's generators back as they were."""
+def _seeded(draw: tuple[int, ...], device: str) -> Iterator[None]:
+    """Seed dropout for one step and restore the user's generators."""
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     seed = int(np.random.default_rng(draw).integers(2**62))
     with torch.random.fork_rng(devices=devices):

@@ -1,6 +1,6 @@
-"""What torch does around a call, and tensors that are not what their type says.
+"""Transformations around a call, and tensors that are more than plain memory.
 
-Kernels read memory, which torch cannot follow: whoever hands over an address asks here first.
+Kernels read memory, which torch cannot follow: check here before passing an address.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ NO_DISPATCH = Tensor.__torch_dispatch__
 PLAIN: set[Any] = {Tensor, nn.Parameter, FakeTensor}
 
 
-@torch.compiler.assume_constant_result  # compilers guard it themselves
+@torch.compiler.assume_constant_result  # compilers guard on it themselves
 def is_transformed() -> bool:
-    """Whether a transformation of `torch.func` or `torch.vmap` is under way."""
+    """Whether a transformation of `torch.func` or `torch.vmap` is active."""
     return torch._C._are_functorch_transforms_active()
 
 
 def is_functionalized() -> bool:
-    """Whether `torch.func.functionalize`, for which no function of our own has a rule, is."""
+    """Whether `torch.func.functionalize` is, for which `autograd.Function` has no rule."""
     stack = torch._C._functorch.get_interpreter_stack() or ()
     return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in stack)
 
@@ -49,30 +49,30 @@ def has_tangents() -> bool:
 
 
 def is_jit_tracing() -> bool:
-    """Whether `torch.jit.trace` records this very call."""
+    """Whether `torch.jit.trace` records this call."""
     return not torch.compiler.is_compiling() and torch._C._is_tracing()
 
 
 def is_recorded() -> bool:
-    """Whether a mode, `make_fx`'s say, or `torch.jit.trace` is to see each operator."""
+    """Whether a dispatch mode, `make_fx`'s for one, or `torch.jit.trace` records each operator."""
     modes = torch._C._len_torch_dispatch_stack(), _len_torch_dispatch_stack_pre_dispatch()
     return any(modes) or torch._C._is_tracing()
 
 
 def has_subclass(tensors: Iterable[Tensor]) -> bool:
-    """Whether one of them handles torch's operators itself, as `DTensor` does; but `FakeTensor`."""
+    """Whether one of them, except `FakeTensor`, handles torch's operators itself, as `DTensor`."""
     kinds: set[Any] = set(map(type, tensors)) - PLAIN
     return bool(kinds) and any(kind.__torch_dispatch__ is not NO_DISPATCH for kind in kinds)
 
 
 def in_memory(*tensors: Tensor) -> bool:
-    """Whether all that happens to these tensors is that their memory is read."""
-    around = is_transformed() or has_tangents() or is_recorded() or has_subclass(tensors)
-    return not around and all(map(torch._C._has_storage, tensors))  # which mapped ones have not
+    """Whether reading these tensors' memory is all that has to be done with them."""
+    observed = is_transformed() or has_tangents() or is_recorded() or has_subclass(tensors)
+    return not observed and all(map(torch._C._has_storage, tensors))  # mapped ones have none
 
 
 def unwrap(tensor: Any) -> Any:
-    """Take off what `torch.func` has put around a tensor; a mapped axis shows then."""
+    """Remove the wrappers of `torch.func` from a tensor, which exposes mapped axes."""
     while isinstance(tensor, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor

@@ -1,4 +1,4 @@
-"""The few native things that tests need of each framework."""
+"""What the tests need of each framework itself."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Function = Callable[..., Any]
 class Adapter:
     """One backend at one dtype on one device.
 
-    As it stands it serves any backend, with what `ragged.protocol.Backend` asks for. A backend that
-    differentiates, or that has modules, subclasses it and registers the class under the entry
-    point group `ragged.conformance`, by the backend's name.
+    It serves any backend that implements `ragged.protocol.Backend`. One that differentiates or has
+    modules subclasses it and registers the class under the entry point group `ragged.conformance`,
+    by the backend's name.
     """
 
     limits: ClassVar[tuple[Limit, ...]] = KNOWN_LIMITS
@@ -41,7 +41,7 @@ class Adapter:
         return load_backend(self.name)
 
     def array(self, values: Any) -> Array:
-        """Make a native array: floats in the dtype under test, all else as it is."""
+        """Make a native array: floats in the dtype under test, others unchanged."""
         host = np.asarray(values)
         return self.backend.asarray(host, dtype=self.dtype if host.dtype.kind == "f" else None)
 
@@ -50,7 +50,7 @@ class Adapter:
         return {name: self.array(value) for name, value in values.items()}
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Copy to the host in float64, booleans and integers as they are."""
+        """Copy to the host, floats in float64, others unchanged."""
         host = self.backend.to_numpy(array)
         return host.astype(np.float64) if host.dtype.kind == "f" else host
 
@@ -76,8 +76,8 @@ class Adapter:
 
     def gradients(self, function: Function, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Differentiate `function(**values)`, a scalar, by each value."""
-        found = self.differentiate(lambda leaves: function(**leaves), values)
-        return {name: self.to_numpy(gradient) for name, gradient in found.items()}
+        gradients = self.differentiate(lambda leaves: function(**leaves), values)
+        return {name: self.to_numpy(gradient) for name, gradient in gradients.items()}
 
     def differentiate(self, function: Function, values: Mapping[str, Any]) -> dict[str, Array]:
         """Differentiate `function(values)`, a scalar, by each value, into native arrays."""
@@ -101,7 +101,7 @@ class TorchAdapter(Adapter):
 
     @contextmanager
     def seeded(self, module: Any, seed: int) -> Iterator[Any]:
-        """Seed torch's own generators, which dropout draws from, and give them back."""
+        """Seed torch's generators, which dropout draws from, and restore them."""
         import torch
 
         with torch.random.fork_rng():
@@ -113,8 +113,8 @@ class TorchAdapter(Adapter):
         import torch
 
         leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
-        found = torch.autograd.grad(function(leaves), list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, found, strict=True))
+        grads = torch.autograd.grad(function(leaves), list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, grads, strict=True))
 
     def functional(self, module: Any) -> tuple[dict[str, Array], Function]:
         """Split a module."""
@@ -140,7 +140,7 @@ class JaxAdapter(Adapter):
             return jax.device_put(host.astype(dtype), device)
 
     def seeded(self, module: Any, seed: int) -> AbstractContextManager[Any]:
-        """Seed the streams that the module's own dropout draws from."""
+        """Seed the streams that the module's dropout draws from."""
         from flax import nnx
 
         nnx.reseed(module, dropout=seed)
@@ -182,6 +182,6 @@ def make_adapter(name: str, dtype: str, device: str) -> Adapter:
 @functools.cache  # reading the metadata of all distributions takes milliseconds, for every test
 def _adapter_type(name: str) -> Callable[[str, str, str], Adapter]:
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        found: Callable[[str, str, str], Adapter] = point.load()
-        return found
+        registered: Callable[[str, str, str], Adapter] = point.load()
+        return registered
     return ADAPTERS.get(name, Adapter)

@@ -1,10 +1,12 @@
-"""The cases every test draws from: lengths, LSTM options, and batches with wild padding."""
+"""The cases that the tests share: lengths, LSTM options, and values to fill padding with."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pytest
 
 WIDTH = 5
 INPUTS = 2
@@ -35,26 +37,32 @@ LSTM_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 POLICIES = ("auto", "rule", "always", "never")
-EMULATED = {"rule": "never", "always": "never"}  # on JAX, which packs not
-WILD = (float("nan"), float("inf"), -float("inf"), 1e30)
+EMULATED = {"rule": "never", "always": "never"}  # on JAX, which does not pack
+PADDING_VALUES = (float("nan"), float("inf"), -float("inf"), 1e30)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    """Draw standard normal numbers that every dtype holds exactly, so that none rounds them."""
-    drawn = np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
-    bits = np.asarray(drawn).view(np.uint32) & np.uint32(0xFFFF0000)  # bfloat16's 7 bits
+    """Draw standard normal numbers that every dtype represents exactly."""
+    values = np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+    bits = np.asarray(values).view(np.uint32) & np.uint32(0xFFFF0000)  # bfloat16's 7 bits
     return bits.view(np.float32).astype(float)
 
 
-# What a prediction has on a last axis of its own, at the default options of a loss.
+# The last axis that a prediction has and its target has not, at the default options of a loss.
 LAST_AXIS = {"quantile": (3,), "gaussian_nll": (2,), "cross_entropy": (3,)}
 
 
-def target_of(loss: str, drawn: np.ndarray) -> np.ndarray:
-    """Make targets that a loss takes of normal numbers: labels, shares, or what they are."""
+def target_of(loss: str, values: np.ndarray) -> np.ndarray:
+    """Turn normal numbers into targets of a loss: labels, probabilities, or the numbers."""
     if loss == "cross_entropy":
-        return np.floor(2 * np.abs(drawn)) % 3
-    return np.minimum(np.abs(drawn) / 4, 1.0) if loss == "binary_cross_entropy" else drawn
+        return np.floor(2 * np.abs(values)) % 3
+    return np.minimum(np.abs(values) / 4, 1.0) if loss == "binary_cross_entropy" else values
+
+
+def parametrize(names: Iterable[str], prefix: str) -> pytest.MarkDecorator:
+    """Parametrise a test by names, each marked with the operation `prefix` + name."""
+    marked = [pytest.param(name, marks=pytest.mark.operation(prefix + name)) for name in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 def fill_padding(

@@ -28,7 +28,7 @@ def run(
     folder: Path | None = None,
     exhaustive: bool = False,
 ) -> int:
-    """Run the suite, print what it found and return 0 if all is green, else 1.
+    """Run the suite, print its results and return 0 if all tests pass, else 1.
 
     Args:
         backend: one backend, by name or import path; None = all that are installed.
@@ -39,18 +39,18 @@ def run(
 
     Raises:
         OptionError: an unknown dtype or device.
-        BackendError: no backend, or the suite's own needs are not installed.
+        BackendError: no backend, or a package that the suite needs, is installed.
     """
     _check(dtypes, device)
     with tempfile.TemporaryDirectory() as scratch:
-        codes, found = [], []
-        for place, options in enumerate(_runs(backend, dtypes)):
-            part = Path(scratch) / str(place)
-            options = [*options, "--device", device, "--report", str(part)]
+        codes, reports = [], []
+        for index, options in enumerate(_runs(backend, dtypes)):
+            run_folder = Path(scratch) / str(index)
+            options = [*options, "--device", device, "--report", str(run_folder)]
             codes.append(_pytest(options + ["--exhaustive"] * exhaustive))
-            if (part / "report.json").exists():
-                found.append(json.loads((part / "report.json").read_text()))
-    merged = report.merge(found)
+            if (run_folder / "report.json").exists():
+                reports.append(json.loads((run_folder / "report.json").read_text()))
+    merged = report.merge(reports)
     if folder is not None:
         report.write(folder, merged)
     _print(merged, folder)

@@ -29,7 +29,7 @@ def evaluator(adapter: Adapter, function: Function) -> Evaluate:
     def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
         with one_thread(adapter):
             _, outputs = function(inputs, constants)
-            gradients = adapter.gradients(lambda **each: function(each, constants)[0], inputs)
+            gradients = adapter.gradients(lambda **arrays: function(arrays, constants)[0], inputs)
         return to_numpy(adapter, outputs), gradients
 
     return evaluate
@@ -48,26 +48,26 @@ def _compiled(adapter: Adapter, function: Function) -> Evaluate:
 
 
 def compiled(adapter: Adapter, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for JAX, without optimising: that takes XLA seconds for programs of milliseconds."""
+    """Compile for JAX without optimisation, which takes longer here than running."""
     if not isinstance(adapter, JaxAdapter):
         return function
     import jax
 
-    return jax.jit(function, compiler_options=quick() if adapter.device == "cpu" else None)
+    return jax.jit(function, compiler_options=fast_options() if adapter.device == "cpu" else None)
 
 
 @functools.cache
-def quick() -> dict[str, Any] | None:
-    """The options that make XLA's CPU compiler quick, those that this version of it knows."""
+def fast_options() -> dict[str, Any] | None:
+    """Return the options that make XLA's CPU compiler fast, as far as this version has them."""
     import jax
 
     options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    known = {}
+    supported = {}
     for name, value in options.items():
         with suppress(jax.errors.JaxRuntimeError):
             jax.jit(lambda: 0, compiler_options={name: value})()
-            known[name] = value
-    return known or None
+            supported[name] = value
+    return supported or None
 
 
 def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., Results]:
@@ -81,6 +81,11 @@ def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., 
     return run
 
 
+def native(adapter: Adapter, arguments: Arrays) -> dict[str, Any]:
+    """Make arrays native and leave other values."""
+    return {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+
+
 def to_numpy(adapter: Adapter, arrays: Arrays) -> Results:
     """Copy arrays by name to the host."""
     return {name: adapter.to_numpy(value) for name, value in arrays.items()}
@@ -88,7 +93,7 @@ def to_numpy(adapter: Adapter, arrays: Arrays) -> Results:
 
 @contextmanager
 def one_thread(adapter: Adapter) -> Iterator[None]:
-    """Run torch on one thread: on arrays this small, several wait for each other for most of it."""
+    """Run torch on one thread, which is faster on arrays this small."""
     with one_torch_thread() if isinstance(adapter, TorchAdapter) else nullcontext():
         yield
 

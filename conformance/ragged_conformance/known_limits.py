@@ -1,4 +1,4 @@
-"""What a backend cannot do yet, with the reason and where its own project tracks it.
+"""What a backend cannot do yet, with the reason and where its project tracks it.
 
 A test named here must fail: one that passes is an error, so that no entry outlives its cause.
 A third party's adapter lists its own in `Adapter.limits`.

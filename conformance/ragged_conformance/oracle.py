@@ -29,9 +29,9 @@ def gradient(function: Callable[..., Any], arrays: Arrays) -> dict[str, np.ndarr
     for name, array in arrays.items():
         result[name] = np.zeros(array.shape)
         for index in np.ndindex(array.shape):
-            moved = array.astype(complex)
-            moved[index] += 1j * step
-            result[name][index] = np.imag(function(**{**arrays, name: moved})) / step
+            shifted = array.astype(complex)
+            shifted[index] += 1j * step
+            result[name][index] = np.imag(function(**{**arrays, name: shifted})) / step
     return result
 
 
@@ -40,8 +40,8 @@ def slopes(
 ) -> dict[str, np.ndarray]:
     """Differentiate `function(**arrays)` along one direction of each array, by the complex step.
 
-    Where arrays are too many for `gradient`, this is what their gradients' products with a
-    direction each have to be.
+    It replaces `gradient` where there are too many elements: each gradient's product with its
+    direction must equal this.
     """
     step = 1e-30
     return {
@@ -56,14 +56,14 @@ def curvature(function: Callable[..., Any], arrays: Arrays, directions: Arrays) 
     A difference of sixth order of the complex step's slope: over unit directions it is right to
     about 1e-13.
     """
-    reach = 1e-2
+    spacing = 1e-2
 
-    def slope(place: int) -> float:
-        moved = {n: a + (place * reach + 1e-30j) * directions[n] for n, a in arrays.items()}
-        return float(np.imag(function(**moved)) / 1e-30)
+    def slope(offset: int) -> float:
+        shifted = {n: a + (offset * spacing + 1e-30j) * directions[n] for n, a in arrays.items()}
+        return float(np.imag(function(**shifted)) / 1e-30)
 
     weights = {1: 45, 2: -9, 3: 1}
-    return sum(w * (slope(k) - slope(-k)) for k, w in weights.items()) / (60 * reach)
+    return sum(w * (slope(k) - slope(-k)) for k, w in weights.items()) / (60 * spacing)
 
 
 def padding_mask(lengths: Ints, width: int, alignment: str = "left") -> np.ndarray:
@@ -98,7 +98,7 @@ def align(
 
 
 def flip(x: np.ndarray, lengths: Ints, alignment: str = "left") -> np.ndarray:
-    """Reverse every row's valid part in its place."""
+    """Reverse every row's valid part where it stands."""
     out = np.zeros_like(x)
     for row, length in enumerate(lengths):
         out[row] = pad(valid_part(x[row], length, alignment)[::-1], x.shape[1], alignment)
@@ -106,7 +106,7 @@ def flip(x: np.ndarray, lengths: Ints, alignment: str = "left") -> np.ndarray:
 
 
 def should_use_packing(lengths: Ints) -> bool:
-    """Apply the stated rule in exact fractions."""
+    """Apply the documented rule in exact fractions."""
     if len(set(lengths)) <= 1:
         return False
     spread = Fraction(max(lengths) - min(lengths), max(lengths))
@@ -123,14 +123,14 @@ class Packed(NamedTuple):
 
 
 def pack(x: np.ndarray, lengths: Ints) -> Packed:
-    """Lay the steps of the rows that have any end to end, step by step, longest row first."""
+    """Concatenate the steps of all rows with any, step by step, longest row first."""
     rows = [(row, length) for row, length in zip(x, lengths, strict=True) if length]
     order = sorted(range(len(rows)), key=lambda i: -rows[i][1])  # stable: ties keep their order
     data, sizes = [], []
     for step in range(max([length for _, length in rows], default=0)):
-        alive = [rows[i][0][step] for i in order if rows[i][1] > step]
-        data += alive
-        sizes.append(len(alive))
+        active = [rows[i][0][step] for i in order if rows[i][1] > step]
+        data += active
+        sizes.append(len(active))
     return Packed(
         np.array(data, x.dtype).reshape(-1, *x.shape[2:]),
         np.array(sizes, int),
@@ -176,7 +176,7 @@ def rnn_relu_step(w: Arrays, x: np.ndarray, h: np.ndarray) -> Step:
     return (np.where(total.real <= 0, 0.0, total),)  # NaN stays NaN
 
 
-CELLS: dict[str, tuple[Callable[..., Step], int]] = {  # a step, and the gates of its weights
+CELLS: dict[str, tuple[Callable[..., Step], int]] = {  # a step, and the number of gates
     "LSTM": (lstm_step, 4),
     "GRU": (gru_step, 3),
     "RNN_TANH": (rnn_tanh_step, 1),
@@ -188,10 +188,10 @@ def run_direction(
     advance: Callable[..., Step], parameters: Arrays, suffix: str, x: np.ndarray, state: Step
 ) -> tuple[np.ndarray, Step]:
     """Run one layer in one direction over one unpadded row."""
-    own = {n.removesuffix(suffix): v for n, v in parameters.items() if n.endswith(suffix)}
-    y = [np.zeros((0, len(state[0])), np.result_type(own["weight_ih"], x))]
+    weights = {n.removesuffix(suffix): v for n, v in parameters.items() if n.endswith(suffix)}
+    y = [np.zeros((0, len(state[0])), np.result_type(weights["weight_ih"], x))]
     for step in x:
-        state = advance(own, step, *state)
+        state = advance(weights, step, *state)
         y.append(state[0][None])
     return np.concatenate(y), state
 
@@ -273,7 +273,7 @@ def linear(parameters: Arrays, name: str, x: np.ndarray) -> np.ndarray:
 
 
 def inside(parameters: Arrays, module: str) -> dict[str, np.ndarray]:
-    """The parameters of a submodule under its own names."""
+    """The parameters of a submodule, without its prefix."""
     prefix = module + "."
     return {n.removeprefix(prefix): v for n, v in parameters.items() if n.startswith(prefix)}
 

@@ -38,7 +38,7 @@ def _smape(p: Any, t: Any) -> Any:
 
 
 def _quantile(p: Any, t: Any, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> Any:
-    errors = [(q, t - each) for q, each in zip(quantiles, p, strict=True)]
+    errors = [(q, t - prediction) for q, prediction in zip(quantiles, p, strict=True)]
     return sum(q * e if np.real(e) > 0 else (q - 1) * e for q, e in errors) / len(errors)
 
 
@@ -51,7 +51,7 @@ def _cross_entropy(
     p: Any, t: Any, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0
 ) -> Any:
     highest = max(np.real(p))
-    log_sum = highest + np.log(sum(np.exp(each - highest) for each in p))
+    log_sum = highest + np.log(sum(np.exp(logit - highest) for logit in p))
     total = 0.0
     for k, logit in enumerate(p):
         q = t[k] if np.ndim(t) else float(k == t)
@@ -88,7 +88,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
 
 
 def _share(name: str, t: Any, class_weights: Sequence[float] | None = None, **_: Any) -> float:
-    """What an element counts in a mean beside its weight."""
+    """The factor beside its weight with which an element counts in a mean."""
     of_label = name == "cross_entropy" and class_weights is not None and not np.ndim(t)
     return class_weights[int(t)] if of_label and class_weights is not None else 1.0
 

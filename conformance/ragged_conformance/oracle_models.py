@@ -1,7 +1,7 @@
 """The oracle of the models with attention: NumPy, one row at a time, from the equations.
 
-As in `oracle`, a row is cut to its lengths first, so that nothing here knows of padding, and all is
-analytic. Parameters come under the names that the modules give them.
+As in `oracle`, a row is cut to its lengths first, so that nothing here handles padding, and all is
+analytic. Parameters have the names that they have in the modules.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def gate_add_norm(parameters: Arrays, x: np.ndarray, residual: np.ndarray) -> np
 
 
 def interpolate(x: np.ndarray, size: int) -> np.ndarray:
-    """Read each new point off the line between its two neighbours, both ends aligned."""
+    """Interpolate the last axis linearly to a size, both ends aligned."""
     points = []
     for j in range(size):
-        place = j * (x.shape[-1] - 1) / (size - 1) if size > 1 else 0.0
-        left = min(int(place), max(x.shape[-1] - 2, 0))
-        right, share = min(left + 1, x.shape[-1] - 1), place - left
+        position = j * (x.shape[-1] - 1) / (size - 1) if size > 1 else 0.0
+        left = min(int(position), max(x.shape[-1] - 2, 0))
+        right, share = min(left + 1, x.shape[-1] - 1), position - left
         points.append((1 - share) * x[..., left] + share * x[..., right])
     return np.stack(points, axis=-1)
 
@@ -91,23 +91,23 @@ def select_variables(
     parameters: Arrays, x: np.ndarray, context: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weigh features by a softmax: `(steps, features)` to `(steps, size)` and the weights."""
-    each, values = [], []
+    projected, values = [], []
     for i in range(x.shape[-1]):
-        own = {name: value[i] for name, value in inside(parameters, "linears").items()}
-        each.append(x[:, i : i + 1] @ own["weight"].T + own["bias"])
-        copy = {name: value[i] for name, value in inside(parameters, "grns").items()}
-        values.append(grn(copy, each[-1]))
+        projection = {name: value[i] for name, value in inside(parameters, "linears").items()}
+        projected.append(x[:, i : i + 1] @ projection["weight"].T + projection["bias"])
+        grn_parameters = {name: value[i] for name, value in inside(parameters, "grns").items()}
+        values.append(grn(grn_parameters, projected[-1]))
     if len(values) == 1:
         return values[0], np.ones_like(x)
-    scores = grn(inside(parameters, "weights"), np.concatenate(each, axis=-1), context)
+    scores = grn(inside(parameters, "weights"), np.concatenate(projected, axis=-1), context)
     weights = np.stack([softmax(step) for step in scores]) if len(scores) else scores
     return sum(weights[:, i : i + 1] * value for i, value in enumerate(values)), weights
 
 
 def attend(
-    parameters: Arrays, query: np.ndarray, memory: np.ndarray, sees: Callable[[int], list[int]]
+    parameters: Arrays, query: np.ndarray, memory: np.ndarray, visible: Callable[[int], list[int]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interpretable attention, query by query; `sees(i)` lists what query i may look at."""
+    """Interpretable attention, query by query; `visible(i)` lists the steps visible to query i."""
     q, v = linear(parameters, "query", query), linear(parameters, "value", memory)
     k = memory @ parameters["key.weight"].T
     size = v.shape[-1]
@@ -116,19 +116,19 @@ def attend(
     for head in range(heads):
         part = slice(head * size, (head + 1) * size)
         for i in range(len(query)):
-            seen = sees(i)
-            if seen:
-                weights[head, i, seen] = softmax(k[seen, part] @ q[i, part] / np.sqrt(size))
+            steps = visible(i)
+            if steps:
+                weights[head, i, steps] = softmax(k[steps, part] @ q[i, part] / np.sqrt(size))
     return linear(parameters, "output", weights.mean(0) @ v), weights
 
 
-def decoder_sight(encoder: int, decoder: int, causal: bool) -> Callable[[int], list[int]]:
-    """Decoder step i sees the encoder and the decoder's steps before it, or all of them."""
+def visible_to_decoder(encoder: int, decoder: int, causal: bool) -> Callable[[int], list[int]]:
+    """Let decoder step i attend to the encoder and to the decoder's earlier steps, or to all."""
     return lambda i: list(range(encoder + (i if causal else decoder)))
 
 
-def everything(steps: int) -> Callable[[int], list[int]]:
-    """Every step sees all."""
+def visible_to_all(steps: int) -> Callable[[int], list[int]]:
+    """Let every step attend to all."""
     return lambda i: list(range(steps))
 
 
@@ -144,22 +144,17 @@ def run_lstm(
 
 def attention_lstm(parameters: Arrays, past: np.ndarray, future: np.ndarray, config: Any) -> Row:
     """One row of the AttentionLSTM."""
-    layers = config.num_layers
+    layers, size = config.num_layers, config.decoder_hidden_size or config.hidden_size
     e, (h, c) = run_lstm(inside(parameters, "encoder"), past, None, layers, config.hidden_size)
     if "bridge_h.weight" in parameters:
         h, c = linear(parameters, "bridge_h", h), linear(parameters, "bridge_c", c)
         e = linear(parameters, "bridge_y", e)
-    d, _ = run_lstm(inside(parameters, "decoder"), future, (h, c), layers, d_size(config))
-    sees = decoder_sight(len(past), len(future), config.causal)
-    a, weights = attend(inside(parameters, "attention"), d, np.concatenate([e, d]), sees)
+    d, _ = run_lstm(inside(parameters, "decoder"), future, (h, c), layers, size)
+    visible = visible_to_decoder(len(past), len(future), config.causal)
+    a, weights = attend(inside(parameters, "attention"), d, np.concatenate([e, d]), visible)
     join = gate_add_norm if config.gated else add_norm
     output = linear(parameters, "head", join(inside(parameters, "join"), a, d))
     return {"output": output, "attention": weights}
-
-
-def d_size(config: Any) -> int:
-    """The decoder's width."""
-    return config.decoder_hidden_size or config.hidden_size
 
 
 def transformer_lstm(parameters: Arrays, past: np.ndarray, future: np.ndarray, config: Any) -> Row:
@@ -172,15 +167,15 @@ def transformer_lstm(parameters: Arrays, past: np.ndarray, future: np.ndarray, c
     decoder = inside(parameters, "encoder" if config.share_lstm else "decoder")
     y, _ = run_lstm(decoder, d, state, layers, size)
     d = d + y
-    sees, seen = decoder_sight(len(past), len(future), config.causal), []
+    visible, attention = visible_to_decoder(len(past), len(future), config.causal), []
     for i in range(config.num_blocks):
         block = inside(parameters, f"blocks.{i}")
-        own, _ = attend(inside(block, "encoder_attention"), e, e, everything(len(past)))
-        e = gate_add_norm(inside(block, "encoder_join"), own, e)
-        a, weights = attend(inside(block, "decoder_attention"), d, np.concatenate([e, d]), sees)
+        attended, _ = attend(inside(block, "encoder_attention"), e, e, visible_to_all(len(past)))
+        e = gate_add_norm(inside(block, "encoder_join"), attended, e)
+        a, weights = attend(inside(block, "decoder_attention"), d, np.concatenate([e, d]), visible)
         d = gate_add_norm(inside(block, "decoder_join"), a, d)
-        seen.append(weights)
-    return {"output": linear(parameters, "head", d), "attention": np.concatenate(seen)}
+        attention.append(weights)
+    return {"output": linear(parameters, "head", d), "attention": np.concatenate(attention)}
 
 
 def temporal_fusion(
@@ -196,10 +191,10 @@ def temporal_fusion(
     selection = enrichment = state = None
     values = static_values(config, len(past), static)
     if values is not None:
-        own = inside(parameters, "static")
-        s, weights = select_variables(inside(own, "variables"), values[None])
+        statics = inside(parameters, "static")
+        s, weights = select_variables(inside(statics, "variables"), values[None])
         selection, h, c, enrichment = (
-            grn(inside(own, name), s)[0] for name in ("selection", "h", "c", "enrichment")
+            grn(inside(statics, name), s)[0] for name in ("selection", "h", "c", "enrichment")
         )
         state = np.stack([h] * layers), np.stack([c] * layers)
         row["static_selection"] = weights[0]
@@ -217,8 +212,8 @@ def temporal_fusion(
     if enrichment is not None:
         a = grn(inside(parameters, "enrichment"), a, enrichment)
     query = a[len(e) :]
-    sees = decoder_sight(len(past), len(future), config.causal)
-    mixed, row["attention"] = attend(inside(parameters, "attention"), query, a, sees)
+    visible = visible_to_decoder(len(past), len(future), config.causal)
+    mixed, row["attention"] = attend(inside(parameters, "attention"), query, a, visible)
     mixed = gate_add_norm(inside(parameters, "attention_join"), mixed, query)
     mixed = grn(inside(parameters, "feed_forward"), mixed)
     mixed = gate_add_norm(inside(parameters, "output_join"), mixed, d)
@@ -226,7 +221,7 @@ def temporal_fusion(
 
 
 def static_values(config: Any, length: int, static: np.ndarray | None) -> np.ndarray | None:
-    """What is the same all along a row: its length, scaled, and the user's values."""
+    """The values that are constant over a row: its length, scaled, and the user's values."""
     if hasattr(config, "context_length"):
         scaled = 2 * length / config.context_length - 1
     elif hasattr(config, "reference_length"):
@@ -254,16 +249,16 @@ def run(
     decoder_lengths: Ints,
     static: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Run a model row by row and pad what it gives, the encoder's side to the left."""
+    """Run a model row by row and pad its results, the encoder's side left aligned."""
     model, rows = MODELS[config.model], []
     for i, (context, horizon) in enumerate(zip(encoder_lengths, decoder_lengths, strict=True)):
-        own = {} if static is None else {"static": static[i]}
+        static_row = {} if static is None else {"static": static[i]}
         row = model(
             parameters,
             valid_part(past[i], context, config.encoder_alignment),
             future[i, :horizon],
             config,
-            **own,
+            **static_row,
         )
         rows.append(padded(row, past.shape[1], future.shape[1], context))
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -271,11 +266,11 @@ def run(
 
 def padded(row: Row, encoder: int, decoder: int, context: int) -> Row:
     """Pad a row's results with zeros."""
-    to = {"output": decoder, "future_selection": decoder, "past_selection": encoder}
-    found = {n: pad(v, to[n], "left") if n in to else v for n, v in row.items()}
+    widths = {"output": decoder, "future_selection": decoder, "past_selection": encoder}
+    results = {n: pad(v, widths[n], "left") if n in widths else v for n, v in row.items()}
     weights = row["attention"]
     wide = np.zeros((len(weights), decoder, encoder + decoder), weights.dtype)
     steps = weights.shape[1]
     wide[:, :steps, :context] = weights[..., :context]
     wide[:, :steps, encoder : encoder + steps] = weights[..., context:]
-    return {**found, "attention": wide}
+    return {**results, "attention": wide}

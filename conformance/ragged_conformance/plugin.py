@@ -29,45 +29,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set what JAX and CUDA take for a whole process, before anything is computed."""
+    """Set the options of JAX and CUDA that hold for a whole process, before any computation."""
     config.addinivalue_line("markers", "operation(*names): the public names that a test proves")
-    # Torch says once a process which of its own kernels runs a projection.
+    # Torch warns once a process about the kernel that runs a projection.
     config.addinivalue_line("filterwarnings", "ignore:LSTM with projections is not supported")
     chosen = config.getoption("backend")
-    found = [chosen] if chosen else [n for n in ADAPTERS if n in ragged.available_backends()]
-    config.pluginmanager.register(Recorder(config, found))
-    if not chosen and _only_hands_tests_out(config):
+    backends = [chosen] if chosen else [n for n in ADAPTERS if n in ragged.available_backends()]
+    config.pluginmanager.register(Recorder(config, backends))
+    if not chosen and _is_xdist_controller(config):
         return
-    for name in found:
+    for name in backends:
         load_backend(name, partial=True)
     if find_spec("hypothesis"):
         from ragged_conformance.strategies import load_profile
 
         load_profile(exhaustive=config.getoption("exhaustive"))
-    if config.getoption("dtype") == "float64" and "jax" in found:
+    if config.getoption("dtype") == "float64" and "jax" in backends:
         import jax
 
         jax.config.update("jax_enable_x64", True)
-    if config.getoption("device") == "cuda":  # TF32 keeps 10 bits and is no float32
-        if "jax" in found:
+    if config.getoption("device") == "cuda":  # TF32 has 10 bits of float32's 23
+        if "jax" in backends:
             import jax
 
             jax.config.update("jax_default_matmul_precision", "highest")
-        if "torch" in found:
+        if "torch" in backends:
             import torch
 
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def _only_hands_tests_out(config: pytest.Config) -> bool:
+def _is_xdist_controller(config: pytest.Config) -> bool:
     """Whether xdist's workers run every test: this process then imports no framework."""
-    given = config.getoption("numprocesses", None)
-    return bool(given) and not hasattr(config, "workerinput")
+    processes = config.getoption("numprocesses", None)
+    return bool(processes) and not hasattr(config, "workerinput")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say what a partial backend lacks."""
+    """Report what a partial backend lacks."""
     chosen = config.getoption("backend")
     missing = missing_members(load_backend(chosen, partial=True)) if chosen else ()
     if missing:
@@ -75,7 +75,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expect what is known to fail to fail."""
+    """Mark the known limits as expected failures."""
     dtype, device = (str(config.getoption(option)) for option in ("dtype", "device"))
     for item in items:
         backend, name = backend_of(item), f"{item.path.name}::{item.nodeid.partition('::')[2]}"
@@ -126,7 +126,7 @@ def dtype(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
-    """The backend under test, chosen as `ragged`'s own."""
+    """The backend under test, selected as `ragged`'s backend."""
     yield from _chosen(request, request.param)
 
 
@@ -163,7 +163,7 @@ def _adapter(config: pytest.Config, name: str) -> Adapter:
     if name in ADAPTERS and name not in ragged.available_backends():
         pytest.skip(f"the {name} backend's framework is not installed")
     device = str(config.getoption("device"))
-    found = make_adapter(name, str(config.getoption("dtype")), device)
-    if device not in found.backend.devices():
+    adapter = make_adapter(name, str(config.getoption("dtype")), device)
+    if device not in adapter.backend.devices():
         pytest.skip(f"{name} finds no {device} device")
-    return found
+    return adapter

@@ -1,4 +1,4 @@
-"""What JAX has compiled: forgotten before a long session has more of it than a process may map."""
+"""Dropping JAX's compiled programs before a long session exceeds the limit of memory maps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ _tests = itertools.count(1)
 
 
 def forget_if_crowded() -> None:
-    """Drop JAX's programs when half of the memory maps that Linux allows are taken.
+    """Drop JAX's programs when half of the memory maps that Linux allows are in use.
 
-    Each program takes about nine, and XLA ends the process without a word when there are no more:
-    `LLVM compilation error: Cannot allocate memory`, then a segmentation fault. To be called after
-    every test.
+    Each program takes about nine. Without any left XLA crashes: `LLVM compilation error: Cannot
+    allocate memory`, then a segmentation fault. To be called after every test.
     """
     if next(_tests) % TESTS_BETWEEN == 0 and "jax" in sys.modules and MAPS.exists():
         with MAPS.open("rb") as maps:
-            taken = sum(1 for _ in maps)
-        if taken > int(LIMIT.read_text()) // 2:
+            count = sum(1 for _ in maps)
+        if count > int(LIMIT.read_text()) // 2:
             sys.modules["jax"].clear_caches()

@@ -1,4 +1,4 @@
-"""What each test proved, of which backend, and how near its numbers came."""
+"""What each test proves, of which backend, and with how large an error."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Recorder:
 
 
 def record_outcome(item: pytest.Item, transformation: str, problem: str, outcome: str) -> None:
-    """Note for the report what became of a transformation."""
+    """Note a transformation's outcome for the report."""
     facts: Any = dict(item.user_properties)[PROPERTY]
     facts["transformation"] = (transformation, problem, outcome)
 

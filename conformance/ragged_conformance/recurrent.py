@@ -34,27 +34,27 @@ class Layer(NamedTuple):
         return self.mode.partition("_")[0]
 
     @property
-    def own(self) -> dict[str, str]:
-        """What says which of several cells of that name it has."""
+    def variant(self) -> dict[str, str]:
+        """The option that selects its cell, where its class has several."""
         return {"nonlinearity": NONLINEARITY[self.mode]} if self.mode in NONLINEARITY else {}
 
-    def build(self, inputs: int = INPUTS, hidden: int = HIDDEN, **more: Any) -> Any:
+    def build(self, inputs: int = INPUTS, hidden: int = HIDDEN, **options: Any) -> Any:
         """Build the module."""
-        return getattr(ragged, self.name)(inputs, hidden, **self.own, **self.options, **more)
+        return getattr(ragged, self.name)(inputs, hidden, **self.variant, **self.options, **options)
 
     @property
     def function(self) -> Callable[..., Any]:
         """The function that runs it on a dict of parameters."""
-        return partial(getattr(ragged, self.name.lower()), **self.own)
+        return partial(getattr(ragged, self.name.lower()), **self.variant)
 
     @property
     def oracle(self) -> Callable[..., Any]:
-        """What it has to give."""
+        """The equations that give the expected results."""
         return partial(oracle.recurrent, self.mode)
 
     @property
     def states(self) -> tuple[str, ...]:
-        """What a step hands on to the next."""
+        """The states that a step passes to the next."""
         return ("h", "c") if self.mode == "LSTM" else ("h",)
 
     @property
@@ -95,23 +95,29 @@ class Layer(NamedTuple):
 
 
 def as_state(parts: Iterable[Any]) -> Any:
-    """Give h, or h and c, as a layer takes them."""
+    """Return h, or (h, c), as a layer takes them."""
     parts = tuple(parts)
     return parts if len(parts) > 1 else parts[0]
 
 
 def arrays_of(result: Any) -> tuple[Any, ...]:
-    """Give what a layer returns in a row: y, h, and c of an LSTM."""
+    """Flatten what a layer returns: y, h, and c of an LSTM."""
     y, state = result
     return (y, *state) if isinstance(state, tuple) else (y, state)
 
 
 def named(result: Any) -> dict[str, Any]:
-    """Give what a layer returns by name."""
+    """Name what a layer returns."""
     return dict(zip("yhc", arrays_of(result), strict=False))
 
 
-# The LSTM has every option; of the others each shows what their cells have of their own.
+def weighted_sum(result: Any, weights: Iterable[Any]) -> Any:
+    """Reduce outputs and states to a scalar in which every element has its own weight."""
+    pairs = zip(arrays_of(result), weights, strict=True)
+    return sum((array * weight).sum() for array, weight in pairs)
+
+
+# The LSTM has every option; the others are tested with what is particular to their cells.
 BOTH = {"num_layers": 2, "bidirectional": True}
 LAYERS: dict[str, Layer] = {
     **{f"LSTM, {name}": Layer("LSTM", options) for name, options in LSTM_OPTIONS.items()},

@@ -1,4 +1,4 @@
-"""The report: which operation of which backend was proved, and how near its numbers came."""
+"""The report: which operation of which backend was proved, and with how large an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OUTCOMES = ("passed", "failed", "skipped", "known limit")
 
 @dataclass(frozen=True)
 class Record:
-    """What one test ended with.
+    """The outcome of one test.
 
     Args:
         test: its name.
@@ -33,8 +33,8 @@ class Record:
         reason: why it was skipped or failed.
         error: the largest error in units of the tolerance; None where equality is exact.
         reproduce: the lines that run it again.
-        transformation: where it tries one: its name, the problem that it was tried on, and what
-            became of it, "equal" or "refused: ...".
+        transformation: where it tries one: its name, the problem that it was tried on, and the
+            outcome, "equal" or "refused: ...".
     """
 
     test: str
@@ -48,7 +48,7 @@ class Record:
 
 
 def describe_run(backends: Sequence[str], dtype: str, device: str) -> dict[str, Any]:
-    """Say what a run is of: versions, devices, and what a partial backend lacks."""
+    """Describe a run: versions, devices, and what a partial backend lacks."""
     return {
         "dtype": dtype,
         "device": device,
@@ -77,8 +77,8 @@ def summarize(run: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
         "format": FORMAT,
         "runs": [{**run, "tests": _outcomes(records)}],
         "operations": [
-            {"operation": operation, "backend": backend, **where, **_count(found)}
-            for (operation, backend), found in sorted(groups.items())
+            {"operation": operation, "backend": backend, **where, **_count(group)}
+            for (operation, backend), group in sorted(groups.items())
         ],
         "skipped": [
             {"backend": backend, **where, "reason": reason, "tests": count}
@@ -152,42 +152,42 @@ def render(report: dict[str, Any]) -> str:
 def lines(report: dict[str, Any]) -> list[str]:
     """Lay the operations out as text, one line each."""
     head = f"{'operation':<34}{'backend':<13}{'dtype':<10}{'largest error':>14}{'cases':>7}"
-    found = [head + f"{'failed':>8}{'skipped':>9}"]
+    text = [head + f"{'failed':>8}{'skipped':>9}"]
     for row in report["operations"]:
         cases = row["passed"] + row["failed"] + row["known limit"]
-        found.append(
+        text.append(
             f"{row['operation']:<34}{row['backend']:<13}{row['dtype']:<10}{_error(row):>14}"
             f"{cases:>7}{row['failed']:>8}{row['skipped']:>9}"
         )
     for where, rows in outcomes(report).items():
-        found += ["", f"transformations, {where}"]
-        found += [
-            f"{row['transformation']:<34}{', '.join(each)}"
+        text += ["", f"transformations, {where}"]
+        text += [
+            f"{row['transformation']:<34}{', '.join(cells)}"
             for row in rows
-            for each in [[f"{n}: {one}" for n, one in list(row.items())[1:] if one != NOT_TRIED]]
+            for cells in [[f"{n}: {o}" for n, o in list(row.items())[1:] if o != NOT_TRIED]]
         ]
-    return found
+    return text
 
 
 def outcomes(report: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
-    """Lay what became of transformations out as tables, one a backend and dtype.
+    """Lay the outcomes of transformations out as tables, one a backend and dtype.
 
     >>> record = Record("test_a", (), "jax", "passed", transformation=("vmap", "LSTM", "equal"))
     >>> outcomes(summarize({"dtype": "float32", "device": "cpu"}, [record]))
     {'jax, float32, cpu': [{'transformation': 'vmap', 'LSTM': 'equal'}]}
     """
-    found: dict[str, list[dict[str, str]]] = {}
+    tables: dict[str, list[dict[str, str]]] = {}
     groups: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
     for row in report["transformations"]:
         where = f"{row['backend']}, {row['dtype']}, {row['device']}"
         groups[where][row["transformation"], row["problem"]] = row["outcome"]
     for where, cells in groups.items():
         names, problems = (dict.fromkeys(cell[axis] for cell in cells) for axis in (0, 1))
-        found[where] = [
+        tables[where] = [
             {"transformation": name, **{p: cells.get((name, p), NOT_TRIED) for p in problems}}
             for name in names
         ]
-    return found
+    return tables
 
 
 def _count(records: Sequence[Record]) -> dict[str, Any]:
@@ -196,8 +196,8 @@ def _count(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _outcomes(records: Sequence[Record]) -> dict[str, int]:
-    found = Counter(r.outcome for r in records)
-    return {outcome: found[outcome] for outcome in OUTCOMES}
+    counts = Counter(r.outcome for r in records)
+    return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
 def _reasons(records: Sequence[Record], outcome: str) -> Counter[tuple[str, str]]:
@@ -210,12 +210,12 @@ def _error(row: dict[str, Any]) -> str:
 
 def _describe_backend(name: str) -> dict[str, Any]:
     backend = load_backend(name, partial=True)
-    lacking = missing_members(backend)
-    framework = name if "framework" in lacking else backend.framework
+    missing = missing_members(backend)
+    framework = name if "framework" in missing else backend.framework
     return {
         "framework": f"{framework} {_version(framework)}",
-        "devices": [] if "devices" in lacking else list(backend.devices()),
-        "lacks": list(lacking),
+        "devices": [] if "devices" in missing else list(backend.devices()),
+        "lacks": list(missing),
     }
 
 

@@ -19,15 +19,14 @@ from ragged_conformance.evaluation import (
 )
 from ragged_conformance.subjects import Batch, Subject
 
-WIDER = 3  # the padding that a wide batch has more than a subject's own
+WIDER = 3  # steps of padding that a wide batch has beyond a subject's batch
 
 
 class Runner:
     """One subject on one backend, built once, in inference mode.
 
-    Eager frameworks run it as it stands. JAX, whose single operations take longer to compile than
-    the whole, compiles a program a shape; lengths are traced, or `Lengths` of the host, as a user
-    hands them over.
+    Eager frameworks run it directly. JAX, which would take longer to compile single operations,
+    compiles one program a shape; lengths are traced, or `Lengths` of the host, as users pass them.
     """
 
     def __init__(self, adapter: Adapter, subject: Subject, *, traced: bool) -> None:
@@ -43,37 +42,37 @@ class Runner:
         arrays = {name: batch.arrays[name] for name in self.subject.batch.arrays}
         return self._run(self.adapter.arrays(arrays), self._lengths(batch, lengths))
 
-    def as_called(self, batch: Batch, lengths: Mapping[str, Any]) -> Results:
-        """The outputs of a batch where nothing is compiled, whatever form its lengths have."""
+    def run_uncompiled(self, batch: Batch, lengths: Mapping[str, Any]) -> Results:
+        """The outputs of a batch without compilation, for lengths of any form."""
         with one_thread(self.adapter):
-            found = self.subject.call(self.module, self.adapter.arrays(batch.arrays), lengths)
-        return to_numpy(self.adapter, found)
+            outputs = self.subject.call(self.module, self.adapter.arrays(batch.arrays), lengths)
+        return to_numpy(self.adapter, outputs)
 
-    def study(
+    def evaluate(
         self, batch: Batch, lengths: Mapping[str, Any] | None = None
     ) -> tuple[Results, Results]:
         """The outputs of a completed batch, and all gradients."""
         inputs = {name: x for name, x in batch.arrays.items() if not name.startswith("weights")}
         weights = {name: x for name, x in batch.arrays.items() if name not in inputs}
         native = self.adapter.arrays
-        return self._study(
+        return self._evaluate(
             {**native(inputs), **self.parameters},
             {**native(weights), "lengths": self._lengths(batch, lengths)},
         )
 
     @functools.cached_property
     def batch(self) -> Batch:
-        """The subject's own batch, completed."""
+        """The subject's batch, completed."""
         return self.complete(self.subject.batch)
 
     def complete(self, batch: Batch, seed: int = 0) -> Batch:
-        """Add what `study` sums up: the `weights of` each output, a `target of` each sequence."""
-        arrays, lengths, own = dict(batch.arrays), dict(batch.lengths), self.subject.batch
+        """Add what `evaluate` sums: the `weights of` each output, a `target of` each sequence."""
+        arrays, lengths, subject_batch = dict(batch.arrays), dict(batch.lengths), self.subject.batch
         for output, features in self.features.items():
             shape: tuple[int, ...] = (len(next(iter(batch.arrays.values()))), *features)
             if output in self.subject.sequences:
                 source = self.subject.sequences[output]
-                target, width = f"target of {output}", own.arrays[source].shape[1] + WIDER
+                target, width = f"target of {output}", subject_batch.arrays[source].shape[1] + WIDER
                 shape = (shape[0], width, *features)
                 arrays[target] = normal(*arrays[source].shape[:2], *features, seed=seed)
                 lengths[target] = lengths[source]
@@ -96,18 +95,18 @@ class Runner:
         return self.adapter.functional(self.module)
 
     @functools.cached_property
-    def _study(self) -> Evaluate:
+    def _evaluate(self) -> Evaluate:
         parameters, call = self._functional
 
         def function(inputs: Any, constants: Any) -> tuple[Any, Any]:
-            own, lengths = {name: inputs[name] for name in parameters}, constants["lengths"]
-            outputs = self.subject.call(lambda *args: call(own, *args), inputs, lengths)
+            params, lengths = {name: inputs[name] for name in parameters}, constants["lengths"]
+            outputs = self.subject.call(lambda *args: call(params, *args), inputs, lengths)
             return self._total(outputs, inputs, constants), outputs
 
         return evaluator(self.adapter, function)
 
     def _total(self, outputs: Any, inputs: Any, constants: Any) -> Any:
-        """Sum what adds up over rows: the outputs, and a masked loss of those with steps."""
+        """Sum what is additive over rows: the outputs, and a masked loss of those with steps."""
         total = 0.0
         for name, output in outputs.items():
             weights = constants[f"weights of {name}"]
@@ -137,4 +136,4 @@ def lengths_of(batch: Batch, policy: str) -> dict[str, ragged.Lengths]:
 @functools.cache
 def runner(adapter: Adapter, subject: Subject, *, traced: bool = False) -> Runner:
     """The runner of a subject, one for all tests."""
-    return Runner(adapter, subject, traced=traced or subject.hands_lengths_on)
+    return Runner(adapter, subject, traced=traced or subject.forwards_lengths)

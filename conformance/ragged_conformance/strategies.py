@@ -14,7 +14,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 import ragged
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import POLICIES, WILD
+from ragged_conformance.cases import PADDING_VALUES, POLICIES
 
 Strategy = st.SearchStrategy[Any]
 
@@ -24,9 +24,9 @@ SIDES = ("left", "right")
 def load_profile(*, exhaustive: bool) -> None:
     """Load the suite's hypothesis profile.
 
-    Nothing is left to chance from run to run: every worker draws the same cases.
+    Every run and every worker draws the same cases.
     """
-    # A cache that cannot be written is done without; else it would lie in the working folder.
+    # An unwritable path disables the cache, which would otherwise lie in the working folder.
     set_hypothesis_home_dir(Path(os.devnull) / "hypothesis")
     settings.register_profile(
         "ragged",
@@ -49,20 +49,20 @@ def load_profile(*, exhaustive: bool) -> None:
 
 
 def lengths(rows: int, width: int) -> Strategy:
-    """Lengths of a batch: any, and those at which off-by-ones, ties and shortcuts show."""
+    """Lengths of a batch: any, and those that expose off-by-ones, ties and shortcuts."""
 
-    def each(one: Strategy) -> Strategy:
-        return st.lists(one, min_size=rows, max_size=rows)
+    def rows_of(element: Strategy) -> Strategy:
+        return st.lists(element, min_size=rows, max_size=rows)
 
     any_length = st.integers(0, width)
     edges = st.sampled_from((0, 1, width))
-    ties = st.tuples(any_length, any_length).flatmap(lambda two: each(st.sampled_from(two)))
+    ties = st.tuples(any_length, any_length).flatmap(lambda two: rows_of(st.sampled_from(two)))
     equal = any_length.map(lambda length: [length] * rows)
     full = st.just([width] * rows)
     long_among_short = st.integers(0, max(rows - 1, 0)).map(
         lambda long: [width if row == long else 1 for row in range(rows)]
     )
-    kinds = (each(any_length), each(edges), ties, equal, full, long_among_short)
+    kinds = (rows_of(any_length), rows_of(edges), ties, equal, full, long_among_short)
     return st.one_of(*kinds).map(lambda drawn: np.array(drawn, np.int64))
 
 
@@ -89,11 +89,11 @@ def subsets(rows: int) -> Strategy:
 
 
 def garbage() -> Strategy:
-    """What may stand in padding."""
-    return st.one_of(st.sampled_from(WILD), st.floats(-1e6, 1e6, width=32))
+    """Values to fill padding with."""
+    return st.one_of(st.sampled_from(PADDING_VALUES), st.floats(-1e6, 1e6, width=32))
 
 
-# Every form in which lengths may be given.
+# Every form of lengths that functions accept.
 FORMS: dict[str, Callable[[Adapter, np.ndarray, int], Any]] = {
     "list": lambda adapter, n, width: n.tolist(),
     "int32": lambda adapter, n, width: n.astype(np.int32),

@@ -48,8 +48,8 @@ class Batch:
         """Give every row length 0."""
         return Batch(self.arrays, {name: 0 * value for name, value in self.lengths.items()})
 
-    def _map(self, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Batch:
-        changed = {name: change(self.arrays[name], n) for name, n in self.lengths.items()}
+    def _map(self, transform: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Batch:
+        changed = {name: transform(self.arrays[name], n) for name, n in self.lengths.items()}
         return Batch({**self.arrays, **changed}, self.lengths)
 
 
@@ -58,10 +58,9 @@ class Subject:
     """A layer or model under test.
 
     `call(module, arrays, lengths)` gives the outputs with rows first, `oracle(arrays, parameters,
-    lengths)` what they have to be; `sequences` names the input whose lengths each output with steps
-    has; `operation` is its public name. One that
-    `hands_lengths_on` to layers, of which other subjects show what schedules do, is tested with
-    native lengths: JAX then compiles one program for them all.
+    lengths)` the expected ones; `sequences` names the input whose lengths each output with steps
+    has; `operation` is its public name. One that `forwards_lengths` to layers, whose schedules
+    other subjects test, is tested with native lengths: JAX then compiles one program for them all.
     """
 
     operation: str
@@ -71,24 +70,24 @@ class Subject:
     batch: Batch
     sequences: dict[str, str]
     kind: str
-    hands_lengths_on: bool = False
+    forwards_lengths: bool = False
 
 
 def recurrent_subject(mode: str, **options: Any) -> Subject:
     """Make a recurrent layer a subject."""
-    of = Layer(mode, options)
+    spec = Layer(mode, options)
 
     def call(layer: Callable[..., Any], arrays: Arrays, lengths: Mapping[str, Any]) -> Arrays:
-        state = as_state(arrays[name].swapaxes(0, 1) for name in of.states)
+        state = as_state(arrays[name].swapaxes(0, 1) for name in spec.states)
         return rows_first(layer(arrays["x"], lengths["x"], state))
 
     def equations(arrays: Arrays, parameters: Arrays, lengths: Mapping[str, Any]) -> Arrays:
-        return call(lambda *given: of.oracle(parameters, *given), arrays, lengths)
+        return call(lambda *arguments: spec.oracle(parameters, *arguments), arrays, lengths)
 
-    state = {name: part.swapaxes(0, 1) for name, part in of.state(4).items()}
+    state = {name: part.swapaxes(0, 1) for name, part in spec.state(4).items()}
     return Subject(
-        of.name,
-        lambda: of.build(seed=0),
+        spec.name,
+        lambda: spec.build(seed=0),
         call,
         equations,
         Batch({"x": normal(4, WIDTH, INPUTS), **state}, {"x": np.array([3, 5, 0, 1])}),
@@ -98,7 +97,7 @@ def recurrent_subject(mode: str, **options: Any) -> Subject:
 
 
 def rows_first(result: Any) -> Arrays:
-    """Give what a recurrent layer returns by name, the rows of its states first."""
+    """Name what a recurrent layer returns, the rows of its states first."""
     y, *state = arrays_of(result)
     return {"y": y, **dict(zip("hc", (part.swapaxes(0, 1) for part in state), strict=False))}
 
@@ -116,11 +115,11 @@ def model_subject(name: str, **options: Any) -> Subject:
         return {"output": forecast.output}
 
     def equations(arrays: Arrays, parameters: Arrays, lengths: Mapping[str, Any]) -> Arrays:
-        given = arrays["past"], arrays["future"], lengths["past"], lengths["future"]
+        arguments = arrays["past"], arrays["future"], lengths["past"], lengths["future"]
         if name == "EncoderDecoderLSTM":
-            return {"output": oracle.encoder_decoder_lstm(parameters, *given)}
+            return {"output": oracle.encoder_decoder_lstm(parameters, *arguments)}
         config = getattr(ragged.models, name).describe(2, 1, seed=0, **options)
-        return {"output": oracle_models.run(config, parameters, *given)["output"]}
+        return {"output": oracle_models.run(config, parameters, *arguments)["output"]}
 
     arrays = {"past": normal(4, WIDTH, 2), "future": normal(4, 4, 1)}
     lengths = {"past": np.array([3, 0, 5, 1]), "future": np.array([4, 2, 1, 0])}
@@ -140,10 +139,10 @@ def encoder_decoder_lstm_subject(**options: Any) -> Subject:
     return model_subject("EncoderDecoderLSTM", hidden_size=HIDDEN, **options)
 
 
-# Small, one layer each: what is to be proved of layers, the recurrent ones prove. Lengths on the
-# left, where the batches of the suite have them; `test_attention_models` moves them to the right.
+# Small, one layer each: the recurrent subjects test the layers. Left aligned like the suite's
+# batches; `test_attention_models` tests right alignment.
 ATTENTION: dict[str, dict[str, Any]] = {
-    "AttentionLSTM": {"decoder_hidden_size": 6},  # over 2 values a LayerNorm only tells signs
+    "AttentionLSTM": {"decoder_hidden_size": 6},  # of 2 values a LayerNorm keeps only signs
     "TransformerLSTM": {"num_blocks": 1},
     "TemporalFusionTransformer": {"context_length": 5, "encoder_alignment": "left"},
     "PFTemporalFusionTransformer": {"reference_length": 5, "encoder_alignment": "left"},
@@ -155,7 +154,7 @@ def attention_subject(name: str, **options: Any) -> Subject:
     """Make a model with attention a subject."""
     sizes = {"hidden_size": 4, "num_layers": 1, "num_heads": 2, "output_size": 2}
     subject = model_subject(name, **{**sizes, **ATTENTION[name], **options})
-    return replace(subject, hands_lengths_on=True)
+    return replace(subject, forwards_lengths=True)
 
 
 def marked(subjects: Mapping[str, Subject]) -> list[Any]:

@@ -59,8 +59,8 @@ def test_gradient_at_padding_is_exactly_zero(adapter: Adapter) -> None:
     def total(x: object) -> object:
         return adapter.backend.xp.sum(ragged.align_encoder_sequences(x, lengths) ** 2)
 
-    found = adapter.gradients(total, {"x": adapter.array(x)})["x"]
-    np.testing.assert_array_equal(found, 2 * fill_padding(x, lengths, 0.0, "right"))
+    gradient = adapter.gradients(total, {"x": adapter.array(x)})["x"]
+    np.testing.assert_array_equal(gradient, 2 * fill_padding(x, lengths, 0.0, "right"))
 
 
 @pytest.mark.operation("align_sequences")

@@ -19,9 +19,9 @@ LENGTHS: dict[str, tuple[list[int], list[int]]] = {
     "full": ([5, 5, 5, 5], [4, 4, 4, 4]),
     "length 0": ([3, 0, 5, 0], [4, 2, 0, 0]),
 }
-# A LayerNorm over a few values that are nearly equal is a step: rounding the parameters to 8 bits
-# turns its gradient round, whoever computes it. So three values and more are normed everywhere, and
-# the seeds are those of the first six that, in float64, such a rounding moves the gradients least.
+# A LayerNorm over a few nearly equal values is nearly a step function: rounding the parameters to 8
+# bits reverses its gradient. So every norm is over three values or more, and of the first six seeds
+# each is the one for which, in float64, such a rounding changes the gradients least.
 CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "AttentionLSTM": ("AttentionLSTM", {"num_layers": 1, "seed": 5}),
     "AttentionLSTM, bridge, ungated, all seen": (
@@ -62,7 +62,7 @@ VARIANTS = (
 )
 
 
-def named_after_models(cases: Any) -> Any:
+def parametrize_configurations(cases: Any) -> Any:
     """Parametrise a test by configurations, each marked with the model that it proves."""
     marked = [
         pytest.param(case, marks=pytest.mark.operation(f"models.{CONFIGURATIONS[case][0]}"))
@@ -71,29 +71,29 @@ def named_after_models(cases: Any) -> Any:
     return pytest.mark.parametrize("configuration", marked)
 
 
-configurations = named_after_models(CONFIGURATIONS)
+configurations = parametrize_configurations(CONFIGURATIONS)
 
 
 def arguments(configuration: str) -> tuple[Any, dict[str, Any]]:
     """A model's class and its arguments."""
     name, options = CONFIGURATIONS[configuration]
-    given = {
+    keywords = {
         "past_features": PAST, "future_features": FUTURE, "hidden_size": SIZE, "num_heads": 2,
         "output_size": 2, "seed": 0, **options,
     }  # fmt: skip
-    return getattr(ragged.models, name), given
+    return getattr(ragged.models, name), keywords
 
 
 def make(configuration: str, **changed: Any) -> Any:
     """A model of the chosen backend."""
-    model, given = arguments(configuration)
-    return model(**{**given, **changed})
+    model, keywords = arguments(configuration)
+    return model(**{**keywords, **changed})
 
 
 def describe(configuration: str) -> Any:
     """A model's description."""
-    model, given = arguments(configuration)
-    return model.describe(**given)
+    model, keywords = arguments(configuration)
+    return model.describe(**keywords)
 
 
 def inputs(configuration: str, case: str, value: float = float("nan")) -> dict[str, np.ndarray]:
@@ -102,13 +102,13 @@ def inputs(configuration: str, case: str, value: float = float("nan")) -> dict[s
     rows = len(encoder)
     past = normal(rows, WIDTH, config.past_features)
     future = normal(rows, HORIZON, config.future_features, seed=1)
-    found = {
+    arrays = {
         "past": fill_padding(past, encoder, value, config.encoder_alignment),
         "future": fill_padding(future, decoder, value),
     }
     if getattr(config, "static_features", 0):
-        found["static"] = normal(rows, config.static_features, seed=2)
-    return found
+        arrays["static"] = normal(rows, config.static_features, seed=2)
+    return arrays
 
 
 def lengths_of(case: str) -> dict[str, list[int]]:
@@ -118,23 +118,23 @@ def lengths_of(case: str) -> dict[str, list[int]]:
 
 @functools.cache
 def parameters_of(configuration: str) -> dict[str, np.ndarray]:
-    """Parameters none of which is 0 or 1, as biases and norms are at first."""
-    found = ragged.get_backend().get_parameters(make(configuration))
+    """Parameters none of which is 0 or 1, unlike initial biases and norms."""
+    initial = ragged.get_backend().get_parameters(make(configuration))
     return {
         name: value.astype(float) + 0.25 * normal(*value.shape, seed=i)
-        for i, (name, value) in enumerate(sorted(found.items()))
+        for i, (name, value) in enumerate(sorted(initial.items()))
     }
 
 
 @functools.cache
 def expected_of(configuration: str, case: str) -> dict[str, np.ndarray]:
-    """What the oracle says."""
-    given: Any = {**inputs(configuration, case, 0.0), **lengths_of(case)}
-    return oracle_models.run(describe(configuration), parameters_of(configuration), **given)
+    """The oracle's results."""
+    arguments: Any = {**inputs(configuration, case, 0.0), **lengths_of(case)}
+    return oracle_models.run(describe(configuration), parameters_of(configuration), **arguments)
 
 
 def prepared(adapter: Adapter, configuration: str, **changed: Any) -> Any:
-    """A model with the parameters that the oracle has."""
+    """A model with the oracle's parameters."""
     model = adapter.prepare(make(configuration, **changed))
     adapter.backend.set_parameters(model, parameters_of(configuration))
     return model
@@ -147,24 +147,24 @@ def forecast(
     lengths: dict[str, list[int]],
     **options: Any,
 ) -> dict[str, np.ndarray]:
-    """Run a model; what it does not return is left out."""
+    """Run a model; results that are None are left out."""
     widths = {"encoder_lengths": WIDTH, "decoder_lengths": HORIZON}
-    made = {name: ragged.Lengths(value, widths[name]) for name, value in lengths.items()}
+    padded_lengths = {name: ragged.Lengths(value, widths[name]) for name, value in lengths.items()}
     run = program(adapter, configuration, *options.items())
-    return run(adapter.arrays(arrays), made)
+    return run(adapter.arrays(arrays), padded_lengths)
 
 
 @functools.cache
 def program(adapter: Adapter, configuration: str, *options: tuple[str, Any]) -> Any:
     """A model as a function of arrays and lengths, compiled once on JAX."""
-    given = dict(options)
-    changed = {name: given.pop(name) for name in ("encoder_alignment",) if name in given}
+    kwargs = dict(options)
+    changed = {name: kwargs.pop(name) for name in ("encoder_alignment",) if name in kwargs}
     with ragged.use_backend(adapter.name):
         model = prepared(adapter, configuration, **changed)
 
     def run(arrays: Any, lengths: Any) -> Any:
-        found = model(**arrays, **lengths, **given)._asdict()
-        return {name: value for name, value in found.items() if value is not None}
+        outputs = model(**arrays, **lengths, **kwargs)._asdict()
+        return {name: value for name, value in outputs.items() if value is not None}
 
     return evaluation.forward(adapter, run)
 
@@ -181,30 +181,30 @@ def test_forecast_equals_the_oracle(adapter: Adapter, configuration: str, case: 
     )
     assert set(explained) == set(expected)
     for name, value in expected.items():
-        found = explained[name]
+        actual = explained[name]
         if name in ("past_selection", "future_selection"):
             encoder, decoder = LENGTHS[case]
-            found = fill_padding(found, encoder if name == "past_selection" else decoder, 0.0)
-        assert_close(found, value, adapter.dtype, MODEL, name)
+            actual = fill_padding(actual, encoder if name == "past_selection" else decoder, 0.0)
+        assert_close(actual, value, adapter.dtype, MODEL, name)
 
 
 @functools.cache
 def oracle_slopes(configuration: str) -> tuple[np.ndarray, Any, Any]:
     """The weights of the sum, the directions, and the sum's slopes along them."""
-    config, given = describe(configuration), inputs(configuration, "length 0", 0.0)
+    config, batch = describe(configuration), inputs(configuration, "length 0", 0.0)
     parameters = parameters_of(configuration)
 
     def outputs(**values: Any) -> np.ndarray:
-        arrays: Any = {**{name: values.pop(name) for name in given}, **lengths_of("length 0")}
+        arrays: Any = {**{name: values.pop(name) for name in batch}, **lengths_of("length 0")}
         return oracle_models.run(config, values, **arrays)["output"]
 
-    values = {**given, **parameters}
+    values = {**batch, **parameters}
     weight = normal(*outputs(**values).shape, seed=7)
     directions = {
         name: normal(*value.shape, seed=100 + i) for i, (name, value) in enumerate(values.items())
     }
-    found = oracle.slopes(lambda **v: (outputs(**v) * weight).sum(), values, directions)
-    return weight, directions, found
+    derivatives = oracle.slopes(lambda **v: (outputs(**v) * weight).sum(), values, directions)
+    return weight, directions, derivatives
 
 
 @configurations
@@ -215,55 +215,55 @@ def test_gradients_equal_the_oracle(
     if few and configuration in VARIANTS and not pytestconfig.getoption("exhaustive"):
         pytest.skip("float64, where a bound is tight, shows it; JAX compiles each for seconds")
     weight, directions, expected = oracle_slopes(configuration)
-    own, call = adapter.functional(prepared(adapter, configuration))
+    initial, call = adapter.functional(prepared(adapter, configuration))
     arrays, native = adapter.arrays(inputs(configuration, "length 0")), adapter.array(weight)
 
     def total(values: Any) -> Any:
-        parameters = {name: values[name] for name in own}
-        given = {name: values[name] for name in arrays}
-        return (call(parameters, **given, **lengths_of("length 0")).output * native).sum()
+        parameters = {name: values[name] for name in initial}
+        input_values = {name: values[name] for name in arrays}
+        return (call(parameters, **input_values, **lengths_of("length 0")).output * native).sum()
 
     differentiate = evaluation.forward(adapter, lambda v: adapter.differentiate(total, v))
-    gradients = differentiate({**arrays, **own})
+    gradients = differentiate({**arrays, **initial})
     assert set(gradients) == set(expected)
     terms = {name: value * directions[name] for name, value in gradients.items()}
-    found = {name: each.sum() for name, each in terms.items()}
+    actual = {name: term.sum() for name, term in terms.items()}
     if adapter.dtype in HALF:  # terms that cancel leave their rounding, so these are the measure
-        sizes = {name: max(1.0, np.abs(each).sum()) for name, each in terms.items()}
-        found, expected = (
+        sizes = {name: max(1.0, np.abs(term).sum()) for name, term in terms.items()}
+        actual, expected = (
             {name: slopes[name] / size for name, size in sizes.items()}
-            for slopes in (found, expected)
+            for slopes in (actual, expected)
         )
-    assert_all_close(found, expected, adapter.dtype, DEEP)
+    assert_all_close(actual, expected, adapter.dtype, DEEP)
 
 
-@named_after_models(name for name in CONFIGURATIONS if "Temporal" in name or name == "XTFT")
+@parametrize_configurations(name for name in CONFIGURATIONS if "Temporal" in name or name == "XTFT")
 def test_the_side_of_the_past_changes_nothing(adapter: Adapter, configuration: str) -> None:
     needed = describe(configuration).encoder_alignment
     other = {"left": "right", "right": "left"}[needed]
-    given, lengths = inputs(configuration, "length 0", 0.0), lengths_of("length 0")
+    original, lengths = inputs(configuration, "length 0", 0.0), lengths_of("length 0")
     encoder = lengths["encoder_lengths"]
-    past = oracle.align(given["past"], encoder, needed, other)
-    moved = {**given, "past": fill_padding(past, encoder, alignment=other)}
+    past = oracle.align(original["past"], encoder, needed, other)
+    moved = {**original, "past": fill_padding(past, encoder, alignment=other)}
     one, two = (
         forecast(adapter, configuration, arrays, lengths, need_weights=True, encoder_alignment=side)
-        for side, arrays in ((needed, given), (other, moved))
+        for side, arrays in ((needed, original), (other, moved))
     )
     for name, value in one.items():
         assert_close(two[name], value, adapter.dtype, MODEL, name)
 
 
-@named_after_models(CONFIGURATIONS)
+@parametrize_configurations(CONFIGURATIONS)
 def test_the_future_beyond_a_step_is_not_seen_before_it(
     adapter: Adapter, configuration: str
 ) -> None:
     causal = describe(configuration).causal
-    given, lengths = inputs(configuration, "full"), lengths_of("full")
-    before = forecast(adapter, configuration, given, lengths)["output"]
+    arrays, lengths = inputs(configuration, "full"), lengths_of("full")
+    before = forecast(adapter, configuration, arrays, lengths)["output"]
     for step in range(HORIZON):
-        changed = given["future"].copy()
+        changed = arrays["future"].copy()
         changed[:, step] += 100.0
-        moved = {**given, "future": changed}
+        moved = {**arrays, "future": changed}
         after = forecast(adapter, configuration, moved, lengths)["output"]
         if causal:
             assert_close(after[:, :step], before[:, :step], adapter.dtype, MODEL, f"before {step}")
@@ -276,26 +276,26 @@ def test_the_future_beyond_a_step_is_not_seen_before_it(
 
 def batch_of(configuration: str, case: str, alignment: str) -> Any:
     """The case's rows as a data module would batch them."""
-    given, rows = inputs(configuration, case, 0.0), []
+    arrays, rows = inputs(configuration, case, 0.0), []
     for i, (context, horizon) in enumerate(zip(*LENGTHS[case], strict=True)):
         side = describe(configuration).encoder_alignment
-        past, future = oracle.valid_part(given["past"][i], context, side), given["future"][i]
+        past, future = oracle.valid_part(arrays["past"][i], context, side), arrays["future"][i]
         event = Series(str(i), np.arange(float(context + horizon)), {})
         rows.append(Sample(past, future[:horizon], future[:horizon, :1], event, context))
     return collate(rows, batch_size=len(rows), encoder_alignment=alignment, shapes=64)
 
 
-@named_after_models(name for name in CONFIGURATIONS if "," not in name)
+@parametrize_configurations(name for name in CONFIGURATIONS if "," not in name)
 def test_interpretation_is_that_of_the_oracle_and_of_its_own_side(
     adapter: Adapter, configuration: str
 ) -> None:
     model, side = prepared(adapter, configuration), describe(configuration).encoder_alignment
-    found = model.interpret(batch_of(configuration, "length 0", side))
+    actual = model.interpret(batch_of(configuration, "length 0", side))
     expected = expected_of(configuration, "length 0")
-    assert set(found) == {*expected, "encoder_lengths", "decoder_lengths"} - {"output"}
+    assert set(actual) == {*expected, "encoder_lengths", "decoder_lengths"} - {"output"}
     for name in set(expected) - {"output"}:
-        assert_close(found[name], expected[name], adapter.dtype, MODEL, name)
-    assert (found["encoder_lengths"].tolist(), found["decoder_lengths"].tolist()) == LENGTHS[
+        assert_close(actual[name], expected[name], adapter.dtype, MODEL, name)
+    assert (actual["encoder_lengths"].tolist(), actual["decoder_lengths"].tolist()) == LENGTHS[
         "length 0"
     ]
     other = {"left": "right", "right": "left"}[side]
@@ -319,7 +319,7 @@ def test_wrong_arguments_are_refused(adapter: Adapter) -> None:
         with pytest.raises(ragged.RaggedError, match=message):
             make(configuration, **changed)
     statics = "TemporalFusionTransformer, statics, left, all seen"
-    model, given = prepared(adapter, statics), adapter.arrays(inputs(statics, "full"))
-    for static, came in ((None, "missing"), (given["static"][:, :1], r"of shape \(4, 1\)")):
-        with pytest.raises(ragged.RaggedError, match=rf"`static` is {came}; expected .*\(4, 3\)"):
-            model(**{**given, "static": static})
+    model, arrays = prepared(adapter, statics), adapter.arrays(inputs(statics, "full"))
+    for static, got in ((None, "missing"), (arrays["static"][:, :1], r"of shape \(4, 1\)")):
+        with pytest.raises(ragged.RaggedError, match=rf"`static` is {got}; expected .*\(4, 3\)"):
+            model(**{**arrays, "static": static})

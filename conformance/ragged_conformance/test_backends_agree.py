@@ -60,8 +60,8 @@ def test_parameters_travel_between_backends(both: tuple[Adapter, Adapter]) -> No
 def test_outputs_and_gradients_agree(both: tuple[Adapter, Adapter], name: str) -> None:
     subject = SUBJECTS[name]
     torch, jax = (
-        tested.study(tested.batch.filled(np.nan))
+        tested.evaluate(tested.batch.filled(np.nan))
         for tested in (runner(adapter, subject) for adapter in both)
     )
-    for found, expected in zip(jax, torch, strict=True):
-        assert_all_close(found, expected, both[0].dtype)
+    for actual, expected in zip(jax, torch, strict=True):
+        assert_all_close(actual, expected, both[0].dtype)

@@ -26,27 +26,27 @@ def test_the_other_backend_loads_what_one_saved(
         with ragged.use_backend(writer.name):
             model = MODELS[name].build()
             other = {n: v + 1 for n, v in writer.backend.get_parameters(model).items()}
-            writer.backend.set_parameters(model, other)  # not those that the seed gives anyway
+            writer.backend.set_parameters(model, other)  # not those of the seed
             ragged.save(model, path)
         with ragged.use_backend(reader.name):
-            found = ragged.load(path)
-        written, read = writer.backend.get_parameters(model), reader.backend.get_parameters(found)
+            loaded = ragged.load(path)
+        written, read = writer.backend.get_parameters(model), reader.backend.get_parameters(loaded)
         assert written.keys() == read.keys()
         for parameter, value in written.items():
             np.testing.assert_array_equal(read[parameter], value, parameter, strict=True)
-        assert found.config == model.config
-        if writer.dtype in HALF:  # with a LayerNorm over parameters of about 1 it tells nothing
+        assert loaded.config == model.config
+        if writer.dtype in HALF:  # a LayerNorm over parameters of about 1 leaves rounding errors
             continue
         expected, actual = (
             outputs(adapter, MODELS[name], module)
-            for adapter, module in ((writer, model), (reader, found))
+            for adapter, module in ((writer, model), (reader, loaded))
         )
         for output, value in expected.items():
             assert_close(actual[output], value, writer.dtype, MODELS[name].kind, output)
 
 
 def outputs(adapter: Adapter, subject: Subject, module: Any) -> dict[str, np.ndarray]:
-    """What a module makes of the subject's batch."""
+    """Run a module on the subject's batch."""
     module, batch = adapter.prepare(module), subject.batch
     run = forward(adapter, lambda arrays: subject.call(module, arrays, batch.lengths))
     return run(adapter.arrays(batch.arrays))

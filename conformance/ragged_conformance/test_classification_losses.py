@@ -1,4 +1,4 @@
-"""Cross entropies: labels and probabilities, weights of classes, smoothing, and wild logits.
+"""Cross entropies: labels and probabilities, weights of classes, smoothing, and large logits.
 
 What they share with all losses is in `test_losses`.
 """
@@ -12,7 +12,8 @@ import ragged
 from ragged.errors import TargetError
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import fill_padding, normal
+from ragged_conformance.cases import fill_padding, normal, parametrize
+from ragged_conformance.evaluation import native
 from ragged_conformance.oracle_losses import loss
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
@@ -26,11 +27,9 @@ LOGITS = normal(4, 5, CLASSES, seed=1)
 SHARES = np.abs(normal(4, 5, CLASSES, seed=2)) / 8  # inside 0..1
 NAMES = ("cross_entropy", "binary_cross_entropy")
 
-labels_only = pytest.mark.operation("losses.cross_entropy")
-yes_or_no = pytest.mark.operation("losses.binary_cross_entropy")
-both = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in NAMES]
-)
+cross_entropy_only = pytest.mark.operation("losses.cross_entropy")
+binary_only = pytest.mark.operation("losses.binary_cross_entropy")
+both = parametrize(NAMES, "losses.")
 CROSS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "labels": (LABELS, {}),
     "weighted labels": (LABELS, {"class_weights": WEIGHTS}),
@@ -52,87 +51,82 @@ BINARY: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 }
 
 
-def native(adapter: Adapter, values: dict[str, Any]) -> dict[str, Any]:
-    """Make arrays native and leave the rest."""
-    return {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
-
-
 def assert_equals_the_oracle(
     adapter: Adapter, name: str, target: np.ndarray, options: dict[str, Any]
 ) -> None:
     """Compare values and gradients over the valid steps, NaN and -100 at padding."""
-    given = target
+    padded_target = target
     if target.dtype.kind == "i":
-        given = fill_padding(target, LENGTHS, -100)
+        padded_target = fill_padding(target, LENGTHS, -100)
     elif target.dtype.kind == "f":
-        given = fill_padding(target, LENGTHS)
+        padded_target = fill_padding(target, LENGTHS)
     logits = fill_padding(LOGITS, LENGTHS)
     ours = getattr(ragged.losses, name)
     common: dict[str, Any] = {"lengths": LENGTHS, "weights": np.array([0.5, 2.0, 1.0, 3.0])}
-    arguments = native(adapter, {"target": given, **common, **options})
+    arguments = native(adapter, {"target": padded_target, **common, **options})
     for reduction in REDUCTIONS:
         expected = loss(name, LOGITS, target, reduction=reduction, **common, **options)
-        found = ours(adapter.array(logits), reduction=reduction, **arguments)
-        assert_close(adapter.to_numpy(found), expected, adapter.dtype, LAYER, reduction)
+        actual = ours(adapter.array(logits), reduction=reduction, **arguments)
+        assert_close(adapter.to_numpy(actual), expected, adapter.dtype, LAYER, reduction)
     expected = oracle.gradient(
         lambda logits: loss(name, logits, target, **common, **options), {"logits": LOGITS}
     )["logits"]
-    found = adapter.gradients(
+    actual = adapter.gradients(
         lambda logits: ours(logits, **arguments), {"logits": adapter.array(logits)}
     )["logits"]
-    assert_close(found, expected, adapter.dtype, MODEL, "gradient")
-    assert (found[~VALID] == 0).all()
+    assert_close(actual, expected, adapter.dtype, MODEL, "gradient")
+    assert (actual[~VALID] == 0).all()
 
 
-@labels_only
+@cross_entropy_only
 @pytest.mark.parametrize("case", CROSS)
 def test_cross_entropy_equals_the_oracle(adapter: Adapter, case: str) -> None:
     assert_equals_the_oracle(adapter, "cross_entropy", *CROSS[case])
 
 
-@yes_or_no
+@binary_only
 @pytest.mark.parametrize("case", BINARY)
 def test_binary_cross_entropy_equals_the_oracle(adapter: Adapter, case: str) -> None:
     assert_equals_the_oracle(adapter, "binary_cross_entropy", *BINARY[case])
 
 
-@yes_or_no
+@binary_only
 def test_each_feature_may_have_a_pos_weight(adapter: Adapter) -> None:
-    each = [
+    columns = [
         loss("binary_cross_entropy", LOGITS, SHARES, pos_weight=w, reduction="none")[..., k]
         for k, w in enumerate(WEIGHTS)
     ]
-    found = ragged.losses.binary_cross_entropy(
+    actual = ragged.losses.binary_cross_entropy(
         adapter.array(LOGITS), adapter.array(SHARES), pos_weight=adapter.array(WEIGHTS),
         reduction="none",
     )  # fmt: skip
-    assert_close(adapter.to_numpy(found), np.stack(each, axis=-1), adapter.dtype, LAYER)
+    assert_close(adapter.to_numpy(actual), np.stack(columns, axis=-1), adapter.dtype, LAYER)
 
 
-@labels_only
+@cross_entropy_only
 @pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8, np.float32])
 def test_labels_may_be_of_any_dtype(adapter: Adapter, kind: type) -> None:
     expected = loss("cross_entropy", LOGITS, LABELS, lengths=LENGTHS)
     labels = adapter.array(LABELS.astype(kind))
-    each: tuple[Any, ...] = (labels, LABELS.astype(kind), LABELS.tolist())
-    for given in each:
-        found = ragged.losses.cross_entropy(adapter.array(LOGITS), given, lengths=LENGTHS)
-        assert_close(adapter.to_numpy(found), expected, adapter.dtype, LAYER)
-        assert str(found.dtype).endswith("64" if adapter.dtype == "float64" else "32")
+    forms: tuple[Any, ...] = (labels, LABELS.astype(kind), LABELS.tolist())
+    for form in forms:
+        actual = ragged.losses.cross_entropy(adapter.array(LOGITS), form, lengths=LENGTHS)
+        assert_close(adapter.to_numpy(actual), expected, adapter.dtype, LAYER)
+        assert str(actual.dtype).endswith("64" if adapter.dtype == "float64" else "32")
 
 
-@labels_only
+@cross_entropy_only
 def test_one_hot_probabilities_are_labels(adapter: Adapter) -> None:
     logits = LOGITS.copy()
-    logits[LABELS != 2, 2] = -np.inf  # a class that cannot be
-    found = [
+    logits[LABELS != 2, 2] = -np.inf  # a class of probability 0
+    losses = [
         ragged.losses.cross_entropy(adapter.array(logits), adapter.array(target))
         for target in (LABELS, np.eye(CLASSES)[LABELS])
     ]
-    rest = np.where(np.isinf(logits), -1e9, logits)
-    expected = loss("cross_entropy", rest, LABELS)
-    for each in found:
-        assert_close(adapter.to_numpy(each), expected, adapter.dtype, LAYER)
+    finite = np.where(np.isinf(logits), -1e9, logits)
+    expected = loss("cross_entropy", finite, LABELS)
+    for value in losses:
+        assert_close(adapter.to_numpy(value), expected, adapter.dtype, LAYER)
 
 
 @both
@@ -144,11 +138,11 @@ def test_rows_may_have_one_element(adapter: Adapter, name: str) -> None:
     mask, weights = np.array([True, False, True, True]), np.array([1.0, np.nan, 2.0, 0.5])
     for reduction in REDUCTIONS:
         expected = loss(name, logits, labels, mask=mask, weights=weights, reduction=reduction)
-        found = getattr(ragged.losses, name)(
+        actual = getattr(ragged.losses, name)(
             adapter.array(logits), adapter.array(labels), mask=adapter.array(mask),
             weights=adapter.array(weights), reduction=reduction,
         )  # fmt: skip
-        assert_close(adapter.to_numpy(found), expected, adapter.dtype, LAYER, reduction)
+        assert_close(adapter.to_numpy(actual), expected, adapter.dtype, LAYER, reduction)
 
 
 @both
@@ -158,26 +152,26 @@ def test_large_logits_neither_overflow_nor_lose_the_loss(
 ) -> None:
     logits = size * np.array([[[1.0, -1.0, 0.0], [-1.0, 1.0, 1.0]]])
     target = np.array([[1, 1]]) if name == "cross_entropy" else np.eye(3)[np.array([[1, 1]])]
-    given = adapter.array(target)
+    native_target = adapter.array(target)
 
     def run(logits: Any) -> Any:
-        return getattr(ragged.losses, name)(logits, given)
+        return getattr(ragged.losses, name)(logits, native_target)
 
     expected = loss(name, logits, target)
     assert_close(adapter.to_numpy(run(adapter.array(logits))), expected, adapter.dtype, LAYER)
-    found = adapter.gradients(run, {"logits": adapter.array(logits)})["logits"]
+    gradient = adapter.gradients(run, {"logits": adapter.array(logits)})["logits"]
     expected = oracle.gradient(lambda logits: loss(name, logits, target), {"logits": logits})
-    assert_close(found, expected["logits"], adapter.dtype, MODEL)
+    assert_close(gradient, expected["logits"], adapter.dtype, MODEL)
 
 
 @both
 def test_what_is_certain_keeps_its_small_loss(adapter: Adapter, name: str) -> None:
     """log(1 + exp(-12)) is 6e-6, which a log of a rounded probability does not hold."""
     logits = np.array([[[12.0, 0.0]]]) if name == "cross_entropy" else np.array([[-12.0]])
-    found = getattr(ragged.losses, name)(adapter.array(logits), adapter.array(np.array([[0]])))
+    actual = getattr(ragged.losses, name)(adapter.array(logits), adapter.array(np.array([[0]])))
     single = "float64" if adapter.dtype == "float64" else "float32"
     rtol = 1e-10 if single == "float64" else 0.02 if name == "cross_entropy" else 1e-5
-    np.testing.assert_allclose(adapter.to_numpy(found), np.log1p(np.exp(-12)), rtol=rtol)
+    np.testing.assert_allclose(adapter.to_numpy(actual), np.log1p(np.exp(-12)), rtol=rtol)
 
 
 def functions(adapter: Adapter) -> Any:
@@ -188,22 +182,22 @@ def functions(adapter: Adapter) -> Any:
     return pytest.importorskip(modules[adapter.name])
 
 
-functorch = pytest.mark.filterwarnings(  # torch warns of its own code as it is first imported
+functorch = pytest.mark.filterwarnings(  # a warning of torch's own code at its first import
     "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
 )
 
 
 @functorch
-@yes_or_no
+@binary_only
 def test_second_derivatives_at_zero_and_far_from_it(adapter: Adapter) -> None:
-    """Zero is where untrained logits lie, and where |x| has no derivative."""
+    """Untrained logits are near zero, where |x| has no derivative."""
 
     def run(logit: Any) -> Any:
         return ragged.losses.binary_cross_entropy(logit[None, None], np.array([[1]]))
 
     for logit, expected in ((0.0, 0.25), (200.0, 0.0), (-200.0, 0.0)):
-        found = functions(adapter).hessian(run)(adapter.array(np.array(logit)))
-        assert_close(adapter.to_numpy(found), np.array(expected), adapter.dtype)
+        actual = functions(adapter).hessian(run)(adapter.array(np.array(logit)))
+        assert_close(adapter.to_numpy(actual), np.array(expected), adapter.dtype)
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -300,15 +294,15 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("refused", REFUSED)
 def test_what_has_no_cross_entropy_is_refused(adapter: Adapter, refused: str) -> None:
     name, arguments, message = REFUSED[refused]
-    given = {"prediction": LOGITS, "target": LABELS, "lengths": LENGTHS, **arguments}
+    all_arguments = {"prediction": LOGITS, "target": LABELS, "lengths": LENGTHS, **arguments}
     with pytest.raises(ragged.RaggedError, match=rf"^{name}\(\): {message}.*\. \w.*"):
-        getattr(ragged.losses, name)(**native(adapter, given))
+        getattr(ragged.losses, name)(**native(adapter, all_arguments))
 
 
 @functorch
-@labels_only
+@cross_entropy_only
 def test_a_traced_label_that_is_no_class_makes_the_loss_nan(adapter: Adapter) -> None:
-    """A mapped one stands for all that has no values yet."""
+    """A target under `vmap` represents all traced ones, whose values cannot be read."""
     logits = adapter.array(LOGITS)
     wrong = LABELS.copy()
     wrong[0, 2], wrong[0, 4] = 3, 99  # the second one at padding
@@ -316,8 +310,8 @@ def test_a_traced_label_that_is_no_class_makes_the_loss_nan(adapter: Adapter) ->
     def run(target: Any) -> Any:
         return ragged.losses.cross_entropy(logits, target, lengths=LENGTHS, reduction="none")
 
-    found = adapter.to_numpy(functions(adapter).vmap(run)(adapter.array(wrong[None])))[0]
-    assert np.argwhere(np.isnan(found)).tolist() == [[0, 2]]
+    actual = adapter.to_numpy(functions(adapter).vmap(run)(adapter.array(wrong[None])))[0]
+    assert np.argwhere(np.isnan(actual)).tolist() == [[0, 2]]
     with pytest.raises(TargetError):
         run(adapter.array(wrong))
 
@@ -330,23 +324,23 @@ def test_torch_says_the_same_of_rows_without_padding(torch_adapter: Adapter, nam
     valid = torch_adapter.array(VALID)
     logits, weights = a(LOGITS), a(WEIGHTS)
     if name == "cross_entropy":
-        targets, option, theirs = [a(LABELS), a(SHARES)], "class_weights", "weight"
+        targets, option, keyword = [a(LABELS), a(SHARES)], "class_weights", "weight"
         reference: Any = functional.cross_entropy
         smoothed = {"label_smoothing": 0.25}
     else:
-        targets, option, theirs = [a(SHARES)], "pos_weight", "pos_weight"
+        targets, option, keyword = [a(SHARES)], "pos_weight", "pos_weight"
         reference, smoothed = functional.binary_cross_entropy_with_logits, {}
     for target in targets:
         for reduction in ("mean", "sum"):
             expected = reference(
-                logits[valid], target[valid], reduction=reduction, **{theirs: weights}, **smoothed
+                logits[valid], target[valid], reduction=reduction, **{keyword: weights}, **smoothed
             )
-            found = getattr(ragged.losses, name)(
+            actual = getattr(ragged.losses, name)(
                 logits, target, lengths=LENGTHS, reduction=reduction, **{option: weights},
                 **smoothed,
             )  # fmt: skip
             assert_close(
-                torch_adapter.to_numpy(found), torch_adapter.to_numpy(expected),
+                torch_adapter.to_numpy(actual), torch_adapter.to_numpy(expected),
                 torch_adapter.dtype, LAYER, reduction,
             )  # fmt: skip
 
@@ -360,6 +354,6 @@ def test_optax_says_the_same_of_rows_without_padding(jax_adapter: Adapter, name:
         reference = optax.softmax_cross_entropy_with_integer_labels
     else:
         target, reference = jax_adapter.array(SHARES), optax.sigmoid_binary_cross_entropy
-    each = jax_adapter.to_numpy(reference(logits, target))
-    found = getattr(ragged.losses, name)(logits, target, lengths=LENGTHS)
-    assert_close(jax_adapter.to_numpy(found), each[VALID].mean(), jax_adapter.dtype, LAYER)
+    elements = jax_adapter.to_numpy(reference(logits, target))
+    actual = getattr(ragged.losses, name)(logits, target, lengths=LENGTHS)
+    assert_close(jax_adapter.to_numpy(actual), elements[VALID].mean(), jax_adapter.dtype, LAYER)

@@ -1,7 +1,7 @@
 """Derivatives of losses against finite differences, second ones too, and batched by `vmap`.
 
-The oracle proves first derivatives at one point of each case; these tests ask the frameworks' own
-checkers, whose errors the suite cannot share. Those of layers and models are in
+The oracle proves first derivatives at one point of each case; these tests use the frameworks' own
+checkers, which share no code with the suite. Those of layers and models are in
 `test_transformations`.
 """
 
@@ -19,15 +19,13 @@ from ragged_conformance.cases import (
     WIDTH,
     fill_padding,
     normal,
+    parametrize,
     target_of,
 )
 from ragged_conformance.oracle_losses import LOSSES
 from ragged_conformance.tolerances import LAYER, assert_close
 
-losses = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.operation(f"losses.{name}")) for name in LOSSES],
-)
+losses = parametrize(LOSSES, "losses.")
 
 
 @pytest.fixture
@@ -38,15 +36,15 @@ def float64(dtype: str) -> None:
 
 
 def loss_inputs(name: str, seed: int = 0, lengths: Any = GRADIENT_LENGTHS) -> list[np.ndarray]:
-    """Prediction, target, weights; the kinks of all losses are far from where they lie."""
+    """Prediction, target, weights, far from the kinks of all losses."""
     last = LAST_AXIS.get(name, ())
     target = normal(4, WIDTH, seed=seed)
     error = 0.25 + np.abs(normal(4, WIDTH, *last, seed=seed + 1))
     sign = np.sign(normal(*error.shape, seed=seed + 2))
     prediction = target.reshape(*target.shape, *(1 for _ in last)) + sign * error
     if name == "binary_cross_entropy":
-        target = 0.1 + 0.8 * target_of(name, target)  # and so are the bounds of the targets
-    if name == "cross_entropy":  # in which there is no derivative by labels
+        target = 0.1 + 0.8 * target_of(name, target)  # and far from the bounds of the targets
+    if name == "cross_entropy":  # which has no derivative by labels
         target = 0.1 + error / error.sum(axis=-1, keepdims=True) / 2
     weights = 0.5 + np.abs(normal(4, WIDTH, seed=seed + 3))
     padded = (fill_padding(array, lengths) for array in (prediction, target))
@@ -91,10 +89,10 @@ def test_jax_losses_pass_check_grads_twice(jax_adapter: Adapter, name: str) -> N
     check_grads(jax.jit(jax.grad(loss, argnums=(0, 1, 2))), arrays, order=1, modes=("fwd",))
 
 
-def assert_rows_close(adapter: Adapter, found: Any, expected: list[Any]) -> None:
+def assert_rows_close(adapter: Adapter, actual: Any, expected: list[Any]) -> None:
     """Compare arrays with a leading axis with a list of the same arrays without it."""
-    for k, one in enumerate(expected):
-        for batched, alone in zip(found, one, strict=True):
+    for k, arrays in enumerate(expected):
+        for batched, alone in zip(actual, arrays, strict=True):
             a, b = adapter.to_numpy(batched[k]), adapter.to_numpy(alone)
             assert_close(a, b, adapter.dtype, LAYER, f"row {k}")
 
@@ -113,11 +111,11 @@ def test_jax_vmap_of_losses_equals_a_loop(jax_adapter: Adapter, name: str) -> No
         return reductions(name, lengths)(*arrays)
 
     arguments = [jax_adapter.array(array) for array in (BATCHES, *arrays)]
-    found, one = jax.jit(jax.vmap(run))(*arguments), jax.jit(run)
-    assert_rows_close(jax_adapter, found, [one(*a) for a in zip(*arguments, strict=True)])
+    actual, run_one = jax.jit(jax.vmap(run))(*arguments), jax.jit(run)
+    assert_rows_close(jax_adapter, actual, [run_one(*a) for a in zip(*arguments, strict=True)])
 
 
-# Torch warns of its own code here, where functorch is first imported.
+# A warning of torch's own code where functorch is first imported.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 @losses
 def test_torch_vmap_of_losses_equals_a_loop(torch_adapter: Adapter, name: str) -> None:
@@ -125,6 +123,6 @@ def test_torch_vmap_of_losses_equals_a_loop(torch_adapter: Adapter, name: str) -
 
     batches = [[torch_adapter.array(a) for a in loss_inputs(name, seed)] for seed in range(3)]
     stacked = [torch_adapter.backend.xp.stack(arrays) for arrays in zip(*batches, strict=True)]
-    found = vmap(reductions(name))(*stacked)
+    actual = vmap(reductions(name))(*stacked)
     expected = [reductions(name)(*batch) for batch in batches]
-    assert_rows_close(torch_adapter, found, expected)
+    assert_rows_close(torch_adapter, actual, expected)

@@ -9,7 +9,7 @@ import pytest
 
 import ragged
 from ragged_conformance.adapter import Adapter, JaxAdapter
-from ragged_conformance.cases import EMULATED, POLICIES, WILD
+from ragged_conformance.cases import EMULATED, PADDING_VALUES, POLICIES
 from ragged_conformance.evaluation import compiled, to_numpy
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.runner import lengths_of
@@ -36,7 +36,7 @@ ATTENTION_MODELS = ("AttentionLSTM", "TransformerLSTM", "TemporalFusionTransform
 
 
 def subjects(rate: float) -> dict[str, Subject]:
-    """All that drops, at a rate."""
+    """Every subject with dropout, at a rate."""
     return {
         "LSTM": lstm_subject(num_layers=2, bidirectional=True, dropout=rate),
         "GRU": recurrent_subject("GRU", num_layers=2, bidirectional=True, dropout=rate),
@@ -53,10 +53,9 @@ names = pytest.mark.parametrize("name", marked(WITH))
 def outputs(
     adapter: Adapter, subject: Subject, module: Any, batch: Batch, policy: str = "auto"
 ) -> dict[str, np.ndarray]:
-    """Run a module in the mode it is in."""
+    """Run a module in its current mode."""
     arrays, lengths = adapter.arrays(batch.arrays), lengths_of(batch, policy)
-    found = program(adapter, subject)(module, arrays, lengths)
-    return to_numpy(adapter, found)
+    return to_numpy(adapter, program(adapter, subject)(module, arrays, lengths))
 
 
 @functools.cache
@@ -73,9 +72,9 @@ def program(adapter: Adapter, subject: Subject) -> Any:
     run = compiled(adapter, functional)
 
     def call(module: Any, arrays: Any, lengths: Any) -> Any:
-        found, state = run(*nnx.split(module), arrays, lengths)
+        results, state = run(*nnx.split(module), arrays, lengths)
         nnx.update(module, state)
-        return found
+        return results
 
     return call
 
@@ -88,10 +87,10 @@ def trained(
         return outputs(adapter, subject, module, options.pop("batch", subject.batch), **options)
 
 
-def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], what: str) -> None:
-    """Compare to the bit."""
+def assert_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray], what: str) -> None:
+    """Compare bit by bit."""
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, f"{name}, {what}")
+        np.testing.assert_array_equal(actual[name], value, f"{name}, {what}")
 
 
 def differ(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
@@ -132,7 +131,7 @@ def test_each_call_drops_others(adapter: Adapter, name: str) -> None:
     [
         pytest.param(name, policy, marks=pytest.mark.operation(subject.operation))
         for name, subject in WITH.items()
-        for policy in (("auto",) if subject.hands_lengths_on else POLICIES)
+        for policy in (("auto",) if subject.forwards_lengths else POLICIES)
     ],
 )
 def test_padding_cannot_speak_in_training(adapter: Adapter, name: str, policy: str) -> None:
@@ -142,10 +141,10 @@ def test_padding_cannot_speak_in_training(adapter: Adapter, name: str, policy: s
     module = adapter.prepare(subject.build())
     clean = subject.batch.filled(0.0)
     expected = trained(adapter, subject, module, seed=3, batch=clean, policy=policy)
-    for value in WILD:
-        wild = subject.batch.filled(value)
-        found = trained(adapter, subject, module, seed=3, batch=wild, policy=policy)
-        assert_same(found, expected, f"{value} at padding")
+    for value in PADDING_VALUES:
+        padded = subject.batch.filled(value)
+        actual = trained(adapter, subject, module, seed=3, batch=padded, policy=policy)
+        assert_same(actual, expected, f"{value} at padding")
     for output, source in subject.sequences.items():
         padding = ~padding_mask(clean.lengths[source], clean.arrays[source].shape[1])
         assert (expected[output][padding] == 0).all(), f"{output} at padding"
@@ -156,14 +155,14 @@ def test_gradients_at_padding_are_zero_in_training(adapter: Adapter, name: str) 
     subject = WITH[name]
     module, batch = adapter.prepare(subject.build()), subject.batch.filled(np.nan)
     with adapter.training(module, 3):
-        own, call = adapter.functional(module)
+        initial, call = adapter.functional(module)
 
         def total(**values: Any) -> Any:
-            parameters = {name: values[name] for name in own}
-            found = subject.call(lambda *a: call(parameters, *a), values, batch.lengths)
-            return sum((output**2).sum() for output in found.values())
+            parameters = {name: values[name] for name in initial}
+            results = subject.call(lambda *a: call(parameters, *a), values, batch.lengths)
+            return sum((output**2).sum() for output in results.values())
 
-        gradients = adapter.gradients(total, {**adapter.arrays(batch.arrays), **own})
+        gradients = adapter.gradients(total, {**adapter.arrays(batch.arrays), **initial})
     padding = ~padding_mask(batch.lengths["x"], batch.arrays["x"].shape[1])
     assert (gradients["x"][padding] == 0).all()
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
@@ -179,8 +178,8 @@ def without_memory(module: Any, adapter: Adapter, prefixes: tuple[str, ...]) -> 
 
     The first of the two layers sees the constant 1, the second each unit of the first.
     """
-    found = adapter.backend.get_parameters(module)
-    parameters = {name: np.zeros_like(value) for name, value in found.items()}
+    initial = adapter.backend.get_parameters(module)
+    parameters = {name: np.zeros_like(value) for name, value in initial.items()}
     for prefix in prefixes:
         for layer in ("l0", "l1"):
             i, f, _, o = np.split(parameters[f"{prefix}bias_ih_{layer}"], 4)
@@ -191,7 +190,7 @@ def without_memory(module: Any, adapter: Adapter, prefixes: tuple[str, ...]) -> 
 
 
 def twice_tanh(x: float) -> float:
-    """What a layer without memory makes of its input."""
+    """The output of two layers without memory."""
     return math.tanh(math.tanh(x))
 
 
@@ -218,11 +217,11 @@ def test_rate_and_scale(adapter: Adapter) -> None:
     assert_binomial((dropped[..., ::2] & dropped[..., 1::2])[valid], RATE**2, "units")
 
 
-def assert_binomial(found: np.ndarray, rate: float, what: str) -> None:
-    """Count within 6 standard deviations of what independent draws give."""
-    count, expected = found.sum(), found.size * rate
-    allowed = 6 * math.sqrt(found.size * rate * (1 - rate))
-    assert abs(count - expected) <= allowed, f"{what}: {count} of {found.size}, not {expected:.0f}"
+def assert_binomial(events: np.ndarray, rate: float, what: str) -> None:
+    """Compare a count with that of independent draws, within 6 standard deviations."""
+    count, expected = events.sum(), events.size * rate
+    allowed = 6 * math.sqrt(events.size * rate * (1 - rate))
+    assert abs(count - expected) <= allowed, f"{what}: {count} of {events.size}, not {expected:.0f}"
 
 
 @pytest.mark.operation("models.EncoderDecoderLSTM")

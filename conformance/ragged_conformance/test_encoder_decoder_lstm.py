@@ -50,30 +50,30 @@ def inputs(case: str, value: float = float("nan")) -> dict[str, np.ndarray]:
 def test_forecast_equals_the_oracle(adapter: Adapter, configuration: str, case: str) -> None:
     model = adapter.prepare(make(configuration))
     parameters = {n: v.astype(float) for n, v in adapter.backend.get_parameters(model).items()}
-    expected = oracle.encoder_decoder_lstm(parameters, **inputs(case), **named(case))
-    output = model(**adapter.arrays(inputs(case)), **named(case)).output
+    expected = oracle.encoder_decoder_lstm(parameters, **inputs(case), **lengths_of(case))
+    output = model(**adapter.arrays(inputs(case)), **lengths_of(case)).output
     assert_close(adapter.to_numpy(output), expected, adapter.dtype, MODEL)
 
 
-def named(case: str) -> dict[str, Any]:
-    """The lengths as arguments."""
+def lengths_of(case: str) -> dict[str, Any]:
+    """The lengths as keyword arguments."""
     return dict(zip(("encoder_lengths", "decoder_lengths"), LENGTHS[case], strict=True))
 
 
 def test_rows_are_full_if_no_lengths_are_given(adapter: Adapter) -> None:
     model, batch = adapter.prepare(make("bridge")), adapter.arrays(inputs("full"))
-    without, full = model(**batch).output, model(**batch, **named("full")).output
+    without, full = model(**batch).output, model(**batch, **lengths_of("full")).output
     np.testing.assert_array_equal(adapter.to_numpy(without), adapter.to_numpy(full))
 
 
 @functools.cache
 def oracle_gradients(configuration: str) -> tuple[dict[str, np.ndarray], np.ndarray, Any]:
     """The parameters, the weights of the sum, and its gradient by inputs and parameters."""
-    found = ragged.get_backend().get_parameters(make(configuration))
-    parameters = {name: value.astype(float) for name, value in found.items()}
+    initial = ragged.get_backend().get_parameters(make(configuration))
+    parameters = {name: value.astype(float) for name, value in initial.items()}
 
     def run(past: Any, future: Any, **parameters: Any) -> Any:
-        return oracle.encoder_decoder_lstm(parameters, past, future, **named("length 0"))
+        return oracle.encoder_decoder_lstm(parameters, past, future, **lengths_of("length 0"))
 
     values = {**inputs("length 0", 0.0), **parameters}
     weight = normal(*run(**values).shape, seed=7)
@@ -85,15 +85,15 @@ def oracle_gradients(configuration: str) -> tuple[dict[str, np.ndarray], np.ndar
 def test_gradients_equal_the_oracle(adapter: Adapter, configuration: str) -> None:
     parameters, weight, expected = oracle_gradients(configuration)
     model = adapter.prepare(make(configuration))
-    own, call = adapter.functional(model)
-    assert set(own) == set(parameters)
+    initial, call = adapter.functional(model)
+    assert set(initial) == set(parameters)
     native = adapter.array(weight)
 
     def total(past: Any, future: Any, **parameters: Any) -> Any:
-        return (call(parameters, past, future, **named("length 0")).output * native).sum()
+        return (call(parameters, past, future, **lengths_of("length 0")).output * native).sum()
 
-    found = adapter.gradients(total, {**adapter.arrays(inputs("length 0")), **own})
-    assert_all_close(found, expected, adapter.dtype)
+    actual = adapter.gradients(total, {**adapter.arrays(inputs("length 0")), **initial})
+    assert_all_close(actual, expected, adapter.dtype)
 
 
 def test_wrong_sizes_are_refused(adapter: Adapter) -> None:

@@ -1,4 +1,4 @@
-"""The choice of an implementation, as `explain` prints it and the backend makes it."""
+"""The choice of an implementation, as `explain` prints it and as the backend makes it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_explain_names_what_runs_and_why_the_others_do_not(
     head, *lines = printed(capsys, FEW_LONG, policy=policy)
     assert head == "32 rows, width 90: 480 tokens, 83 % of the padded batch is padding"
     lengths = ragged.Lengths(FEW_LONG, policy=policy)
-    found = recurrent_reasons(adapter.backend, lengths, "cpu", hidden_size=128)
-    assert [line.split()[0] for line in lines] == list(found)
-    taken = next(name for name, reason in found.items() if reason is None)
+    reason_by_name = recurrent_reasons(adapter.backend, lengths, "cpu", hidden_size=128)
+    assert [line.split()[0] for line in lines] == list(reason_by_name)
+    chosen = next(name for name, reason in reason_by_name.items() if reason is None)
     why = "first in order" if policy == "auto" else f"since policy={policy!r}"
-    for line, (name, reason) in zip(lines, found.items(), strict=True):
-        expected = f"runs, {why}" if name == taken else reason or f"{taken} comes first"
+    for line, (name, reason) in zip(lines, reason_by_name.items(), strict=True):
+        expected = f"runs, {why}" if name == chosen else reason or f"{chosen} comes first"
         assert line.split(maxsplit=1)[1] == expected
 
 
@@ -48,18 +48,18 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 def test_something_runs_whatever_the_call(adapter: Adapter, case: str, policy: str) -> None:
     lengths = ragged.Lengths(LENGTHS[case], policy=policy)
     for device, dtype, (mode, proj_size) in product(("cpu", "cuda"), DTYPES, CELLS):
-        known: dict[str, Any] = {"hidden_size": 3, "proj_size": proj_size, "mode": mode}
-        found = recurrent_reasons(adapter.backend, lengths, device, dtype, **known)
-        assert None in found.values()
-        runs_kernels = found.get("kernels", "") is None
+        options: dict[str, Any] = {"hidden_size": 3, "proj_size": proj_size, "mode": mode}
+        reason_by_name = recurrent_reasons(adapter.backend, lengths, device, dtype, **options)
+        assert None in reason_by_name.values()
+        runs_kernels = reason_by_name.get("kernels", "") is None
         assert not runs_kernels or (device, policy, proj_size) == ("cpu", "auto", 0)
 
 
 @pytest.mark.parametrize("mode", ["GRU", "RNN_TANH", "RNN_RELU"])
 def test_explain_knows_every_cell(adapter: Adapter, capsys: Any, mode: str) -> None:
     _, *lines = printed(capsys, FEW_LONG, mode=mode)
-    found = recurrent_reasons(adapter.backend, ragged.Lengths(FEW_LONG), "cpu", mode=mode)
-    assert [line.split()[0] for line in lines] == list(found)
+    reason_by_name = recurrent_reasons(adapter.backend, ragged.Lengths(FEW_LONG), "cpu", mode=mode)
+    assert [line.split()[0] for line in lines] == list(reason_by_name)
     assert sum(line.split(maxsplit=1)[1] == "runs, first in order" for line in lines) == 1
 
 
@@ -83,11 +83,11 @@ def test_without_a_compiler_no_kernels_run(
 
 
 def test_the_first_without_a_reason_runs(adapter: Adapter) -> None:
-    def made(name: str, reason: str | None) -> Implementation:
+    def make(name: str, reason: str | None) -> Implementation:
         return Implementation(name, lambda call: reason, None)
 
     call = LayerCall("cpu", "float32")
-    listed: Sequence[Implementation] = [made("a", "not here"), made("b", None), made("c", None)]
+    listed: Sequence[Implementation] = [make("a", "not here"), make("b", None), make("c", None)]
     assert choose(listed, call).name == "b"
     assert reasons(listed, call) == {"a": "not here", "b": None, "c": None}
 

@@ -1,4 +1,4 @@
-"""Rows that lie end to end give what padded rows give, at the tokens that there are."""
+"""Concatenated rows give the results of padded rows at every token."""
 
 from functools import partial
 from typing import Any
@@ -21,12 +21,12 @@ NAMES = (
 layers = pytest.mark.parametrize("name", marked({name: LAYERS[name] for name in NAMES}))
 LENGTHS = np.array([3, 0, WIDTH, 1])
 OFFSETS = np.append(0, np.cumsum(LENGTHS))
-ROOM = 2  # more places than tokens
+ROOM = 2  # capacity beyond the tokens
 VALID = np.arange(WIDTH) < LENGTHS[:, None]
 
 
 def tokens_of(padded: np.ndarray, beyond: float) -> np.ndarray:
-    """Lay the valid steps of rows end to end, and fill the room beyond."""
+    """Concatenate the valid steps of rows, and fill the room beyond."""
     flat = padded[VALID]
     return np.concatenate([flat, np.full((ROOM, *flat.shape[1:]), beyond, flat.dtype)])
 
@@ -35,44 +35,44 @@ def tokens_of(padded: np.ndarray, beyond: float) -> np.ndarray:
 def test_outputs_states_and_gradients_are_those_of_padded_rows(adapter: Adapter, name: str) -> None:
     layer = LAYERS[name]
     module = adapter.prepare(layer.build(seed=0))
-    own, call = adapter.functional(module)
+    parameters, call = adapter.functional(module)
     x, state = normal(len(LENGTHS), WIDTH, INPUTS), layer.state(len(LENGTHS))
     resets = np.zeros(VALID.shape, bool)
     resets[2, [1, 3]] = True
-    like = normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8)
-    marks = adapter.array(resets)
-    flat_marks, offsets = adapter.array(tokens_of(resets, True)), adapter.array(OFFSETS)
+    loss_weights = normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8)
+    padded_resets = adapter.array(resets)
+    flat_resets, offsets = adapter.array(tokens_of(resets, True)), adapter.array(OFFSETS)
 
-    def padded(own: Any, inputs: Any) -> Any:
+    def padded(parameters: Any, inputs: Any) -> Any:
         start = as_state(inputs[part] for part in layer.states)
-        return call(own, inputs["x"], LENGTHS, start, resets=marks)
+        return call(parameters, inputs["x"], LENGTHS, start, resets=padded_resets)
 
-    def jagged(own: Any, inputs: Any) -> Any:
+    def jagged(parameters: Any, inputs: Any) -> Any:
         start = as_state(inputs[part] for part in layer.states)
-        return call(own, inputs["x"], None, start, resets=flat_marks, offsets=offsets)
+        return call(parameters, inputs["x"], None, start, resets=flat_resets, offsets=offsets)
 
     results = []
     for run, array, weights in (
-        (padded, fill_padding(x, LENGTHS), like),
-        (jagged, tokens_of(x, np.nan), tokens_of(like, 1.0)),
+        (padded, fill_padding(x, LENGTHS), loss_weights),
+        (jagged, tokens_of(x, np.nan), tokens_of(loss_weights, 1.0)),
     ):
         inputs = {"x": adapter.array(array), **adapter.arrays(state)}
         weights = adapter.array(weights)
 
-        def total(own: Any, inputs: Any, run: Any = run, weights: Any = weights) -> Any:
-            y, *finals = arrays_of(run(own, inputs))
+        def total(parameters: Any, inputs: Any, run: Any = run, weights: Any = weights) -> Any:
+            y, *finals = arrays_of(run(parameters, inputs))
             return (y * weights).sum() + sum((part**2).sum() for part in finals)
 
-        y, *final = map(adapter.to_numpy, arrays_of(run(own, inputs)))
-        by_own = adapter.differentiate(partial(total, inputs=inputs), own)
-        by_inputs = adapter.gradients(lambda **inputs: total(own, inputs), inputs)
-        results.append((y, final, by_own, by_inputs))
-    (y, final, of_own, of_inputs), (flat, flat_final, of_flat_own, of_flat) = results
+        y, *final = map(adapter.to_numpy, arrays_of(run(parameters, inputs)))
+        by_parameters = adapter.differentiate(partial(total, inputs=inputs), parameters)
+        by_inputs = adapter.gradients(lambda **inputs: total(parameters, inputs), inputs)
+        results.append((y, final, by_parameters, by_inputs))
+    (y, final, of_parameters, of_inputs), (flat, flat_final, of_flat_parameters, of_flat) = results
     assert_close(flat, tokens_of(y, 0.0), adapter.dtype, LAYER)
     assert (flat[-ROOM:] == 0).all(), "what is beyond the last row"
     for one, other in zip(flat_final, final, strict=True):
         assert_close(one, other, adapter.dtype, LAYER)
-    assert_all_close(of_flat_own, of_own, adapter.dtype)
+    assert_all_close(of_flat_parameters, of_parameters, adapter.dtype)
     of_inputs["x"] = tokens_of(of_inputs["x"], 0.0)
     assert_all_close(of_flat, of_inputs, adapter.dtype)
     assert (of_flat["x"][-ROOM:] == 0).all(), "the gradient beyond the last row"

@@ -1,4 +1,4 @@
-"""Losses: means over what is real, values and gradients, with wild numbers at padding."""
+"""Losses: means over valid elements, values and gradients, with NaN and infinities at padding."""
 
 from typing import Any
 
@@ -8,7 +8,15 @@ import pytest
 import ragged
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import LAST_AXIS, WILD, fill_padding, normal, target_of
+from ragged_conformance.cases import (
+    LAST_AXIS,
+    PADDING_VALUES,
+    fill_padding,
+    normal,
+    parametrize,
+    target_of,
+)
+from ragged_conformance.evaluation import native
 from ragged_conformance.oracle_losses import LOSSES, loss
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
@@ -37,10 +45,7 @@ WEIGHTS = {
     "steps": np.abs(normal(*SHAPE[:2], seed=5)),
     "elements": np.abs(normal(*SHAPE, seed=6)),
 }
-names = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.operation(f"losses.{name}")) for name in LOSSES],
-)
+names = parametrize(LOSSES, "losses.")
 
 
 def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -51,11 +56,6 @@ def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
     return prediction, target
 
 
-def native(adapter: Adapter, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Make arrays native and leave the rest."""
-    return {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
-
-
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("valid", VALID)
 @names
@@ -64,11 +64,11 @@ def test_values_equal_the_oracle(adapter: Adapter, name: str, valid: str, weight
     common = {**VALID[valid], "weights": WEIGHTS[weights], **OPTIONS.get(name, {})}
     for reduction in REDUCTIONS:
         expected = loss(name, prediction, target, reduction=reduction, **common)
-        found = getattr(ragged.losses, name)(
+        actual = getattr(ragged.losses, name)(
             adapter.array(prediction), adapter.array(target), reduction=reduction,
             **native(adapter, common),
         )  # fmt: skip
-        assert_close(adapter.to_numpy(found), expected, adapter.dtype, LAYER, reduction)
+        assert_close(adapter.to_numpy(actual), expected, adapter.dtype, LAYER, reduction)
 
 
 @pytest.mark.operation("losses.mse")
@@ -98,27 +98,27 @@ def test_gradients_equal_the_oracle(adapter: Adapter, name: str, reduction: str)
         {"prediction": prediction},
     )["prediction"]
     padding = ~oracle.padding_mask(LENGTHS, SHAPE[1])
-    for value in WILD:
-        wild = {what: fill_padding(x, LENGTHS, value) for what, x in arrays.items()}
-        found = adapter.gradients(
+    for value in PADDING_VALUES:
+        padded = {what: fill_padding(x, LENGTHS, value) for what, x in arrays.items()}
+        gradients = adapter.gradients(
             lambda **arrays: getattr(ragged.losses, name)(**arrays, **common),
-            adapter.arrays(wild),
+            adapter.arrays(padded),
         )
-        assert_close(found["prediction"], expected, adapter.dtype, MODEL, name)
-        for argument, gradient in found.items():
+        assert_close(gradients["prediction"], expected, adapter.dtype, MODEL, name)
+        for argument, gradient in gradients.items():
             assert (gradient[padding] == 0).all(), f"{name}: by {argument} at padding, {value}"
 
 
 @names
 def test_gradients_are_finite_where_both_sides_are_zero(adapter: Adapter, name: str) -> None:
     prediction, target = batch(name)
-    found = adapter.gradients(
+    gradient = adapter.gradients(
         lambda prediction: getattr(ragged.losses, name)(
             prediction, adapter.array(target), **OPTIONS.get(name, {})
         ),
         {"prediction": adapter.array(prediction)},
     )["prediction"]
-    assert np.isfinite(found).all()
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "sequence_mean"])
@@ -161,10 +161,10 @@ def test_nan_in_a_valid_step_is_not_hidden(adapter: Adapter, name: str) -> None:
         arrays[wrong][0, 1] = np.nan
         if name == "cross_entropy" and wrong:
             continue  # no class is NaN: it is refused
-        found = getattr(ragged.losses, name)(
+        actual = getattr(ragged.losses, name)(
             *(adapter.array(array) for array in arrays), lengths=LENGTHS, **OPTIONS.get(name, {})
         )
-        assert np.isnan(float(found)), f"{('prediction', 'target')[wrong]}"
+        assert np.isnan(float(actual)), f"{('prediction', 'target')[wrong]}"
 
 
 @pytest.mark.operation("losses.mse")

@@ -17,12 +17,13 @@ from ragged_conformance.evaluation import Results, one_thread
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.recurrent import LAYERS, arrays_of, as_state
 from ragged_conformance.runner import WIDER, Runner, lengths_of
-from ragged_conformance.runner import runner as make
+from ragged_conformance.runner import runner as cached_runner
 from ragged_conformance.subjects import (
     SUBJECTS,
     Batch,
     Subject,
     lstm_subject,
+    marked,
     recurrent_subject,
     rows_first,
 )
@@ -42,13 +43,13 @@ def without_state(subject: Subject) -> Subject:
     return replace(subject, call=call, batch=batch)
 
 
-OFTEN = ("LSTM", "GRU", "EncoderDecoderLSTM", "AttentionLSTM")
+COMMON = ("LSTM", "GRU", "EncoderDecoderLSTM", "AttentionLSTM")
 VARIANTS: dict[str, Subject] = {
-    **{name: SUBJECTS[name] for name in OFTEN},
+    **{name: SUBJECTS[name] for name in COMMON},
     "LSTM, bare": without_state(lstm_subject(bias=False, proj_size=PROJECTION)),
 }
 MORE: dict[str, Subject] = {
-    name: subject for name, subject in SUBJECTS.items() if name not in OFTEN
+    name: subject for name, subject in SUBJECTS.items() if name not in COMMON
 } | {
     f"{name}{suffix}": change(recurrent_subject(layer.mode, **layer.options))
     for name, layer in LAYERS.items()
@@ -57,14 +58,10 @@ MORE: dict[str, Subject] = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run on few variants, since JAX compiles each of them for seconds, or on all."""
+    """Run on few variants, since JAX takes seconds to compile each, or on all."""
     if "runner" in metafunc.fixturenames:
         more = MORE if metafunc.config.getoption("exhaustive") else {}
-        marked = [
-            pytest.param(name, marks=pytest.mark.operation(subject.operation))
-            for name, subject in {**VARIANTS, **more}.items()
-        ]
-        metafunc.parametrize("runner", marked, indirect=True)
+        metafunc.parametrize("runner", marked({**VARIANTS, **more}), indirect=True)
 
 
 @pytest.fixture
@@ -74,15 +71,15 @@ def runner(request: pytest.FixtureRequest, adapter: Adapter) -> Runner:
 
 
 def make_runner(adapter: Adapter, variant: str) -> Runner:
-    """The runner of a variant, whose lengths are traced on JAX: a program serves all of them."""
-    return make(adapter, {**VARIANTS, **MORE}[variant], traced=True)
+    """The runner of a variant, whose lengths are traced on JAX: one program serves all."""
+    return cached_runner(adapter, {**VARIANTS, **MORE}[variant], traced=True)
 
 
 def draw(runner: Runner, data: Any, more: int = 0) -> Batch:
-    """Draw a batch with the subject's own width and some steps more."""
-    own = runner.subject.batch
-    lengths, shapes = {}, {name: (ROWS, *x.shape[1:]) for name, x in own.arrays.items()}
-    for name in own.lengths:
+    """Draw a batch `more` steps wider than the subject's."""
+    template = runner.subject.batch
+    lengths, shapes = {}, {name: (ROWS, *x.shape[1:]) for name, x in template.arrays.items()}
+    for name in template.lengths:
         width = shapes[name][1] + more
         lengths[name] = data.draw(strategies.lengths(ROWS, width), f"lengths of {name}")
         shapes[name] = (ROWS, width, *shapes[name][2:])
@@ -92,23 +89,23 @@ def draw(runner: Runner, data: Any, more: int = 0) -> Batch:
     return runner.complete(batch, seed=seed + len(shapes))
 
 
-def assert_studies_close(runner: Runner, found: Any, expected: Any) -> None:
+def assert_results_close(runner: Runner, actual: Any, expected: Any) -> None:
     """Compare outputs and gradients."""
-    assert_all_close(found[0], expected[0], runner.adapter.dtype, runner.subject.kind)
-    assert_all_close(found[1], expected[1], runner.adapter.dtype)
+    assert_all_close(actual[0], expected[0], runner.adapter.dtype, runner.subject.kind)
+    assert_all_close(actual[1], expected[1], runner.adapter.dtype)
 
 
-def assert_studies_equal(found: Any, expected: Any) -> None:
+def assert_results_equal(actual: Any, expected: Any) -> None:
     """Compare outputs and gradients bit by bit."""
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_array_equal(a[name], b[name], name)
 
 
-def rows_of(runner: Runner, study: Any, rows: np.ndarray) -> Any:
-    """Take the rows of outputs and inputs' gradients; parameters have none."""
-    outputs, gradients = study
+def rows_of(runner: Runner, evaluation: Any, rows: np.ndarray) -> Any:
+    """Index the rows of outputs and of inputs' gradients; parameters have none."""
+    outputs, gradients = evaluation
     return {name: value[rows] for name, value in outputs.items()}, {
         name: value if name in runner.parameters else value[rows]
         for name, value in gradients.items()
@@ -118,21 +115,21 @@ def rows_of(runner: Runner, study: Any, rows: np.ndarray) -> Any:
 @given(data=st.data(), value=strategies.garbage())
 def test_garbage_in_padding_changes_nothing(runner: Runner, data: Any, value: float) -> None:
     batch = draw(runner, data, WIDER)
-    found = runner.study(batch.filled(value))
-    assert_studies_equal(found, runner.study(batch.filled(0.0)))
+    actual = runner.evaluate(batch.filled(value))
+    assert_results_equal(actual, runner.evaluate(batch.filled(0.0)))
     for name, lengths in batch.lengths.items():
         padding = ~padding_mask(lengths, batch.arrays[name].shape[1])
-        assert (found[1][name][padding] == 0).all(), f"gradient of {name} at padding"
+        assert (actual[1][name][padding] == 0).all(), f"gradient of {name} at padding"
     for output, name in runner.subject.sequences.items():
         padding = ~padding_mask(batch.lengths[name], batch.arrays[name].shape[1])
-        assert (found[0][output][padding] == 0).all(), f"{output} at padding"
+        assert (actual[0][output][padding] == 0).all(), f"{output} at padding"
 
 
 @given(data=st.data(), order=strategies.orders(ROWS))
 def test_rows_may_come_in_any_order(runner: Runner, data: Any, order: np.ndarray) -> None:
     batch = draw(runner, data, WIDER).filled(np.nan)
-    expected = rows_of(runner, runner.study(batch), order)
-    assert_studies_close(runner, runner.study(batch.rows(order)), expected)
+    expected = rows_of(runner, runner.evaluate(batch), order)
+    assert_results_close(runner, runner.evaluate(batch.rows(order)), expected)
 
 
 @given(data=st.data(), empty=strategies.subsets(ROWS))
@@ -141,21 +138,21 @@ def test_empty_rows_change_nothing_for_the_others(
 ) -> None:
     batch = draw(runner, data, WIDER)
     lengths = {name: np.where(empty, 0, n) for name, n in batch.lengths.items()}
-    found = runner.study(Batch(batch.arrays, lengths).filled(np.inf))
-    (found, found_gradients), (expected, expected_gradients) = (
-        rows_of(runner, study, ~empty) for study in (found, runner.study(batch))
+    actual = runner.evaluate(Batch(batch.arrays, lengths).filled(np.inf))
+    (actual, actual_gradients), (expected, expected_gradients) = (
+        rows_of(runner, evaluation, ~empty) for evaluation in (actual, runner.evaluate(batch))
     )
     kind, dtype = runner.subject.kind, runner.adapter.dtype
-    assert_all_close(found, expected, dtype, kind)
+    assert_all_close(actual, expected, dtype, kind)
     for name in batch.arrays.keys() & expected_gradients.keys():
-        assert_close(found_gradients[name], expected_gradients[name], dtype, what=name)
+        assert_close(actual_gradients[name], expected_gradients[name], dtype, what=name)
 
 
 @given(data=st.data())
 def test_parts_add_up_to_the_batch_whatever_its_padding(runner: Runner, data: Any) -> None:
     batch = draw(runner, data)
-    outputs, gradients = runner.study(batch.widened(WIDER).filled(np.nan))
-    parts = [runner.study(batch.rows([row])) for row in range(ROWS)]
+    outputs, gradients = runner.evaluate(batch.widened(WIDER).filled(np.nan))
+    parts = [runner.evaluate(batch.rows([row])) for row in range(ROWS)]
     summed = {
         name: sum(part[1][name] for part in parts)
         if name in runner.parameters
@@ -163,7 +160,7 @@ def test_parts_add_up_to_the_batch_whatever_its_padding(runner: Runner, data: An
         for name in gradients
     }
     together = {name: np.concatenate([part[0][name] for part in parts]) for name in outputs}
-    assert_studies_close(runner, narrowed(runner, batch, outputs, gradients), (together, summed))
+    assert_results_close(runner, narrowed(runner, batch, outputs, gradients), (together, summed))
 
 
 def narrowed(runner: Runner, batch: Batch, outputs: Results, gradients: Results) -> Any:
@@ -183,7 +180,7 @@ def narrowed(runner: Runner, batch: Batch, outputs: Results, gradients: Results)
 
 
 def cut(x: np.ndarray, width: int) -> np.ndarray:
-    """Cut padding off, of which there is the more than narrow batches have."""
+    """Cut off the padding that only wide batches have."""
     assert x.shape[1] == width + WIDER
     assert (x[:, width:] == 0).all()
     return x[:, :width]
@@ -196,10 +193,10 @@ def test_form_of_lengths_and_padding_change_nothing(runner: Runner, data: Any, f
         name: strategies.FORMS[form](runner.adapter, n, batch.arrays[name].shape[1])
         for name, n in batch.lengths.items()
     }
-    found = runner.as_called(batch, given_form)
-    wide = runner.study(batch.widened(WIDER).filled(np.nan))
+    actual = runner.run_uncompiled(batch, given_form)
+    wide = runner.evaluate(batch.widened(WIDER).filled(np.nan))
     expected, _ = narrowed(runner, batch, *wide)
-    assert_all_close(found, expected, runner.adapter.dtype, runner.subject.kind)
+    assert_all_close(actual, expected, runner.adapter.dtype, runner.subject.kind)
 
 
 @given(data=st.data(), policy=strategies.policies(), value=strategies.garbage())
@@ -211,16 +208,16 @@ def test_packing_policy_changes_nothing(
             pytest.skip("each random shape is a program to compile; the LSTM's show it")
         policy = EMULATED.get(policy, policy)
     batch = draw(runner, data)
-    found = runner.study(batch.filled(value), lengths_of(batch, policy))
-    assert_studies_close(runner, found, runner.study(batch))
+    actual = runner.evaluate(batch.filled(value), lengths_of(batch, policy))
+    assert_results_close(runner, actual, runner.evaluate(batch))
 
 
 def test_no_rows_give_no_rows(runner: Runner) -> None:
     batch = runner.subject.batch.rows([])
-    found = runner.as_called(batch, batch.lengths)
+    actual = runner.run_uncompiled(batch, batch.lengths)
     for name, features in runner.features.items():
-        assert found[name].shape[0] == 0
-        assert found[name].shape[-len(features) :] == features
+        assert actual[name].shape[0] == 0
+        assert actual[name].shape[-len(features) :] == features
 
 
 @pytest.mark.operation("align_encoder_sequences", "align_sequences")
@@ -234,7 +231,7 @@ def test_right_aligned_rows_moved_left_are_left_aligned_rows(
         x, lengths = runner.adapter.array(arrays[name]), batch.lengths[name]
         right = ragged.align_sequences(x, lengths, source="left", target="right")
         arrays[name] = to_numpy(ragged.align_encoder_sequences(right, lengths))
-    assert_studies_equal(runner.study(Batch(arrays, batch.lengths)), runner.study(batch))
+    assert_results_equal(runner.evaluate(Batch(arrays, batch.lengths)), runner.evaluate(batch))
 
 
 @pytest.mark.parametrize(
@@ -258,5 +255,5 @@ def test_a_state_handed_on_continues_the_rows(
         begin, *state = arrays_of(layer(adapter.array(x[:, :WIDTH]), first))
         end, *final = arrays_of(layer(adapter.array(x[:, WIDTH:]), later, as_state(state)))
     parts = np.concatenate([adapter.to_numpy(y) for y in (begin, end)], axis=1)
-    for found, expected in zip((parts, *map(adapter.to_numpy, final)), whole, strict=True):
-        assert_close(found, adapter.to_numpy(expected), adapter.dtype, LAYER)
+    for actual, expected in zip((parts, *map(adapter.to_numpy, final)), whole, strict=True):
+        assert_close(actual, adapter.to_numpy(expected), adapter.dtype, LAYER)

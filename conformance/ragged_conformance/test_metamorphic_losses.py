@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +12,8 @@ import ragged
 from ragged.losses import REDUCTIONS, MaskedLoss
 from ragged_conformance import strategies
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import LAST_AXIS, fill_padding, normal, target_of
-from ragged_conformance.evaluation import Evaluate, evaluator, forward, one_thread
+from ragged_conformance.cases import LAST_AXIS, fill_padding, normal, parametrize, target_of
+from ragged_conformance.evaluation import Evaluate, evaluator, forward, native, one_thread
 from ragged_conformance.oracle import align, padding_mask
 from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
 
@@ -23,9 +22,7 @@ SCALARS = tuple(reduction for reduction in REDUCTIONS if reduction != "none")
 ROWS, WIDTH, FEATURES = 4, 5, 2
 Batch = dict[str, np.ndarray]
 
-every_loss = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in LOSSES]
-)
+every_loss = parametrize(LOSSES, "losses.")
 row_lengths = strategies.lengths(ROWS, WIDTH)
 reductions = st.sampled_from(REDUCTIONS)
 sides = st.sampled_from(strategies.SIDES)
@@ -33,7 +30,7 @@ weight_forms = st.sampled_from(("rows", "steps", "elements"))
 
 
 def make_batch(name: str, seed: int, weights: str = "elements") -> Batch:
-    """A prediction, a target off 0, for losses that divide by it, and weights, some of them 0."""
+    """A prediction, a target without 0, by which some losses divide, and weights, some 0."""
     shape = (ROWS, WIDTH, FEATURES)
     rank = ("rows", "steps", "elements").index(weights) + 1
     target = normal(*shape, seed=seed + 2)
@@ -75,10 +72,10 @@ def make_evaluate(adapter: Adapter, name: str) -> Evaluate:
     return evaluator(adapter, function)
 
 
-def study(
+def evaluate(
     adapter: Adapter, name: str, batch: Batch, lengths: np.ndarray, rows: Any = slice(None)
 ) -> Any:
-    """All reductions and gradients; `rows` places the rows' weights of "none" in the total."""
+    """All reductions and gradients; `rows` are those that the weights of "none" belong to."""
     like = np.zeros(batch["target"].shape)
     like[rows, :WIDTH] = normal(ROWS, WIDTH, FEATURES, seed=3)
     constants = {"lengths": lengths, "like": like, "shares": normal(len(SCALARS), seed=4)}
@@ -86,15 +83,14 @@ def study(
 
 
 def call(adapter: Adapter, name: str, batch: Batch, **options: Any) -> np.ndarray:
-    """Call a loss as a user does."""
-    options = {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+    """Call a loss without compiling it."""
     with one_thread(adapter):
-        return adapter.to_numpy(LOSSES[name](**adapter.arrays(batch), **options))
+        return adapter.to_numpy(LOSSES[name](**adapter.arrays(batch), **native(adapter, options)))
 
 
 @functools.cache
 def make_sums(adapter: Adapter, name: str) -> Any:
-    """Evaluate what adds up over the parts of a batch, beside the means."""
+    """Evaluate what is additive over the parts of a batch, beside the means."""
 
     def function(batch: Any, lengths: Any) -> dict[str, Any]:
         total, count = LOSSES[name].total_and_count(**batch, lengths=lengths)
@@ -111,15 +107,15 @@ def sums(adapter: Adapter, name: str, batch: Batch, lengths: np.ndarray) -> dict
     return make_sums(adapter, name)(adapter.arrays(batch), adapter.array(lengths))
 
 
-def assert_studies_close(adapter: Adapter, found: Any, expected: Any) -> None:
+def assert_results_close(adapter: Adapter, actual: Any, expected: Any) -> None:
     """Compare values and gradients."""
-    assert_all_close(found[0], expected[0], adapter.dtype, LAYER)
-    assert_all_close(found[1], expected[1], adapter.dtype)
+    assert_all_close(actual[0], expected[0], adapter.dtype, LAYER)
+    assert_all_close(actual[1], expected[1], adapter.dtype)
 
 
-def moved(found: Any, move: Callable[[np.ndarray], np.ndarray]) -> Any:
+def moved(results: Any, move: Callable[[np.ndarray], np.ndarray]) -> Any:
     """Move the elements of all results that have some."""
-    return [{name: move(x) if x.ndim else x for name, x in part.items()} for part in found]
+    return [{name: move(x) if x.ndim else x for name, x in part.items()} for part in results]
 
 
 @every_loss
@@ -130,10 +126,10 @@ def test_garbage_in_padding_changes_nothing(
     adapter: Adapter, name: str, lengths: np.ndarray, seed: int, weights: str, value: float
 ) -> None:
     batch = spread(make_batch(name, seed, weights))
-    found = study(adapter, name, filled(batch, lengths, value), lengths)
-    expected = study(adapter, name, filled(batch, lengths, 0.0), lengths)
+    actual = evaluate(adapter, name, filled(batch, lengths, value), lengths)
+    expected = evaluate(adapter, name, filled(batch, lengths, 0.0), lengths)
     padding = ~padding_mask(lengths, WIDTH)
-    for part, same in zip(found, expected, strict=True):
+    for part, same in zip(actual, expected, strict=True):
         for what, result in part.items():
             np.testing.assert_array_equal(result, same[what], what)
             assert result.ndim == 0 or (result[padding] == 0).all(), f"{what} at padding"
@@ -145,23 +141,23 @@ def test_rows_may_come_in_any_order(
     adapter: Adapter, name: str, lengths: np.ndarray, seed: int, order: np.ndarray
 ) -> None:
     batch = make_batch(name, seed)
-    expected = moved(study(adapter, name, batch, lengths), lambda x: x[order])
-    turned = {what: x[order] for what, x in batch.items()}
-    found = study(adapter, name, turned, lengths[order], np.argsort(order))
-    assert_studies_close(adapter, found, expected)
+    expected = moved(evaluate(adapter, name, batch, lengths), lambda x: x[order])
+    permuted = {what: x[order] for what, x in batch.items()}
+    actual = evaluate(adapter, name, permuted, lengths[order], np.argsort(order))
+    assert_results_close(adapter, actual, expected)
 
 
 @every_loss
 @given(
     lengths=row_lengths,
     seed=strategies.seeds(),
-    place=strategies.orders(ROWS + 2),
+    positions=strategies.orders(ROWS + 2),
     value=strategies.garbage(),
 )
 def test_more_padding_and_empty_rows_change_nothing(
-    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, place: np.ndarray, value: float
+    adapter: Adapter, name: str, lengths: np.ndarray, seed: int, positions: np.ndarray, value: float
 ) -> None:
-    batch, rows = make_batch(name, seed), place[:ROWS]
+    batch, rows = make_batch(name, seed), positions[:ROWS]
     more = np.zeros(ROWS + 2, np.int64)
     more[rows] = lengths
 
@@ -171,9 +167,9 @@ def test_more_padding_and_empty_rows_change_nothing(
         return larger
 
     larger = {what: embed(x, value) for what, x in batch.items()}
-    found = study(adapter, name, filled(larger, more, value), more, rows)
-    expected = study(adapter, name, batch, lengths)
-    assert_studies_close(adapter, found, moved(expected, lambda x: embed(x, 0.0)))
+    actual = evaluate(adapter, name, filled(larger, more, value), more, rows)
+    expected = evaluate(adapter, name, batch, lengths)
+    assert_results_close(adapter, actual, moved(expected, lambda x: embed(x, 0.0)))
 
 
 @every_loss
@@ -188,11 +184,11 @@ def test_means_know_no_scale_of_the_weights(
 ) -> None:
     batch = spread(make_batch(name, seed, weights))
     scaled = {**batch, "weights": factor * batch["weights"]}
-    found, _ = study(adapter, name, scaled, lengths)
-    expected, _ = study(adapter, name, batch, lengths)
+    actual, _ = evaluate(adapter, name, scaled, lengths)
+    expected, _ = evaluate(adapter, name, batch, lengths)
     scale = {reduction: 1.0 if "mean" in reduction else factor for reduction in REDUCTIONS}
     expected = {reduction: scale[reduction] * value for reduction, value in expected.items()}
-    assert_all_close(found, expected, adapter.dtype, LAYER)
+    assert_all_close(actual, expected, adapter.dtype, LAYER)
 
 
 @every_loss
@@ -206,16 +202,16 @@ def test_parts_add_up_to_the_batch(
         sums(adapter, name, {what: x[rows] for what, x in batch.items()}, lengths[rows])
         for rows in (slice(0, cut), slice(cut, ROWS))
     ]
-    total, count = (np.asarray(sum(part[each] for part in parts)) for each in ("total", "count"))
-    found = {
+    total, count = (np.asarray(sum(part[key] for part in parts)) for key in ("total", "count"))
+    actual = {
         "total": total,
         "count": count,
         "sum": total,
         "mean": np.asarray(total / count if count else 0.0),
         "none": np.concatenate([part["none"] for part in parts]),
     }
-    expected = {each: whole[each] for each in found}
-    assert_all_close(found, expected, adapter.dtype, LAYER)
+    expected = {key: whole[key] for key in actual}
+    assert_all_close(actual, expected, adapter.dtype, LAYER)
 
 
 @every_loss
@@ -228,12 +224,12 @@ def test_rows_laid_end_to_end_have_the_same_mean(
     joined = {what: np.full((1, ROWS * WIDTH, *x.shape[2:]), np.nan) for what, x in batch.items()}
     for what, x in batch.items():
         joined[what][0, :tokens] = x[valid]
-    found = sums(adapter, name, joined, np.array([tokens]))
+    actual = sums(adapter, name, joined, np.array([tokens]))
     expected = sums(adapter, name, batch, lengths)
     same = ("mean", "sum", "total", "count")
     assert_all_close(
-        {each: found[each] for each in same},
-        {each: expected[each] for each in same},
+        {key: actual[key] for key in same},
+        {key: expected[key] for key in same},
         adapter.dtype,
         LAYER,
     )
@@ -249,9 +245,9 @@ def test_alignment_and_form_of_lengths_change_nothing(
     right = {what: fill_padding(x, lengths, np.nan, "right") for what, x in right.items()}
     same = {"lengths": strategies.FORMS[form](adapter, lengths, WIDTH), "reduction": reduction}
     expected = call(adapter, name, batch, **same)
-    found = call(adapter, name, right, alignment="right", **same)
-    found = align(found, lengths, "right", "left") if reduction == "none" else found
-    assert_close(found, expected, adapter.dtype, LAYER, reduction)
+    actual = call(adapter, name, right, alignment="right", **same)
+    actual = align(actual, lengths, "right", "left") if reduction == "none" else actual
+    assert_close(actual, expected, adapter.dtype, LAYER, reduction)
 
 
 @every_loss
@@ -264,8 +260,8 @@ def test_masks_and_lengths_say_the_same(
     steps = padding_mask(lengths, WIDTH, side)
     elements = np.repeat(steps[..., None], FEATURES, axis=2)
     for mask in (steps, elements):
-        found = call(adapter, name, batch, mask=mask, reduction=reduction)
-        np.testing.assert_array_equal(found, expected)
+        actual = call(adapter, name, batch, mask=mask, reduction=reduction)
+        np.testing.assert_array_equal(actual, expected)
 
 
 @every_loss
@@ -274,9 +270,9 @@ def test_weights_of_rows_and_steps_are_weights_of_their_elements(
     adapter: Adapter, name: str, lengths: np.ndarray, seed: int, weights: str, reduction: str
 ) -> None:
     batch, same = make_batch(name, seed, weights), {"lengths": lengths, "reduction": reduction}
-    found = call(adapter, name, batch, **same)
-    assert_close(found, call(adapter, name, spread(batch), **same), adapter.dtype, LAYER)
+    actual = call(adapter, name, batch, **same)
+    assert_close(actual, call(adapter, name, spread(batch), **same), adapter.dtype, LAYER)
     ones = {**batch, "weights": np.ones(batch["weights"].shape)}
     without = {what: x for what, x in batch.items() if what != "weights"}
-    found = call(adapter, name, ones, **same)
-    assert_close(found, call(adapter, name, without, **same), adapter.dtype, LAYER)
+    actual = call(adapter, name, ones, **same)
+    assert_close(actual, call(adapter, name, without, **same), adapter.dtype, LAYER)

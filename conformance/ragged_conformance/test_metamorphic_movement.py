@@ -40,7 +40,7 @@ def pack_and_unpack(x: Any, lengths: Any) -> Any:
 
 
 class Move(NamedTuple):
-    """What moves rows from a side to a side, and what moves them back."""
+    """A function that moves rows from one side to another, and its inverse."""
 
     there: Callable[[Any, Any], Any]
     source: str
@@ -88,18 +88,18 @@ def run(adapter: Adapter, move: Callable[[Any, Any], Any], x: np.ndarray, length
 def test_garbage_in_padding_changes_nothing(
     adapter: Adapter, move: Move, batch: Any, seed: int, value: float
 ) -> None:
-    (lengths, width), wild = batch, draw(batch, seed, move.source, value)
-    found = run(adapter, move.there, wild, lengths)
+    (lengths, width), padded = batch, draw(batch, seed, move.source, value)
+    actual = run(adapter, move.there, padded, lengths)
     expected = run(adapter, move.there, draw(batch, seed, move.source), lengths)
-    np.testing.assert_array_equal(found, expected, strict=True)
-    assert (found[~padding_mask(lengths, width, move.target)] == 0).all()
+    np.testing.assert_array_equal(actual, expected, strict=True)
+    assert (actual[~padding_mask(lengths, width, move.target)] == 0).all()
 
-    weights = normal(*wild.shape, seed=seed + 1)
+    weights = normal(*padded.shape, seed=seed + 1)
     gradient = adapter.gradients(
         lambda x: (move.there(x, lengths) * adapter.array(weights)).sum(),
-        {"x": adapter.array(wild)},
+        {"x": adapter.array(padded)},
     )["x"]
-    # Rows are moved and nothing else: the transpose of a move moves back.
+    # A move permutes the valid steps: its transpose is its inverse.
     np.testing.assert_array_equal(gradient, run(adapter, move.back, weights, lengths))
 
 
@@ -119,8 +119,8 @@ def test_rows_move_alone_and_in_any_order(
 ) -> None:
     (lengths, _), x = batch, draw(batch, seed, move.source, np.nan)
     whole = run(adapter, move.there, x, lengths)
-    turned = run(adapter, move.there, x[order], lengths[order])
-    np.testing.assert_array_equal(turned, whole[order], strict=True)
+    permuted = run(adapter, move.there, x[order], lengths[order])
+    np.testing.assert_array_equal(permuted, whole[order], strict=True)
     alone = [run(adapter, move.there, x[[row]], lengths[[row]]) for row in range(4)]
     np.testing.assert_array_equal(np.concatenate(alone), whole, strict=True)
 
@@ -129,9 +129,9 @@ def test_rows_move_alone_and_in_any_order(
 @random_batch
 def test_more_padding_changes_nothing(adapter: Adapter, move: Move, batch: Any, seed: int) -> None:
     lengths, x = batch[0], draw(batch, seed, move.source)
-    found = run(adapter, move.there, pad(x, move.source, np.nan), lengths)
+    actual = run(adapter, move.there, pad(x, move.source, np.nan), lengths)
     expected = pad(run(adapter, move.there, x, lengths), move.target, 0.0)
-    np.testing.assert_array_equal(found, expected, strict=True)
+    np.testing.assert_array_equal(actual, expected, strict=True)
 
 
 def pad(x: np.ndarray, side: str, value: float) -> np.ndarray:
@@ -146,8 +146,8 @@ def test_form_of_lengths_changes_nothing(
     adapter: Adapter, move: Move, batch: Any, seed: int, form: str
 ) -> None:
     (lengths, width), x = batch, draw(batch, seed, move.source, np.inf)
-    found = run(adapter, move.there, x, strategies.FORMS[form](adapter, lengths, width))
-    np.testing.assert_array_equal(found, run(adapter, move.there, x, lengths.tolist()))
+    actual = run(adapter, move.there, x, strategies.FORMS[form](adapter, lengths, width))
+    np.testing.assert_array_equal(actual, run(adapter, move.there, x, lengths.tolist()))
 
 
 @pytest.mark.operation("align_sequences")
@@ -184,9 +184,9 @@ def test_packing_knows_no_side(adapter: Adapter, batch: Any, seed: int) -> None:
         ragged.pack_encoder_sequences(to_right(left, lengths), lengths, alignment="right"),
     ]
     for other in packed[1:]:
-        for found, expected in zip(other, packed[0], strict=True):
-            found, expected = adapter.to_numpy(found), adapter.to_numpy(expected)
-            np.testing.assert_array_equal(found, expected, strict=True)
+        for actual, expected in zip(other, packed[0], strict=True):
+            actual, expected = adapter.to_numpy(actual), adapter.to_numpy(expected)
+            np.testing.assert_array_equal(actual, expected, strict=True)
 
 
 @pytest.mark.operation("create_padding_mask", "lengths_from_mask")
@@ -197,15 +197,15 @@ def test_masks_and_lengths_tell_each_other(
     lengths, width = batch
     given_form = strategies.FORMS[form](adapter, lengths, width)
     mask = ragged.create_padding_mask(given_form, width, alignment=side)
-    found = ragged.lengths_from_mask(mask, alignment=side)
-    np.testing.assert_array_equal(adapter.to_numpy(found), lengths)
+    actual = ragged.lengths_from_mask(mask, alignment=side)
+    np.testing.assert_array_equal(adapter.to_numpy(actual), lengths)
     host = adapter.to_numpy(mask)
     assert host.shape == (len(lengths), width)
-    turned = ragged.create_padding_mask(
+    mirrored = ragged.create_padding_mask(
         given_form, width, alignment="right" if side == "left" else "left"
     )
-    np.testing.assert_array_equal(adapter.to_numpy(turned), host[:, ::-1])
-    np.testing.assert_array_equal(ragged.lengths_from_mask(host, alignment=side), found)
+    np.testing.assert_array_equal(adapter.to_numpy(mirrored), host[:, ::-1])
+    np.testing.assert_array_equal(ragged.lengths_from_mask(host, alignment=side), actual)
 
 
 @pytest.mark.operation("create_padding_mask")
@@ -234,6 +234,6 @@ def test_packing_rule_knows_neither_order_nor_form(adapter: Adapter, batch: Any,
     expected = ragged.should_use_packing(lengths)
     shuffled = np.random.default_rng(seed).permutation(lengths)
     for form, given_form in strategies.FORMS.items():
-        found = ragged.should_use_packing(given_form(adapter, shuffled, width))
-        assert found is expected, form
+        actual = ragged.should_use_packing(given_form(adapter, shuffled, width))
+        assert actual is expected, form
     assert ragged.should_use_packing(3 * lengths) is expected  # the rule is one of ratios

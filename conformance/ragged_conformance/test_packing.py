@@ -16,9 +16,9 @@ def test_pack_equals_the_oracle_and_unpacks(adapter: Adapter, case: str) -> None
     x = fill_padding(normal(len(lengths), WIDTH, 2), lengths)
     packed = ragged.pack_sequences(adapter.array(x), lengths)
     for field, expected in oracle.pack(x, lengths)._asdict().items():
-        found = adapter.to_numpy(getattr(packed, field))
-        np.testing.assert_array_equal(found, expected, err_msg=field)
-        assert found.shape == expected.shape, field
+        actual = adapter.to_numpy(getattr(packed, field))
+        np.testing.assert_array_equal(actual, expected, err_msg=field)
+        assert actual.shape == expected.shape, field
     back = ragged.unpack_to_fixed_length(packed, lengths, WIDTH + 1)
     expected = oracle.align(x, lengths, "left", "left", WIDTH + 1)
     np.testing.assert_array_equal(adapter.to_numpy(back), expected, strict=True)
@@ -35,10 +35,10 @@ def test_encoder_rows_are_moved_left_first(adapter: Adapter) -> None:
         ragged.align_encoder_sequences(adapter.array(x), lengths), lengths
     )
     np.testing.assert_array_equal(adapter.to_numpy(left.data), expected.data)
-    unsaid = ragged.pack_encoder_sequences(
+    default = ragged.pack_encoder_sequences(
         ragged.align_encoder_sequences(adapter.array(x), lengths), lengths
     )
-    np.testing.assert_array_equal(adapter.to_numpy(unsaid.data), expected.data)
+    np.testing.assert_array_equal(adapter.to_numpy(default.data), expected.data)
 
 
 @pytest.mark.operation("unpack_to_fixed_length")

@@ -8,7 +8,7 @@ import pytest
 
 import ragged
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import EMULATED, POLICIES, WILD, normal
+from ragged_conformance.cases import EMULATED, PADDING_VALUES, POLICIES, normal
 from ragged_conformance.evaluation import Results
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.runner import Runner, lengths_of, runner
@@ -22,10 +22,10 @@ def tested(request: pytest.FixtureRequest, adapter: Adapter) -> Runner:
     return runner(adapter, SUBJECTS[request.param])
 
 
-# What schedules do, these show for all that hands its lengths on to them.
+# Layers alone test the schedules; models forward their lengths to them.
 LAYERS = {name: one for name, one in SUBJECTS.items() if not one.operation.startswith("models.")}
-ALL_POLICIES = {name: one for name, one in SUBJECTS.items() if not one.hands_lengths_on}
-# Of one graph each: PFTemporalFusionTransformer's is another's but for a scale, as RNN_TANH's is.
+ALL_POLICIES = {name: one for name, one in SUBJECTS.items() if not one.forwards_lengths}
+# Subjects with the graph of another one, up to their cell or a scale.
 ONE_GRAPH = ("LSTM", "RNN_TANH", "PFTemporalFusionTransformer")
 COMPILED = {name: one for name, one in SUBJECTS.items() if name != "RNN_TANH"}
 DISTINCT = {name: subject for name, subject in SUBJECTS.items() if name not in ONE_GRAPH}
@@ -55,20 +55,20 @@ def test_alone_as_in_the_batch(adapter: Adapter, tested: Runner) -> None:
 @pytest.mark.parametrize("name", marked(LAYERS))
 def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter, name: str) -> None:
     subject = SUBJECTS[name]
-    own, call = adapter.functional(runner(adapter, subject).module)
+    initial, call = adapter.functional(runner(adapter, subject).module)
 
-    def of(batch: Batch) -> Results:
+    def gradients_of(batch: Batch) -> Results:
         def total(**parameters: Any) -> Any:
             outputs = subject.call(
                 lambda *a: call(parameters, *a), adapter.arrays(batch.arrays), batch.lengths
             )
             return sum((output**2).sum() for output in outputs.values())
 
-        return adapter.gradients(total, own)
+        return adapter.gradients(total, initial)
 
-    rows = [of(subject.batch.rows([row]).trimmed()) for row in range(4)]
-    summed = {name: np.sum([row[name] for row in rows], axis=0) for name in own}
-    assert_all_close(of(subject.batch), summed, adapter.dtype)
+    rows = [gradients_of(subject.batch.rows([row]).trimmed()) for row in range(4)]
+    summed = {name: np.sum([row[name] for row in rows], axis=0) for name in initial}
+    assert_all_close(gradients_of(subject.batch), summed, adapter.dtype)
 
 
 @pytest.mark.parametrize("layer", marked(LAYERS))
@@ -77,16 +77,16 @@ def test_empty_row_returns_its_state_and_zeros(adapter: Adapter, layer: str) -> 
     tested = runner(adapter, subject)
     mixed, empty = subject.batch.filled(np.nan), subject.batch.emptied().filled(np.nan)
     for batch, rows in ((mixed, [2]), (empty, [0, 1, 2, 3])):
-        found = tested.run(batch)
-        assert (found["y"][rows] == 0).all()
-        for name in found.keys() - {"y"}:
-            np.testing.assert_array_equal(found[name][rows], batch.arrays[name][rows])
+        actual = tested.run(batch)
+        assert (actual["y"][rows] == 0).all()
+        for name in actual.keys() - {"y"}:
+            np.testing.assert_array_equal(actual[name][rows], batch.arrays[name][rows])
 
 
 def test_all_empty_batch_has_zero_outputs_and_finite_gradients(tested: Runner) -> None:
     batch = tested.batch.emptied().filled(np.nan)
-    found, gradients = tested.study(batch)
-    assert all((found[name] == 0).all() for name in tested.subject.sequences)
+    actual, gradients = tested.evaluate(batch)
+    assert all((actual[name] == 0).all() for name in tested.subject.sequences)
     for name, value in gradients.items():
         assert np.isfinite(value).all(), name
         assert name not in batch.lengths or (value == 0).all(), name
@@ -98,27 +98,27 @@ def test_padding_cannot_speak(adapter: Adapter, name: str, policy: str) -> None:
         pytest.skip(f"JAX packs by {EMULATED[policy]}")
     tested = runner(adapter, SUBJECTS[name])
     clean = tested.batch.filled(0.0)
-    lengths = None if tested.subject.hands_lengths_on else lengths_of(clean, policy)
-    expected, expected_gradients = tested.study(clean, lengths)
+    lengths = None if tested.subject.forwards_lengths else lengths_of(clean, policy)
+    expected, expected_gradients = tested.evaluate(clean, lengths)
     for output, source in tested.subject.sequences.items():
         padding = ~padding_mask(clean.lengths[source], clean.arrays[source].shape[1])
         assert (expected[output][padding] == 0).all(), f"{output} at padding"
-    for value in WILD:
-        wild = clean.filled(value)
-        found, gradients = tested.study(wild, lengths)
+    for value in PADDING_VALUES:
+        padded = clean.filled(value)
+        actual, gradients = tested.evaluate(padded, lengths)
         for output in expected:
-            np.testing.assert_array_equal(found[output], expected[output], f"{output}, {value}")
+            np.testing.assert_array_equal(actual[output], expected[output], f"{output}, {value}")
         for source, gradient in expected_gradients.items():
             np.testing.assert_array_equal(gradients[source], gradient, f"{source}, {value}")
-        for source, n in wild.lengths.items():
-            padding = ~padding_mask(n, wild.arrays[source].shape[1])
+        for source, n in padded.lengths.items():
+            padding = ~padding_mask(n, padded.arrays[source].shape[1])
             assert (gradients[source][padding] == 0).all(), f"of {source} at padding, {value}"
 
 
 def test_width_is_kept_and_more_padding_changes_nothing(adapter: Adapter, tested: Runner) -> None:
     subject, wide = tested.subject, tested.subject.batch.widened(3)
-    expected, found = (tested.run(batch) for batch in (subject.batch, wide))
-    for name, value in found.items():
+    expected, actual = (tested.run(batch) for batch in (subject.batch, wide))
+    for name, value in actual.items():
         if name in subject.sequences:
             width = wide.arrays[subject.sequences[name]].shape[1]
             assert value.shape[1] == width
@@ -132,16 +132,16 @@ def test_width_is_kept_and_more_padding_changes_nothing(adapter: Adapter, tested
 def test_policy_and_form_of_lengths_change_no_number(adapter: Adapter, name: str) -> None:
     tested = runner(adapter, SUBJECTS[name])
     batch, kind = tested.batch, tested.subject.kind
-    expected, expected_gradients = tested.study(batch)
+    expected, expected_gradients = tested.evaluate(batch)
     forms: dict[str, Any] = {policy: lengths_of(batch, policy) for policy in POLICIES}
     forms["native"] = adapter.arrays(batch.lengths)
     for form, lengths in forms.items():
-        found, gradients = tested.study(batch, lengths)
+        actual, gradients = tested.evaluate(batch, lengths)
         for output in expected:
-            assert_close(found[output], expected[output], adapter.dtype, kind, form)
+            assert_close(actual[output], expected[output], adapter.dtype, kind, form)
         assert_all_close(gradients, expected_gradients, adapter.dtype)
     lists = {name: n.tolist() for name, n in batch.lengths.items()}
-    for output, value in tested.as_called(batch, lists).items():
+    for output, value in tested.run_uncompiled(batch, lists).items():
         assert_close(value, expected[output], adapter.dtype, kind, "list")
 
 
@@ -154,7 +154,7 @@ def test_jit_changes_no_number(name: str, jax_adapter: Adapter, form: str) -> No
 
     adapter, subject = jax_adapter, SUBJECTS[name]
     batch = subject.batch.filled(np.nan)
-    own, call = adapter.functional(runner(adapter, SUBJECTS[name]).module)
+    initial, call = adapter.functional(runner(adapter, SUBJECTS[name]).module)
     lengths = adapter.arrays(batch.lengths) if form == "traced" else lengths_of(batch, "auto")
 
     def forward(parameters: Any, arrays: Any, lengths: Any) -> Any:
@@ -163,13 +163,13 @@ def test_jit_changes_no_number(name: str, jax_adapter: Adapter, form: str) -> No
     def total(parameters: Any, arrays: Any, lengths: Any) -> Any:
         return sum((o**2).sum() for o in forward(parameters, arrays, lengths).values())
 
-    arguments = own, adapter.arrays(batch.arrays), lengths
+    arguments = initial, adapter.arrays(batch.arrays), lengths
     for function in (forward, jax.grad(total, argnums=(0, 1))):
         eager, jitted = function(*arguments), jax.jit(function)(*arguments)
         pairs = zip(jax.tree.leaves(jitted), jax.tree.leaves(eager), strict=True)
-        for found, expected in pairs:
+        for actual, expected in pairs:
             assert_close(
-                adapter.to_numpy(found), adapter.to_numpy(expected), adapter.dtype, subject.kind
+                adapter.to_numpy(actual), adapter.to_numpy(expected), adapter.dtype, subject.kind
             )
 
 
@@ -182,13 +182,13 @@ def test_nnx_jit_changes_no_number(name: str, jax_adapter: Adapter) -> None:
         pytest.skip("float32 shows it, and fully optimised programs take seconds to compile")
     tested, batch = runner(adapter, subject), subject.batch.filled(np.nan)
     run = nnx.jit(lambda module, arrays, lengths: subject.call(module, arrays, lengths))
-    found = run(tested.module, adapter.arrays(batch.arrays), lengths_of(batch, "auto"))
+    actual = run(tested.module, adapter.arrays(batch.arrays), lengths_of(batch, "auto"))
     for output, expected in tested.run(batch).items():
-        one = adapter.to_numpy(found[output])
+        one = adapter.to_numpy(actual[output])
         assert_close(one, expected, adapter.dtype, subject.kind, output)
 
 
-# Torch warns of its own code here, in the compiler.
+# A warning of the code of torch's compiler.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("name", marked(COMPILED))
@@ -214,32 +214,32 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
             outputs = subject.call(self.inner, arrays, lengths)
             return {name: 2 * value for name, value in outputs.items()}
 
-    def study(run: Any, batch: Batch, *, backward: bool) -> tuple[Results, Results]:
+    def evaluate(run: Any, batch: Batch, *, backward: bool) -> tuple[Results, Results]:
         arrays = {n: x.requires_grad_() for n, x in adapter.arrays(batch.arrays).items()}
         outputs = run(arrays, adapter.arrays(batch.lengths))
         leaves, grads = {**arrays, **dict(module.named_parameters())}, tuple[Any, ...]()
         if backward:
             total = sum((output**2).sum() for output in outputs.values())
             grads = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
-        found = {name: adapter.to_numpy(value) for name, value in outputs.items()}
-        return found, dict(zip(leaves, map(adapter.to_numpy, grads), strict=False))
+        results = {name: adapter.to_numpy(value) for name, value in outputs.items()}
+        return results, dict(zip(leaves, map(adapter.to_numpy, grads), strict=False))
 
-    # Of layer and attention all other models consist: of those one graph forward is enough.
+    # All other models consist of layers and attention: their forward graph is enough.
     differentiated = (0, 25, 49) if name in ("LSTM", "GRU", "AttentionLSTM") else ()
     eager, backend = Doubled(), "aot_eager" if differentiated else "eager"
     compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend=backend)
     sizes = rng.integers(2, 12, (48, 3)).tolist()
     batches = [_drawn(subject.batch, rng, *size) for size in ([7, 11, 9], *sizes)]
     try:
-        for place, batch in enumerate([*batches, subject.batch.filled(np.nan)]):
+        for i, batch in enumerate([*batches, subject.batch.filled(np.nan)]):
             with torch.set_grad_enabled(bool(differentiated)):
-                found, expected = (
-                    study(run, batch, backward=place in differentiated) for run in (compiled, eager)
+                actual, expected = (
+                    evaluate(run, batch, backward=i in differentiated) for run in (compiled, eager)
                 )
             for output in expected[0]:
-                what = f"{output} of batch {place}"
-                assert_close(found[0][output], expected[0][output], adapter.dtype, MODEL, what)
-            assert_all_close(found[1], expected[1], adapter.dtype)
+                what = f"{output} of batch {i}"
+                assert_close(actual[0][output], expected[0][output], adapter.dtype, MODEL, what)
+            assert_all_close(actual[1], expected[1], adapter.dtype)
         programs = len(_debug_get_cache_entry_list(Doubled.forward.__code__))
     finally:
         torch.compiler.reset()
@@ -258,8 +258,8 @@ def _drawn(batch: Batch, rng: np.random.Generator, rows: int, *widths: int) -> B
 
 def test_order_is_kept(adapter: Adapter, tested: Runner) -> None:
     subject, order = tested.subject, np.array([2, 0, 3, 1])
-    expected, found = tested.run(subject.batch), tested.run(subject.batch.rows(order))
-    for name, value in found.items():
+    expected, actual = tested.run(subject.batch), tested.run(subject.batch.rows(order))
+    for name, value in actual.items():
         assert_close(value, expected[name][order], adapter.dtype, subject.kind, name)
 
 
@@ -281,10 +281,10 @@ BAD_LENGTHS: Mapping[str, tuple[Any, str]] = {
 def test_bad_lengths_are_refused_at_the_door(adapter: Adapter, tested: Runner, bad: str) -> None:
     subject, (lengths, message) = tested.subject, BAD_LENGTHS[bad]
     for argument in subject.batch.lengths:
-        given = {**subject.batch.lengths, argument: lengths}
-        # The form of every refusal: function, argument, what came, what was expected, the remedy.
+        all_lengths = {**subject.batch.lengths, argument: lengths}
+        # The form of every refusal: function, argument, value, expected value, remedy.
         with pytest.raises(ragged.RaggedError, match=rf"^\w+\(\): {message}.*\. \w.*") as it:
-            subject.call(tested.module, adapter.arrays(subject.batch.arrays), given)
+            subject.call(tested.module, adapter.arrays(subject.batch.arrays), all_lengths)
         assert isinstance(it.value, ValueError)
 
 

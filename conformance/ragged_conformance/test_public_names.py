@@ -6,7 +6,7 @@ import ragged
 from ragged.losses import MaskedLoss
 from ragged_conformance.recording import COLLECTED, SUITE
 
-# They choose, name or refuse; no number comes of them. `tests/test_backend.py` tests the choice.
+# They return no numbers. `tests/test_backend.py` tests the choice of a backend.
 WITHOUT_NUMBERS = {
     "RaggedError",
     "available_backends",
@@ -19,7 +19,7 @@ WITHOUT_NUMBERS = {
 
 
 def public_names() -> set[str]:
-    """What a user can name after `ragged.`."""
+    """The names that a user can reach as `ragged.NAME`."""
     losses = {f"losses.{n}" for n, v in vars(ragged.losses).items() if isinstance(v, MaskedLoss)}
     models = {f"models.{name}" for name in ragged.models.__all__ if is_model(name)}
     return (set(ragged.__all__) | losses | models) - WITHOUT_NUMBERS
@@ -27,8 +27,8 @@ def public_names() -> set[str]:
 
 def is_model(name: str) -> bool:
     """Whether a name of `ragged.models` is a model rather than what models share."""
-    found = getattr(ragged.models, name)
-    return issubclass(found, ragged.models.Model) and found is not ragged.models.Model
+    value = getattr(ragged.models, name)
+    return issubclass(value, ragged.models.Model) and value is not ragged.models.Model
 
 
 def test_every_public_name_has_a_case(request: pytest.FixtureRequest) -> None:

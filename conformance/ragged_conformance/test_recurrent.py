@@ -29,6 +29,7 @@ from ragged_conformance.recurrent import (
     as_state,
     marked,
     named,
+    weighted_sum,
 )
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert_close
 
@@ -40,14 +41,14 @@ cells = pytest.mark.parametrize("mode", marked(MODES))
 def make(adapter: Adapter, layer: Layer) -> tuple[Any, dict[str, np.ndarray]]:
     """A module, and its parameters for the oracle."""
     module = adapter.prepare(layer.build(seed=0))
-    found = adapter.backend.get_parameters(module)
-    return module, {name: value.astype(float) for name, value in found.items()}
+    initial = adapter.backend.get_parameters(module)
+    return module, {name: value.astype(float) for name, value in initial.items()}
 
 
-def assert_results_close(adapter: Adapter, found: Any, expected: Any, what: str) -> None:
+def assert_results_close(adapter: Adapter, actual: Any, expected: Any, what: str) -> None:
     """Compare outputs and states."""
     expected = named(expected)
-    for array, (name, value) in zip(arrays_of(found), expected.items(), strict=True):
+    for array, (name, value) in zip(arrays_of(actual), expected.items(), strict=True):
         assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, f"{name} ({what})")
 
 
@@ -74,14 +75,8 @@ def test_state_is_zero_and_rows_are_full_if_not_given(adapter: Adapter, name: st
     x = normal(4, WIDTH, INPUTS)
     expected = LAYERS[name].oracle(parameters, x, [WIDTH] * 4)
     assert_results_close(adapter, layer(adapter.array(x)), expected, "module")
-    found = LAYERS[name].function(adapter.arrays(parameters), adapter.array(x))
-    assert_results_close(adapter, found, expected, "function")
-
-
-def weighted_sum(result: Any, like: Any) -> Any:
-    """Reduce outputs and states to a scalar in which every element has its own weight."""
-    pairs = zip(arrays_of(result), like, strict=True)
-    return sum((array * weight).sum() for array, weight in pairs)
+    actual = LAYERS[name].function(adapter.arrays(parameters), adapter.array(x))
+    assert_results_close(adapter, actual, expected, "function")
 
 
 def run(run_layer: Any, layer: Layer, lengths: Any, inputs: dict[str, Any]) -> Any:
@@ -98,56 +93,55 @@ def oracle_gradients(name: str) -> tuple[dict[str, np.ndarray], list[np.ndarray]
     inputs = {"x": normal(len(lengths), WIDTH, INPUTS), **layer.state(len(lengths))}
     for parameter, value in ragged.get_backend().get_parameters(layer.build(seed=0)).items():
         inputs[parameter] = value.astype(float)
-    like = [
+    weights = [
         normal(*array.shape, seed=7)
         for array in arrays_of(run(layer.oracle, layer, lengths, inputs))
     ]
 
     def total(**values: Any) -> Any:
-        return weighted_sum(run(layer.oracle, layer, lengths, values), like)
+        return weighted_sum(run(layer.oracle, layer, lengths, values), weights)
 
-    return inputs, like, oracle.gradient(total, inputs)
+    return inputs, weights, oracle.gradient(total, inputs)
 
 
 @functions
 def test_gradients_equal_the_oracle(adapter: Adapter, name: str) -> None:
-    inputs, like, expected = oracle_gradients(name)
+    inputs, weights, expected = oracle_gradients(name)
     inputs = {**inputs, "x": fill_padding(inputs["x"], GRADIENT_LENGTHS)}
-    like = [adapter.array(weight) for weight in like]
+    weights = [adapter.array(weight) for weight in weights]
     for policy in POLICIES:
         if adapter.name == "jax" and policy in EMULATED:
             continue
         lengths = ragged.Lengths(GRADIENT_LENGTHS, WIDTH, policy=policy)
 
         def total(lengths: Any = lengths, **inputs: Any) -> Any:
-            return weighted_sum(run(LAYERS[name].function, LAYERS[name], lengths, inputs), like)
+            return weighted_sum(run(LAYERS[name].function, LAYERS[name], lengths, inputs), weights)
 
-        found = adapter.gradients(total, adapter.arrays(inputs))
-        assert_all_close(found, expected, adapter.dtype)
+        gradients = adapter.gradients(total, adapter.arrays(inputs))
+        assert_all_close(gradients, expected, adapter.dtype)
         padding = ~oracle.padding_mask(GRADIENT_LENGTHS, WIDTH)
-        assert (found["x"][padding] == 0).all(), f"gradient at padding ({policy})"
+        assert (gradients["x"][padding] == 0).all(), f"gradient at padding ({policy})"
 
 
-LARGE = {"inputs": 140, "hidden": 130, "batch": 300, "width": 4}  # past all that is cut, 256 too
+LARGE = {"inputs": 140, "hidden": 130, "batch": 300, "width": 4}  # above every block size, 256 too
 
 
 @cells
 def test_many_rows_and_units_are_as_few(adapter: Adapter, mode: str) -> None:
-    """Whatever is cut into parts (vectors, tiles of rows, chunks of tokens) is whole again.
+    """Test results that are computed in parts: vectors, tiles of rows, chunks of tokens.
 
-    Outputs and states against the oracle; gradients against "never", whose kernels cut nothing.
+    Outputs and states against the oracle; gradients against "never", whose kernels have no parts.
     """
     inputs, hidden, batch, width = LARGE.values()
     lengths = np.random.default_rng(0).integers(0, width + 1, batch)
     both_ways = Layer(mode, {"bidirectional": True})
     layer = adapter.prepare(both_ways.build(inputs, hidden, seed=0))
-    found = adapter.backend.get_parameters(layer)
-    arrays = {"x": normal(batch, width, inputs), **{n: v.astype(float) for n, v in found.items()}}
-    parameters = {name: arrays[name] for name in found}
+    initial = adapter.backend.get_parameters(layer)
+    arrays = {"x": normal(batch, width, inputs), **{n: v.astype(float) for n, v in initial.items()}}
+    parameters = {name: arrays[name] for name in initial}
     expected = both_ways.oracle(parameters, arrays["x"], lengths)
-    like = [normal(*array.shape, seed=7) for array in arrays_of(expected)]
+    weights = [adapter.array(normal(*array.shape, seed=7)) for array in arrays_of(expected)]
     arrays["x"] = fill_padding(arrays["x"], lengths)
-    weights = [adapter.array(weight) for weight in like]
 
     def gradients(policy: str) -> dict[str, np.ndarray]:
         valid = ragged.Lengths(lengths, width, policy=policy)
@@ -165,19 +159,19 @@ def test_many_rows_and_units_are_as_few(adapter: Adapter, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", marked(MODES, module=False))
 def test_between_layers_acts_there_and_nowhere_else(adapter: Adapter, mode: str) -> None:
-    stacked, one = Layer(mode, {"num_layers": 2}), MODES[mode]
+    stacked, single = Layer(mode, {"num_layers": 2}), MODES[mode]
     _, parameters = make(adapter, stacked)
     x, lengths = normal(4, WIDTH, INPUTS), LENGTHS["mixed"]
     native, array = adapter.arrays(parameters), adapter.array(x)
-    found = stacked.function(native, array, lengths, between_layers=lambda y: 2 * y)
+    actual = stacked.function(native, array, lengths, between_layers=lambda y: 2 * y)
     lower, upper = (
         {n.replace(layer, "l0"): value for n, value in parameters.items() if layer in n}
         for layer in ("l0", "l1")
     )
-    below, *first = arrays_of(one.oracle(lower, x, lengths))
-    above, *last = arrays_of(one.oracle(upper, 2 * below, lengths))
+    below, *first = arrays_of(single.oracle(lower, x, lengths))
+    above, *last = arrays_of(single.oracle(upper, 2 * below, lengths))
     final = as_state(np.concatenate(parts) for parts in zip(first, last, strict=True))
-    assert_results_close(adapter, found, (above, final), "between_layers")
+    assert_results_close(adapter, actual, (above, final), "between_layers")
 
 
 @pytest.mark.parametrize("mode", marked(MODES, function=False))
@@ -193,15 +187,15 @@ def test_time_first_is_the_same_turned(adapter: Adapter, mode: str) -> None:
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("mode", marked(MODES, function=False))
 def test_one_row_among_empty_ones_is_as_alone(adapter: Adapter, mode: str, steps: int) -> None:
-    """As a batch of fixed size holds a dataset's last row: what is planned for many, one fills."""
+    """As in a dataset's last batch, padded to the fixed size."""
     layer, parameters = make(adapter, MODES[mode])
     rows = 16
     lengths = [steps] + [0] * (rows - 1)
     x = fill_padding(normal(rows, steps, INPUTS), lengths)
     expected = MODES[mode].oracle(parameters, x, lengths)
     for policy in ("auto", "never"):
-        found = layer(adapter.array(x), ragged.Lengths(lengths, steps, policy=policy))
-        assert_results_close(adapter, found, expected, policy)
+        actual = layer(adapter.array(x), ragged.Lengths(lengths, steps, policy=policy))
+        assert_results_close(adapter, actual, expected, policy)
 
 
 @pytest.mark.parametrize("mode", marked(MODES, function=False))
@@ -211,8 +205,8 @@ def test_width_zero_keeps_the_state(adapter: Adapter, mode: str) -> None:
     x = adapter.array(np.zeros((4, 0, INPUTS)))
     y, *final = arrays_of(layer(x, [0] * 4, as_state(map(adapter.array, start))))
     assert tuple(y.shape) == (4, 0, HIDDEN)
-    for found, expected in zip(final, start, strict=True):
-        np.testing.assert_array_equal(adapter.to_numpy(found), expected)
+    for actual, expected in zip(final, start, strict=True):
+        np.testing.assert_array_equal(adapter.to_numpy(actual), expected)
 
 
 @cells
@@ -243,7 +237,7 @@ def test_unknown_policy_is_refused(adapter: Adapter) -> None:
         ragged.Lengths([1], policy="fast")
 
 
-# What is given of an array h as the state, and what is said: to an LSTM, and to the others.
+# How a wrong state is made of an array h, and the error's message: for an LSTM and the others.
 STATES: dict[str, dict[str, tuple[Callable[[Any], Any], str]]] = {
     "LSTM": {
         "h alone": (lambda h: h, r"expected the pair \(h, c\)\. Give both"),
@@ -259,16 +253,16 @@ STATES: dict[str, dict[str, tuple[Callable[[Any], Any], str]]] = {
 
 
 @pytest.mark.parametrize(
-    ("mode", "given"),
+    ("mode", "case"),
     [
-        pytest.param(mode, given, marks=pytest.mark.operation(layer.name, layer.name.lower()))
+        pytest.param(mode, case, marks=pytest.mark.operation(layer.name, layer.name.lower()))
         for mode, layer in MODES.items()
-        for given in STATES.get(mode, STATES["other"])
+        for case in STATES.get(mode, STATES["other"])
     ],
 )
-def test_states_of_another_form_are_refused(adapter: Adapter, mode: str, given: str) -> None:
+def test_states_of_another_form_are_refused(adapter: Adapter, mode: str, case: str) -> None:
     layer, parameters = make(adapter, MODES[mode])
-    form, message = STATES.get(mode, STATES["other"])[given]
+    form, message = STATES.get(mode, STATES["other"])[case]
     x, state = adapter.array(normal(4, WIDTH, INPUTS)), form(adapter.array(normal(1, 4, HIDDEN)))
     name = MODES[mode].name
     with pytest.raises(ragged.RaggedError, match=rf"^{name}\(\): `state` .*{message}"):

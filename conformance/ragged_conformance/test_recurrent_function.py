@@ -1,4 +1,4 @@
-"""Layers on parameters of one's own: all a backend without modules needs to show."""
+"""Layers as functions of parameters: all that is tested of a backend without modules."""
 
 import pytest
 
@@ -14,12 +14,12 @@ def test_function_equals_the_oracle(adapter: Adapter, name: str, case: str) -> N
     layer = LAYERS[name]
     parameters, state = layer.parameters(), layer.state(4).values()
     x = fill_padding(normal(4, WIDTH, INPUTS), LENGTHS[case])
-    found = layer.function(
+    actual = layer.function(
         adapter.arrays(parameters),
         adapter.array(x),
         LENGTHS[case],
         as_state(map(adapter.array, state)),
     )
     expected = named(layer.oracle(parameters, x, LENGTHS[case], as_state(state)))
-    for (what, value), array in zip(expected.items(), arrays_of(found), strict=True):
+    for (what, value), array in zip(expected.items(), arrays_of(actual), strict=True):
         assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, what)

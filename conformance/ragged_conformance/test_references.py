@@ -1,6 +1,6 @@
-"""The real thing where it is defined: torch's and JAX's own layers and packing, in float64.
+"""Reference implementations: torch's and JAX's own layers and packing, in float64.
 
-What they give at padding is their own affair: values are compared, and gradients started, at valid
+Their values at padding are not specified: values are compared, and gradients started, at valid
 steps and in the final state alone. All refuse or break rows of length 0, so there are none here.
 """
 
@@ -23,7 +23,8 @@ from ragged_conformance.cases import (
     fill_padding,
     normal,
 )
-from ragged_conformance.recurrent import LAYERS, Layer, arrays_of, as_state, marked, named
+from ragged_conformance.evaluation import to_numpy
+from ragged_conformance.recurrent import LAYERS, Layer, as_state, marked, named, weighted_sum
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close
 
 Arrays = dict[str, Any]
@@ -42,34 +43,33 @@ def weights_of_the_sum(layer: Layer) -> list[np.ndarray]:
 
 def inputs_of(adapter: Adapter, layer: Layer) -> Arrays:
     """The inputs, and the parameters as the dtype under test rounds them."""
-    found = adapter.backend.get_parameters(adapter.prepare(layer.build(seed=0)))
-    parameters = {name: value.astype(float) for name, value in found.items()}
+    initial = adapter.backend.get_parameters(adapter.prepare(layer.build(seed=0)))
+    parameters = {name: value.astype(float) for name, value in initial.items()}
     return {"x": normal(len(ROWS), WIDTH, INPUTS), **layer.state(len(ROWS)), **parameters}
 
 
-def apart(inputs: Arrays) -> tuple[Any, list[Any], Arrays]:
-    """Take inputs apart: x, the states, the parameters."""
+def split_inputs(inputs: Arrays) -> tuple[Any, list[Any], Arrays]:
+    """Split inputs into x, the states and the parameters."""
     states = [inputs[name] for name in "hc" if name in inputs]
     return inputs["x"], states, {n: value for n, value in inputs.items() if n not in "xhc"}
 
 
-def assert_equals(adapter: Adapter, layer: Layer, inputs: Arrays, theirs: Any) -> None:
+def assert_equals(adapter: Adapter, layer: Layer, inputs: Arrays, reference: Any) -> None:
     """Compare our values and gradients with (values, gradients) of the reference."""
     weights = [adapter.array(weight) for weight in weights_of_the_sum(layer)]
 
     def run(**inputs: Any) -> Any:
-        x, states, parameters = apart(inputs)
-        return named(layer.function(parameters, x, list(ROWS), as_state(states)))
+        x, states, parameters = split_inputs(inputs)
+        return layer.function(parameters, x, list(ROWS), as_state(states))
 
     def total(**inputs: Any) -> Any:
-        pairs = zip(run(**inputs).values(), weights, strict=True)
-        return sum((array * weight).sum() for array, weight in pairs)
+        return weighted_sum(run(**inputs), weights)
 
-    values, gradients = theirs
+    values, gradients = reference
     values["y"] = fill_padding(values["y"], ROWS, 0.0)
     native = adapter.arrays(inputs)
-    found = {name: adapter.to_numpy(value) for name, value in run(**native).items()}
-    assert_all_close(found, values, adapter.dtype, LAYER)
+    actual = to_numpy(adapter, named(run(**native)))
+    assert_all_close(actual, values, adapter.dtype, LAYER)
     assert_all_close(adapter.gradients(total, native), gradients, adapter.dtype, MODEL)
 
 
@@ -79,24 +79,22 @@ def test_layer_equals_torch_on_a_packed_sequence(adapter: Adapter, name: str) ->
     ours = LAYERS[name]
     inputs = inputs_of(adapter, ours)
     kind = getattr(torch.nn, ours.name)
-    layer = kind(INPUTS, HIDDEN, batch_first=True, **ours.own, **ours.options).double()
-    parameters = {n: torch.from_numpy(value) for n, value in apart(inputs)[2].items()}
+    layer = kind(INPUTS, HIDDEN, batch_first=True, **ours.variant, **ours.options).double()
+    parameters = {n: torch.from_numpy(value) for n, value in split_inputs(inputs)[2].items()}
     assert list(layer.state_dict()) == list(parameters) or adapter.name == "jax"
     layer.load_state_dict(parameters)
     leaves = {n: torch.from_numpy(inputs[n]).requires_grad_() for n in inputs if n in "xhc"}
-    x, states, _ = apart(leaves)
+    x, states, _ = split_inputs(leaves)
     packed = torch.nn.utils.rnn.pack_padded_sequence(
         x, torch.tensor(ROWS), batch_first=True, enforce_sorted=False
     )
     y, final = layer(packed, as_state(states))
     y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=WIDTH)
-    values = named((y, final))
-    pairs = zip(values.values(), weights_of_the_sum(ours), strict=True)
-    sum((array * torch.from_numpy(weight)).sum() for array, weight in pairs).backward()
+    weighted_sum((y, final), map(torch.from_numpy, weights_of_the_sum(ours))).backward()
     leaves |= dict(layer.named_parameters())
-    found = {name: array.detach().numpy() for name, array in values.items()}
+    outputs = {name: array.detach().numpy() for name, array in named((y, final)).items()}
     gradients = {name: leaf.grad.numpy() for name, leaf in leaves.items()}
-    assert_equals(adapter, ours, inputs, (found, gradients))
+    assert_equals(adapter, ours, inputs, (outputs, gradients))
 
 
 def differentiated(reference: Reference, layer: Layer) -> Reference:
@@ -106,10 +104,9 @@ def differentiated(reference: Reference, layer: Layer) -> Reference:
     weights = weights_of_the_sum(layer)
 
     def total(inputs: Arrays) -> Any:
-        x, states, parameters = apart(inputs)
+        x, states, parameters = split_inputs(inputs)
         result = reference(parameters, x, *states)
-        pairs = zip(arrays_of(result), weights, strict=True)
-        return sum((a * w).sum() for a, w in pairs), named(result)
+        return weighted_sum(result, weights), named(result)
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))
 
@@ -123,7 +120,7 @@ def in_float64(function: Reference, inputs: Arrays) -> Any:
     with scope.enable_x64(True):
         native = {name: jax.numpy.asarray(value) for name, value in inputs.items()}
         (_, values), gradients = function(native)
-    return tuple({k: np.asarray(v) for k, v in found.items()} for found in (values, gradients))
+    return tuple({k: np.asarray(v) for k, v in arrays.items()} for arrays in (values, gradients))
 
 
 @functools.cache
@@ -137,8 +134,8 @@ def reference_of_jax(name: str) -> Reference:
     lengths = np.array(ROWS, np.int32)
 
     def reference(parameters: Arrays, x: Any, h: Any, c: Any) -> Any:
-        own = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        stacked = [{i: parameters[w + s] for i, s in enumerate(suffixes)} for w in own]
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        stacked = [{i: parameters[w + s] for i, s in enumerate(suffixes)} for w in names]
         sizes = INPUTS, HIDDEN, layers, 0.0, both_ways
         y, h, c = rnn.lstm_ref(x, h, c, *stacked, lengths, *sizes)
         return y, (h, c)
@@ -228,7 +225,7 @@ def reference_of_flax(kind: str, name: str) -> Reference:
         ways = ("_l0", "_l0_reverse")[: len(states[0])]
         runners = [nnx.RNN(FLAX[kind](kind, parameters, way), return_carry=True) for way in ways]
         # Flax's order is (c, h); torch's and ours is (h, c).
-        carries = tuple(as_state(each[::-1]) for each in zip(*states, strict=True))
+        carries = tuple(as_state(state[::-1]) for state in zip(*states, strict=True))
         # A row of length 0 would get the carry at index -1: the end of its padding.
         if len(runners) == 2:
             layer = nnx.Bidirectional(*runners, return_carry=True)
@@ -236,8 +233,8 @@ def reference_of_flax(kind: str, name: str) -> Reference:
         else:
             final, y = runners[0](x, initial_carry=carries[0], seq_lengths=lengths)
             carries = (final,)
-        each = [carry[::-1] if isinstance(carry, tuple) else (carry,) for carry in carries]
-        return y, as_state(jnp.stack(parts) for parts in zip(*each, strict=True))
+        finals = [carry[::-1] if isinstance(carry, tuple) else (carry,) for carry in carries]
+        return y, as_state(jnp.stack(parts) for parts in zip(*finals, strict=True))
 
     return differentiated(reference, LAYERS[name])
 
@@ -275,8 +272,8 @@ def test_packing_equals_torch_there_and_back(adapter: Adapter, case: str) -> Non
     ours = ragged.pack_sequences(adapter.array(x), lengths)
     assert ours._fields == theirs._fields
     for field in ours._fields:
-        found = adapter.to_numpy(getattr(ours, field))
-        np.testing.assert_array_equal(found, getattr(theirs, field).detach().numpy(), field)
+        actual = adapter.to_numpy(getattr(ours, field))
+        np.testing.assert_array_equal(actual, getattr(theirs, field).detach().numpy(), field)
 
     padded, _ = rnn.pad_packed_sequence(theirs, batch_first=True, total_length=WIDTH + 1)
     back = ragged.unpack_to_fixed_length(ours, lengths, WIDTH + 1)

@@ -1,4 +1,4 @@
-"""Resets: rows whose state starts anew inside give what their episodes give as rows."""
+"""Resets: rows whose state is reset inside give what their episodes give as rows."""
 
 import itertools
 from typing import Any
@@ -29,8 +29,8 @@ RESETS: dict[str, list[set[int]]] = {  # of each row, before which steps
 cases = pytest.mark.parametrize("case", RESETS)
 
 
-def marks(case: str) -> np.ndarray:
-    """The resets of a padded batch; what stands at padding is not read."""
+def resets_of(case: str) -> np.ndarray:
+    """The resets of a padded batch; those at padding are not read."""
     resets = np.zeros((len(LENGTHS), WIDTH), bool)
     for row, (length, steps) in enumerate(zip(LENGTHS, RESETS[case], strict=True)):
         resets[row, sorted(steps)] = True
@@ -40,15 +40,15 @@ def marks(case: str) -> np.ndarray:
 
 def episodes(case: str) -> list[tuple[int, int, int]]:
     """The row, the first step and the end of each episode."""
-    found = []
+    spans = []
     for row, (length, steps) in enumerate(zip(LENGTHS, RESETS[case], strict=True)):
         cuts = [0, *sorted(steps - {0}), length]
-        found += [(row, *span) for span in itertools.pairwise(cuts)]
-    return found
+        spans += [(row, *span) for span in itertools.pairwise(cuts)]
+    return spans
 
 
 def crossings(layer: Layer, case: str, start: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Where a row's own state enters an episode, and which episode of each row it leaves.
+    """Where a row's initial state enters an episode, and which episode of each row is its last.
 
     The first is `(layers * directions, episodes, 1)`, the second has one for each of its rows.
     """
@@ -75,9 +75,9 @@ def run_alone(
     for k, (row, begin, end) in enumerate(spans):
         alone[k, : end - begin] = x[row, begin:end]
     enters, leaves = crossings(layer, case, start)
-    own = [part[:, rows] * enters for part in state.values()]
+    initial = [part[:, rows] * enters for part in state.values()]
     lengths = [end - begin for _, begin, end in spans]
-    y, *finals = arrays_of(layer.oracle(parameters, alone, lengths, as_state(own)))
+    y, *finals = arrays_of(layer.oracle(parameters, alone, lengths, as_state(initial)))
     output = np.zeros((len(LENGTHS), WIDTH, y.shape[2]))
     for k, (row, begin, end) in enumerate(spans):
         output[row, begin:end] = y[k, : end - begin]
@@ -101,12 +101,12 @@ def test_episodes_are_rows_of_their_own(
     }
     x, state = normal(len(LENGTHS), WIDTH, INPUTS), layer.state(len(LENGTHS))
     expected = run_alone(layer, parameters, x, state, case, start)
-    given = adapter.array(fill_padding(x, LENGTHS))
-    initial, resets = as_state(map(adapter.array, state.values())), adapter.array(marks(case))
+    padded = adapter.array(fill_padding(x, LENGTHS))
+    initial, resets = as_state(map(adapter.array, state.values())), adapter.array(resets_of(case))
     for policy in ("auto", "never"):
         lengths = ragged.Lengths(LENGTHS, WIDTH, policy=policy)
-        found = arrays_of(module(given, lengths, initial, resets=resets, start=start))
-        for array, value in zip(found, expected, strict=True):
+        actual = arrays_of(module(padded, lengths, initial, resets=resets, start=start))
+        for array, value in zip(actual, expected, strict=True):
             assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, policy)
 
 
@@ -121,33 +121,33 @@ def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, s
     steps = np.minimum(firsts[:, None] + np.arange(WIDTH), WIDTH - 1)
     lengths = np.array([end - begin for _, begin, end in spans])
     enters, leaves = crossings(layer, "mixed", start)
-    like = adapter.array(normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8))
+    loss_weights = adapter.array(normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8))
 
-    def of(values: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        own = {n: v for n, v in values.items() if n not in ("x", *layer.states)}
-        return own, values["x"], [values[part] for part in layer.states]
+    def split(values: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+        parameters = {n: v for n, v in values.items() if n not in ("x", *layer.states)}
+        return parameters, values["x"], [values[part] for part in layer.states]
 
     def with_resets(**values: Any) -> Any:
-        own, x, parts = of(values)
-        options = {"resets": adapter.array(marks("mixed")), "start": start}
-        y, final = layer.function(own, x, LENGTHS, as_state(parts), **options)
-        return (y * like).sum() + sum((part**2).sum() for part in arrays_of((y, final))[1:])
+        parameters, x, parts = split(values)
+        options = {"resets": adapter.array(resets_of("mixed")), "start": start}
+        y, final = layer.function(parameters, x, LENGTHS, as_state(parts), **options)
+        return (y * loss_weights).sum() + sum((part**2).sum() for part in arrays_of((y, final))[1:])
 
     def alone(**values: Any) -> Any:
-        own, x, parts = of(values)
+        parameters, x, parts = split(values)
         scale = adapter.array(enters.astype(float))
         initial = as_state(part[:, rows] * scale for part in parts)
-        y, final = layer.function(own, x[rows[:, None], steps], lengths, initial)
-        total = (y * like[rows[:, None], steps]).sum()
+        y, final = layer.function(parameters, x[rows[:, None], steps], lengths, initial)
+        total = (y * loss_weights[rows[:, None], steps]).sum()
         for final_part in arrays_of((y, final))[1:]:
             for part, leaving in zip(final_part, leaves, strict=True):
                 total = total + (part[leaving] ** 2).sum()
         return total
 
     inputs = adapter.arrays(arrays)
-    found, expected = adapter.gradients(with_resets, inputs), adapter.gradients(alone, inputs)
-    assert_all_close(found, expected, adapter.dtype)
-    assert_close(found["x"], expected["x"], adapter.dtype, MODEL)
+    actual, expected = adapter.gradients(with_resets, inputs), adapter.gradients(alone, inputs)
+    assert_all_close(actual, expected, adapter.dtype)
+    assert_close(actual["x"], expected["x"], adapter.dtype, MODEL)
 
 
 @layers

@@ -1,4 +1,4 @@
-"""Training steps against their optimisers as the formulas stand, and what they add up and drop."""
+"""Training steps against their optimisers' formulas, in parts, with averages and dropout."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from ragged_conformance.oracle_losses import loss
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
 
 PAST, FUTURE = 2, 1
-# Constants far from any default, each of which a few steps can tell from others.
+# Constants far from any default, each of which changes the result of a few steps.
 OPTIMIZERS = {
     "AdamW": AdamW(learning_rate=0.1, beta1=0.7, beta2=0.9, epsilon=0.02, weight_decay=0.3),
     "Adam": Adam(learning_rate=0.1, beta1=0.7, beta2=0.9, epsilon=0.02),
@@ -44,7 +44,7 @@ def make_rows() -> list[Sample]:
 
 
 def make_batch(dtype: str, rows: slice = slice(None)) -> Batch:
-    """The rows and one that is empty, with a target at padding that must not speak."""
+    """The rows and one that is empty, with a target at padding that must have no effect."""
     batch = collate(make_rows()[rows], batch_size=4, dtype=np.dtype(dtype))
     lengths = batch.decoder_lengths.host
     return replace(batch, target=fill_padding(batch.target, lengths, value=7.0))
@@ -71,7 +71,7 @@ def make_step(
 
 
 def follow(
-    own: Optimizer, parameters: Parameters, gradient: Callable[..., Parameters]
+    optimizer: Optimizer, parameters: Parameters, gradient: Callable[..., Parameters]
 ) -> Iterator[Parameters]:
     """The parameters after each step."""
     m, v = ({name: np.zeros(value.shape) for name, value in parameters.items()} for _ in "mv")
@@ -82,27 +82,27 @@ def follow(
         moved = {}
         for name, value in parameters.items():
             clipped = g[name] * CLIP / norm
-            if isinstance(own, SGD):
-                clipped = clipped + own.weight_decay * value
-                m[name] = own.momentum * m[name] + clipped
-                ahead = clipped + own.momentum * m[name]
-                moved[name] = value - rate * (ahead if own.nesterov else m[name])
+            if isinstance(optimizer, SGD):
+                clipped = clipped + optimizer.weight_decay * value
+                m[name] = optimizer.momentum * m[name] + clipped
+                ahead = clipped + optimizer.momentum * m[name]
+                moved[name] = value - rate * (ahead if optimizer.nesterov else m[name])
                 continue
-            assert isinstance(own, (Adam, AdamW))
-            m[name] = own.beta1 * m[name] + (1 - own.beta1) * clipped
-            v[name] = own.beta2 * v[name] + (1 - own.beta2) * clipped**2
-            mean = m[name] / (1 - own.beta1 ** (step + 1))
-            size = np.sqrt(v[name] / (1 - own.beta2 ** (step + 1))) + own.epsilon
-            decay = own.weight_decay if isinstance(own, AdamW) else 0.0
+            assert isinstance(optimizer, (Adam, AdamW))
+            m[name] = optimizer.beta1 * m[name] + (1 - optimizer.beta1) * clipped
+            v[name] = optimizer.beta2 * v[name] + (1 - optimizer.beta2) * clipped**2
+            mean = m[name] / (1 - optimizer.beta1 ** (step + 1))
+            size = np.sqrt(v[name] / (1 - optimizer.beta2 ** (step + 1))) + optimizer.epsilon
+            decay = optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
             moved[name] = value - rate * (mean / size + decay * value)
         parameters = moved
         yield parameters
 
 
 def parameters_of(adapter: Adapter, step: Any) -> Parameters:
-    """The parameters that a step would keep."""
-    found: Parameters = adapter.backend.get_parameters(step.module())
-    return found
+    """The parameters that a checkpoint of a step has."""
+    parameters: Parameters = adapter.backend.get_parameters(step.module())
+    return parameters
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -121,32 +121,32 @@ def test_steps_equal_the_formula(adapter: Adapter, name: str, pytestconfig: pyte
     expected = {n: value.astype(float) for n, value in parameters_of(adapter, step).items()}
     steps = follow(OPTIMIZERS[name], expected, lambda **p: oracle.gradient(mean, p))
     for rate, after in zip(RATES, steps, strict=True):
-        found = step.step(batch, rate=rate)
-        assert_close(np.array(found), mean(**expected), adapter.dtype, MODEL, "loss")
+        actual = step.step(batch, rate=rate)
+        assert_close(np.array(actual), mean(**expected), adapter.dtype, MODEL, "loss")
         expected = after
         assert_all_close(parameters_of(adapter, step), after, adapter.dtype)
 
 
 def test_the_optimisers_own_rate_is_the_default(adapter: Adapter) -> None:
-    found = []
+    results = []
     for options in ({}, {"rate": 0.1}):
         step = make_step(adapter, OPTIMIZERS["AdamW"])
         step.step(make_batch(adapter.dtype), **options)
-        found.append(parameters_of(adapter, step))
-    assert_all_close(found[0], found[1], adapter.dtype)
+        results.append(parameters_of(adapter, step))
+    assert_all_close(results[0], results[1], adapter.dtype)
 
 
 def test_parts_of_a_batch_are_one_step(adapter: Adapter) -> None:
-    optimizer, found = OPTIMIZERS["momentum"], []
+    optimizer, results = OPTIMIZERS["momentum"], []
     whole = (slice(None),)
     for parts in (whole, (slice(0, 2), slice(2, 3)), (slice(0, 1), slice(1, 2), slice(2, 3))):
         step = make_step(adapter, optimizer, max_grad_norm=CLIP)
         batches = [make_batch(adapter.dtype, part) for part in parts]
         losses = np.array([step.step(*batches) for _ in range(2)])
-        found.append({"losses": losses, **parameters_of(adapter, step)})
+        results.append({"losses": losses, **parameters_of(adapter, step)})
         assert int(step.state_dict()["steps"]) == 2
-    for other in found[1:]:
-        assert_all_close(other, found[0], adapter.dtype)
+    for other in results[1:]:
+        assert_all_close(other, results[0], adapter.dtype)
 
 
 def test_the_average_lags_behind(adapter: Adapter) -> None:
@@ -175,15 +175,15 @@ def test_half_precision_computes_and_float32_keeps(adapter: Adapter, dtype: str)
     if adapter.dtype != "float32":
         pytest.skip("half precision is compared with float32")
     batch, optimizer = make_batch("float32"), OPTIMIZERS["SGD"]
-    full, half = (make_step(adapter, optimizer, dtype=each) for each in ("float32", dtype))
-    half.scale.value = min(half.scale.value, 2.0**10)  # or the first steps find out
+    full, half = (make_step(adapter, optimizer, dtype=name) for name in ("float32", dtype))
+    half.scale.value = min(half.scale.value, 2.0**10)  # or the first steps would lower it
     for _ in range(2):
         assert half.step(batch) == pytest.approx(full.step(batch), rel=2e-2)
-    found, expected = parameters_of(adapter, half), parameters_of(adapter, full)
-    moved = [found[name] - value for name, value in expected.items()]
-    assert max(abs(each).max() for each in moved) < 5e-3
-    assert any(abs(each).max() > 1e-7 for each in moved), "nothing was rounded"
-    assert all(value.dtype == np.float32 for value in found.values())
+    actual, expected = parameters_of(adapter, half), parameters_of(adapter, full)
+    differences = [actual[name] - value for name, value in expected.items()]
+    assert max(abs(difference).max() for difference in differences) < 5e-3
+    assert any(abs(difference).max() > 1e-7 for difference in differences), "nothing was rounded"
+    assert all(value.dtype == np.float32 for value in actual.values())
     total, count = half.evaluate(batch)
     assert total / count == pytest.approx(np.divide(*full.evaluate(batch)), rel=2e-2)
 
@@ -225,9 +225,9 @@ def test_evaluation_and_prediction_drop_nothing(adapter: Adapter) -> None:
     total, count = step.evaluate(batch)
     step.step(batch)
     assert step.evaluate(batch) == (total, count), "after a step"
-    found = adapter.backend.predict(step.module(), batch).output
+    forecast = adapter.backend.predict(step.module(), batch).output
     lengths = batch.decoder_lengths.host
-    expected = loss("mse", found.astype(float), batch.target.astype(float), lengths=lengths)
+    expected = loss("mse", forecast.astype(float), batch.target.astype(float), lengths=lengths)
     assert count == lengths.sum()
     assert_close(np.array(total / count), expected, adapter.dtype, MODEL)
     model = adapter.prepare(step.module())
@@ -235,7 +235,7 @@ def test_evaluation_and_prediction_drop_nothing(adapter: Adapter) -> None:
         adapter.array(batch.past), adapter.array(batch.future),
         batch.encoder_lengths, batch.decoder_lengths,
     ).output  # fmt: skip
-    assert_close(found, adapter.to_numpy(output), adapter.dtype, MODEL)
+    assert_close(forecast, adapter.to_numpy(output), adapter.dtype, MODEL)
 
 
 @pytest.mark.operation("models.TemporalFusionTransformer")
@@ -256,15 +256,15 @@ def test_static_values_reach_the_model(adapter: Adapter, pytestconfig: pytest.Co
     total, count = step.evaluate(batch)
     if adapter.name != "jax":  # whose steps, compiled for seconds, `test_trajectory` compares
         assert step.step(batch) == pytest.approx(total / count, rel=1e-5)
-    found = adapter.backend.predict(step.module(), batch, need_weights=True).output
+    forecast = adapter.backend.predict(step.module(), batch, need_weights=True).output
     parameters = {n: value.astype(float) for n, value in parameters_of(adapter, step).items()}
     equations = oracle_models.run(
         model.config, parameters, batch.past, batch.future,
         batch.encoder_lengths.host, batch.decoder_lengths.host, batch.static,
     )  # fmt: skip
-    assert_close(found, equations["output"], adapter.dtype, MODEL)
+    assert_close(forecast, equations["output"], adapter.dtype, MODEL)
     lengths = batch.decoder_lengths.host
-    expected = loss("mse", found.astype(float), batch.target.astype(float), lengths=lengths)
+    expected = loss("mse", forecast.astype(float), batch.target.astype(float), lengths=lengths)
     assert_close(np.array(total / count), expected, adapter.dtype, MODEL)
     explained = step.module().interpret(batch)["static_selection"]
     assert_close(explained.sum(axis=1), np.array([1.0, 1.0, 1.0, 0.0]), adapter.dtype, MODEL)

@@ -10,7 +10,7 @@ from ragged.data import Batch, Sample, Series, collate
 from ragged.training.lr_schedules import WarmupCosine
 from ragged.training.optimizers import AdamW
 from ragged_conformance.adapter import Adapter
-from ragged_conformance.cases import HIDDEN, LAST_AXIS, fill_padding, normal, target_of
+from ragged_conformance.cases import HIDDEN, LAST_AXIS, fill_padding, normal, parametrize, target_of
 from ragged_conformance.evaluation import forward
 from ragged_conformance.oracle_losses import LOSSES
 from ragged_conformance.subjects import ATTENTION, SUBJECTS, marked
@@ -18,7 +18,7 @@ from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert
 
 PAST, FUTURE, TARGETS = 2, 1, 2
 STEPS = 20
-FREE_STEPS = 4  # of a training without clipping, which leaves the other's path at once
+FREE_STEPS = 4  # of a training without clipping, which diverges from the other at once
 # A new model is one line here.
 MODELS: dict[str, dict[str, Any]] = {
     "EncoderDecoderLSTM": {"decoder_hidden_size": 2, "num_layers": 1},
@@ -33,9 +33,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "PFTemporalFusionTransformer": {"num_heads": 3, "num_layers": 1, "reference_length": 5},
     "XTFT": {"num_heads": 3, "num_layers": 1},
 }
-models = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.operation(f"models.{n}")) for n in MODELS]
-)
+models = parametrize(MODELS, "models.")
 OPTIMIZER = AdamW(learning_rate=0.02)
 SCHEDULE = WarmupCosine(warmup_steps=2)
 # Rows of length 0 and 1 on either side, in two batches of one shape.
@@ -44,7 +42,7 @@ LENGTHS = (((3, 4), (0, 2), (5, 1), (1, 0)), ((5, 4), (1, 1), (0, 0), (2, 3)))
 
 def batches(alignment: str, static: int) -> list[Batch]:
     """Two batches whose target depends on their inputs."""
-    found = []
+    result = []
     for seed, pairs in enumerate(LENGTHS):
         rows = []
         for k, (context, horizon) in enumerate(pairs):
@@ -52,10 +50,10 @@ def batches(alignment: str, static: int) -> list[Batch]:
             future = normal(horizon, FUTURE, seed=10 * seed + k + 1)
             target = np.concatenate([np.sin(future), future.cumsum(0)], axis=1)
             event = Series(str(k), np.arange(float(context + horizon)), {})
-            own = normal(static, seed=10 * seed + k) if static else None
-            rows.append(Sample(past, future, target, event, context, own))
-        found.append(collate(rows, batch_size=5, dtype=np.float64, encoder_alignment=alignment))
-    return found
+            statics = normal(static, seed=10 * seed + k) if static else None
+            rows.append(Sample(past, future, target, event, context, statics))
+        result.append(collate(rows, batch_size=5, dtype=np.float64, encoder_alignment=alignment))
+    return result
 
 
 def train(
@@ -73,9 +71,9 @@ def train(
             device=adapter.device, dtype=adapter.dtype,
         )  # fmt: skip
         static = MODELS[name].get("static_features", 0)
-        given = batches(model_type.encoder_alignment, static)
+        data = batches(model_type.encoder_alignment, static)
         rates = [OPTIMIZER.learning_rate * SCHEDULE.multiplier(k, 2 * STEPS) for k in range(steps)]
-        losses = [step.step(given[k % len(given)], rate=rate) for k, rate in enumerate(rates)]
+        losses = [step.step(data[k % len(data)], rate=rate) for k, rate in enumerate(rates)]
         return np.array(losses), adapter.backend.get_parameters(step.module())
 
 
@@ -105,9 +103,7 @@ ROWS = np.array([0, 4, 3, 1])
 PARTS = (slice(0, 2), slice(2, 4))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.operation(f"losses.{n}")) for n in LOSSES]
-)
+@parametrize(LOSSES, "losses.")
 def test_parts_of_a_batch_add_up_to_its_loss(adapter: Adapter, name: str) -> None:
     arrays = {
         "prediction": fill_padding(normal(4, 4, *LAST_AXIS.get(name, ()), seed=1), ROWS),
@@ -116,55 +112,54 @@ def test_parts_of_a_batch_add_up_to_its_loss(adapter: Adapter, name: str) -> Non
     }
     measure = getattr(ragged.losses, name)
 
-    def of(rows: slice) -> tuple[Any, Any, np.ndarray]:
-        given = {what: adapter.array(array[rows]) for what, array in arrays.items()}
-        prediction = given.pop("prediction")
-        total, count = measure.total_and_count(prediction, **given, lengths=ROWS[rows])
+    def totals_of(rows: slice) -> tuple[Any, Any, np.ndarray]:
+        kwargs = {what: adapter.array(array[rows]) for what, array in arrays.items()}
+        prediction = kwargs.pop("prediction")
+        total, count = measure.total_and_count(prediction, **kwargs, lengths=ROWS[rows])
         gradient = adapter.gradients(
-            lambda prediction: measure.total_and_count(prediction, **given, lengths=ROWS[rows])[0],
+            lambda prediction: measure.total_and_count(prediction, **kwargs, lengths=ROWS[rows])[0],
             {"prediction": prediction},
         )["prediction"]
         return total, count, gradient
 
-    totals, counts, gradients = zip(*(of(rows) for rows in PARTS), strict=True)
+    totals, counts, gradients = zip(*(totals_of(rows) for rows in PARTS), strict=True)
     total, count = sum(totals), sum(counts)
 
-    given = {what: adapter.array(array) for what, array in arrays.items()}
-    whole = measure(**given, lengths=ROWS)
+    kwargs = {what: adapter.array(array) for what, array in arrays.items()}
+    whole = measure(**kwargs, lengths=ROWS)
     assert_close(adapter.to_numpy(total / count), adapter.to_numpy(whole), adapter.dtype, LAYER)
-    others = {what: given[what] for what in ("target", "weights")}
+    others = {what: kwargs[what] for what in ("target", "weights")}
     expected = adapter.gradients(
         lambda prediction: measure(prediction, **others, lengths=ROWS),
-        {"prediction": given["prediction"]},
+        {"prediction": kwargs["prediction"]},
     )["prediction"]
-    found = np.concatenate(gradients) / float(count)
-    assert_close(found, expected, adapter.dtype, MODEL)
+    actual = np.concatenate(gradients) / float(count)
+    assert_close(actual, expected, adapter.dtype, MODEL)
 
 
 @pytest.mark.parametrize("name", marked({n: SUBJECTS[n] for n in ("EncoderDecoderLSTM", "XTFT")}))
 def test_gradients_of_parts_add_up_to_those_of_the_batch(adapter: Adapter, name: str) -> None:
     subject, mse = SUBJECTS[name], ragged.losses.mse
     batch, module = subject.batch, adapter.prepare(subject.build())
-    own, call = adapter.functional(module)
+    parameters, call = adapter.functional(module)
     arrays, steps = adapter.arrays(batch.arrays), batch.lengths["future"]
     target = fill_padding(normal(4, batch.arrays["future"].shape[1], TARGETS, seed=4), steps)
 
     def gradients(measure: Any) -> Any:
-        def measured(own: Any, lengths: Any) -> Any:
-            output = subject.call(lambda *a: call(own, *a), arrays, lengths)["output"]
+        def measured(parameters: Any, lengths: Any) -> Any:
+            output = subject.call(lambda *a: call(parameters, *a), arrays, lengths)["output"]
             return measure(output, adapter.array(target), lengths=lengths["future"])
 
         return forward(
-            adapter,
-            lambda own, lengths: adapter.differentiate(lambda own: measured(own, lengths), own),
+            adapter, lambda p, lengths: adapter.differentiate(lambda p: measured(p, lengths), p)
         )
 
-    expected = gradients(mse)(own, adapter.arrays(batch.lengths))
+    expected = gradients(mse)(parameters, adapter.arrays(batch.lengths))
     total, parts = gradients(lambda *a, **k: mse.total_and_count(*a, **k)[0]), []
     for rows in ([0, 3], [1, 2]):
         # As `collate` fills a batch: the rows that are not there have length 0.
         part = {what: np.where(np.isin(range(4), rows), n, 0) for what, n in batch.lengths.items()}
-        parts.append(total(own, adapter.arrays(part)))
+        parts.append(total(parameters, adapter.arrays(part)))
     count = steps.sum() * TARGETS
-    found = {parameter: sum(part[parameter] for part in parts) / count for parameter in own}
-    assert_all_close(found, expected, adapter.dtype)
+    actual = {parameter: sum(part[parameter] for part in parts) / count for parameter in parameters}
+    assert_all_close(actual, expected, adapter.dtype)

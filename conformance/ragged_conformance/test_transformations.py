@@ -1,7 +1,7 @@
-"""What becomes of layers and models under everything that their frameworks do to functions.
+"""Layers and models under every transformation of their frameworks.
 
-Each transformation either gives the numbers of the oracle, or refuses by the typed error that its
-line names; the report has the table of outcomes. NaN stands at padding throughout.
+Each transformation either gives the oracle's results, or raises the error that its table names; the
+report has the table of outcomes. NaN stands at padding throughout.
 """
 
 import functools
@@ -15,7 +15,7 @@ from ragged_conformance.transformations import table_of
 from ragged_conformance.transformations.comparison import check
 from ragged_conformance.transformations.problems import PROBLEMS, Trial
 
-# Torch warns of its own code here: of what functorch, the compiler and FSDP are made of.
+# Warnings of torch's own code, in functorch, the compiler and FSDP.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),
@@ -69,7 +69,7 @@ def test_jax(
 def attempt(
     adapter: Adapter, transformation: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Transform a problem, compare, and say what became of it."""
+    """Transform a problem, compare, and return the outcome."""
     if not PROBLEMS[problem].kernels:
         monkeypatch.setenv("RAGGED_KERNELS", "0")
     line, trial = table_of(adapter.name)[transformation], trial_of(adapter, problem)

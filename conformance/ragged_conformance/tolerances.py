@@ -1,4 +1,4 @@
-"""How near is near enough: one table, and the two comparisons that read it."""
+"""The tolerances, one table, and the two comparisons that read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ties the models to JAX."""
+"""The base classes of the models on JAX."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ForecastingModel(ModelModule, nnx.Module):
 
     @property
     def reference_parameter(self) -> Array:
-        """One of the parameters, whose dtype and device are all the others'."""
+        """One of the parameters, all of which have its dtype and device."""
         weight: Array = self.encoder.weight_ih_l0[...]
         return weight
 
 
 class AttentionModel(AttentionModule, ForecastingModel):
-    """A forecasting model that can say what its forecasts come from."""
+    """A forecasting model that can explain its forecasts."""

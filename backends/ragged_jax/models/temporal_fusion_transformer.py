@@ -21,7 +21,7 @@ from ragged_jax.recurrent.layers import LSTM
 
 
 class Contexts(NamedTuple):
-    """What a row's static values say to the parts of the graph; all None without any."""
+    """The contexts that a row's static values give to the model; all None without any."""
 
     selection: Array | None = None
     h: Array | None = None
@@ -91,7 +91,7 @@ class TemporalFusionTransformer(AttentionModel):
         static: Array | None = None,
         need_weights: bool = False,
     ) -> Forecast:
-        """Return the forecast, `(batch, decoder_time, output_size)`, and what explains it."""
+        """Return the forecast, `(batch, decoder_time, output_size)`, and its explanation."""
         past, future, encoder, decoder = self.prepare_inputs(
             past, future, encoder_lengths, decoder_lengths
         )

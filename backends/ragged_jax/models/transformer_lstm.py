@@ -31,7 +31,7 @@ class Block(nnx.Module):
     def __call__(
         self, e: Array, d: Array, masks: tuple[Array, Array], need_weights: bool
     ) -> tuple[Array, Array, Array | None]:
-        """Return both sides, and what the decoder's steps looked at."""
+        """Return both sides, and the decoder's attention weights."""
         e = self.encoder_join(self.encoder_attention(e, e, masks[0])[0], e)
         a, weights = self.decoder_attention(d, jnp.concatenate([e, d], 1), masks[1], need_weights)
         return e, self.decoder_join(a, d), weights
@@ -75,9 +75,9 @@ class TransformerLSTM(AttentionModel):
             self_attention_mask(backend, encoder, like=e),
             decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=d),
         )
-        seen = []
+        all_weights = []
         for block in self.blocks:
             e, d, weights = block(e, d, masks, need_weights)
-            seen.append(weights)
+            all_weights.append(weights)
         output = zero_padding(backend, self.head(d), decoder)
-        return Forecast(output, jnp.concatenate(seen, 1) if need_weights else None)
+        return Forecast(output, jnp.concatenate(all_weights, 1) if need_weights else None)

@@ -1,7 +1,7 @@
-"""What a step of each recurrent layer computes, and how that moves with all that it reads.
+"""A step of each recurrent layer, and its derivatives.
 
 Each function takes a step of a batch, or all steps at once: arrays `(..., features)`. Every cell
-has a pair (h, c); a cell without c has one of no features and hands it on.
+has a pair (h, c); a cell without c has one of no features and passes it on.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Cell:
     """The equations of a cell; gates are in torch's order.
 
     Args:
-        adds_products: only the sum of `from_x` and `from_h` counts, so that what is known of both
-            before the first step can be added up there, for all steps at once.
+        adds_products: whether only the sum of `from_x` and `from_h` matters, so that terms that are
+            known before the first step can be added for all steps at once.
     """
 
     adds_products = True
 
     @staticmethod
     def fwd(from_x: Array, from_h: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
-        """Return the new h and c, and what the derivatives need of this step beside its h.
+        """Return the new h and c, and the values that the derivatives need beside h.
 
         Args:
             from_x: `x @ weight_ih.T + bias_ih (..., gates * hidden)`.
@@ -44,12 +44,12 @@ class Cell:
 
     @staticmethod
     def jvp(partials: Any, from_x: Array, from_h: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        """Return the tangents of h and c, linear in those of all that `fwd` takes."""
+        """Return the tangents of h and c, linear in those of `fwd`'s arguments."""
         raise NotImplementedError
 
 
 class LSTM(Cell):
-    """Long short-term memory: i, f and o open, g is what may enter c."""
+    """Long short-term memory: i, f and o are gates, g is the candidate for c."""
 
     @staticmethod
     def fwd(from_x: Array, from_h: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
@@ -70,7 +70,7 @@ class LSTM(Cell):
 
     @staticmethod
     def jvp(partials: Any, from_x: Array, from_h: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        """Move c by its gates, and h by o and c."""
+        """Sum the tangents of c's gates, and of o and c for h."""
         by_sums, by_c, f = partials
         of_i, of_f, of_g, of_o = _split(by_sums * (from_x + from_h), 4)
         c = f * c + of_i + of_f + of_g
@@ -78,13 +78,13 @@ class LSTM(Cell):
 
 
 class GRU(Cell):
-    """Gated recurrent unit: r resets h where n is made, z holds h."""
+    """Gated recurrent unit: r resets h in the candidate n, z keeps h."""
 
     adds_products = False  # r acts on n's product with h alone
 
     @staticmethod
     def fwd(from_x: Array, from_h: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
-        """Keep r, z, n and what r is multiplied by."""
+        """Keep r, z, n and the product that r scales."""
         (x_r, x_z, x_n), (h_r, h_z, h_n) = _split(from_x, 3), _split(from_h, 3)
         r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
         n = tanh(x_n + r * h_n)
@@ -92,14 +92,14 @@ class GRU(Cell):
 
     @staticmethod
     def partials(kept: Array, h: Array, h_before: Array, c_before: Array) -> tuple[Array, ...]:
-        """Differentiate n's sum by r's, and h by the sums in z and n; r and z are such as well."""
+        """Differentiate n's sum by r's, and h by the sums in z and n; r and z are partials too."""
         r, z, n, h_n = _split(kept, 4)
         by_r, by_z, by_n = h_n * r * (1 - r), (h_before - n) * z * (1 - z), (1 - z) * (1 - n * n)
         return by_r, by_z, by_n, r, z
 
     @staticmethod
     def jvp(partials: Any, from_x: Array, from_h: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        """Move h by z, by n and by itself."""
+        """Sum the tangents of h by z, n and h."""
         by_r, by_z, by_n, r, z = partials
         (x_r, x_z, x_n), (h_r, h_z, h_n) = _split(from_x, 3), _split(from_h, 3)
         of_n = x_n + r * h_n + by_r * (x_r + h_r)
@@ -107,11 +107,11 @@ class GRU(Cell):
 
 
 class RNN(Cell):
-    """A plain recurrent cell, whose h says all that its derivatives need."""
+    """A plain recurrent cell, whose derivatives need h alone."""
 
     @staticmethod
     def jvp(partials: Any, from_x: Array, from_h: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        """Move h by the sum that it is made of."""
+        """Scale the tangent of the sum."""
         (by_sum,) = partials
         return by_sum * (from_x + from_h), c
 

@@ -1,7 +1,7 @@
 """Which implementation runs a layer on JAX, in order of preference.
 
-A program is written before it is known where it will run, so the operator (`custom_op`) asks this
-list when the program is lowered.
+A program is traced before its target device is known, so the operator (`custom_op`) chooses from
+this list when the program is lowered.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ragged.recurrent.dispatch import (
 )
 from ragged_jax.recurrent import cpp, scan
 
-# What JAX does around a call, said as the reason why an implementation does not run it.
+# What JAX does around a call, as the reason why an implementation does not run it.
 EXPORTED = "exported programs run on other machines too"
 PARTITIONED = "XLA partitions the program over several devices"
 
 
 def takes_operator(call: LayerCall) -> bool:
-    """Whether a call goes as the operator, which knows no projection and leaves a choice."""
+    """Whether a call runs as the operator, which has no projection and leaves a choice."""
     return policy_reason(call, ("auto",)) is None and not call.proj_size
 
 
@@ -30,7 +30,7 @@ def _kernels_reason(call: LayerCall) -> str | None:
     return call.surrounding or kernels_reason(call, cpp.has_kernels)
 
 
-# What runs is a function for each of the operator's primitives.
+# Each `run` is a function for every primitive of the operator.
 IMPLEMENTATIONS = (
     Implementation("kernels", _kernels_reason, {**scan.PASSES, **cpp.PASSES}),
     Implementation("scan", no_reason, scan.PASSES),

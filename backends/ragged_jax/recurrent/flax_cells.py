@@ -1,4 +1,4 @@
-"""flax's cells as torch's layers: which of them are, and their parameters in torch's layout."""
+"""flax's cells as torch's layers: which are equivalent, and their parameters in torch's layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Linears = tuple[Linear, Linear]  # of the inputs, and of h
 
 
 class Kind(NamedTuple):
-    """Where a cell of flax's has its parameters, and which of torch's layers it is.
+    """Where a flax cell has its parameters, and which of torch's layers it is.
 
     Args:
         modes: torch's name for it, by its `activation_fn`.
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 SIGMOIDS = (jax.nn.sigmoid, jax.lax.logistic)
 TANHS = (jnp.tanh, jax.lax.tanh)
-PLAIN = {  # what flax's cells leave open in their linear layers
+PLAIN = {  # the defaults of options that flax's cells do not set in their linear layers
     "precision": None,
     "dot_general": jax.lax.dot_general,
     "preferred_element_type": None,
@@ -50,7 +50,7 @@ KINDS: dict[type, Kind] = {
 
 
 def torch_weights(linears: Linears) -> Weights:
-    """Give torch's parameters of a cell: gates below one another."""
+    """Return a cell's parameters in torch's layout, gates stacked."""
     weights = {}
     for suffix, (kernels, biases) in zip(("ih", "hh"), linears, strict=True):
         weights[f"weight_{suffix}"] = jnp.concatenate(kernels, 1).T
@@ -64,12 +64,12 @@ def _kind(cell: Any) -> Any:
 
 
 def mode_of(cell: Any) -> str:
-    """Name a cell as torch does; one without a reason against it."""
+    """Return torch's mode of a cell for which `reason_of` is None."""
     return KINDS[_kind(cell)].modes[cell.activation_fn]
 
 
 def reason_of(cell: Any) -> str | None:
-    """Say what a cell of flax's is told that ours cannot be."""
+    """Return why our operator cannot run a flax cell; None = it can."""
     kind, label = _kind(cell), type(cell).__name__
     if kind is None:
         return f"{label} is none of {', '.join(kind.__name__ for kind in KINDS)}"
@@ -82,35 +82,35 @@ def reason_of(cell: Any) -> str | None:
     if cell.activation_fn not in KINDS[kind].modes:
         return f"{label}'s activation_fn is none of ours"
     if cell.dtype is not None and jnp.dtype(cell.dtype) != jnp.dtype(cell.param_dtype):
-        computed, kept = jnp.dtype(cell.dtype), jnp.dtype(cell.param_dtype)
-        return f"{label} computes in {computed}, its parameters and carry are {kept}"
+        computed, stored = jnp.dtype(cell.dtype), jnp.dtype(cell.param_dtype)
+        return f"{label} computes in {computed}, its parameters and carry are {stored}"
     return _linear_reason(cell, KINDS[kind])
 
 
 def _linear_reason(cell: Any, kind: Kind) -> str | None:
-    """Say which of a cell's linear layers is not as flax made it."""
+    """Return which of a cell's linear layers is not as flax made it."""
     for names, features in ((kind.of_x, cell.in_features), (kind.of_h, cell.hidden_features)):
-        layers = [getattr(cell, each) for each in names]
+        layers = [getattr(cell, name) for name in names]
         size = CELLS[kind.modes[jnp.tanh]].gates * cell.hidden_features // len(names)
-        for each, layer in zip(names, layers, strict=True):
+        for name, layer in zip(names, layers, strict=True):
             is_plain = type(layer) is nnx.Linear and all(
                 getattr(layer, option, default) == default for option, default in PLAIN.items()
             )
             if not is_plain or layer.dtype != cell.dtype:
-                return f"its {each} is not the nnx.Linear that flax makes"
+                return f"its {name} is not the nnx.Linear that flax makes"
             shapes = [tuple(part.shape) for part in (layer.kernel, layer.bias) if part is not None]
             if shapes not in ([(features, size)], [(features, size), (size,)]):
-                return f"its {each} has parameters of shapes {shapes}"
+                return f"its {name} has parameters of shapes {shapes}"
             if (layer.bias is None) != (layers[0].bias is None):
-                return f"its {each} differs from {names[0]} in having a bias or none"
+                return f"its {name} differs from {names[0]} in having a bias or none"
     return None
 
 
 def read_linears(cell: Any) -> Linears:
-    """Read a cell's parameters, without a reason against it, gate by gate."""
+    """Read the parameters of a cell for which `reason_of` is None, gate by gate."""
 
     def read(names: tuple[str, ...]) -> Linear:
-        layers = [getattr(cell, each) for each in names]
+        layers = [getattr(cell, name) for name in names]
         kernels = [layer.kernel[...] for layer in layers]
         return kernels, [layer.bias[...] for layer in layers if layer.bias is not None]
 
@@ -119,5 +119,5 @@ def read_linears(cell: Any) -> Linears:
 
 
 def named_parameters(linears: Linears) -> dict[str, Array]:
-    """Name the parameters in an error."""
-    return {f"cell's parameter {k}": each for k, each in enumerate(jax.tree.leaves(linears))}
+    """Name the parameters for an error."""
+    return {f"cell's parameter {k}": value for k, value in enumerate(jax.tree.leaves(linears))}

@@ -1,4 +1,4 @@
-"""Recurrent layers on JAX: an operator of their own, or a masked scan over the whole width."""
+"""Recurrent layers on JAX, run by a custom operator or a masked scan over the whole width."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class Recurrent(nnx.Module):
     ) -> tuple[Array, Any]:
         """Return the outputs and the state after each row's last valid step.
 
-        With `offsets (batch + 1,)` the rows lie end to end in x `(tokens, features)`, with room for
-        more perhaps: what is beyond the last row is never read, and 0 in the outputs. Offsets may
-        be traced; no row is longer than `max_length`, or all of the room.
+        With `offsets (batch + 1,)` the rows are concatenated in x `(tokens, features)`. Tokens
+        beyond the last row are never read, and 0 in the outputs. Offsets may be traced; no row is
+        longer than `max_length`, by default the number of tokens.
         """
         return validate_and_call(
             self.shape.cell.name,
@@ -133,10 +133,10 @@ def run_recurrent(
     *,
     layout: str = "padded",
 ) -> tuple[Array, tuple[Array, ...]]:
-    """Run a checked layer, as an operator where it is still open what runs it.
+    """Run a checked layer, as an operator where the implementation is chosen at lowering.
 
-    `layout` says how the tokens of x lie: "padded", `(batch, time, features)`, or "jagged",
-    `(tokens, features)`; y lies as x does.
+    `layout` is that of x and y: "padded", `(batch, time, features)`, or "jagged", `(tokens,
+    features)`.
     """
     if state is None:
         state = tuple(jnp.zeros(size, x.dtype) for size in shape.state_shapes(lengths.batch))
@@ -157,20 +157,16 @@ def run_recurrent(
     run: Any = custom_op.run_layer if takes_operator(call) else scan.run_layer
     marks = jnp.zeros((*x.shape[:-2], 0), bool) if resets is None else resets
 
-    def run_layer(
-        weights: list[Weights], x: Array, state: tuple[Array, ...]
-    ) -> tuple[Array, tuple[Array, ...]]:
-        h, c = state
-        y, final = run(weights, x, counts, marks, (h, c), call=call, start=start)
-        return y, final
+    def run_layer(weights: list[Weights], x: Array, state: tuple[Array, ...]) -> Any:
+        return run(weights, x, counts, marks, state, call=call, start=start)
 
     y, final = stack_layers(run_layer, shape, parameters, x, pair, jnp.concatenate, between_layers)
     return y, final[: len(state)]
 
 
 def as_int32(lengths: Array, width: int) -> Array:
-    """Convert lengths, checked or traced; what lies outside of the width stays outside."""
+    """Convert lengths, checked or traced; those outside 0..width stay outside."""
     if lengths.dtype.itemsize > 4:
-        least = 0 if lengths.dtype.kind == "u" else -1
-        lengths = jnp.clip(lengths, least, width + 1)
+        lowest = 0 if lengths.dtype.kind == "u" else -1
+        lengths = jnp.clip(lengths, lowest, width + 1)
     return lengths.astype(jnp.int32)

@@ -1,7 +1,7 @@
 """`flax.nnx`'s RNN and Bidirectional by changing a name: flax's cells run by our operator.
 
-A cell's parameters are read at each call and put into torch's layout. What a cell of flax's can be
-told and ours cannot, runs by flax.
+A cell's parameters are read at each call and put into torch's layout. Cells with options that our
+operator does not support are run by flax.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ OPTIONS = (
 
 
 class Order(NamedTuple):
-    """In which order steps lie, are read and are given; see `RNN`."""
+    """The order of steps in the inputs, in reading and in the outputs; see `RNN`."""
 
     time_major: bool
     reverse: bool
@@ -63,12 +63,12 @@ class RNN(nnx.RNN):
     reverse=None, keep_order=None, rngs=None)`, as flax's, which it is an instance of. Inputs are
     `(*batch, time, features)` or, time major, `(time, *batch, features)`; `seq_lengths (*batch)`
     may be traced. Outputs and carries are flax's, with three differences where flax's are wrong or
-    anything at all: outputs at padding are exactly 0 and NaN there reaches nothing; a row of
+    undefined: outputs at padding are exactly 0 and NaN there has no effect; a row of
     length 0 keeps its initial carry; and with lengths, carries are right for two and more batch
     axes too. In float16 and bfloat16 sums are in float32, so results are closer to exact.
 
-    flax's own implementation runs, with all that is its own, where `reason` says why; and, unsaid,
-    where flax would compute in another dtype than the carry's.
+    flax's own implementation runs where `reason` is not None, and where flax would compute in
+    another dtype than the carry's.
 
     Args:
         cell: `nnx.LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `SimpleCell`; flax runs any other.
@@ -97,7 +97,7 @@ class RNN(nnx.RNN):
 
     @property
     def reason(self) -> str | None:
-        """Say why flax's implementation runs the cell; None = ours does."""
+        """Return why flax's implementation runs the cell; None = ours does."""
         if self.broadcast_rngs is not None:
             return "broadcast_rngs is given"
         if self.state_axes != nnx.StateAxes({...: nnx.Carry}):
@@ -172,7 +172,7 @@ class Bidirectional(nnx.Bidirectional):
 
     `layer(inputs, *, initial_carry=None, rngs=None, seq_lengths=None, return_carry=None,
     time_major=None)`, as flax's, which it is an instance of: the backward layer reads each row from
-    its last step back. Outputs at padding are what `merge_fn` makes of zeros: zeros, unless said.
+    its last step back. Outputs at padding are `merge_fn` of zeros: by default zeros.
 
     Args:
         forward_rnn: an `RNN`; one of flax's own is run as `RNN` runs it, with the same cell.
@@ -200,7 +200,7 @@ class Bidirectional(nnx.Bidirectional):
 
     @property
     def reason(self) -> str | None:
-        """Say why flax's implementation runs a direction; None = ours runs both."""
+        """Return why flax's implementation runs a direction; None = ours runs both."""
         reasons = [getattr(rnn, "reason", None) for rnn in (self.forward_rnn, self.backward_rnn)]
         return next((reason for reason in reasons if reason is not None), None)
 
@@ -215,19 +215,19 @@ def _run(
     call: LayerCall,
     order: Order,
 ) -> tuple[Any, Array]:
-    """Run a cell over the rows of all batch axes; give flax's carry and outputs."""
+    """Run a cell over the rows of all batch axes; return flax's carry and outputs."""
     x = jnp.moveaxis(inputs, 0, -2) if order.time_major else inputs
     *batch, width, features = x.shape
     rows, hidden = math.prod(batch), call.hidden_size
     h, *c = (state.astype(x.dtype).reshape(rows, hidden)[None] for state in states)
     pair = h, c[0] if c else jnp.zeros((1, rows, 0), x.dtype)
-    weights = {key: each.astype(x.dtype) for key, each in torch_weights(linears).items()}
+    weights = {key: weight.astype(x.dtype) for key, weight in torch_weights(linears).items()}
     lengths = jnp.full(rows, width, jnp.int32) if counts is None else counts
     one_pass: Any = partial(custom_op.run_direction, call=call, start="zeros")
     if not takes_operator(call):
         one_pass = partial(scan.run_direction, mode=call.mode)
 
-    def run(*operands: Any, reverse: bool) -> Any:  # the one direction there is may be this one
+    def run(*operands: Any, reverse: bool) -> Any:  # its only direction may be the reverse one
         return one_pass(*operands, reverse=order.reverse)
 
     x = x.reshape(rows, width, features)
@@ -241,20 +241,20 @@ def _run(
 
 
 def _flip_rows(y: Array, lengths: Array) -> Array:
-    """Turn the valid steps of each row around; padding stays behind them."""
+    """Reverse the valid steps of each row; padding stays behind them."""
     width = y.shape[1]
     steps = (lengths[:, None] - 1 - jnp.arange(width, dtype=lengths.dtype)) % width
     return jnp.take_along_axis(y, steps[..., None], axis=1, mode="promise_in_bounds")
 
 
-def _shared_dtype(asked: Any, inputs: Array, linears: Linears, states: States) -> str | None:
-    """Give the dtype that flax computes in; None where its carry has another."""
-    dtype = jnp.dtype(canonicalize_dtype(inputs, *jax.tree.leaves(linears), dtype=asked))
+def _shared_dtype(requested: Any, inputs: Array, linears: Linears, states: States) -> str | None:
+    """Return the dtype that flax computes in; None where its carry has another."""
+    dtype = jnp.dtype(canonicalize_dtype(inputs, *jax.tree.leaves(linears), dtype=requested))
     return str(dtype) if {dtype} == {state.dtype for state in states} <= {*FLOATING} else None
 
 
 def _read_sizes(inputs: Array, features: int, *, time_major: bool) -> tuple[tuple[int, ...], int]:
-    """Give the batch axes and the steps of inputs."""
+    """Return the batch axes and the number of steps of inputs."""
     if inputs.ndim < 2 or inputs.shape[-1] != features:
         axes = "time, *batch" if time_major else "*batch, time"
         got, expected = f"of shape {tuple(inputs.shape)}", f"({axes}, {features})"
@@ -265,7 +265,7 @@ def _read_sizes(inputs: Array, features: int, *, time_major: bool) -> tuple[tupl
 
 
 def _read_lengths(seq_lengths: Any, batch: tuple[int, ...], width: int) -> Lengths:
-    """Give a length for each row of all batch axes."""
+    """Return a length for each row of all batch axes."""
     backend = load_backend(name)
     if seq_lengths is not None and not isinstance(seq_lengths, Lengths):
         seq_lengths = as_array(backend, "RNN", "seq_lengths", seq_lengths)
@@ -277,7 +277,7 @@ def _read_lengths(seq_lengths: Any, batch: tuple[int, ...], width: int) -> Lengt
 
 
 def _read_carry(mode: str, carry: Any, shape: tuple[int, ...]) -> States:
-    """Take a carry apart, an LSTM's (c, h) in torch's order."""
+    """Return the states of a carry in torch's order."""
     count = len(CELLS[mode].states)
     parts = carry if isinstance(carry, (tuple, list)) else (carry,)
     if len(parts) != count or (count == 1 and parts is carry):
@@ -296,13 +296,13 @@ def _read_carry(mode: str, carry: Any, shape: tuple[int, ...]) -> States:
 
 
 def _named_states(mode: str, states: Any) -> dict[str, Any]:
-    """Name the states in an error."""
+    """Name the states for an error."""
     names = (f"initial_carry ({state})" for state in CELLS[mode].states)
     return dict(zip(names if len(states) > 1 else ["initial_carry"], states, strict=True))
 
 
 def _ours(rnn: Any) -> Any:
-    """Make one of ours of flax's own RNN, around the same cell and stream; others stay."""
+    """Convert flax's RNN to ours, around the same cell and stream; return others unchanged."""
     if type(rnn) is not nnx.RNN:
         return rnn
     ours = RNN(rnn.cell, **{option: getattr(rnn, option) for option in OPTIONS})

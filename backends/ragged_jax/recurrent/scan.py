@@ -1,15 +1,14 @@
 """Masked scans over the whole width, in JAX alone: for every cell, dtype and device.
 
 `run_direction` is the layer's definition, and `jvp_direction` its derivative along given tangents;
-`vjp_direction`, the derivative backwards, is that one's transpose. Nothing is sorted, flipped or
-gathered, so that rows that lie on several devices stay where they are.
+`vjp_direction`, the backward derivative, is its transpose. Nothing is sorted, flipped or gathered,
+so that rows on several devices do not move.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from jax import Array, lax
 from ragged.recurrent.dispatch import LayerCall
 from ragged_jax.recurrent import jagged
 from ragged_jax.recurrent.cells import CELLS
-from ragged_jax.recurrent.sharding import keep_rows_apart, vary_alike
+from ragged_jax.recurrent.sharding import partition_rows, vary_alike
 
 State = tuple[Array, Array]  # h and c, the latter of no features where a cell has none
 Weights = dict[str, Array]
@@ -67,13 +66,13 @@ def run_directions(
         weights: list[Weights], x: Array, lengths: Array, resets: Array, state: State
     ) -> tuple[Array, State]:
         outputs = [
-            run(each, x, lengths, resets, *(part[k] for part in state), reverse=k == 1)
-            for k, each in enumerate(weights)
+            run(weight, x, lengths, resets, *(part[k] for part in state), reverse=k == 1)
+            for k, weight in enumerate(weights)
         ]
-        y, h, c = zip(*(each[:3] for each in outputs), strict=True)
+        y, h, c = zip(*(output[:3] for output in outputs), strict=True)
         return jnp.concatenate(y, -1), (jnp.stack(h), jnp.stack(c))
 
-    return keep_rows_apart(run_all)(*vary_alike((weights, x, lengths, resets, state)))
+    return partition_rows(run_all)(*vary_alike((weights, x, lengths, resets, state)))
 
 
 def run_direction(
@@ -91,10 +90,10 @@ def run_direction(
 ) -> tuple[Array, ...]:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
-    `resets (batch, time)`, or of no steps where there are none, marks the steps before which the
-    state starts anew, from zeros or the initial state as `start` says. With `keep`, what the cell
-    keeps of all steps follows, 0 at padding. A row that is read from its end waits through its
-    padding first, so that nothing needs to be turned around.
+    `resets (batch, time)`, of width 0 where there are none, marks the steps before which the state
+    is reset, to zeros or the initial state, as `start` names. With `keep`, the values that the cell
+    keeps of all steps follow, 0 at padding. A reversed row keeps its state through its padding
+    first, so that nothing needs to be flipped.
     """
     cell, valid, dtype = CELLS[mode], _valid(lengths, x.shape[1]), computed_in(x.dtype)
     weight = {name: value.astype(dtype) for name, value in weights.items()}
@@ -113,13 +112,13 @@ def run_direction(
         new_h, new_c, kept = cell.fwd(from_x, from_h, h, c)
         if "weight_hr" in weight:
             new_h = new_h @ weight["weight_hr"].T
-        held = (jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))
-        return held, (new_h, kept)[: 2 if keep else 1]
+        new_state = (jnp.where(valid, new_h, h), jnp.where(valid, new_c, c))
+        return new_state, (new_h, kept)[: 2 if keep else 1]
 
     inputs = jax.tree.map(_swap, (from_x, valid, fresh))
     (h, c), steps = lax.scan(step, initial, inputs, reverse=reverse)
     y, *kept = (jnp.where(valid, _swap(each), 0) for each in steps)
-    return *(each.astype(dtype_outside) for each in (y, h, c)), *kept
+    return *(array.astype(dtype_outside) for array in (y, h, c)), *kept
 
 
 def jvp_direction(
@@ -139,23 +138,23 @@ def jvp_direction(
 ) -> tuple[Array, ...]:
     """Return the tangents of y, h and c, linear in those of x, h0, c0, weights and biases.
 
-    None stands for a tangent of zeros. `y` and `kept` are what `run_direction` gave.
+    None stands for a tangent of zeros. `y` and `kept` are results of `run_direction`.
     """
     cell, valid, dtype_outside = CELLS[mode], _valid(lengths, x.shape[1]), x.dtype
     x, h0, c0, weight_ih, weight_hh, y = (
-        each.astype(kept.dtype)
-        for each in (jnp.where(valid, x, 0), h0, c0, weight_ih, weight_hh, y)
+        array.astype(kept.dtype)
+        for array in (jnp.where(valid, x, 0), h0, c0, weight_ih, weight_hh, y)
     )
     of_x, of_h0, of_c0, of_weight_ih, of_weight_hh, of_bias_ih, of_bias_hh = (
-        None if each is None else each.astype(kept.dtype) for each in tangents
+        None if array is None else array.astype(kept.dtype) for array in tangents
     )
     fresh = _fresh(lengths, resets, x.shape[1], reverse=reverse)
     before = partial(_before, lengths, fresh, reverse=reverse, start=start)
     h_before = before(y, h0)
-    c = kept[..., kept.shape[-1] - c0.shape[-1] :]  # the last that is kept, where there is one
+    c = kept[..., kept.shape[-1] - c0.shape[-1] :]  # c is kept last, where there is one
     partials = cell.partials(kept, y, h_before, before(c, c0))
 
-    # What moves the products with x and with h beside h itself is hoisted: all steps at once.
+    # The tangents that do not depend on the one of h are hoisted: all steps at once.
     from_x = [] if of_x is None else [jnp.where(valid, of_x, 0) @ weight_ih.T]
     from_x += [] if of_weight_ih is None else [x @ of_weight_ih.T]
     from_x += [] if of_bias_ih is None else [of_bias_ih[None, None]]
@@ -164,7 +163,7 @@ def jvp_direction(
     zeros = jnp.zeros((*y.shape[:2], len(weight_ih)), kept.dtype)
     if cell.adds_products:
         from_x, from_h = [*from_x, *from_h], []
-    hoisted = _total(from_x, zeros), _total(from_h, zeros) if from_h else None
+    hoisted = sum(from_x, zeros), sum(from_h, zeros) if from_h else None
 
     initial = (
         jnp.zeros_like(h0) if of_h0 is None else of_h0,
@@ -181,7 +180,7 @@ def jvp_direction(
 
     inputs = jax.tree.map(_swap, (hoisted, partials, valid, fresh))
     (h, c), of_y = lax.scan(step, initial, inputs, reverse=reverse)
-    return tuple(each.astype(dtype_outside) for each in (jnp.where(valid, _swap(of_y), 0), h, c))
+    return tuple(array.astype(dtype_outside) for array in (jnp.where(valid, _swap(of_y), 0), h, c))
 
 
 def vjp_direction(
@@ -204,19 +203,15 @@ def _add_bias(products: Array, bias: Array | None) -> Array:
     return products if bias is None else products + lax.expand_dims(bias, range(products.ndim - 1))
 
 
-def _total(terms: Sequence[Array], zeros: Array) -> Array:
-    return reduce(operator.add, terms, zeros)
-
-
 def _valid(lengths: Array, width: int) -> Array:
-    """Mark the steps `(batch, width, 1)` that rows have."""
+    """Mark the valid steps, `(batch, width, 1)`."""
     return (jnp.arange(width, dtype=lengths.dtype)[None] < lengths[:, None])[..., None]
 
 
 def _fresh(lengths: Array, resets: Array, width: int, *, reverse: bool) -> Array | None:
-    """Mark the steps `(batch, width, 1)` that are read from a state that starts anew; None = none.
+    """Mark the steps `(batch, width, 1)` that are read from a reset state; None = none.
 
-    A row that is read from its end comes to a reset after the step that it stands before.
+    A reversed row reaches a reset after the step that the reset precedes.
     """
     if resets.shape[1] != width:
         return None
@@ -230,8 +225,8 @@ def _start_anew(fresh: Array | None, state: State, initial: State, start: str) -
     if fresh is None:
         return state
     h, c = (
-        jnp.where(fresh, each if start == "initial" else 0, old)
-        for each, old in zip(initial, state, strict=True)
+        jnp.where(fresh, fresh_state if start == "initial" else 0, old)
+        for fresh_state, old in zip(initial, state, strict=True)
     )
     return h, c
 
@@ -245,7 +240,7 @@ def _before(
     reverse: bool,
     start: str,
 ) -> Array:
-    """Give each step of a row the state that it was read from; 0 at padding."""
+    """Return the state before each step of a row; 0 at padding."""
     width = values.shape[1]
     initial = initial[:, None]
     if reverse:
@@ -268,9 +263,9 @@ def _swap(array: Array) -> Array:
 def _forward(*operands: Array, keep: bool, **options: Any) -> tuple[Array, ...]:
     def run(lengths: Array, resets: Array, x: Array, h0: Array, c0: Array, *values: Array) -> Any:
         weights = dict(zip(WEIGHTS, values, strict=True))
-        return run_direction(weights, x, lengths, resets, h0, c0, keep=keep, **told)
+        return run_direction(weights, x, lengths, resets, h0, c0, keep=keep, **pass_options)
 
-    told, layout = _take_layout(options)
+    pass_options, layout = _take_layout(options)
     return _in_padded(run, operands, (0,), (0, 3) if keep else (0,), *layout)
 
 
@@ -278,30 +273,30 @@ def _tangent(*operands: Array, moving: Sequence[bool], **options: Any) -> tuple[
     def run(*operands: Array) -> tuple[Array, ...]:
         remaining = iter(operands[KNOWN:])
         tangents = [next(remaining) if moves else None for moves in moving]
-        return jvp_direction(*operands[:KNOWN], *tangents, **told)
+        return jvp_direction(*operands[:KNOWN], *tangents, **pass_options)
 
-    told, layout = _take_layout(options)
+    pass_options, layout = _take_layout(options)
     return _in_padded(run, operands, (0, 5, 6, 7) if moving[0] else (0, 5, 6), (0,), *layout)
 
 
 def _backward(*operands: Array, wants_x: bool, **options: Any) -> tuple[Array, ...]:
     def run(*operands: Array) -> tuple[Array, ...]:
-        return vjp_direction(*operands, **told)[0 if wants_x else 1 :]
+        return vjp_direction(*operands, **pass_options)[0 if wants_x else 1 :]
 
-    told, layout = _take_layout(options)
+    pass_options, layout = _take_layout(options)
     return _in_padded(run, operands, (0, 5, 6, 7), (0,) if wants_x else (), *layout)
 
 
 def _take_layout(options: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, int]]:
-    told = dict(options)
-    return told, (told.pop("layout"), told.pop("width"))
+    pass_options = dict(options)
+    return pass_options, (pass_options.pop("layout"), pass_options.pop("width"))
 
 
 def _in_padded(
     run: Callable[..., tuple[Array, ...]],
     operands: Sequence[Array],
-    taken: Sequence[int],
-    given: Sequence[int],
+    token_operands: Sequence[int],
+    token_results: Sequence[int],
     layout: str,
     width: int,
 ) -> tuple[Array, ...]:
@@ -310,22 +305,22 @@ def _in_padded(
     Args:
         run: the pass.
         operands: lengths, resets and all others.
-        taken: which of the others hold a value of each token.
-        given: which results do.
+        token_operands: which of the others have one value a token.
+        token_results: which results have.
         layout: "padded" or "jagged".
         width: of the padded rows.
     """
     lengths, resets, *others = operands
     if layout == "padded":
         return run(*operands)
-    places, capacity = jagged.places(lengths, width), others[0].shape[0]
-    for k in taken:
-        others[k] = jagged.to_padded(others[k], places)
+    positions, capacity = jagged.positions(lengths, width), others[0].shape[0]
+    for k in token_operands:
+        others[k] = jagged.to_padded(others[k], positions)
     if resets.shape[-1]:
-        resets = jagged.to_padded(resets, places)
+        resets = jagged.to_padded(resets, positions)
     results = list(run(lengths, resets, *others))
-    for k in given:
-        results[k] = jagged.from_padded(results[k], lengths, places, capacity)
+    for k in token_results:
+        results[k] = jagged.from_padded(results[k], lengths, positions, capacity)
     return tuple(results)
 
 

@@ -1,4 +1,4 @@
-"""Arrays that lie on several devices: what each must be for a layer to run where its rows lie."""
+"""Sharded arrays, over whose rows a layer is partitioned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 def vary_alike(arrays: Any) -> Any:
     """Let all arrays of a tree vary over the same axes of a `shard_map`, where that is checked.
 
-    A gradient with respect to what is the same on all devices is summed over them by this.
+    The gradient of a replicated array is then summed over the devices.
     """
     axes = frozenset[str]().union(*map(_varying, jax.tree.leaves(arrays)))
 
@@ -32,28 +32,28 @@ def _varying(array: Array) -> frozenset[str]:
 
 
 def _vary(array: Array, axes: tuple[str, ...]) -> Array:
-    own: Any = lax
-    return own.pcast(array, axes, to="varying") if hasattr(own, "pcast") else own.pvary(array, axes)
+    api: Any = lax
+    return api.pcast(array, axes, to="varying") if hasattr(api, "pcast") else api.pvary(array, axes)
 
 
-def keep_rows_apart(
+def partition_rows(
     run: Callable[..., tuple[Array, tuple[Array, Array]]],
 ) -> Callable[..., tuple[Array, tuple[Array, Array]]]:
-    """Let XLA partition a layer on a mesh of explicit axes; y and state lie as the rows of x do."""
+    """Let XLA partition a layer on a mesh of explicit axes; y and state are sharded as x's rows."""
 
-    def run_apart(
+    def run_partitioned(
         weights: Any, x: Array, lengths: Array, resets: Array, state: Any
     ) -> tuple[Array, tuple[Array, Array]]:
-        where: Any = jax.typeof(x).sharding
-        kinds = zip(where.mesh.axis_names, where.mesh.axis_types, strict=True)
+        sharding: Any = jax.typeof(x).sharding
+        kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
         axes = tuple(axis for axis, kind in kinds if kind is AxisType.Explicit)
         if not axes:
             return run(weights, x, lengths, resets, state)
-        rows = where.spec[0]
-        at = partial(NamedSharding, where.mesh)
-        of_state = at(PartitionSpec(None, rows, None))
-        out = (at(PartitionSpec(rows, None, None)), (of_state, of_state))
+        rows = sharding.spec[0]
+        named_sharding = partial(NamedSharding, sharding.mesh)
+        of_state = named_sharding(PartitionSpec(None, rows, None))
+        out = (named_sharding(PartitionSpec(rows, None, None)), (of_state, of_state))
         run_in_parts = jax.sharding.auto_axes(run, axes=axes, out_sharding=out)
         return run_in_parts(weights, x, lengths, resets, state)
 
-    return run_apart
+    return run_partitioned

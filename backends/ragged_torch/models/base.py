@@ -1,4 +1,4 @@
-"""What ties the models to torch."""
+"""The base classes of the models on torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ForecastingModel(ModelModule, nn.Module):
 
     @property
     def reference_parameter(self) -> Tensor:
-        """One of the parameters, whose dtype and device are all the others'."""
+        """One of the parameters, all of which have its dtype and device."""
         weight: Tensor = self.encoder.weight_ih_l0
         return weight
 
 
 class AttentionModel(AttentionModule, ForecastingModel):
-    """A forecasting model that can say what its forecasts come from."""
+    """A forecasting model that can explain its forecasts."""

@@ -21,7 +21,7 @@ from ragged_torch.recurrent.layers import Recurrent
 
 
 class Contexts(NamedTuple):
-    """What a row's static values say to the parts of the graph; all None without any."""
+    """The contexts that a row's static values give to the model; all None without any."""
 
     selection: Tensor | None = None
     h: Tensor | None = None
@@ -93,7 +93,7 @@ class TemporalFusionTransformer(AttentionModel):
         static: Tensor | None = None,
         need_weights: bool = False,
     ) -> Forecast:
-        """Return the forecast, `(batch, decoder_time, output_size)`, and what explains it."""
+        """Return the forecast, `(batch, decoder_time, output_size)`, and its explanation."""
         past, future, encoder, decoder = self.prepare_inputs(
             past, future, encoder_lengths, decoder_lengths
         )

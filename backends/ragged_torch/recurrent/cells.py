@@ -1,9 +1,9 @@
-"""The cells as plain operations: what a step makes of its products with the weights, and back.
+"""The cells as plain operations: a step from its products with the weights, and its gradients.
 
 fwd   from x's and h's products (each with its bias), h and c before:
-      h, c, and what the way back needs
-bwd   from that, h and c before, h, the gradient of h, and `carry`, what reaches h or c other
-      than by the weights: the gradients of x's and of h's products, and `carry` a step before
+      h, c, and the values that bwd needs
+bwd   from these, h and c before, h, the gradient of h, and `carry`, the gradient that reaches h or
+      c directly: the gradients of x's and of h's products, and `carry` of the step before
 """
 
 from __future__ import annotations

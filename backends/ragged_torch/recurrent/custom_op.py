@@ -1,8 +1,8 @@
-"""A recurrent layer in one direction as an operator: all that compilers and exporters see.
+"""A recurrent layer in one direction as an operator, for compilers and exporters.
 
-A compiler cannot look into lengths, so the layer is one operator, `ragged::recurrent_layer`, whose
-body reads them, checks them and chooses among all implementations as it runs. The sizes of all it
-returns follow from those of its inputs: one program serves every batch.
+A compiler cannot read lengths, so the layer is one operator, `ragged::recurrent_layer`, whose body
+reads them, checks them and chooses among all implementations when it runs. The sizes of its results
+follow from those of its inputs: one program serves every batch.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ def recurrent_op(
 
     Args:
         mode: of the cell.
-        weights: by their own names.
+        weights: by name.
         x: `(batch, time, features)`.
         lengths: `(batch,)`, int64 on the CPU.
         h0: `(batch, size)`.
         c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
         reverse: read each row from its last valid step back.
     """
-    if onnx_op.is_exporting() and "weight_hr" not in weights:  # which ONNX has not
+    if onnx_op.is_exporting() and "weight_hr" not in weights:  # unsupported by ONNX
         return onnx_op.run_layer(mode, weights, x, lengths, h0, c0, reverse=reverse)
     zeros = x.new_zeros(weights["weight_ih"].shape[0])
     layer = Layer(x, lengths, h0, c0, **{"bias_ih": zeros, "bias_hh": zeros, **weights})
     train = torch.is_grad_enabled() and any(value.requires_grad for value in layer.differentiable)
-    train = train or is_jit_tracing()  # what torch.jit.trace records may be trained later
+    train = train or is_jit_tracing()  # a traced program may be trained later
     y, h, c, _ = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, train)
     return y, h, c
 
 
 def _checked(layer: Layer, mode: str) -> Lengths:
-    """Refuse what no compiler could see at the door: lengths, and tangents, which would be lost."""
+    """Check lengths, which a compiler cannot read, and refuse tangents, which would be lost."""
     _refuse_tangents()
     width = layer.x.shape[1]
     return Lengths(check_lengths(layer.lengths, width, function=CELLS[mode].name), width)
@@ -75,10 +75,10 @@ def recurrent_layer(
     reverse: bool,
     train: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Run one layer in one direction: y, h, c, and what is kept for the backward pass.
+    """Run one layer in one direction: y, h, c, and the values kept for the backward pass.
 
     Args are those of `Layer`; `mode` is the cell's; `reverse` reads each row from its last valid
-    step back; `train` says that there will be a backward pass.
+    step back; `train` is whether there will be a backward pass.
 
     Raises:
         LengthsError: a length negative or above the width.
@@ -89,14 +89,14 @@ def recurrent_layer(
     return _unshared([y, *state, kept], [h0, c0])
 
 
-def _unshared(results: Sequence[Tensor], given: Sequence[Tensor]) -> Any:
-    """Copy what shares memory with inputs or other outputs, or lies otherwise than was told."""
-    taken = {value.untyped_storage().data_ptr() for value in given}
+def _unshared(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
+    """Copy results that share memory with inputs or other results, or are not contiguous."""
+    used = {value.untyped_storage().data_ptr() for value in inputs}
     unshared = []
     for value in results:
         memory = value.untyped_storage().data_ptr()
-        unshared.append(value.clone() if memory in taken else value.contiguous())
-        taken.add(memory)
+        unshared.append(value.clone() if memory in used else value.contiguous())
+        used.add(memory)
     return tuple(unshared)
 
 
@@ -136,7 +136,7 @@ def recurrent_layer_backward(
     grad_h: Tensor,
     grad_c: Tensor,
 ) -> list[Tensor]:
-    """Return the gradients of x, h0, c0 and the weights that there are."""
+    """Return the gradients of x, h0, c0 and all weights but None."""
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     gradients = (grad_y, grad_h, grad_c)
     results = passes.passes_of(layer, mode).backward(
@@ -150,7 +150,7 @@ def _fake_backward(*inputs: Any) -> list[Tensor]:
 
 
 def _register_backward() -> torch.library.Library:
-    """Register the operator so that autograd works inside of its body, unlike in a `custom_op`."""
+    """Register the operator so that autograd works inside its body, unlike in a `custom_op`."""
     library = torch.library.Library("ragged", "FRAGMENT")
     schema = torch.library.infer_schema(recurrent_layer_backward, mutates_args=())
     library.define(f"recurrent_layer_backward{schema}", tags=(torch.Tag.pt2_compliant_tag,))
@@ -164,7 +164,7 @@ _library = _register_backward()  # what it registers lives as long as it does
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)  # or what is saved gets a gradient of zeros, as large as it
+    ctx.set_materialize_grads(False)  # or `kept` gets a gradient of zeros of its size
     y, _, _, kept = output
     ctx.mark_non_differentiable(kept)
     ctx.mode, ctx.reverse = inputs[9:11]
@@ -189,7 +189,7 @@ recurrent_layer.register_autograd(_backward, setup_context=_save)
 
 
 class _Gradients(torch.autograd.Function):
-    """The backward pass's operator; its own derivatives are those of plain operations."""
+    """The backward pass's operator; its derivatives are those of plain operations."""
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
@@ -215,7 +215,7 @@ class _Gradients(torch.autograd.Function):
 
 
 def _vjp(layer: Layer, gradients: Sequence[Tensor], mode: str, reverse: bool) -> tuple[Tensor, ...]:
-    """Return the gradients of all that has one, from those of y, h and c, as plain operations."""
+    """Return the gradients of `layer.differentiable` from those of y, h and c, differentiably."""
     lengths = Lengths.unchecked(layer.lengths, layer.x.shape[1])
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -227,7 +227,7 @@ def _vjp(layer: Layer, gradients: Sequence[Tensor], mode: str, reverse: bool) ->
 
 
 def _map(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> list[Any]:
-    """Give an operator's inputs, call after call, where `vmap` maps some of them."""
+    """Return an operator's inputs for each call, where `vmap` maps some of them."""
     return [
         [
             value if dim is None else value.select(dim, row)
@@ -239,13 +239,13 @@ def _map(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> list[Any]:
 
 @torch.library.register_vmap("ragged::recurrent_layer")
 def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
-    calls = [torch.ops.ragged.recurrent_layer(*each) for each in _map(info, in_dims, *inputs)]
+    calls = [torch.ops.ragged.recurrent_layer(*call) for call in _map(info, in_dims, *inputs)]
     return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * len(calls[0])
 
 
 @torch.library.register_vmap("ragged::recurrent_layer_backward", lib=_library)
 def _(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
     calls = [
-        torch.ops.ragged.recurrent_layer_backward(*each) for each in _map(info, in_dims, *inputs)
+        torch.ops.ragged.recurrent_layer_backward(*call) for call in _map(info, in_dims, *inputs)
     ]
     return list(map(torch.stack, zip(*calls, strict=True))), [0] * len(calls[0])

@@ -1,4 +1,4 @@
-"""How the tokens of a batch lie: padded, time-major, jagged or packed."""
+"""The layouts of a batch's tokens: padded, time-major, jagged or packed."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ LAYOUTS = ("padded", "time_major", "jagged", "packed")  # in the order of `Layou
 
 
 def to_padded(x: Tensor, layout: str, lengths: Lengths) -> Tensor:
-    """Give `(batch, time, features)` of tokens that lie otherwise; padding may hold anything."""
+    """Return tokens of any layout as `(batch, time, features)`; padding may hold anything."""
     if layout == "padded":
         return x
     if layout == "time_major":
         return x.transpose(0, 1)
-    places = _places(layout, lengths, x)
+    positions = _positions(layout, lengths, x)
     if not len(x):
-        return x.new_zeros(*places.shape, *x.shape[1:])
-    return x[places.clamp(max=len(x) - 1)]
+        return x.new_zeros(*positions.shape, *x.shape[1:])
+    return x[positions.clamp(max=len(x) - 1)]
 
 
-def from_padded(x: Tensor, layout: str, lengths: Lengths, places: int) -> Tensor:
+def from_padded(x: Tensor, layout: str, lengths: Lengths, capacity: int) -> Tensor:
     """Undo `to_padded`.
 
     Args:
         x: `(batch, time, features)`.
-        layout: what to lay the tokens out as.
+        layout: that of the result.
         lengths: of the rows.
-        places: tokens that there is room for; those beyond the rows' own are 0.
+        capacity: number of tokens of the result; those beyond the rows are 0.
     """
     if layout == "padded":
         return x
     if layout == "time_major":
         return x.transpose(0, 1)
-    tokens = x.flatten(0, 1).index_select(0, token_places("padded", lengths, x))
-    empty = x.new_zeros(places, *x.shape[2:])
-    return empty.index_copy(0, token_places(layout, lengths, x), tokens)
+    tokens = x.flatten(0, 1).index_select(0, token_positions("padded", lengths, x))
+    empty = x.new_zeros(capacity, *x.shape[2:])
+    return empty.index_copy(0, token_positions(layout, lengths, x), tokens)
 
 
-def _places(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
-    """Where each step `(batch, time)` of rows stands among all tokens."""
+def _positions(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
+    """Return the index among all tokens of each step `(batch, time)`."""
     count, width = asarray(lengths.host, like=like), lengths.width
     steps = torch.arange(width, device=like.device)
     rows = torch.arange(len(count), device=like.device)[:, None]
@@ -52,13 +52,13 @@ def _places(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
         return rows + steps * len(count)
     if layout == "jagged":
         return (count.cumsum(0) - count)[:, None] + steps
-    alive = (count[:, None] > steps).sum(0)
-    return rows + alive.cumsum(0) - alive
+    active = (count[:, None] > steps).sum(0)
+    return rows + active.cumsum(0) - active
 
 
-def token_places(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
-    """Where the tokens, row after row, stand among all places of a layout."""
+def token_positions(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
+    """Return the indices of the tokens, row after row, in a layout."""
     valid = (
         torch.arange(lengths.width, device=like.device) < asarray(lengths.host, like=like)[:, None]
     )
-    return _places(layout, lengths, like)[valid]
+    return _positions(layout, lengths, like)[valid]

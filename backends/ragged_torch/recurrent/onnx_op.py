@@ -1,7 +1,6 @@
-"""A layer while `torch.onnx.export` records it: ONNX's own between plain operations.
+"""A layer while `torch.onnx.export` records it: ONNX's own layer between plain operations.
 
-The exporter knows no translation of our operator unless it is given one, but takes nodes of ONNX as
-they are.
+The exporter has no translation of our operator unless it is passed one, but accepts nodes of ONNX.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 
 
 def is_exporting() -> bool:
-    """Whether `torch.onnx.export` records this call, and knows nodes of ONNX."""
+    """Whether `torch.onnx.export` records this call, and accepts nodes of ONNX."""
     return torch.onnx.is_in_onnx_export() and hasattr(torch.onnx, "ops")
 
 
@@ -39,8 +38,8 @@ def run_layer(
 ) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
-    What runs a file need not keep the state of a row of length 0, nor refuse NaN at padding: both
-    are selected here.
+    Runtimes need not keep the state of a row of length 0, nor ignore NaN at padding: both are
+    selected here.
     """
     (batch, width, _), hidden = x.shape, h0.shape[1]
     count, steps = lengths[:, None], torch.arange(width, device=x.device)

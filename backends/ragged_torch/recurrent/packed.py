@@ -24,8 +24,8 @@ def run(inputs: LayerInputs) -> tuple[Tensor, State]:
     def run_layer(weights: list[Weights], data: Tensor, state: State) -> tuple[Tensor, State]:
         return call_torch(inputs.mode, weights, data, state, batch_sizes)
 
-    alive = (h0.index_select(1, rows), c0.index_select(1, rows))
-    data, (h, c) = stack(run_layer, inputs, order.pack(backend, inputs.x), alive)
+    initial = (h0.index_select(1, rows), c0.index_select(1, rows))
+    data, (h, c) = stack(run_layer, inputs, order.pack(backend, inputs.x), initial)
     y = order.unpack(backend, data)
     return y, (h0.index_copy(1, rows, h), c0.index_copy(1, rows, c))
 
@@ -37,9 +37,7 @@ def call_torch(
     state: State,
     batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """Run one layer by torch's own kernels: packed data, or `(time, batch, features)` without
-    sizes.
-    """
+    """Run one layer by torch's kernels: packed data, or `(time, batch, features)` without sizes."""
     run: Any = {
         "LSTM": torch.lstm,
         "GRU": torch.gru,

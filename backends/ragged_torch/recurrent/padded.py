@@ -1,8 +1,8 @@
-"""Torch's dense kernels over the whole width, nothing of padding reaching a row's state.
+"""Torch's dense kernels over the whole width, with no effect of padding on a row's state.
 
-h is taken from each row's last step, which padding comes after. An LSTM's c is returned after the
-last step alone, so an input of its own says that a row has ended: gates i and o shut and gate f
-opens for good, so that c passes unchanged, forwards and backwards, in any dense kernel.
+h is gathered at each row's last step, before its padding. An LSTM's c is returned after the last
+step alone, so an additional input marks the end of a row: it closes gates i and o and opens gate f,
+so that c passes unchanged, forwards and backwards, in any dense kernel.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run_layer(
 
 
 def _with_hold(weight_ih: Tensor) -> Tensor:
-    """Append the weights of the input that is 1 once a row has ended."""
+    """Append the weights of the input that is 1 at padding."""
     hold = weight_ih.new_tensor([-HOLD, HOLD, 0.0, -HOLD])
     return torch.cat([weight_ih, hold.repeat_interleave(len(weight_ih) // 4)[:, None]], 1)
 
@@ -81,7 +81,7 @@ def _has_onednn(weights: Weights, x: Tensor) -> bool:
 
 
 def _run_onednn(weights: Weights, steps: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor]:
-    """Run what torch's own call would, but with derivatives of every kind and order."""
+    """Run the kernel of torch's own call, with derivatives of every kind and order."""
     zeros = steps.new_zeros(4 * h0.shape[1])
     inputs = (steps, h0, c0, *(weights.get(name, zeros) for name in WEIGHTS))
     train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
@@ -92,16 +92,16 @@ def _run_onednn(weights: Weights, steps: Tensor, h0: Tensor, c0: Tensor) -> tupl
 class _Layer(torch.autograd.Function):
     """OneDNN's two passes; further derivatives are those of plain operations.
 
-    Not an operator, whose dispatcher costs most of 1 ms.
+    Not a custom operator, whose dispatch would cost almost 1 ms.
     """
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         steps, h0, c0, *weights, train = inputs
-        own = [steps.transpose(0, 1).contiguous(), *weights, *_states(h0, c0)]
+        arguments = [steps.transpose(0, 1).contiguous(), *weights, *_states(h0, c0)]
         with torch.set_grad_enabled(train):  # without it the kernel keeps no workspace
             y, _, c, workspace = torch.ops.aten.mkldnn_rnn_layer(
-                *(*own, False, [], LSTM_MODE, h0.shape[1], 1, True, False, False, train)
+                *(*arguments, False, [], LSTM_MODE, h0.shape[1], 1, True, False, False, train)
             )
         kept = workspace.detach() if train else steps.new_empty(0)
         return y.detach().transpose(0, 1), c.detach()[0], kept
@@ -119,13 +119,13 @@ class _Layer(torch.autograd.Function):
             valid = Lengths([steps.shape[1]] * len(steps), steps.shape[1])
             gradients = (grad_y, torch.zeros_like(c0), grad_c)
             return (*scan.vjp("LSTM", inputs, gradients, valid, reverse=False), None)
-        steps, y, grad_y = (each.transpose(0, 1).contiguous() for each in (steps, y, grad_y))
+        steps, y, grad_y = (tensor.transpose(0, 1).contiguous() for tensor in (steps, y, grad_y))
         of_state = _states(torch.zeros_like(grad_c), grad_c)
-        found = torch.ops.aten.mkldnn_rnn_layer_backward(
+        results = torch.ops.aten.mkldnn_rnn_layer_backward(
             *(steps, *weights, *_states(h0, c0), y, y[-1:], c[None], grad_y, *of_state),
             *(False, LSTM_MODE, h0.shape[1], 1, True, True, False, [], False, workspace),
         )
-        of_steps, of_ih, of_hh, of_bias, of_other_bias, of_h, of_c = found
+        of_steps, of_ih, of_hh, of_bias, of_other_bias, of_h, of_c = results
         of_weights = (of_ih, of_hh, of_bias, of_other_bias)
         return of_steps.transpose(0, 1), of_h[0], of_c[0], *of_weights, None
 

@@ -29,7 +29,7 @@ class Layer(NamedTuple):
         x: `(batch, time, features)`, left aligned; padding may hold anything.
         lengths: `(batch,)`, int64 on the CPU whatever the device of the rest.
         h0: `(batch, size)`, where size is that of h: a projection's if there is one.
-        c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
+        c0: `(batch, hidden)`, or `(batch, 0)` for a cell without c.
         weight_ih: `(gates * hidden, features)`.
         weight_hh: `(gates * hidden, size)`.
         bias_ih: `(gates * hidden,)`, zeros for a layer without biases, like `bias_hh`.
@@ -48,13 +48,13 @@ class Layer(NamedTuple):
 
     @property
     def weights(self) -> Weights:
-        """The parameters under their own names."""
+        """The parameters by name."""
         names = (*WEIGHTS, "weight_hr")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def differentiable(self) -> list[Tensor]:
-        """All that has a gradient, in order."""
+        """All tensors that have a gradient, in order."""
         return [value for value in (self.x, *self[2:]) if value is not None]
 
     @classmethod
@@ -63,7 +63,7 @@ class Layer(NamedTuple):
         return cls(differentiable[0], lengths, *differentiable[1:])
 
     def detached(self) -> Layer:
-        """The same, apart from whatever made them."""
+        """The same tensors, detached from the graph."""
         tensors = {k: value.detach() for k, value in self._asdict().items() if value is not None}
         return Layer(**tensors)
 
@@ -78,7 +78,7 @@ class Passes(NamedTuple):
     """The two passes of a layer.
 
     Args:
-        saves: whether `forward` leaves something in what it saves.
+        saves: whether `forward` saves values for `backward`.
         forward: `(layer, lengths, mode, reverse, train) -> (y, (h, c), kept)`, with kept of as many
             rows as `saved_rows` says.
         backward: `(layer, lengths, mode, reverse, y, kept, (grad_y, grad_h, grad_c)) ->` the
@@ -91,13 +91,13 @@ class Passes(NamedTuple):
 
 
 def passes_of(layer: Layer, mode: str) -> Passes:
-    """Choose the passes for a layer, whatever its lengths."""
+    """Choose the passes of a layer for any lengths."""
     chosen = choose(IMPLEMENTATIONS, describe(layer.x, layer.shape(mode)))
     return KERNELS if chosen.name == "kernels" else COMPOSED
 
 
 def saved_rows(layer: Layer, mode: str, train: bool) -> int:
-    """How many rows what is saved has: room for every step where passes save, else none."""
+    """Return the number of saved rows: one for every step where the passes save, else 0."""
     saves = train and passes_of(layer, mode).saves
     return layer.x.shape[0] * layer.x.shape[1] if saves else 0
 
@@ -105,7 +105,7 @@ def saved_rows(layer: Layer, mode: str, train: bool) -> int:
 def composed_forward(
     layer: Layer, lengths: Lengths, mode: str, reverse: bool, train: bool
 ) -> tuple[Tensor, State, Tensor]:
-    """Run whatever torch runs, and save nothing."""
+    """Run the first implementation that can, and save nothing."""
     with torch.no_grad():
         y, state = _run(layer, lengths, mode, reverse)
     return y, state, empty(layer, mode, 0)
@@ -120,7 +120,7 @@ def composed_backward(
     kept: Tensor,
     gradients: Sequence[Tensor],
 ) -> list[Tensor]:
-    """Run forward once more and let autograd go back."""
+    """Run forward again, and differentiate by autograd."""
     layer = layer.detached()
     leaves = [value.requires_grad_() for value in layer.differentiable]
     with torch.enable_grad():
@@ -133,15 +133,15 @@ def composed_backward(
 def kernels_forward(
     layer: Layer, lengths: Lengths, mode: str, reverse: bool, train: bool
 ) -> tuple[Tensor, State, Tensor]:
-    """Run kernels of our own."""
-    count = asarray(lengths.host)  # as they were checked, whatever tensor they came from
+    """Run ragged's kernels."""
+    count = asarray(lengths.host)  # the checked copy, not the tensor
     inputs = _computed([layer.x, layer.h0, layer.c0, *layer[4:8]])
     call = cpp.Call(mode, lengths.width, reverse)
     tokens = saved_rows(layer, mode, train)
     run: Any = cpp.forward
     *results, kept = run(*inputs, count, call, tokens)
-    kept[lengths.tokens :] = 0  # room that no step fills
-    y, h, c = (each.to(layer.x.dtype) for each in results)
+    kept[lengths.tokens :] = 0  # rows beyond the tokens
+    y, h, c = (result.to(layer.x.dtype) for result in results)
     return y, (h, c), kept
 
 
@@ -163,7 +163,7 @@ def kernels_backward(
 
 
 def _computed(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Give tensors as kernels compute with them."""
+    """Convert tensors to the dtype and memory format of the kernels."""
     return [value.to(computed_in(value.dtype)).contiguous() for value in tensors]
 
 
@@ -172,10 +172,10 @@ COMPOSED = Passes(False, composed_forward, composed_backward)
 
 
 def _run(layer: Layer, lengths: Lengths, mode: str, reverse: bool) -> tuple[Tensor, State]:
-    """Run the first implementation that there is, as a layer of one direction."""
+    """Run the first implementation that can, as a layer of one direction."""
     backend, shape = load_backend(name), layer.shape(mode)
     x = flip(backend, layer.x, lengths) if reverse else layer.x
-    parameters = {f"{own}_l0": value for own, value in layer.weights.items()}
+    parameters = {f"{key}_l0": value for key, value in layer.weights.items()}
     inputs = LayerInputs(shape, parameters, x, lengths, (layer.h0[None], layer.c0[None]))
     call = describe(layer.x, shape, lengths)
     y, (h, c) = choose(IMPLEMENTATIONS, call).run(inputs)
@@ -183,7 +183,7 @@ def _run(layer: Layer, lengths: Lengths, mode: str, reverse: bool) -> tuple[Tens
 
 
 def empty(layer: Layer, mode: str, rows: int) -> Tensor:
-    """Make room for what is saved."""
+    """Allocate the saved values."""
     shape = layer.shape(mode)
     features = CELLS[mode].kept * shape.hidden_size
     return layer.x.new_empty((rows, features), dtype=computed_in(layer.x.dtype))

@@ -20,8 +20,8 @@ class Report(NamedTuple):
     """What `replace_recurrent` did.
 
     Args:
-        replaced: names of the layers that are ours now.
-        left: the reason for each that is torch's still, by name; "" names the model itself.
+        replaced: names of the layers that were replaced.
+        left: the reason for each layer that was not, by name; "" names the model itself.
     """
 
     replaced: tuple[str, ...]
@@ -36,15 +36,15 @@ class Report(NamedTuple):
 def replace_recurrent(model: nn.Module) -> Report:
     """Swap every `torch.nn.LSTM`, `GRU` and `RNN` below a module for ours, in place.
 
-    Parameters are shared, not copied, so an optimiser goes on; hooks, training flags and whatever
-    else was set on a layer stay. A layer that stands in several places is one layer still. Calls,
-    packed ones too, need no change.
+    Parameters are shared, not copied, so an optimiser remains valid; hooks, training flags and all
+    other attributes of a layer stay. A layer that is used several times stays shared. Calls need no
+    change, packed ones included.
 
     Args:
         model: any module.
 
     Returns:
-        What was replaced, and what was left and why; printed, a line for each.
+        The layers replaced, and those left with the reason; printed, one line each.
 
     Raises:
         ArgumentError: it is no `torch.nn.Module`.
@@ -73,14 +73,14 @@ def replace_recurrent(model: nn.Module) -> Report:
             if layer not in ours and (reason := _reason_to_leave(layer)) is not None:
                 left[full] = reason
                 continue
-            ours.setdefault(layer, _taken_over(layer))
+            ours.setdefault(layer, _convert(layer))
             parent._modules[name] = ours[layer]
             replaced.append(full)
     return Report(tuple(dict.fromkeys(replaced)), left)
 
 
 def _reason_to_leave(layer: nn.RNNBase) -> str | None:
-    """Say why a layer is not swapped; None = it is."""
+    """Return why a layer is not swapped; None = it is."""
     kind = _torch_type(layer)
     if kind is None:
         return f"{type(layer).__name__} is none of torch.nn.LSTM, GRU and RNN"
@@ -88,8 +88,8 @@ def _reason_to_leave(layer: nn.RNNBase) -> str | None:
         return "its parameters are parametrized, by torch.nn.utils.parametrize"
     changed = [
         member
-        for each in type(layer).__mro__[: type(layer).__mro__.index(kind)]
-        for member, value in vars(each).items()
+        for base in type(layer).__mro__[: type(layer).__mro__.index(kind)]
+        for member, value in vars(base).items()
         if callable(value) or isinstance(value, (property, classmethod, staticmethod))
     ]
     changed += [member for member, value in vars(layer).items() if member == "forward"]
@@ -100,8 +100,8 @@ def _torch_type(layer: nn.RNNBase) -> type | None:
     return next((kind for kind in TYPES if isinstance(layer, kind)), None)
 
 
-def _taken_over(layer: nn.RNNBase) -> RNNBase:
-    """Make one of ours that holds all that a layer of torch's holds."""
+def _convert(layer: nn.RNNBase) -> RNNBase:
+    """Convert a torch layer to ours, with the same parameters and attributes."""
     kind: Any = TYPES[_torch_type(layer)]  # type: ignore[index]
     ours: RNNBase = kind.__new__(kind)
     ours.__dict__.update({k: v for k, v in vars(layer).items() if k not in BUFFERS})

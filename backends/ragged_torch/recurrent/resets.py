@@ -1,4 +1,4 @@
-"""Rows whose state starts anew inside: their pieces run as rows of their own, end to end."""
+"""Rows with resets of the state: their pieces run as separate rows, concatenated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ragged.lengths import Lengths
 from ragged.recurrent.resets import Pieces, cut_rows
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import asarray, is_traced, to_numpy
-from ragged_torch.recurrent.layouts import token_places
+from ragged_torch.recurrent.layouts import token_positions
 from ragged_torch.recurrent.run import run_layers
 
 
@@ -50,20 +50,20 @@ def run_with_resets(
     to_initial: bool,
     layout: str = "padded",
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run a checked layer whose state starts anew before some tokens, at the cost of its tokens.
+    """Run a checked layer whose state is reset before some tokens; the cost is that of its tokens.
 
     Args:
         shape, parameters, x, lengths, state, between_layers, layout: as in `run_layers`.
-        resets: boolean, in the shape of the tokens of x, True where the state starts anew; what
-            stands at padding is not read.
-        to_initial: whether it does from the row's own initial state; else from zeros.
+        resets: boolean, in the shape of the tokens of x, True where the state is reset; padding is
+            not read.
+        to_initial: whether to the row's initial state; else to zeros.
 
     Raises:
-        DerivativeError: a transformation holds them, so that they have no values.
+        DerivativeError: resets are traced or mapped, so that their values cannot be read.
     """
-    marks = _read_resets(shape.cell.name, resets)
-    places = token_places(layout, lengths, x)
-    pieces = cut_rows(lengths.host, marks.reshape(-1)[to_numpy(places)])
+    reset_values = _read_resets(shape.cell.name, resets)
+    positions = token_positions(layout, lengths, x)
+    pieces = cut_rows(lengths.host, reset_values.reshape(-1)[to_numpy(positions)])
     if state is None:
         state = tuple(x.new_zeros(size) for size in shape.state_shapes(len(lengths)))
     starts = tuple(_starts(part, pieces, shape, to_initial) for part in state)
@@ -71,14 +71,14 @@ def run_with_resets(
     y, ends = run_layers(
         shape,
         parameters,
-        x.reshape(-1, x.shape[-1]).index_select(0, places),
+        x.reshape(-1, x.shape[-1]).index_select(0, positions),
         Lengths(pieces.lengths, widest, lengths.policy),
         starts,
         between_layers,
         layout="jagged",
     )
     empty = y.new_zeros(x.shape[:-1].numel(), y.shape[-1])
-    y = empty.index_copy(0, places, y).reshape(*x.shape[:-1], y.shape[-1])
+    y = empty.index_copy(0, positions, y).reshape(*x.shape[:-1], y.shape[-1])
     return y, tuple(_ends(part, pieces, shape) for part in ends)
 
 
@@ -105,7 +105,7 @@ def _starts(state: Tensor, pieces: Pieces, shape: RecurrentShape, to_initial: bo
 
 
 def _ends(state: Tensor, pieces: Pieces, shape: RecurrentShape) -> Tensor:
-    """The state of each row after what is read last of it."""
+    """The state of each row after its last read step."""
     parts = [
         part.index_select(0, asarray(pieces.leaves(reverse=reverse), like=state))
         for part, reverse in zip(state, _directions(shape), strict=True)

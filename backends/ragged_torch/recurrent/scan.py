@@ -1,7 +1,7 @@
-"""A layer as plain operations over the whole width: every transformation of torch is right for it.
+"""A layer as plain operations over the whole width, for every transformation of torch.
 
-Its vjp is written out as well, so that the gradients of faster implementations, too, have
-derivatives of every order and kind.
+Its vjp is written out as well, so that the gradients of faster implementations have derivatives of
+every order and kind, too.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def run_layer(
 ) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
-    Nothing but `x`, the state and the weights takes part where all rows are full. Half precision is
-    computed in float32 on a CPU, as kernels do: a relu's slope jumps where a sum rounds past 0.
+    Full rows are computed from `x`, the state and the weights alone. Half precision is computed in
+    float32 on a CPU, as in kernels: a relu's slope jumps where a sum rounds past 0.
     """
     dtype = x.dtype
     if dtype.itemsize < 4 and x.device.type == "cpu":
@@ -55,9 +55,9 @@ def run_layer(
 
 
 def _no_steps(x: Tensor, h0: Tensor, c0: Tensor, weights: Weights) -> Tensor:
-    """Give outputs of width 0, of which all inputs have a gradient, of zeros."""
-    everything = sum(each.sum() for each in (x, h0, c0, *weights.values()))
-    return x.new_zeros(*x.shape[:2], h0.shape[1]) + everything
+    """Return outputs of width 0 that depend on all inputs, whose gradients are zeros."""
+    total = sum(tensor.sum() for tensor in (x, h0, c0, *weights.values()))
+    return x.new_zeros(*x.shape[:2], h0.shape[1]) + total
 
 
 def vjp(
@@ -89,7 +89,8 @@ def vjp(
     grad_y, dh, dc = gradients
     carry = dc if mode == "LSTM" else torch.zeros_like(dh)  # of a GRU: what reaches h directly
     dx_products, dh_products = [], []
-    walk = zip(valids, keeps, states[:-1], states[1:], _read(grad_y, lengths, reverse), strict=True)
+    grads = read_steps(grad_y, lengths, reverse).unbind(1)
+    walk = zip(valids, keeps, states[:-1], states[1:], grads, strict=True)
     for valid, kept, before, (h, _), dy in reversed(list(walk)):
         of_x, of_h, new_carry = bwd(kept, before, h, dh + dy, carry)
         dx_products.append(_select(valid, of_x, torch.zeros_like(of_x)))
@@ -112,7 +113,7 @@ def vjp(
 def _steps(
     weights: Weights, x: Tensor, lengths: Lengths, reverse: bool
 ) -> tuple[Sequence[Tensor | None], Sequence[Tensor]]:
-    """Which rows have each step, None = all, and x's products with the weights."""
+    """Return which rows have each step, None = all, and x's products with the weights."""
     of_x = read_steps(x, lengths, reverse) @ weights["weight_ih"].T  # hoisted: all steps in one
     if "bias_ih" in weights:
         of_x = of_x + weights["bias_ih"]
@@ -129,13 +130,9 @@ def _of_h(weights: Weights, h: Tensor) -> Tensor:
 
 
 def read_steps(x: Tensor, lengths: Lengths, reverse: bool) -> Tensor:
-    """Put 0 at padding, and turn the steps of each row round to read it in reverse, or back."""
+    """Set padding to 0, and with `reverse` flip the valid steps of each row."""
     backend = load_backend(name)
     return flip(backend, x, lengths) if reverse else zero_padding(backend, x, lengths)
-
-
-def _read(x: Tensor, lengths: Lengths, reverse: bool) -> Sequence[Tensor]:
-    return read_steps(x, lengths, reverse).unbind(1)
 
 
 def _flat(x: Tensor) -> Tensor:

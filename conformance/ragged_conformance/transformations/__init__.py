@@ -1,4 +1,4 @@
-"""Everything that frameworks do to functions and modules, tried on every layer and model.
+"""The frameworks' transformations of functions and modules, tried on every layer and model.
 
 A new transformation is a line of a backend's tables: a function of a `Trial` that gives by name
 what `comparison.CHECKS` compares. A new way of running a layer or model is a line of
@@ -20,7 +20,7 @@ def table_of(backend: str) -> dict[str, Transformation]:
     """The transformations of a backend's framework; none where it is not installed."""
     if find_spec(FRAMEWORKS[backend]) is None:
         return {}
-    found: dict[str, Transformation] = {}
+    table: dict[str, Transformation] = {}
     for part in PARTS:
-        found |= import_module(f"{__name__}.{backend}_{part}").LINES
-    return found
+        table |= import_module(f"{__name__}.{backend}_{part}").TRANSFORMATIONS
+    return table

@@ -1,4 +1,4 @@
-"""How what a transformation gives is compared with the oracle."""
+"""The comparison of a transformation's results with the oracle."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from ragged_conformance.evaluation import to_numpy
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
-from ragged_conformance.transformations.lines import Found
+from ragged_conformance.transformations.lines import Results
 from ragged_conformance.transformations.problems import Point, Trial
 
-BATCHES = ("own", "other inputs")  # points of one shape, stacked
-RAGGED_BATCHES = ("own", "other lengths")
-MEMBERS = ("own", "other parameters")
+BATCHES = ("original", "other inputs")  # points of one shape, stacked
+RAGGED_BATCHES = ("original", "other lengths")
+MEMBERS = ("original", "other parameters")
 
 
-def check(trial: Trial, found: Found) -> None:
-    """Compare all that a transformation gave with the oracle."""
-    for what, value in found.items():
+def check(trial: Trial, results: Results) -> None:
+    """Compare all results of a transformation with the oracle."""
+    for what, value in results.items():
         CHECKS[what](trial, value)
 
 
 def _outputs(trial: Trial, value: Any, point: Point | None = None) -> None:
     point = point or trial.point
-    subject, arrays = trial.subject, _host(trial, value)
+    subject, arrays = trial.subject, to_numpy(trial.adapter, value)
     assert_all_close(arrays, point.outputs, trial.adapter.dtype, subject.kind)
     for output, source in subject.sequences.items():
         padding = ~padding_mask(point.batch.lengths[source], arrays[output].shape[1])
@@ -33,7 +34,7 @@ def _outputs(trial: Trial, value: Any, point: Point | None = None) -> None:
 
 
 def _gradient(trial: Trial, value: Any, point: Point | None = None) -> None:
-    point, arrays = point or trial.point, _host(trial, value)
+    point, arrays = point or trial.point, to_numpy(trial.adapter, value)
     for name, lengths in point.batch.lengths.items():
         padding = ~padding_mask(lengths, arrays[name].shape[1])
         assert (arrays[name][padding] == 0).all(), f"gradient of {name} at padding"
@@ -44,14 +45,15 @@ def _gradient(trial: Trial, value: Any, point: Point | None = None) -> None:
 
 
 def _tangent(trial: Trial, value: Any) -> None:
-    assert_all_close(_host(trial, value), trial.point.tangent(), trial.adapter.dtype)
+    tangent = to_numpy(trial.adapter, value)
+    assert_all_close(tangent, trial.point.tangent(), trial.adapter.dtype)
 
 
 def _jacobian(trial: Trial, value: Any) -> None:
     direction = trial.point.directions[trial.small]
     moved = {
         name: np.tensordot(array, direction, direction.ndim)
-        for name, array in _host(trial, value).items()
+        for name, array in to_numpy(trial.adapter, value).items()
     }
     assert_all_close(moved, trial.point.tangent([trial.small]), trial.adapter.dtype)
 
@@ -73,17 +75,13 @@ def _shapes(trial: Trial, value: Any) -> None:
     assert value == {name: array.shape for name, array in trial.point.outputs.items()}
 
 
-def _each(points: tuple[str, ...], compare: Callable[..., None]) -> Callable[[Trial, Any], None]:
-    def compare_each(trial: Trial, stacked: Any) -> None:
-        for place, point in enumerate(points):
-            one = {name: array[place] for name, array in stacked.items()}
-            compare(trial, one, trial.problem.points[point])
+def _for_all(points: tuple[str, ...], compare: Callable[..., None]) -> Callable[[Trial, Any], None]:
+    def compare_all(trial: Trial, stacked: Any) -> None:
+        for index, point in enumerate(points):
+            arrays = {name: array[index] for name, array in stacked.items()}
+            compare(trial, arrays, trial.problem.points[point])
 
-    return compare_each
-
-
-def _host(trial: Trial, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: trial.adapter.to_numpy(value) for name, value in arrays.items()}
+    return compare_all
 
 
 CHECKS: Mapping[str, Callable[[Trial, Any], None]] = {
@@ -94,10 +92,10 @@ CHECKS: Mapping[str, Callable[[Trial, Any], None]] = {
     "curvature": _curvature,
     "Hessian": _hessian,
     "shapes": _shapes,
-    "outputs of batches": _each(BATCHES, _outputs),
-    "gradient of batches": _each(BATCHES, _gradient),
-    "outputs of ragged batches": _each(RAGGED_BATCHES, _outputs),
-    "gradient of ragged batches": _each(RAGGED_BATCHES, _gradient),
-    "outputs of members": _each(MEMBERS, _outputs),
-    "gradient of members": _each(MEMBERS, _gradient),
+    "outputs of batches": _for_all(BATCHES, _outputs),
+    "gradient of batches": _for_all(BATCHES, _gradient),
+    "outputs of ragged batches": _for_all(RAGGED_BATCHES, _outputs),
+    "gradient of ragged batches": _for_all(RAGGED_BATCHES, _gradient),
+    "outputs of members": _for_all(MEMBERS, _outputs),
+    "gradient of members": _for_all(MEMBERS, _gradient),
 }

@@ -13,25 +13,25 @@ from ragged_conformance.transformations.lines import (
     LAYERS,
     SOME,
     WAYS,
-    Found,
+    Results,
     Transformation,
     derivative,
 )
 from ragged_conformance.transformations.problems import Arrays, Trial
 
 
-def grad(trial: Trial) -> Found:
+def grad(trial: Trial) -> Results:
     return {"gradient": run(trial, jax.grad(trial.total), trial.variables)}
 
 
-def eager(trial: Trial) -> Found:
-    """Nothing compiled but what a layer itself compiles."""
+def eager(trial: Trial) -> Results:
+    """Compile nothing but what a layer itself compiles."""
     outputs, moved = jax.jvp(trial.run, (trial.variables,), (trial.tangents,))
     gradient = jax.grad(trial.total)(trial.variables)
     return {"outputs": outputs, "tangent": moved, "gradient": gradient}
 
 
-def vjp(trial: Trial) -> Found:
+def vjp(trial: Trial) -> Results:
     def pull(variables: Arrays) -> Any:
         outputs, pull_back = jax.vjp(trial.run, variables)
         return outputs, pull_back(trial.weights)[0]
@@ -40,7 +40,7 @@ def vjp(trial: Trial) -> Found:
     return {"outputs": outputs, "gradient": gradient}
 
 
-def jvp(trial: Trial) -> Found:
+def jvp(trial: Trial) -> Results:
     def push(variables: Arrays, tangents: Arrays) -> Any:
         return jax.jvp(trial.run, (variables,), (tangents,))
 
@@ -48,7 +48,7 @@ def jvp(trial: Trial) -> Found:
     return {"outputs": outputs, "tangent": moved}
 
 
-def linearize(trial: Trial) -> Found:
+def linearize(trial: Trial) -> Results:
     def push(variables: Arrays, tangents: Arrays) -> Any:
         outputs, linear = jax.linearize(trial.run, variables)
         return outputs, linear(tangents)
@@ -57,7 +57,7 @@ def linearize(trial: Trial) -> Found:
     return {"outputs": outputs, "tangent": moved}
 
 
-def linear_transpose(trial: Trial) -> Found:
+def linear_transpose(trial: Trial) -> Results:
     def pull(variables: Arrays) -> Any:
         _, linear = jax.linearize(trial.run, variables)
         return jax.linear_transpose(linear, variables)(trial.weights)[0]
@@ -65,64 +65,64 @@ def linear_transpose(trial: Trial) -> Found:
     return {"gradient": run(trial, pull, trial.variables)}
 
 
-def jacrev(trial: Trial) -> Found:
+def jacrev(trial: Trial) -> Results:
     return {"Jacobian": run(trial, jax.jacrev(trial.vary), trial.variables[trial.small])}
 
 
-def jacfwd(trial: Trial) -> Found:
+def jacfwd(trial: Trial) -> Results:
     return {"Jacobian": run(trial, jax.jacfwd(trial.vary), trial.variables[trial.small])}
 
 
-def grad_of_grad(trial: Trial) -> Found:
+def grad_of_grad(trial: Trial) -> Results:
     def slope(variables: Arrays) -> Any:
         return trial.along(jax.grad(trial.total)(variables))
 
     return {"curvature": trial.along(run(trial, jax.grad(slope), trial.variables))}
 
 
-def jvp_of_grad(trial: Trial) -> Found:
+def jvp_of_grad(trial: Trial) -> Results:
     def push(variables: Arrays) -> Any:
         return jax.jvp(jax.grad(trial.total), (variables,), (trial.directions,))[1]
 
     return {"curvature": trial.along(run(trial, push, trial.variables))}
 
 
-def grad_of_jvp(trial: Trial) -> Found:
+def grad_of_jvp(trial: Trial) -> Results:
     def slope(variables: Arrays) -> Any:
         return jax.jvp(trial.total, (variables,), (trial.directions,))[1]
 
     return {"curvature": trial.along(run(trial, jax.grad(slope), trial.variables))}
 
 
-def hessian(trial: Trial) -> Found:
+def hessian(trial: Trial) -> Results:
     return {"Hessian": run(trial, jax.hessian(trial.weigh_varied), trial.variables[trial.small])}
 
 
-def vmap_batches(trial: Trial) -> Found:
-    each = jax.vmap(trial.run)
+def vmap_batches(trial: Trial) -> Results:
+    batched = jax.vmap(trial.run)
     return {
         "outputs of ragged batches": run(
-            trial, each, stack(trial, RAGGED_BATCHES), stacked_lengths(trial)
+            trial, batched, stack(trial, RAGGED_BATCHES), stacked_lengths(trial)
         )
     }
 
 
-def vmap_grad_batches(trial: Trial) -> Found:
-    each = jax.vmap(jax.grad(trial.total))
+def vmap_grad_batches(trial: Trial) -> Results:
+    batched = jax.vmap(jax.grad(trial.total))
     return {
         "gradient of ragged batches": run(
-            trial, each, stack(trial, RAGGED_BATCHES), stacked_lengths(trial)
+            trial, batched, stack(trial, RAGGED_BATCHES), stacked_lengths(trial)
         )
     }
 
 
-def vmap_jacrev(trial: Trial) -> Found:
-    each = jax.vmap(jax.jacrev(trial.vary))
-    found = run(trial, each, jnp.stack([trial.variables[trial.small]] * 2))
-    return {"Jacobian": {name: value[1] for name, value in found.items()}}
+def vmap_jacrev(trial: Trial) -> Results:
+    batched = jax.vmap(jax.jacrev(trial.vary))
+    jacobians = run(trial, batched, jnp.stack([trial.variables[trial.small]] * 2))
+    return {"Jacobian": {name: value[1] for name, value in jacobians.items()}}
 
 
-def vmap_ensemble(trial: Trial) -> Found:
+def vmap_ensemble(trial: Trial) -> Results:
     stacked = {**stack(trial, MEMBERS), **trial.inputs}
     axes = {name: None if name in trial.inputs else 0 for name in stacked}
 
@@ -133,7 +133,7 @@ def vmap_ensemble(trial: Trial) -> Found:
     return {"outputs of members": outputs, "gradient of members": gradient}
 
 
-def scan_ensemble(trial: Trial) -> Found:
+def scan_ensemble(trial: Trial) -> Results:
     """Loop over stacked parameters, as `nnx.scan` does over the layers of a deep network."""
     stacked = stack(trial, MEMBERS)
 
@@ -148,7 +148,7 @@ def scan_ensemble(trial: Trial) -> Found:
     return {"outputs of members": outputs, "gradient of members": gradient}
 
 
-def map_batches(trial: Trial) -> Found:
+def map_batches(trial: Trial) -> Results:
     def one(arguments: Any) -> Any:
         return trial.run(*arguments)
 
@@ -156,18 +156,18 @@ def map_batches(trial: Trial) -> Found:
     return {"outputs of ragged batches": run(trial, lambda a: jax.lax.map(one, a), arguments)}
 
 
-def conditional(trial: Trial) -> Found:
+def conditional(trial: Trial) -> Results:
     def either(variables: Arrays, flag: Any) -> Any:
         return jax.lax.cond(flag, trial.total, lambda v: 0 * trial.total(v), variables)
 
     return {"gradient": run(trial, jax.grad(either), trial.variables, True)}
 
 
-def remat(trial: Trial) -> Found:
+def remat(trial: Trial) -> Results:
     return {"gradient": run(trial, jax.grad(jax.checkpoint(trial.total)), trial.variables)}
 
 
-LINES: dict[str, Transformation] = {
+TRANSFORMATIONS: dict[str, Transformation] = {
     "grad": derivative(grad, *LAYERS, *SOME),
     "grad and jvp, eager": derivative(eager, "LSTM"),
     "vjp": derivative(vjp, *SOME),

@@ -20,15 +20,15 @@ def run(trial: Trial, function: Callable[..., Any], *arguments: Any) -> Any:
 
 def stack(trial: Trial, points: tuple[str, ...]) -> Arrays:
     """The variables at several points, stacked."""
-    return jax.tree.map(lambda *each: jnp.stack(each), *map(trial.at, points))
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *map(trial.at, points))
 
 
 def stacked_lengths(trial: Trial) -> Arrays:
     """The lengths at the points of ragged batches, stacked."""
-    each = [native_lengths(trial, point) for point in RAGGED_BATCHES]
-    return jax.tree.map(lambda *counts: jnp.stack(counts), *each)
+    lengths = [native_lengths(trial, point) for point in RAGGED_BATCHES]
+    return jax.tree.map(lambda *counts: jnp.stack(counts), *lengths)
 
 
-def native_lengths(trial: Trial, point: str = "own") -> Arrays:
+def native_lengths(trial: Trial, point: str = "original") -> Arrays:
     """The lengths as arrays, as programs take them."""
     return trial.adapter.arrays(trial.problem.points[point].batch.lengths)

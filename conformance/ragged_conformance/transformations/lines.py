@@ -1,4 +1,4 @@
-"""A line of the tables of transformations, and the words that lines are written with."""
+"""A line of the tables of transformations, and the constants that lines share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from ragged.errors import RaggedError
 from ragged_conformance.transformations.problems import Trial
 
-Found = Mapping[str, Any]
-DERIVATIVE, PROGRAM = "float64", "float32"  # where derivatives show, and where programs do
+Results = Mapping[str, Any]
+DERIVATIVE, PROGRAM = "float64", "float32"  # the dtypes that derivatives and programs are tested in
 LAYERS = ("LSTM*", "lstm*", "GRU*", "gru*", "RNN*")
 SOME = ("LSTM", "EncoderDecoderLSTM")
 # One problem an implementation, and a second cell.
@@ -34,7 +34,7 @@ class Transformation:
         refused: by pattern of a problem, the error by which it may refuse, and must.
     """
 
-    run: Callable[[Trial], Found]
+    run: Callable[[Trial], Results]
     dtype: str = DERIVATIVE
     on: tuple[str, ...] = ("*",)
     without: tuple[str, ...] = ()
@@ -48,25 +48,25 @@ class Transformation:
 
     def refusal(self, problem: str) -> type[RaggedError] | None:
         """The error by which it refuses a problem."""
-        found = [error for name, error in self.refused.items() if fnmatchcase(problem, name)]
-        return found[0] if found else None
+        errors = [error for name, error in self.refused.items() if fnmatchcase(problem, name)]
+        return errors[0] if errors else None
 
 
 def _is_one(problem: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(problem, pattern) for pattern in patterns)
 
 
-def derivative(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transformation:
-    """A line of what float64 shows."""
+def derivative(run: Callable[[Trial], Results], *on: str, **options: Any) -> Transformation:
+    """A line that is tested in float64."""
     return Transformation(run, DERIVATIVE, on or ("*",), **options)
 
 
-def program(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transformation:
-    """A line of what float32 shows."""
+def program(run: Callable[[Trial], Results], *on: str, **options: Any) -> Transformation:
+    """A line that is tested in float32."""
     return Transformation(run, PROGRAM, on or ("*",), **options)
 
 
-def of_module(run: Callable[[Trial], Found], *on: str, **options: Any) -> Transformation:
-    """A line of what happens to modules, and not to functions."""
+def of_module(run: Callable[[Trial], Results], *on: str, **options: Any) -> Transformation:
+    """A line that transforms modules, not functions."""
     without = (*FUNCTIONS, *options.pop("without", ()))
     return program(run, *on, without=without, **options)

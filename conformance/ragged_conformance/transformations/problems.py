@@ -1,6 +1,6 @@
-"""Layers and models as pure functions of all their arrays, and what their derivatives have to be.
+"""Layers and models as pure functions of all their arrays, and their expected derivatives.
 
-What is expected comes from the oracle and its complex step alone, never from a framework.
+Expected values come from the oracle and its complex step alone, never from a framework.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Problem:
     Args:
         subject: the layer or model.
         policy: of its lengths.
-        kernels: whether kernels of our own may run.
+        kernels: whether ragged's kernels may run.
         function: the public function that it is run as; None = as a module.
         is_frozen: derivatives are by the inputs alone, the parameters are constants.
         is_tied: the backward direction has the forward direction's very parameters.
@@ -55,30 +55,34 @@ class Problem:
 
     @functools.cached_property
     def tied(self) -> list[str]:
-        """The parameters that are another one."""
+        """The names of the parameters that are shared with the forward direction."""
         module = self.subject.build()
         names = ragged.get_backend().get_parameters(module)
         return [name for name in names if self.is_tied and name.endswith("_reverse")]
 
+    def with_tied(self, parameters: Values) -> Values:
+        """Add the shared parameters under their second names."""
+        return parameters | {n: parameters[n.removesuffix("_reverse")] for n in self.tied}
+
     @functools.cached_property
     def parameters(self) -> Values:
-        """Parameters none of which is 0 or 1, as biases and norms are at first."""
-        found = ragged.get_backend().get_parameters(self.subject.build())
+        """Parameters none of which is 0 or 1, unlike initial biases and norms."""
+        initial = ragged.get_backend().get_parameters(self.subject.build())
         return {
             name: np.float32(value + 0.25 * normal(*value.shape, seed=i)).astype(float)
-            for i, (name, value) in enumerate(sorted(found.items()))
+            for i, (name, value) in enumerate(sorted(initial.items()))
             if name not in self.tied
         }
 
     @functools.cached_property
     def points(self) -> dict[str, Point]:
-        """Where the problem is evaluated: at its own point, and at others for what is batched."""
+        """Where the problem is evaluated: at the original point, and at others for batches."""
         batch, parameters = self.subject.batch, self.parameters
         turned = batch.rows([1, 2, 3, 0])
         inputs = replace(batch, arrays=turned.arrays)
         moved = {name: value[..., ::-1].copy() for name, value in parameters.items()}
         return {
-            "own": Point(self, batch, parameters),
+            "original": Point(self, batch, parameters),
             "other inputs": Point(self, inputs, parameters),
             "other lengths": Point(self, turned, parameters),
             "other parameters": Point(self, batch, moved),
@@ -86,7 +90,7 @@ class Problem:
 
 
 class Point:
-    """The arrays at which a problem is evaluated, and what the oracle says of it there."""
+    """The arrays at which a problem is evaluated, and the oracle's results there."""
 
     def __init__(self, problem: Problem, batch: Batch, parameters: Values) -> None:
         self.problem, self.batch, self.parameters = problem, batch, parameters
@@ -96,10 +100,10 @@ class Point:
             name: SCALE * normal(*value.shape, seed=100 + i)
             for i, (name, value) in enumerate(self.variables.items())
         }
-        # What stands at padding of x belongs to no derivative.
-        own = Batch({n: self.tangents[n] for n in batch.arrays}, batch.lengths)
-        self.directions = {**self.tangents, **own.filled(0.0).arrays}
-        self.tangents = {**self.tangents, **own.filled(np.nan).arrays}
+        # Padding of x takes part in no derivative.
+        input_tangents = Batch({n: self.tangents[n] for n in batch.arrays}, batch.lengths)
+        self.directions = {**self.tangents, **input_tangents.filled(0.0).arrays}
+        self.tangents = {**self.tangents, **input_tangents.filled(np.nan).arrays}
 
     @functools.cached_property
     def outputs(self) -> Values:
@@ -127,11 +131,11 @@ class Point:
 
     def project(self, gradient: Mapping[str, np.ndarray]) -> Values:
         """Bring a gradient into the form of `slopes`."""
-        found = {name: np.zeros(()) for name in self.slopes}
+        result = {name: np.zeros(()) for name in self.slopes}
         for name in self.variables:
             group = name if name in self.inputs else "parameters"
-            found[group] = found[group] + (gradient[name] * self.directions[name]).sum()
-        return found
+            result[group] = result[group] + (gradient[name] * self.directions[name]).sum()
+        return result
 
     def curvature(self, names: Sequence[str] | None = None) -> float:
         """The weighted sum's second derivative along the directions of the named variables."""
@@ -139,15 +143,15 @@ class Point:
 
     @functools.cached_property
     def small(self) -> str:
-        """A variable with few elements, for whole Jacobians and Hessians."""
+        """The name of a variable with few elements, for whole Jacobians and Hessians."""
         names = [name for name in self.variables if name.endswith("bias_ih_l0")]
         return (names or list(self.variables))[0]
 
     @functools.cache  # noqa: B019 - points live as long as the suite
     def _moved(self, names: tuple[str, ...]) -> Values:
         moved = {n: v + 1e-30j * self.directions[n] for n, v in self._clean.items() if n in names}
-        found = self._run(**{**self._clean, **moved})
-        return {name: np.imag(value) / 1e-30 for name, value in found.items()}
+        outputs = self._run(**{**self._clean, **moved})
+        return {name: np.imag(value) / 1e-30 for name, value in outputs.items()}
 
     @functools.cache  # noqa: B019
     def _curvature(self, names: tuple[str, ...]) -> float:
@@ -168,9 +172,8 @@ class Point:
 
     def _run(self, **values: np.ndarray) -> Values:
         inputs = {name: values.pop(name) for name in self.inputs}
-        tied = {name: values[name.removesuffix("_reverse")] for name in self.problem.tied}
-        subject = self.problem.subject
-        return subject.oracle(inputs, {**values, **tied}, self.batch.lengths)
+        parameters = self.problem.with_tied(values)
+        return self.problem.subject.oracle(inputs, parameters, self.batch.lengths)
 
 
 class Trial:
@@ -181,9 +184,10 @@ class Trial:
 
     def __init__(self, adapter: Adapter, problem: Problem) -> None:
         self.adapter, self.problem, self.subject = adapter, problem, problem.subject
-        self.point = problem.points["own"]
+        self.point = problem.points["original"]
         self.module = adapter.prepare(problem.build())
-        adapter.backend.set_parameters(self.module, self._whole(self.point.parameters))
+        parameters = problem.with_tied(self.point.parameters)
+        adapter.backend.set_parameters(self.module, parameters)
         self.lengths: Mapping[str, Any] = lengths_of(self.point.batch, problem.policy)
         self.variables = adapter.arrays(self.point.variables)
         self.inputs = {name: self.variables[name] for name in self.point.inputs}
@@ -194,11 +198,10 @@ class Trial:
         self._names, self._call = self._split()
 
     def run(self, variables: Arrays, lengths: Mapping[str, Any] | None = None) -> Arrays:
-        """The outputs, as a function of all that is differentiated."""
+        """The outputs, as a function of all variables."""
         inputs = {name: variables[name] for name in self.inputs}
-        own = {name: variables[name] for name in self._names}
-        given = self.lengths if lengths is None else lengths
-        return self.subject.call(functools.partial(self._call, own), inputs, given)
+        call = functools.partial(self._call, {name: variables[name] for name in self._names})
+        return self.subject.call(call, inputs, self.lengths if lengths is None else lengths)
 
     def total(self, variables: Arrays, lengths: Mapping[str, Any] | None = None) -> Any:
         """The outputs' weighted sum."""
@@ -225,21 +228,17 @@ class Trial:
         return self.adapter.arrays(self.problem.points[point].variables)
 
     def call(self, module: Any, lengths: Mapping[str, Any] | None = None) -> Arrays:
-        """The outputs of a module: the problem's own, or what a transformation made of it."""
+        """The outputs of a module: the problem's, or a transformed one."""
         return self.subject.call(module, self.inputs, self.lengths if lengths is None else lengths)
 
     def _split(self) -> tuple[list[str], Callable[..., Any]]:
         if self.problem.is_frozen:
-            return [], lambda _, *given: self.module(*given)
+            return [], lambda _, *arguments: self.module(*arguments)
         if self.problem.function is not None:
             return list(self.point.parameters), self.problem.function
-        own, call = self.adapter.functional(self.module)
-        assert set(own) == set(self.point.parameters)
-        return list(own), call
-
-    def _whole(self, parameters: Values) -> Values:
-        tied = {name: parameters[name.removesuffix("_reverse")] for name in self.problem.tied}
-        return {**parameters, **tied}
+        parameters, call = self.adapter.functional(self.module)
+        assert set(parameters) == set(self.point.parameters)
+        return list(parameters), call
 
 
 def function_problem(mode: str, **options: Any) -> Problem:

@@ -16,7 +16,7 @@ from ragged_conformance.transformations.lines import (
     FUNCTIONS,
     LAYERS,
     MODELS,
-    Found,
+    Results,
     Transformation,
     of_module,
     program,
@@ -24,50 +24,50 @@ from ragged_conformance.transformations.lines import (
 from ragged_conformance.transformations.problems import Trial
 
 
-def backward(trial: Trial, module: nn.Module, whole: Callable[[Tensor], Tensor]) -> Found:
+def backward(trial: Trial, module: nn.Module, full_tensor: Callable[[Tensor], Tensor]) -> Results:
     """The outputs of a module, and the gradient of its inputs and parameters."""
-    own = {name: value.clone().requires_grad_() for name, value in trial.inputs.items()}
-    outputs = trial.subject.call(module, own, trial.lengths)
-    trial.weigh({name: whole(value) for name, value in outputs.items()}).backward()
-    found = {name: value.grad for name, value in own.items()}
+    inputs = {name: value.clone().requires_grad_() for name, value in trial.inputs.items()}
+    outputs = trial.subject.call(module, inputs, trial.lengths)
+    trial.weigh({name: full_tensor(value) for name, value in outputs.items()}).backward()
+    gradients = {name: value.grad for name, value in inputs.items()}
     for name, value in module.named_parameters():
         if not trial.problem.is_frozen:
             plain = name.removeprefix("module.")
             zeros = torch.zeros_like(trial.variables[plain])
-            found[plain] = zeros if value.grad is None else whole(value.grad)
-    return {"outputs": outputs, "gradient": found}
+            gradients[plain] = zeros if value.grad is None else full_tensor(value.grad)
+    return {"outputs": outputs, "gradient": gradients}
 
 
-def functional_call(trial: Trial) -> Found:
+def functional_call(trial: Trial) -> Results:
     return {"outputs": trial.run(trial.variables)}
 
 
-def no_grad(trial: Trial) -> Found:
+def no_grad(trial: Trial) -> Results:
     with torch.no_grad():
         return {"outputs": trial.call(trial.module)}
 
 
-def inference_mode(trial: Trial) -> Found:
+def inference_mode(trial: Trial) -> Results:
     with torch.inference_mode():
         return {"outputs": trial.call(trial.module)}
 
 
-def deep_copy(trial: Trial) -> Found:
+def deep_copy(trial: Trial) -> Results:
     return backward(trial, copy.deepcopy(trial.module), lambda value: value)
 
 
-def pickled(trial: Trial) -> Found:
+def pickled(trial: Trial) -> Results:
     return backward(trial, pickle.loads(pickle.dumps(trial.module)), lambda value: value)
 
 
-def saved(trial: Trial) -> Found:
+def saved(trial: Trial) -> Results:
     file = io.BytesIO()
     torch.save(trial.module, file)
     file.seek(0)
     return backward(trial, torch.load(file, weights_only=False), lambda value: value)
 
 
-def on_meta(trial: Trial) -> Found:
+def on_meta(trial: Trial) -> Results:
     module = copy.deepcopy(trial.module).to("meta")
     inputs = {name: value.to("meta") for name, value in trial.inputs.items()}
     outputs = trial.subject.call(module, inputs, trial.lengths)
@@ -75,37 +75,37 @@ def on_meta(trial: Trial) -> Found:
     return {"shapes": {name: tuple(value.shape) for name, value in outputs.items()}}
 
 
-def fake_tensors(trial: Trial) -> Found:
+def fake_tensors(trial: Trial) -> Results:
     from torch._subclasses import FakeTensorMode
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
-        own = {name: mode.from_tensor(value) for name, value in trial.variables.items()}
-        outputs = trial.run(own)
+        variables = {name: mode.from_tensor(value) for name, value in trial.variables.items()}
+        outputs = trial.run(variables)
     return {"shapes": {name: tuple(value.shape) for name, value in outputs.items()}}
 
 
-def two_tensors(trial: Trial) -> Found:
+def two_tensors(trial: Trial) -> Results:
     from torch.testing._internal.two_tensor import TwoTensor
 
-    own = {name: TwoTensor(value, value.clone()) for name, value in trial.variables.items()}
-    found = trial.run(own)
-    assert all(isinstance(value, TwoTensor) for value in found.values())
-    return {"outputs": {name: value.b for name, value in found.items()}}
+    variables = {name: TwoTensor(value, value.clone()) for name, value in trial.variables.items()}
+    outputs = trial.run(variables)
+    assert all(isinstance(value, TwoTensor) for value in outputs.values())
+    return {"outputs": {name: value.b for name, value in outputs.items()}}
 
 
-def subclassed(trial: Trial) -> Found:
+def subclassed(trial: Trial) -> Results:
     class Named(Tensor):
         """A subclass that changes nothing, as libraries of images and units have."""
 
-    own = {name: value.as_subclass(Named) for name, value in trial.variables.items()}
-    found = trial.run(own)
-    return {"outputs": {name: value.as_subclass(Tensor) for name, value in found.items()}}
+    variables = {name: value.as_subclass(Named) for name, value in trial.variables.items()}
+    outputs = trial.run(variables)
+    return {"outputs": {name: value.as_subclass(Tensor) for name, value in outputs.items()}}
 
 
-def parametrized(trial: Trial) -> Found:
+def parametrized(trial: Trial) -> Results:
     class Doubled(nn.Module):
-        """A parametrisation that a tensor of half the size stands behind."""
+        """A parametrisation by a tensor of half the value."""
 
         def forward(self, half: Tensor) -> Tensor:
             return 2 * half
@@ -134,35 +134,35 @@ def one_process() -> Iterator[Any]:
         distributed.destroy_process_group()
 
 
-def whole(value: Any) -> Tensor:
-    """What all processes hold together."""
+def full_tensor(value: Any) -> Tensor:
+    """Gather a `DTensor`; other tensors are returned unchanged."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def dtensors(trial: Trial) -> Found:
+def dtensors(trial: Trial) -> Results:
     from torch.distributed.tensor import distribute_module, distribute_tensor
 
     with one_process() as mesh:
         module = distribute_module(copy.deepcopy(trial.module), mesh)
         inputs = {name: distribute_tensor(value, mesh) for name, value in trial.inputs.items()}
         outputs = trial.subject.call(module, inputs, trial.lengths)
-        return {"outputs": {name: whole(value) for name, value in outputs.items()}}
+        return {"outputs": {name: full_tensor(value) for name, value in outputs.items()}}
 
 
-def data_parallel(trial: Trial) -> Found:
+def data_parallel(trial: Trial) -> Results:
     with one_process():
         replica = nn.parallel.DistributedDataParallel(copy.deepcopy(trial.module))
-        return backward(trial, replica, whole)
+        return backward(trial, replica, full_tensor)
 
 
-def fully_sharded(trial: Trial) -> Found:
+def fully_sharded(trial: Trial) -> Results:
     from torch.distributed.fsdp import fully_shard
 
     with one_process() as mesh:
-        return backward(trial, fully_shard(copy.deepcopy(trial.module), mesh=mesh), whole)
+        return backward(trial, fully_shard(copy.deepcopy(trial.module), mesh=mesh), full_tensor)
 
 
-LINES: dict[str, Transformation] = {
+TRANSFORMATIONS: dict[str, Transformation] = {
     "functional_call": program(functional_call),
     "no_grad": of_module(no_grad),
     "inference_mode": of_module(inference_mode),

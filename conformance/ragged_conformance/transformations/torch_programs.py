@@ -1,4 +1,4 @@
-"""Programs that torch records, compiles and takes apart; a new one is a line of the table."""
+"""Programs that torch records, compiles and exports; a new one is a line of the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ragged_conformance.transformations.comparison import BATCHES
 from ragged_conformance.transformations.lines import (
     LAYERS,
     SOME,
-    Found,
+    Results,
     Transformation,
     of_module,
     program,
@@ -22,8 +22,8 @@ from ragged_conformance.transformations.problems import Trial
 from ragged_conformance.transformations.torch_tools import Tensors, leaves, native_lengths, pull
 
 
-class Whole(nn.Module):
-    """A module of a user's own, with the one under test in it."""
+class Wrapper(nn.Module):
+    """A user's module that contains the one under test."""
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()
@@ -33,78 +33,78 @@ class Whole(nn.Module):
         return self.call(self.inner, inputs, lengths)
 
 
-def compiled(trial: Trial) -> Found:
+def compiled(trial: Trial) -> Results:
     torch.compiler.reset()
     program = torch.compile(trial.run, fullgraph=True, backend="aot_eager")
-    own = leaves(trial)
-    outputs = program(own, native_lengths(trial))
-    return {"outputs": outputs, "gradient": pull(trial.weigh(outputs), own)}
+    variables = leaves(trial)
+    outputs = program(variables, native_lengths(trial))
+    return {"outputs": outputs, "gradient": pull(trial.weigh(outputs), variables)}
 
 
-def exported(strict: bool) -> Callable[[Trial], Found]:
+def exported(strict: bool) -> Callable[[Trial], Results]:
     """`torch.export.export`."""
 
-    def run(trial: Trial) -> Found:
+    def run(trial: Trial) -> Results:
         arguments = trial.inputs, native_lengths(trial)
-        program = torch.export.export(Whole(trial), arguments, strict=strict)
+        program = torch.export.export(Wrapper(trial), arguments, strict=strict)
         return {"outputs": program.module()(*arguments)}
 
     return run
 
 
-def made_fx(mode: Any) -> Callable[[Trial], Found]:
-    """`make_fx`, whose graph is run at another point, too."""
+def made_fx(mode: Any) -> Callable[[Trial], Results]:
+    """`make_fx`, whose graph is also run at another point."""
 
-    def run(trial: Trial) -> Found:
+    def run(trial: Trial) -> Results:
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        program = make_fx(lambda own: trial.run(own), tracing_mode=mode)(trial.variables)
-        each = [program(trial.at(point)) for point in BATCHES]
-        return {"outputs of batches": {n: torch.stack([o[n] for o in each]) for n in each[0]}}
+        program = make_fx(lambda v: trial.run(v), tracing_mode=mode)(trial.variables)
+        outputs = [program(trial.at(point)) for point in BATCHES]
+        return {"outputs of batches": {n: torch.stack([o[n] for o in outputs]) for n in outputs[0]}}
 
     return run
 
 
-def made_fx_of_the_gradient(trial: Trial) -> Found:
+def made_fx_of_the_gradient(trial: Trial) -> Results:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     def gradient(variables: Tensors) -> Tensors:
-        own = {name: value.detach().requires_grad_() for name, value in variables.items()}
-        return pull(trial.total(own), own)
+        detached = {name: value.detach().requires_grad_() for name, value in variables.items()}
+        return pull(trial.total(detached), detached)
 
     return {"gradient": make_fx(gradient)(trial.variables)(trial.variables)}
 
 
-def functionalized(trial: Trial) -> Found:
+def functionalized(trial: Trial) -> Results:
     return {"outputs": torch.func.functionalize(trial.run)(trial.variables)}
 
 
-def checkpointed(reentrant: bool) -> Callable[[Trial], Found]:
+def checkpointed(reentrant: bool) -> Callable[[Trial], Results]:
     """Activation checkpointing."""
 
-    def run(trial: Trial) -> Found:
-        own = leaves(trial)
+    def run(trial: Trial) -> Results:
+        variables = leaves(trial)
 
-        def outputs(*values: Tensor) -> tuple[Tensor, ...]:
-            return tuple(trial.run(dict(zip(own, values, strict=True))).values())
+        def run_tuple(*values: Tensor) -> tuple[Tensor, ...]:
+            return tuple(trial.run(dict(zip(variables, values, strict=True))).values())
 
-        found = checkpoint(outputs, *own.values(), use_reentrant=reentrant)
-        named = dict(zip(trial.weights, found, strict=True))
+        values = checkpoint(run_tuple, *variables.values(), use_reentrant=reentrant)
+        named = dict(zip(trial.weights, values, strict=True))
         if not reentrant:
-            return {"outputs": named, "gradient": pull(trial.weigh(named), own)}
+            return {"outputs": named, "gradient": pull(trial.weigh(named), variables)}
         trial.weigh(named).backward()
-        return {"gradient": {name: value.grad for name, value in own.items()}}
+        return {"gradient": {name: value.grad for name, value in variables.items()}}
 
     return run
 
 
-def saved_on_the_cpu(trial: Trial) -> Found:
+def saved_on_the_cpu(trial: Trial) -> Results:
     with torch.autograd.graph.save_on_cpu():
-        own = leaves(trial)
-        return {"gradient": pull(trial.total(own), own)}
+        variables = leaves(trial)
+        return {"gradient": pull(trial.total(variables), variables)}
 
 
-LINES: dict[str, Transformation] = {
+TRANSFORMATIONS: dict[str, Transformation] = {
     "checkpoint": program(checkpointed(reentrant=False)),
     "checkpoint, reentrant": program(checkpointed(reentrant=True)),
     "save_on_cpu": program(saved_on_the_cpu),

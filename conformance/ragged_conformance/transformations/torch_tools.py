@@ -17,16 +17,16 @@ def leaves(trial: Trial) -> Tensors:
     return {name: value.clone().requires_grad_() for name, value in trial.variables.items()}
 
 
-def pull(total: Tensor, of: Tensors, **options: Any) -> Tensors:
+def pull(total: Tensor, variables: Tensors, **options: Any) -> Tensors:
     """The gradient of a scalar by name; a model need not read every parameter."""
-    found = torch.autograd.grad(total, list(of.values()), materialize_grads=True, **options)
-    return dict(zip(of, found, strict=True))
+    grads = torch.autograd.grad(total, list(variables.values()), materialize_grads=True, **options)
+    return dict(zip(variables, grads, strict=True))
 
 
 def stack(trial: Trial, points: tuple[str, ...]) -> Tensors:
     """The variables at several points, stacked."""
-    each = [trial.at(point) for point in points]
-    return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    variables = [trial.at(point) for point in points]
+    return {name: torch.stack([v[name] for v in variables]) for name in variables[0]}
 
 
 def native_lengths(trial: Trial) -> Tensors:

@@ -150,8 +150,8 @@ def read_folder(folder: Path, required: Limits, optional: Limits) -> dict[str, b
 
 def _current_folder(folder: Path) -> Path:
     """Return the folder, or its backup while it is replaced."""
-    backup = _backup_path(folder)
-    current = folder if folder.exists() or not backup.exists() else backup
+    is_replaced = not folder.exists() and has_leftover(folder)
+    current = _backup_path(folder) if is_replaced else folder
     if not current.is_dir():
         expected = "a checkpoint folder with model.safetensors, config.yaml and state.json"
         raise CheckpointError.of("load", folder, "no folder", expected, "Check the path.")

@@ -17,7 +17,8 @@ from tests.mutants import (
 from tests.mutants.mutant import Fault
 
 BOTH = "torch = jax"  # in a backend's place: what only a comparison of the two can see
-SHARED = "torch, shared"  # likewise: what no backend has a part in, and other tests see
+SHARED = "torch, shared"  # likewise: what tests outside of the conformance suite see
+SHARED_JAX = "jax, shared"
 FAULTS: dict[str, tuple[Fault, ...]] = {
     backend: (
         *core.FAULTS,
@@ -33,3 +34,4 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 FAULTS["torch"] += losses.TORCH
 FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)
 FAULTS[SHARED] = bookkeeping.FAULTS
+FAULTS[SHARED_JAX] = jax.WITHOUT_KERNELS

@@ -44,8 +44,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "decoder's padding is seen",
             mask,
-            "seen = future[:, None, :]",
-            "seen = future[:, None, :] | True",
+            "visible = future[:, None, :]",
+            "visible = future[:, None, :] | True",
             seen_in(BRIDGED),
         ),
         fault(

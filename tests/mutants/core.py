@@ -288,13 +288,6 @@ LSTM = (
         forward("all equal, padded"),
     ),
     fault(
-        "time-first outputs not turned back",
-        f"{CALL}:validate_and_call",
-        "swap(y, (1, 0, 2))",
-        "y",
-        "test_recurrent.py::test_time_first_is_the_same_turned[{backend}-LSTM]",
-    ),
-    fault(
         "inputs centred on their batch",
         f"{CALL}:validate_and_call",
         "backend.run_recurrent(shape, parameters, x, valid",

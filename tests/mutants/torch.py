@@ -142,8 +142,8 @@ KERNELS = (
     fault(
         "kernels: second direction reads forwards",
         "ragged_torch.recurrent.cpp:_call",
-        "int(call.reverse)",
-        "0",
+        "layout, call.reverse, features",
+        "layout, 0, features",
         forward("mixed", "bidirectional"),
     ),
     fault(

@@ -31,7 +31,8 @@ TRAJECTORY = "test_trajectory.py::test_backends_follow_one_trajectory[EncoderDec
 def between_layers(backend: str, name: str, new: str, *caught_by: str) -> Fault:
     """Make a fault in what a recurrent layer does between its layers."""
     call = f"{LAYER[backend]}.{CALL[backend]}"
-    return fault(name, call, "self.dropout,\n", f"lambda y: {new},\n", *caught_by)
+    end = {"torch": "\n", "jax": ",\n"}[backend]
+    return fault(name, call, f"self.dropout{end}", f"lambda y: {new}{end}", *caught_by)
 
 
 def faults_of(backend: str) -> tuple[Fault, ...]:

@@ -180,7 +180,15 @@ WRONG = {
     "no pair": lambda layer, x: layer(x, torch.zeros(1, 2, 5).double()),
     "a weight's dtype": lambda layer, x: _with_half_bias(layer)(x),
     "start": lambda layer, x: layer(x, start="middle"),
+    "sparse": lambda layer, x: layer(x.to_sparse()),
 }
+
+
+@pytest.mark.parametrize("state", [(1,), (1, 1), [1]])
+def test_a_gru_takes_no_tuple_for_its_state(ways, state):
+    with pytest.raises(RaggedError):
+        build("GRU")(draw(4, 2, 3), type(state)(torch.zeros(1, 2, 5).double() for _ in state))
+    assert ways["short"] == 0
 
 
 def _with_half_bias(layer):

@@ -15,6 +15,7 @@ operator = pytest.importorskip("ragged_torch.recurrent.custom_op")
 passes = pytest.importorskip("ragged_torch.recurrent.passes")
 scan = pytest.importorskip("ragged_torch.recurrent.scan")
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 CASES = {
     "mixed": [3, 0, 5, 1],
     "ties": [2, 2, 4, 4],

@@ -19,11 +19,12 @@ import pytest
 from ragged_conformance.evaluation import one_torch_thread
 
 from ragged.errors import RaggedError
-from tests.mutants import BOTH, FAULTS, SHARED
+from tests.mutants import BOTH, FAULTS, SHARED, SHARED_JAX
 from tests.mutants.mutant import Fault, StaleFaultError, fault
 
 TESTS = Path(__file__).parents[1]
 SUITE = TESTS.parent / "conformance" / "ragged_conformance"
+OUTSIDE = (SHARED, SHARED_JAX)
 CASES = [(backend, one) for backend, faults in FAULTS.items() for one in faults]
 
 # Nothing that the outer session has set up for this process may be taken down by the inner one.
@@ -106,8 +107,8 @@ def run_suite(need, monkeypatch, programs):
 
     def run(backend: str, tests: list[str]) -> list[Result]:
         need(*backend.partition(",")[0].split(" = "))
-        chosen = [] if backend in (BOTH, SHARED) else ["--backend", backend]
-        folder = TESTS if backend == SHARED else SUITE
+        chosen = [] if backend in (BOTH, *OUTSIDE) else ["--backend", backend]
+        folder = TESTS if backend in OUTSIDE else SUITE
         places = [str(folder / test) for test in tests or [""]]
         recorder = Recorder()
         with ExitStack() as stack:
@@ -124,7 +125,7 @@ def run_suite(need, monkeypatch, programs):
 @pytest.mark.parametrize("backend", FAULTS)
 def test_the_same_tests_are_green_without_a_fault(run_suite, pytestconfig, backend: str) -> None:
     named = {test for one in FAULTS[backend] for test in one.tests(backend)}
-    everything = pytestconfig.getoption("exhaustive", False) and backend != SHARED
+    everything = pytestconfig.getoption("exhaustive", False) and backend not in OUTSIDE
     results = run_suite(backend, [] if everything else sorted(named))
     assert not [result.test for result in results if result.outcome == "failed"]
     assert {result.test for result in results if result.outcome == "passed"} >= set(
@@ -137,7 +138,7 @@ def test_fault_is_caught(
     run_suite, record_property, pytestconfig, backend: str, fault: Fault
 ) -> None:
     named = fault.tests(backend)
-    everything = pytestconfig.getoption("exhaustive", False) and backend != SHARED
+    everything = pytestconfig.getoption("exhaustive", False) and backend not in OUTSIDE
     with fault.applied():
         results = run_suite(backend, [] if everything else named)
     caught = [result.test for result in results if result.is_red]

@@ -17,6 +17,7 @@ from torch import Tensor
 from ragged import kernels
 from ragged.backend import load_backend
 from ragged.errors import DeviceError, DtypeError, RaggedError, ShapeError
+from ragged.kernels.recipe import FUNCTIONS
 from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
 from ragged_torch.arrays import asarray, name
@@ -268,7 +269,7 @@ def _call(
         for tensor, shape in zip(inputs, shapes, strict=True)
     ]
     addresses = [0 if array is None else array.data_ptr() for array in (*arrays, *outputs)]
-    run = _function(function, call.mode, dtype)
+    run = getattr(_load(call.mode, dtype), function)
     status = run(_sizes(*sizes, threads), count.data_ptr(), _pointers(*addresses), _team())
     if status:
         kernels.raise_status(status)
@@ -322,15 +323,11 @@ _pointers = ctypes.c_void_p * 17  # as many as the backward pass has
 
 
 @cache
-def _function(function: str, mode: str, dtype: torch.dtype) -> Any:
-    run = getattr(_load(mode, dtype), function)
-    run.argtypes = _sizes, ctypes.c_void_p, _pointers, ctypes.c_void_p
-    return run
-
-
-@cache
 def _load(mode: str, dtype: torch.dtype) -> ctypes.CDLL | None:
-    return kernels.load(SOURCE, mode, str(dtype).removeprefix("torch."))
+    library = kernels.load(SOURCE, mode, str(dtype).removeprefix("torch."))
+    for function in FUNCTIONS if library else ():
+        getattr(library, function).argtypes = _sizes, ctypes.c_void_p, _pointers, ctypes.c_void_p
+    return library
 
 
 @cache

@@ -81,7 +81,7 @@ def _is_plain(
     shape: RecurrentShape, weights: Sequence[Any], x: Any, state: Any, *, batch_first: bool
 ) -> bool:
     """Whether all but the lengths of a call is right, and torch does nothing around it."""
-    if torch.compiler.is_compiling() or type(x) is not Tensor or x.dim() != 3:
+    if torch.compiler.is_compiling() or type(x) is not Tensor or x.is_nested or x.dim() != 3:
         return False
     if x.shape[2] != shape.input_size or not x.numel() > 0:
         return False
@@ -90,13 +90,15 @@ def _is_plain(
         return False
     tensors = [x, *weights]
     if state is not None:
-        parts = state if type(state) is tuple else (state,)
+        parts = state if shape.mode == "LSTM" else (state,)
         sizes = shape.state_shapes(x.shape[0 if batch_first else 1])
-        if tuple(getattr(part, "shape", None) for part in parts) != sizes:
+        if type(parts) is not tuple or tuple(getattr(p, "shape", None) for p in parts) != sizes:
             return False
         tensors += parts
     for tensor in tensors:
-        if type(tensor) not in PLAIN or tensor.dtype is not dtype or not tensor.is_cpu:
+        if type(tensor) not in PLAIN or tensor.dtype is not dtype:
+            return False
+        if not tensor.is_cpu or tensor.layout is not torch.strided:
             return False
     around = is_transformed() or has_tangents() or is_recorded()
     return not around and not torch.is_autocast_enabled("cpu")

@@ -78,9 +78,9 @@ class Recurrent(nn.Module):
         With `offsets (batch + 1,)` the rows lie end to end in x `(tokens, features)`, with room for
         more perhaps: what is beyond the last row is never read, and 0 in the outputs.
         """
-        weights = read_parameters(self, self._names)
+        weights, between_layers = read_parameters(self, self._names), self.dropout
         if offsets is None and resets is None and start == "zeros":
-            call = self.shape, weights, x, lengths, state, self.dropout
+            call = self.shape, weights, x, lengths, state, between_layers
             result = direct.run_if_plain(*call, batch_first=self.batch_first)
             if result is not None:
                 return result
@@ -93,7 +93,7 @@ class Recurrent(nn.Module):
             lengths,
             state,
             self.batch_first,
-            self.dropout,
+            between_layers,
             resets,
             start,
             offsets,

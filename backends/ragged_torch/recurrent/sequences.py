@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ragged.backend import load_backend
-from ragged.checks import shown
+from ragged.checks import as_array, shown
 from ragged.errors import ArgumentError, DtypeError, LengthsError, ShapeError
 from ragged.lengths import Lengths
 from ragged.recurrent.call import lengths_of_offsets
@@ -93,11 +93,12 @@ def read_sequences(
 
 
 def _read_dense(function: str, given: Tensor, lengths: object, *, batch_first: bool) -> Sequences:
+    backend = load_backend(name)
+    given = as_array(backend, function, "input", given)
     is_batched = given.dim() == 3
     data = given if is_batched else given.unsqueeze(0)
     batch_first = batch_first or not is_batched
     batch, width = data.shape[:2] if batch_first else (data.shape[1], data.shape[0])
-    backend = load_backend(name)
     valid = Lengths.of(lengths, width, backend, function=function, batch=batch)
     layout = "padded" if batch_first else "time_major"
     return Sequences(data, layout, valid, lambda y: y if is_batched else y.squeeze(0), is_batched)

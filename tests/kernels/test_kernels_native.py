@@ -38,8 +38,11 @@ SANITIZERS = {
 }
 
 
-@pytest.mark.parametrize("cell", kernels.CELLS)
-@pytest.mark.parametrize("name", SANITIZERS)
+SANITIZED = [("address", cell) for cell in kernels.CELLS]
+SANITIZED += [("thread", "LSTM")]  # what threads share is in the skeleton of all cells
+
+
+@pytest.mark.parametrize(("name", "cell"), SANITIZED)
 def test_sanitizers_find_nothing(tmp_path, name, cell):
     made = tmp_path / "harness"
     if compile_source("nothing.cpp", made, *SANITIZERS[name]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ragged
@@ -150,12 +151,24 @@ def test_every_layout_takes_resets(name):
     assert all(map(torch.equal, flat(y.transpose(0, 1), end), flat(expected, final)))
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_one_sequence_takes_resets_of_any_kind(kind):
+    layer, x = ragged_torch.GRU(INPUT, HIDDEN), torch.randn(4, INPUT)
+    y, h = layer(x, resets=kind([False, True, False, True]))
+    parts = [layer(part) for part in (x[:1], x[1:3], x[3:])]
+    torch.testing.assert_close(y, torch.cat([part[0] for part in parts]))
+    torch.testing.assert_close(h, parts[-1][1])
+
+
 def test_resets_that_are_none_are_refused():
     layer = ragged_torch.GRU(INPUT, HIDDEN, batch_first=True)
     x = torch.zeros(2, 3, INPUT)
     for resets in (torch.zeros(2, 3), torch.zeros(3, 2, dtype=torch.bool), [True], "yes"):
         with pytest.raises(ragged.RaggedError, match=r"GRU.*`resets` is .*; expected"):
             layer(x, resets=resets)
+    for resets in ("yes", 3, [True]):
+        with pytest.raises(ragged.RaggedError, match=r"GRU.*`resets` is .*; expected"):
+            layer(x[0], resets=resets)
     with pytest.raises(ragged.errors.OptionError, match=r"`start` .*'zeros'"):
         layer(x, resets=torch.zeros(2, 3, dtype=torch.bool), start="last")
     marks = torch.zeros(4, 2, 3, dtype=torch.bool)

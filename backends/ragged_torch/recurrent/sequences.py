@@ -53,7 +53,9 @@ class Sequences(NamedTuple):
             return marks.data
         if isinstance(marks, Tensor) and marks.is_nested:
             return cast(Any, marks).values()
-        return marks if self.is_batched or not isinstance(marks, Tensor) else marks[None]
+        if self.is_batched:
+            return marks
+        return marks[None] if isinstance(marks, (Tensor, np.ndarray)) else [marks]
 
 
 def read_sequences(

@@ -106,8 +106,7 @@ def cell(name: str, case: Case, budget: float) -> dict[str, Any]:
         "torch, padded": _torch_step(lambda: theirs(x)[0], peers),
         **jax_runs(name, case, lengths),
     }
-    rivals = dict.fromkeys(("torch, packed", "torch, padded"), "ours")  # flax compiles at first
-    found = interleave(runs, budget=budget, rivals=rivals)
+    found = interleave(runs, budget=budget)
     ours_time = found["ours"].median
     return {
         "cell": name,

@@ -21,6 +21,7 @@ __all__ = [
     "in_memory",
     "is_functionalized",
     "is_jit_tracing",
+    "is_observed",
     "is_recorded",
     "is_transformed",
     "unwrap",
@@ -65,9 +66,14 @@ def has_subclass(tensors: Iterable[Tensor]) -> bool:
     return bool(kinds) and any(kind.__torch_dispatch__ is not NO_DISPATCH for kind in kinds)
 
 
+def is_observed() -> bool:
+    """Whether a transformation, forward mode or a recording sees each operator."""
+    return is_transformed() or has_tangents() or is_recorded()
+
+
 def in_memory(*tensors: Tensor) -> bool:
     """Whether reading these tensors' memory is all that has to be done with them."""
-    observed = is_transformed() or has_tangents() or is_recorded() or has_subclass(tensors)
+    observed = is_observed() or has_subclass(tensors)
     return not observed and all(map(torch._C._has_storage, tensors))  # mapped ones have none
 
 

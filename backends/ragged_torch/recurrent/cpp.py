@@ -92,16 +92,23 @@ def run_layer(
         zeros = x.new_zeros(len(weights["weight_ih"]))
         weights = {**weights, "bias_ih": zeros, "bias_hh": zeros}
     arrays = [each.contiguous() for each in (x, h0, c0, *(weights[name] for name in WEIGHTS))]
-    if is_transformed():  # whether something requires a gradient shows at one level alone
-        run: Any = _Layer.apply
-        tokens = x.shape[:-1].numel() if lengths.is_traced else lengths.tokens
-    else:
-        train = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arrays)
-        run = differentiable_forward if train else forward
-        tokens = lengths.tokens if train else 0
     count = lengths.to(load_backend(name)) if lengths.is_traced else asarray(lengths.host)
-    count = count.to("cpu", torch.int64)
-    y, h, c, *_ = run(*arrays, count, Call(mode, lengths.width, reverse, layout), tokens)
+    count, call = count.to("cpu", torch.int64), Call(mode, lengths.width, reverse, layout)
+    if is_transformed():  # whether something requires a gradient shows at one level alone
+        tokens = x.shape[:-1].numel() if lengths.is_traced else lengths.tokens
+        y, h, c, _ = _Layer.apply(*arrays, count, call, tokens)
+    else:
+        y, h, c = run_arrays(arrays, count, call, lengths.tokens)
+    return y, h, c
+
+
+def run_arrays(
+    arrays: Sequence[Tensor], lengths: Tensor, call: Call, tokens: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run `forward`, with its gradient if one is asked for: y, h and c."""
+    train = torch.is_grad_enabled() and any(array.requires_grad for array in arrays)
+    run: Any = _EagerLayer.apply if train else forward
+    y, h, c, _ = run(*arrays, lengths, call, tokens if train else 0)
     return y, h, c
 
 
@@ -229,9 +236,6 @@ class _EagerLayer(torch.autograd.Function):
     backward = _Layer.backward
 
 
-differentiable_forward: Any = _EagerLayer.apply  # `forward` with its gradient
-
-
 def _differentiable_vjp(
     call: Call, inputs: Sequence[Tensor], gradients: Sequence[Tensor], lengths: Tensor
 ) -> tuple[Tensor, ...]:
@@ -262,17 +266,11 @@ def _call(
     layout, threads = LAYOUTS.index(call.layout), torch.get_num_threads()
     sizes = (batch, call.width, math.prod(tokens), layout, call.reverse, features, hidden, room)
     count = _readable(lengths, (batch,), torch.int64)
-    arrays = [
-        tensor
-        if tensor.dtype is dtype and tensor.shape == shape and _lies_plainly(tensor)
-        else _readable(tensor, shape, dtype)
-        for tensor, shape in zip(inputs, shapes, strict=True)
-    ]
+    arrays = [_readable(*each, dtype) for each in zip(inputs, shapes, strict=True)]
     addresses = [0 if array is None else array.data_ptr() for array in (*arrays, *outputs)]
     run = getattr(_load(call.mode, dtype), function)
-    status = run(_sizes(*sizes, threads), count.data_ptr(), _pointers(*addresses), _team())
-    if status:
-        kernels.raise_status(status)
+    status = run(Sizes(*sizes, threads), count.data_ptr(), Addresses(*addresses), _team())
+    kernels.raise_status(status)
 
 
 def _shapes(
@@ -294,6 +292,8 @@ def _readable(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tenso
     Raises:
         DeviceError, DtypeError, ShapeError: it is none of a CPU's arrays of this shape and dtype.
     """
+    if tensor.dtype is dtype and tensor.shape == shape and _lies_plainly(tensor):
+        return tensor
     if not tensor.is_cpu or tensor.layout is not torch.strided:
         raise _refused(DeviceError, f"{tensor.layout} on {tensor.device}", "dense, on the CPU")
     if tensor.dtype is not dtype:
@@ -318,15 +318,15 @@ def _refused(error: type[RaggedError], got: str, expected: str) -> RaggedError:
     return error.of("recurrent kernel", "inputs", got, expected, "Set RAGGED_KERNELS=0.")
 
 
-_sizes = ctypes.c_int64 * 9
-_pointers = ctypes.c_void_p * 17  # as many as the backward pass has
+Sizes = ctypes.c_int64 * 9  # what a function of a library takes, beside lengths and team
+Addresses = ctypes.c_void_p * 17  # as many as the backward pass has
 
 
 @cache
 def _load(mode: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     library = kernels.load(SOURCE, mode, str(dtype).removeprefix("torch."))
     for function in FUNCTIONS if library else ():
-        getattr(library, function).argtypes = _sizes, ctypes.c_void_p, _pointers, ctypes.c_void_p
+        getattr(library, function).argtypes = Sizes, ctypes.c_void_p, Addresses, ctypes.c_void_p
     return library
 
 

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from ragged.backend import load_backend
-from ragged.kernels import available, is_enabled
+from ragged.kernels import is_enabled
 from ragged.lengths import Lengths
-from ragged.recurrent.dispatch import LayerCall, choose
+from ragged.recurrent.dispatch import choose
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.recurrent import cpp
-from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS
-from ragged_torch.transforms import has_tangents, is_recorded, is_transformed
+from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe
+from ragged_torch.transforms import is_observed
 
 PLAIN = (Tensor, nn.Parameter)
 LENGTHS = (list, np.ndarray, Tensor)
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+DTYPES = (torch.float32, torch.float64)
 
 
 def read_parameters(layer: nn.Module, names: Sequence[str]) -> list[Tensor]:
@@ -66,15 +66,16 @@ def run_if_plain(
         return None
     batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
     if lengths is None:
-        return _run(shape, weights, x, state, between_layers, _full(batch, width), batch_first)
+        count, tokens = _full(batch, width), batch * width
+        return _run(shape, weights, x, state, between_layers, count, tokens, batch_first)
     if type(lengths.leaf if isinstance(lengths, Lengths) else lengths) not in LENGTHS:
         return None
     name, backend = shape.cell.name, load_backend("torch")
     valid = Lengths.of(lengths, width, backend, function=name, batch=batch)
     if valid.is_traced or valid.policy != "auto":
         return None
-    count = torch.from_numpy(valid.host.copy())
-    return _run(shape, weights, x, state, between_layers, count, batch_first)
+    count, tokens = torch.from_numpy(valid.host.copy()), valid.tokens
+    return _run(shape, weights, x, state, between_layers, count, tokens, batch_first)
 
 
 def _is_plain(
@@ -86,7 +87,7 @@ def _is_plain(
     if x.shape[2] != shape.input_size or not x.numel() > 0:
         return False
     dtype = x.dtype
-    if dtype not in DTYPES or not is_enabled() or not _runs_kernels(shape, DTYPES[dtype]):
+    if dtype not in DTYPES or not is_enabled() or not _runs_kernels(shape, dtype):
         return False
     tensors = [x, *weights]
     if state is not None:
@@ -100,15 +101,13 @@ def _is_plain(
             return False
         if not tensor.is_cpu or tensor.layout is not torch.strided:
             return False
-    around = is_transformed() or has_tangents() or is_recorded()
-    return not around and not torch.is_autocast_enabled("cpu")
+    return not is_observed() and not torch.is_autocast_enabled("cpu")
 
 
 @lru_cache(maxsize=256)
-def _runs_kernels(shape: RecurrentShape, dtype: str) -> bool:
+def _runs_kernels(shape: RecurrentShape, dtype: torch.dtype) -> bool:
     """Whether kernels are the first of the list that runs an eager call on a CPU."""
-    call = LayerCall("cpu", dtype, compiler=available(), mode=shape.mode)
-    call = call._replace(hidden_size=shape.hidden_size, proj_size=shape.proj_size)
+    call = describe(torch.empty(0, dtype=dtype, device="cpu"), shape)
     return choose(IMPLEMENTATIONS, call).name == "kernels"
 
 
@@ -119,23 +118,22 @@ def _run(
     state: Any,
     between_layers: Callable[[Tensor], Tensor] | None,
     lengths: Tensor,
+    tokens: int,
     batch_first: bool,
 ) -> tuple[Tensor, Any]:
     batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
     layout = "padded" if batch_first else "time_major"
     both = len(shape.directions)
     hs, cs = _initial(shape, x, state, batch)
-    arrays = _read_weights(shape, x, weights)
-    train = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *hs, *cs, *weights))
-    run_layer: Any = cpp.differentiable_forward if train else cpp.forward
-    tokens = int(lengths.sum()) if train else 0
+    parameters = _read_weights(shape, x, weights)
     for layer in range(shape.num_layers):
         if layer and between_layers is not None:
             x = between_layers(x)
         x, ys = x.contiguous(), []
         for k in range(layer * both, (layer + 1) * both):
             call = cpp.Call(shape.mode, width, both == 2 and k % 2 == 1, layout)
-            y, hs[k], cs[k], _ = run_layer(x, hs[k], cs[k], *arrays[k], lengths, call, tokens)
+            arrays = (x, hs[k], cs[k], *parameters[k])
+            y, hs[k], cs[k] = cpp.run_arrays(arrays, lengths, call, tokens)
             ys.append(y)
         x = ys[0] if both == 1 else torch.cat(ys, -1)
     h, *c = [

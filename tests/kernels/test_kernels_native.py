@@ -31,7 +31,7 @@ def compile_source(name, made, *flags):
 
 SANITIZERS = {
     "address": (
-        *("-O0", "-fsanitize=address,undefined,float-cast-overflow"),
+        *("-Og", "-fsanitize=address,undefined,float-cast-overflow"),
         *("-fno-sanitize-recover=all", "-D_GLIBCXX_ASSERTIONS"),
     ),
     "thread": ("-O1", "-fsanitize=thread"),

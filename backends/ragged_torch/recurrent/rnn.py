@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ragged.backend import load_backend
 from ragged.checks import as_choice, shown
-from ragged.errors import ArgumentError, OptionError
+from ragged.errors import ArgumentError, DeviceError, OptionError
 from ragged.recurrent.call import check_resets, parameter_name
 from ragged.recurrent.cells import NONLINEARITIES
 from ragged.recurrent.init import Seed, generator, recurrent_values
@@ -29,6 +29,7 @@ from ragged_torch.recurrent import direct
 from ragged_torch.recurrent.direct import read_parameters
 from ragged_torch.recurrent.resets import run_recurrent
 from ragged_torch.recurrent.sequences import (
+    InputDeviceError,
     InputDtypeError,
     InputShapeError,
     Sequences,
@@ -309,7 +310,10 @@ def _check_alike(
         return
     named = {parameter_name(parameter): value for parameter, value in parameters.items()}
     named |= {f"hx[{k}]": state for k, state in enumerate(states)}
-    promote_arrays(function, {**named, "input": data})
+    try:
+        promote_arrays(function, {**named, "input": data})
+    except DeviceError as error:  # which torch.nn's users catch as a RuntimeError
+        raise InputDeviceError(*error.args) from None
 
 
 def _refuse_projection(options: dict[str, Any]) -> None:

@@ -8,18 +8,23 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ragged.backend import load_backend
 from ragged.checks import as_array, shown
-from ragged.errors import ArgumentError, DtypeError, LengthsError, ShapeError
+from ragged.errors import ArgumentError, DeviceError, DtypeError, LengthsError, ShapeError
 from ragged.lengths import Lengths
 from ragged.recurrent.call import lengths_of_offsets
 from ragged_torch.arrays import name, to_numpy
+from ragged_torch.transforms import is_jit_tracing
 
 
 class InputShapeError(ShapeError, RuntimeError):
     """A `ShapeError` that is also what `torch.nn`'s layers raise."""
+
+
+class InputDeviceError(DeviceError, RuntimeError):
+    """A `DeviceError` that is also what `torch.nn`'s layers raise."""
 
 
 class InputDtypeError(DtypeError, ValueError, RuntimeError):
@@ -108,6 +113,8 @@ def _read_dense(function: str, given: Tensor, lengths: object, *, batch_first: b
 
 def _read_packed(function: str, given: PackedSequence) -> Sequences:
     """Read a packed sequence; its own lengths go down, in the order of its rows."""
+    if is_jit_tracing():  # which would keep sizes that are read as constants
+        return _read_recorded(given)
     sizes = given.batch_sizes.numpy() if given.batch_sizes.is_cpu else to_numpy(given.batch_sizes)
     batch = int(sizes[0]) if len(sizes) else 0
     lengths = (sizes[None, :] > np.arange(batch)[:, None]).sum(1)
@@ -123,6 +130,19 @@ def _read_packed(function: str, given: PackedSequence) -> Sequences:
     valid = Lengths(lengths, len(sizes))
     order = given.sorted_indices, given.unsorted_indices
     return Sequences(given.data, "packed", valid, wrap, True, *order)
+
+
+def _read_recorded(given: PackedSequence) -> Sequences:
+    """Read a packed sequence as padded rows, by torch's own operators, which a trace records."""
+    order = given.sorted_indices, given.unsorted_indices
+    data, lengths = pad_packed_sequence(PackedSequence(given.data, given.batch_sizes), True)
+
+    def wrap(y: Tensor) -> PackedSequence:
+        packed = pack_padded_sequence(y, lengths, batch_first=True)
+        return PackedSequence(packed.data, given.batch_sizes, *order)
+
+    valid = Lengths.unchecked(lengths, data.shape[1])
+    return Sequences(data, "padded", valid, wrap, True, *order)
 
 
 def _read_nested(function: str, given: Any) -> Sequences:

@@ -1,0 +1,5 @@
+"""Print the page: `python -m tests.recurrent.torch_cases > docs/torch-cases.md`."""
+
+from tests.recurrent.torch_cases import page
+
+print(page(), end="")

@@ -42,6 +42,9 @@ class Backend(Protocol):
     def is_traced(self, array: Array) -> bool:
         """Whether the array has no values yet, being part of a program under construction."""
 
+    def has_values(self, array: Array) -> bool:
+        """Whether the array's values can be read: it is not traced, and its device holds them."""
+
     def is_compiling(self) -> bool:
         """Whether a compiler traces this call, so that host data would become constants."""
 

@@ -24,6 +24,7 @@ __all__ = [
     "devices",
     "framework",
     "gather_steps",
+    "has_values",
     "is_compiling",
     "is_traced",
     "name",
@@ -44,6 +45,11 @@ def owns(value: object) -> bool:
 def is_traced(array: jax.Array) -> bool:
     """Whether a JAX transformation traces the array."""
     return isinstance(array, jax.core.Tracer)
+
+
+def has_values(array: jax.Array) -> bool:
+    """Whether the array's values can be read."""
+    return not is_traced(array)
 
 
 def is_compiling() -> bool:

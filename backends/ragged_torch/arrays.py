@@ -27,6 +27,7 @@ __all__ = [
     "devices",
     "framework",
     "gather_steps",
+    "has_values",
     "is_compiling",
     "is_traced",
     "name",
@@ -47,6 +48,11 @@ def owns(value: object) -> bool:
 def is_traced(array: torch.Tensor) -> bool:
     """Whether the tensor's values cannot be read: a compiler traces it, or `vmap` maps it."""
     return is_compiling() or isinstance(array, FakeTensor) or unwrap(array) is not array
+
+
+def has_values(array: torch.Tensor) -> bool:
+    """Whether the tensor's values can be read; torch's device `meta` holds shapes alone."""
+    return not (is_traced(array) or array.is_meta)
 
 
 def is_compiling() -> bool:

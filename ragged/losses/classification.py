@@ -154,9 +154,8 @@ def _check_probabilities(backend: Backend, function: str, target: Array) -> None
 def _refuse(
     backend: Backend, function: str, target: Array, wrong: Array, expected: str, remedy: str
 ) -> None:
-    """Refuse a target with wrong elements, unless a compiler traces it."""
-    has_values = str(getattr(wrong, "device", "")) != "meta" and not backend.is_traced(wrong)
-    if not has_values or not backend.to_numpy(backend.xp.any(wrong)):
+    """Refuse a target with wrong elements, if it has values to be read."""
+    if not backend.has_values(wrong) or not backend.to_numpy(backend.xp.any(wrong)):
         return
     index = tuple(map(int, np.argwhere(backend.to_numpy(wrong))[0]))
     got = f"{backend.to_numpy(target)[index]:g} at {list(index)}"

@@ -92,7 +92,7 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
         raise ShapeError.of("lengths_from_mask", "mask", got, "boolean (batch, time)", remedy)
     xp = backend.xp
     counts = xp.sum(xp.astype(mask, xp.int32), axis=1)
-    if not backend.is_traced(mask):
+    if backend.has_values(mask):
         _refuse_holes(backend.to_numpy(mask), alignment)
         return counts
     lengths = Lengths.unchecked(counts, mask.shape[1])

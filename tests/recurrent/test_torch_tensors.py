@@ -42,6 +42,19 @@ def gradients_of(model, x, lengths=LENGTHS):
     return torch.autograd.grad((model(x, lengths)[0] ** 2).sum(), list(model.parameters()))
 
 
+def test_masks_and_losses_on_meta_give_shapes():
+    mask = torch.ones(2, 3, dtype=torch.bool, device="meta")
+    assert ragged.lengths_from_mask(mask).shape == (2,)
+    logits, labels = torch.ones(2, 3, 4), torch.zeros(2, 3, dtype=torch.long)
+    for loss, sides in (
+        (ragged.losses.cross_entropy, (logits, labels)),
+        (ragged.losses.binary_cross_entropy, (logits, logits)),
+    ):
+        total = loss(*(side.to("meta") for side in sides), lengths=[1, 2])
+        assert total.is_meta
+        assert total.shape == ()
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_layer_on_meta_gives_shapes(policy):
     model, x = layer().to("meta"), batch().to("meta").requires_grad_()

@@ -24,6 +24,7 @@ __all__ = [
     "devices",
     "framework",
     "gather_steps",
+    "has_values",
     "is_compiling",
     "is_traced",
     "name",
@@ -47,6 +48,10 @@ def owns(value):
 
 def is_traced(array):
     return False
+
+
+def has_values(array):
+    return True
 
 
 def is_compiling():

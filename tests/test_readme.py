@@ -23,7 +23,7 @@ BLOCKS = [
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) == 29
+    assert len(BLOCKS) == 30
     assert README.count("```python") == 4
 
 

@@ -28,8 +28,8 @@ from ragged_torch.parameters import get_parameters, set_parameters, to
 from ragged_torch.recurrent.dispatch import recurrent_reasons
 from ragged_torch.recurrent.layers import Recurrent
 from ragged_torch.recurrent.replace import replace_recurrent
-from ragged_torch.recurrent.resets import run_recurrent
 from ragged_torch.recurrent.rnn import GRU, LSTM, RNN
+from ragged_torch.recurrent.run import run_recurrent
 from ragged_torch.training import TrainingStep, predict
 
 __all__ = [

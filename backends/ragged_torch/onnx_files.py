@@ -29,12 +29,11 @@ def to_onnx(
         outputs: the names of its outputs.
 
     Raises:
-        OptionError: a layer has a projection, unlike ONNX's LSTM.
+        OptionError: a layer has a projection or resets, unlike ONNX's.
     """
-    if any(_is_projected(node) for node in program.graph.nodes):
-        got, expected = "above 0", "0: ONNX's LSTM has no projection"
-        remedy = "Export with format='torch'."
-        raise OptionError.of("export_model", "proj_size", got, expected, remedy)
+    for node in program.graph.nodes:
+        if node.target is torch.ops.ragged.recurrent_layer.default:
+            _check_exportable(node.args[8], node.args[12])
     exported = torch.onnx.export(
         program,
         dynamo=True,
@@ -56,8 +55,12 @@ def translations() -> dict[Any, Any]:
     return {torch.ops.ragged.recurrent_layer.default: recurrent_layer}
 
 
-def _is_projected(node: torch.fx.Node) -> bool:
-    return node.target is torch.ops.ragged.recurrent_layer.default and node.args[8] is not None
+def _check_exportable(weight_hr: Any, resets: Any) -> None:
+    """Refuse a layer that ONNX's own layers cannot be."""
+    for argument, value, got in (("proj_size", weight_hr, "above 0"), ("resets", resets, "given")):
+        if value is not None:
+            expected, remedy = "none, as in ONNX's layers", "Export with format='torch'."
+            raise OptionError.of("export_model", argument, got, expected, remedy)
 
 
 def _name_axes(graph: Any, inputs: Mapping[str, Input]) -> None:
@@ -87,12 +90,15 @@ def recurrent_layer(
     mode: str = "LSTM",
     reverse: bool = False,
     train: bool = False,
+    resets: Any = None,
+    start: str = "zeros",
 ) -> tuple[Any, ...]:
     """Translate `ragged::recurrent_layer` to ONNX's own layers.
 
     Runtimes need not keep the state of a row of length 0, nor ignore NaN at padding: both are
     selected here.
     """
+    _check_exportable(weight_hr, resets)
     operator, order, attributes = OPERATORS[mode]
     hidden = weight_hh.shape[0] // len(order)
     blocks = np.arange(len(order) * hidden).reshape(len(order), hidden)

@@ -60,6 +60,37 @@ def crossings(layer: Layer, case: str, start: str) -> tuple[np.ndarray, list[np.
     return enters, [is_last, is_first] * both
 
 
+def run_episodes(
+    layer: Layer,
+    parameters: Any,
+    x: np.ndarray,
+    state: dict[str, np.ndarray],
+    case: str,
+    start: str,
+) -> list[np.ndarray]:
+    """Run every episode as a row by the oracle: y and the states of each."""
+    spans = episodes(case)
+    alone = np.zeros((len(spans), WIDTH, x.shape[2]))
+    for k, (row, begin, end) in enumerate(spans):
+        alone[k, : end - begin] = x[row, begin:end]
+    initial = as_state(starts_of(layer, state, case, start))
+    return list(arrays_of(layer.oracle(parameters, alone, lengths_of(case), initial)))
+
+
+def lengths_of(case: str) -> list[int]:
+    """The steps of each episode."""
+    return [end - begin for _, begin, end in episodes(case)]
+
+
+def starts_of(
+    layer: Layer, state: dict[str, np.ndarray], case: str, start: str
+) -> list[np.ndarray]:
+    """The states that each episode starts from."""
+    rows = np.array([row for row, *_ in episodes(case)])
+    enters, _ = crossings(layer, case, start)
+    return [part[:, rows] * enters for part in state.values()]
+
+
 def run_alone(
     layer: Layer,
     parameters: Any,
@@ -69,18 +100,11 @@ def run_alone(
     start: str,
 ) -> list[np.ndarray]:
     """Run every episode as a row by the oracle: y, and the state that leaves each row."""
-    spans = episodes(case)
-    rows = np.array([row for row, *_ in spans])
-    alone = np.zeros((len(spans), WIDTH, x.shape[2]))
-    for k, (row, begin, end) in enumerate(spans):
-        alone[k, : end - begin] = x[row, begin:end]
-    enters, leaves = crossings(layer, case, start)
-    initial = [part[:, rows] * enters for part in state.values()]
-    lengths = [end - begin for _, begin, end in spans]
-    y, *finals = arrays_of(layer.oracle(parameters, alone, lengths, as_state(initial)))
+    y, *finals = run_episodes(layer, parameters, x, state, case, start)
     output = np.zeros((len(LENGTHS), WIDTH, y.shape[2]))
-    for k, (row, begin, end) in enumerate(spans):
+    for k, (row, begin, end) in enumerate(episodes(case)):
         output[row, begin:end] = y[k, : end - begin]
+    _, leaves = crossings(layer, case, start)
     ends = [
         np.stack([part[leaving] for part, leaving in zip(f, leaves, strict=True)]) for f in finals
     ]
@@ -148,6 +172,60 @@ def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, s
     actual, expected = adapter.gradients(with_resets, inputs), adapter.gradients(alone, inputs)
     assert_all_close(actual, expected, adapter.dtype)
     assert_close(actual["x"], expected["x"], adapter.dtype, MODEL)
+
+
+@starts
+@layers
+def test_states_of_every_episode_come_by_offsets(adapter: Adapter, name: str, start: str) -> None:
+    """Episodes as rows that lie end to end: what a call with resets computes, and all states."""
+    layer, case = LAYERS[name], "mixed"
+    module = adapter.prepare(layer.build(seed=0))
+    parameters = {
+        parameter: value.astype(float)
+        for parameter, value in adapter.backend.get_parameters(module).items()
+    }
+    x, state = normal(len(LENGTHS), WIDTH, INPUTS), layer.state(len(LENGTHS))
+    y, *finals = run_episodes(layer, parameters, x, state, case, start)
+    valid = np.arange(WIDTH) < np.array(lengths_of(case))[:, None]
+    tokens = x[np.arange(WIDTH) < np.array(LENGTHS)[:, None]]
+    offsets = adapter.array(np.append(0, np.cumsum(lengths_of(case))))
+    initial = as_state(map(adapter.array, starts_of(layer, state, case, start)))
+    actual = arrays_of(module(adapter.array(tokens), None, initial, offsets=offsets))
+    for array, value in zip(actual, [y[valid], *finals], strict=True):
+        assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER)
+
+
+def compiled(adapter: Adapter, function: Any) -> Any:
+    """Compile a function of arrays to one program."""
+    if adapter.name == "jax":
+        import jax
+
+        return jax.jit(function)
+    if adapter.name == "torch":
+        import torch
+
+        return torch.compile(function, fullgraph=True, backend="aot_eager")
+    return pytest.skip(f"the suite knows no compiler of {adapter.name!r}")
+
+
+@pytest.mark.parametrize("name", marked({NAMES[0]: LAYERS[NAMES[0]]}, module=False))
+@starts
+def test_one_program_serves_all_resets(adapter: Adapter, name: str, start: str) -> None:
+    layer = LAYERS[name]
+    parameters, lengths = layer.parameters(), adapter.array(np.array(LENGTHS))
+    x, state = normal(len(LENGTHS), WIDTH, INPUTS), layer.state(len(LENGTHS))
+    arrays = [adapter.arrays(parameters), adapter.array(fill_padding(x, LENGTHS))]
+    initial = as_state(map(adapter.array, state.values()))
+
+    def run(parameters: Any, x: Any, lengths: Any, state: Any, resets: Any) -> Any:
+        return layer.function(parameters, x, lengths, state, resets=resets, start=start)
+
+    program = compiled(adapter, run)
+    for case in ("mixed", "every step"):
+        actual = arrays_of(program(*arrays, lengths, initial, adapter.array(resets_of(case))))
+        expected = run_alone(layer, parameters, x, state, case, start)
+        for array, value in zip(actual, expected, strict=True):
+            assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, case)
 
 
 @layers

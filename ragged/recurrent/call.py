@@ -128,7 +128,10 @@ def lengths_of_offsets(
         got = f"{ends.dtype} of shape {tuple(ends.shape)}"
         raise LengthsError.of(function, "offsets", got, "integers (batch + 1,)", _OFFSETS)
     if backend.is_compiling() or backend.is_traced(ends):
-        return Lengths.unchecked(ends[1:] - ends[:-1], tokens if width is None else width)
+        counts = ends[1:] - ends[:-1]
+        is_whole = (ends[0] == 0) & (ends[-1] <= tokens)
+        counts = backend.xp.where(is_whole, counts, backend.xp.full_like(counts, -1))
+        return Lengths.unchecked(counts, tokens if width is None else width)
     host = as_host(function, "offsets", backend.to_numpy(ends)).astype(np.int64)
     if host[0] != 0 or (np.diff(host) < 0).any() or host[-1] > tokens:
         expected = f"integers (batch + 1,) that rise from 0 to at most {tokens}"

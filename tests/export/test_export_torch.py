@@ -89,7 +89,17 @@ def test_projections_have_no_onnx():
     own = Own(ragged_torch.Recurrent("LSTM", PAST, 4, proj_size=3, seed=0)).requires_grad_(False)
     x, h, c = torch.zeros(2, 3, PAST), torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)
     program = torch.export.export(own, (x, torch.tensor([3, 1]), h, c), strict=False)
-    with pytest.raises(
-        ragged.RaggedError, match=r"`proj_size` is above 0; expected 0: ONNX's LSTM"
-    ):
+    with pytest.raises(ragged.RaggedError, match=r"`proj_size` is above 0; expected none, as in"):
         onnx_files.to_onnx(program)
+
+
+def test_resets_have_no_onnx():
+    onnx_files = pytest.importorskip("ragged_torch.onnx_files")
+    layer = ragged_torch.GRU(PAST, 4, batch_first=True).requires_grad_(False)
+    given = {"resets": torch.zeros(2, 3, dtype=torch.bool)}
+    program = torch.export.export(layer, (torch.zeros(2, 3, PAST),), given, strict=False)
+    with pytest.raises(ragged.RaggedError, match=r"`resets` is given; expected none, as in"):
+        onnx_files.to_onnx(program)
+    (translate,) = onnx_files.translations().values()
+    with pytest.raises(ragged.RaggedError, match=r"`resets` is given; expected none, as in"):
+        translate(*[None] * 9, "GRU", False, False, object())

@@ -52,6 +52,13 @@ def transformed(transformation: str, problem: str) -> str:
     return f"test_transformations.py::test_{{backend}}[{transformation}-{problem}]"
 
 
+def recorded_resets(start: str) -> str:
+    """Name a test of a compiled program that is given resets."""
+    return (
+        f"test_resets.py::test_one_program_serves_all_resets{_on(f'{start}-LSTM, bidirectional')}"
+    )
+
+
 def forecast(case: str) -> str:
     """Name a test of the EncoderDecoderLSTM's outputs."""
     return f"test_encoder_decoder_lstm.py::test_forecast_equals_the_oracle{_on(case)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import kernels
 from tests.mutants.mutant import fault
-from tests.mutants.names import forecast, forward, lstm_gradients, transformed
+from tests.mutants.names import forecast, forward, lstm_gradients, recorded_resets, transformed
 
 UNPACKED = "steps, h0, c0, *weights, train = inputs"
 SWAPPED = f"""{UNPACKED}
@@ -191,6 +191,23 @@ SCAN = (
     ),
 )
 
+OPERATOR = (
+    fault(
+        "operator: second direction reset as the first",
+        "ragged_torch.recurrent.passes:run_layer",
+        "start, reverse=reverse)",
+        "start)",
+        recorded_resets("zeros"),
+    ),
+    fault(
+        "operator: reset to zeros whatever is asked for",
+        "ragged_torch.recurrent.run:recorded",
+        "start=start",
+        "start='zeros'",
+        recorded_resets("initial"),
+    ),
+)
+
 BLOCKS = (
     fault(
         "bias of Linear forgotten",
@@ -201,4 +218,4 @@ BLOCKS = (
     ),
 )
 
-FAULTS = (*DENSE, *PACKED, *KERNELS, *kernels.FAULTS, *SCAN, *BLOCKS)
+FAULTS = (*DENSE, *PACKED, *KERNELS, *kernels.FAULTS, *SCAN, *OPERATOR, *BLOCKS)

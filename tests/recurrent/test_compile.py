@@ -147,6 +147,25 @@ def test_bad_forms_are_refused_as_the_program_is_recorded():
         compiled(torch.zeros(3, 6, FEATURES), torch.ones(3))
 
 
+def test_rows_that_lie_end_to_end_are_taken():
+    layer = ragged_torch.Recurrent("GRU", FEATURES, HIDDEN, bidirectional=True, seed=0)
+    compiled = compile_quickly(layer)
+    for offsets in ([0, 2, 2, 5], [0, 1, 4, 6]):
+        found = []
+        for run in (compiled, layer):
+            torch.manual_seed(0)
+            x = torch.randn(6, FEATURES).requires_grad_()
+            y, h = run(x, offsets=torch.tensor(offsets), max_length=4)
+            (grad,) = torch.autograd.grad(y.square().sum() + h.sum(), x)
+            found.append([each.detach().numpy() for each in (y, h, grad)])
+        for one, other in zip(*found, strict=True):
+            assert_close(one, other, "float32", MODEL)
+
+    for offsets in ([0, 2, 7], [1, 2, 5], [0, 3, 2]):
+        with pytest.raises(ragged.RaggedError, match=r"GRU\(\): `lengths` is -1 at row"):
+            compiled(torch.zeros(6, FEATURES), offsets=torch.tensor(offsets), max_length=6)
+
+
 class OwnModel(torch.nn.Module):
     """A user's own, of ragged layers and torch's."""
 

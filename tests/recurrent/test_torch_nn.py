@@ -217,6 +217,26 @@ def test_second_derivatives_in_every_layout(layer: str) -> None:
 
 
 @layers
+def test_gradients_of_torch_func_in_every_layout(layer: str) -> None:
+    _, ours = build(layer, "plain")
+    x, offsets = torch.randn(5, INPUT, dtype=torch.float64), torch.tensor([0, 3, 5])
+    sizes = torch.tensor([2, 2, 1])
+
+    def jagged(x: Tensor) -> Tensor:
+        return ours(x, offsets=offsets)[0].sin().sum()
+
+    def packed(x: Tensor) -> Tensor:
+        rows = PackedSequence(x[[0, 3, 1, 4, 2]], sizes)  # torch's packing has no such gradient
+        return ours(rows)[0].data.sin().sum()
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(jagged(leaf), leaf)
+    for call in (jagged, packed):
+        gradient = torch.func.grad(call)(x)
+        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+
+
+@layers
 def test_copies_pickles_and_the_compiler_take_it(layer: str) -> None:
     _, ours = build(layer, "batch first")
     x = torch.randn(2, 4, INPUT, dtype=torch.float64)

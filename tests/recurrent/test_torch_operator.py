@@ -16,6 +16,7 @@ passes = pytest.importorskip("ragged_torch.recurrent.passes")
 scan = pytest.importorskip("ragged_torch.recurrent.scan")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+NO_RESETS = None, "zeros"
 CASES = {
     "mixed": [3, 0, 5, 1],
     "ties": [2, 2, 4, 4],
@@ -26,13 +27,20 @@ CASES = {
 }
 
 
+def marks():
+    """Resets of four rows, the first step of one among them, and at padding."""
+    resets = torch.zeros(4, WIDTH, dtype=torch.bool)
+    resets[[0, 0, 2, 2, 3], [2, 4, 0, 3, 1]] = True
+    return resets
+
+
 @pytest.mark.parametrize(("mode", "projected"), [("LSTM", True), *((m, False) for m in CELLS)])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_operator_equals_the_layer_that_it_stands_for(case, reverse, mode, projected):
     lengths = CASES[case]
     layer = layer_inputs(lengths, projected=projected, mode=mode)
-    found = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, True)[:3]
+    found = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, True, *NO_RESETS)[:3]
     host = Lengths(lengths, WIDTH)
     expected = scan.run_layer(
         mode, layer.weights, layer.x, host, layer.h0, layer.c0, reverse=reverse
@@ -52,7 +60,10 @@ def test_operator_equals_the_layer_that_it_stands_for(case, reverse, mode, proje
 def test_operator_has_gradients_where_few_outputs_are_used(unused):
     layer = layer_inputs([3, 0, 5, 1])
     used = [
-        y for i, y in enumerate(torch.ops.ragged.recurrent_layer(*layer, "LSTM", False, True)[:3])
+        y
+        for i, y in enumerate(
+            torch.ops.ragged.recurrent_layer(*layer, "LSTM", False, True, *NO_RESETS)[:3]
+        )
     ]
     total = sum(y.sum() for i, y in enumerate(used) if i not in unused)
     (grad,) = torch.autograd.grad(total, [layer.weight_hh])
@@ -61,8 +72,16 @@ def test_operator_has_gradients_where_few_outputs_are_used(unused):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("mode", "projected"), [("LSTM", True), *((m, False) for m in CELLS)])
-def test_operator_has_second_derivatives(mode, projected, reverse):
+@pytest.mark.parametrize(
+    ("mode", "projected", "resets"),
+    [
+        ("LSTM", True, None),
+        *((mode, False, None) for mode in CELLS),
+        ("LSTM", False, "initial"),
+        ("GRU", False, "zeros"),
+    ],
+)
+def test_operator_has_second_derivatives(mode, projected, reverse, resets):
     layer = layer_inputs([3, 0, 5, 1], projected=projected, mode=mode)
     x = layer.x.detach().nan_to_num().requires_grad_()  # or differences of it are NaN
 
@@ -73,7 +92,8 @@ def test_operator_has_second_derivatives(mode, projected, reverse):
         given = iter(tensors)
         tensors = [next(given) if leaf.numel() else leaf for leaf in leaves]
         inputs = operator.Layer.of(layer.lengths, tensors)
-        return torch.ops.ragged.recurrent_layer(*inputs, mode, reverse, True)[:3]
+        told = NO_RESETS if resets is None else (marks(), resets)
+        return torch.ops.ragged.recurrent_layer(*inputs, mode, reverse, True, *told)[:3]
 
     assert torch.autograd.gradgradcheck(run, checked, fast_mode=True)
 
@@ -83,7 +103,9 @@ def test_operator_refuses_forward_mode_rather_than_lose_it():
     with forward_ad.dual_level(), torch.no_grad():
         dual = forward_ad.make_dual(layer.c0, torch.ones_like(layer.c0))
         with pytest.raises(ragged.errors.DerivativeError, match="has no forward mode"):
-            torch.ops.ragged.recurrent_layer(*layer._replace(c0=dual), "LSTM", False, True)
+            torch.ops.ragged.recurrent_layer(
+                *layer._replace(c0=dual), "LSTM", False, True, *NO_RESETS
+            )
 
 
 STRIDED = {
@@ -102,7 +124,7 @@ def test_operator_reads_tensors_that_lie_in_memory_anyhow(strided, dtype, kernel
     layer = operator.Layer(*(STRIDED[strided](v) for v in plain[:-1]))
     found = []
     for each in (layer, operator.Layer(*(v.contiguous() for v in layer[:-1]))):
-        y = torch.ops.ragged.recurrent_layer(*each, "LSTM", False, True)[:3]
+        y = torch.ops.ragged.recurrent_layer(*each, "LSTM", False, True, *NO_RESETS)[:3]
         leaves = plain.differentiable
         found.append((*y, *torch.autograd.grad(sum(v.cos().sum() for v in y), leaves)))
         storages = {v.untyped_storage().data_ptr() for v in (*found[-1], *plain[:-1])}
@@ -128,14 +150,16 @@ def reading(layer, lengths, mode, reverse, y, kept, gradients):
         ("full", torch.float32, False, False),  # or what kernels keep has room that nobody fills
         ("mixed", torch.float64, True, True),
         ("saving", torch.float64, True, False),
+        ("resets", torch.float64, True, False),
     ],
 )
 def test_operator_passes_torchs_own_checks(case, dtype, reverse, projected, monkeypatch):
     if case == "saving":
         own = passes.Passes(True, saving, reading)
-        monkeypatch.setattr(passes, "passes_of", lambda layer, mode: own)
+        monkeypatch.setattr(passes, "passes_of", lambda *call: own)
     layer = layer_inputs(CASES.get(case, CASES["mixed"]), dtype, projected)
+    told = (marks(), "initial") if case == "resets" else NO_RESETS
     found = torch.library.opcheck(
-        torch.ops.ragged.recurrent_layer.default, (*layer, "LSTM", reverse, True)
+        torch.ops.ragged.recurrent_layer.default, (*layer, "LSTM", reverse, True, *told)
     )
     assert set(found.values()) == {"SUCCESS"}

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 import ragged_torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 
 INPUT, HIDDEN, WIDTH = 3, 4, 6
@@ -149,6 +150,60 @@ def test_every_layout_takes_resets(name):
     transposed.load_state_dict(ours.state_dict())
     y, end = transposed(x.transpose(0, 1), hx, lengths=lengths, resets=resets.T)
     assert all(map(torch.equal, flat(y.transpose(0, 1), end), flat(expected, final)))
+
+
+class Totals(nn.Module):
+    """A layer with resets, and the gradient of x as well."""
+
+    def __init__(self, layer: nn.Module, start: str) -> None:
+        super().__init__()
+        self.layer, self.start = layer, start
+
+    def forward(self, x: Tensor, hx: Any, resets: Tensor) -> list[Tensor]:
+        return flat(*self.layer(x, hx, lengths=LENGTHS, resets=resets, start=self.start))
+
+
+RECORDERS = {
+    "compile": lambda module, call: torch.compile(module, fullgraph=True, backend="aot_eager"),
+    "export": lambda module, call: torch.export.export(module, call).module(),
+    "make_fx": lambda module, call: make_fx(module)(*call),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize(("name", "start"), [("GRU", "zeros"), ("LSTM", "initial")])
+@pytest.mark.parametrize("recorder", RECORDERS)
+def test_a_recorded_program_takes_other_resets_than_its_own(recorder, name, start):
+    module = Totals(build(name)[0], start)
+    x, hx = inputs(name)
+    program = RECORDERS[recorder](module, (x.detach(), hx, torch.zeros_like(marks())))
+    x.requires_grad_()
+    found = []
+    for run in (program, module):
+        results = run(x, hx, marks())
+        loss = sum(result.square().sum() for result in results)
+        found.append([*results, *torch.autograd.grad(loss, x)])
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+    torch.compiler.reset()
+
+
+def test_transformations_take_resets_that_they_do_not_record():
+    layer = ragged_torch.GRU(INPUT, HIDDEN, batch_first=True, dtype=torch.float64)
+    x, resets = inputs("GRU")[0].detach().nan_to_num(), marks()
+
+    def total(x, resets):
+        return layer(x, resets=resets)[0].sin().sum()
+
+    def gradient(x, resets):
+        return torch.func.grad(lambda x: total(x, resets))(x)
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(total(leaf, resets), leaf)
+    torch.testing.assert_close(gradient(x, resets), expected, rtol=1e-10, atol=1e-12)
+    with pytest.raises(Exception, match="`resets` is held by a transformation"):
+        torch.compile(gradient, backend="eager", fullgraph=True)(x, resets)
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])

@@ -316,8 +316,7 @@ def _in_padded(
     positions, capacity = jagged.positions(lengths, width), others[0].shape[0]
     for k in token_operands:
         others[k] = jagged.to_padded(others[k], positions)
-    if resets.shape[-1]:
-        resets = jagged.to_padded(resets, positions)
+    resets = jagged.to_padded(resets, positions) if resets.shape[-1] else resets[None]
     results = list(run(lengths, resets, *others))
     for k in token_results:
         results[k] = jagged.from_padded(results[k], lengths, positions, capacity)

@@ -8,6 +8,7 @@ follow from those of its inputs: one program serves every batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
 from ragged.recurrent.cells import CELLS
 from ragged_torch.recurrent import onnx_op, passes, scan
+from ragged_torch.recurrent.dispatch import run_padded
 from ragged_torch.recurrent.passes import Layer
-from ragged_torch.recurrent.stack import Result, Weights
+from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
 from ragged_torch.transforms import has_tangents, is_jit_tracing
 
 
@@ -31,6 +33,8 @@ def recurrent_op(
     c0: Tensor,
     *,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    start: str = "zeros",
 ) -> Result:
     """Run one layer in one direction as the operator: y, h and c.
 
@@ -42,14 +46,17 @@ def recurrent_op(
         h0: `(batch, size)`.
         c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
         reverse: read each row from its last valid step back.
+        resets: boolean `(batch, time)`, where the state is reset before a step; None = nowhere.
+        start: what state it is reset to, "zeros" or "initial".
     """
-    if onnx_op.is_exporting() and "weight_hr" not in weights:  # unsupported by ONNX
+    has_onnx = "weight_hr" not in weights and resets is None
+    if onnx_op.is_exporting() and has_onnx:
         return onnx_op.run_layer(mode, weights, x, lengths, h0, c0, reverse=reverse)
     zeros = x.new_zeros(weights["weight_ih"].shape[0])
     layer = Layer(x, lengths, h0, c0, **{"bias_ih": zeros, "bias_hh": zeros, **weights})
     train = torch.is_grad_enabled() and any(value.requires_grad for value in layer.differentiable)
     train = train or is_jit_tracing()  # a traced program may be trained later
-    y, h, c, _ = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, train)
+    y, h, c, _ = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, train, resets, start)
     return y, h, c
 
 
@@ -74,18 +81,22 @@ def recurrent_layer(
     mode: str,
     reverse: bool,
     train: bool,
+    resets: Tensor | None,
+    start: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run one layer in one direction: y, h, c, and the values kept for the backward pass.
 
     Args are those of `Layer`; `mode` is the cell's; `reverse` reads each row from its last valid
-    step back; `train` is whether there will be a backward pass.
+    step back; `train` is whether there will be a backward pass. `resets (batch, time)` marks the
+    steps before which the state is reset, to what `start` names.
 
     Raises:
         LengthsError: a length negative or above the width.
     """
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     lengths_ = _checked(layer, mode)
-    y, state, kept = passes.passes_of(layer, mode).forward(layer, lengths_, mode, reverse, train)
+    both = passes.passes_of(layer, mode, resets, start)
+    y, state, kept = both.forward(layer, lengths_, mode, reverse, train)
     return _unshared([y, *state, kept], [h0, c0])
 
 
@@ -111,10 +122,10 @@ def _refuse_tangents() -> None:
 @recurrent_layer.register_fake
 def _(*inputs: Any) -> tuple[Tensor, ...]:
     _refuse_tangents()
-    layer, (mode, _, train) = Layer(*inputs[:9]), inputs[9:]
+    layer, (mode, _, train, resets, _) = Layer(*inputs[:9]), inputs[9:]
     x, h0, c0 = layer.x, layer.h0, layer.c0
     y = x.new_empty(*x.shape[:2], h0.shape[1])
-    kept = passes.empty(layer, mode, passes.saved_rows(layer, mode, train))
+    kept = passes.empty(layer, mode, passes.saved_rows(layer, mode, train, resets))
     return y, x.new_empty(h0.shape), x.new_empty(c0.shape), kept
 
 
@@ -135,11 +146,13 @@ def recurrent_layer_backward(
     grad_y: Tensor,
     grad_h: Tensor,
     grad_c: Tensor,
+    resets: Tensor | None,
+    start: str,
 ) -> list[Tensor]:
     """Return the gradients of x, h0, c0 and all weights but None."""
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     gradients = (grad_y, grad_h, grad_c)
-    results = passes.passes_of(layer, mode).backward(
+    results = passes.passes_of(layer, mode, resets, start).backward(
         layer, _checked(layer, mode), mode, reverse, y, kept, gradients
     )
     return list(_unshared(results, gradients))
@@ -167,12 +180,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)  # or `kept` gets a gradient of zeros of its size
     y, _, _, kept = output
     ctx.mark_non_differentiable(kept)
-    ctx.mode, ctx.reverse = inputs[9:11]
-    ctx.save_for_backward(*inputs[:9], y, kept)
+    ctx.mode, ctx.reverse, _, resets, ctx.start = inputs[9:]
+    ctx.save_for_backward(*inputs[:9], resets, y, kept)
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    *inputs, y, kept = ctx.saved_tensors
+    *inputs, resets, y, kept = ctx.saved_tensors
     layer = Layer(*inputs)
     gradients = [
         like.new_zeros(like.shape) if grad is None else grad
@@ -180,9 +193,10 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     ]
     again = torch.is_grad_enabled()  # whether these gradients are to be differentiated
     call: Any = _Gradients.apply if again else torch.ops.ragged.recurrent_layer_backward
-    dx, *others = call(*layer, ctx.mode, ctx.reverse, y, kept, *gradients)
+    told = ctx.mode, ctx.reverse, y, kept, *gradients, resets, ctx.start
+    dx, *others = call(*layer, *told)
     projected = (None,) if layer.weight_hr is None else ()
-    return dx, None, *others, *projected, None, None, None
+    return dx, None, *others, *projected, *5 * (None,)
 
 
 recurrent_layer.register_autograd(_backward, setup_context=_save)
@@ -197,33 +211,47 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mode, ctx.reverse = inputs[9:11]
-        ctx.save_for_backward(*inputs[:9], *inputs[13:])
+        ctx.mode, ctx.reverse, *_, ctx.start = inputs[9:]
+        ctx.save_for_backward(*inputs[:9], *inputs[13:17])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        *inputs, grad_y, grad_h, grad_c = ctx.saved_tensors
+        *inputs, grad_y, grad_h, grad_c, resets = ctx.saved_tensors
         layer = Layer(*inputs)
 
         def vjp(gradients: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-            return _vjp(Layer.of(layer.lengths, tensors), gradients, ctx.mode, ctx.reverse)
+            told = ctx.mode, ctx.reverse, resets, ctx.start
+            return _vjp(Layer.of(layer.lengths, tensors), gradients, *told)
 
         gradients = (grad_y, grad_h, grad_c)
         of_gradients, dx, *others = torch.func.vjp(vjp, gradients, *layer.differentiable)[1](grads)
         projected = (None,) if layer.weight_hr is None else ()
-        return (dx, None, *others, *projected, *4 * (None,), *of_gradients)
+        return (dx, None, *others, *projected, *4 * (None,), *of_gradients, None, None)
 
 
-def _vjp(layer: Layer, gradients: Sequence[Tensor], mode: str, reverse: bool) -> tuple[Tensor, ...]:
+def _vjp(
+    layer: Layer,
+    gradients: Sequence[Tensor],
+    mode: str,
+    reverse: bool,
+    resets: Tensor | None,
+    start: str,
+) -> tuple[Tensor, ...]:
     """Return the gradients of `layer.differentiable` from those of y, h and c, differentiably."""
     lengths = Lengths.unchecked(layer.lengths, layer.x.shape[1])
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        x, _, h0, c0, *_ = inputs = Layer.of(layer.lengths, tensors)
-        return scan.run_layer(mode, inputs.weights, x, lengths, h0, c0, reverse=reverse)
+        inputs = Layer.of(layer.lengths, tensors)
+        options: dict[str, Any] = {"resets": resets, "start": start, "run": _run_scan}
+        y, state = passes.run_layer(inputs, lengths, mode, reverse, **options)
+        return y, *state
 
     results: tuple[Tensor, ...] = torch.func.vjp(run, *layer.differentiable)[1](tuple(gradients))
     return results
+
+
+def _run_scan(inputs: LayerInputs) -> tuple[Tensor, State]:
+    return run_padded(partial(run_directions, scan.run_layer), inputs)
 
 
 def _map(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> list[Any]:

@@ -5,7 +5,7 @@ What a compiler or an exporter records is one operator (`custom_op`), whose body
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from ragged.lengths import Lengths
 from ragged.recurrent.dispatch import (
     Implementation,
     LayerCall,
+    choose,
     describe_batch,
     kernels_reason,
     no_reason,
@@ -26,7 +27,8 @@ from ragged.recurrent.dispatch import (
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import is_compiling
 from ragged_torch.recurrent import cpp, packed, padded, scan
-from ragged_torch.recurrent.stack import run_directions
+from ragged_torch.recurrent.layouts import from_padded, to_padded
+from ragged_torch.recurrent.stack import LayerInputs, State, run_directions
 from ragged_torch.transforms import (
     FakeTensor,
     has_subclass,
@@ -97,6 +99,22 @@ IMPLEMENTATIONS = (
 def recurrent_reasons(call: LayerCall) -> dict[str, str | None]:
     """Say why each implementation, in order, does not run a call; None = it can."""
     return reasons(IMPLEMENTATIONS, call)
+
+
+def run_by_choice(inputs: LayerInputs, surrounding: str | None = None) -> tuple[Tensor, State]:
+    """Run a call by the first implementation that can; y lies as x does."""
+    call = describe(inputs.x, inputs.shape, inputs.lengths, surrounding)
+    chosen = choose(IMPLEMENTATIONS, call)
+    return chosen.run(inputs) if chosen.name == "kernels" else run_padded(chosen.run, inputs)
+
+
+def run_padded(
+    run: Callable[[LayerInputs], tuple[Tensor, State]], inputs: LayerInputs
+) -> tuple[Tensor, State]:
+    """Run a call of any layout by what takes padded rows alone."""
+    x, layout, lengths = inputs.x, inputs.layout, inputs.lengths
+    y, state = run(inputs._replace(x=to_padded(x, layout, lengths), layout="padded"))
+    return from_padded(y, layout, lengths, x.shape[0]), state
 
 
 def find_surrounding(lengths: Lengths, tensors: Sequence[Tensor]) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ragged.backend import load_backend
 from ragged.lengths import Lengths
-from ragged_torch.arrays import asarray
+from ragged_torch.arrays import asarray, name
 
 LAYOUTS = ("padded", "time_major", "jagged", "packed")  # in the order of `Layout` in rows.hpp
 
@@ -20,7 +21,7 @@ def to_padded(x: Tensor, layout: str, lengths: Lengths) -> Tensor:
     positions = _positions(layout, lengths, x)
     if not len(x):
         return x.new_zeros(*positions.shape, *x.shape[1:])
-    return x[positions.clamp(max=len(x) - 1)]
+    return x[positions.clamp(0, len(x) - 1)]  # traced lengths may be wrong: what runs them says so
 
 
 def from_padded(x: Tensor, layout: str, lengths: Lengths, capacity: int) -> Tensor:
@@ -36,14 +37,39 @@ def from_padded(x: Tensor, layout: str, lengths: Lengths, capacity: int) -> Tens
         return x
     if layout == "time_major":
         return x.transpose(0, 1)
-    tokens = x.flatten(0, 1).index_select(0, token_positions("padded", lengths, x))
-    empty = x.new_zeros(capacity, *x.shape[2:])
-    return empty.index_copy(0, token_positions(layout, lengths, x), tokens)
+    if 0 in x.shape[:2]:
+        return x.new_zeros(capacity, *x.shape[2:])
+    row, step, is_token = _rows_and_steps(layout, lengths, x, capacity)
+    return torch.where(is_token[:, None], x[row, step], 0.0)
+
+
+def _rows_and_steps(
+    layout: str, lengths: Lengths, like: Tensor, capacity: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the row and the step of each place, jagged or packed, and whether it holds a token."""
+    count, place = _counts(lengths, like), torch.arange(capacity, device=like.device)
+    if layout == "packed":
+        step, row = _parts(_active(count, lengths.width), place)
+    else:
+        row, step = _parts(count, place)
+    return row, step.clamp(max=lengths.width - 1), place < count.sum()
+
+
+def _parts(sizes: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Return in which of parts that lie end to end a place is, and where in the part."""
+    ends = sizes.cumsum(0)
+    part = torch.searchsorted(ends, place, right=True).clamp(max=len(sizes) - 1)
+    return part, place - (ends - sizes)[part]
+
+
+def _active(count: Tensor, width: int) -> Tensor:
+    """Return how many rows have each step."""
+    return (count[:, None] > torch.arange(width, device=count.device)).sum(0)
 
 
 def _positions(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
     """Return the index among all tokens of each step `(batch, time)`."""
-    count, width = asarray(lengths.host, like=like), lengths.width
+    count, width = _counts(lengths, like), lengths.width
     steps = torch.arange(width, device=like.device)
     rows = torch.arange(len(count), device=like.device)[:, None]
     if layout == "padded":
@@ -52,13 +78,18 @@ def _positions(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
         return rows + steps * len(count)
     if layout == "jagged":
         return (count.cumsum(0) - count)[:, None] + steps
-    active = (count[:, None] > steps).sum(0)
+    active = _active(count, width)
     return rows + active.cumsum(0) - active
 
 
 def token_positions(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
     """Return the indices of the tokens, row after row, in a layout."""
-    valid = (
-        torch.arange(lengths.width, device=like.device) < asarray(lengths.host, like=like)[:, None]
-    )
-    return _positions(layout, lengths, like)[valid]
+    steps = torch.arange(lengths.width, device=like.device)
+    return _positions(layout, lengths, like)[steps < _counts(lengths, like)[:, None]]
+
+
+def _counts(lengths: Lengths, like: Tensor) -> Tensor:
+    """The lengths on the device of `like`; those that a transformation holds stay in its hands."""
+    if lengths.is_traced:
+        return lengths.to(load_backend(name), like)
+    return asarray(lengths.host, like=like)

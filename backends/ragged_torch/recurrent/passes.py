@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import asarray, name
 from ragged_torch.recurrent import cpp
 from ragged_torch.recurrent.cpp import computed_in
-from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe
+from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe, run_by_choice
+from ragged_torch.recurrent.resets import run_pieces
 from ragged_torch.recurrent.scan import WEIGHTS
 from ragged_torch.recurrent.stack import LayerInputs, State, Weights
 
@@ -74,6 +76,9 @@ class Layer(NamedTuple):
         return RecurrentShape(self.x.shape[2], hidden_size, proj_size=proj_size, mode=mode)
 
 
+LayerRun = Callable[[Layer, Lengths, str, bool], tuple[Tensor, State]]
+
+
 class Passes(NamedTuple):
     """The two passes of a layer.
 
@@ -90,24 +95,36 @@ class Passes(NamedTuple):
     backward: Callable[[Layer, Lengths, str, bool, Tensor, Tensor, Sequence[Tensor]], list[Tensor]]
 
 
-def passes_of(layer: Layer, mode: str) -> Passes:
+def passes_of(
+    layer: Layer, mode: str, resets: Tensor | None = None, start: str = "zeros"
+) -> Passes:
     """Choose the passes of a layer for any lengths."""
+    if resets is not None:
+        run = partial(run_layer, resets=resets, start=start)
+        forward, backward = partial(composed_forward, run=run), partial(composed_backward, run=run)
+        return Passes(False, forward, backward)
     chosen = choose(IMPLEMENTATIONS, describe(layer.x, layer.shape(mode)))
     return KERNELS if chosen.name == "kernels" else COMPOSED
 
 
-def saved_rows(layer: Layer, mode: str, train: bool) -> int:
+def saved_rows(layer: Layer, mode: str, train: bool, resets: Tensor | None = None) -> int:
     """Return the number of saved rows: one for every step where the passes save, else 0."""
-    saves = train and passes_of(layer, mode).saves
+    saves = train and passes_of(layer, mode, resets).saves
     return layer.x.shape[0] * layer.x.shape[1] if saves else 0
 
 
 def composed_forward(
-    layer: Layer, lengths: Lengths, mode: str, reverse: bool, train: bool
+    layer: Layer,
+    lengths: Lengths,
+    mode: str,
+    reverse: bool,
+    train: bool,
+    *,
+    run: LayerRun | None = None,
 ) -> tuple[Tensor, State, Tensor]:
     """Run the first implementation that can, and save nothing."""
     with torch.no_grad():
-        y, state = _run(layer, lengths, mode, reverse)
+        y, state = (run or run_layer)(layer, lengths, mode, reverse)
     return y, state, empty(layer, mode, 0)
 
 
@@ -119,12 +136,14 @@ def composed_backward(
     y: Tensor,
     kept: Tensor,
     gradients: Sequence[Tensor],
+    *,
+    run: LayerRun | None = None,
 ) -> list[Tensor]:
     """Run forward again, and differentiate by autograd."""
     layer = layer.detached()
     leaves = [value.requires_grad_() for value in layer.differentiable]
     with torch.enable_grad():
-        y, state = _run(layer, lengths, mode, reverse)
+        y, state = (run or run_layer)(layer, lengths, mode, reverse)
     pairs = zip((y, *state), gradients, strict=True)
     outputs, grads = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
     return list(torch.autograd.grad(outputs, leaves, grads, materialize_grads=True))
@@ -171,14 +190,35 @@ KERNELS = Passes(True, kernels_forward, kernels_backward)
 COMPOSED = Passes(False, composed_forward, composed_backward)
 
 
-def _run(layer: Layer, lengths: Lengths, mode: str, reverse: bool) -> tuple[Tensor, State]:
-    """Run the first implementation that can, as a layer of one direction."""
+def run_layer(
+    layer: Layer,
+    lengths: Lengths,
+    mode: str,
+    reverse: bool,
+    *,
+    resets: Tensor | None = None,
+    start: str = "zeros",
+    run: Callable[[LayerInputs], tuple[Tensor, State]] = run_by_choice,
+) -> tuple[Tensor, State]:
+    """Run a layer of one direction: y, and h and c.
+
+    Args:
+        layer: its tensors.
+        lengths: of its rows.
+        mode: of the cell.
+        reverse: read each row from its last valid step back.
+        resets: boolean `(batch, time)`; None = none.
+        start: what state they reset to.
+        run: runs a layer that reads its rows from the first step on, without resets.
+    """
     backend, shape = load_backend(name), layer.shape(mode)
     x = flip(backend, layer.x, lengths) if reverse else layer.x
     parameters = {f"{key}_l0": value for key, value in layer.weights.items()}
     inputs = LayerInputs(shape, parameters, x, lengths, (layer.h0[None], layer.c0[None]))
-    call = describe(layer.x, shape, lengths)
-    y, (h, c) = choose(IMPLEMENTATIONS, call).run(inputs)
+    if resets is None:
+        y, (h, c) = run(inputs)
+    else:
+        y, (h, c) = run_pieces(run, inputs, resets, start, reverse=reverse)
     return (flip(backend, y, lengths) if reverse else y), (h[0], c[0])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,76 +10,52 @@ from torch import Tensor
 
 from ragged.errors import DerivativeError
 from ragged.lengths import Lengths
-from ragged.recurrent.resets import Pieces, cut_rows
+from ragged.recurrent.resets import Pieces, cut_rows, read_backwards
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import asarray, is_traced, to_numpy
 from ragged_torch.recurrent.layouts import token_positions
-from ragged_torch.recurrent.run import run_layers
+from ragged_torch.recurrent.stack import LayerInputs, State
 
 
-def run_recurrent(
-    shape: RecurrentShape,
-    parameters: Mapping[str, Tensor],
-    x: Tensor,
-    lengths: Lengths,
-    state: tuple[Tensor, ...] | None,
-    between_layers: Callable[[Tensor], Tensor] | None,
-    resets: Tensor | None = None,
-    start: str = "zeros",
-    *,
-    layout: str = "padded",
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run a checked layer; with resets, see `run_with_resets`."""
-    call = parameters, x, lengths, state, between_layers
-    if resets is None:
-        return run_layers(shape, *call, layout=layout)
-    to_initial = start == "initial"
-    return run_with_resets(shape, *call, resets=resets, to_initial=to_initial, layout=layout)
-
-
-@torch.compiler.disable  # where rows are cut follows from values
-def run_with_resets(
-    shape: RecurrentShape,
-    parameters: Mapping[str, Tensor],
-    x: Tensor,
-    lengths: Lengths,
-    state: tuple[Tensor, ...] | None,
-    between_layers: Callable[[Tensor], Tensor] | None,
-    *,
+def run_pieces(
+    run: Callable[[LayerInputs], tuple[Tensor, State]],
+    inputs: LayerInputs,
     resets: Tensor,
-    to_initial: bool,
-    layout: str = "padded",
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    start: str,
+    *,
+    reverse: bool = False,
+) -> tuple[Tensor, State]:
     """Run a checked layer whose state is reset before some tokens; the cost is that of its tokens.
 
     Args:
-        shape, parameters, x, lengths, state, between_layers, layout: as in `run_layers`.
+        run: runs a layer without resets, over jagged rows.
+        inputs: of the call.
         resets: boolean, in the shape of the tokens of x, True where the state is reset; padding is
             not read.
-        to_initial: whether to the row's initial state; else to zeros.
+        start: to what: "zeros", or the row's "initial" state.
+        reverse: x has the steps of each row in reverse; resets have them as they stand.
 
     Raises:
         DerivativeError: resets are traced or mapped, so that their values cannot be read.
     """
+    shape, x, lengths = inputs.shape, inputs.x, inputs.lengths
     reset_values = _read_resets(shape.cell.name, resets)
-    positions = token_positions(layout, lengths, x)
-    pieces = cut_rows(lengths.host, reset_values.reshape(-1)[to_numpy(positions)])
-    if state is None:
-        state = tuple(x.new_zeros(size) for size in shape.state_shapes(len(lengths)))
-    starts = tuple(_starts(part, pieces, shape, to_initial) for part in state)
+    positions = token_positions(inputs.layout, lengths, x)
+    marks = reset_values.reshape(-1)[to_numpy(positions)]
+    marks = read_backwards(lengths.host, marks) if reverse else marks
+    pieces = cut_rows(lengths.host, marks)
+    h, c = (_starts(part, pieces, shape, start) for part in inputs.state)
     widest = int(pieces.lengths.max(initial=0))
-    y, ends = run_layers(
-        shape,
-        parameters,
-        x.reshape(-1, x.shape[-1]).index_select(0, positions),
-        Lengths(pieces.lengths, widest, lengths.policy),
-        starts,
-        between_layers,
+    cut = inputs._replace(
+        x=x.reshape(-1, x.shape[-1]).index_select(0, positions),
+        lengths=Lengths(pieces.lengths, widest, lengths.policy),
+        state=(h, c),
         layout="jagged",
     )
+    y, (h, c) = run(cut)
     empty = y.new_zeros(x.shape[:-1].numel(), y.shape[-1])
     y = empty.index_copy(0, positions, y).reshape(*x.shape[:-1], y.shape[-1])
-    return y, tuple(_ends(part, pieces, shape) for part in ends)
+    return y, (_ends(h, pieces, shape), _ends(c, pieces, shape))
 
 
 def _read_resets(function: str, resets: Tensor) -> np.ndarray:
@@ -95,10 +71,10 @@ def _directions(shape: RecurrentShape) -> list[bool]:
     return [direction != "" for _ in range(shape.num_layers) for direction in shape.directions]
 
 
-def _starts(state: Tensor, pieces: Pieces, shape: RecurrentShape, to_initial: bool) -> Tensor:
+def _starts(state: Tensor, pieces: Pieces, shape: RecurrentShape, start: str) -> Tensor:
     """The state `(layers * directions, pieces, size)` that each piece starts from."""
     state = state.index_select(1, asarray(pieces.rows, like=state))
-    if to_initial:
+    if start == "initial":
         return state
     enters = np.stack([pieces.enters(reverse=reverse) for reverse in _directions(shape)])
     return torch.where(asarray(enters, like=state)[..., None], state, 0.0)

@@ -27,7 +27,7 @@ from ragged_torch.arrays import FLOATING, name, promote_arrays
 from ragged_torch.parameters import Device
 from ragged_torch.recurrent import direct
 from ragged_torch.recurrent.direct import read_parameters
-from ragged_torch.recurrent.resets import run_recurrent
+from ragged_torch.recurrent.run import run_recurrent
 from ragged_torch.recurrent.sequences import (
     InputDeviceError,
     InputDtypeError,

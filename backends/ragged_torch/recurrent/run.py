@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ragged.backend import load_backend
 from ragged.lengths import Lengths, check_lengths
-from ragged.recurrent.dispatch import choose
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import is_compiling, name
 from ragged_torch.recurrent.custom_op import recurrent_op
-from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, RECORDED, describe, find_surrounding
-from ragged_torch.recurrent.layouts import from_padded, to_padded
+from ragged_torch.recurrent.dispatch import RECORDED, find_surrounding, run_by_choice, run_padded
+from ragged_torch.recurrent.layouts import to_padded
+from ragged_torch.recurrent.resets import run_pieces
 from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
 from ragged_torch.transforms import FakeTensor, is_transformed, unwrap
 
 
-def run_layers(
+def run_recurrent(
     shape: RecurrentShape,
     parameters: Mapping[str, Tensor],
     x: Tensor,
     lengths: Lengths,
     state: tuple[Tensor, ...] | None,
     between_layers: Callable[[Tensor], Tensor] | None,
+    resets: Tensor | None = None,
+    start: str = "zeros",
     *,
     layout: str = "padded",
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -41,6 +44,8 @@ def run_layers(
         lengths: of the rows.
         state: (h, c) or (h,), each `(layers * directions, batch, size)`; None = zeros.
         between_layers: applied to every layer's output but the last one's.
+        resets: boolean, in the shape of the tokens of x; None = none. See `run_pieces`.
+        start: what state they reset to.
         layout: one of `LAYOUTS`; outputs lie as x does.
     """
     device = x.device.type
@@ -51,21 +56,22 @@ def run_layers(
         dtype = torch.get_autocast_dtype(device)
         parameters = {name: value.to(dtype) for name, value in parameters.items()}
         x, state = x.to(dtype), tuple(part.to(dtype) for part in state)
+        call = parameters, x, lengths, state, between_layers, resets, start
         with torch.autocast(device, enabled=False):
-            return run_layers(shape, parameters, x, lengths, state, between_layers, layout=layout)
+            return run_recurrent(shape, *call, layout=layout)
     if lengths.is_traced and not is_compiling() and is_transformed():
         _check_mapped(shape.cell.name, lengths)
     h0, c0 = state if len(state) > 1 else (state[0], state[0][..., :0])
     inputs = LayerInputs(shape, parameters, x, lengths, (h0, c0), between_layers, layout)
     surrounding = find_surrounding(lengths, (x, *state, *parameters.values()))
-    chosen = None
-    if surrounding != RECORDED:
-        chosen = choose(IMPLEMENTATIONS, describe(x, shape, lengths, surrounding))
-    if chosen is None or chosen.name != "kernels":
-        inputs = inputs._replace(x=to_padded(x, layout, lengths), layout="padded")
-    y, final = recorded(inputs) if chosen is None else chosen.run(inputs)
-    if inputs.layout != layout:
-        y = from_padded(y, layout, lengths, len(x))
+    run = partial(run_by_choice, surrounding=surrounding)
+    if surrounding == RECORDED:
+        marks = None if resets is None else to_padded(resets[..., None], layout, lengths)[..., 0]
+        y, final = run_padded(partial(recorded, resets=marks, start=start), inputs)
+    elif resets is None:
+        y, final = run(inputs)
+    else:
+        y, final = run_pieces(run, inputs, resets, start)
     return y, final[: len(state)]
 
 
@@ -76,16 +82,21 @@ def _check_mapped(function: str, lengths: Lengths) -> None:
         check_lengths(values.flatten(), lengths.width, function=function)
 
 
-def recorded(inputs: LayerInputs) -> tuple[Tensor, State]:
+def recorded(
+    inputs: LayerInputs, resets: Tensor | None = None, start: str = "zeros"
+) -> tuple[Tensor, State]:
     """Run one operator a layer and direction, which a compiler leaves as it is."""
     x, lengths = inputs.x, inputs.lengths
     count = lengths.to(load_backend(name)).to("cpu", torch.int64)
     if isinstance(x, FakeTensor) and not isinstance(count, FakeTensor):
         count = x.fake_mode.from_tensor(count)
+    if isinstance(x, FakeTensor) and resets is not None and not isinstance(resets, FakeTensor):
+        resets = x.fake_mode.from_tensor(resets)
 
     def run_layer(
         mode: str, weights: Weights, x: Tensor, lengths: Lengths, *state: Tensor, reverse: bool
     ) -> Result:
-        return recurrent_op(mode, weights, x, count, *state, reverse=reverse)
+        call = mode, weights, x, count, *state
+        return recurrent_op(*call, reverse=reverse, resets=resets, start=start)
 
     return run_directions(run_layer, inputs)

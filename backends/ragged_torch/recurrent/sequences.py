@@ -16,7 +16,7 @@ from ragged.errors import ArgumentError, DeviceError, DtypeError, LengthsError, 
 from ragged.lengths import Lengths
 from ragged.recurrent.call import lengths_of_offsets
 from ragged_torch.arrays import name, to_numpy
-from ragged_torch.transforms import is_jit_tracing
+from ragged_torch.transforms import is_jit_tracing, is_transformed
 
 
 class InputShapeError(ShapeError, RuntimeError):
@@ -115,7 +115,8 @@ def _read_packed(function: str, given: PackedSequence) -> Sequences:
     """Read a packed sequence; its own lengths go down, in the order of its rows."""
     if is_jit_tracing():  # which would keep sizes that are read as constants
         return _read_recorded(given)
-    sizes = given.batch_sizes.numpy() if given.batch_sizes.is_cpu else to_numpy(given.batch_sizes)
+    is_plain = given.batch_sizes.is_cpu and not is_transformed()
+    sizes = given.batch_sizes.numpy() if is_plain else to_numpy(given.batch_sizes)
     batch = int(sizes[0]) if len(sizes) else 0
     lengths = (sizes[None, :] > np.arange(batch)[:, None]).sum(1)
     if (np.diff(sizes) > 0).any() or (sizes < 1).any() or lengths.sum() != len(given.data):

@@ -124,7 +124,7 @@ def run_suite(need, monkeypatch, programs):
 
 @pytest.mark.parametrize("backend", FAULTS)
 def test_the_same_tests_are_green_without_a_fault(run_suite, pytestconfig, backend: str) -> None:
-    """One test of each file, to show that they can be green here; the suite itself runs them all."""
+    """One test of each file, to show that it can be green here; the suite itself runs them all."""
     named = sorted({test for one in FAULTS[backend] for test in one.tests(backend)})
     one_of_each = {test.partition("::")[0]: test for test in named}.values()
     everything = pytestconfig.getoption("exhaustive", False) and backend not in OUTSIDE

@@ -177,7 +177,7 @@ def waste(made: list[Batch]) -> dict[str, float]:
 
 def programs(step: Any) -> int | None:
     """How many training programs a step has compiled; None where nothing is compiled."""
-    cached = getattr(step._update, "_cache_size", None)
+    cached = getattr(step._differentiate, "_cache_size", None)
     return None if cached is None else cached()
 
 

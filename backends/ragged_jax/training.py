@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast
@@ -70,9 +71,8 @@ class TrainingStep:
         self.model.train()
         self._training, params, self._rest = nnx.split(self.model, nnx.Param, ...)
         self._params = self.workers.replicate(params)
-        self._moments = self.workers.replicate(self.optimizer.init(self._params))
+        self._moments = self.workers.replicate(self._first_moments())
         self._averaged = None if ema_decay is None else jax.tree.map(jnp.copy, self._params)
-        self._update = jax.jit(self._update_once, donate_argnums=(0, 1, 2))
         self._differentiate = jax.jit(self._differentiated)
         self._add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
         self._apply = jax.jit(self._applied, donate_argnums=(0, 1, 2))
@@ -92,20 +92,13 @@ class TrainingStep:
         elements = max(1, sum(batch.count for batch in batches))
         count = self._number(elements / self.scale.value)
         numbers = self._numbers(self.constants.learning_rate if rate is None else rate)
-        if len(batches) == 1:
-            state, loss, finite = self._update(
-                *self._state, self._arrays(batches[0]), key, count, numbers
+        loss, gradients = self._differentiate(self._params, self._arrays(batches[0]), key, count)
+        for part, batch in enumerate(batches[1:], 1):
+            part_loss, own = self._differentiate(
+                self._params, self._arrays(batch), jax.random.fold_in(key, part), count
             )
-        else:
-            loss, gradients = self._differentiate(
-                self._params, self._arrays(batches[0]), key, count
-            )
-            for part, batch in enumerate(batches[1:], 1):
-                part_loss, own = self._differentiate(
-                    self._params, self._arrays(batch), jax.random.fold_in(key, part), count
-                )
-                loss, gradients = loss + part_loss, self._add(gradients, own)
-            state, finite = self._apply(*self._state, gradients, numbers)
+            loss, gradients = loss + part_loss, self._add(gradients, own)
+        state, finite = self._apply(*self._state, gradients, numbers)
         self._params, self._moments, self._averaged = state
         loss = float(loss) / self.scale.value
         if self.dtype == "float16":
@@ -127,8 +120,9 @@ class TrainingStep:
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
+        _, as_params = ravel_pytree(self._params)
         for slot in self.constants.slots:
-            leaves = named(optax.tree_utils.tree_get(self._moments, SLOTS[slot]))
+            leaves = named(as_params(optax.tree_utils.tree_get(self._moments, SLOTS[slot])))
             state |= {f"{slot}.{n}": to_numpy(leaf[...]).copy() for n, leaf in leaves.items()}
         if self._averaged is not None:
             leaves = named(self._params)
@@ -140,23 +134,34 @@ class TrainingStep:
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Undo `state_dict`."""
         self.steps = int(state["steps"])
-        fresh = self.optimizer.init(self._params)
+        fresh = self._first_moments()
         for slot in self.constants.slots if self.steps else ():
-            _fill(optax.tree_utils.tree_get(fresh, SLOTS[slot]), f"{slot}.", state)
+            values, _ = ravel_pytree(self._filled(f"{slot}.", state))
+            fresh = optax.tree_utils.tree_set(fresh, **{SLOTS[slot]: values})
         if "exp_avg" in self.constants.slots:
             fresh = optax.tree_utils.tree_set(fresh, count=jnp.asarray(self.steps, jnp.int32))
-        copied = jax.tree.map(jnp.copy, fresh)  # each is donated once
-        self._moments = self.workers.replicate(copied)
+        self._moments = self.workers.replicate(fresh)
         if self._averaged is not None:
-            params = jax.tree.map(jnp.copy, self._params)
-            _fill(params, "parameter.", state)
-            self._params = self.workers.replicate(params)
+            self._params = self.workers.replicate(self._filled("parameter.", state))
         if self.dtype == "float16":
             self.scale.load(state["loss_scale"])
 
     @property
     def _state(self) -> tuple[Any, Any, Any]:
         return self._params, self._moments, self._averaged
+
+    def _first_moments(self) -> Any:
+        """The optimiser's state before the first step; it sees all parameters as one vector."""
+        return self.optimizer.init(ravel_pytree(self._params)[0])
+
+    def _filled(self, prefix: str, state: Mapping[str, np.ndarray]) -> Any:
+        """Copy arrays of a `state_dict` into the places of the parameters."""
+        params = jax.tree.map(jnp.copy, self._params)
+        for name, leaf in named(params).items():
+            old = leaf[...]
+            value = jnp.asarray(state[f"{prefix}{name}"], old.dtype)
+            leaf[...] = jax.device_put(value, old.sharding)
+        return params
 
     @property
     def _kept(self) -> Any:
@@ -170,20 +175,6 @@ class TrainingStep:
         """The learning rate, the average's decay and the loss's scale: they may change."""
         decay = 0.0 if self.ema_decay is None else ramped_decay(self.ema_decay, self.steps)
         return self._number(rate), self._number(decay), self._number(self.scale.value)
-
-    def _update_once(
-        self,
-        params: Any,
-        moments: Any,
-        averaged: Any,
-        batch: tuple[Any, ...],
-        key: Array,
-        count: Array,
-        numbers: tuple[Array, Array, Array],
-    ) -> tuple[Any, Array, Array]:
-        loss, gradients = self._differentiated(params, batch, key, count)
-        state, finite = self._applied(params, moments, averaged, gradients, numbers)
-        return state, loss, finite
 
     def _differentiated(
         self, params: Any, batch: tuple[Any, ...], key: Array, count: Array
@@ -207,16 +198,21 @@ class TrainingStep:
         gradients: Any,
         numbers: tuple[Array, Array, Array],
     ) -> tuple[Any, Array]:
-        """Update the parameters, unless the gradient has overflowed."""
+        """Update the parameters, unless the gradient has overflowed.
+
+        As one vector they take a fraction of the operations, so that a model of many small arrays
+        is compiled in seconds.
+        """
         rate, decay, scale = numbers
-        old = params, moments, averaged
+        weights, as_params = ravel_pytree(params)
+        gradient, _ = ravel_pytree(gradients)
         finite = jnp.asarray(True)
         if self.dtype == "float16":
-            gradients = jax.tree.map(lambda g: g / scale, gradients)
-            leaves = jax.tree.leaves(gradients)
-            finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-        updates, moved = self.optimizer.update(gradients, moments, params)
-        new = optax.apply_updates(params, jax.tree.map(lambda u: -rate * u, updates))
+            gradient = gradient / scale
+            finite = jnp.isfinite(gradient).all()
+        updates, moved = self.optimizer.update(gradient, moments, weights)
+        new = as_params(optax.apply_updates(weights, -rate * updates))
+        old = params, moments, averaged
         if averaged is not None:
             averaged = optax.incremental_update(new, averaged, 1 - decay)
         state = new, moved, averaged
@@ -261,12 +257,6 @@ def create_optimizer(own: Optimizer, max_grad_norm: float | None) -> optax.Gradi
                 return optax.chain(clip, decay)
             return optax.chain(clip, decay, optax.trace(own.momentum, own.nesterov))
     raise optimizers.unknown(own)
-
-
-def _fill(tree: nnx.State, prefix: str, state: Mapping[str, np.ndarray]) -> None:
-    for name, leaf in named(tree).items():
-        old = leaf[...]
-        leaf[...] = jax.device_put(jnp.asarray(state[f"{prefix}{name}"], old.dtype), old.sharding)
 
 
 def predict(module: nnx.Module, batch: Any, *, need_weights: bool = False) -> Forecast:

@@ -196,7 +196,7 @@ def test_an_epoch_compiles_a_program_a_bucket(need):
         for epoch in range(2):
             for batch in batches(RaggedDataset(rows), 4, shuffle_seed=0, epoch=epoch, buckets=2):
                 step.step(batch)
-        assert step._update._cache_size() == 2
+        assert step._differentiate._cache_size() == 2
 
 
 def test_order_refusals():

@@ -66,10 +66,10 @@ class Traced:
     def __init__(self, model: Any, limit: int = MOST, *, whole: bool = True) -> None:
         self.step = ragged_jax.TrainingStep(model, losses.mse, AdamW())
         chex.clear_trace_counter()  # which goes by the function's name
-        real = self.step._update_once
+        real = self.step._differentiated
 
         def traced(*arguments: Any) -> Any:
-            return real(*arguments) if whole or self.programs == 1 else arguments[:3]
+            return real(*arguments) if whole or self.programs == 1 else arguments[0]
 
         once = chex.assert_max_traces(traced, n=limit)
         self.programs = 0
@@ -78,13 +78,14 @@ class Traced:
             self.programs += 1
             return once(*arguments)
 
-        program = jax.jit(counted, donate_argnums=(0, 1, 2))
+        program = jax.jit(counted)
 
-        def update(*arguments: Any) -> Any:
+        def differentiate(*arguments: Any) -> Any:
             program.eval_shape(*arguments)
-            return arguments[:3], 0.0, True
+            return 0.0, arguments[0]
 
-        self.step._update = update
+        self.step._differentiate = differentiate
+        self.step._apply = lambda *arguments: (arguments[:3], True)
 
     def epoch(self, rows: RaggedDataset, batch_size: int, epoch: int = 0) -> int:
         made = 0
@@ -135,7 +136,8 @@ def test_what_is_traced_is_what_is_compiled():
     step = ragged_jax.TrainingStep(models[1], losses.mse, AdamW())
     for batch in batches(rows, 4, shuffle_seed=0):
         step.step(batch)
-    assert step._update._cache_size() == traced.programs <= 4
+    assert step._differentiate._cache_size() == traced.programs <= 4
+    assert step._apply._cache_size() == 1
 
 
 def test_batches_in_a_fixed_order_compile_a_program_for_each_shape():

@@ -129,16 +129,16 @@ def test_a_step_takes_every_buffer_over_and_copies_none(optimizer, options):
     model = ragged.models.EncoderDecoderLSTM(3, 2, hidden_size=4, num_layers=1, seed=0)
     step = ragged_jax.TrainingStep(model, losses.mse, optimizer, **options)
     (batch,) = batches(rows, 4)
-    real, lowered = step._update, []
+    real, lowered = step._apply, []
 
-    def update(*arguments: Any) -> Any:
+    def apply(*arguments: Any) -> Any:
         lowered.append(real.lower(*arguments).as_text())
         return real(*arguments)
 
-    step._update = update
+    step._apply = apply
     step.step(batch)
     old = jax.tree.leaves(step._state)
-    step._update = real
+    step._apply = real
     first = step.step(batch)
     assert all(leaf.is_deleted() for leaf in old)
     new = jax.tree.leaves(step._state)

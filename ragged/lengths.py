@@ -41,7 +41,7 @@ class Lengths(HostData):
         (8, 0.56)
     """
 
-    __slots__ = ("_full", "_host", "_tokens", "leaf", "policy", "width")
+    __slots__ = ("_full", "_host", "_is_unread", "_tokens", "leaf", "policy", "width")
 
     def __init__(self, lengths: object, width: int | None = None, policy: str = "auto") -> None:
         policy = as_choice("Lengths", "policy", policy, POLICIES)
@@ -52,6 +52,7 @@ class Lengths(HostData):
 
     def _set(self, leaf: Any, width: int, policy: str, host: np.ndarray | None = None) -> None:
         self.leaf, self.width, self.policy = leaf, width, policy
+        self._is_unread = False
         self._host = host  # the leaf's values, once they are checked
         self._full: bool | None = None
         self._tokens: int | None = None
@@ -61,6 +62,13 @@ class Lengths(HostData):
         """Wrap lengths that are traced by a compiler, or checked at their use."""
         self = object.__new__(cls)
         self._set(leaf, width, policy)
+        return self
+
+    @classmethod
+    def unread(cls, leaf: Any, width: int) -> Lengths:
+        """Wrap lengths on a device whose values are not to be read, as that would wait for it."""
+        self = cls.unchecked(leaf, width)
+        self._is_unread = True
         return self
 
     @classmethod
@@ -100,8 +108,8 @@ class Lengths(HostData):
 
     @property
     def is_traced(self) -> bool:
-        """Whether a compiler traces the lengths, so that they have no values yet."""
-        return self._host is None and is_traced(self.leaf)
+        """Whether the lengths have no values here: a compiler traces them, or nobody reads them."""
+        return self._host is None and (self._is_unread or is_traced(self.leaf))
 
     @property
     def is_full(self) -> bool:
@@ -138,6 +146,16 @@ class Lengths(HostData):
             return values
         # Differences of unsigned or narrow integers wrap around.
         return backend.xp.astype(values, backend.xp.arange(1).dtype)
+
+    def on_device(self, backend: Backend, like: Array) -> Lengths:
+        """The same lengths, copied to the device of `like` once for all later calls."""
+        return self if self.is_traced else self.placed(self.to(backend, like))
+
+    def placed(self, leaf: Array) -> Lengths:
+        """The same lengths, with an array of their values on a device."""
+        placed = Lengths.unchecked(leaf, self.width, self.policy)
+        placed._host, placed._full, placed._tokens = self.host, self._full, self._tokens
+        return placed
 
     @classmethod
     def of(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,11 @@ from ragged.models.base import Forecast
 from ragged.models.modules import check_batch
 from ragged.training import optimizers
 from ragged.training.optimizers import Optimizer
-from ragged.training.precision import LossScale, param_dtype, ramped_decay
+from ragged.training.precision import LossScale, compute_dtype, param_dtype, ramped_decay
 from ragged_jax.arrays import to_numpy
 from ragged_jax.distributed import ProcessGroup
 from ragged_jax.parameters import named, to
+from ragged_jax.precision import use_tf32
 
 # torch's names, which checkpoints use: optax's.
 SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "momentum_buffer": "trace"}
@@ -41,7 +42,7 @@ class TrainingStep:
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
         device: "cpu" or "cuda".
         dtype: "float32" or "float64"; "bfloat16" or "float16" compute with fewer bits and keep the
-            parameters in float32.
+            parameters in float32; "tf32" is float32 with products of fewer bits.
         devices: how many devices share each batch.
     """
 
@@ -61,7 +62,8 @@ class TrainingStep:
         self.model = to(model, device=device, dtype=param_dtype(dtype))
         self.loss, self.constants = loss, optimizer
         self.ema_decay = ema_decay
-        self.seed, self.dtype = seed, dtype
+        self.seed, self.dtype = seed, compute_dtype(dtype)
+        self._allows_tf32 = dtype == "tf32"
         self.steps = 0
         self.scale = LossScale.of(dtype)
         self.workers = ProcessGroup(device, devices)
@@ -79,7 +81,7 @@ class TrainingStep:
         self._evaluate = jax.jit(self._evaluated)
 
     def step(self, *batches: Any, rate: float | None = None) -> float:
-        """Make one step on one batch, or on several as if they were one.
+        """Make one step on one batch, or on several as if they were one, and wait for it.
 
         Args:
             batches: host batches; the loss is the mean over their valid elements.
@@ -88,27 +90,49 @@ class TrainingStep:
         Returns:
             The mean loss before the step.
         """
+        return float(self.launch(*batches, rate=rate))
+
+    def launch(self, *batches: Any, rate: float | None = None) -> SupportsFloat:
+        """Make a step as `step` does, but do not wait for a device: `float` of the loss does.
+
+        With "float16" the host waits once a step, to learn whether a gradient has overflowed.
+        """
         key = jax.random.fold_in(jax.random.key(self.seed), self.steps)
         elements = max(1, sum(batch.count for batch in batches))
         count = self._number(elements / self.scale.value)
         numbers = self._numbers(self.constants.learning_rate if rate is None else rate)
-        loss, gradients = self._differentiate(self._params, self._arrays(batches[0]), key, count)
-        for part, batch in enumerate(batches[1:], 1):
+        with use_tf32(self._allows_tf32):
+            state, loss, finite = self._run(batches, key, count, numbers)
+        self._params, self._moments, self._averaged = state
+        if self.dtype != "float16":
+            self.steps += 1
+            return loss
+        unscaled = float(loss) / self.scale.value
+        self.scale.update(bool(finite))
+        self.steps += bool(finite)
+        return unscaled
+
+    def _run(
+        self,
+        batches: Sequence[Any],
+        key: Array,
+        count: Array,
+        numbers: tuple[Array, Array, Array],
+    ) -> tuple[Any, Array, Array]:
+        first, *others = batches
+        loss, gradients = self._differentiate(self._params, self._arrays(first), key, count)
+        for part, batch in enumerate(others, 1):
             part_loss, own = self._differentiate(
                 self._params, self._arrays(batch), jax.random.fold_in(key, part), count
             )
             loss, gradients = loss + part_loss, self._add(gradients, own)
         state, finite = self._apply(*self._state, gradients, numbers)
-        self._params, self._moments, self._averaged = state
-        loss = float(loss) / self.scale.value
-        if self.dtype == "float16":
-            self.scale.update(bool(finite))
-        self.steps += bool(finite)
-        return loss
+        return state, loss, finite
 
     def evaluate(self, batch: Any) -> tuple[float, float]:
         """Return the sum of the losses and of the weights of one batch, in inference mode."""
-        total, count = self._evaluate(self._kept, self._arrays(batch))
+        with use_tf32(self._allows_tf32):
+            total, count = self._evaluate(self._kept, self._arrays(batch))
         return float(total), float(count)
 
     def module(self) -> nnx.Module:

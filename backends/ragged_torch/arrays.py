@@ -64,6 +64,7 @@ def asarray(
     array: Any, *, dtype: str | None = None, like: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Make a tensor on the CPU or the device of `like`; Python floats get the default dtype."""
+    is_own = not isinstance(array, torch.Tensor)
     if isinstance(array, torch.Tensor):
         pass
     elif is_compiling():
@@ -77,7 +78,8 @@ def asarray(
             array = array.to(torch.get_default_dtype())
     if like is None:
         return array if dtype is None else array.to(getattr(torch, dtype))
-    array = array.to(like.device, None if dtype is None else getattr(torch, dtype))
+    kind = None if dtype is None else getattr(torch, dtype)
+    array = array.to(like.device, kind, non_blocking=is_own)  # nobody else writes into our copy
     return array if type(like) is torch.Tensor else _spread(array, like)
 
 

@@ -6,6 +6,8 @@ their input have one more axis, the first.
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -182,6 +184,12 @@ class Interpolation(nn.Module):
         self.matrix = asarray(interpolation_matrix(inputs, outputs))
         self.scale = nn.Parameter(torch.zeros(shape))
         self.norm = LayerNorm(outputs, num_copies=num_copies)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self.scale.is_cuda:
+            self.matrix = self.matrix.to(self.scale.device)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from ragged.models.modules import check_batch
 from ragged.training import optimizers
 from ragged.training.distributed import shard_batch
 from ragged.training.optimizers import Optimizer
-from ragged.training.precision import LossScale, param_dtype, ramped_decay
+from ragged.training.precision import LossScale, compute_dtype, param_dtype, ramped_decay
 from ragged_torch.arrays import to_numpy
 from ragged_torch.distributed import ProcessGroup
 from ragged_torch.parameters import to
+from ragged_torch.precision import use_tf32
+from ragged_torch.transfers import LateNumber, place_batch
 
 
 class TrainingStep:
@@ -36,7 +38,7 @@ class TrainingStep:
         seed: seed of dropout; step n draws from (seed, n), so that a resumed run draws the same.
         device: "cpu" or "cuda".
         dtype: "float32" or "float64"; "bfloat16" or "float16" compute with fewer bits and keep the
-            parameters in float32.
+            parameters in float32; "tf32" is float32 with products of fewer bits.
         devices: 1; more devices need more processes.
 
     In a process group every worker gets the same batches and computes its share of them.
@@ -58,17 +60,18 @@ class TrainingStep:
         self.model = to(model, device=device, dtype=param_dtype(dtype))
         self.loss, self.constants = loss, optimizer
         self.max_grad_norm, self.ema_decay = max_grad_norm, ema_decay
-        self.seed, self.device, self.dtype = seed, device, dtype
+        self.seed, self.device, self.dtype = seed, device, compute_dtype(dtype)
+        self._allows_tf32 = dtype == "tf32"
         self.steps = 0
         self.scale = LossScale.of(dtype)
         self.workers = ProcessGroup(devices)
         self.optimizer = create_optimizer(optimizer, self.model.parameters())
-        self.network = self.workers.wrap(_Computed(self.model, getattr(torch, dtype)))
-        # Copied after the parameters have been broadcast to all workers.
-        self.averaged = self.model if ema_decay is None else copy.deepcopy(self.model)
+        self.network = self.workers.wrap(_Computed(self.model, getattr(torch, self.dtype)))
+        # Copied after the parameters have been broadcast to all workers; moved for cuDNN's buffers.
+        self.averaged = self.model if ema_decay is None else copy.deepcopy(self.model).to(device)
 
     def step(self, *batches: Any, rate: float | None = None) -> float:
-        """Make one step on one batch, or on several as if they were one.
+        """Make one step on one batch, or on several as if they were one, and wait for it.
 
         Args:
             batches: host batches; the loss is the mean over their valid elements.
@@ -77,26 +80,34 @@ class TrainingStep:
         Returns:
             The mean loss before the step.
         """
+        return float(self.launch(*batches, rate=rate))
+
+    def launch(self, *batches: Any, rate: float | None = None) -> SupportsFloat:
+        """Make a step as `step` does, but do not wait for a device: `float` of the loss does.
+
+        With "float16" the host waits once a step, to learn whether a gradient has overflowed.
+        """
         self.model.train()
         self.optimizer.zero_grad()
         count = max(1, sum(batch.count for batch in batches))
-        loss = sum(
-            self._differentiate(batch, count, part, is_last=part == len(batches) - 1)
-            for part, batch in enumerate(batches)
-        )
+        with self._precision():
+            loss = sum(
+                self._differentiate(batch, count, part, is_last=part == len(batches) - 1)
+                for part, batch in enumerate(batches)
+            )
         self._update(self.constants.learning_rate if rate is None else rate)
-        return float(self.workers.add(loss))
+        return LateNumber(self.workers.add(loss))
 
     def evaluate(self, batch: Any) -> tuple[float, float]:
         """Return the sum of the losses and of the weights of one batch, in inference mode."""
         network = _Computed(self.averaged, getattr(torch, self.dtype))
         self.averaged.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._precision():
             total, count = self._total(
                 network, shard_batch(batch, self.workers.count)[self.workers.rank]
             )
-        total, count = self.workers.add(torch.stack([total, count]).double())
-        return float(total), float(count)
+        total, count = self.workers.add(torch.stack([total, count]).double()).tolist()
+        return total, count
 
     def module(self) -> nn.Module:
         """Return the model with its current parameters, averaged if they are."""
@@ -131,6 +142,10 @@ class TrainingStep:
                 parameter.data.copy_(torch.from_numpy(np.array(state[f"parameter.{name}"])))
         if self.dtype == "float16":
             self.scale.load(state["loss_scale"])
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Let float32 mean float32, or TF32 if asked for, on the device that has both."""
+        return use_tf32(self._allows_tf32) if self.device == "cuda" else nullcontext()
 
     def _differentiate(self, batch: Any, count: int, part: int, *, is_last: bool) -> Tensor:
         """Add a batch's share of the gradient, and return its share of the loss."""
@@ -169,12 +184,10 @@ class TrainingStep:
     def _total(self, network: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses and of the weights."""
         check_batch(self.model.config, batch)
-        arrays, static = _arrays(batch, self.device, getattr(torch, self.dtype))
-        target = _array(batch.target, self.device, getattr(torch, param_dtype(self.dtype)))
-        output = network(*arrays, **static).output
-        loss_lengths = batch.loss_lengths
-        lengths = batch.decoder_lengths if loss_lengths is None else loss_lengths
-        return self.loss.total_and_count(output, target, lengths=lengths)
+        dtypes = getattr(torch, self.dtype), getattr(torch, param_dtype(self.dtype))
+        placed = place_batch(batch, self.device, *dtypes)
+        output = network(*placed.arrays, **placed.static).output
+        return self.loss.total_and_count(output, placed.target, lengths=placed.loss_lengths)
 
 
 class _Computed(nn.Module):
@@ -227,28 +240,16 @@ def predict(module: nn.Module, batch: Any, *, need_weights: bool = False) -> For
     weight = next(module.parameters())
     modes = {m: m.training for m in module.modules()}
     module.eval()
-    arrays, static = _arrays(batch, weight.device, weight.dtype)
+    placed = place_batch(batch, weight.device, weight.dtype, weight.dtype)
     options = {"need_weights": True} if need_weights else {}
+    is_exact = use_tf32(False) if weight.is_cuda else nullcontext()
     try:
-        with torch.no_grad():
-            forecast = module(*arrays, **static, **options)
+        with torch.no_grad(), is_exact:
+            forecast = module(*placed.arrays, **placed.static, **options)
     finally:
         for m, training in modes.items():
             m.training = training
     return Forecast(*(None if array is None else to_numpy(array) for array in forecast))
-
-
-def _arrays(
-    batch: Any, device: Any, dtype: torch.dtype
-) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
-    """Return a model's arguments: both sides and their lengths, and static values if any."""
-    past, future = _array(batch.past, device, dtype), _array(batch.future, device, dtype)
-    static = {} if batch.static is None else {"static": _array(batch.static, device, dtype)}
-    return (past, future, batch.encoder_lengths, batch.decoder_lengths), static
-
-
-def _array(array: np.ndarray, device: Any, dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(array).to(device=device, dtype=dtype)
 
 
 def _clip(gradients: list[Tensor], limit: float | None) -> None:

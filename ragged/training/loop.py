@@ -6,11 +6,11 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, SupportsFloat
 
 from ragged.backend import get_backend
 from ragged.data import (
@@ -31,6 +31,20 @@ from ragged.training.profile import Profile
 from ragged.training.signals import Stopped, StopRequest, stop_on_signals
 from ragged.training.state import Epoch, TrainState
 from ragged.training.trainer import TrainerConfig
+
+
+class LaunchedStep(NamedTuple):
+    """A step that is under way.
+
+    Args:
+        group: its batches.
+        number: of the step in its epoch, from 1.
+        loss: `float` of it waits for the step.
+    """
+
+    group: tuple[Batch, ...]
+    number: int
+    loss: SupportsFloat
 
 
 @dataclass
@@ -106,7 +120,8 @@ class TrainLoop:
                 while not self.is_done:
                     self._run_epoch(progress, stop)
                     self._end_epoch(logs)
-                    self._stop_if(stop)
+                    if self.step.workers.any_reduce(stop.is_set):
+                        self._stop()
         finally:
             if logs is not None:
                 logs.close()
@@ -146,34 +161,44 @@ class TrainLoop:
         rows = self.data.train_epoch(self.seed, self.state.epoch)
         groups = _grouped(self._batches(rows, shuffle=True), self.trainer.accumulate_grad_batches)
         prefetched = prefetch(islice(groups, epoch.steps, None))
+        launched: LaunchedStep | None = None  # finished a step late, or a device would wait for it
         now = time.perf_counter()
         for group in self.profile.measure_items("batches", prefetched):
-            loss = self._advance(group)
-            self._count(epoch, group, loss)
+            before, launched = launched, self._launch(group)
+            self._finish(before, progress)
             now, start = time.perf_counter(), now
             epoch.seconds += now - start
-            if progress is not None:
-                speed = f"{epoch.tokens / epoch.seconds:,.0f}"
-                progress.set_postfix(
-                    epoch=self.state.epoch + 1, loss=f"{loss:.4f}", tokens_per_s=speed
-                )
-                progress.update()
-            self._stop_if(stop)
+            if self.step.workers.any_reduce(stop.is_set):
+                self._finish(launched, progress)
+                self._stop()
+        self._finish(launched, progress)
+        epoch.seconds += time.perf_counter() - now
 
-    def _advance(self, group: tuple[Batch, ...]) -> float:
-        """Take one step; raise if its loss is not finite."""
+    def _launch(self, group: tuple[Batch, ...]) -> LaunchedStep:
+        """Begin a step; a device may work at it while the next one's batch is made."""
+        epoch = self.state.current
         with self.profile.measure("steps"):
-            loss = float(self.step.step(*group, rate=self._rate(self.state.current.steps)))
-        if not math.isfinite(loss):
-            raise self._diverged("loss", loss, group)
-        return loss
-
-    def _count(self, epoch: Epoch, group: tuple[Batch, ...], loss: float) -> None:
-        elements = sum(batch.count for batch in group)
+            loss = self.step.launch(*group, rate=self._rate(epoch.steps))
         epoch.steps += 1
+        return LaunchedStep(group, epoch.steps, loss)
+
+    def _finish(self, launched: LaunchedStep | None, progress: Any) -> None:
+        """Wait for a step and count it; raise if its loss is not finite."""
+        if launched is None:
+            return
+        with self.profile.measure("steps"):
+            loss = float(launched.loss)
+        if not math.isfinite(loss):
+            raise self._diverged("loss", loss, launched)
+        epoch, group = self.state.current, launched.group
+        elements = sum(batch.count for batch in group)
         epoch.loss += loss * elements
         epoch.elements += elements
         epoch.tokens += sum(b.encoder_lengths.tokens + b.decoder_lengths.tokens for b in group)
+        if progress is not None:
+            speed = f"{epoch.tokens / epoch.seconds:,.0f}" if epoch.seconds else "0"
+            progress.set_postfix(epoch=self.state.epoch + 1, loss=f"{loss:.4f}", tokens_per_s=speed)
+            progress.update()
 
     def _rate(self, steps_done: int) -> float:
         """Return the learning rate after a number of steps of the epoch."""
@@ -198,7 +223,7 @@ class TrainLoop:
         with self.profile.measure("validation"):
             loss = self._validation_loss()
         if loss is not None and not math.isfinite(loss):
-            raise self._diverged("validation loss", loss, ())
+            raise self._diverged("validation loss", loss, None)
         state.epoch += 1
         state.losses.append(math.nan if loss is None else loss)
         state.current = Epoch()
@@ -226,11 +251,10 @@ class TrainLoop:
             return True  # without validation losses the last epoch is kept
         return loss < best + self.trainer.tolerance * abs(best)
 
-    def _stop_if(self, stop: StopRequest) -> None:
-        """Write a checkpoint and stop, if any worker received a signal."""
-        if self.step.workers.any_reduce(stop.is_set):
-            self._write(self.last, with_optimizer=True)
-            raise Stopped(str(self.folder))
+    def _stop(self) -> None:
+        """Write a checkpoint and stop, as a worker received a signal."""
+        self._write(self.last, with_optimizer=True)
+        raise Stopped(str(self.folder))
 
     def _write(self, path: Path, *, with_optimizer: bool = False) -> None:
         if not self.is_writer:
@@ -248,15 +272,16 @@ class TrainLoop:
         )
         checkpoint.write(path, saved)
 
-    def _diverged(self, name: str, loss: float, group: Sequence[Batch]) -> DivergenceError:
-        """Record where a loss was not finite, with the rows of the step if there are any."""
+    def _diverged(self, name: str, loss: float, launched: LaunchedStep | None) -> DivergenceError:
+        """Record where a loss was not finite, with the rows of the step if it was one's."""
         dataset = self.data.train_epoch(self.seed, self.state.epoch)
+        group = () if launched is None else launched.group
         rows = [dataset[int(row)] for b in group for row in b.rows if row >= 0]
         record = {
             "name": name,
             "loss": str(loss),
             "epoch": self.state.epoch + 1,
-            "step": self.state.current.steps + (1 if group else 0),
+            "step": self.state.current.steps if launched is None else launched.number,
             "rows": [
                 {"event": r.event.name, "start": r.start, "split": r.split, "stop": r.stop}
                 for r in rows

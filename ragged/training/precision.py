@@ -1,4 +1,4 @@
-"""Mixed precision: parameters in float32, computation in 16 bits."""
+"""The precisions of a run: which dtype it computes in, and which its parameters have."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 
 LOW_PRECISION = ("bfloat16", "float16")
-PRECISIONS = ("float32", "float64", *LOW_PRECISION)
+PRECISIONS = ("float32", "tf32", "float64", *LOW_PRECISION)
 
 
 def param_dtype(dtype: str) -> str:
-    """The dtype that parameters are kept and updated in.
+    """The dtype that parameters are kept and updated in, by the precision of a run.
 
     >>> param_dtype("bfloat16"), param_dtype("float64")
     ('float32', 'float64')
     """
-    return "float32" if dtype in LOW_PRECISION else dtype
+    return "float32" if dtype in LOW_PRECISION else compute_dtype(dtype)
+
+
+def compute_dtype(precision: str) -> str:
+    """The dtype that a precision computes in.
+
+    >>> compute_dtype("tf32"), compute_dtype("bfloat16")
+    ('float32', 'bfloat16')
+    """
+    return "float32" if precision == "tf32" else precision
 
 
 def ramped_decay(decay: float, step: int) -> float:

@@ -29,7 +29,8 @@ class TrainerConfig:
         devices: how many devices share each batch, on JAX; with torch, start as many processes
             (`torchrun --nproc-per-node N -m ragged train ...`).
         precision: "float32" or "float64" (JAX needs JAX_ENABLE_X64=1 for it); "bfloat16" and
-            "float16" compute with fewer bits and keep the parameters in float32.
+            "float16" compute with fewer bits and keep the parameters in float32; "tf32" is float32
+            whose products a GPU may compute with 10 bits of 23, which "float32" never does.
         loss: name of a loss of ragged.losses that compares numbers; None = the model's own.
         use_loss_masking: average the loss over valid steps alone. False gives the plain mean over
             each batch as it is padded to its longest horizon, where padding counts as forecast

@@ -70,7 +70,7 @@ FAULTS = (
     ),
     fault(
         "training loss weighted by batches",
-        f"{FIT}._count",
+        f"{FIT}._finish",
         "elements = sum(batch.count for batch in group)",
         "elements = len(group)",
         f"{BOOKS}::test_the_loss_of_an_epoch_is_the_mean_over_its_elements",

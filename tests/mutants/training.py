@@ -137,14 +137,14 @@ STEPS = {
     "jax": (
         fault(
             "every step drops the same",
-            "ragged_jax.training:TrainingStep.step",
+            "ragged_jax.training:TrainingStep.launch",
             "key(self.seed), self.steps)",
             "key(self.seed), 0)",
             DROPS,
         ),
         fault(
             "seed of dropout ignored",
-            "ragged_jax.training:TrainingStep.step",
+            "ragged_jax.training:TrainingStep.launch",
             "key(self.seed), self.steps)",
             "key(0), self.steps)",
             DROPS,
@@ -173,8 +173,8 @@ TORCH_OPTIMIZER, JAX_OPTIMIZER = (
 )
 CLIP = "_clip(gradients, self.max_grad_norm)"
 MEAN = (
-    "self.loss.total_and_count(output, target, lengths=lengths)",
-    "self.loss.total_and_count(output, target)",
+    "self.loss.total_and_count(output, placed.target, lengths=placed.loss_lengths)",
+    "self.loss.total_and_count(output, placed.target)",
 )
 RATE_GIVEN = "self.constants.learning_rate if rate is None else rate"
 
@@ -190,7 +190,7 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
         ),
         "gradients of all steps added up": (
             FORMULA,
-            f"{TORCH}.step",
+            f"{TORCH}.launch",
             "self.optimizer.zero_grad()",
             "pass",
         ),
@@ -210,7 +210,7 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
         "epsilon of Adam ignored": (FORMULA, TORCH_OPTIMIZER, "eps=own.epsilon", "eps=1e-8"),
         "learning rate kept constant": (
             FORMULA,
-            f"{TORCH}.step",
+            f"{TORCH}.launch",
             RATE_GIVEN,
             "self.constants.learning_rate",
         ),
@@ -263,7 +263,7 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
         "epsilon of Adam ignored": (FORMULA, JAX_OPTIMIZER, "own.epsilon", "1e-8"),
         "learning rate kept constant": (
             FORMULA,
-            f"{JAX}.step",
+            f"{JAX}.launch",
             RATE_GIVEN,
             "self.constants.learning_rate",
         ),
@@ -281,7 +281,7 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
         ),
         "the last part of a batch forgotten": (
             PARTS,
-            f"{JAX}.step",
+            f"{JAX}._run",
             "self._add(gradients, own)",
             "gradients",
         ),

@@ -103,14 +103,14 @@ def test_a_stopped_run_goes_on_to_the_same_end(name, tmp_path, options, monkeypa
 
 def stop_at(fit: TrainLoop, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send a SIGINT while a step runs."""
-    real, done = fit.step.step, iter(range(1, 1000))
+    real, done = fit.step.launch, iter(range(1, 1000))
 
-    def step(*batches: object, rate: float) -> float:
+    def step(*batches: object, rate: float) -> object:
         if next(done) == count:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*batches, rate=rate)
 
-    monkeypatch.setattr(fit.step, "step", step)
+    monkeypatch.setattr(fit.step, "launch", step)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -153,7 +153,7 @@ def test_the_rate_follows_its_schedule(name, tmp_path, monkeypatch):
     with use_backend(name):
         fit = make_fit(tmp_path, optimizer=AdamW(learning_rate=0.01), lr_schedule=schedule)
         taken = []
-        monkeypatch.setattr(fit.step, "step", lambda *_, rate: taken.append(rate) or 1.0)
+        monkeypatch.setattr(fit.step, "launch", lambda *_, rate: taken.append(rate) or 1.0)
         fit.run()
     expected = [0.01 * schedule.multiplier(step, 4) for step in range(4)]
     assert taken == pytest.approx(expected)
@@ -169,7 +169,7 @@ def test_a_plateau_cuts_the_rate(tmp_path, monkeypatch, need):
             tmp_path, max_epochs=4, lr_schedule=ReduceLROnPlateau(factor=0.1, patience=1)
         )
         taken = []
-        monkeypatch.setattr(fit.step, "step", lambda *_, rate: taken.append(rate) or 1.0)
+        monkeypatch.setattr(fit.step, "launch", lambda *_, rate: taken.append(rate) or 1.0)
         monkeypatch.setattr(fit, "_validation_loss", lambda: next(values))
         fit.run()
     assert taken[:: fit.steps_per_epoch] == pytest.approx([3e-3, 3e-3, 3e-4, 3e-4])

@@ -221,11 +221,11 @@ def test_a_checkpoint_without_moments_is_not_resumed(name, tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(name, tmp_path, monkeypatch):
     with use_backend(name):
         fit = small_fit(name, tmp_path, max_epochs=3)
-        real, count = fit.step.step, itertools.count()
+        real, count = fit.step.launch, itertools.count()
         monkeypatch.setattr(
             fit.step,
-            "step",
-            lambda batch, rate: float("nan") if next(count) == 3 else real(batch, rate=rate),
+            "launch",
+            lambda batch, rate: float("nan") if next(count) == 2 else real(batch, rate=rate),
         )
         text = r"training: the loss is nan in epoch 2, at the batch of events \[('\d',? ?){1,4}\];"
         with pytest.raises(DivergenceError, match=text) as caught:
@@ -233,6 +233,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(name, tmp_path, mo
         assert "Lower the learning rate" in str(caught.value)
         assert repr(str(fit.best)) in str(caught.value)
         assert checkpoint.read(fit.best).state["training"]["epoch"] == 1
+    record = json.loads((tmp_path / "diverged.json").read_text())
+    assert (record["epoch"], record["step"], record["loss"]) == (2, 1, "nan")
+    assert str([row["event"] for row in record["rows"]]) in str(caught.value)
+    assert next(count) == 4, "the loss is read a step late"
 
 
 def test_a_huge_learning_rate_diverges_with_a_typed_error(name, tmp_path):

@@ -13,6 +13,7 @@ from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import AddNorm, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
+from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
 
 
@@ -35,6 +36,7 @@ class AttentionLSTM(AttentionModel):
         self.join = GateAddNorm(narrow, rate, rng=rng) if gated else AddNorm(narrow)
         self.head = Linear(narrow, config.output_size, rng=rng)
 
+    @float32_products
     def __call__(
         self,
         past: Array,

@@ -11,6 +11,7 @@ from ragged.ops.alignment import zero_padding
 from ragged.recurrent import init
 from ragged_jax.layers import MLP, Linear
 from ragged_jax.models.base import ForecastingModel
+from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
 
 
@@ -32,6 +33,7 @@ class EncoderDecoderLSTM(ForecastingModel):
         else:
             self.head = MLP(narrow, config.head_hidden_size, config.output_size, rate, rng=rng)
 
+    @float32_products
     def __call__(
         self,
         past: Array,

@@ -17,6 +17,7 @@ from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import GRN, GateAddNorm, Linear, VariableSelection
 from ragged_jax.models.base import AttentionModel
+from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
 
 
@@ -81,6 +82,7 @@ class TemporalFusionTransformer(AttentionModel):
         self.output_join = GateAddNorm(size, rng=rng)
         self.head = Linear(size, config.output_size, rng=rng)
 
+    @float32_products
     def __call__(
         self,
         past: Array,

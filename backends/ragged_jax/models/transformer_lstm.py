@@ -15,6 +15,7 @@ from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import GRN, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
+from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
 
 
@@ -52,6 +53,7 @@ class TransformerLSTM(AttentionModel):
         self.blocks = nnx.List(Block(config, rng=rng) for _ in range(config.num_blocks))
         self.head = Linear(size, config.output_size, rng=rng)
 
+    @float32_products
     def __call__(
         self,
         past: Array,

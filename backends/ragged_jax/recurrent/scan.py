@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ragged.recurrent.dispatch import LayerCall
+from ragged_jax.precision import float32_products
 from ragged_jax.recurrent import jagged
 from ragged_jax.recurrent.cells import CELLS
 from ragged_jax.recurrent.sharding import partition_rows, vary_alike
@@ -27,6 +28,7 @@ KNOWN = 9  # operands that both derivatives begin with
 
 
 @partial(jax.jit, static_argnames=("call", "start"))
+@float32_products
 def run_layer(
     weights: list[Weights],
     x: Array,
@@ -52,6 +54,7 @@ def run_layer(
     return run_directions(run, weights, x, lengths, resets, state)
 
 
+@float32_products
 def run_directions(
     run: Callable[..., Sequence[Array]],
     weights: list[Weights],
@@ -260,6 +263,7 @@ def _swap(array: Array) -> Array:
     return jnp.swapaxes(array, 0, 1)
 
 
+@float32_products
 def _forward(*operands: Array, keep: bool, **options: Any) -> tuple[Array, ...]:
     def run(lengths: Array, resets: Array, x: Array, h0: Array, c0: Array, *values: Array) -> Any:
         weights = dict(zip(WEIGHTS, values, strict=True))
@@ -269,6 +273,7 @@ def _forward(*operands: Array, keep: bool, **options: Any) -> tuple[Array, ...]:
     return _in_padded(run, operands, (0,), (0, 3) if keep else (0,), *layout)
 
 
+@float32_products
 def _tangent(*operands: Array, moving: Sequence[bool], **options: Any) -> tuple[Array, ...]:
     def run(*operands: Array) -> tuple[Array, ...]:
         remaining = iter(operands[KNOWN:])
@@ -279,6 +284,7 @@ def _tangent(*operands: Array, moving: Sequence[bool], **options: Any) -> tuple[
     return _in_padded(run, operands, (0, 5, 6, 7) if moving[0] else (0, 5, 6), (0,), *layout)
 
 
+@float32_products
 def _backward(*operands: Array, wants_x: bool, **options: Any) -> tuple[Array, ...]:
     def run(*operands: Array) -> tuple[Array, ...]:
         return vjp_direction(*operands, **pass_options)[0 if wants_x else 1 :]

@@ -1,0 +1,71 @@
+"""JAX's programs for CUDA compute float32 in float32, and in TF32 if that is asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flax")
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import ragged
+from ragged.backend import use_backend
+from ragged.data import Sample, Series, collate
+from ragged.training.optimizers import AdamW
+
+
+def precisions(run: Any, *args: Any) -> set[str]:
+    """The precisions of all products of a program for CUDA, none for what the default decides."""
+    text = jax.jit(run).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert products
+    found = [re.search(r"precision = \[(\w+), (\w+)\]", line) for line in products]
+    return {"DEFAULT" if match is None else ", ".join(match.groups()) for match in found}
+
+
+@pytest.mark.parametrize("options", [{}, {"proj_size": 2}])
+def test_layers_and_their_gradients(options):
+    with use_backend("jax"):
+        layer = ragged.LSTM(3, 4, seed=0, **options)
+    graph, params = nnx.split(layer)
+
+    def loss(params: Any, x: Any) -> Any:
+        y, _ = nnx.merge(graph, params)(x, lengths=jnp.array([2, 4]))
+        return y.sum()
+
+    x = jnp.ones((2, 4, 3))
+    assert precisions(loss, params, x) == {"HIGHEST, HIGHEST"}
+    assert precisions(jax.grad(loss, (0, 1)), params, x) == {"HIGHEST, HIGHEST"}
+
+
+def make_step(precision: str) -> tuple[Any, Any]:
+    event = Series("0", np.arange(4.0), {})
+    batch = collate([Sample(np.ones((3, 2)), np.ones((2, 1)), np.ones((2, 1)), event, 3)])
+    model = ragged.models.AttentionLSTM(2, 1, output_size=1, hidden_size=4, num_heads=2, seed=0)
+    backend, loss = ragged.get_backend(), ragged.losses.mse
+    return backend.TrainingStep(model, loss, AdamW(), dtype=precision), batch
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("float32", "HIGHEST, HIGHEST"), ("tf32", "HIGH, HIGH")]
+)
+def test_training_steps(precision, expected, monkeypatch):
+    before = jax.config.jax_default_matmul_precision
+    with use_backend("jax"):
+        step, batch = make_step(precision)
+        taken: list[set[str]] = []
+
+        def lowered(*args: Any) -> Any:
+            taken.append(precisions(step._update_once, *args))
+            return args[:3], jnp.ones(()), jnp.asarray(True)
+
+        monkeypatch.setattr(step, "_update", lowered)  # nothing has to be compiled
+        step.step(batch)
+    assert taken == [{expected}]
+    assert jax.config.jax_default_matmul_precision == before

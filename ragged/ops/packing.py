@@ -67,16 +67,16 @@ class PackingOrder:
     @cached_property
     def batch_sizes(self) -> np.ndarray:
         """The number of rows that have each step."""
-        lengths = self.lengths.host
-        steps = np.arange(lengths.max(initial=0))
-        return (lengths[None, :] > steps[:, None]).sum(axis=1)
+        ended = np.bincount(self.lengths.host).cumsum()  # rows that end at each step or before
+        return (len(self.lengths) - ended)[:-1]
 
     @cached_property
     def source(self) -> np.ndarray:
         """The flat `(batch * time)` position of each packed step."""
-        rank = np.concatenate([np.arange(n) for n in self.batch_sizes] or [np.empty(0, np.int64)])
-        step = np.repeat(np.arange(len(self.batch_sizes)), self.batch_sizes)
-        row = self.rows[self.sorted_indices][rank.astype(np.int64)]
+        sizes = self.batch_sizes
+        step = np.repeat(np.arange(len(sizes)), sizes)
+        rank = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+        row = self.rows[self.sorted_indices][rank]
         return row * self.lengths.width + step
 
     def pack(self, backend: Backend, x: Array) -> Array:

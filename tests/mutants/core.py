@@ -201,8 +201,8 @@ PACKING = (
     fault(
         "batch sizes one step too long",
         "ragged.ops.packing:PackingOrder.batch_sizes",
-        "lengths[None, :] > steps",
-        "lengths[None, :] >= steps",
+        "(len(self.lengths) - ended)[:-1]",
+        "len(self.lengths) - ended",
         pack("mixed"),
     ),
     fault(

@@ -3,6 +3,9 @@
 A compiler cannot read lengths, so the layer is one operator, `ragged::recurrent_layer`, whose body
 reads them, checks them and chooses among all implementations when it runs. The sizes of its results
 follow from those of its inputs: one program serves every batch.
+
+On a GPU it reads no lengths either, which would wait for the device and break CUDA graphs: it runs
+over the whole width, and a row of a wrong length gives NaN.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ def recurrent_op(
         mode: of the cell.
         weights: by name.
         x: `(batch, time, features)`.
-        lengths: `(batch,)`, int64 on the CPU.
+        lengths: `(batch,)`, int64, on the CPU or on a GPU with the others.
         h0: `(batch, size)`.
         c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
         reverse: read each row from its last valid step back.
@@ -60,10 +63,12 @@ def recurrent_op(
     return y, h, c
 
 
-def _checked(layer: Layer, mode: str) -> Lengths:
+def _checked(layer: Layer, mode: str, resets: Tensor | None) -> Lengths:
     """Check lengths, which a compiler cannot read, and refuse tangents, which would be lost."""
     _refuse_tangents()
     width = layer.x.shape[1]
+    if layer.lengths.is_cuda and resets is None:  # by resets rows are cut, which reads both
+        return Lengths.unread(layer.lengths, width)
     return Lengths(check_lengths(layer.lengths, width, function=CELLS[mode].name), width)
 
 
@@ -91,13 +96,22 @@ def recurrent_layer(
     steps before which the state is reset, to what `start` names.
 
     Raises:
-        LengthsError: a length negative or above the width.
+        LengthsError: a length on the CPU is negative or above the width.
     """
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    lengths_ = _checked(layer, mode)
+    lengths_ = _checked(layer, mode, resets)
     both = passes.passes_of(layer, mode, resets, start)
     y, state, kept = both.forward(layer, lengths_, mode, reverse, train)
-    return _unshared([y, *state, kept], [h0, c0])
+    results = [y, *state]
+    if lengths_.is_traced:
+        results = [_without_wrong_rows(result, lengths, x.shape[1]) for result in results]
+    return _unshared([*results, kept], [h0, c0])
+
+
+def _without_wrong_rows(result: Tensor, lengths: Tensor, width: int) -> Tensor:
+    """Set rows to NaN whose lengths would have been refused, had they been read."""
+    is_wrong = (lengths < 0) | (lengths > width)
+    return result.masked_fill(is_wrong.view(-1, *(1 for _ in result.shape[1:])), torch.nan)
 
 
 def _unshared(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
@@ -153,7 +167,7 @@ def recurrent_layer_backward(
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     gradients = (grad_y, grad_h, grad_c)
     results = passes.passes_of(layer, mode, resets, start).backward(
-        layer, _checked(layer, mode), mode, reverse, y, kept, gradients
+        layer, _checked(layer, mode, resets), mode, reverse, y, kept, gradients
     )
     return list(_unshared(results, gradients))
 

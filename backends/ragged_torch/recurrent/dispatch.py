@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ragged.backend import load_backend
 from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged.recurrent.dispatch import (
@@ -25,7 +26,7 @@ from ragged.recurrent.dispatch import (
     reasons,
 )
 from ragged.recurrent.shape import RecurrentShape
-from ragged_torch.arrays import is_compiling
+from ragged_torch.arrays import is_compiling, name
 from ragged_torch.recurrent import cpp, packed, padded, scan
 from ragged_torch.recurrent.layouts import from_padded, to_padded
 from ragged_torch.recurrent.stack import LayerInputs, State, run_directions
@@ -47,6 +48,8 @@ TRANSFORMED = "a transformation of torch.func is under way, which it has no rule
 
 # Forward and backward, one thread: see benchmarks/README.md, "Without kernels".
 LEAST_PADDING, LEAST_WORK = 0.8, 4096
+# Not measured: packing has to sort and move all tokens, and spares a GPU little below it.
+LEAST_PADDING_ON_GPU = 0.1
 
 
 def _kernels_reason(call: LayerCall) -> str | None:
@@ -72,8 +75,12 @@ def _packed_reason(call: LayerCall) -> str | None:
     reason = _dense_reason(call, ("auto", "always"))
     if reason is not None or call.policy == "always":
         return reason
+    if call.tokens is None:
+        return "the lengths are on a device, and to read them would wait for it"
     if not call.padding:
         return "no row has padding"
+    if call.device != "cpu" and call.padding < LEAST_PADDING_ON_GPU and call.mode != "RNN_RELU":
+        return f"padded is taken on a GPU below {LEAST_PADDING_ON_GPU:.0%} padding"
     work = call.rows * call.hidden_size
     if call.device == "cpu" and (call.padding < LEAST_PADDING or work < LEAST_WORK):
         least = f"{LEAST_PADDING:.0%} padding and rows * hidden_size of {LEAST_WORK}"
@@ -83,7 +90,7 @@ def _packed_reason(call: LayerCall) -> str | None:
 
 def _padded_reason(call: LayerCall) -> str | None:
     reason = _dense_reason(call, ("auto", "never"))
-    if reason is None and call.mode == "RNN_RELU" and call.padding:
+    if reason is None and call.mode == "RNN_RELU" and (call.padding or call.tokens is None):
         return "a relu has no bound: what it makes of padding may overflow"
     return reason
 
@@ -91,7 +98,7 @@ def _padded_reason(call: LayerCall) -> str | None:
 IMPLEMENTATIONS = (
     Implementation("kernels", _kernels_reason, cpp.run),
     Implementation("packed", _packed_reason, packed.run),
-    Implementation("padded", _padded_reason, partial(run_directions, padded.run_layer)),
+    Implementation("padded", _padded_reason, padded.run),
     Implementation("scan", no_reason, partial(run_directions, scan.run_layer)),
 )
 
@@ -103,6 +110,8 @@ def recurrent_reasons(call: LayerCall) -> dict[str, str | None]:
 
 def run_by_choice(inputs: LayerInputs, surrounding: str | None = None) -> tuple[Tensor, State]:
     """Run a call by the first implementation that can; y lies as x does."""
+    if surrounding is None and inputs.x.is_cuda and not inputs.lengths.is_full:
+        inputs = inputs._replace(lengths=inputs.lengths.on_device(load_backend(name), inputs.x))
     call = describe(inputs.x, inputs.shape, inputs.lengths, surrounding)
     chosen = choose(IMPLEMENTATIONS, call)
     return chosen.run(inputs) if chosen.name == "kernels" else run_padded(chosen.run, inputs)
@@ -156,7 +165,9 @@ def describe(
     known: dict[str, Any] = {"device": device, "dtype": dtype, "surrounding": surrounding}
     known |= {"hidden_size": shape.hidden_size, "proj_size": shape.proj_size, "mode": shape.mode}
     if lengths is not None and surrounding is None:
-        return describe_batch(lengths, **known)
+        if not lengths.is_traced:
+            return describe_batch(lengths, **known)
+        known |= {"rows": len(lengths), "width": lengths.width}
     policy = "auto" if lengths is None else lengths.policy
     compiler = surrounding in (None, TRANSFORMED) and available()
     return LayerCall(policy=policy, compiler=compiler, **known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import name
 from ragged_torch.layers import Dropout
 from ragged_torch.parameters import Device, create_parameter, draw_seed
-from ragged_torch.recurrent import direct
+from ragged_torch.recurrent import cudnn, direct
 from ragged_torch.recurrent.direct import read_parameters
 
 
@@ -61,6 +61,7 @@ class Recurrent(nn.Module):
         self._names = tuple(self.shape.parameter_shapes())
         for parameter, value in init.recurrent_values(rng, self.shape).items():
             self.register_parameter(parameter, create_parameter(value, device, dtype))
+        cudnn.flatten_parameters(self, self.shape)
 
     def forward(
         self,
@@ -102,6 +103,11 @@ class Recurrent(nn.Module):
         if isinstance(final, tuple):
             return _dense(y, self.batch_first), tuple(part.contiguous() for part in final)
         return _dense(y, self.batch_first), final.contiguous()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        cudnn.flatten_parameters(self, self.shape)
+        return self
 
     def extra_repr(self) -> str:
         """Show the sizes."""

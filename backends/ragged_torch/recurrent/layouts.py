@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
-from ragged_torch.arrays import asarray, name
+from ragged_torch.arrays import name
 
 LAYOUTS = ("padded", "time_major", "jagged", "packed")  # in the order of `Layout` in rows.hpp
 
@@ -84,12 +84,14 @@ def _positions(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
 
 def token_positions(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
     """Return the indices of the tokens, row after row, in a layout."""
-    steps = torch.arange(lengths.width, device=like.device)
-    return _positions(layout, lengths, like)[steps < _counts(lengths, like)[:, None]]
+    count, tokens = _counts(lengths, like), lengths.tokens
+    rows = torch.arange(len(count), device=like.device)
+    # Their number is known: otherwise a device is waited for.
+    row = rows.repeat_interleave(count, output_size=tokens)
+    step = torch.arange(tokens, device=like.device) - (count.cumsum(0) - count)[row]
+    return _positions(layout, lengths, like)[row, step]
 
 
 def _counts(lengths: Lengths, like: Tensor) -> Tensor:
     """The lengths on the device of `like`; those that a transformation holds stay in its hands."""
-    if lengths.is_traced:
-        return lengths.to(load_backend(name), like)
-    return asarray(lengths.host, like=like)
+    return lengths.to(load_backend(name), like).long()

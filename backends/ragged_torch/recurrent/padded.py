@@ -15,15 +15,33 @@ from torch import Tensor
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.ops.masks import padding_mask
-from ragged_torch.arrays import asarray, name
-from ragged_torch.recurrent import scan
-from ragged_torch.recurrent.packed import call_torch
+from ragged_torch.arrays import name
+from ragged_torch.recurrent import cudnn, scan
 from ragged_torch.recurrent.scan import WEIGHTS, read_steps
-from ragged_torch.recurrent.stack import Result, Weights
+from ragged_torch.recurrent.stack import (
+    LayerInputs,
+    Result,
+    State,
+    Weights,
+    run_directions,
+    stack,
+)
 from ragged_torch.transforms import in_memory
 
 HOLD = 1e4  # sigmoid(-HOLD) is exactly 0 and sigmoid(HOLD) exactly 1, in every float dtype
 LSTM_MODE = 2  # of aten's rnn functions
+
+
+def run(inputs: LayerInputs) -> tuple[Tensor, State]:
+    """Run all layers; on a GPU both directions of full rows in one call, whose weights are one."""
+    if not (inputs.x.is_cuda and inputs.lengths.is_full):
+        return run_directions(run_layer, inputs)
+
+    def run_both(weights: list[Weights], x: Tensor, state: State) -> tuple[Tensor, State]:
+        return cudnn.run_layer(inputs.mode, weights, x, state)
+
+    y, state = stack(run_both, inputs, inputs.x.transpose(0, 1), inputs.state)
+    return y.transpose(0, 1), state
 
 
 def run_layer(
@@ -54,7 +72,7 @@ def run_layer(
     if mode == "LSTM" and _has_onednn(weights, x):
         y, c = _run_onednn(weights, steps, h0, c0)
     else:
-        y, (_, c) = call_torch(mode, [weights], steps.transpose(0, 1), (h0[None], c0[None]))
+        y, (_, c) = cudnn.run_layer(mode, [weights], steps.transpose(0, 1), (h0[None], c0[None]))
         y, c = y.transpose(0, 1), c[0]
     h = _last(y, lengths, h0)
     return read_steps(y, lengths, reverse), h, c
@@ -62,14 +80,15 @@ def run_layer(
 
 def _with_hold(weight_ih: Tensor) -> Tensor:
     """Append the weights of the input that is 1 at padding."""
-    hold = weight_ih.new_tensor([-HOLD, HOLD, 0.0, -HOLD])
-    return torch.cat([weight_ih, hold.repeat_interleave(len(weight_ih) // 4)[:, None]], 1)
+    size = len(weight_ih) // 4
+    holds = [weight_ih.new_full((size, 1), hold) for hold in (-HOLD, HOLD, 0.0, -HOLD)]
+    return torch.cat([weight_ih, torch.cat(holds)], 1)
 
 
 def _last(y: Tensor, lengths: Lengths, h0: Tensor) -> Tensor:
     """Gather h at each row's last step; a row of length 0 keeps its own."""
-    count = asarray(lengths.host, like=y)[:, None]
-    last = (count - 1).clamp(min=0)
+    count = lengths.to(load_backend(name), y).long()[:, None]
+    last = (count - 1).clamp(0, y.shape[1] - 1)
     found = y.gather(1, last[..., None].expand(-1, 1, y.shape[2]))[:, 0]
     return torch.where(count > 0, found, h0)
 

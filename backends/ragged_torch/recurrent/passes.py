@@ -29,7 +29,7 @@ class Layer(NamedTuple):
 
     Args:
         x: `(batch, time, features)`, left aligned; padding may hold anything.
-        lengths: `(batch,)`, int64 on the CPU whatever the device of the rest.
+        lengths: `(batch,)`, int64, on the CPU or on a GPU with the rest.
         h0: `(batch, size)`, where size is that of h: a projection's if there is one.
         c0: `(batch, hidden)`, or `(batch, 0)` for a cell without c.
         weight_ih: `(gates * hidden, features)`.

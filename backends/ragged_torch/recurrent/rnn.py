@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from numbers import Number
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from ragged.recurrent.resets import START_STATES
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import FLOATING, name, promote_arrays
 from ragged_torch.parameters import Device
-from ragged_torch.recurrent import direct
+from ragged_torch.recurrent import cudnn, direct
 from ragged_torch.recurrent.direct import read_parameters
 from ragged_torch.recurrent.run import run_recurrent
 from ragged_torch.recurrent.sequences import (
@@ -105,6 +105,7 @@ class RNNBase(nn.Module):
             value = torch.empty(extent, device=device, dtype=dtype)
             self.register_parameter(parameter, nn.Parameter(value))
         self.reset_parameters(seed)
+        self.flatten_parameters()
 
     def reset_parameters(self, seed: Seed = None) -> None:
         """Draw all parameters from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size))."""
@@ -137,7 +138,13 @@ class RNNBase(nn.Module):
         return [[getattr(self, parameter) for parameter in each] for each in names]
 
     def flatten_parameters(self) -> None:
-        """Do nothing: parameters need not lie in one buffer."""
+        """Move the parameters into one buffer for cuDNN, as a move to a GPU does by itself."""
+        cudnn.flatten_parameters(self, self.shape)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.flatten_parameters()
+        return self
 
     def extra_repr(self) -> str:
         """Show what differs from the defaults, as `torch.nn` does."""

@@ -87,7 +87,12 @@ def recorded(
 ) -> tuple[Tensor, State]:
     """Run one operator a layer and direction, which a compiler leaves as it is."""
     x, lengths = inputs.x, inputs.lengths
-    count = lengths.to(load_backend(name)).to("cpu", torch.int64)
+    if not x.is_cuda:
+        count = lengths.to(load_backend(name)).to("cpu", torch.int64)
+    elif lengths.is_full:
+        count = x.new_full((x.shape[0],), lengths.width, dtype=torch.int64)
+    else:  # they stay on the device, for which nobody has to wait
+        count = lengths.to(load_backend(name), x).to(torch.int64)
     if isinstance(x, FakeTensor) and not isinstance(count, FakeTensor):
         count = x.fake_mode.from_tensor(count)
     if isinstance(x, FakeTensor) and resets is not None and not isinstance(resets, FakeTensor):

@@ -1,0 +1,12 @@
+"""Run pytest with the pretended device: `python -m tests.cuda tests/cuda`."""
+
+import sys
+
+from tests.cuda import pretended_device
+
+if __name__ == "__main__":
+    pretended_device.load()  # before pytest's plugins import torch
+
+    import pytest
+
+    sys.exit(pytest.main(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""A pretended "cuda:0" for a torch without CUDA: built, loaded before torch is, and counted.
+
+Values are the CPU's, so that results equal its own; what is tested is how torch is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path(__file__).with_name("pretended_device.cpp")
+PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
+TRACE = "PRETENDED_DEVICE_TRACE"  # a kind of event, whose origins are printed
+
+counts: Counter[str] = Counter()
+is_loaded = False
+
+
+def reason_against() -> str | None:
+    """Say why there can be no pretended device; None = there can."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    if not importlib.metadata.version("torch").endswith("+cpu"):
+        return "this build of torch may have CUDA's own operators"
+    return None if shutil.which("g++") else "there is no g++ to build the pretended device"
+
+
+def build() -> Path:
+    """Compile the device for the installed torch, once for all later calls."""
+    found = importlib.util.find_spec("torch")
+    assert found is not None
+    assert found.origin is not None
+    torch = Path(found.origin).parent
+    text = f"{importlib.metadata.version('torch')} {torch}".encode() + SOURCE.read_bytes()
+    folder = Path(sys.prefix) / "pretended_device"
+    library = folder / f"{hashlib.sha256(text).hexdigest()[:16]}.so"
+    if not library.exists():
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            path = Path(made) / library.name
+            command = ["g++", "-w", "-shared", "-fPIC", "-std=c++20", "-O0", str(SOURCE)]
+            command += ["-isystem", f"{torch}/include", f"-L{torch}/lib", "-lc10", "-ltorch_cpu"]
+            subprocess.run([*command, f"-Wl,-rpath,{torch}/lib", "-o", str(path)], check=True)
+            os.replace(path, library)
+    return library
+
+
+def load() -> None:
+    """Make torch see the device, in this process alone and before torch is imported."""
+    global is_loaded
+    assert "torch" not in sys.modules, "the device has to be there when torch is imported"
+    library = ctypes.CDLL(str(build()), ctypes.RTLD_GLOBAL)
+    import torch
+
+    from tests.cuda.played_cudnn import play
+
+    library.listen(_hear)
+    cuda: Any = torch.cuda
+    cuda._lazy_init = cuda.synchronize = lambda *_: None
+    cuda.is_available = cuda.is_bf16_supported = lambda *_, **__: True
+    cuda.device_count, cuda.current_device = lambda: 1, lambda: 0
+    cuda._exchange_device, cuda._maybe_exchange_device = lambda _: 0, lambda _: 0
+    cuda.get_device_name = lambda *_: "a pretended device"
+    cuda.manual_seed = torch.default_generator.manual_seed
+    cuda.manual_seed_all = lambda _: None
+    cuda.get_rng_state = lambda *_: torch.default_generator.get_state()
+    cuda.set_rng_state = lambda *_: None
+    torch.UntypedStorage.clone = _clone  # type: ignore[assignment]
+    play(note)
+    is_loaded = True
+
+
+def _clone(storage: Any) -> Any:
+    import torch
+
+    whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+    return whole.clone().untyped_storage()
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p)
+def _hear(kind: bytes, name: bytes) -> None:
+    note(kind.decode(), name.decode())
+
+
+def note(kind: str, name: str) -> None:
+    """Count an event of the device."""
+    import torch
+
+    counts[kind] += 1
+    backends = torch.backends
+    is_product = name in PRODUCTS and backends.cuda.matmul.fp32_precision == "tf32"
+    if is_product or (name.startswith("cudnn") and backends.cudnn.rnn.fp32_precision == "tf32"):
+        counts["TF32"] += 1
+    if os.environ.get(TRACE) == kind:
+        ours = [f for f in traceback.extract_stack() if "/ragged" in f.filename]
+        print(kind, name, *(f"{Path(f.filename).name}:{f.lineno}" for f in ours[-4:]))
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count what the device is asked for inside the block."""
+    before, found = counts.copy(), Counter[str]()
+    try:
+        yield found
+    finally:
+        found.update({kind: counts[kind] - before[kind] for kind in counts})

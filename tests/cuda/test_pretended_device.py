@@ -1,0 +1,43 @@
+"""The tests of this folder, and of the conformance suite those of layers, on a pretended device."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cuda import pretended_device
+
+ROOT = Path(__file__).parents[2]
+SUITE = "conformance/ragged_conformance"
+ON_CUDA = ["--backend", "torch", "--device", "cuda"]
+LAYERS = "(LSTM or GRU or RNN) and not (compile or EncoderDecoder or Attention or Transformer)"
+# What is run there, and how many tests of it have to pass, not be skipped.
+RUNS = {
+    "own tests": (["tests/cuda/test_layers.py", "tests/cuda/test_training.py"], 90),
+    "layers": ([f"{SUITE}/test_promises.py", "-k", LAYERS, *ON_CUDA], 60),
+    "options": ([f"{SUITE}/test_recurrent.py", "-k", "oracle", *ON_CUDA], 60),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_on_the_pretended_device(run: str) -> None:
+    if (reason := pretended_device.reason_against()) is not None:
+        pytest.skip(reason)
+    tests, least = RUNS[run]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cuda", *tests, "-p", "no:cacheprovider", "-p", "no:xdist"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= least

@@ -1,0 +1,167 @@
+"""Training on CUDA: all models, what a step asks the device for, checkpoints and precisions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import ragged  # noqa: E402
+from ragged.backend import use_backend  # noqa: E402
+from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, Sample, Series, collate  # noqa: E402
+from ragged.errors import DivergenceError  # noqa: E402
+from ragged.io import checkpoint  # noqa: E402
+from ragged.training import TrainerConfig  # noqa: E402
+from ragged.training.loop import TrainLoop  # noqa: E402
+from ragged.training.optimizers import AdamW  # noqa: E402
+
+SMALL = {"hidden_size": 4, "num_layers": 1, "seed": 0, "dropout": 0.0}
+LEFT = {"encoder_alignment": "left"}
+# A model's own options, and how many launches a step of it may take: a few more than today's.
+MODELS: dict[str, tuple[dict[str, Any], int]] = {
+    "EncoderDecoderLSTM": ({"decoder_hidden_size": 2}, 150),
+    "AttentionLSTM": ({"num_heads": 2}, 220),
+    "TransformerLSTM": ({"num_heads": 2, "num_blocks": 1}, 340),
+    "TemporalFusionTransformer": ({"num_heads": 2, "context_length": 5, **LEFT}, 650),
+    "PFTemporalFusionTransformer": ({"num_heads": 2, "reference_length": 5, **LEFT}, 650),
+    "XTFT": ({"num_heads": 2, **LEFT}, 450),
+}
+
+
+@pytest.fixture(autouse=True)
+def _torch() -> Iterator[None]:
+    with use_backend("torch"):
+        yield
+
+
+def make_batch() -> Any:
+    rng, rows = np.random.default_rng(0), []
+    for k, (context, horizon) in enumerate(((3, 4), (5, 1), (2, 3))):
+        past, future, target = (rng.normal(size=(n, 1)) for n in (context, horizon, horizon))
+        event = Series(str(k), np.arange(float(context + horizon)), {})
+        rows.append(Sample(np.repeat(past, 2, 1), future, target, event, context))
+    return collate(rows, batch_size=4)
+
+
+def make_step(name: str, device: str, dtype: str = "float32", **options: Any) -> Any:
+    own, _ = MODELS[name]
+    model = getattr(ragged.models, name)(2, 1, output_size=1, **{**SMALL, **own})
+    optimizer = AdamW(learning_rate=0.01)
+    loss = ragged.losses.mse
+    return ragged.get_backend().TrainingStep(
+        model, loss, optimizer, device=device, dtype=dtype, **options
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_train_predict_and_validate_as_on_the_cpu(cuda, name):
+    batch, found = make_batch(), []
+    for device in ("cpu", cuda):
+        step = make_step(name, device, ema_decay=0.9)
+        losses = [step.step(batch) for _ in range(3)]
+        outputs = ragged.get_backend().predict(step.module(), batch).output
+        found.append([np.array(losses), np.array(step.evaluate(batch)), outputs])
+    for actual, expected in zip(*reversed(found), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_copies_twice_and_waits_for_nothing(counted, cuda, name):
+    step, batch = make_step(name, cuda, ema_decay=0.9), make_batch()
+    float(step.launch(batch))
+    with counted() as found:
+        loss = step.launch(batch)
+    assert found["copy to device"] == 2, "the batch and its lengths"
+    assert found["unpinned"] == found["synchronisation"] == found["weights copied"] == 0
+    assert found["copy to host"] == 1, "the loss, read later"
+    assert found["TF32"] == 0
+    assert 0 < found["launch"] <= MODELS[name][1]
+    with counted() as read:
+        assert float(loss) > 0
+    assert (read["wait for event"], read["synchronisation"]) == (1, 0)
+
+
+@pytest.mark.parametrize(("dtype", "waits"), [("bfloat16", 0), ("float16", 1)])
+def test_half_precision_trains(counted, cuda, dtype, waits):
+    half, full = (make_step("EncoderDecoderLSTM", cuda, kind) for kind in (dtype, "float32"))
+    batch = make_batch()
+    with counted() as found:
+        losses = [half.launch(batch)]
+    losses += [half.launch(batch) for _ in range(2)]
+    expected = [full.step(batch) for _ in range(3)]
+    np.testing.assert_allclose([float(loss) for loss in losses], expected, rtol=2e-2)
+    assert found["copy to device"] == 2
+    assert found["synchronisation"] == waits
+    assert {p.dtype for p in half.module().parameters()} == {torch.float32}
+
+
+def test_tf32_is_taken_where_it_is_asked_for(counted, cuda):
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    step, batch = make_step("EncoderDecoderLSTM", cuda, "tf32"), make_batch()
+    with counted() as found:
+        step.step(batch)
+    assert found["TF32"] >= 4, "both LSTMs, forward and backward"
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+def test_models_are_exact_where_the_process_wants_tf32(counted, cuda):
+    step, batch = make_step("AttentionLSTM", cuda), make_batch()
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with counted() as found:
+            step.step(batch)
+            step.evaluate(batch)
+            ragged.get_backend().predict(step.module(), batch)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert found["TF32"] == 0
+
+
+def make_loop(folder: Path, device: str, **options: Any) -> TrainLoop:
+    source = MagnetHysteresis(cycles=10, min_steps=33, max_steps=36)
+    data = EncoderDecoderDataModule(source, batch_size=4)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = ragged.models.EncoderDecoderLSTM(3, 2, hidden_size=4, dropout=0.0, seed=0)
+    trainer = TrainerConfig(**{"max_epochs": 2, "device": device, **options})
+    return TrainLoop(trainer, model, data, folder, seed=5)
+
+
+def losses_of(loop: TrainLoop) -> np.ndarray:
+    lines = (loop.folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return np.array([[record["train_loss"], record["validation_loss"]] for record in records])
+
+
+def test_a_run_its_checkpoints_and_its_resumption_equal_the_cpus(cuda, tmp_path):
+    runs = {}
+    for device in ("cpu", cuda):
+        runs[device] = make_loop(tmp_path / device, device)
+        runs[device].run()
+    make_loop(tmp_path / "resumed", cuda, max_epochs=1).run()
+    resumed = make_loop(tmp_path / "resumed", cuda)
+    resumed.resume()
+    resumed.run()
+    np.testing.assert_allclose(losses_of(runs[cuda]), losses_of(runs["cpu"]), rtol=1e-4)
+    np.testing.assert_array_equal(losses_of(resumed), losses_of(runs[cuda]))
+    saved, expected = (checkpoint.read(run.best).parameters for run in (runs[cuda], runs["cpu"]))
+    assert saved.keys() == expected.keys()
+    for name, value in saved.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_divergence_stops_on_the_device_too(cuda, tmp_path):
+    loop = make_loop(
+        tmp_path, cuda, optimizer=AdamW(learning_rate=1e30), max_grad_norm=None, max_epochs=5
+    )
+    with pytest.raises(DivergenceError, match=r"the loss is (nan|inf) in epoch \d, at the batch"):
+        loop.run()
+    record = json.loads((tmp_path / "diverged.json").read_text())
+    assert record["rows"]

@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 BIN     := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train format lint typecheck docs test-fast test test-suite sanitize models bench bench-cuda wheel clean
+.PHONY: help train format lint typecheck docs test-fast test test-suite test-cuda sanitize models bench bench-cuda wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -64,6 +64,17 @@ test-suite: .venv/installed  ## every test
 sanitize: .venv/installed  ## the kernels under the sanitizers; part of `make test` too
 	$(BIN)/python -m pytest tests/kernels/test_kernels_native.py -k sanitizers
 
+# With the torch and JAX of PYTHON, whatever their versions. Ten minutes at most, in all.
+ON_CUDA := .venv-cuda/bin/python -m pytest -p no:xdist --device cuda
+ON_GPU  := -k "(oracle or alone or cannot_speak or equal_the_formula) and not compile"
+test-cuda: .venv-cuda/installed  ## what needs a CUDA device, with the torch and JAX of PYTHON
+	.venv-cuda/bin/python -m tests.cuda.devices
+	timeout 150 .venv-cuda/bin/python -m pytest -p no:xdist tests/cuda
+	for backend in $$(.venv-cuda/bin/python -m tests.cuda.devices); do \
+		timeout 200 $(ON_CUDA) --backend $$backend $(addprefix $(SUITE)/test_,promises.py recurrent.py) \
+			$(SUITE)/test_training_steps.py $(ON_GPU) || exit 1; \
+	done
+
 models: .venv/installed  ## train all models on the storms with both backends; half an hour
 	$(BIN)/python -m benchmarks.models
 
@@ -88,5 +99,10 @@ wheel: .venv/installed  ## build a wheel that carries the compiled kernels into 
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[torch,jax,train,test,dev]"
 	touch $@
 
-clean:  ## remove the environment
-	rm -rf .venv
+.venv-cuda/installed: pyproject.toml
+	$(PYTHON) -m venv --system-site-packages .venv-cuda
+	.venv-cuda/bin/python -m pip install --quiet --editable ".[train,test]"
+	touch $@
+
+clean:  ## remove the environments
+	rm -rf .venv .venv-cuda

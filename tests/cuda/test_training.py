@@ -20,6 +20,7 @@ from ragged.io import checkpoint  # noqa: E402
 from ragged.training import TrainerConfig  # noqa: E402
 from ragged.training.loop import TrainLoop  # noqa: E402
 from ragged.training.optimizers import AdamW  # noqa: E402
+from tests.cuda import pretended_device  # noqa: E402
 
 SMALL = {"hidden_size": 4, "num_layers": 1, "seed": 0, "dropout": 0.0}
 LEFT = {"encoder_alignment": "left"}
@@ -85,6 +86,24 @@ def test_a_step_copies_twice_and_waits_for_nothing(counted, cuda, name):
     with counted() as read:
         assert float(loss) > 0
     assert (read["wait for event"], read["synchronisation"]) == (1, 0)
+    with counted() as evaluated:
+        step.evaluate(batch)
+    assert evaluated["weights copied"] == 0, "nor those of the average"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_waits_for_nothing_by_cudas_own_account(cuda, name):
+    if pretended_device.is_loaded:
+        pytest.skip("needs a real CUDA device, which can refuse to be waited for")
+    step, batch = make_step(name, cuda, ema_decay=0.9), make_batch()
+    float(step.launch(batch))
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = step.launch(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert float(loss) > 0
 
 
 @pytest.mark.parametrize(("dtype", "waits"), [("bfloat16", 0), ("float16", 1)])

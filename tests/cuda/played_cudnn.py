@@ -74,7 +74,7 @@ def cudnn_rnn(note: Callable[[str, str], None]) -> Callable[..., Any]:
             results = _on_host([_host(tensor) for tensor in inputs], cx is not None, settings)
         y, h, *c = [_device(result, like=x) for result in results]
         none = x.new_empty(0)
-        kept = none.to(torch.uint8)
+        kept = torch.zeros(1, dtype=torch.uint8, device=x.device)
         return y, h, c[0] if c else none, kept, none if buffer is None else buffer
 
     return run
@@ -88,6 +88,10 @@ def cudnn_rnn_backward(note: Callable[[str, str], None]) -> Callable[..., Any]:
         settings = Settings(*rest[6:16])
         if not settings.train:
             raise RuntimeError("cudnn RNN backward can only be called in training mode")
+        kept = _host(rest[16])
+        if kept.item():
+            raise RuntimeError("what the forward pass kept was overwritten by a backward pass")
+        kept.add_(1)
         note("launch", "cudnn backward")
         given = [x, hx, *([] if cx is None else [cx]), *weights]
         inputs = [_host(tensor).detach() for tensor in given]

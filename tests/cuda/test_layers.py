@@ -158,6 +158,28 @@ def test_second_derivatives_are_right(cuda, kind, lengths):
     torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
 
 
+def test_second_derivatives_count_a_state_that_depends_on_the_data_once(cuda):
+    found = []
+    for device in ("cpu", cuda):
+        layer = make_layer("LSTM", device, torch.float64)
+        weights = {name.removesuffix("_l0"): value for name, value in layer.named_parameters()}
+        x = make_input(3, device, torch.float64)
+        data = x.transpose(0, 1)
+        h = data.mean((0, 2))[None, :, None].expand(1, 3, 4)
+        y, _ = cudnn.run_layer("LSTM", [weights], data, (h, h))
+        (first,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
+        found.append(torch.autograd.grad((first**2).sum(), x)[0].cpu())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(cuda):
+    layer, x = make_layer("LSTM", cuda), make_input(3, cuda)
+    y, _ = layer(x, [2, 0, 4])
+    first = torch.autograd.grad(y.sum(), list(layer.parameters()), retain_graph=True)
+    again = torch.autograd.grad(y.sum(), list(layer.parameters()))
+    torch.testing.assert_close(again, first)
+
+
 def test_float32_is_float32_and_nothing_global_is_changed(counted, cuda):
     layer, x = make_layer("LSTM", cuda), make_input(3, cuda)
     before = torch.backends.cudnn.allow_tf32

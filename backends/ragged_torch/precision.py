@@ -66,9 +66,8 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
 
 def _switches() -> tuple[tuple[Any, str], ...]:
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    if hasattr(
-        cudnn.rnn, "fp32_precision"
-    ):  # since torch 2.9, which refuses to read the others where these differ
+    # Since torch 2.9, which refuses to read the older names where those of a library differ.
+    if hasattr(cudnn.rnn, "fp32_precision"):
         return (cudnn.rnn, "fp32_precision"), (products, "fp32_precision")
     return (cudnn, "allow_tf32"), (products, "allow_tf32")
 

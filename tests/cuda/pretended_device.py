@@ -23,6 +23,7 @@ from typing import Any
 
 SOURCE = Path(__file__).with_name("pretended_device.cpp")
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
+OLDEST = (2, 9)  # with a switch of TF32 for each library and operation, which is read here
 TRACE = "PRETENDED_DEVICE_TRACE"  # a kind of event, whose origins are printed
 
 counts: Counter[str] = Counter()
@@ -33,8 +34,11 @@ def reason_against() -> str | None:
     """Say why there can be no pretended device; None = there can."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
-    if not importlib.metadata.version("torch").endswith("+cpu"):
+    version = importlib.metadata.version("torch")
+    if not version.endswith("+cpu"):
         return "this build of torch may have CUDA's own operators"
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        return f"the pretended device needs torch {'.'.join(map(str, OLDEST))}"
     return None if shutil.which("g++") else "there is no g++ to build the pretended device"
 
 

@@ -14,13 +14,16 @@ from tests.cuda import pretended_device
 
 ROOT = Path(__file__).parents[2]
 SUITE = "conformance/ragged_conformance"
+LAYERS = "not (compile or EncoderDecoder or Attention or Transformer or XTFT)"
+CHOSEN = f"(oracle or alone or rows or cannot_speak or form_of_lengths) and {LAYERS}"
 ON_CUDA = ["--backend", "torch", "--device", "cuda"]
-LAYERS = "(LSTM or GRU or RNN) and not (compile or EncoderDecoder or Attention or Transformer)"
 # What is run there, and how many tests of it have to pass, not be skipped.
 RUNS = {
     "own tests": (["tests/cuda/test_layers.py", "tests/cuda/test_training.py"], 90),
-    "layers": ([f"{SUITE}/test_promises.py", "-k", LAYERS, *ON_CUDA], 60),
-    "options": ([f"{SUITE}/test_recurrent.py", "-k", "oracle", *ON_CUDA], 60),
+    "layers of the conformance suite": (
+        [f"{SUITE}/test_promises.py", f"{SUITE}/test_recurrent.py", "-k", CHOSEN, *ON_CUDA],
+        180,
+    ),
 }
 
 

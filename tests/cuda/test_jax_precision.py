@@ -62,10 +62,11 @@ def test_training_steps(precision, expected, monkeypatch):
         taken: list[set[str]] = []
 
         def lowered(*args: Any) -> Any:
-            taken.append(precisions(step._update_once, *args))
-            return args[:3], jnp.ones(()), jnp.asarray(True)
+            taken.append(precisions(step._differentiated, *args))
+            return jnp.ones(()), args[0]
 
-        monkeypatch.setattr(step, "_update", lowered)  # nothing has to be compiled
+        monkeypatch.setattr(step, "_differentiate", lowered)  # nothing has to be compiled
+        monkeypatch.setattr(step, "_apply", lambda *args: (args[:3], jnp.asarray(True)))
         step.step(batch)
     assert taken == [{expected}]
     assert jax.config.jax_default_matmul_precision == before

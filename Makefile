@@ -56,7 +56,7 @@ docs: .venv/installed  ## run the code of README.md and docs/, and follow their 
 
 test: lint typecheck test-suite  ## every check and every test
 
-test-suite: .venv/installed  ## every test
+test-suite: .venv/installed .venv/xla_cuda  ## every test
 	$(PYTEST) $(OPTIMISED:%=$(SUITE)/test_%.py) $(JITTED) --backend jax
 	$(QUICK) $(PYTEST) conformance --dtype float64
 	$(QUICK) $(PYTEST) conformance ragged backends tests -k "not (conformance and jax and ($(OR)))"
@@ -97,6 +97,13 @@ wheel: .venv/installed  ## build a wheel that carries the compiled kernels into 
 .venv/installed: pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[torch,jax,train,test,dev]"
+	touch $@
+
+# A compiler for GPUs that needs none, for tests/cuda; of the version of JAX that is installed.
+.venv/xla_cuda: .venv/installed
+	version=$$($(BIN)/python -c "import jax; print(jax.__version__)") && \
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ \
+		jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version
 	touch $@
 
 .venv-cuda/installed: pyproject.toml

@@ -48,19 +48,14 @@ class InterpretableAttention(nnx.Module):
             query: the queries.
             memory: keys and values.
             mask: boolean `(batch, q, k)`, True = visible.
-            need_weights: return the weights too, `(batch, heads, q, k)`, which fused kernels skip.
+            need_weights: return the weights too, `(batch, heads, q, k)`.
         """
         q, k, v = self._heads(self.query(query)), self._heads(self.key(memory)), self.value(memory)
         some = mask.any(-1, keepdims=True)
         visible = mask | ~some  # a query without visible steps sees all, and is set to 0 below
-        on_cpu = jax.default_backend() == "cpu"  # where JAX has no fused attention
-        if need_weights or self.weights_dropout.is_on or on_cpu:
-            scores = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k)
-            weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), -1)
-            mixed = self.weights_dropout(weights).mean(1) @ v
-        else:
-            values = jnp.broadcast_to(v[:, :, None], k.shape)
-            mixed = jax.nn.dot_product_attention(q, k, values, mask=visible[:, None]).mean(2)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k)
+        weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), -1)
+        mixed = self.weights_dropout(weights).mean(1) @ v
         output = self.dropout(self.output(jnp.where(some, mixed, 0.0)))
         return output, jnp.where(some[:, None], weights, 0.0) if need_weights else None
 

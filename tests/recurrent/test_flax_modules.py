@@ -17,6 +17,7 @@ from flax import nnx
 
 import ragged
 from ragged.backend import use_backend
+from ragged_jax.layers import hashed_bits
 
 X, LENGTHS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32), [3, 5]
 SIZES: dict[str, Any] = {"hidden_size": 4, "num_layers": 2, "dropout": 0.5}
@@ -155,3 +156,16 @@ def test_all_may_drop():
     layer = ragged_jax.LSTM(3, 4, 2, dropout=1.0, seed=0)
     gradient = jax.grad(lambda x: layer(x, LENGTHS)[0].sum())(jnp.asarray(X))
     np.testing.assert_array_equal(gradient, 0)
+
+
+def test_bits_of_dropout_are_even_and_independent():
+    keys, count = jax.random.split(jax.random.key(0), 64), 1 << 14
+    bits = np.asarray(jax.vmap(lambda key: hashed_bits(key, (count,)))(keys))
+    deviations = 5 / np.sqrt(bits.size)  # of a mean of independent draws
+    for shift in range(32):
+        assert abs((bits >> shift & 1).mean() - 0.5) < 0.5 * deviations
+    drawn = (bits / 2**32 - 0.5) * np.sqrt(12)
+    for lag in (1, 2, 64):
+        assert abs((drawn[:, lag:] * drawn[:, :-lag]).mean()) < deviations
+    between = drawn @ drawn.T / count - np.eye(len(keys))
+    assert abs(between).max() < 5 / np.sqrt(count)

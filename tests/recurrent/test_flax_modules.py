@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import ragged_jax
 from flax import nnx
+from ragged_jax.layers import hashed_bits
 
 import ragged
 from ragged.backend import use_backend
-from ragged_jax.layers import hashed_bits
 
 X, LENGTHS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32), [3, 5]
 SIZES: dict[str, Any] = {"hidden_size": 4, "num_layers": 2, "dropout": 0.5}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,7 @@ class Series:
             target or past column over a horizon to be forecast may be, unless the source says
             that values may be missing.
         start: the time of its first step, if the source has it.
+        part_of: the name of the series of which this is a part between two gaps in time.
 
     Raises:
         DataError: a column that has not one value for each step.
@@ -77,6 +79,7 @@ class Series:
     time: np.ndarray
     columns: Columns
     start: datetime | None = None
+    part_of: str | None = None
 
     def __post_init__(self) -> None:
         for column, values in self.columns.items():
@@ -125,6 +128,15 @@ class Source(ABC):
     def notes(self) -> list[str]:
         """Remarks on the events that were read, for the user; none by default."""
         return []
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """Arguments of the source that its data decide on where they are left open.
+
+        A run's configuration keeps them, so that a table to forecast is read like the one that was
+        trained on. None by default.
+        """
+        return {}
 
     @abstractmethod
     def events(self) -> list[Series]:

@@ -95,10 +95,11 @@ def instantiate(config: Any, parser: Any) -> Any:
 
 
 def resolve_defaults(config: Any) -> None:
-    """Set the arguments that follow from the rest of a configuration.
+    """Set the arguments that follow from the rest of a configuration, and from the data.
 
-    A model without a static input gets static columns as known ones, and a model has as many
-    outputs as the targets of the data and the loss need, unless another number is given.
+    What the data decide on in their source is kept. A model without a static input gets static
+    columns as known ones, and a model has as many outputs as the targets of the data and the loss
+    need, unless another number is given.
 
     Raises:
         ConfigError: the base class of all models is named.
@@ -112,8 +113,10 @@ def resolve_defaults(config: Any) -> None:
     data, model = config.data.init_args, config.model.init_args
     if data.get("repeat_static", False) is None:
         data.repeat_static = "static_features" not in arguments
+    components = open_parts(config)
+    for name, value in components.data.source.resolved.items():
+        data.source.init_args[name] = value
     if model.get("output_size") == arguments["output_size"].default:
-        components = open_parts(config)
         trainer = components.trainer
         objective = Objective.chosen(trainer.loss, trainer.quantiles, model_class.describe)
         model.output_size = components.data.target_features * objective.outputs

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ragged.data import Tables
-from ragged.data.reading import read_table, read_tables
+from ragged.data.tables.reader import read_table, read_tables
 from ragged.errors import DataError
 
 nan = np.nan
@@ -53,7 +53,8 @@ def test_a_blank_line_in_a_table_of_one_column_is_refused(tmp_path, text):
 def test_blank_lines_elsewhere_are_passed_over(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("\nx,y\n\n1,2\r\n\r\n3,4\n\n")
-    assert read_table(path).cells == [("1", "3"), ("2", "4")]
+    table = read_table(path)
+    assert [table.labels(column) for column in "xy"] == [["1", "3"], ["2", "4"]]
     path.write_text("\ny\n1\n")
     assert read_table(path).numbers("y").tolist() == [1.0]
 
@@ -71,7 +72,7 @@ def test_suffixes_are_taken_in_any_case(tmp_path):
     (tmp_path / "a.csv").write_text("y\n1\n")
     (tmp_path / "B.CSV").write_text("y\n2\n")
     (tmp_path / "c.Csv.GZ").write_bytes(gzip.compress(b"y\n3\n"))
-    tables = {table.name: table.numbers("y").tolist() for table in read_tables(tmp_path)}
+    tables = {table.name: table.numbers("y").tolist() for table in read_tables(tmp_path)[0]}
     assert tables == {"B": [2], "a": [1], "c": [3]}
 
 
@@ -79,7 +80,7 @@ def test_parquet_is_known_in_any_case(tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     pandas.DataFrame({"y": [1, 2]}).to_parquet(tmp_path / "A.PARQUET")
-    (table,) = read_tables(tmp_path)
+    ((table,), _) = read_tables(tmp_path)
     assert (table.name, table.numbers("y").tolist()) == ("A", [1, 2])
 
 

@@ -110,21 +110,26 @@ HEADER = "well,t,rain,level\n"
         (HEADER, "is a header without rows in"),
         ("well,t,rainfall,level\na,0,1,1\n", "is without column 'rain' in"),
         ("well,t,rainfall,level\na,0,1,1\n", "Rename 'rainfall'."),
-        ("well;t;rain;level\na;0;1;1\n", "is separated by ';' in"),
-        ("well\tt\train\tlevel\na\t0\t1\t1\n", r"is separated by '\t' in"),
+        ("well,x;t,x;rain,x;level\na,x;0,x;1,x;1\n", "is separated by ',' or by ';' in"),
         (HEADER + 'a,0,"1,5",1\n', "is '1,5' at line 2, column 'rain'"),
-        (HEADER + 'a,0,"1,5",1\n', "expected a number. Write it with a decimal point."),
+        (HEADER + 'a,0,"1,5",1\n', "expected a number. Set decimal to ','."),
         (HEADER + "a,0,1,5,1\n", "is a row of 5 cells at line 2 of"),
         (HEADER + "a,0,1,1\na,1,dry,1\n", "is 'dry' at line 3, column 'rain'"),
-        (HEADER + "a,0,NA,1\n", "Leave the cell empty where the value is unknown."),
+        (HEADER + "a,0,1,dry\n", "is 'dry' at line 2, column 'level'"),
+        (HEADER + "a,0,1,1\na,1,3 mm,1\n", "Correct the cell, or list it in na_values if"),
+        (HEADER + "a,0,NA,1\n", "is 'NA' at line 2, column 'rain'"),
         (HEADER + "a,0,inf,1\n", "is 'inf' at line 2, column 'rain'"),
         (HEADER + "a,0,,1\n", "is an empty cell at line 2, column 'rain'"),
         (HEADER + "a,0,,1\n", "Fill the cell, or set missing to ffill."),
-        (HEADER + "a,0,1,\n", "`level` is unknown in event 'a' at step 0; expected a target"),
+        (HEADER + "a,0,1,\na,1,1,1\n", "`level` is unknown in event 'a' at step 0; expected a ta"),
+        (HEADER + "a,0,1,\na,1,1,1\n", "Fill the cell, or set missing to ffill."),
+        (
+            HEADER + "a,0,1,\n",
+            "`level` is empty, on every row; expected values to learn from. Name",
+        ),
         (HEADER + ",0,1,1\n", "is an empty cell at line 2, column 'well'"),
         (HEADER + "a,,1,1\n", "is an empty cell at line 2, column 't'"),
         (HEADER + "a,0,1,1\na,0,1,1\n", "`t` is 0 after 0 (event 'a', step 1); expected a gr"),
-        (HEADER + "a,1,1,1\na,0,1,1\n", "`t` is 0 after 1 (event 'a', step 1); expected a gr"),
         (
             HEADER + "a,2020-01-01,1,1\na,2020-01-01,1,1\n",
             "`t` is 2020-01-01 00:00:00 after 2020-01-01 00:00:00 (event 'a', step 1)",
@@ -208,7 +213,7 @@ def test_statics_are_one_value_an_event(write):
         ({"past": ["level"]}, "`past` is with 'level', which is in target too; expected one role"),
         ({"known": ["rain", "rain"]}, "`known` is with 'rain', which is in known too"),
         ({"missing": "zero"}, "`missing` is 'zero'; expected one of ('error', 'ffill')"),
-        ({"gaps": "fill"}, "`gaps` is 'fill'; expected one of ('error', 'split')"),
+        ({"gaps": "fill"}, "`gaps` is 'fill'; expected one of ('error', 'split', 'keep')"),
         ({"units": {"rainn": "mm"}}, "`units` is of 'rainn'; expected one of ['rain', 'level'"),
         ({"units": {"rainn": "mm"}}, "Write 'rain'."),
     ],
@@ -270,7 +275,7 @@ def test_frames_of_mixed_cells_are_refused_by_row():
         Tables.from_frame(
             pandas.DataFrame({"rain": [None], "level": [1.0]}), ["level"], known=["rain"]
         ).events()
-    with refuses("`frame` is of type dict; expected a pandas DataFrame"):
+    with refuses("`frame` is of type dict; expected a DataFrame of pandas, polars or pyarrow"):
         Tables.from_frame({"level": [1.0]}, ["level"])
     with refuses("`frame` is without rows in the frame; expected a table with rows"):
         Tables.from_frame(frame[:0], ["level"])

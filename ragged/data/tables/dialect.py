@@ -1,0 +1,178 @@
+"""Tables as text: their separator, encoding and decimals, and every row of one width."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from ragged.data.tables.table import Table
+from ragged.errors import OptionError
+
+SEPARATORS = (",", ";", "\t", "|")
+SAMPLE = 20  # rows that show the separator
+BLOCK = 2**24  # bytes; no row may be longer
+
+Origin = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How tables are written as text.
+
+    Args:
+        separator: between cells, one character; by default the one of comma, semicolon, tab and
+            bar that gives every row as many cells as the header.
+        decimal: the mark in front of decimals, "." or ",".
+        encoding: of the text.
+        na_values: words for an unknown cell, beside the usual ones.
+
+    Raises:
+        OptionError: a separator of several characters, another decimal mark, an encoding that
+            Python does not know, or one text instead of a list.
+    """
+
+    separator: str | None = None
+    decimal: str = "."
+    encoding: str = "utf-8"
+    na_values: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.separator is not None and (len(self.separator) != 1 or self.separator in '\r\n"'):
+            expected, remedy = "one character", r"Write it in quotes: ';' or, a tab, '\t'."
+            raise OptionError.of("Tables", "separator", repr(self.separator), expected, remedy)
+        if self.decimal not in (".", ","):
+            got, expected = repr(self.decimal), "'.' or ','"
+            raise OptionError.of("Tables", "decimal", got, expected, "Name one.")
+        if self.decimal == self.separator:
+            got, expected = repr(self.decimal), "another character than the separator"
+            raise OptionError.of("Tables", "decimal", got, expected, "Change one of the two.")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            got, remedy = repr(self.encoding), "Name one, such as utf-8, latin-1 or utf-16."
+            expected = "an encoding that Python knows"
+            raise OptionError.of("Tables", "encoding", got, expected, remedy) from error
+        if isinstance(self.na_values, str):
+            got, remedy = repr(self.na_values), f"Write ['{self.na_values}']."
+            raise OptionError.of("Tables", "na_values", got, "a list of words", remedy)
+
+
+def read_text(content: bytes, name: str, origin: Origin, dialect: Dialect) -> Table:
+    """Read a table that is written as text.
+
+    Args:
+        content: the bytes of the file.
+        name: of the table.
+        origin: as in `Table`.
+        dialect: how it is written.
+
+    Raises:
+        DataError: text in another encoding, an empty file, a header without rows, a separator
+            that is not clear, a row of another width, a blank line in a single column.
+    """
+    blank = Table(name, origin, (), (), int)
+    text = _decoded(content, blank, dialect.encoding)
+    separator = dialect.separator or _find_separator(text, blank)
+    first = list(islice((row for _, row in _rows(text, separator, blank)), 2))
+    if len(first) < 2:
+        got = "a header without rows" if first else "an empty file"
+        blank.refuse(got, "a table with a header and rows", "Give a table with data.")
+    header = [cell.strip() for cell in first[0]]
+    if len(header) == 1:
+        _check_no_blank_lines(text, separator, blank)
+    columns = _columns(text, separator, len(header), blank)
+
+    def line_of(row: int) -> int:
+        return next(islice(_rows(text, separator, blank), row + 1, None))[0]
+
+    decimal, words = dialect.decimal, dialect.na_values
+    return Table(name, origin, header, columns, line_of, "line", decimal, words)
+
+
+def _decoded(content: bytes, table: Table, encoding: str) -> str:
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeError as error:
+        line = content[: getattr(error, "start", 0)].count(b"\n") + 1
+        got = f"unreadable ({type(error).__name__}: {error}) at line {line}"
+        remedy = "Name its encoding in `encoding`, such as latin-1 or utf-16."
+        table.refuse(got, f"text in {encoding}", remedy)
+
+
+def _rows(text: str, separator: str, table: Table) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row; a blank line is no row."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        got = f"unreadable ({type(error).__name__}: {error}) at line {reader.line_num}"
+        table.refuse(got, "cells with quotes around special characters", "Write the file again.")
+
+
+def _find_separator(text: str, table: Table) -> str:
+    """Return the separator that gives the first rows as many cells as the header."""
+    samples = {
+        separator: [len(cells) for _, cells in islice(_rows(text, separator, table), SAMPLE)]
+        for separator in SEPARATORS
+    }
+    several = {
+        separator: widths for separator, widths in samples.items() if max(widths, default=0) > 1
+    }
+    even = [mark for mark, widths in several.items() if len(set(widths)) == 1]
+    if len(even) > 1:
+        got = f"separated by {' or by '.join(map(repr, even))}"
+        table.refuse(got, "one separator", "Name it in `separator`.")
+    # Rows of different widths are refused later, with their line, for the separator of the header.
+    of_header = [mark for mark, widths in several.items() if widths[0] > 1]
+    return next(iter([*even, *of_header, ","]))
+
+
+def _columns(text: str, separator: str, width: int, table: Table) -> Sequence[Any]:
+    """Return the columns below the header, as Arrow's columns of text."""
+    import pyarrow
+    from pyarrow import csv as arrow_csv
+
+    names = [str(index) for index in range(width)]
+    read = arrow_csv.ReadOptions(column_names=names, block_size=BLOCK)
+    parse = arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+    convert = arrow_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pyarrow.string()),
+        strings_can_be_null=False,
+        quoted_strings_can_be_null=False,
+    )
+    try:
+        content = io.BytesIO(text.encode())
+        cells = arrow_csv.read_csv(content, read, parse, convert)
+    except (pyarrow.ArrowException, UnicodeError) as error:
+        _refuse_row(text, separator, width, table)
+        got = f"unreadable ({type(error).__name__}: {error})"
+        table.refuse(got, "a table of text", "Write the file again.")
+    return [column.slice(1) for column in cells.columns]
+
+
+def _refuse_row(text: str, separator: str, width: int, table: Table) -> None:
+    """Refuse the first row that has not the width of the header."""
+    for line, cells in _rows(text, separator, table):
+        if len(cells) != width:
+            got = f"a row of {len(cells)} cells at line {line} of {table.origin[2]}"
+            remedy = "Repair the row, or name another `separator` or `decimal`."
+            table.refuse(got, f"{width} cells, as the header has", remedy)
+
+
+def _check_no_blank_lines(text: str, separator: str, table: Table) -> None:
+    """Refuse a blank line after the header of a table of one column."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    below_header = False
+    for cells in reader:
+        if below_header and not cells:
+            got = f"a blank line at line {reader.line_num} of {table.origin[2]}"
+            remedy = 'Write "" if a cell is empty there, or drop the line.'
+            table.refuse(got, 'a value, or "" where unknown', remedy)
+        below_header = below_header or bool(cells)

@@ -1,0 +1,138 @@
+"""The usual step of a series, and how many of them lie between its rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ragged.errors import OptionError
+
+GAP = 1.5  # a longer step, in units of the usual one, is a gap
+HOLIDAYS = 5  # business days from one row to the next that are no gap yet: four holidays
+DAY = 86400.0  # seconds
+SECONDS = {"W": 7 * DAY, "D": DAY, "h": 3600.0, "min": 60.0, "s": 1.0}
+MONTHS = {"YS": 12, "YE": 12, "QS": 3, "QE": 3, "MS": 1, "ME": 1}
+NAMES = (*MONTHS, "B", *SECONDS)
+MAX_DAY_SHIFT = 4  # days by which the dates of months may differ, as last Fridays do
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """A usual step.
+
+    Args:
+        name: as pandas writes it: "MS", "B" or "15min"; a number where there are no dates.
+        size: months, business days, seconds, or units of the numbers.
+        unit: "month", "business day" or "".
+    """
+
+    name: str
+    size: float
+    unit: str = ""
+
+    @property
+    def gap(self) -> float:
+        """The most usual steps from one row to the next that are no gap."""
+        return float(HOLIDAYS) if self.unit == "business day" else GAP
+
+    @property
+    def seconds(self) -> float:
+        """About how long a step is."""
+        return self.size * {"month": 30.4 * DAY, "business day": DAY}.get(self.unit, 1.0)
+
+    def steps(self, seconds: np.ndarray, dates: Any | None) -> np.ndarray:
+        """Return the usual steps from each row to the next, `(rows - 1,)` float64."""
+        if self.unit == "month":
+            return np.diff(_months(dates)) / self.size
+        if self.unit == "business day":
+            days = dates.to_numpy(dtype="datetime64[D]")  # type: ignore[union-attr]
+            return np.busday_count(days[:-1], days[1:]).astype(np.float64)
+        return np.diff(seconds) / self.size
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def parse_frequency(name: str) -> Frequency:
+    """Return a frequency that a user names.
+
+    Raises:
+        OptionError: a name that is none of `NAMES` with or without a number in front.
+
+    >>> parse_frequency("15min").seconds
+    900.0
+    """
+    match = re.fullmatch(r"(\d*)([A-Za-z]+)", name)
+    if match is None or match[2] not in NAMES or match[1] == "0":
+        expected, remedy = f"auto or one of {NAMES}, as 15min", "Name one."
+        raise OptionError.of("Tables", "frequency", repr(name), expected, remedy)
+    count, unit = int(match[1] or 1), match[2]
+    if unit in MONTHS:
+        return Frequency(name, MONTHS[unit] * count, "month")
+    if unit == "B":
+        return Frequency(name, count, "business day")
+    return Frequency(name, SECONDS[unit] * count)
+
+
+def find_frequency(seconds: np.ndarray, dates: Any | None = None) -> Frequency:
+    """Find the usual step of a series: months, business days, or the median.
+
+    Args:
+        seconds: `(rows,)` increasing; the numbers of a series without dates.
+        dates: its dates, a pandas DatetimeIndex.
+
+    >>> find_frequency(np.array([0.0, 15.0, 30.0, 90.0])).size
+    15.0
+    """
+    steps = np.diff(seconds)
+    if not steps.size:
+        return Frequency("", np.inf)
+    median = float(np.sort(steps)[(len(steps) - 1) // 2])
+    if dates is None:
+        return Frequency(f"{median:.15g}", median)
+    return _find_months(median, dates) or _find_business_days(median, dates) or _even(median)
+
+
+def _months(dates: Any) -> np.ndarray:
+    return np.asarray(12 * dates.year + dates.month, dtype=np.float64)
+
+
+def _find_months(median: float, dates: Any) -> Frequency | None:
+    """Return whole months if all rows are of about the same day of a month."""
+    if median < 27 * DAY:
+        return None
+    shifts = (dates.day, dates.day - dates.days_in_month)  # from the start, and from the end
+    if min(int(shift.max() - shift.min()) for shift in shifts) > MAX_DAY_SHIFT:
+        return None
+    steps = np.sort(np.diff(_months(dates)))
+    size = int(steps[(len(steps) - 1) // 2])
+    if size < 1:
+        return None
+    unit = next(u for u in ("YS", "QS", "MS") if size % MONTHS[u] == 0)
+    count = size // MONTHS[unit]
+    return Frequency(f"{count if count > 1 else ''}{unit}", size, "month")
+
+
+def _find_business_days(median: float, dates: Any) -> Frequency | None:
+    """Return business days if every day is one, and most weekends are passed over from Friday."""
+    weekday = np.asarray(dates.day_of_week)
+    if median != DAY or weekday.max() > 4:
+        return None
+    days = dates.to_numpy(dtype="datetime64[D]")
+    weeks = (days[1:].astype(np.int64) - weekday[1:]) - (days[:-1].astype(np.int64) - weekday[:-1])
+    over_weekend = weeks > 0
+    from_friday = over_weekend & (np.diff(days).astype(np.int64) == 3)
+    if 2 * int(from_friday.sum()) <= int(over_weekend.sum()):
+        return None
+    return Frequency("B", 1.0, "business day")
+
+
+def _even(median: float) -> Frequency:
+    for name, size in SECONDS.items():
+        if median >= size and median % size == 0:
+            count = int(median // size)
+            return Frequency(f"{count if count > 1 else ''}{name}", median)
+    return Frequency(f"{median:.15g}s", median)

@@ -1,0 +1,70 @@
+"""What was sorted, merged, split or left out on reading, told to the user."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+SHOWN = 5  # names in a note
+
+
+@dataclass
+class Notes:
+    """Counts of what happened to the rows of tables.
+
+    Args:
+        others: files of a folder that are no tables.
+        empty_rows: rows without a time and a value.
+        unsorted: the series whose rows were sorted.
+        merged: rows that were made one with others of the same time.
+        unknown: the series whose target is never known.
+        other_labels: for each column of words the labels that are not told apart.
+        parts: how many series were cut at gaps, into how many parts.
+        added: the columns that were added.
+    """
+
+    others: list[str] = field(default_factory=list)
+    empty_rows: int = 0
+    unsorted: list[str] = field(default_factory=list)
+    merged: int = 0
+    unknown: list[str] = field(default_factory=list)
+    other_labels: defaultdict[str, Counter[str]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )
+    parts: tuple[int, int] = (0, 0)
+    added: list[str] = field(default_factory=list)
+
+    @property
+    def texts(self) -> list[str]:
+        """One sentence for each thing that happened."""
+        split, parts = self.parts
+        facts = {
+            f"left out of the folder, no tables: {some(self.others)}": self.others,
+            f"{self.empty_rows} empty rows were left out": self.empty_rows,
+            f"rows were sorted by time in {some(self.unsorted)}": self.unsorted,
+            f"{self.merged} rows were merged with others of the same time": self.merged,
+            f"left out, the target is never known: {some(self.unknown)}": self.unknown,
+            f"gaps in time made {parts} events of {split}": parts > split,
+            f"columns were added: {', '.join(self.added)}": self.added,
+        }
+        texts = [text for text, holds in facts.items() if holds]
+        for column, labels in self.other_labels.items():
+            if labels:
+                count = labels.total()
+                texts.append(
+                    f"column '{column}': {count} cells with a label that is not told apart, taken "
+                    f"as none of them: {some(labels)}"
+                )
+        return texts
+
+
+def some(names: Iterable[str]) -> str:
+    """List a few names, and how many there are besides.
+
+    >>> some(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    listed = list(names)
+    rest = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + rest

@@ -1,0 +1,310 @@
+"""From tables to series: cells to numbers, rows to series, and what the data decide on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ragged.data.sources import Columns, Roles, Series
+from ragged.data.tables import calendar as calendars
+from ragged.data.tables.categories import count_others, find_labels, one_hot, with_labels
+from ragged.data.tables.frequency import Frequency
+from ragged.data.tables.notes import Notes
+from ragged.data.tables.rows import (
+    Rows,
+    frequency_of,
+    gaps_of,
+    group_rows,
+    in_order,
+    refuse_gap,
+    split_at_gaps,
+    time_since_row_before,
+    with_statics,
+    without_duplicates,
+)
+from ragged.data.tables.table import Table
+from ragged.data.tables.times import HOUR, Times, read_times
+from ragged.errors import DataError
+
+FILL = "Fill the cell, or set missing to ffill."
+
+Labels = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the data decide on where a user leaves it open; None is open.
+
+    Args:
+        time_format: the form of dates; None also where the next table needs none.
+        frequency: the usual step; None also where series differ in theirs.
+        calendar: the cycles whose columns are added.
+        labels: the labels of each column of words.
+    """
+
+    time_format: str | None = None
+    frequency: Frequency | None = None
+    calendar: tuple[str, ...] | None = None
+    labels: Labels | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Series that were read.
+
+    Args:
+        series: those with dates sorted by their start.
+        resolved: what the data decided on, with the calendar and the labels.
+        notes: for the user.
+        has_dates: whether their time is of dates.
+        are_hours: whether it is of durations.
+    """
+
+    series: list[Series]
+    resolved: Resolved
+    notes: list[str]
+    has_dates: bool
+    are_hours: bool
+
+
+@dataclass(frozen=True)
+class SeriesReader:
+    """Makes series of tables.
+
+    Args:
+        roles: the columns as the user names them.
+        groups: the columns that name the series of a row.
+        time: the column of time, or None.
+        fills: whether unknown cells of any column are taken.
+        gaps: "error", "split" or "keep".
+        sort: whether rows are sorted.
+        duplicates: "error", "first", "last" or "mean".
+    """
+
+    roles: Roles
+    groups: tuple[str, ...]
+    time: str | None
+    fills: bool
+    gaps: str
+    sort: bool
+    duplicates: str
+
+    def is_resolved(self, options: Resolved) -> bool:
+        """Whether options leave no column to the data."""
+        may_be_words = self.roles.known or self.roles.past or self.roles.static
+        needs_calendar = options.calendar is None and self.time is not None
+        return not needs_calendar and not (options.labels is None and may_be_words)
+
+    def roles_with(self, resolved: Resolved) -> Roles:
+        """Return the roles with the columns that are added."""
+        labels = resolved.labels or {}
+        return Roles(
+            known=with_labels(self.roles.known, labels) + tuple(self._added(resolved)),
+            past=with_labels(self.roles.past, labels),
+            target=self.roles.target,
+            static=with_labels(self.roles.static, labels),
+        )
+
+    def read(
+        self,
+        tables: Sequence[Table],
+        options: Resolved,
+        *,
+        in_folder: bool,
+        others: Sequence[str] = (),
+        to_learn: bool = False,
+    ) -> Reading:
+        """Make the series of tables.
+
+        Args:
+            tables: the tables, all of the same columns.
+            options: what is resolved before.
+            in_folder: whether the tables are of a folder: its series are named file/group.
+            others: the files of the folder that are no tables.
+            to_learn: leave out series whose target is never known.
+
+        Raises:
+            DataError: a table that cannot be used; see `Tables`.
+        """
+        notes = Notes(others=list(others))
+        tables = [self._without_empty_rows(table, notes) for table in tables]
+        labels = options.labels
+        if labels is None:
+            labels = find_labels(tables, self.roles)
+        times = [self._times(table, options.time_format) for table in tables]
+        self._check_kinds(times)
+        series: list[Rows] = []
+        for table, time in zip(tables, times, strict=True):
+            prefix = f"{table.name}/" if in_folder and self.groups else ""
+            series += self._rows_of(table, time, labels, prefix, notes)
+        if to_learn:
+            series = self._without_unknown(series, notes)
+        frequencies = [frequency_of(rows, options.frequency) for rows in series]
+        self._check_calendar(options, times[0])
+        resolved = _resolve(options, labels, times, series, frequencies)
+        notes.added += self._added(resolved)
+        parts = self._parts(series, frequencies, notes)
+        if times[0].dates is not None:
+            parts.sort(key=lambda part: float(part.seconds[0]))
+        found = [_series(self._with_added(part, resolved)) for part in parts]
+        has_dates, are_hours = times[0].dates is not None, times[0].are_hours
+        return Reading(found, resolved, notes.texts, has_dates, are_hours)
+
+    def _added(self, resolved: Resolved) -> list[str]:
+        """Return the names of the columns that are added."""
+        since = [self._since] if self.gaps == "keep" and self.time is not None else []
+        return [*since, *calendars.names(resolved.calendar or ())]
+
+    @property
+    def _since(self) -> str:
+        return f"{self.time} since the row before"
+
+    def _without_empty_rows(self, table: Table, notes: Notes) -> Table:
+        """Leave out rows without a time and a value: they are no steps."""
+        if self.time is None:
+            return table
+        empty = table.empty_rows([self.time, *self.groups, *self.roles.columns])
+        notes.empty_rows += int(empty.sum())
+        return table.take(np.flatnonzero(~empty)) if empty.any() else table
+
+    def _times(self, table: Table, time_format: str | None) -> Times:
+        if self.time is None:
+            return Times(np.arange(float(len(table))))
+        return read_times(table, self.time, time_format)
+
+    def _check_kinds(self, times: Sequence[Times]) -> None:
+        """Refuse numbers in one table and dates in another."""
+        if len({time.dates is None for time in times}) > 1:
+            got, expected = "numbers in some files and datetimes in others", "the same in all"
+            raise DataError.of("Tables", str(self.time), got, expected, "Write one kind.")
+
+    def _check_calendar(self, options: Resolved, time: Times) -> None:
+        """Refuse a calendar of a time that has no dates."""
+        if options.calendar and time.dates is None:
+            got = f"{list(options.calendar)} for a time without dates"
+            remedy = "Name the form of its dates in time_format, or leave calendar out."
+            raise DataError.of("Tables", "calendar", got, f"dates in `{self.time}`", remedy)
+
+    def _rows_of(
+        self, table: Table, time: Times, labels: Labels, prefix: str, notes: Notes
+    ) -> list[Rows]:
+        """Return the rows of each series of a table, in the order of time."""
+        columns = self._columns(table, labels, notes)
+        statics = with_labels(self.roles.static, labels)
+        series = []
+        for name, indices in group_rows(self._names(table)).items():
+            dates = None if time.dates is None else time.dates[indices]
+            values = {column: cells[indices] for column, cells in columns.items()}
+            seconds = time.seconds[indices] if self.time else np.arange(float(len(indices)))
+            rows = self._ordered(Rows(prefix + name, seconds, dates, values), notes)
+            series.append(with_statics(rows, statics))
+        return series
+
+    def _names(self, table: Table) -> list[str]:
+        if not self.groups:
+            return [table.name] * len(table)
+        labels = [table.labels(column) for column in self.groups]
+        return ["/".join(parts) for parts in zip(*labels, strict=True)]
+
+    def _ordered(self, rows: Rows, notes: Notes) -> Rows:
+        if self.time is None:
+            return rows
+        ordered = in_order(rows, self.time, sort=self.sort)
+        single = without_duplicates(ordered, self.time, self.duplicates, bool(self.groups))
+        notes.unsorted += [rows.name] if ordered is not rows else []
+        notes.merged += len(ordered) - len(single)
+        return single
+
+    def _columns(self, table: Table, labels: Labels, notes: Notes) -> Columns:
+        """Return the columns as numbers, those of words as one for each label."""
+        may_be_empty = self.roles.columns if self.fills else self.roles.past + self.roles.target
+        columns: Columns = {}
+        for column in self.roles.columns:
+            if column not in labels:
+                is_free = column in may_be_empty
+                columns[column] = table.numbers(column, may_be_empty=is_free, fill=FILL)
+                continue
+            cells = table.categories(column)
+            if None in cells and column not in may_be_empty:
+                table.refuse_cell(cells.index(None), column, "a label", FILL)
+            columns |= one_hot(cells, column, labels[column])
+            notes.other_labels[column] += count_others(cells, labels[column])
+        return columns
+
+    def _without_unknown(self, series: list[Rows], notes: Notes) -> list[Rows]:
+        """Leave out series of which a target is never known.
+
+        Raises:
+            DataError: nothing else is left.
+        """
+        targets = self.roles.target
+        never = {r.name: [c for c in targets if np.isnan(r.columns[c]).all()] for r in series}
+        notes.unknown += [name for name, columns in never.items() if columns]
+        known = [rows for rows in series if not never[rows.name]]
+        if not known:
+            name = next(iter(never.values()))[0]
+            got, expected = "empty, on every row", "values to learn from"
+            raise DataError.of("Tables", name, got, expected, "Name another target.")
+        return known
+
+    def _parts(
+        self, series: Sequence[Rows], frequencies: Sequence[Frequency], notes: Notes
+    ) -> list[Rows]:
+        """Return the series, cut at gaps if they are to be.
+
+        Raises:
+            DataError: a gap, and there should be none.
+        """
+        if self.gaps == "keep" or self.time is None:
+            return list(series)
+        parts: list[Rows] = []
+        for rows, frequency in zip(series, frequencies, strict=True):
+            gaps = gaps_of(rows, frequency)
+            if len(gaps) and self.gaps == "error":
+                raise refuse_gap(rows, self.time, int(gaps[0]), frequency)
+            parts += split_at_gaps(rows, gaps)
+        notes.parts = len(series), len(parts)
+        return parts
+
+    def _with_added(self, rows: Rows, resolved: Resolved) -> Rows:
+        """Add the columns of the calendar, and the time since the row before."""
+        columns = dict(rows.columns)
+        if self.gaps == "keep" and self.time is not None:
+            columns[self._since] = time_since_row_before(rows)
+        if resolved.calendar:
+            columns |= calendars.calendar_columns(rows.dates, resolved.calendar)
+        return replace(rows, columns=columns)
+
+
+def _resolve(
+    options: Resolved,
+    labels: Labels,
+    times: Sequence[Times],
+    series: Sequence[Rows],
+    frequencies: Sequence[Frequency],
+) -> Resolved:
+    """Return what options say, and where they leave it open what the data show."""
+    time_format = options.time_format
+    if time_format is None and len({time.format for time in times}) == 1:
+        time_format = times[0].format
+    cycles = options.calendar
+    if times[0].dates is None:
+        cycles = ()
+    elif cycles is None:
+        ends = [second for rows in series for second in (rows.seconds[0], rows.seconds[-1])]
+        usual = min(frequencies, key=lambda frequency: frequency.seconds)
+        cycles = tuple(calendars.useful_cycles(usual, max(ends) - min(ends)))
+    frequency = options.frequency
+    if frequency is None and times[0].dates is not None and len(set(frequencies)) == 1:
+        frequency = frequencies[0] if frequencies[0].name else None
+    return Resolved(time_format, frequency, cycles, labels)
+
+
+def _series(rows: Rows) -> Series:
+    """Return rows as a series; with dates its time is hours since its start."""
+    time, start = rows.seconds, None
+    if rows.dates is not None:
+        time, start = (time - time[0]) / HOUR, rows.dates[0].to_pydatetime(warn=False)
+    return Series(rows.name, time, rows.columns, start, rows.part_of)

@@ -1,0 +1,263 @@
+"""A table: columns of cells, read as numbers or labels; errors name the file, line and column."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ragged.errors import DataError
+
+FILL = "Fill the cell; only targets may be empty, and only when forecasting."
+# What pandas takes for unknown, and what statistics offices write.
+UNKNOWN = frozenset(
+    (
+        *("", "NA", "N/A", "n/a", "na", "#N/A", "#NA", "#N/A N/A", "<NA>", "NULL", "null", "None"),
+        *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "-", ".", "?"),
+    )
+)
+NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+LIKE_NUMBER = r"[-+]?[\d.,]*\d[\d.,]*(e[-+]?\d+)?|[-+]?inf(inity)?"
+TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns of cells; errors name the file, line and column.
+
+    Args:
+        name: of the file; a single event is named after it.
+        origin: the function and the argument that gave the table, and the argument's value.
+        header: the names of the columns.
+        columns: the cells of each: a pandas Series, or an Arrow column of text.
+        line_of: the number in its file of a row.
+        unit: the name of such a number.
+        decimal: the mark in front of decimals in text.
+        na_values: further words for an unknown cell.
+    """
+
+    name: str
+    origin: tuple[str, str, str]
+    header: Sequence[str]
+    columns: Sequence[Any]
+    line_of: Callable[[int], int]
+    unit: str = "line"
+    decimal: str = "."
+    na_values: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def series(self, column: str) -> Any:
+        """Return a column as a pandas Series.
+
+        Raises:
+            DataError: no column of this name, or two.
+        """
+        count = list(self.header).count(column)
+        if count == 1:
+            cells = self.columns[list(self.header).index(column)]
+            return cells.to_pandas() if hasattr(cells, "to_pandas") else cells
+        if count:
+            self.refuse(f"two columns '{column}'", "one", "Rename or drop the other.")
+        near = difflib.get_close_matches(column, self.header, n=1)
+        remedy = f"Rename '{near[0]}'." if near else f"It has the columns {list(self.header)}."
+        self.refuse(f"without column '{column}'", f"a column '{column}'", remedy)
+
+    def numbers(self, column: str, *, may_be_empty: bool = False, fill: str = FILL) -> np.ndarray:
+        """Return a column as `(rows,)` float64; an unknown cell becomes NaN, true 1 and false 0.
+
+        Args:
+            column: its name.
+            may_be_empty: whether unknown cells are allowed.
+            fill: the remedy for an unknown cell that is not.
+
+        Raises:
+            DataError: a missing column; a cell that is no number, infinite, or unknown.
+        """
+        cells = _cells(self.series(column))
+        try:
+            if not isinstance(cells, np.ndarray):
+                cells = [self.number(cell) for cell in cells]
+            values = np.array(cells, dtype=np.float64)
+        except (TypeError, ValueError):
+            self._refuse_first(column, cells)
+        values[np.isin(values, self._unknown_numbers)] = np.nan
+        wrong = np.isinf(values) if may_be_empty else ~np.isfinite(values)
+        if wrong.any():
+            self.refuse_cell(int(np.argmax(wrong)), column, "a finite number", fill)
+        return values
+
+    def labels(self, column: str) -> list[str]:
+        """Return a column as text, no cell of it empty.
+
+        Raises:
+            DataError: a missing column, an empty cell, or bytes that are no UTF-8.
+        """
+        cells = _cells(self.series(column))
+        for row, cell in enumerate(cells):
+            if self._is_empty_label(cell):
+                expected, remedy = "the name of an event", "Name the event on every row."
+                self.refuse_cell(row, column, expected, remedy)
+            if isinstance(cell, bytes):
+                self.refuse_cell(row, column, "text in UTF-8", "Write the column as text.")
+        return [label_of(cell) for cell in cells]
+
+    def categories(self, column: str) -> list[str | None]:
+        """Return a column as labels, None where it is unknown.
+
+        Raises:
+            DataError: a missing column.
+        """
+        cells = _cells(self.series(column))
+        return [None if self.is_unknown(cell) else label_of(cell) for cell in cells]
+
+    def has_labels(self, column: str) -> bool:
+        """Whether a column holds words: of its known cells none is like a number."""
+        series = self.series(column)
+        if series.dtype.kind in "iufbMm":
+            return False
+        known = [cell for cell in _cells(series) if not self.is_unknown(cell)]
+        return bool(known) and not any(map(_is_like_number, known))
+
+    def empty_rows(self, columns: Sequence[str]) -> np.ndarray:
+        """Return where all of some columns are unknown, `(rows,)` bool.
+
+        Raises:
+            DataError: a missing column.
+        """
+        empty = np.ones(len(self), dtype=bool)
+        for column in columns:
+            rows = np.flatnonzero(empty)
+            if not rows.size:
+                break
+            cells = self.series(column).iloc[rows]
+            empty[rows] = [self.is_unknown(cell) for cell in cells]
+        return empty
+
+    def take(self, rows: np.ndarray) -> Table:
+        """Return some of the rows; they keep their lines."""
+        columns = [cells.take(rows) for cells in self.columns]
+        return replace(self, columns=columns, line_of=lambda row: self.line_of(int(rows[row])))
+
+    def number(self, cell: Any) -> float:
+        """Return the number in a cell; NaN if it is unknown, infinity if it exceeds float64.
+
+        Raises:
+            TypeError, ValueError: a cell that is no number.
+        """
+        if self.is_unknown(cell):
+            return math.nan
+        if isinstance(cell, str):
+            text = cell.strip()
+            if text.lower() in TRUTH:
+                return TRUTH[text.lower()]
+            if self.decimal != ".":
+                cell = text.replace(".", "?").replace(self.decimal, ".")  # "?" is in no number
+        try:
+            return float(cell)
+        except OverflowError:
+            return math.inf
+
+    def is_unknown(self, cell: Any) -> bool:
+        """Whether a cell is empty, or a word for an unknown value."""
+        if isinstance(cell, str):
+            text = cell.strip()
+            return text in UNKNOWN or text in self.na_values
+        return cell is None or cell != cell
+
+    def refuse(self, got: str, expected: str, remedy: str) -> NoReturn:
+        """Raise the error for a table that cannot be used."""
+        function, argument, source = self.origin
+        got = got if source in got else f"{got} in {source}"
+        raise DataError.of(function, argument, got, expected, remedy)
+
+    def refuse_cell(self, row: int, column: str, expected: str, remedy: str) -> NoReturn:
+        """Raise the error for a cell that cannot be used."""
+        cell = _shown(_cells(self.series(column)[row : row + 1])[0])
+        got = f"{cell} at {self.unit} {self.line_of(row)}, column '{column}'"
+        self.refuse(got, expected, remedy)
+
+    @property
+    def _unknown_numbers(self) -> list[float]:
+        """The numbers among the words for an unknown cell."""
+        return [float(word) for word in self.na_values if re.fullmatch(NUMBER, word)]
+
+    def _is_empty_label(self, cell: Any) -> bool:
+        """Whether a label is missing: words such as NA may be labels."""
+        if isinstance(cell, str):
+            return not cell.strip() or cell.strip() in self.na_values
+        return self.is_unknown(cell)
+
+    def _refuse_first(self, column: str, cells: Sequence[Any] | np.ndarray) -> NoReturn:
+        """Refuse the first cell that is no number."""
+        for row, cell in enumerate(cells):
+            try:
+                self.number(cell)
+            except (TypeError, ValueError):
+                self.refuse_cell(row, column, "a number", self._remedy_for_number(cell))
+        raise AssertionError
+
+    def _remedy_for_number(self, cell: Any) -> str:
+        text = cell.strip() if isinstance(cell, str) else ""
+        if self.decimal == "." and re.fullmatch(r"[-+]?\d*,\d+", text):
+            return "Set decimal to ','."
+        if self.decimal != "." and re.fullmatch(r"[-+]?\d*\.\d+", text):
+            return "Leave decimal out."
+        return "Correct the cell, or list it in na_values if it stands for an unknown value."
+
+
+def label_of(cell: Any) -> str:
+    """Return a cell as text; whole numbers have no decimals where a column has unknown cells."""
+    value = _to_python(cell)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _cells(series: Any) -> Any:
+    """Return the cells of a Series: numbers as an array, others as a list, None where unknown."""
+    kind = series.dtype.kind
+    if kind in "iu" and not series.hasnans:
+        return series.to_numpy(dtype=np.int64 if kind == "i" else np.uint64)
+    if kind in "iuf":
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
+    if kind == "M":
+        return [None if stamp != stamp else stamp.to_pydatetime(warn=False) for stamp in series]
+    return [_decoded(cell) for cell in series.to_numpy(dtype=object, na_value=None)]
+
+
+def _decoded(cell: Any) -> Any:
+    """Decode bytes; those that are not UTF-8 are returned, and refused by `Table`."""
+    try:
+        return cell.decode() if isinstance(cell, bytes) else cell
+    except UnicodeDecodeError:
+        return cell
+
+
+def _is_like_number(cell: Any) -> bool:
+    """Whether a cell is a number, or was meant as one: 1.234,5 is, with another decimal mark."""
+    if not isinstance(cell, str):
+        return not isinstance(cell, bytes)
+    text = cell.strip()
+    return text.lower() in TRUTH or re.fullmatch(LIKE_NUMBER, text, re.IGNORECASE) is not None
+
+
+def _to_python(cell: Any) -> Any:
+    """Convert a cell to a plain value: stripped text, or a Python scalar for a NumPy one."""
+    return cell.strip() if isinstance(cell, str) else getattr(cell, "item", lambda: cell)()
+
+
+def _shown(cell: Any) -> str:
+    """Format a cell for an error message."""
+    value = _to_python(cell)
+    if value is None or value != value or value == "":
+        return "an empty cell"
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return "a number beyond float64"  # its digits may be too many for Python to print
+    return repr(str(value) if isinstance(value, date) else value)

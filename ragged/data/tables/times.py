@@ -1,0 +1,274 @@
+"""Reading of time: numbers, dates in many forms, periods and durations; never a guess."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ragged.data.tables.table import Table
+from ragged.errors import OptionError
+
+HOUR = 3600.0  # seconds
+NUMBER = "number"  # as a time_format: numbers that look like dates stay numbers
+FILL = "Give the time of every row."
+
+DAYS = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y/%m", "%Y.%m", "%m/%Y", "%m-%Y", "%m.%Y"),
+    *("%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%m.%d.%Y", "%d.%m.%Y"),
+    *("%m/%d/%y", "%d/%m/%y", "%m-%d-%y", "%d-%m-%y", "%m.%d.%y", "%d.%m.%y"),
+    *("%Y %b", "%Y %B", "%Y-%b", "%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%Y %b %d"),
+    *("%b %d %Y", "%B %d %Y", "%b %d, %Y", "%B %d, %Y", "%b-%d-%Y", "%Y-%b-%d"),
+    *("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d-%b-%y", "%d.%b.%Y", "%d/%b/%Y"),
+)
+CLOCKS = (
+    *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", " %H"),
+    *(" %I:%M %p", " %I:%M:%S %p", " %I:%M%p", ", %H:%M", ", %H:%M:%S", ":%H:%M:%S"),
+)
+COMPACT = (("%Y%m%d", r"(1[6-9]|2[0-2])\d{6}"), ("%Y%m", r"(1[6-9]|2[0-2])\d{4}"))
+QUARTER = r"(?P<year>\d{4})\s*[-:/. ]?\s*Q(?P<quarter>[1-4])"
+QUARTER_FIRST = r"Q(?P<quarter>[1-4])\s*[-:/. ]?\s*(?P<year>\d{4})"
+CLOCK = r"\d+:\d{2}(:\d{2}(\.\d+)?)?"
+DURATION = rf"-?(\d+ days?,?( {CLOCK})?|{CLOCK})"
+ZONE = r"[T ]\d{2}.*(?:Z|[-+]\d{2}(?::?\d{2})?)$"  # of an ISO 8601 datetime
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """The time of each row of a table.
+
+    Args:
+        seconds: `(rows,)` float64: since 1970 of dates, else the numbers of the table; of
+            durations hours.
+        dates: the dates as a pandas DatetimeIndex, or None.
+        format: the form in which they were read, where the next table has to be read in it too.
+        are_hours: whether the numbers are durations.
+    """
+
+    seconds: np.ndarray
+    dates: Any | None = None
+    format: str | None = None
+    are_hours: bool = False
+
+
+def read_times(table: Table, column: str, time_format: str | None = None) -> Times:
+    """Read a column of time, no cell of it empty.
+
+    Numbers stay numbers, unless all are dates such as 20240131 or 202401. Text is read as ISO 8601,
+    quarters, durations, or in one of many common forms, the same for all rows.
+
+    Args:
+        table: the table.
+        column: its column of time.
+        time_format: the form of the dates, as `datetime.strptime` takes it; "number" for numbers.
+
+    Raises:
+        DataError: a missing column; an empty cell; a cell that is no time, or of another form than
+            the first; dates whose order of day and month is not clear; dates of which only some
+            have a time zone.
+        OptionError: a `time_format` that is none.
+    """
+    series = table.series(column)
+    if series.dtype.kind in "iufb" or time_format == NUMBER:
+        return _numbers(table, column, time_format)
+    for row, cell in enumerate(series.tolist()):
+        if table.is_unknown(cell):
+            table.refuse_cell(row, column, "a time", FILL)
+    if series.dtype.kind == "M":
+        return _dates(series)
+    if series.dtype.kind == "m":
+        return _durations(series)
+    if hasattr(series.dtype, "freq"):
+        return _dates(series.dt.to_timestamp())
+    if not isinstance(series.iloc[0], str):
+        return _objects(table, column, series)
+    return _text(table, column, series.astype(str).str.strip(), time_format)
+
+
+def _objects(table: Table, column: str, series: Any) -> Times:
+    """Read Python's own objects: dates, durations or numbers, which the first row decides."""
+    import pandas
+
+    first = series.iloc[0]
+    if isinstance(first, int | float):
+        return _numbers(table, column, None)
+    if hasattr(first, "year"):
+        in_utc = getattr(first, "tzinfo", None) is not None
+        values = pandas.to_datetime(series, errors="coerce", utc=in_utc)
+    else:
+        values = pandas.to_timedelta(series, errors="coerce")
+    wrong = values.isna().to_numpy()
+    if wrong.any():
+        table.refuse_cell(int(np.argmax(wrong)), column, f"a time as {first} is", "Correct it.")
+    return _dates(values) if values.dtype.kind == "M" else _durations(values)
+
+
+def _numbers(table: Table, column: str, time_format: str | None) -> Times:
+    """Return numbers, or the dates that they write without separators."""
+    values = table.numbers(column, fill=FILL)
+    if time_format == NUMBER or not (values == np.floor(values)).all() or values.min() < 0:
+        return Times(values)
+    if values.max() >= 1e8:
+        return Times(values)
+    import pandas
+
+    text = pandas.Series(values.astype(np.int64)).astype(str)
+    return _compact(text, time_format) or Times(values)
+
+
+def _compact(text: Any, time_format: str | None) -> Times | None:
+    """Return the dates that digits without separators write, if they do on all rows."""
+    import pandas
+
+    for form, pattern in COMPACT:
+        if time_format in (None, form) and text.str.fullmatch(pattern).all():
+            dates = pandas.to_datetime(text, format=form, errors="coerce")
+            if not dates.isna().any():
+                return _dates(dates, form)
+    return None
+
+
+def _text(table: Table, column: str, text: Any, time_format: str | None) -> Times:
+    if time_format is not None:
+        return _in_format(table, column, text, time_format)
+    if _is_number(table, text.iloc[0]):
+        return _numbers(table, column, None)
+    found = _quarters(text) or _text_durations(text)
+    if found is not None:
+        return found
+    if re.match(r"\d{4}\D\d|\d{8}T", text.iloc[0]) and _first_is_iso(text):
+        return _iso(table, column, text)
+    return _common_form(table, column, text)
+
+
+def _is_number(table: Table, cell: str) -> bool:
+    try:
+        table.number(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_format(table: Table, column: str, text: Any, time_format: str) -> Times:
+    """Read dates in a given form."""
+    import pandas
+
+    try:
+        dates = pandas.to_datetime(
+            text, format=time_format, errors="coerce", utc="%z" in time_format
+        )
+    except ValueError as error:
+        got, remedy = f"{time_format!r} ({error})", "Write it as in '%d.%m.%Y %H:%M'."
+        expected = "a form of datetime.strptime, or number"
+        raise OptionError.of("Tables", "time_format", got, expected, remedy) from error
+    wrong = dates.isna().to_numpy()
+    if wrong.any():
+        remedy = "Correct the cell, or time_format."
+        expected = f"a time written as {time_format}"
+        table.refuse_cell(int(np.argmax(wrong)), column, expected, remedy)
+    return _dates(dates, time_format)
+
+
+def _first_is_iso(text: Any) -> bool:
+    import pandas
+
+    return not pandas.isna(pandas.to_datetime(text.iloc[0], format="ISO8601", errors="coerce"))
+
+
+def _iso(table: Table, column: str, text: Any) -> Times:
+    """Read ISO 8601 dates, with a time zone on every row or on none."""
+    import pandas
+
+    dates = pandas.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+    wrong = dates.isna().to_numpy()
+    if wrong.any():
+        remedy = "Write it as 2026-01-31T12:00, or name the form of all in time_format."
+        table.refuse_cell(int(np.argmax(wrong)), column, "an ISO 8601 datetime", remedy)
+    has_zone = text.str.contains(ZONE).to_numpy()
+    mixed = has_zone != has_zone[0]
+    if mixed.any():
+        expected = "a time zone on every row or on none"
+        table.refuse_cell(int(np.argmax(mixed)), column, expected, "Give all the same.")
+    if not has_zone[0]:
+        return _dates(dates.dt.tz_localize(None))
+    zones = text.str.extract(r"(Z|[-+][\d:]+)$")[0].unique()
+    if len(zones) == 1 and zones[0] != "Z":  # else, as where the clocks change, in UTC
+        dates = pandas.to_datetime(text, format="ISO8601")
+    return _dates(dates)
+
+
+def _quarters(text: Any) -> Times | None:
+    import pandas
+
+    for pattern in (QUARTER, QUARTER_FIRST):
+        parts = text.str.extract(f"^{pattern}$", flags=re.IGNORECASE)
+        if not parts.isna().to_numpy().any():
+            month = 3 * parts["quarter"].astype(int) - 2
+            months = parts["year"].str.cat(month.astype(str), sep="-")
+            return _dates(pandas.to_datetime(months, format="%Y-%m"))
+    return None
+
+
+def _text_durations(text: Any) -> Times | None:
+    import pandas
+
+    if not text.str.fullmatch(DURATION).all():
+        return None
+    whole = text.str.replace(r"^(-?(?:.* )?\d+:\d{2})$", r"\1:00", regex=True)  # with seconds
+    return _durations(pandas.to_timedelta(whole.str.replace(",", "")))
+
+
+def _common_form(table: Table, column: str, text: Any) -> Times:
+    """Read dates in the one common form that fits all rows."""
+    import pandas
+
+    forms = _forms_of(text.iloc[0])
+    if not forms:
+        remedy = "Name its form in time_format, as in '%d.%m.%Y %H:%M'."
+        table.refuse_cell(0, column, "a time in a common form", remedy)
+    read = {form: pandas.to_datetime(text, format=form, errors="coerce") for form in forms}
+    failed = {form: int(np.argmax(dates.isna())) for form, dates in read.items() if dates.hasnans}
+    fitting = [form for form in forms if form not in failed]
+    if not fitting:
+        furthest = max(failed, key=lambda form: failed[form])
+        remedy = "Correct the cell, or name the form of all in time_format."
+        table.refuse_cell(failed[furthest], column, f"a time written as {furthest}", remedy)
+    other = next((f for f in fitting[1:] if not read[f].equals(read[fitting[0]])), None)
+    if other is not None:
+        expected = f"a time that is not both {fitting[0]} and {other}"
+        row = int(np.argmax(read[other] != read[fitting[0]]))
+        remedy = f"Set time_format to '{fitting[0]}' or '{other}'."
+        table.refuse_cell(row, column, expected, remedy)
+    return _dates(read[fitting[0]], fitting[0])
+
+
+def _forms_of(cell: str) -> Sequence[str]:
+    """Return the common forms that a cell may have."""
+    marks = re.sub(r"[^\W_]", "", cell)  # strptime is slow: those with other marks are passed over
+    forms = [day + clock for day, clock in product(DAYS, CLOCKS)]
+    return [f for f in forms if re.sub("%?[a-zA-Z]", "", f) == marks and _fits(cell, f)]
+
+
+def _fits(cell: str, form: str) -> bool:
+    try:
+        datetime.strptime(cell, form)
+    except ValueError:
+        return False
+    return True
+
+
+def _dates(values: Any, form: str | None = None) -> Times:
+    import pandas
+
+    dates = pandas.DatetimeIndex(values)
+    in_utc = dates.tz_localize("UTC") if dates.tz is None else dates.tz_convert("UTC")
+    return Times(in_utc.as_unit("us").asi8 / 1e6, dates, form)
+
+
+def _durations(values: Any) -> Times:
+    return Times(values.dt.total_seconds().to_numpy(dtype=np.float64) / HOUR, are_hours=True)

@@ -1,0 +1,285 @@
+"""From tables to series: order, repetition, frequency, gaps, calendar and words; all told."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from ragged.data import Tables
+from ragged.data.tables.frequency import Frequency, find_frequency, parse_frequency
+from ragged.errors import DataError
+
+pandas = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+nan = np.nan
+
+
+def refuses(message: str):
+    return pytest.raises(DataError, match=re.escape(message))
+
+
+def tables(columns: dict, **options: object) -> Tables:
+    given: dict = {"target": ["y"], "time": "t"}
+    return Tables.from_frame(pandas.DataFrame(columns), **given | options)
+
+
+def values(source: Tables, column: str = "y") -> dict[str, list[float]]:
+    return {event.name: event.columns[column].tolist() for event in source.events()}
+
+
+def test_rows_are_sorted_and_it_is_told():
+    source = tables({"g": list("abab"), "t": [2, 2, 1, 3], "y": [1.0, 2, 3, 4]}, group="g")
+    assert values(source) == {"a": [3, 1], "b": [2, 4]}
+    assert source.notes == ["rows were sorted by time in a"]
+    with refuses("`t` is 1 after 2 (event '0', step 1); expected a greater value on each row. So"):
+        tables({"t": [2, 1], "y": [1.0, 2]}, sort=False).events()
+    assert values(tables({"t": [1, 2], "y": [1.0, 2]}, sort=False)) == {"0": [1, 2]}
+
+
+def test_repeated_times_are_refused_or_merged():
+    columns = {"t": [0, 1, 1, 1, 2], "y": [0.0, 1, nan, 5, 6]}
+    with refuses("`t` is 1 after 1 (event '0', step 2); expected a greater value on each row. If"):
+        tables(columns).events()
+    with refuses("name their column in group. Else: Set duplicates to first, last or mean."):
+        tables(columns).events()
+    for duplicates, expected in (("first", 1), ("last", 5), ("mean", 3)):
+        source = tables(columns, duplicates=duplicates, missing="ffill")
+        assert values(source) == {"0": [0, expected, 6]}
+        assert source.notes == ["2 rows were merged with others of the same time"]
+
+
+def test_the_mean_of_nothing_known_is_unknown():
+    source = tables({"t": [0, 1, 1], "y": [1, nan, nan]}, duplicates="mean", missing="ffill")
+    np.testing.assert_array_equal(values(source)["0"], [1, nan])
+
+
+def test_several_columns_name_a_series():
+    frame = {"g": ["01", "01", "1"], "k": [7, 8, 7], "t": [0, 0, 0], "y": [1.0, 2, 3]}
+    assert list(values(tables(frame, group=["g", "k"]))) == ["01/7", "01/8", "1/7"]
+
+
+def test_numbers_of_series_keep_their_zeros(tmp_path):
+    (tmp_path / "a.csv").write_text("g,y\n007,1\n7,2\n")
+    source = Tables(str(tmp_path / "a.csv"), ["y"], group="g")
+    assert values(source) == {"007": [1], "7": [2]}
+
+
+def dates(start: str, periods: int, freq: str):
+    return pandas.date_range(start, periods=periods, freq=freq)
+
+
+@pytest.mark.parametrize(
+    ("freq", "name", "size"),
+    [
+        ("YS", "YS", 12),
+        ("QE", "QS", 3),
+        ("MS", "MS", 1),
+        ("ME", "MS", 1),
+        ("2MS", "2MS", 2),
+        ("BME", "MS", 1),
+        ("W", "W", 7 * 86400),
+        ("B", "B", 1),
+        ("D", "D", 86400),
+        ("h", "h", 3600),
+        ("15min", "15min", 900),
+        ("s", "s", 1),
+    ],
+)
+def test_frequencies_are_found(freq, name, size):
+    days = dates("2019-01-01", 30, freq)
+    found = find_frequency(days.as_unit("s").asi8.astype(float), days)
+    assert (found.name, found.size) == (name, size)
+    assert parse_frequency(name) == found
+    steps = found.steps(days.as_unit("s").asi8.astype(float), days)
+    np.testing.assert_array_equal(steps, np.ones(29))
+
+
+def test_four_weeks_are_no_month():
+    days = dates("2019-01-01", 14, "28D")
+    assert find_frequency(days.as_unit("s").asi8.astype(float), days).name == "4W"
+
+
+def test_a_month_is_a_step_and_a_missing_one_a_gap():
+    months = dates("2019-01-31", 24, "ME")
+    source = tables({"t": months, "y": np.arange(24.0)})
+    assert [event.steps for event in source.events()] == [24]
+    with refuses("is 1416 hours after the step before (event '0', step 1); expected steps of abou"):
+        tables({"t": months.delete(1), "y": np.arange(23.0)}).events()
+
+
+def test_weekends_and_holidays_are_no_gaps_on_business_days():
+    days = dates("2024-01-01", 40, "B").delete([10, 30, 31])
+    source = tables({"t": days, "y": np.arange(37.0)})
+    assert [event.steps for event in source.events()] == [37]
+    assert source.resolved["frequency"] == "B"
+    with refuses("after the step before"):
+        tables({"t": days.delete(range(12, 18)), "y": np.arange(31.0)}).events()
+
+
+def test_seven_days_a_week_have_gaps_at_weekends():
+    days = dates("2024-01-01", 21, "D").delete([12, 13])  # one weekend of three
+    with refuses("is 72 hours after the step before (event '0', step 12)"):
+        tables({"t": days, "y": np.arange(19.0)}).events()
+    with refuses("after the step before"):
+        tables({"t": days[8:], "y": np.arange(11.0)}, frequency="D").events()
+
+
+def test_irregular_rows_are_kept_with_their_steps():
+    columns = {"t": [0.0, 1, 5, 6], "y": [1.0, 2, 3, 4]}
+    with refuses("where rows come at any time, set gaps to keep"):
+        tables(columns).events()
+    source = tables(columns, gaps="keep")
+    (event,) = source.events()
+    assert source.roles.known == ("t since the row before",)
+    assert event.columns["t since the row before"].tolist() == [1, 1, 4, 1]
+    assert source.notes == ["columns were added: t since the row before"]
+
+
+def test_parts_know_their_series():
+    source = tables({"t": [0.0, 1, 5, 6], "y": [1.0, 2, 3, 4]}, gaps="split")
+    assert [(event.name, event.part_of) for event in source.events()] == [
+        ("0 (1)", "0"),
+        ("0 (2)", "0"),
+    ]
+
+
+def test_the_calendar_follows_the_frequency():
+    for freq, periods, cycles in (
+        ("YS", 30, "none"),
+        ("QS", 30, ["month"]),
+        ("MS", 30, ["month"]),
+        ("D", 20, ["day_of_week"]),
+        ("D", 400, ["day_of_week", "day_of_year"]),
+        ("h", 30, ["time_of_day"]),
+        ("h", 200, ["time_of_day", "day_of_week"]),
+        ("15min", 50, "none"),  # half a day
+    ):
+        source = tables({"t": dates("2023-01-01", periods, freq), "y": np.zeros(periods)})
+        assert source.resolved["calendar"] == cycles, (freq, periods)
+
+
+def test_calendar_columns_are_sine_and_cosine():
+    source = tables({"t": dates("2023-01-01", 24, "MS"), "y": np.zeros(24)})
+    (event,) = source.events()
+    assert source.roles.known == ("month (sin)", "month (cos)")
+    angle = 2 * np.pi * np.arange(24) / 12
+    np.testing.assert_allclose(event.columns["month (sin)"], np.sin(angle), atol=1e-14)
+    np.testing.assert_allclose(event.columns["month (cos)"], np.cos(angle), atol=1e-14)
+    assert source.notes == ["columns were added: month (sin), month (cos)"]
+
+
+def test_hours_and_days_are_those_of_the_zone():
+    stamps = pandas.DatetimeIndex(["2024-01-01T23:00Z", "2024-01-02T05:00Z"])
+    columns = {"t": stamps.tz_convert("Asia/Tokyo"), "y": [1.0, 2]}  # Tuesday, 8:00 and 14:00
+    (event,) = tables(columns, calendar=["time_of_day", "day_of_week"]).events()
+    hour = 2 * np.pi * np.array([8, 14]) / 24
+    np.testing.assert_allclose(event.columns["time_of_day (cos)"], np.cos(hour))
+    day = 2 * np.pi * 1 / 7
+    np.testing.assert_allclose(event.columns["day_of_week (sin)"], [np.sin(day)] * 2)
+
+
+def test_the_calendar_is_named_or_turned_off():
+    columns = {"t": dates("2023-01-01", 24, "MS"), "y": np.zeros(24)}
+    assert tables(columns, calendar="none").roles.known == ()
+    known = tables(columns, calendar=["day_of_week"]).roles.known
+    assert known == ("day_of_week (sin)", "day_of_week (cos)")
+    with refuses("`calendar` is ['month'] for a time without dates; expected dates in `t`"):
+        tables({"t": [1, 2], "y": [1.0, 2]}, calendar=["month"]).events()
+
+
+WORDS = {
+    "t": [0, 1, 0, 1],
+    "g": ["a", "a", "b", "b"],
+    "kind": ["dry", "wet", "dry", "NA"],
+    "open": ["yes", "no", "no", "yes"],
+    "area": ["x", "x", "z", "z"],
+    "y": [1.0, 2, 3, 4],
+}
+
+
+def test_words_are_columns_of_zeros_and_ones():
+    source = tables(
+        WORDS, group="g", known=["kind"], past=["open"], static=["area"], missing="ffill"
+    )
+    a, b = source.events()
+    assert source.roles.known == ("kind=dry", "kind=wet")
+    assert source.roles.static == ("area=x", "area=z")
+    assert (a.columns["kind=wet"].tolist(), a.columns["open"].tolist()) == ([0, 1], [1, 0])
+    np.testing.assert_array_equal(b.columns["kind=wet"], [0, nan])
+    assert (a.columns["area=x"].tolist(), b.columns["area=x"].tolist()) == ([1, 1], [0, 0])
+
+
+def test_unknown_words_are_refused_like_unknown_numbers():
+    with refuses("is 'NA' at row 3, column 'kind' in the frame; expected a label. Fill the cell"):
+        tables(WORDS, group="g", known=["kind"]).events()
+
+
+def test_labels_that_were_not_seen_are_counted(tmp_path):
+    source = tables({"t": [0, 1], "kind": ["a", "b"], "y": [1.0, 2]}, known=["kind"])
+    source.events()
+    path = tmp_path / "new.csv"
+    path.write_text("t,kind,y\n0,a,1\n1,c,\n2,c,\n")
+    (event,) = source.read(path)
+    assert [event.columns[f"kind={label}"].tolist() for label in "ab"] == [[1, 0, 0], [0, 0, 0]]
+    told = "column 'kind': 2 cells with a label that is not told apart, taken as none of them: c"
+    assert told in source.notes
+
+
+def test_labels_are_named_where_they_are_many():
+    count = 51
+    columns = {"t": range(count), "kind": [f"k{n}" for n in range(count)], "y": np.zeros(count)}
+    with refuses("`kind` is a column of 51 labels; expected at most 50. List those to tell apart"):
+        tables(columns, known=["kind"]).events()
+    source = tables(columns, known=["kind"], labels={"kind": ["k3"]})
+    assert source.roles.known == ("kind=k3",)
+    assert values(source, "kind=k3")["0"] == [0.0] * 3 + [1.0] + [0.0] * 47
+
+
+def test_a_number_among_words_is_no_label():
+    with refuses("is 'wet' at row 1, column 'kind' in the frame; expected a number"):
+        tables({"t": [0, 1], "kind": ["1.5", "wet"], "y": [1.0, 2]}, known=["kind"]).events()
+
+
+def test_series_without_a_target_are_left_out_and_told():
+    columns = {"g": list("aabbcc"), "t": [0, 1] * 3, "y": [1.0, 2, nan, nan, 5, nan]}
+    source = tables(columns, group="g", missing="ffill")
+    assert list(values(source)) == ["a", "c"]
+    assert source.notes == ["left out, the target is never known: b"]
+    with refuses("`y` is empty, on every row; expected values to learn from. Name another target."):
+        tables({"t": [0, 1], "y": [nan, nan]}, missing="ffill").events()
+
+
+def test_empty_rows_are_no_steps(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("t,x,y\n0,1,1\n,,\n1,2,2\n,,\n2,bad,1\n")
+    source = Tables(str(path), ["y"], time="t")
+    assert [event.columns["y"].tolist() for event in source.events()] == [[1, 2, 1]]
+    assert source.notes == ["2 empty rows were left out"]
+    with refuses("is 'bad' at line 6, column 'x'"):
+        Tables(str(path), ["y"], known=["x"], time="t").events()
+
+
+def test_what_the_data_decided_reads_another_table_alike(tmp_path):
+    days = pandas.date_range("2021-01-01", "2021-02-28").strftime("%d/%m/%Y")
+    source = tables({"t": days, "kind": ["a", "b"] * 29 + ["a"], "y": range(59)}, known=["kind"])
+    assert source.resolved == {
+        "time_format": "%d/%m/%Y",
+        "frequency": "D",
+        "calendar": ["day_of_week"],
+        "labels": {"kind": ["a", "b"]},
+    }
+    path = tmp_path / "new.csv"
+    path.write_text("t,kind,y\n01/02/2021,a,1\n02/02/2021,a,\n")
+    again = Tables("gone.csv", ["y"], known=["kind"], time="t", **source.resolved)
+    (event,) = again.read(path)
+    assert event.start == datetime(2021, 2, 1)
+    assert again.roles == source.roles
+    assert again.resolved == {}
+
+
+def test_frequencies_are_equal_by_their_size():
+    assert parse_frequency("90min") == Frequency("90min", 5400.0)

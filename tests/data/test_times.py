@@ -1,0 +1,143 @@
+"""Time as tables write it: read exactly, or refused, and never one day taken for another."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from ragged.data.tables.reader import table_from_frame
+from ragged.data.tables.times import read_times
+from ragged.errors import DataError, OptionError
+
+pandas = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+
+def refuses(message: str, error: type[Exception] = DataError):
+    return pytest.raises(error, match=re.escape(message))
+
+
+def read(cells, time_format: str | None = None):
+    return read_times(table_from_frame(pandas.DataFrame({"t": cells})), "t", time_format)
+
+
+@pytest.mark.parametrize(
+    ("cells", "second"),
+    [
+        (["1949-01", "1949-02"], "1949-02-01"),
+        (["2024-01-31", "2024-02-01"], "2024-02-01"),
+        (["2010/01/01 00:00", "2010/01/01 01:30"], "2010-01-01T01:30"),
+        (["20240131", "20240201"], "2024-02-01"),
+        ([20240131, 20240201], "2024-02-01"),
+        (["202401", "202402"], "2024-02-01"),
+        (["1970 Q1", "1970 Q2"], "1970-04-01"),
+        (["1974Q1", "1974q4"], "1974-10-01"),
+        (["Q1-2001", "Q3-2001"], "2001-07-01"),
+        (["1991 Jul", "1991 Aug"], "1991-08-01"),
+        (["Jan 1 2000", "Feb 1 2000"], "2000-02-01"),
+        (["January 2000", "February 2000"], "2000-02-01"),
+        (["Jan-1-1995", "Feb-1-1995"], "1995-02-01"),
+        (["04/30/2021", "05/01/2021"], "2021-05-01"),
+        (["30.04.2021 12:00", "01.05.2021 12:00"], "2021-05-01T12:00"),
+        (["04/30/2021 1:00 AM", "04/30/2021 1:00 PM"], "2021-04-30T13:00"),
+        (["5-Jan-99", "6-Jan-99"], "1999-01-06"),
+        ([date(2020, 1, 1), date(2020, 1, 2)], "2020-01-02"),
+        (pandas.period_range("2020-03", periods=2, freq="M"), "2020-04-01"),
+        (pandas.period_range("2020Q1", periods=2, freq="Q"), "2020-04-01"),
+    ],
+)
+def test_dates_in_common_forms(cells, second):
+    times = read(cells)
+    assert times.dates[1] == datetime.fromisoformat(second)
+    expected = datetime.fromisoformat(second).replace(tzinfo=UTC).timestamp()
+    assert times.seconds[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1", "2.5"], [1, 2.5]),
+        ([1949.0, 1949.5], [1949, 1949.5]),
+        (["1949", "1950"], [1949, 1950]),  # years: numbers, a step of 1
+        ([19491301, 19500101], [19491301, 19500101]),  # there is no month 13
+        (["0 days 00:00:00", "1 days 12:00:00"], [0, 36]),
+        (["00:15", "00:30"], [0.25, 0.5]),
+        ([timedelta(0), timedelta(hours=2)], [0, 2]),
+    ],
+)
+def test_numbers_and_durations(cells, values):
+    times = read(cells)
+    assert (times.dates, times.seconds.tolist()) == (None, values)
+
+
+def test_numbers_that_look_like_dates_stay_numbers_if_they_are_to():
+    assert read(["20240131", "20240132"]).seconds.tolist() == [20240131, 20240132]
+    assert read(["20240131", "20240201"], "number").seconds.tolist() == [20240131, 20240201]
+
+
+@pytest.mark.parametrize(
+    ("cells", "forms"),
+    [
+        (["01/02/2021", "02/02/2021"], "%m/%d/%Y' or '%d/%m/%Y"),
+        (["01-02-21 10:00", "02-02-21 10:00"], "%m-%d-%y %H:%M' or '%d-%m-%y %H:%M"),
+    ],
+)
+def test_a_day_that_may_be_the_month_is_refused_until_it_is_said(cells, forms):
+    with refuses(f"is {cells[0]!r} at row 0, column 't'"):
+        read(cells)
+    with refuses(f"Set time_format to '{forms}'."):
+        read(cells)
+    month_first, day_first = forms.split("' or '")
+    assert read(cells, month_first).dates[0].month == 1
+    assert read(cells, day_first).dates[0].month == 2
+
+
+def test_days_that_are_the_month_on_all_rows_are_clear():
+    assert read(["01/01/2021", "02/02/2021"]).dates[1] == datetime(2021, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (
+            ["2020-01-01", "2020-13-01"],
+            "is '2020-13-01' at row 1, column 't' in the frame; expected",
+        ),
+        (["04/30/2021", "05/32/2021"], "is '05/32/2021' at row 1, column 't' in the frame; expect"),
+        (["04/30/2021", "05/32/2021"], "expected a time written as %m/%d/%Y. Correct the cell,"),
+        (["1970 Q1", "1970 Q5"], "is '1970 Q1' at row 0, column 't'"),
+        (["3 weeks ago", "now"], "Name its form in time_format, as in '%d.%m.%Y %H:%M'."),
+        (["2020-01-01", "yesterday"], "is 'yesterday' at row 1"),
+        (["2020-01-01", ""], "is an empty cell at row 1"),
+        ([None, "2020-01-01"], "is an empty cell at row 0"),
+        (["1", "two"], "is 'two' at row 1, column 't' in the frame; expected a number"),
+        ([date(2020, 1, 1), "x"], "is 'x' at row 1"),
+    ],
+)
+def test_cells_that_are_no_time_are_refused(cells, message):
+    with refuses(message):
+        read(cells)
+
+
+def test_a_form_is_named():
+    times = read(["31|12|99", "01|01|00"], "%d|%m|%y")
+    assert (times.dates[1], times.format) == (datetime(2000, 1, 1), "%d|%m|%y")
+    with refuses("is '31.12.99' at row 0, column 't' in the frame; expected a time written as %d|"):
+        read(["31.12.99"], "%d|%m|%y")
+    with refuses("`time_format` is '%Y-%E'", OptionError):
+        read(["2020-01"], "%Y-%E")
+    times = read(["2020-01-01 +0100", "2020-07-01 +0200"], "%Y-%m-%d %z")
+    assert times.seconds[0] == datetime(2019, 12, 31, 23, tzinfo=UTC).timestamp()
+
+
+def test_zones_are_kept_where_there_is_one():
+    times = read(["2021-05-01T00:00+05:30", "2021-05-01T01:00+05:30"])
+    assert times.dates[1].hour == 1
+    assert times.seconds[1] == datetime(2021, 4, 30, 19, 30, tzinfo=UTC).timestamp()
+    zoned = pandas.date_range("2021-03-28", periods=4, freq="h", tz="Europe/Berlin")
+    times = read(zoned)
+    assert np.diff(times.seconds).tolist() == [3600.0] * 3
+    assert times.dates[2].hour == 3  # the clock went forward

@@ -14,7 +14,7 @@ import ragged
 from ragged import losses
 from ragged.data import Batch, RaggedDataset
 from ragged.data.batching import batches, collate
-from ragged.data.dataset import Sample
+from ragged.data.sample import Sample
 from ragged.data.sources import Series
 from ragged.lengths import Lengths
 from ragged.models import EncoderDecoderLSTM

@@ -115,6 +115,8 @@ def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | No
             values = (f"{column[step]:.6g}" for column in columns.values())
             writer.writerow([row.event.name, f"{time:.15g}", *values])
     checkpoint.write_file(output, buffer.getvalue().encode())
+    for note in data.source.notes:
+        print(f"note: {note}")
     steps = sum(len(forecast.point) for forecast in forecasts)
     print(f"{steps:,} steps of {len(forecasts)} events forecast to {output}")
 
@@ -197,12 +199,14 @@ def _train_and_evaluate(loop: TrainLoop) -> None:
 def _print_header(loop: TrainLoop) -> None:
     backend = get_backend()
     train = loop.data.train
+    sizes = [f"{k}: {rows:,} rows, {n:,} steps" for k, (rows, n) in loop.data.sizes.items()]
     padded = int(train.lengths.max(axis=0).sum()) * len(train)
     num_parameters = sum(value.size for value in backend.get_parameters(loop.model).values())
     print(
         f"{loop.description.model}, {num_parameters:,} parameters, {loop.trainer.precision}\n"
         f"backend {backend.name} {version_of(backend.framework)} on "
         f"{loop.trainer.pick_device(backend)}, ragged {version_of('ragged-sequences')}\n"
+        f"{'; '.join(sizes)}\n"
         f"{len(train)} training rows, {train.tokens:,} tokens; padding all to the longest would "
         f"waste {1 - train.tokens / padded:.0%}",
         *(f"note: {note}" for note in loop.data.notes),

@@ -11,7 +11,8 @@ import numpy as np
 
 from ragged.checks import as_size
 from ragged.data.buckets import quantise
-from ragged.data.dataset import RaggedDataset, Sample
+from ragged.data.dataset import RaggedDataset
+from ragged.data.sample import Sample
 from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.ops.masks import ALIGNMENTS

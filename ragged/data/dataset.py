@@ -10,78 +10,9 @@ from typing import overload
 import numpy as np
 
 from ragged.data.buckets import Bucket, make_buckets
+from ragged.data.sample import NormalizedSeries, Sample
 from ragged.data.sources import Series
 from ragged.errors import ShapeError
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One sequence: its context and its horizon, normalised float64, unpadded.
-
-    Args:
-        past: `(context, past_features)`.
-        future: `(horizon, future_features)`.
-        target: `(horizon, targets)`; NaN where it is unknown.
-        event: of the row.
-        split: the step of the event at which the horizon starts.
-        static: `(static_features,)`, or None without any.
-    """
-
-    past: np.ndarray
-    future: np.ndarray
-    target: np.ndarray
-    event: Series
-    split: int
-    static: np.ndarray | None = None
-
-    @property
-    def start(self) -> int:
-        """The step of the event at which the context starts."""
-        return self.split - len(self.past)
-
-    @property
-    def stop(self) -> int:
-        """The step of the event after the last one of the horizon."""
-        return self.split + len(self.future)
-
-    @property
-    def horizon_time(self) -> np.ndarray:
-        """The time of the horizon, `(horizon,)`, as in `Series.time`."""
-        return self.event.time[self.split : self.stop]
-
-    def truth(self, column: str) -> np.ndarray:
-        """A column over the horizon, `(horizon,)`, in the units of the source."""
-        return self.event.columns[column][self.split : self.stop]
-
-
-@dataclass(frozen=True, eq=False)
-class NormalizedSeries:
-    """A whole, normalised event.
-
-    Args:
-        event: the event.
-        inputs: `(steps, past_features)`, none of them NaN: known, past and target columns.
-        targets: `(steps, targets)`; NaN where they are unknown.
-        known: how many of the inputs are known over the horizon; they are first.
-        static: `(static_features,)`, or None without any.
-    """
-
-    event: Series
-    inputs: np.ndarray
-    targets: np.ndarray
-    known: int
-    static: np.ndarray | None = None
-
-    def row(self, start: int, split: int, stop: int) -> Sample:
-        """Slice out a row, as views."""
-        return Sample(
-            past=self.inputs[start:split],
-            future=self.inputs[split:stop, : self.known],
-            target=self.targets[split:stop],
-            event=self.event,
-            split=split,
-            static=self.static,
-        )
 
 
 class SeriesRows(Sequence[Sample]):

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from ragged.data.dataset import NormalizedSeries, RaggedDataset, SeriesRows
+from ragged.data.dataset import RaggedDataset, SeriesRows
 from ragged.data.normalization import Normalization
-from ragged.data.sources import Columns, Roles, Series, Source, check_known
+from ragged.data.sample import POSITION, NormalizedSeries
+from ragged.data.sources import (
+    Roles,
+    Series,
+    Source,
+    check_known,
+    constant_notes,
+    first_unknown_target,
+)
+from ragged.data.splits import parts_of_series, split, split_sizes
 from ragged.data.transforms import Transform
 from ragged.data.windows import (
     MinSteps,
@@ -20,9 +30,6 @@ from ragged.data.windows import (
     cut_windows,
     draw_splits,
     draw_windows,
-    split_events,
-    split_sizes,
-    split_time,
 )
 from ragged.errors import DataError, OptionError
 from ragged.ops.masks import ALIGNMENTS
@@ -127,11 +134,14 @@ class EncoderDecoderDataModule:
 
     @property
     def roles(self) -> Roles:
-        """The source's roles, with repeated static columns among the known ones."""
+        """The source's roles, with repeated static columns among the known ones.
+
+        Without any known column the position in a row is one: every model takes it.
+        """
         roles = self.source.roles
-        if self.repeat_static is False:
-            return roles
-        return Roles(roles.known + roles.static, roles.past, roles.target)
+        if self.repeat_static is not False:
+            roles = Roles(roles.known + roles.static, roles.past, roles.target)
+        return roles if roles.known else replace(roles, known=(POSITION,))
 
     @property
     def past_features(self) -> int:
@@ -177,7 +187,7 @@ class EncoderDecoderDataModule:
         events = self._all_events
         if self.source.missing == "error":
             remedy = "Fill it, or read it with a source that holds missing values."
-            check_known(events, self.roles.columns, "a value at every step", remedy)
+            check_known(events, self.source.roles.columns, "a value at every step", remedy)
         return [event for event in events if self._is_long_enough(event)]
 
     @cached_property
@@ -187,15 +197,11 @@ class EncoderDecoderDataModule:
         Raises:
             DataError: no event left to train on.
         """
-        steps = [event.steps for event in self.events]
-        if self._splits_time and steps:
-            return split_time(steps, self.shares)
-        train, validation, test = split_sizes(len(steps), self.shares)
-        if train < 1:
-            got = f"{len(steps)} events, of which {validation} validate and {test} test"
-            remedy = "Give more events, set validation or test to 0, or split to time."
-            raise DataError.of(_NAME, "source", got, "one event or more to train on", remedy)
-        return split_events(steps, self.shares)
+        if not self.events:
+            got = f"{len(self._all_events)} events, all too short"
+            expected = f"one of {self._shortest.steps} steps or more, a context and a horizon"
+            raise DataError.of(_NAME, "source", got, expected, self._remedy_for_short)
+        return split(self.events, self.shares, self._shortest, by_time=self._splits_time)
 
     @cached_property
     def normalization(self) -> Normalization:
@@ -228,12 +234,24 @@ class EncoderDecoderDataModule:
             DataError: as `setup`.
         """
         dropped, count = len(self._all_events) - len(self.events), len(self._all_events)
-        constant = [c for c in self.source.roles.columns if _is_constant(c, self._training_events)]
         return [
             *self.source.notes,
             *([f"{dropped} of {count} events were dropped: too short"] if dropped else []),
-            *(f"column '{c}' never changes in training: it tells nothing" for c in constant),
+            *constant_notes(self._training_events, self.source.roles),
         ]
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """How many rows and steps train, validate and test; a context before them is not counted.
+
+        Raises:
+            DataError: as `setup`.
+        """
+        rows = (len(self.train), len(self.validation), len(self.test))
+        steps = (sum(s.end - s.begin for s in sections) for sections in self.splits)
+        return dict(
+            zip(("training", "validation", "test"), zip(rows, steps, strict=True), strict=True)
+        )
 
     def train_epoch(self, seed: int, epoch: int) -> RaggedDataset:
         """Return the rows of a training epoch: `train`, with the random cuts and shifts configured.
@@ -278,7 +296,7 @@ class EncoderDecoderDataModule:
             for event, event_cuts in zip(events, cuts, strict=True):
                 context = event.until(event_cuts[:, 2].max())
                 check_known([context], self.roles.past, expected, remedy, "rows_for")
-        series = [self._normalised(event) for event in events]
+        series = self._normalised(events)
         return self._dataset(SeriesRows(series, np.concatenate([_NO_CUTS, *cuts])))
 
     @cached_property
@@ -287,26 +305,34 @@ class EncoderDecoderDataModule:
 
     @property
     def _splits_time(self) -> bool:
-        return self.split == "time" or (self.split is None and len(self._all_events) == 1)
+        is_single = len(parts_of_series(self._all_events)) == 1
+        return self.split == "time" or (self.split is None and is_single)
 
     @property
-    def _min_length(self) -> int:
-        return self.min_steps.steps if self.windows else 2
+    def _shortest(self) -> MinSteps:
+        """The shortest row."""
+        return self.min_steps if self.windows else MinSteps(1, 1)
 
     def _is_long_enough(self, event: Series) -> bool:
+        if event.part_of is not None:  # how long parts are is no choice of the user
+            return event.steps >= self._shortest.steps
         steps = split_sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
         if self.short_events == "error":
             self._check_steps(event, steps)
-        return steps >= self._min_length
+        return steps >= self._shortest.steps
+
+    @property
+    def _remedy_for_short(self) -> str:
+        if self.windows:
+            return "Lower windows, min_context or min_horizon, or set short_events to drop."
+        return "Drop the event, or set short_events to drop."
 
     def _check_steps(self, event: Series, steps: int) -> None:
-        if steps < self._min_length:
+        if steps < self._shortest.steps:
             where = "in training" if steps < event.steps else "long"
             got = f"{steps} steps {where} in event '{event.name}'"
-            expected = f"{self._min_length} steps or more, a context and a horizon"
-            change = "Lower min_context or min_horizon" if self.windows else "Drop the event"
-            remedy = f"{change}, or set short_events to drop."
-            raise DataError.of(_NAME, "event", got, expected, remedy)
+            expected = f"{self._shortest.steps} steps or more, a context and a horizon"
+            raise DataError.of(_NAME, "event", got, expected, self._remedy_for_short)
 
     @cached_property
     def _training_events(self) -> list[Series]:
@@ -314,7 +340,11 @@ class EncoderDecoderDataModule:
 
     @cached_property
     def _series(self) -> list[NormalizedSeries]:
-        return [self._normalised(event) for event in self.events]
+        return self._normalised(self.events)
+
+    def _normalised(self, events: Sequence[Series]) -> list[NormalizedSeries]:
+        roles, normalization = self.roles, self.normalization
+        return [NormalizedSeries.of(event, roles, normalization) for event in events]
 
     @cached_property
     def _train_rows(self) -> SeriesRows:
@@ -334,7 +364,7 @@ class EncoderDecoderDataModule:
         return cut_windows(section, self.windows, self.min_steps, stride)
 
     def _forecast_cuts(self, index: int, event: Series) -> np.ndarray:
-        split = self._first_unknown(event)
+        split = first_unknown_target(event, self.roles, fills=self.source.missing == "ffill")
         if split is None:
             self._check_steps(event, event.steps)
             return self._cuts_of(Section(index, 0, event.steps))
@@ -347,42 +377,9 @@ class EncoderDecoderDataModule:
             raise DataError.of(_NAME, "event", got, expected, remedy)
         return np.array([[index, max(0, split - self.windows.context), split, event.steps]])
 
-    def _first_unknown(self, event: Series) -> int | None:
-        """The step at which the horizon of an event to forecast starts; None if all is known."""
-        unknown = np.stack([np.isnan(event.columns[name]) for name in self.roles.target])
-        if self.source.missing == "ffill":  # targets are forward-filled up to the last known value
-            unknown = np.logical_and.accumulate(unknown[:, ::-1], axis=1)[:, ::-1]
-        steps = unknown.any(axis=0)
-        if not steps.any():
-            return None
-        split = int(np.argmax(steps))
-        if split == 0:
-            got = f"unknown at the first step of event '{event.name}'"
-            remedy = "Fill the target of the steps that were observed."
-            raise DataError.of(_NAME, "target", got, "a target that is known at first", remedy)
-        return split
-
-    def _normalised(self, event: Series) -> NormalizedSeries:
-        roles, inputs = self.roles, self.normalization.inputs(event)
-        past = _matrix(inputs, roles.encoder, event.steps)
-        targets = past[:, -len(roles.target) :]
-        if any(np.isnan(event.columns[name]).any() for name in roles.target):
-            targets = _matrix(self.normalization.transform(event), roles.target, event.steps)
-        static = np.array([inputs[name][0] for name in roles.static]) if roles.static else None
-        return NormalizedSeries(event, past, targets, len(roles.known), static)
-
 
 _NAME = EncoderDecoderDataModule.__name__
 _NO_CUTS = np.zeros((0, 4), dtype=np.int64)
-
-
-def _matrix(columns: Columns, names: Sequence[str], steps: int) -> np.ndarray:
-    return np.stack([columns[name] for name in names], axis=-1) if names else np.zeros((steps, 0))
-
-
-def _is_constant(column: str, events: Sequence[Series]) -> bool:
-    values = np.concatenate([event.columns[column] for event in events])
-    return bool(np.nanmin(values) == np.nanmax(values))
 
 
 def _min_steps(argument: str, value: int | None, maximum: int | None) -> int:

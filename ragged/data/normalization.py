@@ -14,7 +14,7 @@ from ragged.data.transforms import RobustScaler, StandardScaler, Transform
 from ragged.errors import DataError, OptionError, RaggedError
 
 if TYPE_CHECKING:
-    from ragged.data.dataset import Sample
+    from ragged.data.sample import Sample
 
 Chain = tuple[Transform, ...]
 
@@ -245,8 +245,8 @@ def _known_values(
         driver_values = driver_values[known]
     values = values[known]
     if not values.size or not np.isfinite(values).all():
-        got = "not finite" if values.size else "without a known step"
-        remedy = "Fit on training events with known, finite values."
+        got = "not finite" if values.size else "without a known step in training"
+        remedy = "Leave the column out, or give training steps where it is known."
         raise DataError.of("Normalization.fit", column, got, "finite values", remedy)
     return values, driver_values
 

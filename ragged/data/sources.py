@@ -284,6 +284,67 @@ def check_known(
                 raise DataError.of(function, column, got, expected, remedy)
 
 
+def constant_notes(events: Sequence[Series], roles: Roles) -> list[str]:
+    """Tell which columns never change, and in which events a target does not.
+
+    Args:
+        events: the training events.
+        roles: of their columns.
+
+    >>> flat = Series("a", np.arange(2.0), {"flow": np.array([3.0, 3.0])})
+    >>> constant_notes([flat], Roles((), (), ("flow",)))
+    ["target 'flow' never changes in training: there is nothing to learn"]
+    """
+    notes = []
+    for column in roles.columns:
+        ranges = [_range(event.columns[column]) for event in events]
+        lows, highs = zip(*ranges, strict=True)
+        if np.nanmin(lows) == np.nanmax(highs):
+            notes.append(
+                f"target '{column}' never changes in training: there is nothing to learn"
+                if column in roles.target
+                else f"column '{column}' never changes in training: it tells nothing"
+            )
+        elif column in roles.target:
+            flat = [e.name for e, (low, high) in zip(events, ranges, strict=True) if low == high]
+            if flat:
+                names = ", ".join(flat[:5]) + (", ..." if len(flat) > 5 else "")
+                notes.append(f"target '{column}' never changes in {len(flat)} events: {names}")
+    return notes
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Return the least and the greatest known value; NaN without any."""
+    known = values[~np.isnan(values)]
+    return (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
+
+
+def first_unknown_target(event: Series, roles: Roles, *, fills: bool) -> int | None:
+    """Return the step at which the horizon of an event to forecast starts; None if all is known.
+
+    Args:
+        event: the event.
+        roles: of its columns.
+        fills: whether targets are forward-filled, up to the last known value.
+
+    Raises:
+        DataError: a target that is unknown from the first step on.
+    """
+    unknown = np.stack([np.isnan(event.columns[name]) for name in roles.target])
+    if fills:
+        unknown = np.logical_and.accumulate(unknown[:, ::-1], axis=1)[:, ::-1]
+    steps = unknown.any(axis=0)
+    if not steps.any():
+        return None
+    split = int(np.argmax(steps))
+    if split == 0:
+        got = f"unknown at the first step of event '{event.name}'"
+        remedy = "Fill the target of the steps that were observed."
+        expected = "a target that is known at first"
+        raise DataError.of("EncoderDecoderDataModule", "target", got, expected, remedy)
+    return split
+
+
 def backward_rate(values: np.ndarray, time: np.ndarray) -> np.ndarray:
     """The rate of change by backward differences.
 

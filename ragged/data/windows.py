@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -122,47 +120,3 @@ def draw_windows(
         for minimum, size in ((min_steps.context, context), (min_steps.horizon, horizon))
     )
     return np.stack([index, splits - before, splits, splits + after], axis=1)
-
-
-def split_sizes(count: int, shares: tuple[float, float]) -> tuple[int, int, int]:
-    """Divide `count` among training, validation and test; training gets the remainder.
-
-    >>> split_sizes(10, (0.1, 0.2)), split_sizes(2, (0.1, 0.2))
-    ((7, 1, 2), (0, 1, 1))
-    """
-    validation, test = (max(1, round(count * share)) if share > 0 else 0 for share in shares)
-    return count - validation - test, validation, test
-
-
-def split_events(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Section], ...]:
-    """Split events into training, validation and test: the first ones, the next, the last.
-
-    Args:
-        steps: of each event.
-        shares: of the events that validate and test; training must be left some, see `split_sizes`.
-
-    >>> [[section.index for section in split] for split in split_events([5, 6, 7, 8], (0.25, 0.25))]
-    [[0, 1], [2], [3]]
-    """
-    sections = [Section(index, 0, count) for index, count in enumerate(steps)]
-    train, validation, _ = split_sizes(len(steps), shares)
-    return sections[:train], sections[train : train + validation], sections[train + validation :]
-
-
-def split_time(steps: Sequence[int], shares: tuple[float, float]) -> tuple[list[Section], ...]:
-    """Split each event into training, validation and test: its first steps, the next, the last.
-
-    Args:
-        steps: of each event.
-        shares: of an event's steps that validate and test; see `split_sizes`.
-
-    >>> [[(s.begin, s.end) for s in sections] for sections in split_time([10], (0.1, 0.2))]
-    [[(0, 7)], [(7, 8)], [(8, 10)]]
-    """
-    splits: tuple[list[Section], ...] = ([], [], [])
-    for index, count in enumerate(steps):
-        edges = accumulate(split_sizes(count, shares), initial=0)
-        for sections, (begin, end) in zip(splits, pairwise(edges), strict=True):
-            if end > begin:
-                sections.append(Section(index, begin, end))
-    return splits

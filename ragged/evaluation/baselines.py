@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ragged.data.dataset import Sample
 from ragged.data.normalization import forward_fill
+from ragged.data.sample import Sample
 from ragged.data.sources import backward_rate
 
 Term = Callable[[Sample], np.ndarray]  # (horizon,), in the units of the source

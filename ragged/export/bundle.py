@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
+from ragged.data.sample import POSITION, POSITION_FORMULA
 from ragged.errors import ArtefactError, DataError
 from ragged.evaluation.forecasts import RowForecast, forecast_rows_with
 from ragged.export.program import FORMATS, Exported, inputs_of, load_exported
@@ -101,6 +102,7 @@ def describe(
         "units": data.source.units,
         "normalization": normalization,
         "transforms": data.normalization.formulas,
+        "derived": {POSITION: POSITION_FORMULA} if POSITION in data.roles.known else {},
         "data": config,
     }
     return (json.dumps(manifest, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()

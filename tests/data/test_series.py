@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from ragged.data import Tables
+from ragged.data import EncoderDecoderDataModule, Tables, Windows
 from ragged.data.tables.frequency import Frequency, find_frequency, parse_frequency
 from ragged.errors import DataError
 
@@ -283,3 +283,72 @@ def test_what_the_data_decided_reads_another_table_alike(tmp_path):
 
 def test_frequencies_are_equal_by_their_size():
     assert parse_frequency("90min") == Frequency("90min", 5400.0)
+
+
+def module(
+    columns: dict, source: dict | None = None, **options: object
+) -> EncoderDecoderDataModule:
+    return EncoderDecoderDataModule(tables(columns, **source or {}), **options)
+
+
+def sections(data: EncoderDecoderDataModule) -> list[list[tuple[str, int, int]]]:
+    return [
+        [(data.events[s.index].name, s.begin, s.end) for s in sections] for sections in data.splits
+    ]
+
+
+def test_parts_of_one_series_are_split_in_time():
+    times = np.concatenate([np.arange(30.0), np.arange(40, 64), np.arange(70, 73)])
+    data = module({"t": times, "y": np.sin(times)}, {"gaps": "split"}, windows=Windows(4, 2))
+    train, validation, test = sections(data)  # the third part is no row: 38, 5 and 11 steps
+    assert train == [("0 (1)", 0, 30), ("0 (2)", 0, 8)]
+    assert validation == [("0 (2)", 8, 13)]
+    assert test == [("0 (2)", 13, 24)]
+    assert data.sizes == {"training": (28, 38), "validation": (3, 5), "test": (6, 11)}
+    assert data.notes[-1] == "1 of 3 events were dropped: too short"
+
+
+def test_parts_of_a_series_stay_together_where_series_are_told_apart():
+    times = np.array([0.0, 1, 2, 8, 9, 10])
+    columns = {
+        "g": np.repeat(list("abcd"), 6),
+        "t": np.tile(times, 4),
+        "y": np.arange(24.0),
+    }
+    data = module(columns, {"gaps": "split", "group": "g"}, validation=0.25, test=0.25)
+    names = [[name for name, *_ in each] for each in sections(data)]
+    assert names == [["a (1)", "a (2)", "b (1)", "b (2)"], ["c (1)", "c (2)"], ["d (1)", "d (2)"]]
+
+
+def test_a_part_gives_horizons_after_a_whole_context_only():
+    times = np.concatenate([np.arange(34.0), np.arange(40, 56)])  # 35, 5 and 10 steps
+    data = module({"t": times, "y": times}, {"gaps": "split"}, windows=Windows(5, 2))
+    train, validation, test = sections(data)
+    assert train == [("0 (1)", 0, 34)]  # one step of the second part is no row
+    assert validation == [("0 (2)", 5, 6)]
+    assert test == [("0 (2)", 6, 16)]
+
+
+def test_without_a_known_column_the_position_is_one():
+    data = module({"t": np.arange(20.0), "y": np.arange(20.0)}, windows=Windows(3, 2))
+    assert data.roles.known == ("step from the start of the horizon",)
+    assert (data.past_features, data.future_features) == (2, 1)
+    row = data.train[1]
+    np.testing.assert_allclose(row.past[:, 0], -np.log1p([3, 2, 1]))
+    np.testing.assert_allclose(row.future[:, 0], np.log1p([0, 1]))
+
+
+def test_targets_that_never_change_are_told():
+    columns = {"g": np.repeat(list("abc"), 4), "t": np.tile(np.arange(4.0), 3)}
+    flat = module(columns | {"y": np.ones(12)}, {"group": "g"}, validation=0, test=0)
+    assert flat.notes == ["target 'y' never changes in training: there is nothing to learn"]
+    one = module(columns | {"y": [1.0] * 4 + [*range(8)]}, {"group": "g"}, validation=0, test=0)
+    assert one.notes == ["target 'y' never changes in 1 events: a"]
+
+
+def test_events_that_are_all_too_short_name_the_settings():
+    data = module({"t": [0.0, 1, 2], "y": [1.0, 2, 3]}, windows=Windows(9, 9), short_events="drop")
+    with refuses("is 1 events, all too short; expected one of 18 steps or more, a context and a"):
+        data.setup()
+    with refuses("Lower windows, min_context or min_horizon, or set short_events to drop."):
+        data.setup()

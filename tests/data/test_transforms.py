@@ -247,7 +247,7 @@ def test_damaged_normalizations_are_refused(saved):
 
 
 def test_refusals():
-    with refuses("Normalization.fit(): `k` is without a known step; expected finite values"):
+    with refuses("Normalization.fit(): `k` is without a known step in training; expected finite"):
         Normalization.fit([], ROLES)
     with refuses("column 't' of event 'e': Log.transform(): `values` is 0 at step 1; expected"):
         fitted([1.0, 0.0], Log())

@@ -39,12 +39,19 @@ def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
         raise OptionError.of("Tables", argument, repr(value), f"one of {choices}", "Name one.")
 
 
-def check_labels(labels: dict[str, list[str]] | None, roles: Roles) -> dict[str, list[str]] | None:
-    """Return the labels as text; refuse those of a column that takes none.
+def check_labels(
+    labels: dict[str, list[str]] | str | None, roles: Roles
+) -> dict[str, list[str]] | None:
+    """Return the labels as text, None where they are to be found.
 
     Raises:
-        OptionError: labels of a target, or of a column without a role.
+        OptionError: labels of a target, or of a column without a role; another word than none.
     """
+    if isinstance(labels, str):
+        if labels != "none":
+            got, expected = repr(labels), "none, or the labels of each column"
+            raise OptionError.of("Tables", "labels", got, expected, "Write {column: [a, b]}.")
+        return {}
     for column in labels or {}:
         if column not in {*roles.known, *roles.past, *roles.static}:
             expected = "a known, past or static column"

@@ -79,8 +79,8 @@ class Tables(Source):
             "mean" make one row of such rows.
         calendar: "auto" adds what the frequency makes sensible of time_of_day, day_of_week,
             day_of_year and month, as sine and cosine; or "none", or a list of them.
-        labels: for a column of words the labels that are told apart, others are none of them; by
-            default all labels, at most 50.
+        labels: for each column of words the labels that are told apart, others are none of them; or
+            "none" if there is no such column. By default all labels, at most 50 of a column.
 
     Raises:
         OptionError: no target, a column in two roles, a unit of a column without a role, or a value
@@ -119,7 +119,7 @@ class Tables(Source):
         sort: bool = True,
         duplicates: Literal["error", "first", "last", "mean"] = "error",
         calendar: str | Sequence[str] = "auto",
-        labels: dict[str, list[str]] | None = None,
+        labels: dict[str, list[str]] | Literal["none"] | None = None,
     ) -> None:
         roles = {"target": target, "known": known, "past": past, "static": static}
         check_roles(roles)
@@ -190,7 +190,7 @@ class Tables(Source):
             "time_format": resolved.time_format,
             "frequency": "auto" if resolved.frequency is None else resolved.frequency.name,
             "calendar": list(resolved.calendar or ()) or "none",
-            "labels": {column: list(labels) for column, labels in (resolved.labels or {}).items()},
+            "labels": {c: list(labels) for c, labels in (resolved.labels or {}).items()} or "none",
         }
 
     @property

@@ -1,0 +1,98 @@
+"""A table of a user's own from YAML to forecasts: nothing about it is said twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jsonargparse")
+pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+from ragged.cli.main import main
+
+YAML = """
+model: {{class_path: EncoderDecoderLSTM, init_args: {{hidden_size: 2, num_layers: 1}}}}
+data.source:
+  class_path: Tables
+  init_args: {{path: {path}, target: [y], time: day, group: [shop, item]{more}}}
+trainer: {{max_epochs: 1, device: cpu}}
+"""
+
+
+def write_table(path: Path, days: int, *, known: int | None = None) -> Path:
+    """Write two series with dates that are day first, with words and without anything else."""
+    lines = ["day,shop,item,kind,y"]
+    for number, shop in enumerate(("north", "south"), start=1):
+        for day in range(days):
+            value = "" if known is not None and day >= known else f"{np.sin(day) + number:.3f}"
+            date = datetime(2023, 1, 1) + timedelta(days=day)
+            lines.append(f"{date:%d/%m/%Y},{shop},007,{shop},{value}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def train(tmp_path, need):
+    """Train a tiny model on a table, and give its run."""
+
+    def _train(more: str = "", *options: str, days: int = 56) -> Path:
+        need("torch")
+        table = write_table(tmp_path / "shops.csv", days)
+        config = tmp_path / "shops.yaml"
+        config.write_text(YAML.format(path=table, more=more))
+        runs = tmp_path / "runs"
+        arguments = ["--config", str(config), "--runs", str(runs), "--backend", "torch", *options]
+        assert main(["train", *arguments, "--data.split=time"]) == 0
+        (run,) = runs.glob("run/*")
+        return run
+
+    return _train
+
+
+def test_a_table_with_dates_and_words_is_forecast(train, tmp_path, capsys):
+    run = train(", past: [kind]")
+    said = capsys.readouterr().out
+    assert "training: 2 rows, 78 steps; validation: 2 rows, 12 steps; test: 2 rows, 22" in said
+    assert "note: columns were added: day_of_week (sin), day_of_week (cos)" in said
+    (tmp_path / "shops.csv").unlink()  # a run does not need it to forecast another table
+    # All days of the new table may be months: the run knows the form.
+    new, output = write_table(tmp_path / "new.csv", 12, known=6), tmp_path / "out.csv"
+    new.write_text(new.read_text().replace("north,007,north", "north,007,east"))
+    assert main(["predict", str(run), "--input", str(new), "--output", str(output)]) == 0
+    with output.open(newline="") as file:
+        _, *rows = csv.reader(file)
+    assert [event for event, *_ in rows] == ["north/007"] * 6 + ["south/007"] * 6
+    assert [float(hours) for _, hours, _ in rows[:2]] == [144, 168]
+    assert np.isfinite([float(value) for *_, value in rows]).all()
+    assert "note: column 'kind': 12 cells with a label that is not told apart" in (
+        capsys.readouterr().out
+    )
+
+
+# Torch warns of its own code, in its exporters.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated")
+def test_a_table_with_nothing_known_ahead_is_forecast_and_exported(train, tmp_path, need):
+    need("torch")
+    run = train(", calendar: none")
+    exported = tmp_path / "exported"
+    options = ["--format", "torch", "--output", str(exported)]
+    assert main(["export", str(run), *options]) == 0
+    (tmp_path / "shops.csv").unlink()
+    manifest = json.loads((exported / "model.json").read_text())
+    (name,) = manifest["inputs"]["future"]["columns"]
+    assert name == "step from the start of the horizon"
+    assert set(manifest["derived"]) == {name}
+    new, found = write_table(tmp_path / "new.csv", 30, known=20), []
+    for each in (run, exported):
+        output = tmp_path / f"{each.name}.csv"
+        assert main(["predict", str(each), "--input", str(new), "--output", str(output)]) == 0
+        with output.open(newline="") as file:
+            found.append([float(value) for *_, value in list(csv.reader(file))[1:]])
+    assert len(found[0]) == 20
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)

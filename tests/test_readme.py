@@ -68,10 +68,21 @@ def test_the_readme_links_every_page() -> None:
 YAML = [block for t in TEXTS.values() for block in re.findall(r"```yaml\n(.*?)```", t, re.DOTALL)]
 
 
+def test_six_lines_train_on_a_table_with_dates(tmp_path, monkeypatch, need) -> None:
+    need("torch")
+    assert len(YAML[0].splitlines()) <= 6
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{1949 + n // 12}-{n % 12 + 1:02d},{100 + n}" for n in range(40)]
+    Path("airline.csv").write_text("\n".join(["month,passengers", *lines]))
+    Path("airline.yaml").write_text(YAML[0])
+    options = ["--trainer.max_epochs=1", "--model.init_args.hidden_size=4"]
+    assert main(["train", "--config", "airline.yaml", *options]) == 0
+
+
 def test_a_table_of_ones_own_becomes_a_page(tmp_path, monkeypatch, need) -> None:
     """As docs/data.md says it, in fewer than ten lines, on both backends."""
     need("torch", "jax")
-    (text,) = YAML
+    text = YAML[1]
     assert len(text.splitlines()) < 10
     monkeypatch.chdir(tmp_path)
     rng, lines = np.random.default_rng(0), ["well,time,rain,level,turbidity"]

@@ -303,7 +303,7 @@ class EncoderDecoderDataModule:
     def _all_events(self) -> list[Series]:
         return self.source.events()
 
-    @property
+    @cached_property
     def _splits_time(self) -> bool:
         is_single = len(parts_of_series(self._all_events)) == 1
         return self.split == "time" or (self.split is None and is_single)

@@ -107,7 +107,7 @@ def test_a_month_is_a_step_and_a_missing_one_a_gap():
     months = dates("2019-01-31", 24, "ME")
     source = tables({"t": months, "y": np.arange(24.0)})
     assert [event.steps for event in source.events()] == [24]
-    with refuses("is 1416 hours after the step before (event '0', step 1); expected steps of abou"):
+    with refuses("is 1416 hours after the step before (event '0', step 1); expected steps of abo"):
         tables({"t": months.delete(1), "y": np.arange(23.0)}).events()
 
 

@@ -162,7 +162,7 @@ def _refuse_row(text: str, separator: str, width: int, table: Table) -> None:
     for line, cells in _rows(text, separator, table):
         if len(cells) != width:
             got = f"a row of {len(cells)} cells at line {line} of {table.origin[2]}"
-            remedy = "Repair the row, or name another `separator` or `decimal`."
+            remedy = "Repair the row, or name its first column in the header; or set separator."
             table.refuse(got, f"{width} cells, as the header has", remedy)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ragged.data.sources import Columns
-from ragged.data.tables.frequency import DAY, Frequency, find_frequency
+from ragged.data.tables.frequency import Frequency, find_frequency
 from ragged.errors import DataError
 
+HOUR = 3600.0  # seconds
 DUPLICATES = ("error", "first", "last", "mean")
 GAPS = ("error", "split", "keep")
 
@@ -139,8 +140,9 @@ def refuse_gap(rows: Rows, column: str, row: int, frequency: Frequency) -> DataE
     """Return the error for a gap before a row."""
     step = rows.seconds[row] - rows.seconds[row - 1]
     got = f"{_duration(step, rows)} after the step before (event '{rows.name}', step {row})"
-    usual = f"{frequency.size:g} months" if frequency.unit == "month" else ""
-    usual = usual or _duration(frequency.seconds, rows)
+    usual = _duration(frequency.seconds, rows)
+    if frequency.unit == "month":
+        usual = f"{frequency.size:g} month{'' if frequency.size == 1 else 's'}"
     remedy = (
         "Fill the gap, or set gaps to split; where rows come at any time, set gaps to keep: the "
         "time since the row before becomes a column."
@@ -150,7 +152,7 @@ def refuse_gap(rows: Rows, column: str, row: int, frequency: Frequency) -> DataE
 
 def time_since_row_before(rows: Rows) -> np.ndarray:
     """Return the hours, or units of numbers, since the row before; of the first row, as usual."""
-    steps = np.diff(rows.seconds) / (1.0 if rows.dates is None else DAY / 24)
+    steps = np.diff(rows.seconds) / (1.0 if rows.dates is None else HOUR)
     return np.concatenate(
         [np.full(min(1, len(rows)), np.median(steps) if len(steps) else 0), steps]
     )
@@ -182,7 +184,9 @@ def _means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _duration(step: float, rows: Rows) -> str:
-    return f"{step:.15g}" if rows.dates is None else f"{step / 3600:.15g} hours"
+    if rows.dates is None:
+        return f"{step:.15g}"
+    return f"{step / HOUR:.15g} hour{'' if step == HOUR else 's'}"
 
 
 def _refuse_time(rows: Rows, column: str, step: int, expected: str, remedy: str) -> DataError:

@@ -197,7 +197,9 @@ class SeriesReader:
         for name, indices in group_rows(self._names(table)).items():
             dates = None if time.dates is None else time.dates[indices]
             values = {column: cells[indices] for column, cells in columns.items()}
-            seconds = time.seconds[indices] if self.time else np.arange(float(len(indices)))
+            seconds = (
+                time.seconds[indices] if self.time is not None else np.arange(float(len(indices)))
+            )
             rows = self._ordered(Rows(prefix + name, seconds, dates, values), notes)
             series.append(with_statics(rows, statics))
         return series

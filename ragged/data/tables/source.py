@@ -130,7 +130,9 @@ class Tables(Source):
         self._dialect = Dialect(separator, decimal, encoding, words)
         self.path, self.time, self.missing = path, time, missing
         self._named = Roles(**{role: tuple(columns) for role, columns in roles.items()})
-        self._units = check_units(units or {}, [*self._named.columns, *([time] if time else [])])
+        self._units = check_units(
+            units or {}, [*self._named.columns, *([] if time is None else [time])]
+        )
         groups = (group,) if isinstance(group, str) else tuple(group or ())
         fills = missing == "ffill"
         self._reader = SeriesReader(self._named, groups, time, fills, gaps, sort, duplicates)

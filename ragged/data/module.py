@@ -66,10 +66,11 @@ class EncoderDecoderDataModule:
             row and epoch and added to its targets, both observed and to be forecast.
         decoder_alignment: the same for a row's horizon; by default left, as all models take it.
         windows: cut windows of these sizes; by default an event is one row.
-        split: "events" or "time"; by default events, if there are several.
+        split: "events" or "time"; by default events, if there are several. Parts of a series
+            between gaps stay one event here.
         short_events: "error" refuses an event too short to be cut, "drop" leaves it out, and
             `notes` says so. Without windows 2 steps are enough, with them `min_context` and
-            `min_horizon` together.
+            `min_horizon` together. Parts of a series between gaps are left out in either case.
         transforms: for each column the transforms that normalise it, in order; for a column
             not named here [StandardScaler]. Classes of ragged.data.transforms.
         repeat_static: give the model static columns as known ones, repeated at every step. By

@@ -122,6 +122,12 @@ def test_cells_that_are_no_time_are_refused(cells, message):
         read(cells)
 
 
+def test_digits_are_read_in_a_form_that_is_named_or_refused():
+    assert read([210131.0, 210201.0], "%y%m%d").dates[1] == datetime(2021, 2, 1)
+    with refuses("is 210132 at row 1, column 't' in the frame; expected a time written as %y%m%d"):
+        read([210131, 210132], "%y%m%d")
+
+
 def test_a_form_is_named():
     times = read(["31|12|99", "01|01|00"], "%d|%m|%y")
     assert (times.dates[1], times.format) == (datetime(2000, 1, 1), "%d|%m|%y")

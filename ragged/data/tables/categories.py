@@ -45,12 +45,12 @@ def one_hot(cells: Sequence[str | None], column: str, labels: Sequence[str]) -> 
     >>> one_hot(["a", "b", None, "c"], "kind", ["a", "b"])
     {'kind=a': array([ 1.,  0., nan,  0.]), 'kind=b': array([ 0.,  1., nan,  0.])}
     """
+    texts = np.array(cells, dtype=object)
     unknown = np.array([cell is None for cell in cells], dtype=bool)
-    columns = {}
-    for label in labels:
-        is_label = np.array([cell == label for cell in cells], dtype=np.float64)
-        columns[f"{column}={label}"] = np.where(unknown, np.nan, is_label)
-    return columns
+    return {
+        f"{column}={label}": np.where(unknown, np.nan, np.equal(texts, label).astype(np.float64))
+        for label in labels
+    }
 
 
 def count_others(cells: Sequence[str | None], labels: Sequence[str]) -> Counter[str]:

@@ -61,15 +61,8 @@ class Table:
         Raises:
             DataError: no column of this name, or two.
         """
-        count = list(self.header).count(column)
-        if count == 1:
-            cells = self.columns[list(self.header).index(column)]
-            return cells.to_pandas() if hasattr(cells, "to_pandas") else cells
-        if count:
-            self.refuse(f"two columns '{column}'", "one", "Rename or drop the other.")
-        near = difflib.get_close_matches(column, self.header, n=1)
-        remedy = f"Rename '{near[0]}'." if near else f"It has the columns {list(self.header)}."
-        self.refuse(f"without column '{column}'", f"a column '{column}'", remedy)
+        cells = self._cells_of(column)
+        return cells.to_pandas() if _is_arrow(cells) else cells
 
     def numbers(self, column: str, *, may_be_empty: bool = False, fill: str = FILL) -> np.ndarray:
         """Return a column as `(rows,)` float64; an unknown cell becomes NaN, true 1 and false 0.
@@ -82,13 +75,15 @@ class Table:
         Raises:
             DataError: a missing column; a cell that is no number, infinite, or unknown.
         """
-        cells = _cells(self.series(column))
-        try:
-            if not isinstance(cells, np.ndarray):
-                cells = [self.number(cell) for cell in cells]
-            values = np.array(cells, dtype=np.float64)
-        except (TypeError, ValueError):
-            self._refuse_first(column, cells)
+        values = self._plain_numbers(column)
+        if values is None:
+            cells = _cells(self.series(column))
+            try:
+                if not isinstance(cells, np.ndarray):
+                    cells = [self.number(cell) for cell in cells]
+                values = np.array(cells, dtype=np.float64)
+            except (TypeError, ValueError):
+                self._refuse_first(column, cells)
         values[np.isin(values, self._unknown_numbers)] = np.nan
         wrong = np.isinf(values) if may_be_empty else ~np.isfinite(values)
         if wrong.any():
@@ -101,14 +96,17 @@ class Table:
         Raises:
             DataError: a missing column, an empty cell, or bytes that are no UTF-8.
         """
-        cells = _cells(self.series(column))
-        for row, cell in enumerate(cells):
-            if self._is_empty_label(cell):
-                expected, remedy = "the name of an event", "Name the event on every row."
-                self.refuse_cell(row, column, expected, remedy)
-            if isinstance(cell, bytes):
+        empty = self._each(column, self._is_empty_label)
+        if any(empty):
+            expected, remedy = "the name of an event", "Name the event on every row."
+            self.refuse_cell(empty.index(True), column, expected, remedy)
+        labels = self._each(
+            column, lambda cell: cell if isinstance(cell, bytes) else label_of(cell)
+        )
+        for row, label in enumerate(labels):
+            if isinstance(label, bytes):
                 self.refuse_cell(row, column, "text in UTF-8", "Write the column as text.")
-        return [label_of(cell) for cell in cells]
+        return labels
 
     def categories(self, column: str) -> list[str | None]:
         """Return a column as labels, None where it is unknown.
@@ -116,16 +114,24 @@ class Table:
         Raises:
             DataError: a missing column.
         """
-        cells = _cells(self.series(column))
-        return [None if self.is_unknown(cell) else label_of(cell) for cell in cells]
+        return self._each(column, lambda cell: None if self.is_unknown(cell) else label_of(cell))
+
+    def unknown(self, column: str) -> np.ndarray:
+        """Return where a column is unknown, `(rows,)` bool.
+
+        Raises:
+            DataError: a missing column.
+        """
+        return np.array(self._each(column, self.is_unknown), dtype=bool)
 
     def has_labels(self, column: str) -> bool:
         """Whether a column holds words: of its known cells none is like a number."""
-        series = self.series(column)
-        if series.dtype.kind in "iufbMm":
+        cells = self._cells_of(column)
+        if not _is_arrow(cells) and cells.dtype.kind in "iufbMm":
             return False
-        known = [cell for cell in _cells(series) if not self.is_unknown(cell)]
-        return bool(known) and not any(map(_is_like_number, known))
+        distinct = cells.unique().to_pylist() if _is_arrow(cells) else _cells(cells)
+        are_numbers = (_is_like_number(cell) for cell in distinct if not self.is_unknown(cell))
+        return not next(are_numbers, True) and not any(are_numbers)
 
     def empty_rows(self, columns: Sequence[str]) -> np.ndarray:
         """Return where all of some columns are unknown, `(rows,)` bool.
@@ -135,11 +141,9 @@ class Table:
         """
         empty = np.ones(len(self), dtype=bool)
         for column in columns:
-            rows = np.flatnonzero(empty)
-            if not rows.size:
+            if not empty.any():
                 break
-            cells = self.series(column).iloc[rows]
-            empty[rows] = [self.is_unknown(cell) for cell in cells]
+            empty &= self.unknown(column)
         return empty
 
     def take(self, rows: np.ndarray) -> Table:
@@ -185,6 +189,41 @@ class Table:
         got = f"{cell} at {self.unit} {self.line_of(row)}, column '{column}'"
         self.refuse(got, expected, remedy)
 
+    def _cells_of(self, column: str) -> Any:
+        count = list(self.header).count(column)
+        if count == 1:
+            return self.columns[list(self.header).index(column)]
+        if count:
+            self.refuse(f"two columns '{column}'", "one", "Rename or drop the other.")
+        near = difflib.get_close_matches(column, self.header, n=1)
+        remedy = f"Rename '{near[0]}'." if near else f"It has the columns {list(self.header)}."
+        self.refuse(f"without column '{column}'", f"a column '{column}'", remedy)
+
+    def _each(self, column: str, convert: Callable[[Any], Any]) -> list[Any]:
+        """Convert each cell of a column, equal texts once."""
+        cells = self._cells_of(column)
+        if not _is_arrow(cells):
+            return [convert(cell) for cell in _cells(cells)]
+        encoded = cells.combine_chunks().dictionary_encode()
+        converted = [convert(text) for text in encoded.dictionary.to_pylist()]
+        return [converted[index] for index in encoded.indices.to_pylist()]
+
+    def _plain_numbers(self, column: str) -> np.ndarray | None:
+        """Return a column of text as numbers, NaN where it is unknown; None if Arrow cannot."""
+        text = self._cells_of(column)
+        if not _is_arrow(text) or self.decimal != ".":
+            return None
+        import pyarrow
+        from pyarrow import compute
+
+        trimmed = compute.utf8_trim_whitespace(text)
+        words = pyarrow.array(sorted({*UNKNOWN, *self.na_values}))
+        known = compute.if_else(compute.is_in(trimmed, words), None, trimmed)
+        try:
+            return known.cast("float64").to_numpy().copy()
+        except pyarrow.ArrowInvalid:
+            return None
+
     @property
     def _unknown_numbers(self) -> list[float]:
         """The numbers among the words for an unknown cell."""
@@ -218,6 +257,11 @@ def label_of(cell: Any) -> str:
     """Return a cell as text; whole numbers have no decimals where a column has unknown cells."""
     value = _to_python(cell)
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _is_arrow(cells: Any) -> bool:
+    """Whether cells are Arrow's, which those of text files are."""
+    return hasattr(cells, "dictionary_encode")
 
 
 def _cells(series: Any) -> Any:

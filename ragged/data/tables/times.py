@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data.tables.table import Table
+from ragged.data.tables.table import Table, label_of
 from ragged.errors import OptionError
 
 HOUR = 3600.0  # seconds
@@ -73,12 +73,17 @@ def read_times(table: Table, column: str, time_format: str | None = None) -> Tim
             have a time zone.
         OptionError: a `time_format` that is none.
     """
+    import pandas
+
     series = table.series(column)
-    if series.dtype.kind in "iufb" or time_format == NUMBER:
+    if time_format == NUMBER or (time_format is None and series.dtype.kind in "iufb"):
         return _numbers(table, column, time_format)
-    for row, cell in enumerate(series.tolist()):
-        if table.is_unknown(cell):
-            table.refuse_cell(row, column, "a time", FILL)
+    unknown = table.unknown(column)
+    if unknown.any():
+        table.refuse_cell(int(np.argmax(unknown)), column, "a time", FILL)
+    if series.dtype.kind in "iufb":
+        text = pandas.Series([label_of(cell) for cell in series.tolist()])
+        return _in_format(table, column, text, str(time_format))
     if series.dtype.kind == "M":
         return _dates(series)
     if series.dtype.kind == "m":
@@ -117,16 +122,15 @@ def _numbers(table: Table, column: str, time_format: str | None) -> Times:
         return Times(values)
     import pandas
 
-    text = pandas.Series(values.astype(np.int64)).astype(str)
-    return _compact(text, time_format) or Times(values)
+    return _compact(pandas.Series(values.astype(np.int64)).astype(str)) or Times(values)
 
 
-def _compact(text: Any, time_format: str | None) -> Times | None:
+def _compact(text: Any) -> Times | None:
     """Return the dates that digits without separators write, if they do on all rows."""
     import pandas
 
     for form, pattern in COMPACT:
-        if time_format in (None, form) and text.str.fullmatch(pattern).all():
+        if text.str.fullmatch(pattern).all():
             dates = pandas.to_datetime(text, format=form, errors="coerce")
             if not dates.isna().any():
                 return _dates(dates, form)
@@ -206,6 +210,8 @@ def _quarters(text: Any) -> Times | None:
     import pandas
 
     for pattern in (QUARTER, QUARTER_FIRST):
+        if not re.fullmatch(pattern, text.iloc[0], re.IGNORECASE):
+            continue
         parts = text.str.extract(f"^{pattern}$", flags=re.IGNORECASE)
         if not parts.isna().to_numpy().any():
             month = 3 * parts["quarter"].astype(int) - 2
@@ -217,7 +223,7 @@ def _quarters(text: Any) -> Times | None:
 def _text_durations(text: Any) -> Times | None:
     import pandas
 
-    if not text.str.fullmatch(DURATION).all():
+    if not re.fullmatch(DURATION, text.iloc[0]) or not text.str.fullmatch(DURATION).all():
         return None
     whole = text.str.replace(r"^(-?(?:.* )?\d+:\d{2})$", r"\1:00", regex=True)  # with seconds
     return _durations(pandas.to_timedelta(whole.str.replace(",", "")))

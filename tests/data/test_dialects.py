@@ -142,6 +142,12 @@ def test_excel_is_read(tmp_path):
         read_table(tmp_path / "a.xlsx")
 
 
+def test_old_excel_is_refused(tmp_path):
+    (tmp_path / "a.xls").write_bytes(b"\xd0\xcf\x11\xe0")
+    with refuses("is an Excel file of before 2007 in"):
+        read_table(tmp_path / "a.xls")
+
+
 def test_excel_without_its_package_names_the_extra(tmp_path, monkeypatch):
     pytest.importorskip("openpyxl")
     pandas.DataFrame({"y": [1.0]}).to_excel(tmp_path / "a.xlsx", index=False)

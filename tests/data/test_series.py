@@ -52,6 +52,17 @@ def test_repeated_times_are_refused_or_merged():
         assert source.notes == ["2 rows were merged with others of the same time"]
 
 
+def test_of_rows_of_one_time_the_first_is_the_first_in_the_table():
+    times = [1] * 40 + [0] * 40  # sorting has to keep the order of equals
+    source = tables({"t": times, "y": np.arange(80.0)}, duplicates="first")
+    assert values(source) == {"0": [40, 0]}
+
+
+def test_a_number_stands_for_unknown_however_it_is_written():
+    source = tables({"t": [0, 1], "y": [1.0, -999.0]}, na_values=[-999], missing="ffill")
+    np.testing.assert_array_equal(values(source)["0"], [1, nan])
+
+
 def test_the_mean_of_nothing_known_is_unknown():
     source = tables({"t": [0, 1, 1], "y": [1, nan, nan]}, duplicates="mean", missing="ffill")
     np.testing.assert_array_equal(values(source)["0"], [1, nan])
@@ -187,8 +198,12 @@ def test_the_calendar_is_named_or_turned_off():
     assert tables(columns, calendar="none").roles.known == ()
     known = tables(columns, calendar=["day_of_week"]).roles.known
     assert known == ("day_of_week (sin)", "day_of_week (cos)")
-    with refuses("`calendar` is ['month'] for a time without dates; expected dates in `t`"):
-        tables({"t": [1, 2], "y": [1.0, 2]}, calendar=["month"]).events()
+    for given, said in (
+        ({"calendar": ["month"]}, "`calendar` is ['month'] for a time without dates; expected dat"),
+        ({"frequency": "MS"}, "`frequency` is MS for a time without dates; expected dates in `t`"),
+    ):
+        with refuses(said):
+            tables({"t": [1, 2], "y": [1.0, 2]}, **given).events()
 
 
 WORDS = {

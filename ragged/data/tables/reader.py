@@ -47,6 +47,8 @@ def read_table(path: Path, dialect: Dialect | None = None) -> Table:
             return _from_binary(path, "Parquet", _read_parquet, dialect)
         if suffix in (".xlsx", ".xlsm"):
             return _from_binary(path, "Excel", _read_excel, dialect)
+        if suffix == ".xls":
+            _refuse(path, "an Excel file of before 2007", "an .xlsx file", "Save it as .xlsx.")
         return read_text(_bytes(path), stem(path), _origin(path), dialect)
     except ImportError as error:
         got = f"a file that {error.name or 'another package'} reads"

@@ -142,7 +142,7 @@ class SeriesReader:
         if to_learn:
             series = self._without_unknown(series, notes)
         frequencies = [frequency_of(rows, options.frequency) for rows in series]
-        self._check_calendar(options, times[0])
+        self._check_dates(options, times[0])
         resolved = _resolve(options, labels, times, series, frequencies)
         notes.added += self._added(resolved)
         parts = self._parts(series, frequencies, notes)
@@ -180,12 +180,14 @@ class SeriesReader:
             got, expected = "numbers in some files and datetimes in others", "the same in all"
             raise DataError.of("Tables", str(self.time), got, expected, "Write one kind.")
 
-    def _check_calendar(self, options: Resolved, time: Times) -> None:
-        """Refuse a calendar of a time that has no dates."""
-        if options.calendar and time.dates is None:
-            got = f"{list(options.calendar)} for a time without dates"
-            remedy = "Name the form of its dates in time_format, or leave calendar out."
-            raise DataError.of("Tables", "calendar", got, f"dates in `{self.time}`", remedy)
+    def _check_dates(self, options: Resolved, time: Times) -> None:
+        """Refuse what is meant for dates where there are none."""
+        given = {"calendar": list(options.calendar or ()), "frequency": options.frequency}
+        for argument, value in given.items():
+            if value and time.dates is None:
+                got = f"{value} for a time without dates"
+                remedy = f"Name the form of its dates in time_format, or leave {argument} out."
+                raise DataError.of("Tables", argument, got, f"dates in `{self.time}`", remedy)
 
     def _rows_of(
         self, table: Table, time: Times, labels: Labels, prefix: str, notes: Notes

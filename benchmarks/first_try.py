@@ -37,7 +37,7 @@ class Attempt:
 
     def sizes(self, split: str) -> str:
         """The rows and the steps of a split."""
-        found = re.search(rf"{split}: ([\d,]+ rows, [\d,]+ steps)", self.said)
+        found = re.search(rf"{split}: ([\d,]+ rows?, [\d,]+ steps?)", self.said)
         return found[1] if found else ""
 
 

@@ -199,7 +199,10 @@ def _train_and_evaluate(loop: TrainLoop) -> None:
 def _print_header(loop: TrainLoop) -> None:
     backend = get_backend()
     train = loop.data.train
-    sizes = [f"{k}: {rows:,} rows, {n:,} steps" for k, (rows, n) in loop.data.sizes.items()]
+    sizes = [
+        f"{split}: {_count(rows, 'row')}, {_count(steps, 'step')}"
+        for split, (rows, steps) in loop.data.sizes.items()
+    ]
     padded = int(train.lengths.max(axis=0).sum()) * len(train)
     num_parameters = sum(value.size for value in backend.get_parameters(loop.model).values())
     print(
@@ -214,6 +217,10 @@ def _print_header(loop: TrainLoop) -> None:
         sep="\n",
         flush=True,
     )
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
 def _columns(data: EncoderDecoderDataModule, forecast: RowForecast) -> dict[str, np.ndarray]:

@@ -309,7 +309,8 @@ def constant_notes(events: Sequence[Series], roles: Roles) -> list[str]:
             flat = [e.name for e, (low, high) in zip(events, ranges, strict=True) if low == high]
             if flat:
                 names = ", ".join(flat[:5]) + (", ..." if len(flat) > 5 else "")
-                notes.append(f"target '{column}' never changes in {len(flat)} events: {names}")
+                where = f"{len(flat)} of {len(events)} events: {names}"
+                notes.append(f"target '{column}' never changes in {where}")
     return notes
 
 

@@ -34,7 +34,7 @@ def values(source: Tables, column: str = "y") -> dict[str, list[float]]:
 def test_rows_are_sorted_and_it_is_told():
     source = tables({"g": list("abab"), "t": [2, 2, 1, 3], "y": [1.0, 2, 3, 4]}, group="g")
     assert values(source) == {"a": [3, 1], "b": [2, 4]}
-    assert source.notes == ["rows were sorted by time in a"]
+    assert source.notes == ["rows were sorted by time in: a"]
     with refuses("`t` is 1 after 2 (event '0', step 1); expected a greater value on each row. So"):
         tables({"t": [2, 1], "y": [1.0, 2]}, sort=False).events()
     assert values(tables({"t": [1, 2], "y": [1.0, 2]}, sort=False)) == {"0": [1, 2]}
@@ -49,7 +49,7 @@ def test_repeated_times_are_refused_or_merged():
     for duplicates, expected in (("first", 1), ("last", 5), ("mean", 3)):
         source = tables(columns, duplicates=duplicates, missing="ffill")
         assert values(source) == {"0": [0, expected, 6]}
-        assert source.notes == ["2 rows were merged with others of the same time"]
+        assert source.notes == ["rows merged with others of the same time: 2"]
 
 
 def test_of_rows_of_one_time_the_first_is_the_first_in_the_table():
@@ -240,7 +240,7 @@ def test_labels_that_were_not_seen_are_counted(tmp_path):
     path.write_text("t,kind,y\n0,a,1\n1,c,\n2,c,\n")
     (event,) = source.read(path)
     assert [event.columns[f"kind={label}"].tolist() for label in "ab"] == [[1, 0, 0], [0, 0, 0]]
-    told = "column 'kind': 2 cells with a label that is not told apart, taken as none of them: c"
+    told = "cells of 'kind' with a label that is not told apart, taken as none of them: 2 (c)"
     assert told in source.notes
 
 
@@ -273,7 +273,7 @@ def test_empty_rows_are_no_steps(tmp_path):
     path.write_text("t,x,y\n0,1,1\n,,\n1,2,2\n,,\n2,bad,1\n")
     source = Tables(str(path), ["y"], time="t")
     assert [event.columns["y"].tolist() for event in source.events()] == [[1, 2, 1]]
-    assert source.notes == ["2 empty rows were left out"]
+    assert source.notes == ["empty rows, left out: 2"]
     with refuses("is 'bad' at line 6, column 'x'"):
         Tables(str(path), ["y"], known=["x"], time="t").events()
 
@@ -358,7 +358,7 @@ def test_targets_that_never_change_are_told():
     flat = module(columns | {"y": np.ones(12)}, {"group": "g"}, validation=0, test=0)
     assert flat.notes == ["target 'y' never changes in training: there is nothing to learn"]
     one = module(columns | {"y": [1.0] * 4 + [*range(8)]}, {"group": "g"}, validation=0, test=0)
-    assert one.notes == ["target 'y' never changes in 1 events: a"]
+    assert one.notes == ["target 'y' never changes in 1 of 3 events: a"]
 
 
 def test_events_that_are_all_too_short_name_the_settings():

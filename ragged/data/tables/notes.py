@@ -41,9 +41,9 @@ class Notes:
         split, parts = self.parts
         facts = {
             f"left out of the folder, no tables: {some(self.others)}": self.others,
-            f"{self.empty_rows} empty rows were left out": self.empty_rows,
-            f"rows were sorted by time in {some(self.unsorted)}": self.unsorted,
-            f"{self.merged} rows were merged with others of the same time": self.merged,
+            f"empty rows, left out: {self.empty_rows}": self.empty_rows,
+            f"rows were sorted by time in: {some(self.unsorted)}": self.unsorted,
+            f"rows merged with others of the same time: {self.merged}": self.merged,
             f"left out, the target is never known: {some(self.unknown)}": self.unknown,
             f"gaps in time made {parts} events of {split}": parts > split,
             f"columns were added: {', '.join(self.added)}": self.added,
@@ -53,8 +53,8 @@ class Notes:
             if labels:
                 count = labels.total()
                 texts.append(
-                    f"column '{column}': {count} cells with a label that is not told apart, taken "
-                    f"as none of them: {some(labels)}"
+                    f"cells of '{column}' with a label that is not told apart, taken as none of "
+                    f"them: {count} ({some(labels)})"
                 )
         return texts
 

@@ -137,6 +137,8 @@ def test_excel_is_read(tmp_path):
     (event,) = Tables(str(tmp_path / "a.xlsx"), ["y"], **options).events()
     assert (event.name, event.time.tolist()) == ("007", [0, 24, 48])
     np.testing.assert_array_equal(event.columns["y"], [1.5, np.nan, 3])
+    with refuses("is an empty cell at row 3, column 'y'"):  # as Excel counts
+        read_table(tmp_path / "a.xlsx").numbers("y")
     (tmp_path / "a.xlsx").write_bytes(b"no sheet")
     with refuses("expected an Excel table. Write the file again."):
         read_table(tmp_path / "a.xlsx")

@@ -228,6 +228,12 @@ def test_words_are_columns_of_zeros_and_ones():
     assert (a.columns["area=x"].tolist(), b.columns["area=x"].tolist()) == ([1, 1], [0, 0])
 
 
+def test_yes_and_no_among_other_words_are_words():
+    columns = {"t": [0, 1, 2], "kind": ["yes", "no", "maybe"], "y": [1.0, 2, 3]}
+    known = tables(columns, known=["kind"]).roles.known
+    assert known == ("kind=maybe", "kind=no", "kind=yes")
+
+
 def test_unknown_words_are_refused_like_unknown_numbers():
     with refuses("is 'NA' at row 3, column 'kind' in the frame; expected a label. Fill the cell"):
         tables(WORDS, group="g", known=["kind"]).events()
@@ -281,6 +287,8 @@ def test_empty_rows_are_no_steps(tmp_path):
 def test_what_the_data_decided_reads_another_table_alike(tmp_path):
     days = pandas.date_range("2021-01-01", "2021-02-28").strftime("%d/%m/%Y")
     source = tables({"t": days, "kind": ["a", "b"] * 29 + ["a"], "y": range(59)}, known=["kind"])
+    assert source.events()[0].steps == 59
+    assert source.notes[0] == "dates were read as %d/%m/%Y"
     assert source.resolved == {
         "time_format": "%d/%m/%Y",
         "frequency": "D",

@@ -21,6 +21,7 @@ class Notes:
         unknown: the series whose target is never known.
         other_labels: for each column of words the labels that are not told apart.
         parts: how many series were cut at gaps, into how many parts.
+        form: in which dates were read, where it is not the usual one.
         added: the columns that were added.
     """
 
@@ -33,6 +34,7 @@ class Notes:
         default_factory=lambda: defaultdict(Counter)
     )
     parts: tuple[int, int] = (0, 0)
+    form: str | None = None
     added: list[str] = field(default_factory=list)
 
     @property
@@ -46,6 +48,7 @@ class Notes:
             f"rows merged with others of the same time: {self.merged}": self.merged,
             f"left out, the target is never known: {some(self.unknown)}": self.unknown,
             f"gaps in time made {parts} events of {split}": parts > split,
+            f"dates were read as {self.form}": self.form,
             f"columns were added: {', '.join(self.added)}": self.added,
         }
         texts = [text for text, holds in facts.items() if holds]

@@ -8,6 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,7 +47,8 @@ def read_table(path: Path, dialect: Dialect | None = None) -> Table:
         if suffix == ".parquet":
             return _from_binary(path, "Parquet", _read_parquet, dialect)
         if suffix in (".xlsx", ".xlsm"):
-            return _from_binary(path, "Excel", _read_excel, dialect)
+            table = _from_binary(path, "Excel", _read_excel, dialect)
+            return replace(table, line_of=lambda row: row + 2)  # the header is row 1
         if suffix == ".xls":
             _refuse(path, "an Excel file of before 2007", "an .xlsx file", "Save it as .xlsx.")
         return read_text(_bytes(path), stem(path), _origin(path), dialect)

@@ -145,6 +145,7 @@ class SeriesReader:
         self._check_dates(options, times[0])
         resolved = _resolve(options, labels, times, series, frequencies)
         notes.added += self._added(resolved)
+        notes.form = times[0].format if options.time_format is None else None
         parts = self._parts(series, frequencies, notes)
         if times[0].dates is not None:
             parts.sort(key=lambda part: float(part.seconds[0]))

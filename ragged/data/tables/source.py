@@ -14,10 +14,8 @@ from ragged.data.tables.frequency import parse_frequency
 from ragged.data.tables.options import check_choice, check_labels, check_roles, check_units
 from ragged.data.tables.reader import read_tables, table_from_frame
 from ragged.data.tables.rows import DUPLICATES, GAPS
-from ragged.data.tables.series import Reading, Resolved, SeriesReader
+from ragged.data.tables.series import FILL, Reading, Resolved, SeriesReader
 from ragged.data.tables.table import Table
-
-FILL = "Fill the cell, or set missing to ffill."
 
 
 class Tables(Source):

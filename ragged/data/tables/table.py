@@ -125,13 +125,18 @@ class Table:
         return np.array(self._each(column, self.is_unknown), dtype=bool)
 
     def has_labels(self, column: str) -> bool:
-        """Whether a column holds words: of its known cells none is like a number."""
+        """Whether a column holds words: no known cell is like a number, nor all are yes or no."""
         cells = self._cells_of(column)
         if not _is_arrow(cells) and cells.dtype.kind in "iufbMm":
             return False
-        distinct = cells.unique().to_pylist() if _is_arrow(cells) else _cells(cells)
-        are_numbers = (_is_like_number(cell) for cell in distinct if not self.is_unknown(cell))
-        return not next(are_numbers, True) and not any(are_numbers)
+        has_words = False
+        for cell in cells.unique().to_pylist() if _is_arrow(cells) else _cells(cells):
+            if self.is_unknown(cell):
+                continue
+            if _is_like_number(cell):
+                return False
+            has_words |= not isinstance(cell, str) or cell.strip().lower() not in TRUTH
+        return has_words
 
     def empty_rows(self, columns: Sequence[str]) -> np.ndarray:
         """Return where all of some columns are unknown, `(rows,)` bool.
@@ -289,7 +294,7 @@ def _is_like_number(cell: Any) -> bool:
     if not isinstance(cell, str):
         return not isinstance(cell, bytes)
     text = cell.strip()
-    return text.lower() in TRUTH or re.fullmatch(LIKE_NUMBER, text, re.IGNORECASE) is not None
+    return re.fullmatch(LIKE_NUMBER, text, re.IGNORECASE) is not None
 
 
 def _to_python(cell: Any) -> Any:

@@ -10,7 +10,9 @@
 //               reaches the token before other than by the weights: the gradient of c, or of h.
 #pragma once
 
+#ifndef RAGGED_SCALAR  // a GPU's lane brings numbers of its own: cuda/scalar.cuh
 #include "simd.hpp"
+#endif
 
 namespace ragged {
 

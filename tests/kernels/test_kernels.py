@@ -190,8 +190,9 @@ def test_traced_lengths_beyond_the_width_are_refused_on_jax(need):
 
 
 def test_sources_travel_with_the_packages():
-    found = {path.name for path in Path(kernels.__file__).parent.glob("*.[ch]pp")}
-    assert found >= {"cells.hpp", "forward.hpp", "jax.cpp", "torch.cpp"}
+    found = {path.name for path in Path(kernels.__file__).parent.rglob("*.*")}
+    expected = {"cells.hpp", "forward.hpp", "jax.cpp", "torch.cpp", "recurrent.cu", "calls.cuh"}
+    assert found >= expected
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert kernels.REALS.keys() == {"float32", "float64"}

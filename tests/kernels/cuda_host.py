@@ -1,0 +1,93 @@
+"""The CUDA kernels run by threads of the host that play a GPU, with what goes around them."""
+
+import ctypes
+import shlex
+import subprocess
+from pathlib import Path
+
+import array_api_compat.numpy as xp
+import numpy as np
+
+from ragged import kernels
+from ragged.kernels.cuda import calls, layer, plans
+from ragged.recurrent.cells import CELLS
+
+SOURCE = Path(__file__).with_name("cuda_host.cpp")
+FOLDER = Path(layer.__file__).parent
+FLAGS = ("-std=c++20", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror")
+SUMS = {"LSTM": 4, "GRU": 4, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
+HOPPER = plans.Gpu.of((9, 0))
+
+
+def compile_plan(plan, made, *flags, source=SOURCE):
+    """Compile both passes for the host, cut as a plan of the forward pass is."""
+    command = [*shlex.split(kernels.find_compiler()), *FLAGS, *flags, *plan.options]
+    command += [f"-I{FOLDER}", str(source), "-o", str(made)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    return made
+
+
+class HostLayer:
+    """One layer in one direction."""
+
+    def __init__(self, plan, folder, *, stored=np.float32):
+        made = compile_plan(plan, folder / "host.so", "-O1", "-shared", "-fPIC")
+        self.plan, self.stored, self.library = plan, stored, ctypes.CDLL(str(made))
+        self.cell = CELLS[plan.cell]
+
+    def forward(self, weights, x, lengths, state, *, layout="padded", width, reverse=False,
+                resets=None, to_initial=False, clusters=2):  # fmt: skip
+        """Run it over x `(places, inputs)`: y and the states."""
+        self.clusters, self.lengths = clusters, np.asarray(lengths, np.int32)
+        self.tables = layer.make_tables(xp, layout, self.lengths, width, len(x))
+        self.resets = None if resets is None else np.ascontiguousarray(resets, np.uint8)
+        given = [*self.tables[:2], self.lengths, self.tables.order, self.resets]
+        self.rows = calls.Rows(*map(_address, given), len(lengths), reverse, to_initial)
+        self.x, *self.state = self._store(x, *state)
+        self.weights = dict(zip(weights, self._store(*weights.values()), strict=True))
+        self.y = np.zeros((len(x), self.plan.hidden), self.stored)
+        self.kept = np.full((len(x), self.cell.kept * self.plan.hidden), np.nan, np.float32)
+        of_x = layer.multiply_x(xp, self.x, self.weights["weight_ih"], self.weights["bias_ih"])
+        found = self._empty_states()
+        self._launch(
+            "Forward", of_x=self._store(of_x)[0], **_named("{}0", self.state),
+            weight_hh=self.weights["weight_hh"], bias_hh=self.weights["bias_hh"], y=self.y,
+            **_named("{}", found), kept=self.kept,
+        )  # fmt: skip
+        return self.y, *found
+
+    def backward(self, dy, *dstates):
+        """Return the gradients of x, weights and biases, and of the initial states."""
+        sums = SUMS[self.plan.cell] * self.plan.hidden
+        dsums, h_before = np.zeros((len(self.x), sums), self.stored), np.zeros_like(self.y)
+        found, (dy, *dstates) = self._empty_states(), self._store(dy, *dstates)
+        self._launch(
+            "Backward", weight_hh=self.weights["weight_hh"], **_named("{}0", self.state),
+            y=self.y, kept=self.kept, dy=dy, **_named("d{}", dstates), dsums=dsums,
+            h_before=h_before, **_named("d{}0", found),
+        )  # fmt: skip
+        arrays = self.x, self.weights["weight_ih"], dsums, h_before, self.tables.valid
+        return *layer.differentiate(xp, self.plan.cell, *arrays), *found
+
+    def _launch(self, direction, **arrays):
+        addresses = {name: _address(array) for name, array in arrays.items()}
+        call = calls.CALLS[direction](rows=self.rows, **addresses)
+        shared = self.plan._replace(direction=direction).shared
+        launch = getattr(self.library, f"launch_{direction}")
+        launch(ctypes.byref(call), self.clusters, ctypes.c_longlong(shared))
+
+    def _store(self, *arrays):
+        return [np.ascontiguousarray(array, self.stored) for array in arrays]
+
+    def _empty_states(self):
+        return [np.full_like(part, np.nan) for part in self.state]
+
+
+def _address(array):
+    return None if array is None else array.ctypes.data
+
+
+def _named(name, states):
+    """Name h and c; c is null where the cell has none."""
+    return dict(zip((name.format("h"), name.format("c")), [*states, None][:2], strict=True))

@@ -62,7 +62,7 @@ test-suite: .venv/installed .venv/xla_cuda  ## every test
 	$(QUICK) $(PYTEST) conformance ragged backends tests -k "not (conformance and jax and ($(OR)))"
 
 sanitize: .venv/installed  ## the kernels under the sanitizers; part of `make test` too
-	$(BIN)/python -m pytest tests/kernels/test_kernels_native.py -k sanitizers
+	$(BIN)/python -m pytest tests/kernels/test_kernels_native.py tests/kernels/test_cuda_host.py -k sanitizers
 
 # With the torch and JAX of PYTHON, whatever their versions. Ten minutes at most, in all.
 ON_CUDA := .venv-cuda/bin/python -m pytest -p no:xdist --device cuda

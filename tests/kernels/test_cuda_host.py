@@ -4,6 +4,7 @@ They prove what the kernels compute, and neither that a GPU runs them nor how fa
 """
 
 import functools
+import subprocess
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 from ragged import kernels
 from ragged.kernels.cuda import plans
 from ragged.kernels.cuda.plans import GATES
-from tests.kernels.cuda_host import HOPPER, HostLayer
+from tests.kernels.cuda_host import HOPPER, SOURCE, HostLayer, compile_plan
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 
@@ -218,3 +219,17 @@ def test_a_row_that_is_not_finite_leaves_the_others_alone(layer_of):
     for a, b in zip(found, right, strict=True):
         np.testing.assert_array_equal(np.delete(a, 2, axis=0), np.delete(b, 2, axis=0))
     assert np.isnan(found[0][2, 3:9]).all()
+
+
+def test_sanitizers_find_no_race(tmp_path):
+    cut = {"padded": 32, "cluster": 2, "lanes": 4, "group": 1, "rows": 2, "in_shared": 1}
+    plan = plans.make_plan("LSTM", "Forward", 20, gpu=HOPPER)._replace(**cut)
+    assert max(plan._replace(direction=each).shared for each in plans.PASSES) <= 1 << 16
+    flags = ("-O1", "-fsanitize=thread")
+    try:
+        compile_plan(plan, tmp_path / "nothing", *flags, source=SOURCE.with_name("nothing.cpp"))
+    except AssertionError:
+        pytest.skip("the compiler has no sanitizer of threads")
+    made = compile_plan(plan, tmp_path / "races", *flags, source=SOURCE.with_name("cuda_races.cpp"))
+    done = subprocess.run([made], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")

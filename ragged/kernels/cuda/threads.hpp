@@ -1,5 +1,6 @@
 // A GPU played by threads of the host: every thread of a block is one, and barriers are barriers. It
-// proves what the kernels compute, and by a sanitizer that they do not race; nothing of their speed.
+// proves what the kernels compute, and by a sanitizer that they do not race; nothing of their speed. Lanes
+// that exchange values meet here, which on a GPU orders no memory: a race within a warp may hide.
 #pragma once
 
 #include <algorithm>

@@ -72,17 +72,23 @@ def check_folder(folder: Path, *, installed: bool = False) -> None:
 
 def read_sealed(path: Path, *, installed: bool = False) -> bool:
     """Whether a file is a complete library, written by this user or by who installed it."""
+    return read_content(path, installed=installed) is not None
+
+
+def read_content(path: Path, *, installed: bool = False) -> bytes | None:
+    """Read what was sealed in a file; None if it is damaged, or others could have written it."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or not _is_owner(status, or_root=installed):
-                return False
+                return None
             content = file.read()
     except OSError:
-        return False
-    if _others_write(status, installed):
-        return False
-    return content[-DIGEST:] == _digest(path.name, content[:-DIGEST])
+        return None
+    sealed, digest = content[:-DIGEST], content[-DIGEST:]
+    if _others_write(status, installed) or digest != _digest(path.name, sealed):
+        return None
+    return sealed
 
 
 def seal(library: Path, path: Path) -> None:

@@ -1,0 +1,160 @@
+"""Compiled kernels, kept like the C++ libraries.
+
+A cubin runs on the GPU with all rights of this process there. So the same rules hold as for a
+library: it is read only from a folder that this user owns and no other user can write, and only if
+it is complete (see `libraries`). Where it cannot be kept, each process compiles its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from ragged import kernels
+from ragged.errors import KernelError
+from ragged.kernels.cuda import nvrtc
+from ragged.kernels.cuda.plans import Plan
+from ragged.kernels.libraries import cache_folder, locked, read_content, seal
+
+FOLDER = Path(__file__).parent
+SOURCE = FOLDER / "recurrent.cu"
+FUNCTION = "recurrent"  # the kernel's name in a cubin
+
+# Functions of the sources are the device's unless they say otherwise: `cells.hpp` is the CPU's too.
+# Division need not be right to the last bit. What the assembler says is read by `read_resources`.
+OPTIONS = (
+    "--std=c++17",
+    "--device-as-default-execution-space",
+    "--prec-div=false",
+    "--ptxas-options=-v",
+)
+
+
+class Resources(NamedTuple):
+    """What a thread of a kernel needs.
+
+    Args:
+        registers: how many.
+        stack: bytes of local memory.
+        spilled: bytes of registers that have no room, stored and loaded.
+    """
+
+    registers: int
+    stack: int
+    spilled: tuple[int, int]
+
+
+def is_available() -> bool:
+    """Whether kernels for GPUs can be compiled: there is NVRTC, and `RAGGED_KERNELS` is not 0.
+
+    >>> is_available() or nvrtc.find_library() is None or not kernels.is_enabled()
+    True
+    """
+    return kernels.is_enabled() and nvrtc.find_library() is not None
+
+
+@cache
+def load(plan: Plan) -> bytes | None:
+    """Return the cubin of a plan: kept, or else compiled.
+
+    Returns:
+        The cubin; None if there is no compiler. If it cannot be compiled or kept, one warning a
+        reason says so.
+    """
+    if not is_available():
+        return None
+    try:
+        compiler = nvrtc.load_compiler()
+        return None if compiler is None else _load(plan, compiler)
+    except (KernelError, OSError) as error:
+        _warn(f"no kernel could be compiled for the GPU, so a slower path runs. {error}")
+    return None
+
+
+def compile_plan(plan: Plan, compiler: nvrtc.Compiler) -> nvrtc.Compiled:
+    """Compile a plan.
+
+    Raises:
+        KernelError: the compiler refuses it.
+    """
+    return compiler.compile(SOURCE.read_text("utf-8"), _headers(), _options(plan), SOURCE.name)
+
+
+def read_resources(log: str) -> Resources:
+    """Read what the assembler has said of a kernel.
+
+    Raises:
+        KernelError: it has said nothing.
+
+    >>> read_resources("8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\\n"
+    ...                "ptxas info : Used 40 registers, used 1 barriers")
+    Resources(registers=40, stack=8, spilled=(4, 12))
+    """
+    patterns = (
+        r"Used (\d+) registers",
+        r"(\d+) bytes stack frame",
+        r"(\d+) bytes spill stores",
+        r"(\d+) bytes spill loads",
+    )
+    found = [re.search(pattern, log) for pattern in patterns]
+    registers, stack, stores, loads = (int(match[1]) if match else -1 for match in found)
+    if min(registers, stack, stores, loads) < 0:
+        expected, remedy = "the assembler's figures", "Compile with --ptxas-options=-v."
+        raise KernelError.of("read_resources", "log", repr(log), expected, remedy)
+    return Resources(registers, stack, (stores, loads))
+
+
+def _load(plan: Plan, compiler: nvrtc.Compiler) -> bytes:
+    try:
+        with cache_folder() as folder, locked(folder, kernels.TIMEOUT):
+            path = folder / _name(plan, compiler.version)
+            if (kept := read_content(path)) is not None:
+                return kept
+            cubin = compile_plan(plan, compiler).cubin
+            _keep(cubin, path)
+            return cubin
+    except OSError as error:
+        _warn(
+            f"kernels for the GPU are compiled anew by each process, because they cannot be kept: "
+            f"{error}. Set XDG_CACHE_HOME to a folder that you alone can write."
+        )
+    return compile_plan(plan, compiler).cubin
+
+
+def _keep(cubin: bytes, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / "made.cubin"
+        made.write_bytes(cubin)
+        seal(made, path)
+
+
+def _name(plan: Plan, version: str) -> str:
+    """Name a cubin by what it is, and by a digest of all that it is made of."""
+    parts = [version, *_options(plan), SOURCE.read_text("utf-8")]
+    parts += [text for each in sorted(_headers().items()) for text in each]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    sizes = f"{plan.hidden}-{plan.rows}-{plan.dtype}-{plan.gpu.architecture}"
+    return f"{plan.cell}-{plan.direction}-{sizes}-{digest}.cubin"
+
+
+def _options(plan: Plan) -> tuple[str, ...]:
+    return (f"--gpu-architecture={plan.gpu.architecture}", *OPTIONS, *plan.options)
+
+
+@cache
+def _headers() -> Mapping[str, str]:
+    """The texts of the headers, by the names that the sources include them by."""
+    own = {path.name: path for path in FOLDER.glob("*.cuh")}
+    paths = {**own, "../cells.hpp": FOLDER.parent / "cells.hpp"}
+    return {name: path.read_text("utf-8") for name, path in paths.items()}
+
+
+@cache
+def _warn(message: str) -> None:
+    warnings.warn(f"ragged: {message}", RuntimeWarning, stacklevel=4)

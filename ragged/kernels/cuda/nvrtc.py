@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ragged.errors import KernelError
 
 PATTERN = "*/lib/libnvrtc.so.*"  # cu13/lib, cuda_nvrtc/lib
+BUILTINS = "libnvrtc-builtins.so.*"  # which older wheels do not find beside them
 SONAME = re.compile(r"libnvrtc\.so\.([\d.]+)")  # `.alt` holds another build of the same
 
 
@@ -37,6 +38,7 @@ class Compiler:
     """
 
     def __init__(self, path: Path) -> None:
+        self._builtins = [ctypes.CDLL(str(each)) for each in path.parent.glob(BUILTINS)]
         self._library = ctypes.CDLL(str(path))
         self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
         major, minor = ctypes.c_int(), ctypes.c_int()

@@ -32,9 +32,10 @@ class HostLayer:
     """One layer in one direction."""
 
     def __init__(self, plan, folder, *, stored=np.float32):
-        made = compile_plan(plan, folder / "host.so", "-O1", "-shared", "-fPIC")
-        self.plan, self.stored, self.library = plan, stored, ctypes.CDLL(str(made))
-        self.cell = CELLS[plan.cell]
+        self.plan, self.stored, self.cell = plan, stored, CELLS[plan.cell]
+        if folder:
+            made = compile_plan(plan, folder / "host.so", "-O1", "-shared", "-fPIC")
+            self.library = ctypes.CDLL(str(made))
 
     def forward(self, weights, x, lengths, state, *, layout="padded", width, reverse=False,
                 resets=None, to_initial=False, clusters=2):  # fmt: skip
@@ -50,7 +51,7 @@ class HostLayer:
         self.kept = np.full((len(x), self.cell.kept * self.plan.hidden), np.nan, np.float32)
         of_x = layer.multiply_x(xp, self.x, self.weights["weight_ih"], self.weights["bias_ih"])
         found = self._empty_states()
-        self._launch(
+        self._call(
             "Forward", of_x=self._store(of_x)[0], **_named("{}0", self.state),
             weight_hh=self.weights["weight_hh"], bias_hh=self.weights["bias_hh"], y=self.y,
             **_named("{}", found), kept=self.kept,
@@ -62,7 +63,7 @@ class HostLayer:
         sums = SUMS[self.plan.cell] * self.plan.hidden
         dsums, h_before = np.zeros((len(self.x), sums), self.stored), np.zeros_like(self.y)
         found, (dy, *dstates) = self._empty_states(), self._store(dy, *dstates)
-        self._launch(
+        self._call(
             "Backward", weight_hh=self.weights["weight_hh"], **_named("{}0", self.state),
             y=self.y, kept=self.kept, dy=dy, **_named("d{}", dstates), dsums=dsums,
             h_before=h_before, **_named("d{}0", found),
@@ -70,9 +71,11 @@ class HostLayer:
         arrays = self.x, self.weights["weight_ih"], dsums, h_before, self.tables.valid
         return *layer.differentiate(xp, self.plan.cell, *arrays), *found
 
-    def _launch(self, direction, **arrays):
+    def _call(self, direction, **arrays):
         addresses = {name: _address(array) for name, array in arrays.items()}
-        call = calls.CALLS[direction](rows=self.rows, **addresses)
+        self._launch(direction, calls.CALLS[direction](rows=self.rows, **addresses))
+
+    def _launch(self, direction, call):
         shared = self.plan._replace(direction=direction).shared
         launch = getattr(self.library, f"launch_{direction}")
         launch(ctypes.byref(call), self.clusters, ctypes.c_longlong(shared))

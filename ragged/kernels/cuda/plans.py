@@ -8,6 +8,7 @@ that there is no kernel.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -188,6 +189,25 @@ def choose_rows(batch: int, clusters: int) -> int:
     [1, 1, 2, 4]
     """
     return next((rows for rows in ROWS if rows * clusters >= batch), ROWS[-1])
+
+
+@cache
+def plan_launch(
+    cell: str, direction: str, hidden: int, batch: int, gpu: Gpu, processors: int, dtype: str
+) -> tuple[Plan, int]:
+    """Choose a kernel for a batch, and how many clusters run it: no more than run at once.
+
+    Raises:
+        KernelError: there is no kernel for it.
+
+    >>> plan, clusters = plan_launch("GRU", "Forward", 64, 300, Gpu.of((9, 0)), 132, "float32")
+    >>> plan.rows, clusters
+    (4, 75)
+    """
+    alone = make_plan(cell, direction, hidden, gpu=gpu, rows=1, dtype=dtype)
+    rows = choose_rows(batch, max(1, processors // alone.cluster))
+    plan = make_plan(cell, direction, hidden, gpu=gpu, rows=rows, dtype=dtype)
+    return plan, min(-(-batch // plan.rows), max(1, processors // plan.cluster))
 
 
 def _plans(

@@ -23,7 +23,7 @@ int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 int cuDeviceGet(int* device, int index) { return *device = index, 0; }
 int cuDeviceGetName(char* name, int, int) { return std::strcpy(name, "Played GPU"), 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == 16 ? 4 : attribute == 75 ? 9 : attribute == 76 ? 0 : 232448;
+  *value = attribute == 16 ? 2 : attribute == 75 ? 9 : attribute == 76 ? 0 : 232448;
   return 0;
 }
 int cuGetErrorName(int, const char** name) { return *name = "CUDA_ERROR_PLAYED", 0; }

@@ -37,7 +37,7 @@ def test_launches_run_what_they_are_given(fake):
 
 def test_the_device_is_asked_what_it_is(fake):
     device = fake.device
-    assert (device.name, device.gpu, device.processors) == ("Played GPU", HOPPER, 4)
+    assert (device.name, device.gpu, device.processors) == ("Played GPU", HOPPER, 2)
     assert driver.Driver(fake.library).version == 13000
 
 

@@ -200,7 +200,7 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         *saved, lengths = ctx.saved_tensors
         if torch.is_grad_enabled() or not in_memory(*gradients[:3], *saved):
-            again = _differentiable_vjp(ctx.call, saved[:7], gradients[:3], lengths)
+            again = differentiable_vjp(ctx.call, saved[:7], gradients[:3], lengths)
             return (*again, None, None, None)
         wants_x = ctx.needs_input_grad[0]
         results = backward(gradients[:3], saved[:5], saved[7], saved[8], lengths, ctx.call, wants_x)
@@ -236,7 +236,7 @@ class _EagerLayer(torch.autograd.Function):
     backward = _Layer.backward
 
 
-def _differentiable_vjp(
+def differentiable_vjp(
     call: Call, inputs: Sequence[Tensor], gradients: Sequence[Tensor], lengths: Tensor
 ) -> tuple[Tensor, ...]:
     """Return what `backward` does, by plain operations, which have derivatives of their own."""

@@ -34,7 +34,7 @@ class Tables(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """The gradients of a layer's inputs, beside those of its states."""
+    """The gradients of a layer's inputs, beside those of its states; x's may be None."""
 
     x: Array
     weight_ih: Array
@@ -87,7 +87,15 @@ def multiply_x(xp: Any, x: Array, weight_ih: Array, bias_ih: Array) -> Array:
 
 
 def differentiate(
-    xp: Any, cell: str, x: Array, weight_ih: Array, dsums: Array, h_before: Array, valid: Array
+    xp: Any,
+    cell: str,
+    x: Array,
+    weight_ih: Array,
+    dsums: Array,
+    h_before: Array,
+    valid: Array,
+    *,
+    wants_x: bool = True,
 ) -> Gradients:
     """Return the gradients that follow from those of the sums, which the kernel has found.
 
@@ -99,6 +107,7 @@ def differentiate(
         dsums: `(places, sums * hidden)`, 0 at padding.
         h_before: `(places, hidden)`, 0 at padding.
         valid: `(places,)`: whether a place holds a token.
+        wants_x: whether the gradient of x is wanted; else it is None.
     """
     hidden = h_before.shape[1]
     height = GATES[cell] * hidden
@@ -106,7 +115,7 @@ def differentiate(
     of_h = dsums[:, dsums.shape[1] - height :]
     inputs = xp.where(valid[:, None], x, xp.zeros_like(x))
     return Gradients(
-        x=of_x @ weight_ih,
+        x=of_x @ weight_ih if wants_x else None,
         weight_ih=xp.matrix_transpose(of_x) @ inputs,
         weight_hh=xp.matrix_transpose(of_h) @ h_before,
         bias_ih=xp.sum(of_x, axis=0),

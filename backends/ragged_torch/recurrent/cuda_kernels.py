@@ -1,0 +1,199 @@
+"""Kernels of our own on a GPU: one launch a layer, direction and pass, on torch's current stream.
+
+Nothing is read back from the device: lengths and tables stay there. The dispatch does not choose
+these kernels yet, for none has run on a GPU; the tests run them by threads of the host.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from array_api_compat import torch as xp
+from torch import Tensor
+
+from ragged.errors import DerivativeError, DeviceError, DtypeError, ShapeError
+from ragged.kernels.cuda import layer
+from ragged.kernels.cuda.calls import CALLS, Rows
+from ragged.kernels.cuda.driver import Device, load_driver
+from ragged.kernels.cuda.plans import STORED, plan_launch
+from ragged.recurrent.cells import CELLS
+from ragged_torch.recurrent.cpp import Call, differentiable_vjp
+
+SUMS = {"LSTM": 4, "GRU": 4, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
+
+
+class Target(NamedTuple):
+    """Where kernels are launched.
+
+    Args:
+        device: the GPU.
+        stream: gives the handle of the stream that torch launches on now.
+    """
+
+    device: Device
+    stream: Callable[[], int]
+
+
+class Reset(NamedTuple):
+    """Where the state of a row starts anew.
+
+    Args:
+        at: `(places,)` uint8 on the device: not 0 before such a token.
+        to_initial: to the row's initial state; else to zeros.
+    """
+
+    at: Tensor
+    to_initial: bool = False
+
+
+def find_target(index: int) -> Target | None:
+    """Find the GPU that torch gives an index; None where kernels cannot be launched."""
+    driver = load_driver()
+    if driver is None:
+        return None
+    device = driver.device(index)
+    return Target(device, lambda: torch.cuda.current_stream(index).cuda_stream)
+
+
+def run_layer(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Sequence[Tensor],
+    lengths: Tensor,
+    call: Call,
+    target: Target,
+    reset: Reset | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run one layer in one direction, with its first derivatives.
+
+    Args:
+        x: `(batch, time, features)` or as the layout says.
+        h0: `(batch, hidden)`.
+        c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
+        weights: weight_ih, weight_hh, bias_ih, bias_hh of `torch.nn`.
+        lengths: `(batch,)` int32 on the device.
+        call: what else there is to be told.
+        target: where to launch.
+        reset: where the state of a row starts anew.
+
+    Returns:
+        y, h and c.
+
+    Raises:
+        DeviceError, DtypeError, ShapeError: tensors that are not these.
+        KernelError: there is no kernel for them, or the driver refuses it.
+    """
+    arrays = (x, h0, c0, *weights)
+    _check(arrays, lengths, call)
+    return _Layer.apply(*arrays, lengths, call, target, reset)
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, call, target, reset = inputs
+        places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
+        tables = layer.make_tables(xp, call.layout, lengths, call.width, places)
+        flat, state = x.reshape(places, -1), _states(call, h0, c0)
+        of_x = layer.multiply_x(xp, flat, weight_ih, bias_ih)
+        y, h, c = x.new_zeros(places, hidden), torch.empty_like(h0), torch.empty_like(c0)
+        keeps = CELLS[call.mode].kept * hidden if any(ctx.needs_input_grad) else 0
+        kept = x.new_empty(places, keeps, dtype=torch.float32) if keeps else None
+        ctx.rows = lengths, call, target, reset, tables
+        _launch(
+            "Forward", ctx.rows, hidden, x.dtype, of_x=of_x, h0=state[0], c0=state[1],
+            weight_hh=weight_hh, bias_hh=bias_hh, y=y, h=h, c=c if c.numel() else None, kept=kept,
+        )  # fmt: skip
+        ctx.save_for_backward(*inputs[:7], y, kept)
+        return y.reshape(*x.shape[:-1], hidden), h, c
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Any, ...]:
+        *inputs, y, kept = ctx.saved_tensors
+        x, h0, c0, weight_ih, weight_hh, *_ = inputs
+        lengths, call, _, reset, tables = ctx.rows
+        if torch.is_grad_enabled():
+            return *_differentiable(inputs, (dy, dh, dc), lengths, call, reset), *(None,) * 4
+        places, hidden = y.shape
+        state, dstate = _states(call, h0, c0), _states(call, dh, dc)
+        dsums, before = y.new_zeros(places, SUMS[call.mode] * hidden), torch.zeros_like(y)
+        dh0, dc0 = torch.empty_like(h0), torch.empty_like(c0)
+        _launch(
+            "Backward", ctx.rows, hidden, x.dtype, weight_hh=weight_hh, h0=state[0], c0=state[1],
+            y=y, kept=kept, dy=dy.reshape(places, hidden), dh=dstate[0], dc=dstate[1],
+            dsums=dsums, h_before=before, dh0=dh0, dc0=dc0 if dc0.numel() else None,
+        )  # fmt: skip
+        arrays = x.reshape(places, -1), weight_ih, dsums, before, tables.valid
+        wants_x = ctx.needs_input_grad[0]
+        found = layer.differentiate(xp, call.mode, *arrays, wants_x=wants_x)
+        weights = found.weight_ih, found.weight_hh, found.bias_ih, found.bias_hh
+        dx = found.x.reshape(x.shape) if wants_x else None
+        return dx, dh0, dc0, *weights, *(None,) * 4
+
+
+def _differentiable(
+    inputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    lengths: Tensor,
+    call: Call,
+    reset: Reset | None,
+) -> tuple[Tensor, ...]:
+    """Return the gradients by plain operations, which have derivatives of their own."""
+    if reset is not None:
+        got, remedy = "given where a gradient is differentiated again", "Set RAGGED_KERNELS=0."
+        raise DerivativeError.of("recurrent kernel", "resets", got, "first derivatives", remedy)
+    return differentiable_vjp(call, inputs, gradients, lengths)
+
+
+def _launch(
+    direction: str, of_rows: Any, hidden: int, dtype: torch.dtype, **arrays: Tensor | None
+) -> None:
+    """Launch a pass; this is the one place where addresses leave Python."""
+    lengths, call, (device, stream), reset, tables = of_rows
+    batch, name = len(lengths), str(dtype).removeprefix("torch.")
+    size = device.gpu, device.processors, name
+    plan, clusters = plan_launch(call.mode, direction, hidden, batch, *size)
+    at = reset.at.contiguous() if reset else None
+    given = [tables.row_base, tables.step_base, lengths.contiguous(), tables.order, at]
+    plain = {key: None if a is None else a.contiguous() for key, a in arrays.items()}
+    to_initial = bool(reset and reset.to_initial)
+    rows = Rows(*map(_address, given), batch, call.reverse, to_initial)
+    addresses = {key: _address(array) for key, array in plain.items()}
+    device.launch(plan, CALLS[direction](rows=rows, **addresses), clusters, stream())
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _states(call: Call, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor | None]:
+    return h, c if "c" in CELLS[call.mode].states else None
+
+
+def _check(arrays: Sequence[Tensor], lengths: Tensor, call: Call) -> None:
+    x, h0, *_ = arrays
+    remedy = "Let another implementation run it."
+    if any(array.device != x.device for array in (*arrays, lengths)):
+        devices = sorted({str(array.device) for array in (*arrays, lengths)})
+        raise DeviceError.of("recurrent kernel", "inputs", devices, "one device", remedy)
+    dtypes = {str(array.dtype).removeprefix("torch.") for array in arrays}
+    if len(dtypes) > 1 or not dtypes <= STORED.keys() or lengths.dtype != torch.int32:
+        got = f"{sorted(dtypes)}, lengths {lengths.dtype}"
+        expected = f"one of {[*STORED]}, lengths int32"
+        raise DtypeError.of("recurrent kernel", "inputs", got, expected, remedy)
+    shapes = [tuple(array.shape) for array in arrays]
+    if shapes != (needed := _shapes(x, h0, lengths, call)):
+        raise ShapeError.of("recurrent kernel", "inputs", shapes, needed, remedy)
+
+
+def _shapes(x: Tensor, h0: Tensor, lengths: Tensor, call: Call) -> list[tuple[int, ...]]:
+    (batch,), hidden, features = lengths.shape, h0.shape[-1], x.shape[-1]
+    axes = {"padded": (batch, call.width), "time_major": (call.width, batch)}
+    height = CELLS[call.mode].gates * hidden
+    states = (batch, hidden), (batch, hidden if "c" in CELLS[call.mode].states else 0)
+    weights = (height, features), (height, hidden), (height,), (height,)
+    return [(*axes.get(call.layout, tuple(x.shape[:1])), features), *states, *weights]

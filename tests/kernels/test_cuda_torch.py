@@ -1,0 +1,131 @@
+"""torch's glue of the CUDA kernels, which a library that plays the driver runs on the host.
+
+A played device has the host's memory, so tensors of the CPU go there. No GPU has run any of it.
+"""
+
+from functools import partial
+
+import pytest
+
+from ragged import Lengths, kernels
+from ragged.errors import DerivativeError, DeviceError, DtypeError, ShapeError
+from ragged.kernels.cuda import cubins, plans
+from tests.kernels.cuda_cases import LAYOUTS, WIDTH, check, solved
+from tests.kernels.cuda_fake import FakeDriver
+from tests.kernels.cuda_host import HOPPER
+
+pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
+torch = pytest.importorskip("torch")
+glue = pytest.importorskip("ragged_torch.recurrent.cuda_kernels")
+from ragged_torch.recurrent import scan  # noqa: E402
+from ragged_torch.recurrent.cpp import Call  # noqa: E402
+
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+class TorchLayer:
+    """A layer in torch, called as the cases call one."""
+
+    def __init__(self, plan, device):
+        self.plan, self.target = plan, glue.Target(device, lambda: 7)
+
+    def forward(self, weights, x, lengths, state, *, layout, width, reverse, resets, to_initial):
+        self.lengths = torch.tensor(lengths, dtype=torch.int32)
+        self.inputs = [_leaf(each) for each in (x, *state, *(weights[name] for name in NAMES))]
+        x, *state, w_ih, w_hh, b_ih, b_hh = self.inputs
+        axes = {"padded": (len(lengths), width), "time_major": (width, len(lengths))}
+        x = x.reshape(*axes.get(layout, x.shape[:1]), -1)
+        c0 = state[1] if len(state) > 1 else x.new_zeros(len(lengths), 0)
+        call = Call(self.plan.cell, width, reverse, layout)
+        reset = None if resets is None else glue.Reset(torch.tensor(resets).byte(), to_initial)
+        weights = w_ih, w_hh, b_ih, b_hh
+        y, h, c = glue.run_layer(x, state[0], c0, weights, self.lengths, call, self.target, reset)
+        self.outputs = (y, h, c)[: 1 + len(state)]
+        y, *final = (each.detach().numpy() for each in self.outputs)
+        return y.reshape(-1, y.shape[-1]), *final
+
+    def backward(self, dy, *dstates):
+        given = [torch.tensor(each, dtype=torch.float32) for each in (dy, *dstates)]
+        given[0] = given[0].reshape(self.outputs[0].shape)
+        x, *rest = torch.autograd.grad(self.outputs, self.inputs, given)
+        states, weights = rest[: len(dstates)], rest[len(dstates) :]
+        return [each.numpy() for each in (x, *weights, *states)]
+
+
+def _leaf(array):
+    return torch.tensor(array, dtype=torch.float32, requires_grad=True)
+
+
+@pytest.fixture(scope="module")
+def layer_of(tmp_path_factory):
+    made = {}
+
+    def make(cell):
+        if cell not in made:
+            plan, _ = plans.plan_launch(cell, "Forward", 5, 8, HOPPER, 2, "float32")
+            driver = FakeDriver(plan, tmp_path_factory.mktemp(cell))
+            made[cell] = TorchLayer(plan, driver.device)
+        return made[cell]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cubins, "load", lambda plan: plan.direction.encode())
+        yield make
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_outputs_and_gradients_are_the_oracles(layer_of, cell, layout):
+    check(layer_of(cell), *solved(cell, reverse=layout == "packed"), layout)
+
+
+def test_resets_start_the_state_anew(layer_of):
+    case = solved("LSTM", reverse=True, resets=True, to_initial=True)
+    check(layer_of("LSTM"), *case, "packed")
+
+
+def inputs_of(case, **changed):
+    x, state = torch.zeros(8, WIDTH, 2), [torch.zeros(8, 5)] * 2
+    weights = [torch.tensor(case.weights[name]).float() for name in NAMES]
+    lengths = torch.full((8,), WIDTH, dtype=torch.int32)
+    given = {"x": x, "h0": state[0], "c0": state[1], "weights": weights, "lengths": lengths}
+    return {**given, "call": Call("LSTM", WIDTH), **changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"x": torch.zeros(8, WIDTH, 2, dtype=torch.float64)}, DtypeError),
+        ({"x": torch.zeros(8, WIDTH + 1, 2)}, ShapeError),
+        ({"c0": torch.zeros(8, 0)}, ShapeError),
+        ({"h0": torch.zeros(8, 5, device="meta")}, DeviceError),
+        ({"lengths": torch.full((8,), 1)}, DtypeError),
+    ],
+)
+def test_what_is_no_input_is_refused(layer_of, changed, error):
+    given = inputs_of(solved("LSTM")[0], **changed)
+    with pytest.raises(error, match="recurrent kernel"):
+        glue.run_layer(**given, target=layer_of("LSTM").target)
+
+
+def test_second_derivatives_are_those_of_plain_operations(layer_of, monkeypatch):
+    given = inputs_of(solved("LSTM")[0])
+    given["x"] = torch.linspace(-1, 1, 8 * WIDTH * 2).reshape(8, WIDTH, 2).requires_grad_()
+    curvatures = []
+    for run in (partial(glue.run_layer, target=layer_of("LSTM").target), run_plain):
+        y, *_ = run(**given)
+        (dx,) = torch.autograd.grad(y.square().sum(), given["x"], create_graph=True)
+        curvatures += torch.autograd.grad(dx.square().sum(), given["x"])
+    torch.testing.assert_close(*curvatures, rtol=1e-4, atol=1e-5)
+
+
+def run_plain(x, h0, c0, weights, lengths, call):
+    named = dict(zip(NAMES, weights, strict=True))
+    return scan.run_layer(call.mode, named, x, Lengths(lengths, call.width), h0, c0)
+
+
+def test_with_resets_second_derivatives_are_refused(layer_of):
+    given = inputs_of(solved("LSTM")[0], reset=glue.Reset(torch.ones(8 * WIDTH).byte()))
+    given["x"].requires_grad_()
+    y, *_ = glue.run_layer(**given, target=layer_of("LSTM").target)
+    with pytest.raises(DerivativeError, match="resets"):
+        torch.autograd.grad(y.sum(), given["x"], create_graph=True)

@@ -3,7 +3,7 @@
 import ctypes
 
 from ragged.kernels.cuda.driver import Driver
-from tests.kernels.cuda_host import SOURCE, HostLayer, compile_plan
+from tests.kernels.cuda_host import SOURCE, HostLayer, compile_library
 
 
 class Launched(ctypes.Structure):
@@ -19,10 +19,9 @@ class Launched(ctypes.Structure):
 class FakeDriver:
     """A driver for one cell; a cubin is the name of its pass."""
 
-    def __init__(self, plan, folder):
-        source = SOURCE.with_name("fake_driver.cpp")
-        made = compile_plan(plan, folder / "cuda.so", "-O1", "-shared", "-fPIC", source=source)
-        self.path, self.library = made, ctypes.CDLL(str(made))
+    def __init__(self, plan):
+        self.plan, self.path = plan, compile_library(plan, SOURCE.with_name("fake_driver.cpp"))
+        self.library = ctypes.CDLL(str(self.path))
         self.library.get_launched.restype = ctypes.POINTER(Launched)
         self.fail_with, self.forget = self.library.fail_with, self.library.forget
 
@@ -39,7 +38,7 @@ class DrivenLayer(HostLayer):
     """A layer whose kernels are launched through the driver."""
 
     def __init__(self, plan, device):
-        super().__init__(plan, None)
+        super().__init__(plan)
         self.device = device
 
     def _launch(self, direction, call):

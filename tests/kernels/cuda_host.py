@@ -1,14 +1,18 @@
 """The CUDA kernels run by threads of the host that play a GPU, with what goes around them."""
 
 import ctypes
+import functools
+import hashlib
 import shlex
 import subprocess
+import tempfile
 from pathlib import Path
 
 import array_api_compat.numpy as xp
 import numpy as np
 
 from ragged import kernels
+from ragged.kernels import libraries
 from ragged.kernels.cuda import calls, layer, plans
 from ragged.recurrent.cells import CELLS
 
@@ -17,6 +21,23 @@ FOLDER = Path(layer.__file__).parent
 FLAGS = ("-std=c++20", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror")
 SUMS = {"LSTM": 4, "GRU": 4, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
 HOPPER = plans.Gpu.of((9, 0))
+
+
+@functools.cache
+def compile_library(plan, source=SOURCE):
+    """Compile a library of both passes, or find it among those compiled before."""
+    flags = ("-O1", "-shared", "-fPIC")
+    paths = [source, *sorted(FOLDER.glob("*.[ch]*")), *sorted(kernels.HEADERS.glob("*.hpp"))]
+    parts = [*FLAGS, *flags, *plan.options, *(path.read_text() for path in paths)]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    with libraries.cache_folder() as folder, libraries.locked(folder, kernels.TIMEOUT):
+        kept = folder / f"{source.stem}-{digest}.so"
+        if not libraries.read_sealed(kept):
+            with tempfile.TemporaryDirectory(dir=folder) as made:
+                libraries.seal(
+                    compile_plan(plan, Path(made) / "made.so", *flags, source=source), kept
+                )
+    return kept
 
 
 def compile_plan(plan, made, *flags, source=SOURCE):
@@ -31,11 +52,8 @@ def compile_plan(plan, made, *flags, source=SOURCE):
 class HostLayer:
     """One layer in one direction."""
 
-    def __init__(self, plan, folder, *, stored=np.float32):
+    def __init__(self, plan, *, stored=np.float32):
         self.plan, self.stored, self.cell = plan, stored, CELLS[plan.cell]
-        if folder:
-            made = compile_plan(plan, folder / "host.so", "-O1", "-shared", "-fPIC")
-            self.library = ctypes.CDLL(str(made))
 
     def forward(self, weights, x, lengths, state, *, layout="padded", width, reverse=False,
                 resets=None, to_initial=False, clusters=2):  # fmt: skip
@@ -77,7 +95,7 @@ class HostLayer:
 
     def _launch(self, direction, call):
         shared = self.plan._replace(direction=direction).shared
-        launch = getattr(self.library, f"launch_{direction}")
+        launch = getattr(ctypes.CDLL(str(compile_library(self.plan))), f"launch_{direction}")
         launch(ctypes.byref(call), self.clusters, ctypes.c_longlong(shared))
 
     def _store(self, *arrays):

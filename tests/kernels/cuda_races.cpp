@@ -15,7 +15,7 @@ int main() {
   auto bias = numbers(Cell::GATES * HIDDEN), kept = numbers(places * Cell::KEPT * HIDDEN);
   auto y = numbers(places * HIDDEN), dy = y, h_before = y, dsums = numbers(places * Cell::SUMS * HIDDEN);
   auto h0 = numbers(batch * HIDDEN), c0 = h0, h = h0, c = h0, dh = h0, dc = h0, dh0 = h0, dc0 = h0;
-  const Rows rows{row_base.data(), step_base.data(), lengths.data(), order.data(), nullptr, batch, 0, 0};
+  const DeviceRows rows{row_base.data(), step_base.data(), lengths.data(), order.data(), nullptr, batch, 0, 0};
   const ForwardCall forward{rows, of_x.data(), h0.data(), c0.data(), weight_hh.data(), bias.data(),
                             y.data(), h.data(), c.data(), kept.data()};
   const BackwardCall backward{rows, weight_hh.data(), h0.data(), c0.data(), y.data(), kept.data(), dy.data(),

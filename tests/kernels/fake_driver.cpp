@@ -36,6 +36,7 @@ int cuLibraryGetKernel(void** kernel, void* library, const char* name) {
   *kernel = library;
   return std::string(name) == "recurrent" ? 0 : 500;
 }
+int cuCtxGetDevice(int* device) { return *device = 0, 0; }
 int cuKernelSetAttribute(int attribute, int value, void*, int) {
   (attribute == 8 ? launched.limit : launched.nonportable) = value;
   return 0;

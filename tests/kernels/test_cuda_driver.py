@@ -7,23 +7,18 @@ from ragged import kernels
 from ragged.errors import KernelError
 from ragged.kernels.cuda import calls, cubins, driver, plans
 from tests.kernels.cuda_cases import check, solved
-from tests.kernels.cuda_fake import DrivenLayer, FakeDriver
+from tests.kernels.cuda_fake import DrivenLayer
 from tests.kernels.cuda_host import HOPPER
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 PLAN = plans.make_plan("LSTM", "Forward", 5, gpu=HOPPER)
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    return FakeDriver(PLAN, tmp_path_factory.mktemp("driver"))
-
-
 @pytest.fixture
-def fake(library, monkeypatch):
-    monkeypatch.setattr(cubins, "load", lambda plan: plan.direction.encode())
-    library.forget()
-    return library
+def fake(fake_driver_of):
+    fake = fake_driver_of("LSTM")
+    fake.forget()
+    return fake
 
 
 def test_launches_run_what_they_are_given(fake):

@@ -3,7 +3,6 @@
 They prove what the kernels compute, and neither that a GPU runs them nor how fast.
 """
 
-import functools
 import subprocess
 
 import numpy as np
@@ -21,37 +20,31 @@ from tests.kernels.cuda_host import HOPPER, SOURCE, HostLayer, compile_plan
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 
 
-@pytest.fixture(scope="module")
-def layer_of(tmp_path_factory):
-    """Compile a layer, cut for a GPU as the plans say or as `changed` says, once for all tests."""
-
-    @functools.cache
-    def make(cell, hidden=5, stored="float32", **changed):
-        plan = plans.make_plan(cell, "Forward", hidden, gpu=HOPPER, dtype=stored)
-        if stored == "bfloat16":
-            stored = pytest.importorskip("ml_dtypes").bfloat16
-        return HostLayer(plan._replace(**changed), tmp_path_factory.mktemp(cell), stored=stored)
-
-    return make
+def layer_of(cell, hidden=5, stored="float32", **changed):
+    """A layer cut for a GPU as the plans say, or as `changed` says."""
+    plan = plans.make_plan(cell, "Forward", hidden, gpu=HOPPER, dtype=stored)
+    if stored == "bfloat16":
+        stored = pytest.importorskip("ml_dtypes").bfloat16
+    return HostLayer(plan._replace(**changed), stored=stored)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("cell", GATES)
-def test_outputs_and_gradients_are_the_oracles(layer_of, cell, layout, reverse):
+def test_outputs_and_gradients_are_the_oracles(cell, layout, reverse):
     check(layer_of(cell), *solved(cell, reverse=reverse), layout)
 
 
 @pytest.mark.parametrize("to_initial", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", ["LSTM", "GRU"])
-def test_resets_start_the_state_anew(layer_of, cell, reverse, to_initial):
+def test_resets_start_the_state_anew(cell, reverse, to_initial):
     case = solved(cell, reverse=reverse, resets=True, to_initial=to_initial)
     check(layer_of(cell), *case, "packed")
 
 
 @pytest.mark.parametrize("clusters", [1, 3, 20])
-def test_how_rows_are_dealt_to_clusters_changes_nothing(layer_of, clusters):
+def test_how_rows_are_dealt_to_clusters_changes_nothing(clusters):
     layer, (case, *_) = layer_of("LSTM"), solved("LSTM")
     found, gradients = run(layer, case, clusters=clusters)
     again, others = run(layer, case, clusters=2)
@@ -59,7 +52,7 @@ def test_how_rows_are_dealt_to_clusters_changes_nothing(layer_of, clusters):
         np.testing.assert_array_equal(a, b)
 
 
-def test_blocks_of_a_cluster_share_units_and_weights_may_lie_in_shared_memory(layer_of):
+def test_blocks_of_a_cluster_share_units_and_weights_may_lie_in_shared_memory():
     cut = {"padded": 32, "cluster": 2, "lanes": 4, "group": 2, "rows": 2, "in_shared": 1}
     case = Case("LSTM", 20)
     y, *gradients = run(layer_of("LSTM", 20, **cut), case)
@@ -72,13 +65,13 @@ def test_blocks_of_a_cluster_share_units_and_weights_may_lie_in_shared_memory(la
 
 
 @pytest.mark.parametrize(("dtype", "cell"), [("bfloat16", "GRU"), ("float16", "LSTM")])
-def test_arrays_may_be_stored_in_half_precision(layer_of, dtype, cell):
+def test_arrays_may_be_stored_in_half_precision(dtype, cell):
     case, expected, gradients = solved(cell)
     check(layer_of(cell, stored=dtype), case, expected, gradients, dtype=dtype)
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0]])
-def test_rows_of_length_0_keep_their_state_and_hand_its_gradient_back(layer_of, lengths):
+def test_rows_of_length_0_keep_their_state_and_hand_its_gradient_back(lengths):
     layer, (case, *_) = layer_of("LSTM"), solved("LSTM")
     h0, c0, dh, dc = (normal(len(lengths), 5, seed=k) for k in range(4))
     x = np.full((4 * len(lengths), INPUTS), np.nan)
@@ -89,7 +82,7 @@ def test_rows_of_length_0_keep_their_state_and_hand_its_gradient_back(layer_of, 
     assert not any(array.any() for array in (y, *of_inputs))
 
 
-def test_a_row_that_is_not_finite_leaves_the_others_alone(layer_of):
+def test_a_row_that_is_not_finite_leaves_the_others_alone():
     layer, (case, *_) = layer_of("GRU"), solved("GRU")
     right, _ = run(layer, case)
     other = Case("GRU", 5)

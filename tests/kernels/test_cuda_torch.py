@@ -9,10 +9,7 @@ import pytest
 
 from ragged import Lengths, kernels
 from ragged.errors import DerivativeError, DeviceError, DtypeError, ShapeError
-from ragged.kernels.cuda import cubins, plans
 from tests.kernels.cuda_cases import LAYOUTS, WIDTH, check, solved
-from tests.kernels.cuda_fake import FakeDriver
-from tests.kernels.cuda_host import HOPPER
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 torch = pytest.importorskip("torch")
@@ -56,20 +53,13 @@ def _leaf(array):
     return torch.tensor(array, dtype=torch.float32, requires_grad=True)
 
 
-@pytest.fixture(scope="module")
-def layer_of(tmp_path_factory):
-    made = {}
-
+@pytest.fixture
+def layer_of(fake_driver_of):
     def make(cell):
-        if cell not in made:
-            plan, _ = plans.plan_launch(cell, "Forward", 5, 8, HOPPER, 2, "float32")
-            driver = FakeDriver(plan, tmp_path_factory.mktemp(cell))
-            made[cell] = TorchLayer(plan, driver.device)
-        return made[cell]
+        fake = fake_driver_of(cell)
+        return TorchLayer(fake.plan, fake.device)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cubins, "load", lambda plan: plan.direction.encode())
-        yield make
+    return make
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -97,7 +97,8 @@ class _Layer(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, call, target, reset = inputs
         places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
-        tables = layer.make_tables(xp, call.layout, lengths, call.width, places)
+        given = call.layout, lengths, call.width, places, x.device
+        tables = layer.make_tables(xp, *given)
         flat, state = x.reshape(places, -1), _states(call, h0, c0)
         of_x = layer.multiply_x(xp, flat, weight_ih, bias_ih)
         y, h, c = x.new_zeros(places, hidden), torch.empty_like(h0), torch.empty_like(c0)

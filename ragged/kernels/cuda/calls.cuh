@@ -4,25 +4,13 @@
 // cell has no c, its arrays are null.
 #pragma once
 
+#include "../device_rows.hpp"
 #include "scalar.cuh"
 
 namespace ragged {
 
-// The rows of a call. A token stands at row_base[row] + step_base[step] of an array of places: the two
-// tables hold any layout (padded, time-major, jagged, packed).
-struct Rows {
-  const int *row_base;          // (batch,)
-  const int *step_base;         // (width,)
-  const int *lengths;           // (batch,)
-  const int *order;             // (batch,): the rows, longest first
-  const unsigned char *resets;  // (places,): not 0 where the state starts anew before a token; or null
-  int batch;
-  int reverse;                  // read each row from its last step back
-  int to_initial;               // a reset goes to the row's initial state; else to zeros
-};
-
 struct ForwardCall {
-  Rows rows;
+  DeviceRows rows;
   const STORED *of_x;       // (places, GATES * HIDDEN): x @ weight_ih.T + bias_ih
   const STORED *h0, *c0;    // (batch, HIDDEN)
   const STORED *weight_hh;  // (GATES * HIDDEN, HIDDEN)
@@ -33,7 +21,7 @@ struct ForwardCall {
 };
 
 struct BackwardCall {
-  Rows rows;
+  DeviceRows rows;
   const STORED *weight_hh, *h0, *c0;  // of the forward pass
   const STORED *y;
   const float *kept;

@@ -1,4 +1,4 @@
-"""What a kernel is called with: the structs of `calls.cuh`, field by field."""
+"""What a kernel is called with: the structs of `device_rows.hpp` and `calls.cuh`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 
 
 class Rows(ctypes.Structure):
-    """The rows of a call: tables on the device, and how they are read."""
+    """`DeviceRows`: tables on the device, and how they are read."""
 
     _fields_ = (
         ("row_base", ctypes.c_void_p),

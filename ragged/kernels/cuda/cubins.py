@@ -151,7 +151,8 @@ def _options(plan: Plan) -> tuple[str, ...]:
 def _headers() -> Mapping[str, str]:
     """The texts of the headers, by the names that the sources include them by."""
     own = {path.name: path for path in FOLDER.glob("*.cuh")}
-    paths = {**own, "../cells.hpp": FOLDER.parent / "cells.hpp"}
+    shared = {f"../{name}": FOLDER.parent / name for name in ("cells.hpp", "device_rows.hpp")}
+    paths = {**own, **shared}
     return {name: path.read_text("utf-8") for name, path in paths.items()}
 
 

@@ -43,7 +43,9 @@ class Gradients(NamedTuple):
     bias_hh: Array
 
 
-def make_tables(xp: Any, layout: str, lengths: Array, width: int, places: int) -> Tables:
+def make_tables(
+    xp: Any, layout: str, lengths: Array, width: int, places: int, device: Any = None
+) -> Tables:
     """Make the tables of a layout, on the device of the lengths.
 
     Args:
@@ -52,6 +54,7 @@ def make_tables(xp: Any, layout: str, lengths: Array, width: int, places: int) -
         lengths: `(batch,)` int32, each from 0 to the width.
         width: the longest that a row may be.
         places: how many an array of tokens has.
+        device: of the lengths; None where the namespace finds it.
 
     Raises:
         OptionError: another layout.
@@ -60,7 +63,7 @@ def make_tables(xp: Any, layout: str, lengths: Array, width: int, places: int) -
     >>> make_tables(xp, "jagged", xp.asarray([2, 3], dtype=xp.int32), 3, 5).row_base
     array([0, 2], dtype=int32)
     """
-    device, batch = lengths.device, lengths.shape[0]
+    batch = lengths.shape[0]
     rows = xp.arange(batch, dtype=xp.int32, device=device)
     steps = xp.arange(width, dtype=xp.int32, device=device)
     at = xp.arange(places, dtype=xp.int32, device=device)

@@ -13,7 +13,7 @@ class Slot {
   int row = -1, length = 0;
   int step = 0;  // the n-th that is read of the row
 
-  INLINE Slot(const Rows& rows, int first, int stride) : rows(rows), rank(first - stride), stride(stride) {}
+  INLINE Slot(const DeviceRows& rows, int first, int stride) : rows(rows), rank(first - stride), stride(stride) {}
 
   // How many steps all its rows take.
   INLINE int count_steps() const {
@@ -43,7 +43,7 @@ class Slot {
   }
 
  private:
-  const Rows& rows;
+  const DeviceRows& rows;
   int rank, stride;
 
   INLINE int in_time(int n) const { return rows.reverse ? length - 1 - n : n; }

@@ -1,0 +1,108 @@
+"""JAX's glue of the CUDA kernels, in programs of the CPU, with a library that plays the driver.
+
+The custom calls are those of a GPU but for the stream, as a CPU has none. No GPU has run them.
+"""
+
+import ctypes
+import shlex
+import subprocess
+
+import numpy as np
+import pytest
+
+from ragged import kernels
+from ragged.errors import KernelError
+from ragged.kernels.cuda import cubins
+from tests.kernels.cuda_cases import check, solved
+from tests.kernels.cuda_host import HOPPER
+
+pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
+jax = pytest.importorskip("jax")
+glue = pytest.importorskip("ragged_jax.recurrent.cuda_kernels")
+jnp = jax.numpy
+
+
+@pytest.fixture(scope="module")
+def target(compiled_driver_of, tmp_path_factory):
+    made = tmp_path_factory.mktemp("jax") / "played.so"
+    folders = [f"-I{kernels.HEADERS}", f"-I{jax.ffi.include_dir()}"]
+    played = f'-DRAGGED_PLAYED="{compiled_driver_of("LSTM").path}"'
+    compiler = [*shlex.split(kernels.find_compiler()), *kernels.FLAGS, "-O0", played]
+    subprocess.run([*compiler, *folders, str(glue.SOURCE), "-o", str(made)], check=True)
+    library = ctypes.CDLL(str(made))
+    return glue.Target(HOPPER, 2, glue.register(library, "cpu"), library)
+
+
+class JaxLayer:
+    """A layer in JAX, called as the cases call one."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def forward(self, weights, x, lengths, state, *, layout, width, reverse, resets, to_initial):
+        resets = np.zeros(0, bool) if resets is None else resets
+        x = jnp.asarray(x, jnp.float32)
+        self.shape = (len(lengths), width, -1) if layout == "padded" else (len(x), -1)
+        weights = [jnp.asarray(each, jnp.float32) for each in weights.values()]
+        self.inputs = [x.reshape(self.shape), *(jnp.asarray(s, jnp.float32) for s in state)]
+        self.inputs += weights
+        self.rows = jnp.asarray(lengths), jnp.asarray(resets)
+        self.options = {"mode": "LSTM", "layout": layout, "width": width, "reverse": reverse}
+        self.options |= {"start": "initial" if to_initial else "zeros", "target": self.target}
+        run = jax.jit(lambda *a: glue.run_direction(*self.rows, *a, keep=True, **self.options))
+        y, h, c, kept = run(*self.inputs)
+        self.kept = y, kept
+        return np.asarray(y).reshape(-1, y.shape[-1]), h, c
+
+    def backward(self, dy, *dstates):
+        given = [jnp.asarray(each, jnp.float32) for each in (dy, *dstates)]
+        given[0] = given[0].reshape(self.kept[0].shape)
+        arrays = (*self.inputs[:5], *self.kept, *given)
+        run = jax.jit(lambda *a: glue.vjp_direction(*self.rows, *a, wants_x=True, **self.options))
+        dx, dh0, dc0, *weights = (np.asarray(each) for each in run(*arrays))
+        return dx.reshape(-1, dx.shape[-1]), *weights, dh0, dc0
+
+
+@pytest.mark.parametrize(
+    ("layout", "options"),
+    [
+        ("padded", {}),
+        ("packed", {"reverse": True, "resets": True, "to_initial": True}),
+    ],
+)
+def test_outputs_and_gradients_are_the_oracles(fake_driver_of, target, layout, options):
+    fake_driver_of("LSTM").forget()
+    check(JaxLayer(target), *solved("LSTM", **options), layout)
+
+
+def test_what_the_driver_refuses_is_named(fake_driver_of, target):
+    fake = fake_driver_of("LSTM")
+    fake.fail_with(719)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"cuL.* gave 719\. Set RAGGED_KERNELS=0"):
+        check(JaxLayer(target), *solved("LSTM"), "padded")
+    fake.forget()
+
+
+def test_a_kernel_that_this_process_has_not_registered_is_refused(
+    fake_driver_of, target, monkeypatch
+):
+    monkeypatch.setattr(glue, "_register", lambda plan, library: "unknown")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="has not registered the kernel unknown"):
+        check(JaxLayer(target), *solved("LSTM"), "padded")
+
+
+def test_without_a_compiler_for_kernels_there_is_a_typed_error(target, monkeypatch):
+    monkeypatch.setattr(cubins, "load", lambda plan: None)
+    with pytest.raises(KernelError, match="one that can be compiled"):
+        check(JaxLayer(target), *solved("LSTM"), "padded")
+
+
+def test_the_custom_calls_of_a_gpu_compile():
+    """With a stream, which those above do without."""
+    folders = [f"-I{kernels.HEADERS}", f"-I{jax.ffi.include_dir()}"]
+    compiler = [*shlex.split(kernels.find_compiler()), *kernels.FLAGS, "-fsyntax-only"]
+    subprocess.run([*compiler, *folders, str(glue.SOURCE)], check=True)
+
+
+def test_without_a_gpu_there_is_no_target():
+    assert glue.find_target() is None

@@ -21,6 +21,7 @@ from ragged.evaluation.metrics import TargetScores, scores_table, to_json
 from ragged.export.bundle import is_bundle, open_bundle
 from ragged.export.program import FORMATS
 from ragged.io import checkpoint
+from ragged.kernels.cuda import verdicts
 from ragged.report import comparison, figures
 from ragged.runs.folder import (
     create_folder,
@@ -146,6 +147,8 @@ def info() -> None:
     for package in PACKAGES:
         print(f"{package:<10} {version_of(package)}")
     print(f"kernels    {kernels.describe()}")
+    for line in verdicts.describe():
+        print(f"on GPUs    {line}")
     for name in available_backends():
         print(f"backend {name:<6} devices: {', '.join(load_backend(name).devices())}")
 

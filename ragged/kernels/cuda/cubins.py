@@ -110,6 +110,33 @@ def read_resources(log: str) -> Resources:
     return Resources(registers, stack, (stores, loads))
 
 
+def digest_sources() -> str:
+    """Return a digest of all that kernels are made of but their plans: sources and compiler.
+
+    Raises:
+        OSError: the compiler cannot be loaded.
+    """
+    compiler = nvrtc.load_compiler()
+    parts = [compiler.version if compiler else "", *OPTIONS, SOURCE.read_text("utf-8")]
+    parts += [text for each in sorted(_headers().items()) for text in each]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def describe() -> str:
+    """Describe in a few words where kernels for GPUs come from.
+
+    Raises:
+        OSError: the compiler cannot be loaded.
+
+    >>> bool(describe())
+    True
+    """
+    compiler = nvrtc.load_compiler() if kernels.is_enabled() else None
+    if compiler is None:
+        return "none: nvidia-cuda-nvrtc is not installed, or RAGGED_KERNELS=0"
+    return f"compiled by NVRTC {compiler.version}"
+
+
 def _load(plan: Plan, compiler: nvrtc.Compiler) -> bytes:
     try:
         with cache_folder() as folder, locked(folder, kernels.TIMEOUT):

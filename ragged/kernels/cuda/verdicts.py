@@ -1,0 +1,210 @@
+"""Whether a kernel may be used on a GPU: nothing that was not measured there is trusted.
+
+At its first use for a shape class on a device a kernel is compared with the reference on a small
+batch, and timed beside what would run instead. A kernel that is wrong is told of and never used;
+one that is slower is not used. The verdict is kept beside the compiled kernels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ragged.errors import KernelError
+from ragged.kernels.cuda import cubins
+from ragged.kernels.libraries import cache_folder, read_content, seal
+
+ROUNDS = 5  # of timing; the median counts
+FASTER, SLOWER, WRONG = "faster", "slower", "wrong"
+
+
+class Question(NamedTuple):
+    """What a verdict holds for.
+
+    Args:
+        device: the GPU's name.
+        driver: the driver's version.
+        sources: digest of the kernels' sources and compiler.
+        cell: of the layer.
+        hidden: its hidden units.
+        dtype: of its arrays.
+        batch: rows, rounded up to a power of 2.
+        width: steps, rounded up to a power of 2.
+    """
+
+    device: str
+    driver: int
+    sources: str
+    cell: str
+    hidden: int
+    dtype: str
+    batch: int
+    width: int
+
+    @property
+    def file(self) -> str:
+        """The name of its verdict's file."""
+        return f"verdict-{hashlib.sha256(repr(tuple(self)).encode()).hexdigest()[:16]}.json"
+
+
+class Verdict(NamedTuple):
+    """What came of a trial.
+
+    Args:
+        outcome: FASTER, SLOWER or WRONG.
+        error: the greatest beside the reference, in units of what is allowed.
+        kernel, other: seconds of either; 0 where it was not timed.
+    """
+
+    outcome: str
+    error: float
+    kernel: float = 0.0
+    other: float = 0.0
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the kernel is to run."""
+        return self.outcome == FASTER
+
+
+class Trial(Protocol):
+    """What a backend runs for a verdict, forward and backward."""
+
+    def find_error(self) -> float:
+        """Return the greatest error on a small batch, in units of what is allowed."""
+        ...
+
+    def time_kernel(self) -> float:
+        """Return the seconds that the kernel takes for the shape class."""
+        ...
+
+    def time_other(self) -> float:
+        """Return the seconds that what would run instead takes."""
+        ...
+
+
+def shape_class(batch: int, width: int) -> tuple[int, int]:
+    """Round a shape up, so that few trials serve all batches; lengths stay on the device.
+
+    >>> shape_class(48, 300)
+    (64, 512)
+    """
+    return 1 << max(batch - 1, 0).bit_length(), 1 << max(width - 1, 0).bit_length()
+
+
+class Judge:
+    """Gives verdicts: known, kept, or by a trial."""
+
+    def __init__(self) -> None:
+        self._known: dict[Question, Verdict] = {}
+
+    def decide(self, question: Question, trial: Trial) -> Verdict:
+        """Return the verdict on a kernel; a trial is held where there is none yet.
+
+        A kernel that is wrong is told of once a process.
+        """
+        if question not in self._known:
+            self._known[question] = verdict = _read(question) or _try(question, trial)
+            if verdict.outcome == WRONG:
+                _warn(question, verdict)
+        return self._known[question]
+
+
+def read_verdicts() -> list[tuple[Question, Verdict]]:
+    """Read the verdicts that are kept on kernels of these sources.
+
+    >>> isinstance(read_verdicts(), list)
+    True
+    """
+    try:
+        with cache_folder() as folder:
+            found = [_parse(path) for path in sorted(folder.glob("verdict-*.json"))]
+        return [pair for pair in found if pair and pair[0].sources == cubins.digest_sources()]
+    except OSError:
+        return []
+
+
+def describe() -> Iterator[str]:
+    """Say where kernels for GPUs come from, and what came of their trials, a line each.
+
+    >>> all(describe())
+    True
+    """
+    try:
+        yield cubins.describe()
+    except OSError as error:
+        yield f"none: {error}"
+    for question, verdict in read_verdicts():
+        layer = f"{question.cell} {question.hidden} {question.dtype}"
+        shape = f"{question.batch} x {question.width} on {question.device}"
+        found = "wrong, never used"
+        if verdict.outcome != WRONG:
+            ratio = verdict.other / verdict.kernel
+            found = f"{ratio:.2f} times as fast as cuDNN, {'used' if verdict.trusted else 'unused'}"
+        yield f"{layer}, {shape}: {found}"
+
+
+def _try(question: Question, trial: Trial) -> Verdict:
+    try:
+        error = trial.find_error()
+    except KernelError:
+        error = math.inf
+    verdict = _time(error, trial) if error <= 1 else Verdict(WRONG, error)  # NaN is wrong too
+    _keep(question, verdict)
+    return verdict
+
+
+def _time(error: float, trial: Trial) -> Verdict:
+    pairs = [(trial.time_kernel(), trial.time_other()) for _ in range(ROUNDS)]
+    kernel, other = map(statistics.median, zip(*pairs, strict=True))
+    return Verdict(FASTER if kernel <= other else SLOWER, error, kernel, other)
+
+
+def _warn(question: Question, verdict: Verdict) -> None:
+    layer = f"{question.cell} with {question.hidden} hidden units in {question.dtype}"
+    warnings.warn(
+        f"ragged: the kernel for {layer} is wrong on {question.device}, so it is never used there: "
+        f"its error is {verdict.error:.3g} times what is allowed. Please report it.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _keep(question: Question, verdict: Verdict) -> None:
+    """Keep a verdict for other processes; where it cannot be kept, each holds a trial."""
+    content = json.dumps({"question": question._asdict(), "verdict": verdict._asdict()})
+    try:
+        with cache_folder() as folder, tempfile.TemporaryDirectory(dir=folder) as made:
+            path = Path(made) / "verdict.json"
+            path.write_text(content)
+            seal(path, folder / question.file)
+    except OSError:
+        return
+
+
+def _read(question: Question) -> Verdict | None:
+    try:
+        with cache_folder() as folder:
+            found = _parse(folder / question.file)
+    except OSError:
+        return None
+    return found[1] if found and found[0] == question else None
+
+
+def _parse(path: Path) -> tuple[Question, Verdict] | None:
+    """Read a verdict's file; None if it is damaged, or others could have written it."""
+    content = read_content(path)
+    if content is None:
+        return None
+    try:
+        fields = json.loads(content)
+        return Question(**fields["question"]), Verdict(**fields["verdict"])
+    except (ValueError, KeyError, TypeError):
+        return None

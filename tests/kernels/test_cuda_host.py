@@ -5,6 +5,7 @@ They prove what the kernels compute, and neither that a GPU runs them nor how fa
 
 import subprocess
 
+import array_api_compat.numpy as xp
 import numpy as np
 import pytest
 from ragged_conformance import oracle
@@ -12,7 +13,9 @@ from ragged_conformance.cases import normal
 from ragged_conformance.tolerances import MODEL, assert_close
 
 from ragged import kernels
+from ragged.errors import OptionError, ShapeError
 from ragged.kernels.cuda import plans
+from ragged.kernels.cuda.layer import make_tables
 from ragged.kernels.cuda.plans import GATES
 from tests.kernels.cuda_cases import INPUTS, LAYOUTS, Case, check, run, solved
 from tests.kernels.cuda_host import HOPPER, SOURCE, HostLayer, compile_plan
@@ -105,3 +108,11 @@ def test_sanitizers_find_no_race(tmp_path):
     made = compile_plan(plan, tmp_path / "races", *flags, source=SOURCE.with_name("cuda_races.cpp"))
     done = subprocess.run([made], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize(
+    ("layout", "places", "error"), [("sideways", 8, OptionError), ("padded", 2**31, ShapeError)]
+)
+def test_tables_of_what_they_cannot_hold_are_refused(layout, places, error):
+    with pytest.raises(error, match="make_tables"):
+        make_tables(xp, layout, np.array([1], np.int32), 8, places)

@@ -42,9 +42,10 @@ INLINE void store_in(int rank, float* own, float value) {
   asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
 }
 
-// Wait for all threads of the cluster; what they have stored can be read then.
+// Wait for all threads of the cluster; what they have stored can be read then. Lanes of a warp may come
+// one by one, since their rows end at different steps: so it is not the aligned barrier.
 INLINE void synchronize() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 #else
 INLINE int cluster_rank() { return 0; }

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ragged.errors import OptionError
+from ragged.errors import OptionError, ShapeError
 from ragged.kernels.cuda.plans import GATES
 
 Array = Any
+
+MOST_PLACES = 2**31
 
 X_GATES = {"GRU": (2, 0, 1)}  # with which gate each sum takes x, where not in order; of `cells.hpp`
 
@@ -58,25 +60,29 @@ def make_tables(
 
     Raises:
         OptionError: another layout.
+        ShapeError: more places than an int32 counts.
 
     >>> import array_api_compat.numpy as xp
     >>> make_tables(xp, "jagged", xp.asarray([2, 3], dtype=xp.int32), 3, 5).row_base
     array([0, 2], dtype=int32)
     """
+    if places >= MOST_PLACES:
+        expected, remedy = f"fewer than {MOST_PLACES}", "Give fewer rows at once."
+        raise ShapeError.of("make_tables", "places", places, expected, remedy)
     batch = lengths.shape[0]
     rows = xp.arange(batch, dtype=xp.int32, device=device)
     steps = xp.arange(width, dtype=xp.int32, device=device)
-    at = xp.arange(places, dtype=xp.int32, device=device)
     ends = xp.cumulative_sum(lengths, dtype=xp.int32)
     if layout == "padded":
         rows, valid = rows * width, steps < lengths[:, None]
     elif layout == "time_major":
         steps, valid = steps * batch, steps[:, None] < lengths
     elif layout == "jagged":
-        rows, valid = ends - lengths, at < xp.sum(lengths)
+        rows, valid = ends - lengths, _first(xp, places, lengths, device)
     elif layout == "packed":
         alive = xp.sum(xp.astype(steps[:, None] < lengths, xp.int32), axis=1, dtype=xp.int32)
-        steps, valid = xp.cumulative_sum(alive, dtype=xp.int32) - alive, at < xp.sum(lengths)
+        steps = xp.cumulative_sum(alive, dtype=xp.int32) - alive
+        valid = _first(xp, places, lengths, device)
     else:
         expected = "padded, time_major, jagged or packed"
         raise OptionError.of("make_tables", "layout", repr(layout), expected, "Name one of them.")
@@ -124,6 +130,11 @@ def differentiate(
         bias_ih=xp.sum(of_x, axis=0),
         bias_hh=xp.sum(of_h, axis=0),
     )
+
+
+def _first(xp: Any, places: int, lengths: Array, device: Any) -> Array:
+    """Mark the first places, where tokens lie end to end."""
+    return xp.arange(places, dtype=xp.int32, device=device) < xp.sum(lengths)
 
 
 def _in_torch_order(xp: Any, cell: str, sums: Array, hidden: int) -> Array:

@@ -195,7 +195,7 @@ def _read(question: Question) -> Verdict | None:
             found = _parse(folder / question.file)
     except OSError:
         return None
-    return found[1] if found and found[0] == question else None
+    return found[1] if found else None
 
 
 def _parse(path: Path) -> tuple[Question, Verdict] | None:

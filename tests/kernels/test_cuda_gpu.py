@@ -1,25 +1,26 @@
 """The CUDA kernels on a GPU, where there is one: the first thing to run on a new kind.
 
-    python -m pytest tests/kernels/test_cuda_gpu.py
-
-No GPU has run it yet.
+No GPU has run it yet; `make test-cuda` does.
 """
+
+from itertools import product
 
 import pytest
 
 from ragged.kernels.cuda import cubins, plans
+from ragged.kernels.cuda.driver import load_driver
 
 torch = pytest.importorskip("torch")
 glue = pytest.importorskip("ragged_torch.recurrent.cuda_kernels")
 trial = pytest.importorskip("ragged_torch.recurrent.cuda_trial")
 pytestmark = pytest.mark.skipif(
-    not (torch.cuda.is_available() and cubins.is_available()), reason="no GPU here, or no NVRTC"
+    not (cubins.is_available() and load_driver()), reason="no GPU here, or no NVRTC"
 )
+CASES = [*product(plans.GATES, (5, 64, 100, 128, 256, 512), ["float32"])]
+CASES += product(["LSTM", "GRU"], (64, 128), ["bfloat16", "float16"])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("hidden", [5, 64, 100, 128, 256, 512])
-@pytest.mark.parametrize("cell", plans.GATES)
+@pytest.mark.parametrize(("cell", "hidden", "dtype"), CASES)
 def test_kernels_are_right_on_this_gpu(cell, hidden, dtype):
     target, device = glue.find_target(0), torch.device("cuda", 0)
     if not plans.has_plan(cell, hidden, target.device.gpu):

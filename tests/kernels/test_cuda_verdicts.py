@@ -10,6 +10,7 @@ from ragged.cli.main import main
 from ragged.errors import KernelError
 from ragged.kernels.cuda import cubins
 from ragged.kernels.cuda.verdicts import (
+    FAILED,
     FASTER,
     ROUNDS,
     SLOWER,
@@ -75,7 +76,7 @@ def test_a_slower_kernel_is_not_used(question):
     assert (verdict.outcome, verdict.trusted) == (SLOWER, False)
 
 
-@pytest.mark.parametrize("error", [1.001, math.nan, math.inf, KernelError])
+@pytest.mark.parametrize("error", [1.001, math.nan, math.inf])
 def test_a_kernel_that_is_wrong_is_told_and_never_used(question, error):
     trial, judge = Played(error), Judge()
     with pytest.warns(RuntimeWarning, match="LSTM with 64 .*wrong on Played GPU.*never used"):
@@ -86,6 +87,15 @@ def test_a_kernel_that_is_wrong_is_told_and_never_used(question, error):
         assert not judge.decide(question, Unheld()).trusted
     with pytest.warns(RuntimeWarning, match="never used"):  # another process is told too
         assert not Judge().decide(question, Unheld()).trusted
+
+
+def test_a_trial_that_fails_is_told_and_held_again_by_another_process(question):
+    judge = Judge()
+    with pytest.warns(RuntimeWarning, match="LSTM with 64 .*failed on Played GPU.*refused"):
+        verdict = judge.decide(question, Played(KernelError))
+    assert (verdict.outcome, verdict.trusted) == (FAILED, False)
+    assert judge.decide(question, Unheld()) == verdict
+    assert Judge().decide(question, Played()).trusted
 
 
 @pytest.mark.parametrize(

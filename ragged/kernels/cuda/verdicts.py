@@ -2,7 +2,8 @@
 
 At its first use for a shape class on a device a kernel is compared with the reference on a small
 batch, and timed beside what would run instead. A kernel that is wrong is told of and never used;
-one that is slower is not used. The verdict is kept beside the compiled kernels.
+one that is slower is not used. The verdict is kept beside the compiled kernels. No dispatch asks
+for verdicts yet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ragged.kernels.cuda import cubins
 from ragged.kernels.libraries import cache_folder, read_content, seal
 
 ROUNDS = 5  # of timing; the median counts
-FASTER, SLOWER, WRONG = "faster", "slower", "wrong"
+FASTER, SLOWER, WRONG, FAILED = "faster", "slower", "wrong", "failed"
 
 
 class Question(NamedTuple):
@@ -58,7 +59,7 @@ class Verdict(NamedTuple):
     """What came of a trial.
 
     Args:
-        outcome: FASTER, SLOWER or WRONG.
+        outcome: FASTER, SLOWER, WRONG, or FAILED where the trial ended in an error.
         error: the greatest beside the reference, in units of what is allowed.
         kernel, other: seconds of either; 0 where it was not timed.
     """
@@ -113,7 +114,9 @@ class Judge:
         if question not in self._known:
             self._known[question] = verdict = _read(question) or _try(question, trial)
             if verdict.outcome == WRONG:
-                _warn(question, verdict)
+                found = f"its error is {verdict.error:.3g} times what is allowed"
+                where = f"is wrong on {question.device}, so it is never used there"
+                _warn(question, f"{where}: {found}. Please report it.")
         return self._known[question]
 
 
@@ -154,9 +157,10 @@ def describe() -> Iterator[str]:
 def _try(question: Question, trial: Trial) -> Verdict:
     try:
         error = trial.find_error()
-    except KernelError:
-        error = math.inf
-    verdict = _time(error, trial) if error <= 1 else Verdict(WRONG, error)  # NaN is wrong too
+        verdict = _time(error, trial) if error <= 1 else Verdict(WRONG, error)  # NaN is wrong too
+    except KernelError as problem:  # it may lack memory now, or a newer driver: nothing is kept
+        _warn(question, f"failed on {question.device}, so it is not used now. {problem}")
+        return Verdict(FAILED, math.inf)
     _keep(question, verdict)
     return verdict
 
@@ -167,14 +171,9 @@ def _time(error: float, trial: Trial) -> Verdict:
     return Verdict(FASTER if kernel <= other else SLOWER, error, kernel, other)
 
 
-def _warn(question: Question, verdict: Verdict) -> None:
+def _warn(question: Question, message: str) -> None:
     layer = f"{question.cell} with {question.hidden} hidden units in {question.dtype}"
-    warnings.warn(
-        f"ragged: the kernel for {layer} is wrong on {question.device}, so it is never used there: "
-        f"its error is {verdict.error:.3g} times what is allowed. Please report it.",
-        RuntimeWarning,
-        stacklevel=3,
-    )
+    warnings.warn(f"ragged: the kernel for {layer} {message}", RuntimeWarning, stacklevel=4)
 
 
 def _keep(question: Question, verdict: Verdict) -> None:

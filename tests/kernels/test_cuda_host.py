@@ -31,8 +31,7 @@ def layer_of(cell, hidden=5, stored="float32", **changed):
     return HostLayer(plan._replace(**changed), stored=stored)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "reverse"), [*zip(LAYOUTS, [False, True] * 2, strict=True)])
 @pytest.mark.parametrize("cell", GATES)
 def test_outputs_and_gradients_are_the_oracles(cell, layout, reverse):
     check(layer_of(cell), *solved(cell, reverse=reverse), layout)

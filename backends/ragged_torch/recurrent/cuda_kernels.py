@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from array_api_compat import torch as xp
 from torch import Tensor
 
+from ragged.backend import load_backend
 from ragged.errors import DerivativeError, DeviceError, DtypeError, ShapeError
 from ragged.kernels.cuda import layer
 from ragged.kernels.cuda.calls import CALLS, Rows
 from ragged.kernels.cuda.driver import Device, load_driver
 from ragged.kernels.cuda.plans import STORED, plan_launch
+from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
+from ragged_torch.arrays import name
 from ragged_torch.recurrent.cpp import Call, differentiable_vjp
+from ragged_torch.recurrent.scan import WEIGHTS
+from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
 
 SUMS = {"LSTM": 4, "GRU": 4, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
 
@@ -56,6 +62,32 @@ def find_target(index: int) -> Target | None:
         return None
     device = driver.device(index)
     return Target(device, lambda: torch.cuda.current_stream(index).cuda_stream)
+
+
+def run(inputs: LayerInputs, target: Target) -> tuple[Tensor, State]:
+    """Run all layers over tokens of any layout."""
+    run_one = partial(_run_direction, layout=inputs.layout, target=target)
+    return run_directions(run_one, inputs)
+
+
+def _run_direction(
+    mode: str,
+    weights: Weights,
+    x: Tensor,
+    lengths: Lengths,
+    h0: Tensor,
+    c0: Tensor,
+    *,
+    reverse: bool,
+    layout: str,
+    target: Target,
+) -> Result:
+    if "bias_ih" not in weights:
+        zeros = x.new_zeros(len(weights["weight_ih"]))
+        weights = {**weights, "bias_ih": zeros, "bias_hh": zeros}
+    count = lengths.to(load_backend(name), x).to(torch.int32)
+    call = Call(mode, lengths.width, reverse, layout)
+    return run_layer(x, h0, c0, [weights[each] for each in WEIGHTS], count, call, target)
 
 
 def run_layer(
@@ -99,7 +131,7 @@ class _Layer(torch.autograd.Function):
         places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
         given = call.layout, lengths, call.width, places, x.device
         tables = layer.make_tables(xp, *given)
-        flat, state = x.reshape(places, -1), _states(call, h0, c0)
+        flat, state = x.reshape(places, x.shape[-1]), _states(call, h0, c0)
         of_x = layer.multiply_x(xp, flat, weight_ih, bias_ih)
         y, h, c = x.new_zeros(places, hidden), torch.empty_like(h0), torch.empty_like(c0)
         keeps = CELLS[call.mode].kept * hidden if any(ctx.needs_input_grad) else 0
@@ -128,7 +160,7 @@ class _Layer(torch.autograd.Function):
             y=y, kept=kept, dy=dy.reshape(places, hidden), dh=dstate[0], dc=dstate[1],
             dsums=dsums, h_before=before, dh0=dh0, dc0=dc0 if dc0.numel() else None,
         )  # fmt: skip
-        arrays = x.reshape(places, -1), weight_ih, dsums, before, tables.valid
+        arrays = x.reshape(places, x.shape[-1]), weight_ih, dsums, before, tables.valid
         wants_x = ctx.needs_input_grad[0]
         found = layer.differentiate(xp, call.mode, *arrays, wants_x=wants_x)
         weights = found.weight_ih, found.weight_hh, found.bias_ih, found.bias_hh
@@ -155,8 +187,8 @@ def _launch(
 ) -> None:
     """Launch a pass; this is the one place where addresses leave Python."""
     lengths, call, (device, stream), reset, tables = of_rows
-    batch, name = len(lengths), str(dtype).removeprefix("torch.")
-    size = device.gpu, device.processors, name
+    batch, stored = len(lengths), str(dtype).removeprefix("torch.")
+    size = device.gpu, device.processors, stored
     plan, clusters = plan_launch(call.mode, direction, hidden, batch, *size)
     at = reset.at.contiguous() if reset else None
     given = [tables.row_base, tables.step_base, lengths.contiguous(), tables.order, at]

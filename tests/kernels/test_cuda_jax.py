@@ -6,6 +6,8 @@ The custom calls are those of a GPU but for the stream, as a CPU has none. No GP
 import ctypes
 import shlex
 import subprocess
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ import pytest
 from ragged import kernels
 from ragged.errors import KernelError
 from ragged.kernels.cuda import cubins
-from tests.kernels.cuda_cases import check, solved
+from ragged.kernels.recipe import xla_interface
+from tests.kernels.cuda_cases import LENGTHS, WIDTH, check, solved
 from tests.kernels.cuda_host import HOPPER
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
@@ -97,11 +100,22 @@ def test_without_a_compiler_for_kernels_there_is_a_typed_error(target, monkeypat
         check(JaxLayer(target), *solved("LSTM"), "padded")
 
 
-def test_the_custom_calls_of_a_gpu_compile():
-    """With a stream, which those above do without."""
-    folders = [f"-I{kernels.HEADERS}", f"-I{jax.ffi.include_dir()}"]
-    compiler = [*shlex.split(kernels.find_compiler()), *kernels.FLAGS, "-fsyntax-only"]
-    subprocess.run([*compiler, *folders, str(glue.SOURCE)], check=True)
+def test_a_program_for_gpus_has_the_custom_calls(fake_driver_of):
+    """Those with a stream, which the others do without; they are compiled and registered here."""
+    include = jax.ffi.include_dir()
+    interface = xla_interface(Path(include))
+    library = kernels.load(glue.SOURCE, "LSTM", "float32", (include,), interface)
+    target = glue.Target(HOPPER, 132, glue.register(library, "CUDA"), library)
+    case = solved("LSTM")[0]
+    options = {"mode": "LSTM", "layout": "padded", "width": WIDTH, "reverse": False}
+    run = partial(glue.run_direction, keep=False, target=target, start="zeros", **options)
+    arrays = [case.x, *case.state, *case.weights.values()]
+    shapes = [jax.ShapeDtypeStruct(each.shape, jnp.float32) for each in arrays]
+    lengths, resets = jnp.asarray(LENGTHS), jnp.zeros(0, bool)
+    allowed = jax.export.DisabledSafetyCheck.custom_call(target.calls["Forward"])
+    program = jax.jit(lambda *given: run(lengths, resets, *given))
+    exported = jax.export.export(program, platforms=["cuda"], disabled_checks=[allowed])(*shapes)
+    assert exported.mlir_module().count(f'@"{target.calls["Forward"]}"') == 1
 
 
 def test_without_a_gpu_there_is_no_target():

@@ -48,8 +48,8 @@ struct Driver {
   using Get = int(void**, void*, const char*);
   using GetDevice = int(int*);
   using SetAttribute = int(int, int, void*, int);
-  using Launch = int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
-                     void**);
+  using Launch = int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
+                     void**, void**);
   using Clear = int(void*, unsigned char, std::size_t, void*);
 
   Load* load = find<Load>("cuLibraryLoadData");
@@ -115,10 +115,12 @@ ffi::Error run(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, s
                std::string_view name, std::int64_t clusters, bool reverse, bool to_initial) {
   Kernel* kernel = find_kernel(name);
   if (!kernel)
-    return ffi::Error::Internal("recurrent layer: this process has not registered the kernel " + std::string(name) +
+    return ffi::Error::Internal("recurrent layer: this process has not registered the kernel " +
+                                std::string(name) +
                                 ". Trace the program here, or export it with RAGGED_KERNELS=0.");
   if (!driver().is_complete())
-    return ffi::Error::Internal("recurrent layer: no CUDA driver of version 12 or newer. Set RAGGED_KERNELS=0.");
+    return ffi::Error::Internal(
+        "recurrent layer: no CUDA driver of version 12 or newer. Set RAGGED_KERNELS=0.");
   if (auto error = prepare(*kernel); error.failure()) return error;
 
   const auto in = [&](std::size_t k) { return *args.get<ffi::AnyBuffer>(k); };
@@ -138,8 +140,8 @@ ffi::Error run(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, s
   if (!clusters) return ffi::Error::Success();
   void* arguments[] = {&call};
   const unsigned grid = unsigned(clusters) * kernel->cluster;
-  const int status = driver().launch(kernel->handle, grid, 1, 1, kernel->threads, 1, 1, kernel->shared, stream,
-                                     arguments, nullptr);
+  const int status = driver().launch(kernel->handle, grid, 1, 1, kernel->threads, 1, 1, kernel->shared,
+                                     stream, arguments, nullptr);
   return status ? failed("cuLaunchKernel", status) : ffi::Error::Success();
 }
 

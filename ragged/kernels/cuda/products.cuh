@@ -12,8 +12,8 @@
 namespace ragged {
 
 constexpr int PAIRS = ROWS * GROUP;
-constexpr int PER_BLOCK = PADDED / CLUSTER;  // hidden units; PADDED is HIDDEN rounded up, with weights of 0
-static_assert(PER_BLOCK / GROUP * LANES == THREADS && THREADS % 32 == 0, "whole warps, a group of lanes a unit");
+constexpr int PER_BLOCK = PADDED / CLUSTER;  // hidden units; those beyond HIDDEN have weights of 0
+static_assert(PER_BLOCK / GROUP * LANES == THREADS && THREADS % 32 == 0, "whole groups and warps");
 static_assert(32 % LANES == 0 && LANES % PAIRS == 0, "a group within a warp, a lane or more for each pair");
 
 struct alignas(16) Quad {
@@ -37,7 +37,6 @@ template <int COUNT, int DEPTH>
 class Weights {
  public:
   static constexpr int QUADS = DEPTH / 4 / LANES;  // of a vector, in a lane
-  static constexpr int SHARED_QUADS = IN_SHARED * COUNT * THREADS;
   static_assert(QUADS * 4 * LANES == DEPTH && IN_SHARED < QUADS, "whole quads, one or more in registers");
 
   // weight(n, k): the k-th number of the n-th vector.
@@ -77,7 +76,9 @@ class Weights {
   Quad* shared;
   Quad registers[REGISTERS][COUNT];
 
-  INLINE static int place(int q, int n) { return ((q - REGISTERS) * COUNT + n) * THREADS + thread_index(); }
+  INLINE static int place(int q, int n) {
+    return ((q - REGISTERS) * COUNT + n) * THREADS + thread_index();
+  }
 };
 
 // Add up the sums of a group's lanes, EACH for every pair; at the end sums[0 .. EACH) are those of the

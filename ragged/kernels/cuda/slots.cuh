@@ -13,12 +13,14 @@ class Slot {
   int row = -1, length = 0;
   int step = 0;  // the n-th that is read of the row
 
-  INLINE Slot(const DeviceRows& rows, int first, int stride) : rows(rows), rank(first - stride), stride(stride) {}
+  INLINE Slot(const DeviceRows& rows, int first, int stride)
+      : rows(rows), rank(first - stride), stride(stride) {}
 
   // How many steps all its rows take.
   INLINE int count_steps() const {
     int steps = 0;
-    for (int next = rank + stride; next < rows.batch; next += stride) steps += rows.lengths[rows.order[next]];
+    for (int next = rank + stride; next < rows.batch; next += stride)
+      steps += rows.lengths[rows.order[next]];
     return steps;
   }
 

@@ -15,7 +15,7 @@ from ragged_conformance.tolerances import MODEL, assert_close
 from ragged import kernels
 from ragged.errors import OptionError, ShapeError
 from ragged.kernels.cuda import plans
-from ragged.kernels.cuda.layer import make_tables
+from ragged.kernels.cuda.layer import bound_lengths, make_tables
 from ragged.kernels.cuda.plans import GATES
 from tests.kernels.cuda_cases import INPUTS, LAYOUTS, Case, check, run, solved
 from tests.kernels.cuda_host import HOPPER, SOURCE, HostLayer, compile_plan
@@ -115,3 +115,22 @@ def test_sanitizers_find_no_race(tmp_path):
 def test_tables_of_what_they_cannot_hold_are_refused(layout, places, error):
     with pytest.raises(error, match="make_tables"):
         make_tables(xp, layout, np.array([1], np.int32), 8, places)
+
+
+@pytest.mark.parametrize(
+    ("layout", "lengths", "wrong"),
+    [
+        ("time_major", [3, 4, -1], [False, True, True]),
+        ("jagged", [3, 2, 1], [True] * 3),  # more than there is room for
+        ("jagged", [3, -1, 1], [True] * 3),
+        ("jagged", [4, 0, 1], [True] * 3),  # it displaces the others
+        ("jagged", [2**31 - 2] * 2, [True] * 2),  # their sum wraps around
+        ("packed", [1, 2, 1], [True] * 3),  # not longest first
+        ("packed", [2, 2, 1], [False] * 3),
+    ],
+)
+def test_lengths_that_would_leave_an_array_are_bounded(layout, lengths, wrong):
+    width, places = (3, 5) if max(lengths) < 9 else (2**31 - 1, 2**31 - 1)
+    bounded, found = bound_lengths(xp, layout, np.array(lengths, np.int32), width, places)
+    assert found.tolist() == wrong
+    assert bounded.tolist() == [0 if bad else n for n, bad in zip(lengths, wrong, strict=True)]

@@ -78,6 +78,20 @@ def test_outputs_and_gradients_are_the_oracles(fake_driver_of, target, layout, o
     check(JaxLayer(target), *solved("LSTM", **options), layout)
 
 
+def test_lengths_that_are_traced_leave_no_array(fake_driver_of, target):
+    case, lengths = solved("LSTM")[0], [3, WIDTH + 1, -1, 2, 0, 1, 1, WIDTH]
+    weights = {name: np.asarray(each) for name, each in case.weights.items()}
+    options = {"layout": "padded", "width": WIDTH, "reverse": False, "resets": None}
+    x = np.ones((8 * WIDTH, 2))
+    y, h, _ = JaxLayer(target).forward(
+        weights, x, lengths, case.state, **options, to_initial=False
+    )  # fmt: skip
+    wrong = [not 0 <= length <= WIDTH for length in lengths]
+    assert np.isnan(h).all(-1).tolist() == wrong
+    assert np.isfinite(h).all(-1).tolist() == [not each for each in wrong]
+    assert np.isfinite(y).all()
+
+
 def test_what_the_driver_refuses_is_named(fake_driver_of, target):
     fake = fake_driver_of("LSTM")
     fake.fail_with(719)

@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 
 from ragged import Lengths, kernels
-from ragged.errors import DerivativeError, DeviceError, DtypeError, ShapeError
+from ragged.errors import DerivativeError, DeviceError, DtypeError, LengthsError, ShapeError
+from ragged.recurrent.shape import RecurrentShape
 from tests.kernels.cuda_cases import LAYOUTS, WIDTH, check, solved
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
@@ -16,6 +17,7 @@ torch = pytest.importorskip("torch")
 glue = pytest.importorskip("ragged_torch.recurrent.cuda_kernels")
 from ragged_torch.recurrent import scan  # noqa: E402
 from ragged_torch.recurrent.cpp import Call  # noqa: E402
+from ragged_torch.recurrent.stack import LayerInputs  # noqa: E402
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -119,3 +121,31 @@ def test_with_resets_second_derivatives_are_refused(layer_of):
     y, *_ = glue.run_layer(**given, target=layer_of("LSTM").target)
     with pytest.raises(DerivativeError, match="resets"):
         torch.autograd.grad(y.sum(), given["x"], create_graph=True)
+
+
+def test_arrays_may_lie_in_any_way(layer_of):
+    given = inputs_of(solved("LSTM")[0], x=torch.linspace(-1, 1, 16 * WIDTH).reshape(8, WIDTH, 2))
+    target = layer_of("LSTM").target
+    right = glue.run_layer(**given, target=target)
+    given["x"] = torch._neg_view(-given["x"].transpose(0, 1).contiguous().transpose(0, 1))
+    given["h0"] = torch.zeros(5, 8).t()
+    for found, expected in zip(glue.run_layer(**given, target=target), right, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["padded", "jagged"])
+def test_lengths_that_nobody_checked_leave_no_array(layer_of, layout):
+    target, lengths = layer_of("LSTM").target, torch.tensor([3, WIDTH + 1, -1, 2, 0, 1, 1, WIDTH])
+    shape, case = RecurrentShape(2, 5), solved("LSTM")[0]
+    parameters = {f"{name}_l0": torch.tensor(case.weights[name]).float() for name in NAMES}
+    x, state = torch.ones(8, WIDTH, 2), [torch.zeros(1, 8, 5)] * 2
+    x = x if layout == "padded" else x.flatten(0, 1)
+    rows = Lengths.unread(lengths, WIDTH)
+    inputs = LayerInputs(shape, parameters, x, rows, tuple(state), layout=layout)
+    y, (h, _) = glue.run(inputs, target)
+    with pytest.raises(LengthsError):
+        glue.run(inputs._replace(lengths=Lengths.unchecked(lengths, WIDTH)), target)
+    wrong = (lengths < 0) | (lengths > WIDTH) | (layout == "jagged")
+    assert torch.equal(h[0].isnan().all(-1), wrong)
+    assert torch.equal(h[0].isfinite().all(-1), ~wrong)
+    assert y.isfinite().all()  # nothing is read of those rows

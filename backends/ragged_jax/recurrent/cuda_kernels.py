@@ -86,6 +86,7 @@ def run_direction(
 ) -> tuple[Array, ...]:
     """Return what `scan.run_direction` does."""
     weight_ih, weight_hh, bias_ih, bias_hh = weights
+    lengths, h0 = _bound(lengths, x, h0, options)
     flat, places = _flat(x), math.prod(x.shape[:-1])
     of_x = layer.multiply_x(jnp, flat, weight_ih, bias_ih)
     kept_features = CELLS[options["mode"]].kept * h0.shape[1]
@@ -107,6 +108,7 @@ def vjp_direction(
 ) -> tuple[Array, ...]:
     """Return what `scan.vjp_direction` does; without x's gradient, if it is not wanted."""
     h0, c0, weight_ih, weight_hh, y, kept, dy, dh, dc = others
+    lengths, h0 = _bound(lengths, x, h0, options)
     places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
     mode = options["mode"]
     sums = jax.ShapeDtypeStruct((places, SUMS[mode] * hidden), x.dtype)
@@ -164,10 +166,20 @@ def _digest(cubin: bytes) -> str:
     return hashlib.sha256(cubin).hexdigest()[:16]
 
 
+def _bound(lengths: Array, x: Array, h0: Array, options: Mapping[str, Any]) -> tuple[Array, Array]:
+    """Bound traced lengths, which nobody has checked: a row whose length is wrong gives NaN."""
+    count, wrong = layer.bound_lengths(jnp, *_shape(lengths, x, options))
+    return count, jnp.where(wrong[:, None], jnp.nan, h0)
+
+
 def _tables(lengths: Array, x: Array, options: Mapping[str, Any]) -> layer.Tables:
+    return layer.make_tables(jnp, *_shape(lengths, x, options))
+
+
+def _shape(lengths: Array, x: Array, options: Mapping[str, Any]) -> tuple[str, Array, int, int]:
     layout, places = options["layout"], math.prod(x.shape[:-1])
     width = x.shape[1] if layout == "padded" else options["width"]
-    return layer.make_tables(jnp, layout, lengths.astype(jnp.int32), width, places)
+    return layout, lengths.astype(jnp.int32), width, places
 
 
 def _flat(tokens: Array) -> Array:

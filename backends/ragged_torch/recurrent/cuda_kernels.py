@@ -7,7 +7,7 @@ these kernels yet, for none has run on a GPU; the tests run them by threads of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,6 +29,9 @@ from ragged_torch.recurrent.scan import WEIGHTS
 from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
 
 SUMS = {"LSTM": 4, "GRU": 4, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
+
+
+_Arrays = Mapping[str, Tensor | None]
 
 
 class Target(NamedTuple):
@@ -65,7 +68,14 @@ def find_target(index: int) -> Target | None:
 
 
 def run(inputs: LayerInputs, target: Target) -> tuple[Tensor, State]:
-    """Run all layers over tokens of any layout."""
+    """Run all layers over tokens of any layout.
+
+    Lengths whose values cannot be read are bounded on the device: a row whose length is wrong
+    gives NaN.
+
+    Raises:
+        LengthsError: lengths that can be read, and are not all between 0 and the width.
+    """
     run_one = partial(_run_direction, layout=inputs.layout, target=target)
     return run_directions(run_one, inputs)
 
@@ -87,6 +97,12 @@ def _run_direction(
         weights = {**weights, "bias_ih": zeros, "bias_hh": zeros}
     count = lengths.to(load_backend(name), x).to(torch.int32)
     call = Call(mode, lengths.width, reverse, layout)
+    if lengths.is_traced:  # nobody has checked them
+        places = math.prod(x.shape[:-1])
+        count, wrong = layer.bound_lengths(xp, layout, count, lengths.width, places)
+        h0 = torch.where(wrong[:, None], torch.nan, h0)
+    else:
+        _ = lengths.host  # read once, and refused where they cannot be
     return run_layer(x, h0, c0, [weights[each] for each in WEIGHTS], count, call, target)
 
 
@@ -107,7 +123,7 @@ def run_layer(
         h0: `(batch, hidden)`.
         c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
         weights: weight_ih, weight_hh, bias_ih, bias_hh of `torch.nn`.
-        lengths: `(batch,)` int32 on the device.
+        lengths: `(batch,)` int32 on the device, each from 0 to the width.
         call: what else there is to be told.
         target: where to launch.
         reset: where the state of a row starts anew.
@@ -129,18 +145,18 @@ class _Layer(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, call, target, reset = inputs
         places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
-        given = call.layout, lengths, call.width, places, x.device
-        tables = layer.make_tables(xp, *given)
+        tables = layer.make_tables(xp, call.layout, lengths, call.width, places, x.device)
         flat, state = x.reshape(places, x.shape[-1]), _states(call, h0, c0)
         of_x = layer.multiply_x(xp, flat, weight_ih, bias_ih)
-        y, h, c = x.new_zeros(places, hidden), torch.empty_like(h0), torch.empty_like(c0)
+        y = x.new_zeros(places, hidden)
+        h, c = (x.new_empty(each.shape) for each in (h0, c0))
         keeps = CELLS[call.mode].kept * hidden if any(ctx.needs_input_grad) else 0
         kept = x.new_empty(places, keeps, dtype=torch.float32) if keeps else None
         ctx.rows = lengths, call, target, reset, tables
-        _launch(
-            "Forward", ctx.rows, hidden, x.dtype, of_x=of_x, h0=state[0], c0=state[1],
-            weight_hh=weight_hh, bias_hh=bias_hh, y=y, h=h, c=c if c.numel() else None, kept=kept,
-        )  # fmt: skip
+        given = {"of_x": of_x, "h0": state[0], "c0": state[1]}
+        given |= {"weight_hh": weight_hh, "bias_hh": bias_hh}
+        found = {"y": y, "h": h, "c": c if c.numel() else None, "kept": kept}
+        _launch("Forward", ctx.rows, y, given, found)
         ctx.save_for_backward(*inputs[:7], y, kept)
         return y.reshape(*x.shape[:-1], hidden), h, c
 
@@ -154,12 +170,12 @@ class _Layer(torch.autograd.Function):
         places, hidden = y.shape
         state, dstate = _states(call, h0, c0), _states(call, dh, dc)
         dsums, before = y.new_zeros(places, SUMS[call.mode] * hidden), torch.zeros_like(y)
-        dh0, dc0 = torch.empty_like(h0), torch.empty_like(c0)
-        _launch(
-            "Backward", ctx.rows, hidden, x.dtype, weight_hh=weight_hh, h0=state[0], c0=state[1],
-            y=y, kept=kept, dy=dy.reshape(places, hidden), dh=dstate[0], dc=dstate[1],
-            dsums=dsums, h_before=before, dh0=dh0, dc0=dc0 if dc0.numel() else None,
-        )  # fmt: skip
+        dh0, dc0 = (x.new_empty(each.shape) for each in (h0, c0))
+        given = {"weight_hh": weight_hh, "h0": state[0], "c0": state[1], "y": y, "kept": kept}
+        given |= {"dy": dy, "dh": dstate[0], "dc": dstate[1]}
+        results = {"dsums": dsums, "h_before": before, "dh0": dh0}
+        results["dc0"] = dc0 if dc0.numel() else None
+        _launch("Backward", ctx.rows, y, given, results)
         arrays = x.reshape(places, x.shape[-1]), weight_ih, dsums, before, tables.valid
         wants_x = ctx.needs_input_grad[0]
         found = layer.differentiate(xp, call.mode, *arrays, wants_x=wants_x)
@@ -182,21 +198,30 @@ def _differentiable(
     return differentiable_vjp(call, inputs, gradients, lengths)
 
 
-def _launch(
-    direction: str, of_rows: Any, hidden: int, dtype: torch.dtype, **arrays: Tensor | None
-) -> None:
-    """Launch a pass; this is the one place where addresses leave Python."""
+def _launch(direction: str, of_rows: Any, y: Tensor, given: _Arrays, found: _Arrays) -> None:
+    """Launch a pass; this is the one place where addresses leave Python.
+
+    What was made for the call is written as it lies; all else may be copied.
+    """
     lengths, call, (device, stream), reset, tables = of_rows
-    batch, stored = len(lengths), str(dtype).removeprefix("torch.")
+    batch, stored = len(lengths), str(y.dtype).removeprefix("torch.")
     size = device.gpu, device.processors, stored
-    plan, clusters = plan_launch(call.mode, direction, hidden, batch, *size)
-    at = reset.at.contiguous() if reset else None
-    given = [tables.row_base, tables.step_base, lengths.contiguous(), tables.order, at]
-    plain = {key: None if a is None else a.contiguous() for key, a in arrays.items()}
+    plan, clusters = plan_launch(call.mode, direction, y.shape[1], batch, *size)
+    at = _readable(reset.at) if reset else None
+    of_call = [tables.row_base, tables.step_base, _readable(lengths), tables.order, at]
     to_initial = bool(reset and reset.to_initial)
-    rows = Rows(*map(_address, given), batch, call.reverse, to_initial)
-    addresses = {key: _address(array) for key, array in plain.items()}
+    rows = Rows(*map(_address, of_call), batch, call.reverse, to_initial)
+    readable = {key: _readable(array) for key, array in given.items()}
+    addresses = {key: _address(array) for key, array in (readable | dict(found)).items()}
     device.launch(plan, CALLS[direction](rows=rows, **addresses), clusters, stream())
+
+
+def _readable(tensor: Tensor | None) -> Tensor | None:
+    """Copy what does not lie in memory as it reads."""
+    if tensor is None:
+        return None
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
 
 
 def _address(tensor: Tensor | None) -> int | None:

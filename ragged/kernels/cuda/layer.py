@@ -90,6 +90,34 @@ def make_tables(
     return Tables(rows, steps, order, xp.reshape(valid, (-1,)))
 
 
+def bound_lengths(
+    xp: Any, layout: str, lengths: Array, width: int, places: int
+) -> tuple[Array, Array]:
+    """Bound lengths that nobody has checked, so that no kernel leaves its arrays.
+
+    To check them on the host would wait for the device.
+
+    Args:
+        xp, layout, width, places: as in `make_tables`.
+        lengths: `(batch,)` int32.
+
+    Returns:
+        The lengths, 0 where they cannot be; and where that is. Where rows lie end to end, one
+        wrong length displaces all rows.
+
+    >>> import array_api_compat.numpy as xp
+    >>> bound_lengths(xp, "padded", xp.asarray([2, 9, -1], dtype=xp.int32), 3, 9)
+    (array([2, 0, 0], dtype=int32), array([False,  True,  True]))
+    """
+    wrong = (lengths < 0) | (lengths > width)
+    if layout in ("jagged", "packed"):
+        ends = xp.cumulative_sum(lengths, dtype=xp.int32)
+        overflow = xp.any(ends > places) | xp.any(ends[1:] < ends[:-1])  # they may wrap around
+        unsorted = xp.any(lengths[1:] > lengths[:-1]) if layout == "packed" else overflow
+        wrong = wrong | xp.any(wrong) | overflow | unsorted
+    return xp.where(wrong, xp.zeros_like(lengths), lengths), wrong
+
+
 def multiply_x(xp: Any, x: Array, weight_ih: Array, bias_ih: Array) -> Array:
     """Return what the sums take of x `(places, inputs)`; what comes of padding is never read."""
     return x @ xp.matrix_transpose(weight_ih) + bias_ih

@@ -34,6 +34,7 @@ def main() -> None:
     parts: dict[str, list[dict[str, Any]]] = {
         "cells": [cell(name, case, chosen.budget) for name in CELLS for case in SIZES],
         "episodes": [episodes(name, chosen.budget) for name in CELLS],
+        "threads": [threads(name, case, chosen.budget) for name in CELLS for case in SIZES],
         "small calls": [small(name) for name in CELLS],
     }
     text = [f"# Cells, layouts, resets\n\n{', '.join(f'{k} {v}' for k, v in about.items())}."]
@@ -53,6 +54,7 @@ NOTES = {
     "episodes": "Forward and backward over {} environments, {} steps, {} features, hidden {}, "
     "where one step in 20 starts an episode, ms: one call with resets, a loop over steps that "
     "masks the state, and on JAX flax's cell in a scan that does.".format(*EPISODES),
+    "threads": "Forward and backward on torch, log-normal lengths, ms, by one thread and by two.",
     "small calls": "Forward without gradients of one step of one row, hidden 1 and 64, us.",
 }
 
@@ -233,6 +235,31 @@ def jax_episodes(name: str, starts: np.ndarray) -> dict[str, Callable[[], None]]
         "JAX": lambda: jax.block_until_ready(jax.tree.leaves(ours(layer, x))),
         "scan": lambda: jax.block_until_ready(jax.tree.leaves(scan(cell, x))),
     }
+
+
+def threads(name: str, case: Case, budget: float) -> dict[str, Any]:
+    """Time a layer with one thread and with two."""
+    import ragged_torch
+    import torch
+
+    lengths = lengths_of(case, "log-normal")
+    layer = getattr(ragged_torch, name)(case.inputs, case.hidden, case.layers, batch_first=True)
+    x = torch.randn(case.batch, case.width, case.inputs, requires_grad=True)
+    step = _torch_step(lambda: layer(x, lengths=lengths)[0], [x, *layer.parameters()])
+    before = torch.get_num_threads()
+
+    def with_threads(count: int) -> None:
+        torch.set_num_threads(count)
+        step()
+
+    runs = {"one": lambda: with_threads(1), "two": lambda: with_threads(2)}
+    try:
+        found = interleave(runs, budget=budget)
+    finally:
+        torch.set_num_threads(before)
+    gain = found["one"].median / found["two"].median
+    size = {"cell": name, "batch, width, in, hidden, layers": case.name}
+    return {**size, **_milliseconds(found), "one / two": gain}
 
 
 def small(name: str) -> dict[str, Any]:

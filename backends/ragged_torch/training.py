@@ -22,7 +22,7 @@ from ragged_torch.arrays import to_numpy
 from ragged_torch.distributed import ProcessGroup
 from ragged_torch.parameters import to
 from ragged_torch.precision import use_tf32
-from ragged_torch.transfers import LateNumber, place_batch
+from ragged_torch.transfers import LateNumber, place_batch, place_inputs
 
 
 class TrainingStep:
@@ -240,12 +240,12 @@ def predict(module: nn.Module, batch: Any, *, need_weights: bool = False) -> For
     weight = next(module.parameters())
     modes = {m: m.training for m in module.modules()}
     module.eval()
-    placed = place_batch(batch, weight.device, weight.dtype, weight.dtype)
+    arrays, static = place_inputs(batch, weight.device, weight.dtype)
     options = {"need_weights": True} if need_weights else {}
     is_exact = use_tf32(False) if weight.is_cuda else nullcontext()
     try:
         with torch.no_grad(), is_exact:
-            forecast = module(*placed.arrays, **placed.static, **options)
+            forecast = module(*arrays, **static, **options)
     finally:
         for m, training in modes.items():
             m.training = training

@@ -49,6 +49,17 @@ def place_batch(
     return PlacedBatch((past, future, encoder, decoder), named, target, [decoder, *others][-1])
 
 
+def place_inputs(
+    batch: Any, device: torch.device | str, dtype: torch.dtype
+) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
+    """Copy to a device what a model reads of a host batch: its arguments, by place and by name."""
+    statics = [] if batch.static is None else [batch.static]
+    copied = copy_together([batch.past, batch.future, *statics], device)
+    past, future, *static = (array.to(dtype) for array in copied)
+    lengths = place_lengths([batch.encoder_lengths, batch.decoder_lengths], device)
+    return (past, future, *lengths), {"static": static[0]} if static else {}
+
+
 def place_lengths(lengths: Sequence[Lengths], device: torch.device | str) -> list[Lengths]:
     """Give lengths whose arrays lie on a device; on a CPU they stay as they are."""
     if torch.device(device).type == "cpu":

@@ -38,26 +38,39 @@ def place_batch(
     batch: Any, device: torch.device | str, dtype: torch.dtype, target_dtype: torch.dtype
 ) -> PlacedBatch:
     """Copy a host batch to a device, its target in another dtype perhaps."""
-    statics = [] if batch.static is None else [batch.static]
-    arrays = copy_together([batch.target, batch.past, batch.future, *statics], device)
-    target, (past, future, *static) = arrays[0].to(target_dtype), [a.to(dtype) for a in arrays[1:]]
-    lengths = [batch.encoder_lengths, batch.decoder_lengths]
+    of_loss = []
     if batch.loss_lengths is not None:
-        lengths.append(Lengths(batch.loss_lengths, batch.target.shape[1]))
-    encoder, decoder, *others = place_lengths(lengths, device)
-    named = {"static": static[0]} if static else {}
-    return PlacedBatch((past, future, encoder, decoder), named, target, [decoder, *others][-1])
+        of_loss.append(Lengths(batch.loss_lengths, batch.target.shape[1]))
+    arrays, lengths = _place(batch, device, [batch.target], of_loss)
+    target = arrays.pop().to(target_dtype)
+    return PlacedBatch(*_inputs(arrays, lengths, dtype), target, lengths[-1])
 
 
 def place_inputs(
     batch: Any, device: torch.device | str, dtype: torch.dtype
 ) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
     """Copy to a device what a model reads of a host batch: its arguments, by place and by name."""
+    return _inputs(*_place(batch, device), dtype)
+
+
+def _place(
+    batch: Any,
+    device: torch.device | str,
+    more_arrays: Sequence[np.ndarray] = (),
+    more_lengths: Sequence[Lengths] = (),
+) -> tuple[list[Tensor], list[Lengths]]:
+    """Copy past, future, static values if any, and more arrays; both lengths, and more of them."""
     statics = [] if batch.static is None else [batch.static]
-    copied = copy_together([batch.past, batch.future, *statics], device)
-    past, future, *static = (array.to(dtype) for array in copied)
-    lengths = place_lengths([batch.encoder_lengths, batch.decoder_lengths], device)
-    return (past, future, *lengths), {"static": static[0]} if static else {}
+    arrays = copy_together([batch.past, batch.future, *statics, *more_arrays], device)
+    lengths = [batch.encoder_lengths, batch.decoder_lengths, *more_lengths]
+    return arrays, place_lengths(lengths, device)
+
+
+def _inputs(
+    arrays: Sequence[Tensor], lengths: Sequence[Lengths], dtype: torch.dtype
+) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
+    past, future, *static = (array.to(dtype) for array in arrays)
+    return (past, future, *lengths[:2]), {"static": static[0]} if static else {}
 
 
 def place_lengths(lengths: Sequence[Lengths], device: torch.device | str) -> list[Lengths]:

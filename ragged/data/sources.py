@@ -164,16 +164,13 @@ class Source(ABC):
         return name, values
 
 
-def check_increasing(
-    name: str, time: np.ndarray, column: str, dates: Sequence[datetime] | None = None
-) -> None:
+def check_increasing(name: str, time: np.ndarray, column: str) -> None:
     """Refuse the time of an event that does not increase.
 
     Args:
         name: the event's.
         time: `(steps,)` float64.
         column: its name in the table.
-        dates: the time of each step, where the table has datetimes.
 
     Raises:
         DataError: the first step that is not later than the one before.
@@ -186,7 +183,7 @@ def check_increasing(
     if wrong.any():
         expected = "a greater value on each row"
         remedy = "Sort the event and drop repeated rows."
-        raise _refuse_time(name, time, column, wrong, expected, remedy, dates)
+        raise _refuse_first(name, time, column, wrong, expected, remedy)
 
 
 def check_time(name: str, time: np.ndarray, column: str) -> None:
@@ -209,20 +206,21 @@ def check_time(name: str, time: np.ndarray, column: str) -> None:
     wrong = ~np.isclose(steps, steps[:1], rtol=1e-6, atol=0.0)
     if wrong.any():
         remedy = "Fill the gap, or split the event there."
-        raise _refuse_time(name, time, column, wrong, f"even steps of {steps[0]:.15g}", remedy)
+        raise _refuse_first(name, time, column, wrong, f"even steps of {steps[0]:.15g}", remedy)
 
 
-def _refuse_time(
-    name: str,
-    time: np.ndarray,
-    column: str,
-    wrong: np.ndarray,
-    expected: str,
-    remedy: str,
-    dates: Sequence[datetime] | None = None,
+def _refuse_first(
+    name: str, time: np.ndarray, column: str, wrong: np.ndarray, expected: str, remedy: str
 ) -> DataError:
     step = int(np.argmax(wrong)) + 1
-    after, before = (str(dates[i]) if dates else f"{time[i]:.15g}" for i in (step, step - 1))
+    before, after = (f"{time[i]:.15g}" for i in (step - 1, step))
+    return refuse_time(name, column, step, before, after, expected, remedy)
+
+
+def refuse_time(
+    name: str, column: str, step: int, before: str, after: str, expected: str, remedy: str
+) -> DataError:
+    """Return the error for a step of an event whose time does not follow the one before."""
     got = f"{after} after {before} (event '{name}', step {step})"
     return DataError.of("read", column, got, expected, remedy)
 

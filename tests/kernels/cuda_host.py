@@ -19,7 +19,6 @@ from ragged.recurrent.cells import CELLS
 SOURCE = Path(__file__).with_name("cuda_host.cpp")
 FOLDER = Path(layer.__file__).parent
 FLAGS = ("-std=c++20", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror")
-SUMS = {"LSTM": 4, "GRU": 4, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
 HOPPER = plans.Gpu.of((9, 0))
 
 
@@ -78,7 +77,7 @@ class HostLayer:
 
     def backward(self, dy, *dstates):
         """Return the gradients of x, weights and biases, and of the initial states."""
-        sums = SUMS[self.plan.cell] * self.plan.hidden
+        sums = plans.SUMS[self.plan.cell] * self.plan.hidden
         dsums, h_before = np.zeros((len(self.x), sums), self.stored), np.zeros_like(self.y)
         found, (dy, *dstates) = self._empty_states(), self._store(dy, *dstates)
         self._call(

@@ -22,12 +22,11 @@ from jax import Array
 from ragged import kernels
 from ragged.errors import KernelError
 from ragged.kernels.cuda import cubins, layer
-from ragged.kernels.cuda.plans import Gpu, Plan, plan_launch
+from ragged.kernels.cuda.plans import SUMS, Gpu, Plan, plan_launch
 from ragged.kernels.recipe import FUNCTIONS, xla_interface
 from ragged.recurrent.cells import CELLS
 
 SOURCE = Path(cubins.FOLDER) / "jax.cpp"
-SUMS = {"LSTM": 4, "GRU": 4, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
 
 
 class Target(NamedTuple):

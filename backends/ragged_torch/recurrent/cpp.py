@@ -30,6 +30,7 @@ from ragged_torch.recurrent.stack import (
     State,
     Weights,
     run_directions,
+    with_biases,
 )
 from ragged_torch.transforms import in_memory, is_transformed
 
@@ -88,9 +89,7 @@ def run_layer(
         inputs = x.to(dtype), lengths, h0.to(dtype), c0.to(dtype)
         y, h, c = run_layer(mode, weights, *inputs, reverse=reverse, layout=layout)
         return y.to(x.dtype), h.to(x.dtype), c.to(x.dtype)
-    if "bias_ih" not in weights:
-        zeros = x.new_zeros(len(weights["weight_ih"]))
-        weights = {**weights, "bias_ih": zeros, "bias_hh": zeros}
+    weights = with_biases(weights, x)
     arrays = [each.contiguous() for each in (x, h0, c0, *(weights[name] for name in WEIGHTS))]
     count = lengths.to(load_backend(name)) if lengths.is_traced else asarray(lengths.host)
     count, call = count.to("cpu", torch.int64), Call(mode, lengths.width, reverse, layout)
@@ -146,7 +145,7 @@ def forward(
     y, h, c = x.new_empty(*x.shape[:-1], hidden), x.new_empty(h0.shape), x.new_empty(c0.shape)
     kept = x.new_empty(tokens, CELLS[call.mode].kept * hidden)
     inputs = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
-    shapes = _shapes(call, x, h0, c0, lengths)
+    shapes = input_shapes(call, x, h0, c0, lengths)
     _call("recurrent_forward", call, lengths, inputs, shapes, (y, h, c, kept), room=tokens)
     return y, h, c, kept
 
@@ -170,7 +169,7 @@ def backward(
         wants_x: whether the gradient of x is wanted.
     """
     x, h0, c0, *_ = inputs
-    shapes = _shapes(call, x, h0, c0, lengths)
+    shapes = input_shapes(call, x, h0, c0, lengths)
     results = [x.new_empty(shape) for shape in shapes]
     outputs = (results[0] if wants_x else None, *results[1:])
     tokens, hidden = len(kept), h0.shape[1]
@@ -273,7 +272,7 @@ def _call(
     kernels.raise_status(status)
 
 
-def _shapes(
+def input_shapes(
     call: Call, x: Tensor, h0: Tensor, c0: Tensor, lengths: Tensor
 ) -> tuple[tuple[int, ...], ...]:
     """The shapes of x, h0, c0, both weights and either bias."""

@@ -20,16 +20,20 @@ from ragged.errors import DerivativeError, DeviceError, DtypeError, ShapeError
 from ragged.kernels.cuda import layer
 from ragged.kernels.cuda.calls import CALLS, Rows
 from ragged.kernels.cuda.driver import Device, load_driver
-from ragged.kernels.cuda.plans import STORED, plan_launch
+from ragged.kernels.cuda.plans import STORED, SUMS, plan_launch
 from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
 from ragged_torch.arrays import name
-from ragged_torch.recurrent.cpp import Call, differentiable_vjp
+from ragged_torch.recurrent.cpp import Call, differentiable_vjp, input_shapes
 from ragged_torch.recurrent.scan import WEIGHTS
-from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
-
-SUMS = {"LSTM": 4, "GRU": 4, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
-
+from ragged_torch.recurrent.stack import (
+    LayerInputs,
+    Result,
+    State,
+    Weights,
+    run_directions,
+    with_biases,
+)
 
 _Arrays = Mapping[str, Tensor | None]
 
@@ -92,9 +96,7 @@ def _run_direction(
     layout: str,
     target: Target,
 ) -> Result:
-    if "bias_ih" not in weights:
-        zeros = x.new_zeros(len(weights["weight_ih"]))
-        weights = {**weights, "bias_ih": zeros, "bias_hh": zeros}
+    weights = with_biases(weights, x)
     count = lengths.to(load_backend(name), x).to(torch.int32)
     call = Call(mode, lengths.width, reverse, layout)
     if lengths.is_traced:  # nobody has checked them
@@ -233,7 +235,7 @@ def _states(call: Call, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _check(arrays: Sequence[Tensor], lengths: Tensor, call: Call) -> None:
-    x, h0, *_ = arrays
+    x, h0, c0, *_ = arrays
     remedy = "Let another implementation run it."
     if any(array.device != x.device for array in (*arrays, lengths)):
         devices = sorted({str(array.device) for array in (*arrays, lengths)})
@@ -244,14 +246,5 @@ def _check(arrays: Sequence[Tensor], lengths: Tensor, call: Call) -> None:
         expected = f"one of {[*STORED]}, lengths int32"
         raise DtypeError.of("recurrent kernel", "inputs", got, expected, remedy)
     shapes = [tuple(array.shape) for array in arrays]
-    if shapes != (needed := _shapes(x, h0, lengths, call)):
+    if shapes != (needed := [*input_shapes(call, x, h0, c0, lengths)]):
         raise ShapeError.of("recurrent kernel", "inputs", shapes, needed, remedy)
-
-
-def _shapes(x: Tensor, h0: Tensor, lengths: Tensor, call: Call) -> list[tuple[int, ...]]:
-    (batch,), hidden, features = lengths.shape, h0.shape[-1], x.shape[-1]
-    axes = {"padded": (batch, call.width), "time_major": (call.width, batch)}
-    height = CELLS[call.mode].gates * hidden
-    states = (batch, hidden), (batch, hidden if "c" in CELLS[call.mode].states else 0)
-    weights = (height, features), (height, hidden), (height,), (height,)
-    return [(*axes.get(call.layout, tuple(x.shape[:1])), features), *states, *weights]

@@ -23,7 +23,14 @@ from ragged.recurrent.cells import CELLS
 from ragged_torch.recurrent import onnx_op, passes, scan
 from ragged_torch.recurrent.dispatch import run_padded
 from ragged_torch.recurrent.passes import Layer
-from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
+from ragged_torch.recurrent.stack import (
+    LayerInputs,
+    Result,
+    State,
+    Weights,
+    run_directions,
+    with_biases,
+)
 from ragged_torch.transforms import has_tangents, is_jit_tracing
 
 
@@ -55,8 +62,7 @@ def recurrent_op(
     has_onnx = "weight_hr" not in weights and resets is None
     if onnx_op.is_exporting() and has_onnx:
         return onnx_op.run_layer(mode, weights, x, lengths, h0, c0, reverse=reverse)
-    zeros = x.new_zeros(weights["weight_ih"].shape[0])
-    layer = Layer(x, lengths, h0, c0, **{"bias_ih": zeros, "bias_hh": zeros, **weights})
+    layer = Layer(x, lengths, h0, c0, **with_biases(weights, x))
     train = torch.is_grad_enabled() and any(value.requires_grad for value in layer.differentiable)
     train = train or is_jit_tracing()  # a traced program may be trained later
     y, h, c, _ = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, train, resets, start)

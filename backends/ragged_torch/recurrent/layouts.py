@@ -49,20 +49,20 @@ def _rows_and_steps(
     """Return the row and the step of each place, jagged or packed, and whether it holds a token."""
     count, place = _counts(lengths, like), torch.arange(capacity, device=like.device)
     if layout == "packed":
-        step, row = _parts(_active(count, lengths.width), place)
+        step, row = find_parts(count_active(count, lengths.width), place)
     else:
-        row, step = _parts(count, place)
+        row, step = find_parts(count, place)
     return row, step.clamp(max=lengths.width - 1), place < count.sum()
 
 
-def _parts(sizes: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+def find_parts(sizes: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """Return in which of parts that lie end to end a place is, and where in the part."""
     ends = sizes.cumsum(0)
     part = torch.searchsorted(ends, place, right=True).clamp(max=len(sizes) - 1)
     return part, place - (ends - sizes)[part]
 
 
-def _active(count: Tensor, width: int) -> Tensor:
+def count_active(count: Tensor, width: int) -> Tensor:
     """Return how many rows have each step."""
     return (count[:, None] > torch.arange(width, device=count.device)).sum(0)
 
@@ -78,7 +78,7 @@ def _positions(layout: str, lengths: Lengths, like: Tensor) -> Tensor:
         return rows + steps * len(count)
     if layout == "jagged":
         return (count.cumsum(0) - count)[:, None] + steps
-    active = _active(count, width)
+    active = count_active(count, width)
     return rows + active.cumsum(0) - active
 
 

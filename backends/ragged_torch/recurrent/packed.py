@@ -10,6 +10,7 @@ from ragged.lengths import Lengths
 from ragged.ops.packing import PackingOrder
 from ragged_torch.arrays import name
 from ragged_torch.recurrent import cudnn
+from ragged_torch.recurrent.layouts import count_active, find_parts
 from ragged_torch.recurrent.stack import LayerInputs, State, Weights, stack
 
 
@@ -43,9 +44,6 @@ def packing_order(lengths: Lengths, batch_sizes: Tensor, *, like: Tensor) -> tup
     backend = load_backend(name)
     count, tokens = lengths.to(backend, like), lengths.tokens
     rows = count.argsort(descending=True, stable=True)[: int(batch_sizes[0])]
-    steps = backend.arange_like(len(batch_sizes), like=like)
-    active = (count[:, None] > steps).sum(0)
-    ends = active.cumsum(0)
-    token = backend.arange_like(tokens, like=like)
-    step = torch.searchsorted(ends, token, right=True)
-    return rows, rows[token - (ends - active)[step]] * lengths.width + step
+    active = count_active(count, len(batch_sizes))
+    step, rank = find_parts(active, backend.arange_like(tokens, like=like))
+    return rows, rows[rank] * lengths.width + step

@@ -48,6 +48,14 @@ class LayerInputs(NamedTuple):
         return self.shape.mode
 
 
+def with_biases(weights: Weights, like: Tensor) -> Weights:
+    """Return the weights of a direction with both biases, zeros where there are none."""
+    if "bias_ih" in weights:
+        return weights
+    zeros = like.new_zeros(weights["weight_ih"].shape[0])
+    return {**weights, "bias_ih": zeros, "bias_hh": zeros}
+
+
 def run_directions(run_layer: Callable[..., Result], inputs: LayerInputs) -> tuple[Tensor, State]:
     """Run all layers, each in its directions.
 

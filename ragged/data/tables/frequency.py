@@ -12,8 +12,8 @@ from ragged.errors import OptionError
 
 GAP = 1.5  # a longer step, in units of the usual one, is a gap
 HOLIDAYS = 5  # business days from one row to the next that are no gap yet: four holidays
-DAY = 86400.0  # seconds
-SECONDS = {"W": 7 * DAY, "D": DAY, "h": 3600.0, "min": 60.0, "s": 1.0}
+HOUR, DAY = 3600.0, 86400.0  # seconds
+SECONDS = {"W": 7 * DAY, "D": DAY, "h": HOUR, "min": 60.0, "s": 1.0}
 MONTHS = {"YS": 12, "YE": 12, "QS": 3, "QE": 3, "MS": 1, "ME": 1}
 NAMES = (*MONTHS, "B", *SECONDS)
 MAX_DAY_SHIFT = 4  # days by which the dates of months may differ, as last Fridays do

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data.sources import Columns
-from ragged.data.tables.frequency import Frequency, find_frequency
+from ragged.data.sources import Columns, refuse_time
+from ragged.data.tables.frequency import HOUR, Frequency, find_frequency
 from ragged.errors import DataError
 
-HOUR = 3600.0  # seconds
 DUPLICATES = ("error", "first", "last", "mean")
 GAPS = ("error", "split", "keep")
 
@@ -190,5 +189,5 @@ def _duration(step: float, rows: Rows) -> str:
 
 
 def _refuse_time(rows: Rows, column: str, step: int, expected: str, remedy: str) -> DataError:
-    got = f"{rows.shown(step)} after {rows.shown(step - 1)} (event '{rows.name}', step {step})"
-    return DataError.of("read", column, got, expected, remedy)
+    before, after = (rows.shown(row) for row in (step - 1, step))
+    return refuse_time(rows.name, column, step, before, after, expected, remedy)

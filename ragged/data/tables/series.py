@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ragged.data.sources import Columns, Roles, Series
 from ragged.data.tables import calendar as calendars
-from ragged.data.tables.categories import count_others, find_labels, one_hot, with_labels
-from ragged.data.tables.frequency import Frequency
+from ragged.data.tables.categories import Labels, count_others, find_labels, one_hot, with_labels
+from ragged.data.tables.frequency import HOUR, Frequency
 from ragged.data.tables.notes import Notes
 from ragged.data.tables.rows import (
     Rows,
@@ -25,12 +25,10 @@ from ragged.data.tables.rows import (
     without_duplicates,
 )
 from ragged.data.tables.table import Table
-from ragged.data.tables.times import HOUR, Times, read_times
+from ragged.data.tables.times import Times, read_times
 from ragged.errors import DataError
 
 FILL = "Fill the cell, or set missing to ffill."
-
-Labels = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)

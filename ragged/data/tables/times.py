@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ragged.data.tables.frequency import HOUR
 from ragged.data.tables.table import Table, label_of
 from ragged.errors import OptionError
 
-HOUR = 3600.0  # seconds
 NUMBER = "number"  # as a time_format: numbers that look like dates stay numbers
 FILL = "Give the time of every row."
 

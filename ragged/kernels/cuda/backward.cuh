@@ -15,7 +15,7 @@ class Backward {
   using Call = BackwardCall;
 
   INLINE explicit Backward(const Call& call)
-      : call(call), slot(call.rows, cluster() * ROWS + me.slot(), clusters() * ROWS),
+      : call(call), slot(slot_of(call.rows, me)),
         shared(shared_memory()),
         weights(me.lane, reinterpret_cast<Quad*>(shared + 2 * WIDTH), [&](int n, int k) {
           const int gate = Cell::h_gate(k / PADDED), from = k % PADDED, to = me.first_unit() + n;
@@ -54,9 +54,6 @@ class Backward {
   float dh0 = 0, dc0 = 0;         // what has reached the row's initial state by resets
   float kept[KEPT + 1], h, h_before, c_before, dy;  // of the next token
   long long place = 0;            // where it stands
-
-  INLINE static int cluster() { return block_index() / CLUSTER; }
-  INLINE static int clusters() { return block_count() / CLUSTER; }
 
   INLINE float of_row(const STORED* states) const {
     return is_real && states ? float(states[(long long)slot.row * HIDDEN + unit]) : 0.f;

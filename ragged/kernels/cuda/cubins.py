@@ -11,7 +11,7 @@ import hashlib
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -117,9 +117,7 @@ def digest_sources() -> str:
         OSError: the compiler cannot be loaded.
     """
     compiler = nvrtc.load_compiler()
-    parts = [compiler.version if compiler else "", *OPTIONS, SOURCE.read_text("utf-8")]
-    parts += [text for each in sorted(_headers().items()) for text in each]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return _digest(compiler.version if compiler else "", OPTIONS)
 
 
 def describe() -> str:
@@ -163,11 +161,16 @@ def _keep(cubin: bytes, path: Path) -> None:
 
 def _name(plan: Plan, version: str) -> str:
     """Name a cubin by what it is, and by a digest of all that it is made of."""
-    parts = [version, *_options(plan), SOURCE.read_text("utf-8")]
-    parts += [text for each in sorted(_headers().items()) for text in each]
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     sizes = f"{plan.hidden}-{plan.rows}-{plan.dtype}-{plan.gpu.architecture}"
-    return f"{plan.cell}-{plan.direction}-{sizes}-{digest}.cubin"
+    return f"{plan.cell}-{plan.direction}-{sizes}-{_digest(version, _options(plan))}.cubin"
+
+
+@cache
+def _digest(version: str, options: Sequence[str]) -> str:
+    """Return a digest of sources, compiler and options."""
+    parts = [version, *options, SOURCE.read_text("utf-8")]
+    parts += [text for each in sorted(_headers().items()) for text in each]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _options(plan: Plan) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ class Forward {
   using Call = ForwardCall;
 
   INLINE explicit Forward(const Call& call)
-      : call(call), slot(call.rows, cluster() * ROWS + me.slot(), clusters() * ROWS),
+      : call(call), slot(slot_of(call.rows, me)),
         hidden(shared_memory()),
         weights(me.lane, reinterpret_cast<Quad*>(hidden + 2 * WIDTH), [&](int n, int k) {
           const int row = Cell::h_gate(n % GATES) * HIDDEN + me.first_unit() + n / GATES;
@@ -59,9 +59,6 @@ class Forward {
   float h = 0, c = 0;   // of this lane's unit and slot
   float of_x[GATES];    // of the next token, in the order of the sums
   long long place = 0;  // where it stands
-
-  INLINE static int cluster() { return block_index() / CLUSTER; }
-  INLINE static int clusters() { return block_count() / CLUSTER; }
 
   INLINE float of_row(const STORED* states) const {
     return is_real && states ? float(states[(long long)slot.row * HIDDEN + unit]) : 0.f;

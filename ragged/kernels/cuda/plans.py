@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ragged.errors import KernelError
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # of `cells.hpp`
+SUMS = {**GATES, "GRU": 4}  # of `cells.hpp`: a GRU's candidate has one with x and one with h
 PASSES = ("Forward", "Backward")  # of `forward.cuh` and `backward.cuh`
 STORED = {"float32": "float", "bfloat16": "Bfloat16", "float16": "Float16"}
 ROWS = (1, 2, 4)  # that go through the weights together

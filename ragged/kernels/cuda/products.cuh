@@ -32,6 +32,12 @@ struct Lane {
   INLINE int replica() const { return lane / PAIRS; }
 };
 
+// The rows of a lane's slot: the slots of all clusters share out the rows of a call.
+INLINE Slot slot_of(const DeviceRows& rows, const Lane& me) {
+  const int cluster = block_index() / CLUSTER, clusters = block_count() / CLUSTER;
+  return Slot(rows, cluster * ROWS + me.slot(), clusters * ROWS);
+}
+
 // A lane's quads of COUNT vectors of DEPTH weights.
 template <int COUNT, int DEPTH>
 class Weights {

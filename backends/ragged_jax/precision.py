@@ -13,12 +13,17 @@ from typing import ParamSpec, TypeVar
 
 import jax
 
-__all__ = ["float32_products", "use_tf32"]
+__all__ = ["allows_tf32", "float32_products", "use_tf32"]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _allowed: ContextVar[bool] = ContextVar("ragged_tf32", default=False)
+
+
+def allows_tf32() -> bool:
+    """Whether what is traced here may compute in TF32."""
+    return _allowed.get()
 
 
 @contextmanager
@@ -36,7 +41,7 @@ def float32_products(function: Callable[Arguments, Result]) -> Callable[Argument
 
     @wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with jax.default_matmul_precision("tensorfloat32" if _allowed.get() else "float32"):
+        with jax.default_matmul_precision("tensorfloat32" if allows_tf32() else "float32"):
             return function(*args, **kwargs)
 
     return run

@@ -10,10 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ragged.kernels import available
+from ragged.kernels.cuda import cubins
+from ragged.kernels.cuda.plans import STORED, Gpu, has_plan
+from ragged.kernels.cuda.verdicts import Question, Verdict, shape_class
 from ragged.lengths import Lengths
 from ragged.ops.packing import should_use_packing
 
-NO_PADDING_COMPUTED = ("kernels", "packed")
+CPU_KERNELS, CUDA_KERNELS = "kernels", "cuda_kernels"
+OF_ANY_LAYOUT = (CPU_KERNELS, CUDA_KERNELS)
+NO_PADDING_COMPUTED = (*OF_ANY_LAYOUT, "packed")
+
+NO_PROJECTION = "they have no projection"
 
 
 class LayerCall(NamedTuple):
@@ -33,6 +40,7 @@ class LayerCall(NamedTuple):
             = nothing.
         mode: of the layer's cell, a key of `ragged.recurrent.cells.CELLS`.
         layout: how its tokens lie, "padded" or another that the backend has.
+        device_index: of the device among those of its kind.
     """
 
     device: str
@@ -47,6 +55,7 @@ class LayerCall(NamedTuple):
     surrounding: str | None = None
     mode: str = "LSTM"
     layout: str = "padded"
+    device_index: int = 0
 
     @property
     def padding(self) -> float:
@@ -118,7 +127,7 @@ def no_reason(call: LayerCall) -> None:
 
 
 def kernels_reason(call: LayerCall, has_kernels: Callable[[str, str], bool]) -> str | None:
-    """Say why kernels of our own do not run a call, on any backend.
+    """Say why the C++ kernels do not run a call, on any backend.
 
     Args:
         call: the call.
@@ -127,7 +136,7 @@ def kernels_reason(call: LayerCall, has_kernels: Callable[[str, str], bool]) -> 
     if call.device != "cpu":
         return "they run on a CPU alone"
     if call.proj_size:
-        return "they have no projection"
+        return NO_PROJECTION
     if (reason := policy_reason(call, ("auto",))) is not None:
         return reason
     if not call.compiler:
@@ -135,6 +144,55 @@ def kernels_reason(call: LayerCall, has_kernels: Callable[[str, str], bool]) -> 
     return (
         None if has_kernels(call.mode, call.dtype) else "they could not be compiled, kept or loaded"
     )
+
+
+def cuda_kernels_reason(
+    call: LayerCall,
+    find_gpu: Callable[[LayerCall], Gpu | None],
+    find_verdict: Callable[[LayerCall], Verdict | None],
+    *,
+    tf32: bool = False,
+) -> str | None:
+    """Say why the CUDA kernels do not run a call, on any backend.
+
+    Args:
+        call: the call.
+        find_gpu: finds the GPU that it would run on; None = kernels cannot be launched there.
+        find_verdict: finds the verdict on its kernel, by a trial if there was none; None = no trial
+            can be held now.
+        tf32: whether products of float32 may be computed in TF32.
+    """
+    if call.device != "cuda":
+        return "they run on a GPU alone"
+    if call.proj_size:
+        return NO_PROJECTION
+    if (reason := policy_reason(call, ("auto",))) is not None:
+        return reason
+    if call.dtype not in STORED:
+        return f"they compute no {call.dtype}"
+    if call.dtype == "float32" and tf32:
+        return "TF32 was asked for, which they do not compute in"
+    gpu = find_gpu(call) if cubins.is_available() else None
+    if gpu is None:
+        return "no driver and NVRTC were found for this device, or RAGGED_KERNELS=0"
+    if not has_plan(call.mode, call.hidden_size, gpu):
+        return f"no weights of {call.hidden_size} hidden units find room in this GPU's registers"
+    if (verdict := find_verdict(call)) is None:
+        return "there was no trial yet, and none can be held while a CUDA graph is captured"
+    return verdict.reason
+
+
+def verdict_question(call: LayerCall, backend: str, device: str, driver: int) -> Question:
+    """Name the verdict that a call needs.
+
+    Args:
+        call: the call.
+        backend: whose call it is.
+        device: the GPU's name.
+        driver: the driver's version.
+    """
+    layer = cubins.digest_sources(), call.mode, call.hidden_size, call.dtype
+    return Question(backend, device, driver, *layer, *shape_class(call.rows, call.width))
 
 
 def computed_steps(implementation: str, lengths: Lengths) -> int:

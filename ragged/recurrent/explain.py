@@ -45,10 +45,11 @@ def explain(
         >>> with ragged.use_backend("torch"):
         ...     ragged.explain([90] * 2 + [10] * 30, policy="never")
         32 rows, width 90: 480 tokens, 83 % of the padded batch is padding
-        kernels  the policy asks for padding
-        packed   the policy asks for padding
-        padded   runs, since policy='never'
-        scan     padded comes first
+        kernels       the policy asks for padding
+        cuda_kernels  they run on a GPU alone
+        packed        the policy asks for padding
+        padded        runs, since policy='never'
+        scan          padded comes first
     """
     policy = as_choice("explain", "policy", policy, POLICIES)
     valid = lengths if isinstance(lengths, Lengths) else Lengths(lengths, policy=policy)

@@ -19,7 +19,10 @@ CHOSEN = f"(oracle or alone or rows or cannot_speak or form_of_lengths) and {LAY
 ON_CUDA = ["--backend", "torch", "--device", "cuda"]
 # What is run there, and how many tests of it have to pass, not be skipped.
 RUNS = {
-    "own tests": (["tests/cuda/test_layers.py", "tests/cuda/test_training.py"], 90),
+    "own tests": (
+        [f"tests/cuda/test_{each}.py" for each in ("kernels", "layers", "training")],
+        105,
+    ),
     "layers of the conformance suite": (
         [f"{SUITE}/test_promises.py", f"{SUITE}/test_recurrent.py", "-k", CHOSEN, *ON_CUDA],
         180,

@@ -9,6 +9,7 @@ import pytest
 
 from ragged.kernels.cuda import cubins, plans
 from ragged.kernels.cuda.driver import load_driver
+from ragged.recurrent.dispatch import LayerCall
 
 torch = pytest.importorskip("torch")
 glue = pytest.importorskip("ragged_torch.recurrent.cuda_kernels")
@@ -25,8 +26,8 @@ def test_kernels_are_right_on_this_gpu(cell, hidden, dtype):
     target, device = glue.find_target(0), torch.device("cuda", 0)
     if not plans.has_plan(cell, hidden, target.device.gpu):
         pytest.skip("this GPU has no kernel of this size")
-    x = torch.zeros(8, 8, 2, dtype=getattr(torch, dtype))
-    question = trial.ask(target, 0, cell, hidden, x)
+    call = LayerCall("cuda", dtype, hidden_size=hidden, rows=8, width=8, mode=cell)
+    question = trial.ask(target, call)
     held = trial.TorchTrial(question, target, device, other=lambda arrays: ())
     assert held.find_error() <= 1
     assert held.time_kernel() > 0

@@ -14,14 +14,19 @@ import pytest
 
 from ragged import kernels
 from ragged.errors import KernelError
-from ragged.kernels.cuda import cubins
+from ragged.kernels.cuda import cubins, layer
+from ragged.kernels.cuda.verdicts import Judge
 from ragged.kernels.recipe import xla_interface
+from ragged.recurrent.dispatch import LayerCall
 from tests.kernels.cuda_cases import LENGTHS, WIDTH, check, solved
 from tests.kernels.cuda_host import HOPPER
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 jax = pytest.importorskip("jax")
 glue = pytest.importorskip("ragged_jax.recurrent.cuda_kernels")
+import ragged_jax  # noqa: E402
+from ragged_jax.recurrent import dispatch  # noqa: E402
+
 jnp = jax.numpy
 
 
@@ -134,3 +139,88 @@ def test_a_program_for_gpus_has_the_custom_calls(fake_driver_of):
 
 def test_without_a_gpu_there_is_no_target():
     assert glue.find_target() is None
+
+
+CALL = LayerCall("cuda", "float32", hidden_size=5, rows=8, width=WIDTH)
+
+
+@pytest.fixture
+def played(fake_driver_of, target, monkeypatch, tmp_path):
+    """Let programs that are lowered here be for the GPU that is played."""
+    from ragged_jax.recurrent import cuda_trial, custom_op
+
+    with_target = custom_op._with_target
+
+    def for_gpu(*given):
+        return with_target(*given)._replace(device="cuda")
+
+    fake_driver_of("LSTM").forget()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for owner, name, value in (
+        (cubins, "is_available", lambda: True),
+        (cubins, "digest_sources", lambda: "these"),
+        (cuda_trial, "JUDGE", Judge()),
+        (cuda_trial, "find_target", lambda: target),
+        (glue, "find_target", lambda: target),
+    ):
+        monkeypatch.setattr(owner, name, value)
+    held = []
+
+    def judge(ratio):
+        def clock(run):
+            held.append(run)
+            return ratio if len(held) % 2 else 1.0
+
+        monkeypatch.setattr(cuda_trial.JaxTrial.__init__, "__defaults__", (clock,))
+        monkeypatch.setattr(custom_op, "_with_target", for_gpu)
+        return held
+
+    return judge
+
+
+@pytest.mark.parametrize(("ratio", "launches"), [(0.5, 2), (2.0, 0)])
+def test_a_layer_runs_on_them_where_a_trial_says_so(fake_driver_of, played, ratio, launches):
+    """One trial while a program is lowered; outputs and derivatives are then the same."""
+    case = solved("LSTM")[0]
+    model = ragged_jax.Recurrent("LSTM", case.x.shape[-1], 5, seed=0)
+    x = jnp.asarray(case.x, jnp.float32).reshape(8, WIDTH, -1)
+    lengths = jnp.asarray(LENGTHS)
+
+    def loss(x):
+        y, (h, c) = model(x, lengths)
+        return (y**2).sum() + (h * c).sum()
+
+    expected = jax.jit(jax.value_and_grad(loss))(x)
+    held, fake = played(ratio), fake_driver_of("LSTM")
+    jax.clear_caches()
+    program = jax.jit(jax.value_and_grad(loss)).lower(x).compile()
+    assert len(held) == 10
+    before = fake.launched.launches
+    found = jax.block_until_ready(program(x))
+    assert fake.launched.launches - before == launches
+    for actual, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-6)
+    _, moved = jax.jit(partial(jax.jvp, loss))((x,), (jnp.ones_like(x),))
+    np.testing.assert_allclose(moved, expected[1].sum(), rtol=1e-5)
+    assert len(held) == 10
+    jax.clear_caches()
+
+
+def test_a_wrong_kernel_is_never_used(played, monkeypatch):
+    played(0.5)
+    right = layer.multiply_x
+    monkeypatch.setattr(layer, "multiply_x", lambda *given: right(*given) + 0.01)
+    with pytest.warns(RuntimeWarning, match="never used"):
+        reason = dispatch.recurrent_reasons(CALL)["cuda_kernels"]
+    assert reason == "they are wrong on this GPU"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [({"device": "cpu"}, "on a GPU alone"), ({"surrounding": "exported"}, "exported"), ({}, None)],
+)
+def test_the_dispatch_names_its_reason(played, changed, reason):
+    held = played(0.5)
+    found = dispatch.recurrent_reasons(CALL._replace(**changed))["cuda_kernels"]
+    assert found is None if reason is None else reason in found
+    assert bool(held) == (reason is None)

@@ -5,6 +5,7 @@ import pytest
 from ragged import kernels
 from ragged.kernels.cuda import cubins, layer
 from ragged.kernels.cuda.verdicts import Judge
+from ragged.recurrent.dispatch import LayerCall
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 torch = pytest.importorskip("torch")
@@ -29,7 +30,8 @@ def make(fake_driver_of, monkeypatch, tmp_path):
 
     def make_trial(cell):
         target = Target(fake_driver_of(cell).device, lambda: 7)
-        question = trial.ask(target, 13000, cell, 5, torch.zeros(8, 4, 2))
+        call = LayerCall("cuda", "float32", hidden_size=5, rows=8, width=4, mode=cell)
+        question = trial.ask(target, call)
         return question, trial.TorchTrial(question, target, torch.device("cpu"), other, clock)
 
     return make_trial
@@ -43,8 +45,8 @@ def test_a_right_kernel_is_found_right(make, cell):
 
 def test_the_verdict_is_about_the_batch_and_leaves_the_generator_alone(make):
     question, held = make("LSTM")
-    assert question[:2] == ("Played GPU", 13000)
-    assert question[3:] == ("LSTM", 5, "float32", 8, 4)
+    assert question[:3] == ("torch", "Played GPU", 13000)
+    assert question[4:] == ("LSTM", 5, "float32", 8, 4)
     before = torch.get_rng_state()
     verdict = Judge().decide(question, held)
     assert (verdict.trusted, verdict.kernel, verdict.other) == (True, 1, 2)

@@ -60,7 +60,9 @@ def folder(monkeypatch, tmp_path):
 @pytest.fixture
 def question(folder):
     sources = cubins.digest_sources()
-    return Question("Played GPU", 13000, sources, "LSTM", 64, "float32", *shape_class(48, 300))
+    return Question(
+        "torch", "Played GPU", 13000, sources, "LSTM", 64, "float32", *shape_class(48, 300)
+    )
 
 
 def test_the_faster_one_is_taken_and_the_verdict_kept(question):
@@ -101,6 +103,7 @@ def test_a_trial_that_fails_is_told_and_held_again_by_another_process(question):
 @pytest.mark.parametrize(
     "changed",
     [
+        {"backend": "jax"},
         {"device": "Other GPU"},
         {"driver": 1},
         {"sources": ""},
@@ -154,7 +157,7 @@ def test_info_shows_the_verdicts_on_these_sources(question, capsys):
     lines = sorted(describe())
     assert lines[0] == "GRU 64 float32, 64 x 512 on Played GPU: wrong, never used"
     assert lines[1] == (
-        "LSTM 64 float32, 64 x 512 on Played GPU: 2.00 times as fast as cuDNN, used"
+        "LSTM 64 float32, 64 x 512 on Played GPU: 2.00 times as fast as torch without it, used"
     )
     assert main(["info"]) == 0
     assert f"on GPUs    {lines[1]}" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Kernels of our own on a GPU: one custom call a direction and pass, which XLA launches.
 
-They take and give what `scan` and `cpp` do. `custom_op` does not choose them yet, for none has run
-on a GPU; the tests run them by threads of the host.
+They take and give what `scan` and `cpp` do. No GPU has run them yet; the tests run them by threads
+of the host.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from ragged.kernels.cuda import cubins, layer
 from ragged.kernels.cuda.plans import SUMS, Gpu, Plan, plan_launch
 from ragged.kernels.recipe import FUNCTIONS, xla_interface
 from ragged.recurrent.cells import CELLS
+from ragged_jax.precision import float32_products
 
 SOURCE = Path(cubins.FOLDER) / "jax.cpp"
 
@@ -37,14 +38,17 @@ class Target(NamedTuple):
         processors: how many blocks run at once.
         calls: the names of the custom calls, by pass.
         library: which has them.
+        name: of the first of these GPUs.
     """
 
     gpu: Gpu
     processors: int
     calls: Mapping[str, str]
     library: ctypes.CDLL
+    name: str = ""
 
 
+@cache
 def find_target() -> Target | None:
     """Find the GPUs of this process; None where kernels cannot be launched."""
     try:
@@ -59,7 +63,7 @@ def find_target() -> Target | None:
         return None
     major, minor = map(int, device.compute_capability.split("."))
     calls = register(library, "CUDA")
-    return Target(Gpu.of((major, minor)), device.core_count, calls, library)
+    return Target(Gpu.of((major, minor)), device.core_count, calls, library, device.device_kind)
 
 
 def register(library: ctypes.CDLL, platform: str) -> dict[str, str]:
@@ -72,6 +76,7 @@ def register(library: ctypes.CDLL, platform: str) -> dict[str, str]:
     return {direction: f"{function}_cuda_{version}" for direction, function in names.items()}
 
 
+@float32_products
 def run_direction(
     lengths: Array,
     resets: Array,
@@ -80,10 +85,10 @@ def run_direction(
     c0: Array,
     *weights: Array,
     keep: bool,
-    target: Target,
+    target: Target | None = None,
     **options: Any,
 ) -> tuple[Array, ...]:
-    """Return what `scan.run_direction` does."""
+    """Return what `scan.run_direction` does; a target of None is the GPUs of this process."""
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     lengths, h0 = _bound(lengths, x, h0, options)
     flat, places = _flat(x), math.prod(x.shape[:-1])
@@ -93,16 +98,19 @@ def run_direction(
     shapes = [jax.ShapeDtypeStruct((places, h0.shape[1]), x.dtype), h0, c0, of_kept]
     arrays = (of_x, h0, c0, weight_hh, bias_hh)
     y, h, c, kept = _call("Forward", shapes, arrays, lengths, resets, x, target, **options)
-    return y.reshape(*x.shape[:-1], -1), h, c, *([kept] if keep else [])
+    tokens = x.shape[:-1]
+    kept = kept.reshape(*tokens, kept_features) if keep else kept
+    return y.reshape(*tokens, h0.shape[1]), h, c, *([kept] if keep else [])
 
 
+@float32_products
 def vjp_direction(
     lengths: Array,
     resets: Array,
     x: Array,
     *others: Array,
     wants_x: bool,
-    target: Target,
+    target: Target | None = None,
     **options: Any,
 ) -> tuple[Array, ...]:
     """Return what `scan.vjp_direction` does; without x's gradient, if it is not wanted."""
@@ -112,7 +120,7 @@ def vjp_direction(
     mode = options["mode"]
     sums = jax.ShapeDtypeStruct((places, SUMS[mode] * hidden), x.dtype)
     shapes = [sums, jax.ShapeDtypeStruct((places, hidden), x.dtype), h0, c0]
-    arrays = (weight_hh, h0, c0, _flat(y), kept, _flat(dy), dh, dc)
+    arrays = (weight_hh, h0, c0, _flat(y), _flat(kept), _flat(dy), dh, dc)
     found = _call("Backward", shapes, arrays, lengths, resets, x, target, **options)
     dsums, h_before, dh0, dc0 = found
     valid = _tables(lengths, x, options).valid
@@ -122,6 +130,12 @@ def vjp_direction(
     return *dx, dh0, dc0, *gradients[1:]
 
 
+PASSES: dict[str, Callable[..., tuple[Array, ...]]] = {  # `scan` has the others
+    "recurrent_forward": run_direction,
+    "recurrent_backward": vjp_direction,
+}
+
+
 def _call(
     direction: str,
     shapes: Sequence[Any],
@@ -129,7 +143,7 @@ def _call(
     lengths: Array,
     resets: Array,
     x: Array,
-    target: Target,
+    target: Target | None,
     *,
     mode: str,
     layout: str,
@@ -137,6 +151,8 @@ def _call(
     reverse: bool,
     start: str,
 ) -> Sequence[Array]:
+    target = target or find_target()
+    assert target is not None, "the dispatch asks before"
     (batch, hidden), size = arrays[1].shape, (target.gpu, target.processors, str(x.dtype))
     plan, clusters = plan_launch(mode, direction, hidden, batch, *size)
     tables = _tables(lengths, x, {"layout": layout, "width": width})

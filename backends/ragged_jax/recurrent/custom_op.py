@@ -2,8 +2,8 @@
 
 One direction of a layer is a primitive, and so are its two derivatives. Which implementation runs
 them is chosen from the list of `dispatch` when a program is lowered, by where it will run: our
-kernels in a program for one CPU, where there are any; else masked scans, which XLA compiles for
-every device, partitions over many, and keeps in exported files. Both keep the same arrays.
+kernels in a program for one CPU or GPU, where there are any; else masked scans, which XLA compiles
+for every device, partitions over many, and keeps in exported files. All keep the same arrays.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _batch(
 def _lower(
     primitive: Primitive, ctx: Any, *operands: Any, call: LayerCall, mapped: Mapped, **options: Any
 ) -> Any:
-    passes = choose(IMPLEMENTATIONS, _with_target(call, ctx)).run
+    passes = choose(IMPLEMENTATIONS, _with_target(_with_rows(call, ctx.avals_in, mapped), ctx)).run
     one_pass = partial(passes[primitive.name], **_told(call), **options)
     function = _vmapped(one_pass, mapped)
     return mlir.lower_fun(function)(ctx, *operands)
@@ -113,6 +113,12 @@ def _lower(
 def _told(call: LayerCall) -> dict[str, Any]:
     """What a pass is told of a call."""
     return {"mode": call.mode, "layout": call.layout, "width": call.width}
+
+
+def _with_rows(call: LayerCall, operands: Sequence[Any], mapped: Mapped) -> LayerCall:
+    """Add to a call how many rows there are, and how wide they are."""
+    (rows,), _, x, *_ = _shapes(operands, mapped)
+    return call._replace(rows=rows, width=x[1] if call.layout == "padded" else call.width)
 
 
 def _with_target(call: LayerCall, ctx: Any) -> LayerCall:

@@ -6,15 +6,21 @@ this list when the program is lowered.
 
 from __future__ import annotations
 
+from ragged.kernels.cuda.plans import Gpu
 from ragged.recurrent.dispatch import (
+    CPU_KERNELS,
+    CUDA_KERNELS,
     Implementation,
     LayerCall,
+    cuda_kernels_reason,
     kernels_reason,
     no_reason,
     policy_reason,
     reasons,
 )
-from ragged_jax.recurrent import cpp, scan
+from ragged_jax.precision import allows_tf32
+from ragged_jax.recurrent import cpp, cuda_kernels, scan
+from ragged_jax.recurrent.cuda_trial import find_verdict
 
 # What JAX does around a call, as the reason why an implementation does not run it.
 EXPORTED = "exported programs run on other machines too"
@@ -30,9 +36,21 @@ def _kernels_reason(call: LayerCall) -> str | None:
     return call.surrounding or kernels_reason(call, cpp.has_kernels)
 
 
+def _cuda_kernels_reason(call: LayerCall) -> str | None:
+    if call.surrounding is not None:
+        return call.surrounding
+    return cuda_kernels_reason(call, _find_gpu, find_verdict, tf32=allows_tf32())
+
+
+def _find_gpu(call: LayerCall) -> Gpu | None:
+    target = cuda_kernels.find_target()
+    return target.gpu if target else None
+
+
 # Each `run` is a function for every primitive of the operator.
 IMPLEMENTATIONS = (
-    Implementation("kernels", _kernels_reason, {**scan.PASSES, **cpp.PASSES}),
+    Implementation(CPU_KERNELS, _kernels_reason, {**scan.PASSES, **cpp.PASSES}),
+    Implementation(CUDA_KERNELS, _cuda_kernels_reason, {**scan.PASSES, **cuda_kernels.PASSES}),
     Implementation("scan", no_reason, scan.PASSES),
 )
 

@@ -1,14 +1,14 @@
 """Kernels of our own on a GPU: one launch a layer, direction and pass, on torch's current stream.
 
-Nothing is read back from the device: lengths and tables stay there. The dispatch does not choose
-these kernels yet, for none has run on a GPU; the tests run them by threads of the host.
+Nothing is read back from the device: lengths and tables stay there. No GPU has run them yet; the
+tests run them by threads of the host.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from ragged.kernels.cuda.plans import STORED, SUMS, plan_launch
 from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
 from ragged_torch.arrays import name
+from ragged_torch.precision import allows_tf32, float32_products
 from ragged_torch.recurrent.cpp import Call, differentiable_vjp, input_shapes
 from ragged_torch.recurrent.scan import WEIGHTS
 from ragged_torch.recurrent.stack import (
@@ -62,17 +63,18 @@ class Reset(NamedTuple):
     to_initial: bool = False
 
 
+@cache
 def find_target(index: int) -> Target | None:
     """Find the GPU that torch gives an index; None where kernels cannot be launched."""
     driver = load_driver()
-    if driver is None:
+    if driver is None or torch.version.hip is not None:
         return None
     device = driver.device(index)
     return Target(device, lambda: torch.cuda.current_stream(index).cuda_stream)
 
 
-def run(inputs: LayerInputs, target: Target) -> tuple[Tensor, State]:
-    """Run all layers over tokens of any layout.
+def run(inputs: LayerInputs, target: Target | None = None) -> tuple[Tensor, State]:
+    """Run all layers over tokens of any layout; a target of None is the GPU of x.
 
     Lengths whose values cannot be read are bounded on the device: a row whose length is wrong
     gives NaN.
@@ -80,6 +82,8 @@ def run(inputs: LayerInputs, target: Target) -> tuple[Tensor, State]:
     Raises:
         LengthsError: lengths that can be read, and are not all between 0 and the width.
     """
+    target = target or find_target(inputs.x.device.index)
+    assert target is not None, "the dispatch asks before"
     run_one = partial(_run_direction, layout=inputs.layout, target=target)
     return run_directions(run_one, inputs)
 
@@ -145,45 +149,56 @@ def run_layer(
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, call, target, reset = inputs
-        places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
-        tables = layer.make_tables(xp, call.layout, lengths, call.width, places, x.device)
-        flat, state = x.reshape(places, x.shape[-1]), _states(call, h0, c0)
-        of_x = layer.multiply_x(xp, flat, weight_ih, bias_ih)
-        y = x.new_zeros(places, hidden)
-        h, c = (x.new_empty(each.shape) for each in (h0, c0))
-        keeps = CELLS[call.mode].kept * hidden if any(ctx.needs_input_grad) else 0
-        kept = x.new_empty(places, keeps, dtype=torch.float32) if keeps else None
-        ctx.rows = lengths, call, target, reset, tables
-        given = {"of_x": of_x, "h0": state[0], "c0": state[1]}
-        given |= {"weight_hh": weight_hh, "bias_hh": bias_hh}
-        found = {"y": y, "h": h, "c": c if c.numel() else None, "kept": kept}
-        _launch("Forward", ctx.rows, y, given, found)
-        ctx.save_for_backward(*inputs[:7], y, kept)
-        return y.reshape(*x.shape[:-1], hidden), h, c
+        ctx.tf32 = allows_tf32()
+        with float32_products(tf32=ctx.tf32):
+            return _forward(ctx, *inputs)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Any, ...]:
-        *inputs, y, kept = ctx.saved_tensors
-        x, h0, c0, weight_ih, weight_hh, *_ = inputs
-        lengths, call, _, reset, tables = ctx.rows
-        if torch.is_grad_enabled():
-            return *_differentiable(inputs, (dy, dh, dc), lengths, call, reset), *(None,) * 4
-        places, hidden = y.shape
-        state, dstate = _states(call, h0, c0), _states(call, dh, dc)
-        dsums, before = y.new_zeros(places, SUMS[call.mode] * hidden), torch.zeros_like(y)
-        dh0, dc0 = (x.new_empty(each.shape) for each in (h0, c0))
-        given = {"weight_hh": weight_hh, "h0": state[0], "c0": state[1], "y": y, "kept": kept}
-        given |= {"dy": dy, "dh": dstate[0], "dc": dstate[1]}
-        results = {"dsums": dsums, "h_before": before, "dh0": dh0}
-        results["dc0"] = dc0 if dc0.numel() else None
-        _launch("Backward", ctx.rows, y, given, results)
-        arrays = x.reshape(places, x.shape[-1]), weight_ih, dsums, before, tables.valid
-        wants_x = ctx.needs_input_grad[0]
-        found = layer.differentiate(xp, call.mode, *arrays, wants_x=wants_x)
-        weights = found.weight_ih, found.weight_hh, found.bias_ih, found.bias_hh
-        dx = found.x.reshape(x.shape) if wants_x else None
-        return dx, dh0, dc0, *weights, *(None,) * 4
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        with float32_products(tf32=ctx.tf32):
+            return *_backward(ctx, *gradients), *(None,) * 4
+
+
+def _forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+    x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, call, target, reset = inputs
+    places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
+    tables = layer.make_tables(xp, call.layout, lengths, call.width, places, x.device)
+    flat, state = x.reshape(places, x.shape[-1]), _states(call, h0, c0)
+    of_x = layer.multiply_x(xp, flat, weight_ih, bias_ih)
+    y = x.new_zeros(places, hidden)
+    h, c = (x.new_empty(each.shape) for each in (h0, c0))
+    keeps = CELLS[call.mode].kept * hidden if any(ctx.needs_input_grad) else 0
+    kept = x.new_empty(places, keeps, dtype=torch.float32) if keeps else None
+    ctx.rows = lengths, call, target, reset, tables
+    given = {"of_x": of_x, "h0": state[0], "c0": state[1]}
+    given |= {"weight_hh": weight_hh, "bias_hh": bias_hh}
+    found = {"y": y, "h": h, "c": c if c.numel() else None, "kept": kept}
+    _launch("Forward", ctx.rows, y, given, found)
+    ctx.save_for_backward(*inputs[:7], y, kept)
+    return y.reshape(*x.shape[:-1], hidden), h, c
+
+
+def _backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
+    *inputs, y, kept = ctx.saved_tensors
+    x, h0, c0, weight_ih, weight_hh, *_ = inputs
+    lengths, call, _, reset, tables = ctx.rows
+    if torch.is_grad_enabled():
+        return _differentiable(inputs, (dy, dh, dc), lengths, call, reset)
+    places, hidden = y.shape
+    state, dstate = _states(call, h0, c0), _states(call, dh, dc)
+    dsums, before = y.new_zeros(places, SUMS[call.mode] * hidden), torch.zeros_like(y)
+    dh0, dc0 = (x.new_empty(each.shape) for each in (h0, c0))
+    given = {"weight_hh": weight_hh, "h0": state[0], "c0": state[1], "y": y, "kept": kept}
+    given |= {"dy": dy, "dh": dstate[0], "dc": dstate[1]}
+    results = {"dsums": dsums, "h_before": before, "dh0": dh0}
+    results["dc0"] = dc0 if dc0.numel() else None
+    _launch("Backward", ctx.rows, y, given, results)
+    arrays = x.reshape(places, x.shape[-1]), weight_ih, dsums, before, tables.valid
+    wants_x = ctx.needs_input_grad[0]
+    found = layer.differentiate(xp, call.mode, *arrays, wants_x=wants_x)
+    weights = found.weight_ih, found.weight_hh, found.bias_ih, found.bias_hh
+    dx = found.x.reshape(x.shape) if wants_x else None
+    return dx, dh0, dc0, *weights
 
 
 def _differentiable(
@@ -215,7 +230,8 @@ def _launch(direction: str, of_rows: Any, y: Tensor, given: _Arrays, found: _Arr
     rows = Rows(*map(_address, of_call), batch, call.reverse, to_initial)
     readable = {key: _readable(array) for key, array in given.items()}
     addresses = {key: _address(array) for key, array in (readable | dict(found)).items()}
-    device.launch(plan, CALLS[direction](rows=rows, **addresses), clusters, stream())
+    with torch.cuda.device_of(y):  # torch's stream may be the default one, of whatever is current
+        device.launch(plan, CALLS[direction](rows=rows, **addresses), clusters, stream())
 
 
 def _readable(tensor: Tensor | None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What torch runs for a verdict on a CUDA kernel: `Trial` of `ragged.kernels.cuda.verdicts`.
+"""Whether a CUDA kernel may run in torch, and what is run for that verdict.
 
 No GPU has run it. Its check is tested by host threads that play one; its clock needs a GPU.
 """
@@ -6,25 +6,29 @@ No GPU has run it. Its check is tested by host threads that play one; its clock 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import wraps
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ragged.kernels.cuda import cubins
-from ragged.kernels.cuda.verdicts import Question, shape_class
+from ragged.backend import load_backend
+from ragged.errors import KernelError
+from ragged.kernels.cuda.verdicts import ALLOWED, INPUTS, SMALL, Judge, Question, Verdict
 from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
+from ragged.recurrent.dispatch import LayerCall, verdict_question
+from ragged_torch.arrays import name
+from ragged_torch.precision import use_tf32
 from ragged_torch.recurrent import scan
 from ragged_torch.recurrent.cpp import Call
-from ragged_torch.recurrent.cuda_kernels import Target, run_layer
+from ragged_torch.recurrent.cuda_kernels import Target, find_target, run_layer
 from ragged_torch.recurrent.scan import WEIGHTS
 
-SMALL = (3, 0, 7, 1, 3, 2, 0, 5)  # lengths of the batch that is checked
-INPUTS = 8
-ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}  # of the greatest value, and of 0.1
-
 Run = Callable[["Arrays"], Sequence[Tensor]]
+JUDGE = Judge()
 
 
 class Arrays(NamedTuple):
@@ -34,14 +38,14 @@ class Arrays(NamedTuple):
         x: `(batch, width, inputs)`, NaN at padding.
         states: h0 and c0.
         weights: in the order of `WEIGHTS`.
-        lengths: `(batch,)` int32.
+        lengths: of the rows, on the host and on the device.
         call: what else a layer is told.
     """
 
     x: Tensor
     states: tuple[Tensor, Tensor]
     weights: tuple[Tensor, ...]
-    lengths: Tensor
+    lengths: Lengths
     call: Call
 
     @property
@@ -60,13 +64,47 @@ def cuda_clock(run: Callable[[], object]) -> float:
     return begin.elapsed_time(end) / 1e3
 
 
-def ask(target: Target, driver: int, mode: str, hidden: int, x: Tensor) -> Question:
-    """Name the verdict that a padded batch `(batch, time, features)` needs."""
-    dtype = str(x.dtype).removeprefix("torch.")
-    layer = (mode, hidden, dtype)
-    return Question(
-        target.device.name, driver, cubins.digest_sources(), *layer, *shape_class(*x.shape[:2])
-    )
+def ask(target: Target, call: LayerCall) -> Question:
+    """Name the verdict that a call needs."""
+    return verdict_question(call, name, target.device.name, target.device.driver.version)
+
+
+def find_verdict(call: LayerCall, other: Run) -> Verdict | None:
+    """Find the verdict on the kernel of a call, by a trial if there was none.
+
+    Args:
+        call: on a CUDA device that kernels can be launched on.
+        other: what would run instead.
+
+    Returns:
+        The verdict; None where there is none and a CUDA graph is captured, in which nothing can be
+        timed.
+    """
+    target = find_target(call.device_index)
+    assert target is not None
+    question = ask(target, call)
+    if torch.cuda.is_current_stream_capturing() and not JUDGE.knows(question):
+        return None
+    device = torch.device("cuda", call.device_index)
+    return JUDGE.decide(question, TorchTrial(question, target, device, other))
+
+
+def alone(held: Callable[[TorchTrial], float]) -> Callable[[TorchTrial], float]:
+    """Hold a part of a trial whatever torch does around the call that asks for it."""
+
+    @wraps(held)
+    def hold(trial: TorchTrial) -> float:
+        device = trial.device
+        off = torch.autocast(device.type, enabled=False)
+        with torch.inference_mode(False), torch.enable_grad(), off, use_tf32(False):
+            try:
+                with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                    return held(trial)
+            except torch.OutOfMemoryError as error:
+                expected, remedy = "memory for a trial", "Set RAGGED_KERNELS=0 to hold none."
+                raise KernelError.of("trial", "device", error, expected, remedy) from error
+
+    return hold
 
 
 class TorchTrial:
@@ -88,56 +126,62 @@ class TorchTrial:
         other: Run,
         clock: Callable[[Callable[[], object]], float] = cuda_clock,
     ) -> None:
-        self._question, self._target, self._device = question, target, device
+        self._question, self._target, self.device = question, target, device
         self._other, self._clock = other, clock
 
+    @alone
     def find_error(self) -> float:
         """Return the greatest error beside plain operations, both directions and all gradients."""
         allowed = ALLOWED[self._question.dtype]
         errors = []
         for reverse in (False, True):
-            arrays = self._draw(torch.tensor(SMALL, dtype=torch.int32), max(SMALL) + 1, reverse)
+            arrays = self._draw(SMALL, max(SMALL) + 1, reverse)
             pairs = zip(_differentiate(self._kernel, arrays), _reference(arrays), strict=True)
             errors += [_error(found, right) / allowed for found, right in pairs]
         return max(errors, key=lambda error: (error != error, error))
 
+    @alone
     def time_kernel(self) -> float:
         """Return the seconds that the kernel takes."""
         return self._time(self._kernel)
 
+    @alone
     def time_other(self) -> float:
         """Return the seconds that what would run instead takes."""
         return self._time(self._other)
 
     def _time(self, run: Run) -> float:
         batch, width = self._question.batch, self._question.width
-        lengths = torch.linspace(1, width, batch).to(torch.int32)
+        lengths = np.linspace(1, width, batch).astype(int).tolist()
         arrays = self._draw(lengths, width, False)
         return self._clock(lambda: _differentiate(run, arrays))
 
     def _kernel(self, arrays: Arrays) -> Sequence[Tensor]:
         x, (h0, c0), weights, lengths, call = arrays
-        return run_layer(x, h0, c0, weights, lengths, call, self._target)
+        count = lengths.to(load_backend(name), x).to(torch.int32)
+        return run_layer(x, h0, c0, weights, count, call, self._target)
 
-    def _draw(self, lengths: Tensor, width: int, reverse: bool) -> Arrays:
+    def _draw(self, lengths: Sequence[int], width: int, reverse: bool) -> Arrays:
         """Draw a batch; it changes no generator of the user's."""
         cell, hidden = CELLS[self._question.cell], self._question.hidden
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         dtype = getattr(torch, self._question.dtype)
 
         def draw(*shape: int, scale: float = 1.0) -> Tensor:
-            values = torch.randn(shape, generator=generator) * scale
-            return values.to(self._device, dtype).requires_grad_()
+            values = torch.randn(shape, generator=generator, device="cpu") * scale
+            return values.to(self.device, dtype).requires_grad_()
 
         batch, height = len(lengths), cell.gates * hidden
-        x = torch.randn(batch, width, INPUTS, generator=generator)
-        x[torch.arange(width) >= lengths[:, None]] = torch.nan
+        x = torch.randn(batch, width, INPUTS, generator=generator, device="cpu")
+        for row, length in enumerate(lengths):
+            x[row, length:] = torch.nan
         shapes = (height, INPUTS), (height, hidden), (height,), (height,)
         weights = tuple(draw(*shape, scale=hidden**-0.5) for shape in shapes)
         states = draw(batch, hidden), draw(batch, hidden if "c" in cell.states else 0)
-        given = x.to(self._device, dtype).requires_grad_()
+        given = x.to(self.device, dtype).requires_grad_()
         call = Call(cell.mode, width, reverse)
-        return Arrays(given, states, weights, lengths.to(self._device), call)
+        rows = Lengths(lengths, width).on_device(load_backend(name), given)
+        return Arrays(given, states, weights, rows, call)
 
 
 def _differentiate(run: Run, arrays: Arrays) -> list[Tensor]:
@@ -159,8 +203,7 @@ def _reference(arrays: Arrays) -> list[Tensor]:
 def _run_plain(arrays: Arrays) -> Sequence[Tensor]:
     x, (h0, c0), weights, lengths, call = arrays
     named = dict(zip(WEIGHTS, weights, strict=True))
-    rows = Lengths(lengths, call.width)
-    return scan.run_layer(call.mode, named, x, rows, h0, c0, reverse=call.reverse)
+    return scan.run_layer(call.mode, named, x, lengths, h0, c0, reverse=call.reverse)
 
 
 def _error(found: Tensor, right: Tensor) -> float:

@@ -14,11 +14,16 @@ from torch import Tensor
 
 from ragged.backend import load_backend
 from ragged.kernels import available
+from ragged.kernels.cuda.plans import Gpu
 from ragged.lengths import Lengths
 from ragged.recurrent.dispatch import (
+    CPU_KERNELS,
+    CUDA_KERNELS,
+    OF_ANY_LAYOUT,
     Implementation,
     LayerCall,
     choose,
+    cuda_kernels_reason,
     describe_batch,
     kernels_reason,
     no_reason,
@@ -27,7 +32,9 @@ from ragged.recurrent.dispatch import (
 )
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import is_compiling, name
-from ragged_torch.recurrent import cpp, packed, padded, scan
+from ragged_torch.precision import allows_tf32
+from ragged_torch.recurrent import cpp, cuda_kernels, packed, padded, scan
+from ragged_torch.recurrent.cuda_trial import Arrays, find_verdict
 from ragged_torch.recurrent.layouts import from_padded, to_padded
 from ragged_torch.recurrent.stack import LayerInputs, State, run_directions
 from ragged_torch.transforms import (
@@ -60,6 +67,29 @@ def _kernels_reason(call: LayerCall) -> str | None:
 
 def _has_kernels(mode: str, dtype: str) -> bool:
     return cpp.has_kernels(mode, getattr(torch, dtype))
+
+
+def _cuda_kernels_reason(call: LayerCall) -> str | None:
+    if call.surrounding is not None:
+        return call.surrounding
+    tf32, verdict = allows_tf32(), partial(find_verdict, other=_run_other)
+    return cuda_kernels_reason(call, _find_gpu, verdict, tf32=tf32)
+
+
+def _find_gpu(call: LayerCall) -> Gpu | None:
+    target = cuda_kernels.find_target(call.device_index)
+    return target.device.gpu if target else None
+
+
+def _run_other(arrays: Arrays) -> tuple[Tensor, ...]:
+    """Run the batch of a trial by what would run it if there were no CUDA kernels."""
+    x, (h, c), weights, lengths, call = arrays
+    parameters = {f"{key}_l0": value for key, value in zip(scan.WEIGHTS, weights, strict=True)}
+    shape = RecurrentShape(x.shape[2], h.shape[1], mode=call.mode)
+    inputs = LayerInputs(shape, parameters, x, lengths, (h[None], c[None]))
+    others = [each for each in IMPLEMENTATIONS if each.name != CUDA_KERNELS]
+    y, (h, c) = choose(others, describe(x, shape, lengths)).run(inputs)
+    return y, h[0], c[0]
 
 
 def _dense_reason(call: LayerCall, takes: Sequence[str]) -> str | None:
@@ -96,7 +126,8 @@ def _padded_reason(call: LayerCall) -> str | None:
 
 
 IMPLEMENTATIONS = (
-    Implementation("kernels", _kernels_reason, cpp.run),
+    Implementation(CPU_KERNELS, _kernels_reason, cpp.run),
+    Implementation(CUDA_KERNELS, _cuda_kernels_reason, cuda_kernels.run),
     Implementation("packed", _packed_reason, packed.run),
     Implementation("padded", _padded_reason, padded.run),
     Implementation("scan", no_reason, partial(run_directions, scan.run_layer)),
@@ -114,7 +145,8 @@ def run_by_choice(inputs: LayerInputs, surrounding: str | None = None) -> tuple[
         inputs = inputs._replace(lengths=inputs.lengths.on_device(load_backend(name), inputs.x))
     call = describe(inputs.x, inputs.shape, inputs.lengths, surrounding)
     chosen = choose(IMPLEMENTATIONS, call)
-    return chosen.run(inputs) if chosen.name == "kernels" else run_padded(chosen.run, inputs)
+    of_any_layout = chosen.name in OF_ANY_LAYOUT
+    return chosen.run(inputs) if of_any_layout else run_padded(chosen.run, inputs)
 
 
 def run_padded(
@@ -164,6 +196,7 @@ def describe(
     device, dtype = x.device.type, str(x.dtype).removeprefix("torch.")
     known: dict[str, Any] = {"device": device, "dtype": dtype, "surrounding": surrounding}
     known |= {"hidden_size": shape.hidden_size, "proj_size": shape.proj_size, "mode": shape.mode}
+    known["device_index"] = x.device.index or 0
     if lengths is not None and surrounding is None:
         if not lengths.is_traced:
             return describe_batch(lengths, **known)

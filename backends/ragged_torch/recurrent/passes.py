@@ -13,7 +13,6 @@ from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.ops.alignment import flip
 from ragged.recurrent.cells import CELLS
-from ragged.recurrent.dispatch import choose
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import asarray, name
 from ragged_torch.recurrent import cpp
@@ -103,8 +102,11 @@ def passes_of(
         run = partial(run_layer, resets=resets, start=start)
         forward, backward = partial(composed_forward, run=run), partial(composed_backward, run=run)
         return Passes(False, forward, backward)
-    chosen = choose(IMPLEMENTATIONS, describe(layer.x, layer.shape(mode)))
-    return KERNELS if chosen.name == "kernels" else COMPOSED
+    # The C++ kernels come first. The others are composed, and chosen among when they run: compilers
+    # ask here too, while nothing can be tried out.
+    kernels, *_ = IMPLEMENTATIONS
+    reason = kernels.unsupported_reason(describe(layer.x, layer.shape(mode)))
+    return COMPOSED if reason else KERNELS
 
 
 def saved_rows(layer: Layer, mode: str, train: bool, resets: Tensor | None = None) -> int:

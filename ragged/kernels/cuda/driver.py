@@ -50,7 +50,7 @@ class Driver:
         self._library = library
         self._call("cuInit", 0)
 
-    @property
+    @cached_property
     def version(self) -> int:
         """The newest CUDA version that the driver supports, such as 13000."""
         version = ctypes.c_int()
@@ -75,11 +75,17 @@ class Driver:
 
 
 class Device:
-    """A GPU, with the kernels that were loaded for it."""
+    """A GPU, with the kernels that were loaded for it.
+
+    Args:
+        driver: that launches them.
+        handle: the driver's of the GPU.
+        name: of the GPU.
+    """
 
     def __init__(self, driver: Driver, handle: int, name: str) -> None:
         self.name = name
-        self._driver, self._handle = driver, handle
+        self.driver, self._handle = driver, handle
         self._kernels: dict[Plan, ctypes.c_void_p | None] = {}
 
     @cached_property
@@ -120,12 +126,12 @@ class Device:
         kernel = self._kernels[plan]
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(call))
         sizes = (clusters * plan.cluster, 1, 1, plan.threads, 1, 1, plan.shared)
-        self._driver._call("cuLaunchKernel", kernel, *sizes, stream, arguments, None)
+        self.driver._call("cuLaunchKernel", kernel, *sizes, stream, arguments, None)
 
     def _load(self, plan: Plan, cubin: bytes) -> ctypes.c_void_p:
         library, kernel = ctypes.c_void_p(), ctypes.c_void_p()
         nothing = (None, None, 0, None, None, 0)
-        call = self._driver._call
+        call = self.driver._call
         call("cuLibraryLoadData", ctypes.byref(library), cubin, *nothing)
         call("cuLibraryGetKernel", ctypes.byref(kernel), library, cubins.FUNCTION.encode())
         call("cuKernelSetAttribute", KERNEL_SHARED, plan.shared, kernel, self._handle)
@@ -135,7 +141,7 @@ class Device:
 
     def _attribute(self, number: int) -> int:
         value = ctypes.c_int()
-        self._driver._call("cuDeviceGetAttribute", ctypes.byref(value), number, self._handle)
+        self.driver._call("cuDeviceGetAttribute", ctypes.byref(value), number, self._handle)
         return value.value
 
 

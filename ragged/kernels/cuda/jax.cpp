@@ -110,8 +110,8 @@ void* data_of(const Buffer& buffer) {
   return buffer.element_count() ? buffer.untyped_data() : nullptr;
 }
 
-// Launch a kernel; the first `cleared` results are to read as 0 where it does not write.
-ffi::Error run(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, std::size_t cleared,
+// Launch a kernel; the results whose bit is set in `cleared` are to read as 0 where it does not write.
+ffi::Error run(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, unsigned cleared,
                std::string_view name, std::int64_t clusters, bool reverse, bool to_initial) {
   Kernel* kernel = find_kernel(name);
   if (!kernel)
@@ -133,7 +133,7 @@ ffi::Error run(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, s
   for (std::size_t k = 0; k < rets.size(); ++k) {
     auto result = *rets.get<ffi::AnyBuffer>(k);
     *to++ = data_of(*result);
-    if (k < cleared && result->element_count())
+    if ((cleared >> k & 1) && result->element_count())
       if (int status = driver().clear(result->untyped_data(), 0, result->size_bytes(), stream))
         return failed("cuMemsetD8Async", status);
   }
@@ -154,16 +154,16 @@ void* const stream = nullptr;
 #define STREAM_PARAMETER void *stream,
 #endif
 
-// y is 0 at padding.
+// y and what is kept are 0 at padding.
 ffi::Error forward(STREAM_PARAMETER ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name,
                    std::int64_t clusters, bool reverse, bool to_initial) {
-  return run(stream, args, rets, 1, name, clusters, reverse, to_initial);
+  return run(stream, args, rets, 0b1001, name, clusters, reverse, to_initial);
 }
 
 // So are the gradients of the sums, and h before.
 ffi::Error backward(STREAM_PARAMETER ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name,
                     std::int64_t clusters, bool reverse, bool to_initial) {
-  return run(stream, args, rets, 2, name, clusters, reverse, to_initial);
+  return run(stream, args, rets, 0b0011, name, clusters, reverse, to_initial);
 }
 
 }  // namespace

@@ -171,6 +171,7 @@ def make_plan(
     return min(found, key=_cost)
 
 
+@cache
 def has_plan(cell: str, hidden: int, gpu: Gpu) -> bool:
     """Whether both passes of a cell have a kernel.
 

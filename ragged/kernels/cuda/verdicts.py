@@ -2,8 +2,7 @@
 
 At its first use for a shape class on a device a kernel is compared with the reference on a small
 batch, and timed beside what would run instead. A kernel that is wrong is told of and never used;
-one that is slower is not used. The verdict is kept beside the compiled kernels. No dispatch asks
-for verdicts yet.
+one that is slower is not used. The verdict is kept beside the compiled kernels.
 """
 
 from __future__ import annotations
@@ -23,6 +22,9 @@ from ragged.kernels.cuda import cubins
 from ragged.kernels.libraries import cache_folder, read_content, seal
 
 ROUNDS = 5  # of timing; the median counts
+SMALL = (3, 0, 7, 1, 3, 2, 0, 5)  # lengths of the batch that is checked
+INPUTS = 8  # features of the batches
+ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}  # of the greatest value, and of 0.1
 FASTER, SLOWER, WRONG, FAILED = "faster", "slower", "wrong", "failed"
 
 
@@ -30,6 +32,7 @@ class Question(NamedTuple):
     """What a verdict holds for.
 
     Args:
+        backend: whose other implementations it is timed beside.
         device: the GPU's name.
         driver: the driver's version.
         sources: digest of the kernels' sources and compiler.
@@ -40,6 +43,7 @@ class Question(NamedTuple):
         width: steps, rounded up to a power of 2.
     """
 
+    backend: str
     device: str
     driver: int
     sources: str
@@ -74,6 +78,20 @@ class Verdict(NamedTuple):
         """Whether the kernel is to run."""
         return self.outcome == FASTER
 
+    @property
+    def reason(self) -> str | None:
+        """Why the kernel is not to run; None where it is.
+
+        >>> Verdict(SLOWER, 0.1, kernel=3.0, other=2.0).reason
+        'on this GPU they take 1.50 times as long as what runs instead'
+        """
+        if self.trusted:
+            return None
+        if self.outcome == SLOWER:
+            ratio = self.kernel / self.other
+            return f"on this GPU they take {ratio:.2f} times as long as what runs instead"
+        return "they are wrong on this GPU" if self.outcome == WRONG else "they failed on this GPU"
+
 
 class Trial(Protocol):
     """What a backend runs for a verdict, forward and backward."""
@@ -106,18 +124,27 @@ class Judge:
     def __init__(self) -> None:
         self._known: dict[Question, Verdict] = {}
 
+    def knows(self, question: Question) -> bool:
+        """Whether a verdict needs no trial any more."""
+        if question not in self._known and (kept := _read(question)) is not None:
+            self._judge(question, kept)
+        return question in self._known
+
     def decide(self, question: Question, trial: Trial) -> Verdict:
         """Return the verdict on a kernel; a trial is held where there is none yet.
 
         A kernel that is wrong is told of once a process.
         """
-        if question not in self._known:
-            self._known[question] = verdict = _read(question) or _try(question, trial)
-            if verdict.outcome == WRONG:
-                found = f"its error is {verdict.error:.3g} times what is allowed"
-                where = f"is wrong on {question.device}, so it is never used there"
-                _warn(question, f"{where}: {found}. Please report it.")
+        if not self.knows(question):
+            self._judge(question, _try(question, trial))
         return self._known[question]
+
+    def _judge(self, question: Question, verdict: Verdict) -> None:
+        self._known[question] = verdict
+        if verdict.outcome == WRONG:
+            found = f"its error is {verdict.error:.3g} times what is allowed"
+            where = f"is wrong on {question.device}, so it is never used there"
+            _warn(question, f"{where}: {found}. Please report it.")
 
 
 def read_verdicts() -> list[tuple[Question, Verdict]]:
@@ -150,7 +177,8 @@ def describe() -> Iterator[str]:
         found = "wrong, never used"
         if verdict.outcome != WRONG:
             ratio = verdict.other / verdict.kernel
-            found = f"{ratio:.2f} times as fast as cuDNN, {'used' if verdict.trusted else 'unused'}"
+            used = "used" if verdict.trusted else "unused"
+            found = f"{ratio:.2f} times as fast as {question.backend} without it, {used}"
         yield f"{layer}, {shape}: {found}"
 
 

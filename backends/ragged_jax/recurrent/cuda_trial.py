@@ -1,0 +1,162 @@
+"""Whether a CUDA kernel may run in JAX, and what is run for that verdict.
+
+A program is lowered before it runs, so the trial is a program of its own that runs meanwhile. No
+GPU has run it; its check is tested by host threads that play one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ragged.errors import KernelError
+from ragged.kernels.cuda.driver import load_driver
+from ragged.kernels.cuda.verdicts import ALLOWED, INPUTS, SMALL, Judge, Question, Verdict
+from ragged.recurrent.cells import CELLS
+from ragged.recurrent.dispatch import LayerCall, verdict_question
+from ragged_jax.arrays import name
+from ragged_jax.recurrent import cuda_kernels, scan
+from ragged_jax.recurrent.cuda_kernels import Target, find_target
+
+JUDGE = Judge()
+Clock = Callable[[Callable[[], Any]], float]
+
+
+class Arrays(NamedTuple):
+    """A batch for a layer.
+
+    Args:
+        lengths: `(batch,)` int32.
+        x: `(batch, width, inputs)`, NaN at padding.
+        h0: `(batch, hidden)`.
+        c0: `(batch, hidden)`, or of no features.
+        weights: in the order of `WEIGHTS`.
+    """
+
+    lengths: Array
+    x: Array
+    h0: Array
+    c0: Array
+    weights: tuple[Array, ...]
+
+
+def host_clock(run: Callable[[], Any]) -> float:
+    """Return the seconds until all results of a run are there."""
+    begin = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begin
+
+
+def ask(target: Target, call: LayerCall) -> Question:
+    """Name the verdict that a call needs."""
+    driver = load_driver()
+    return verdict_question(call, name, target.name, driver.version if driver else 0)
+
+
+def find_verdict(call: LayerCall) -> Verdict:
+    """Find the verdict on the kernel of a call, by a trial if there was none.
+
+    Args:
+        call: on GPUs that kernels can be launched on.
+    """
+    target = find_target()
+    assert target is not None
+    question = ask(target, call)
+    return JUDGE.decide(question, JaxTrial(question, target))
+
+
+class JaxTrial:
+    """A trial of a kernel in JAX, beside the scan that would run instead.
+
+    Args:
+        question: what the verdict is about.
+        target: where the kernel is launched.
+        clock: measures a run.
+    """
+
+    def __init__(self, question: Question, target: Target, clock: Clock = host_clock) -> None:
+        self._question, self._clock = question, clock
+        passes = cuda_kernels.PASSES.items()
+        self._passes = {key: partial(run, target=target) for key, run in passes}
+
+    def find_error(self) -> float:
+        """Return the greatest error beside plain operations, both directions and all gradients."""
+        allowed = ALLOWED[self._question.dtype]
+        errors = []
+        for reverse in (False, True):
+            arrays = self._draw(np.array(SMALL), max(SMALL) + 1)
+            exact = jax.tree.map(_in_float32, arrays)
+            found, right = (
+                self._run(self._passes, arrays, reverse),
+                self._run(scan.PASSES, exact, reverse),
+            )
+            pairs = zip(found, right, strict=True)
+            errors += [_error(*pair) / allowed for pair in pairs if pair[1].size]
+        return max(errors, key=lambda error: (error != error, error))
+
+    def time_kernel(self) -> float:
+        """Return the seconds that the kernel takes."""
+        return self._time(self._passes)
+
+    def time_other(self) -> float:
+        """Return the seconds that the scan takes."""
+        return self._time(scan.PASSES)
+
+    def _time(self, passes: Any) -> float:
+        batch, width = self._question.batch, self._question.width
+        arrays = self._draw(np.linspace(1, width, batch).astype(int), width)
+        jax.block_until_ready(self._run(passes, arrays, False))  # compiled
+        return self._clock(lambda: self._run(passes, arrays, False))
+
+    def _run(self, passes: Any, arrays: Arrays, reverse: bool) -> list[Array]:
+        run = partial(_differentiate, passes, mode=self._question.cell, reverse=reverse)
+        try:
+            return jax.jit(run)(arrays)
+        except jax.errors.JaxRuntimeError as error:
+            expected, remedy = "a trial that runs", "Set RAGGED_KERNELS=0 to hold none."
+            raise KernelError.of("trial", "kernel", error, expected, remedy) from error
+
+    def _draw(self, lengths: np.ndarray, width: int) -> Arrays:
+        """Draw a batch."""
+        cell, hidden = CELLS[self._question.cell], self._question.hidden
+        generator = np.random.default_rng(0)
+
+        def draw(*shape: int, scale: float = 1.0) -> Array:
+            return jnp.asarray(generator.normal(size=shape) * scale, self._question.dtype)
+
+        batch, height = len(lengths), cell.gates * hidden
+        valid = np.arange(width) < lengths[:, None]
+        x = jnp.where(valid[..., None], draw(batch, width, INPUTS), jnp.nan)
+        shapes = (height, INPUTS), (height, hidden), (height,), (height,)
+        weights = tuple(draw(*shape, scale=hidden**-0.5) for shape in shapes)
+        states = draw(batch, hidden), draw(batch, hidden if "c" in cell.states else 0)
+        return Arrays(jnp.asarray(lengths, jnp.int32), x, *states, weights)
+
+
+def _differentiate(passes: Any, arrays: Arrays, *, mode: str, reverse: bool) -> list[Array]:
+    """Return outputs and the gradients of half the sum of their squares."""
+    lengths, x, h0, c0, weights = arrays
+    options = {"mode": mode, "layout": "padded", "width": x.shape[1]}
+    options |= {"reverse": reverse, "start": "zeros"}
+    fixed = lengths, jnp.zeros((len(x), 0), bool)
+    inputs = (x, h0, c0, *weights)
+    y, h, c, kept = passes["recurrent_forward"](*fixed, *inputs, keep=True, **options)
+    known = (x, h0, c0, *weights[:2], y, kept)
+    backward = passes["recurrent_backward"]
+    return [y, h, c, *backward(*fixed, *known, y, h, c, wants_x=True, **options)]
+
+
+def _in_float32(array: Array) -> Array:
+    return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def _error(found: Array, right: Array) -> float:
+    error = jnp.abs(found.astype(jnp.float32) - right).max()
+    return float(error / (0.1 + jnp.abs(right).max()))

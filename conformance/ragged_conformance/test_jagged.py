@@ -64,7 +64,8 @@ def test_outputs_states_and_gradients_are_those_of_padded_rows(adapter: Adapter,
             return (y * weights).sum() + sum((part**2).sum() for part in finals)
 
         y, *final = map(adapter.to_numpy, arrays_of(run(parameters, inputs)))
-        by_parameters = adapter.differentiate(partial(total, inputs=inputs), parameters)
+        gradients = adapter.differentiate(partial(total, inputs=inputs), parameters)
+        by_parameters = {key: adapter.to_numpy(value) for key, value in gradients.items()}
         by_inputs = adapter.gradients(lambda **inputs: total(parameters, inputs), inputs)
         results.append((y, final, by_parameters, by_inputs))
     (y, final, of_parameters, of_inputs), (flat, flat_final, of_flat_parameters, of_flat) = results

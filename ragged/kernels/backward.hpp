@@ -70,8 +70,8 @@ class Backward {
           blocks(height * round_up(count, WIDE), T(0)) {
       for (Index k = 0; k < height; ++k) {
         const T* row = weights + (gate(int(k / hidden)) * hidden + k % hidden) * pitch;
-        for (Index column = 0; column < count; ++column)
-          blocks[(column / WIDE * height + k) * WIDE + column % WIDE] = row[column];
+        for (Index column = 0; column < count; column += WIDE)
+          std::copy_n(row + column, std::min(WIDE, count - column), &blocks[(column * height + k * WIDE)]);
       }
     }
     template <class Gate>

@@ -5,6 +5,8 @@
 // rows of a tile that are alive at a step go through the weights together.
 #pragma once
 
+#include <memory>
+
 #include "cells.hpp"
 #include "rows.hpp"
 
@@ -45,7 +47,7 @@ class Forward {
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(rows, sizes, GATES, threads);
     const auto tiles = deal(rows, workers);
-    packed.resize(vectors() * L * (SUMS + depth() * GATES));
+    packed.reset(new T[vectors() * L * (SUMS + depth() * GATES)]);
     parallel(workers, [&](Index worker) {
       for (Index block = worker; block < blocks(); block += workers) pack(block);
     });
@@ -66,8 +68,9 @@ class Forward {
   const Tokens token;
   const States<T> states;
   const Padding<T> of_y, of_kept;
-  std::vector<T> cells;   // (pieces, hidden): c as it goes
-  std::vector<T> packed;  // for each block of units: (bias | products with x | with h, units, L)
+  std::vector<T> cells;  // (pieces, hidden): c as it goes
+  // For each block of units: (bias | products with x | with h, units, L). All of it is written.
+  std::unique_ptr<T[]> packed;
 
   Index depth() const { return sizes.inputs + sizes.hidden; }
   Index vectors() const { return round_up(sizes.hidden, L) / L; }
@@ -80,27 +83,35 @@ class Forward {
     T* biases = block_of(block);
     T* of_x = biases + units * SUMS * L;
     T* of_h = of_x + sizes.inputs * pitch;
-    const auto each = [&](int count, auto&& body) {
-      for (Index u = 0; u < units; ++u)
-        for (int k = 0; k < count; ++k)
-          for (Index lane = 0; lane < L; ++lane) {
-            const Index unit = (block * UNITS + u) * L + lane;
-            body(k, unit, (u * count + k) * L + lane, unit < hidden);
-          }
-    };
-    each(SUMS, [&](int sum, Index unit, Index to, bool real) {
-      T bias = 0;
-      if (real && sum < GATES) bias += in.bias_ih[Cell::x_gate(sum) * hidden + unit];
-      if (real && sum >= SUMS - GATES)
-        bias += in.bias_hh[Cell::h_gate(sum - SUMS + GATES) * hidden + unit];
-      biases[to] = bias;
-    });
-    each(GATES, [&](int gate, Index unit, Index to, bool real) {
-      const T* x = in.weight_ih + (Cell::x_gate(gate) * hidden + unit) * sizes.inputs;
-      const T* h = in.weight_hh + (Cell::h_gate(gate) * hidden + unit) * hidden;
-      for (Index k = 0; k < sizes.inputs; ++k) of_x[k * pitch + to] = real ? x[k] : T(0);
-      for (Index k = 0; k < hidden; ++k) of_h[k * pitch + to] = real ? h[k] : T(0);
-    });
+    for (Index u = 0; u < units; ++u)
+      for (int sum = 0; sum < SUMS; ++sum) {
+        const Index unit = (block * UNITS + u) * L, real = hidden - unit;
+        Vec<T> bias{};
+        if (sum < GATES) bias += load(in.bias_ih + Cell::x_gate(sum) * hidden + unit, real);
+        if (sum >= SUMS - GATES)
+          bias += load(in.bias_hh + Cell::h_gate(sum - SUMS + GATES) * hidden + unit, real);
+        store(biases + (u * SUMS + sum) * L, bias);
+      }
+    for (Index u = 0; u < units; ++u)
+      for (int gate = 0; gate < GATES; ++gate) {
+        const Index unit = (block * UNITS + u) * L, real = std::min(L, hidden - unit);
+        const Index x = Cell::x_gate(gate) * hidden + unit, h = Cell::h_gate(gate) * hidden + unit;
+        const Index to = (u * GATES + gate) * L;
+        interleave(in.weight_ih + x * sizes.inputs, sizes.inputs, real, of_x + to, pitch);
+        interleave(in.weight_hh + h * hidden, hidden, real, of_h + to, pitch);
+      }
+  }
+
+  // Lay the first rows of some weights side by side, as the lanes of a vector for each column. A
+  // square at a time, so that what is read and what is written both stay in the cache.
+  static void interleave(const T* weights, Index columns, Index rows, T* to, Index pitch) {
+    for (Index first = 0; first < columns; first += L) {
+      const Index count = std::min(L, columns - first);
+      Vec<T> square[L] = {};
+      for (Index row = 0; row < rows; ++row) square[row] = load(weights + row * columns + first, count);
+      transpose<T>(square);
+      for (Index k = 0; k < count; ++k, to += pitch) store(to, square[k]);
+    }
   }
 
   void run_tile(const Tile& tile) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 namespace ragged {
 
@@ -59,6 +60,37 @@ void store(T* to, Vec<T> value, Index count) {
   if (count >= LANES<T>) return store(to, value);
   for (Index lane = 0; lane < count; ++lane) to[lane] = value[lane];
 }
+
+// Transpose a square: blocks of S lanes change places between rows that are S apart, for S = 1, 2, 4, ...
+#if __has_builtin(__builtin_shufflevector)
+template <Index S, class V, std::size_t... I>
+void exchange(V& a, V& b, std::index_sequence<I...>) {
+  constexpr Index N = sizeof...(I);
+  const V upper = __builtin_shufflevector(a, b, (Index(I) / S % 2 ? N + Index(I) - S : Index(I))...);
+  b = __builtin_shufflevector(a, b, (Index(I) / S % 2 ? N + Index(I) : Index(I) + S)...);
+  a = upper;
+}
+
+template <class T, Index S = 1>
+void transpose(Vec<T> (&square)[LANES<T>]) {
+  if constexpr (S < LANES<T>) {
+#pragma GCC unroll 16
+    for (Index row = 0; row < LANES<T>; ++row)
+      if (!(row & S)) exchange<S>(square[row], square[row + S], std::make_index_sequence<LANES<T>>());
+    transpose<T, 2 * S>(square);
+  }
+}
+#else
+template <class T>
+void transpose(Vec<T> (&square)[LANES<T>]) {
+  for (Index row = 0; row < LANES<T>; ++row)
+    for (Index lane = 0; lane < row; ++lane) {
+      const T value = square[row][lane];
+      square[row][lane] = square[lane][row];
+      square[lane][row] = value;
+    }
+}
+#endif
 
 template <class T>
 constexpr T LIMIT = sizeof(T) == 4 ? 87 : 708;  // beyond it e^x or e^-x is no normal number

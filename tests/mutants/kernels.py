@@ -21,9 +21,16 @@ SKELETON = (
         forward("mixed"),
     ),
     header_fault(
+        "kernels: squares of weights not transposed",
+        "forward.hpp",
+        "transpose<T>(square);",
+        "",
+        forward("mixed"),
+    ),
+    header_fault(
         "kernels: second bias forgotten",
         "forward.hpp",
-        "if (real && sum >= SUMS - GATES)",
+        "if (sum >= SUMS - GATES)",
         "if (false)",
         forward("mixed"),
         forward("mixed", cell="GRU"),
@@ -177,9 +184,10 @@ SUMS = (
     header_fault(
         "kernels: GRU's second bias of n added outside of r",
         "forward.hpp",
-        "biases[to] = bias;",
-        """if (SUMS > GATES && sum == 0 && real) bias += in.bias_hh[2 * hidden + unit];
-      biases[to] = SUMS > GATES && sum == SUMS - 1 ? T(0) : bias;""",
+        "store(biases + (u * SUMS + sum) * L, bias);",
+        """if (SUMS > GATES && sum == 0) bias += load(in.bias_hh + 2 * hidden + unit, real);
+        if (SUMS > GATES && sum == SUMS - 1) bias = Vec<T>{};
+        store(biases + (u * SUMS + sum) * L, bias);""",
         forward("mixed", cell="GRU"),
     ),
     header_fault(

@@ -58,6 +58,27 @@ def flat(results):
     return [y, *(state if isinstance(state, tuple) else (state,))]
 
 
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("cell", ["GRU", "RNN"])
+def test_a_single_step_of_full_rows_is_torchs_own(ways, monkeypatch, cell, options):
+    def refuse(*call):
+        raise AssertionError("kernels run")
+
+    layer, x = build(cell, **options), draw(2 if options.get("batch_first") else 1, 3, 3)
+    x = x[:, :1] if layer.batch_first else x
+    state = given_state(layer, x.shape[0 if layer.batch_first else 1])
+    expected = flat(layer(torch.cat([x, x], 0 if not layer.batch_first else 1), state))
+    forward = expected[0][:, :1] if layer.batch_first else expected[0][:1]
+    monkeypatch.setattr(cpp, "run_arrays", refuse)
+    found = flat(layer(x, state))
+    assert ways["short"] == 2
+    if not layer.bidirectional:
+        torch.testing.assert_close(found[0], forward)
+    ways["closed"] = True
+    for short, long in zip(found, flat(layer(x, state)), strict=True):
+        torch.testing.assert_close(short, long)
+
+
 LENGTHS = {"full": None, "a list": [3, 1], "an array": np.array([0, 4])}
 LENGTHS |= {"a tensor": torch.tensor([2, 3], dtype=torch.uint8), "Lengths": ragged.Lengths([4, 0])}
 

@@ -22,6 +22,7 @@ from ragged.recurrent.dispatch import choose
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.recurrent import cpp
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe
+from ragged_torch.recurrent.torch_layer import FUNCTIONS
 from ragged_torch.transforms import is_observed
 
 PLAIN = (Tensor, nn.Parameter)
@@ -65,6 +66,9 @@ def run_if_plain(
     if not _is_plain(shape, weights, x, state, batch_first=batch_first):
         return None
     batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
+    # A single step: what `dispatch.is_single_step` says, of a call that is known to be plain.
+    if lengths is None and width == 1 and shape.mode != "LSTM" and between_layers is None:
+        return _run_step(shape, weights, x, state, batch, batch_first)
     if lengths is None:
         count, tokens = _full(batch, width), batch * width
         return _run(shape, weights, x, state, between_layers, count, tokens, batch_first)
@@ -141,6 +145,21 @@ def _run(
         for parts in (hs, cs)[: len(shape.cell.states)]
     ]
     return x, (h, *c) if c else h
+
+
+def _run_step(
+    shape: RecurrentShape,
+    weights: Sequence[Tensor],
+    x: Tensor,
+    state: Any,
+    batch: int,
+    batch_first: bool,
+) -> tuple[Tensor, Any]:
+    """Run a step of full rows by torch: kernels would prepare the weights for one use."""
+    h = x.new_zeros(shape.state_shapes(batch)[0]) if state is None else state
+    options = shape.bias, shape.num_layers, 0.0, False, shape.bidirectional, batch_first
+    y, h = FUNCTIONS[shape.mode](x, h, weights, *options)
+    return y, h
 
 
 def _initial(

@@ -62,7 +62,21 @@ LEAST_PADDING_ON_GPU = 0.1
 def _kernels_reason(call: LayerCall) -> str | None:
     if call.surrounding not in (None, TRANSFORMED):  # first: compilers do not follow the others
         return call.surrounding
+    if is_single_step(call):
+        return "they would prepare the weights for a single step, which torch's own need not"
     return kernels_reason(call, _has_kernels)
+
+
+def is_single_step(call: LayerCall) -> bool:
+    """Whether all rows have one step, of a cell that torch's own kernels compute in one go."""
+    is_full = call.width == 1 and call.tokens == call.rows > 0
+    is_exact = call.dtype in ("float32", "float64")
+    return (
+        is_full
+        and is_exact
+        and call.mode != "LSTM"
+        and (call.device, call.policy) == ("cpu", "auto")
+    )
 
 
 def _has_kernels(mode: str, dtype: str) -> bool:

@@ -1,4 +1,4 @@
-"""Torch's own function of one recurrent layer, as it is."""
+"""Torch's own functions of recurrent layers, as they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from torch import Tensor
 
 from ragged_torch.recurrent.stack import State, Weights
 
+FUNCTIONS: dict[str, Any] = {
+    "LSTM": torch.lstm,
+    "GRU": torch.gru,
+    "RNN_TANH": torch.rnn_tanh,
+    "RNN_RELU": torch.rnn_relu,
+}
+
 
 def call_torch(
     mode: str,
@@ -18,12 +25,7 @@ def call_torch(
     batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, State]:
     """Run one layer by torch's kernels: packed data, or `(time, batch, features)` without sizes."""
-    run: Any = {
-        "LSTM": torch.lstm,
-        "GRU": torch.gru,
-        "RNN_TANH": torch.rnn_tanh,
-        "RNN_RELU": torch.rnn_relu,
-    }[mode]
+    run = FUNCTIONS[mode]
     flat = [tensor for direction in weights for tensor in direction.values()]
     options = (
         *(flat, "bias_ih" in weights[0]),

@@ -114,5 +114,9 @@ class KernelError(RaggedError, RuntimeError):
     """A compiled kernel that failed for another reason than its inputs or memory."""
 
 
+class NotFittedError(RaggedError, ValueError, AttributeError):
+    """A forecaster that has to be trained or loaded first."""
+
+
 class DivergenceError(RaggedError, ArithmeticError):
     """A loss that is no longer finite."""

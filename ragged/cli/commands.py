@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ragged import kernels
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
-from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
+from ragged.checks import as_size
+from ragged.data import Series, Source, Tables
+from ragged.data.tables.future import Future
 from ragged.errors import OptionError
 from ragged.evaluation.evaluate import evaluate_model
-from ragged.evaluation.forecasts import RowForecast, forecast_rows
 from ragged.evaluation.metrics import TargetScores, scores_table, to_json
 from ragged.export.bundle import is_bundle, open_bundle
 from ragged.export.program import FORMATS
+from ragged.forecasting import backtest as backtesting
+from ragged.forecasting.backtest import (
+    Origins,
+    seen_note,
+    trained_until,
+    with_saved_normalization,
+)
+from ragged.forecasting.rolling import Predictor, forecast_cuts, rolling_note
+from ragged.forecasting.tables import check_output, forecast_table, write_table
+from ragged.forecasting.training import create_loop, prepare
+from ragged.forecasting.training import train as run_to_end
 from ragged.io import checkpoint
 from ragged.kernels.cuda import verdicts
 from ragged.report import comparison, figures
@@ -35,8 +44,6 @@ from ragged.runs.folder import (
 from ragged.runs.versions import PACKAGES, describe_environment, version_of
 from ragged.training.loop import TrainLoop
 
-Forecasts = tuple[EncoderDecoderDataModule, RaggedDataset, list[RowForecast]]
-
 
 def train(parser: Any, config: Any) -> Path:
     """Train from a parsed configuration and return the run's folder."""
@@ -46,7 +53,7 @@ def train(parser: Any, config: Any) -> Path:
             folder = create_folder(Path(config.runs), config.name)
             save_config(folder, parser, config)
         folder = workers.broadcast(folder)
-        _train(_create_loop(components, folder, config))
+        _train(create_loop(components, folder, config), folder)
     return folder
 
 
@@ -54,9 +61,9 @@ def resume(folder: Path, parser: Any) -> Path:
     """Resume a run from its last checkpoint."""
     config = read_config(folder, parser)
     with use_backend(config.backend) as backend, backend.init_process_group():
-        loop = _create_loop(instantiate(config, parser), folder, config)
+        loop = prepare(config, parser, folder)
         loop.resume()
-        _train(loop)
+        _train(loop, folder)
     return folder
 
 
@@ -100,45 +107,82 @@ def export(parser: Any, run: Path, format: str, output: Path | None = None) -> P
     return folder
 
 
-def predict(parser: Any, run: Path, input: Path, output: Path, backend: str | None = None) -> None:
-    """Forecast the events of a CSV file into another, in the units of the source."""
-    if is_bundle(run):
-        data, dataset, forecasts = _predict_exported(run, input, backend)
-    else:
-        data, dataset, forecasts = _predict_run(parser, run, input, backend)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    for row, forecast in zip(dataset.rows, forecasts, strict=True):
-        columns = _columns(data, forecast)
-        if buffer.tell() == 0:
-            writer.writerow(["event", data.source.time_label, *columns])
-        for step, time in enumerate(row.horizon_time):
-            values = (f"{column[step]:.6g}" for column in columns.values())
-            writer.writerow([row.event.name, f"{time:.15g}", *values])
-    checkpoint.write_file(output, buffer.getvalue().encode())
-    for note in data.source.notes:
-        print(f"note: {note}")
-    steps = sum(len(forecast.point) for forecast in forecasts)
-    print(f"{steps:,} steps of {len(forecasts)} events forecast to {output}")
+def predict(
+    parser: Any,
+    run: Path,
+    input: Path,
+    output: Path,
+    backend: str | None = None,
+    horizon: int | None = None,
+) -> None:
+    """Forecast the series of a table into another, in the units of the source."""
+    check_output("predict", output)
+    with _predictor(parser, run, backend) as predictor:
+        data = predictor.data
+        events = _read(data.source, input, horizon)
+        cuts = data.forecast_cuts(events)
+        forecasts = forecast_cuts(predictor, events, cuts)
+        note = rolling_note(predictor, events, cuts)
+    write_table(output, forecast_table(data, events, cuts, forecasts, for_file=True))
+    for text in (*data.source.notes, *([note] if note else [])):
+        print(f"note: {text}")
+    steps = int((cuts[:, 3] - cuts[:, 2]).sum())
+    print(f"{steps:,} steps of {len(events)} events forecast to {output}")
 
 
-def _predict_run(parser: Any, run: Path, input: Path, backend: str | None) -> Forecasts:
+def backtest(
+    parser: Any,
+    run: Path,
+    output: Path,
+    input: Path | None = None,
+    origins: int = 12,
+    stride: int = 1,
+    horizon: int | None = None,
+    refit: bool = False,
+    backend: str | None = None,
+) -> None:
+    """Forecast the series of a table from several origins of the past, beside the truth."""
+    check_output("backtest", output)
+    wanted = Origins(origins, stride, horizon)
     with use_backend(backend or read_config(run, parser).backend):
-        opened = open_run(run, parser)
-        data, trainer = opened.data, opened.trainer
-        data.normalization = Normalization.from_dict(opened.normalization)
-        dataset = data.rows_for(data.source.read(input))
-        return data, dataset, forecast_rows(opened.module, dataset, data, trainer)
+        model = with_saved_normalization(open_run(run, parser))
+        data = model.data
+        events = data.events if input is None else data.source.read(input)
+        found = backtesting.backtest(model, events, wanted, refit=refit)
+        until = {} if refit or input is not None else trained_until(data)
+    table = forecast_table(
+        data, events, found.cuts, found.forecasts, is_backtest=True, for_file=True
+    )
+    write_table(output, table)
+    note = seen_note(until, events, found)
+    for text in (*data.source.notes, *([note] if note else [])):
+        print(f"note: {text}")
+    print(f"{len(found.cuts):,} forecasts of {len(events)} events from the past in {output}")
 
 
-def _predict_exported(folder: Path, input: Path, backend: str | None) -> Forecasts:
-    """Forecast with an exported model, importing only what its format needs."""
+def _read(source: Source, input: Path, horizon: int | None) -> list[Series]:
+    """Read a table to forecast, with the steps that follow its rows if a horizon is given."""
+    if horizon is None:
+        return source.read(input)
+    as_size("predict", "horizon", horizon, minimum=1, maximum=None)
+    if not isinstance(source, Tables):
+        got, expected = f"given for a source of {type(source).__name__}", "left out"
+        remedy = "Give the rows to forecast in the table."
+        raise OptionError.of("predict", "horizon", got, expected, remedy)
+    return source.read(input, Future(horizon))
+
+
+@contextmanager
+def _predictor(parser: Any, run: Path, backend: str | None) -> Iterator[Predictor]:
+    """Open a run, or an exported model, of which only what its format needs is imported."""
+    if not is_bundle(run):
+        with use_backend(backend or read_config(run, parser).backend):
+            yield with_saved_normalization(open_run(run, parser))
+        return
     if backend is not None:
         got, expected = repr(backend), "left out: an exported model's format decides"
         raise OptionError.of("predict", "backend", got, expected, "Leave it out.")
-    bundle = open_bundle(folder)
-    dataset = bundle.data.rows_for(bundle.data.source.read(input))
-    return bundle.data, dataset, bundle.forecast(dataset)
+    yield open_bundle(run)
 
 
 def info() -> None:
@@ -153,50 +197,30 @@ def info() -> None:
         print(f"backend {name:<6} devices: {', '.join(load_backend(name).devices())}")
 
 
-def _create_loop(components: Any, folder: Path, config: Any) -> TrainLoop:
-    """Create the training loop, with the data aligned as the model requires."""
-    model = components.model.config
-    for side in ("encoder_alignment", "decoder_alignment"):
-        required, configured = getattr(model, side), getattr(components.data, side)
-        if configured not in (None, required):
-            expected = f"{required!r}, which {model.model} takes"
-            remedy = f"Set data.{side} to {required}, or leave it out."
-            raise OptionError.of("train", f"data.{side}", repr(configured), expected, remedy)
-        setattr(components.data, side, required)
-    components.data.setup()
-    return TrainLoop(components.trainer, components.model, components.data, folder, config.seed)
-
-
-def _train(loop: TrainLoop) -> None:
+def _train(loop: TrainLoop, folder: Path) -> None:
     """Train; the worker of rank 0 also prints progress and writes the evaluation."""
     if loop.is_writer:
-        _train_and_evaluate(loop)
+        _train_and_evaluate(loop, folder)
     else:
         loop.run()
 
 
-def _train_and_evaluate(loop: TrainLoop) -> None:
-    from tqdm import tqdm
-
+def _train_and_evaluate(loop: TrainLoop, folder: Path) -> None:
     _print_header(loop)
-    save_versions(loop.folder, describe_environment(loop.trainer.pick_device(get_backend())))
-    per_epoch, state = loop.steps_per_epoch, loop.state
-    initial = state.epoch * per_epoch + state.current.steps
-    with tqdm(total=loop.trainer.max_epochs * per_epoch, initial=initial) as progress:
-        loop.run(progress)
-    backend = get_backend()
-    best = checkpoint.read(loop.best).create_model(backend)
+    save_versions(folder, describe_environment(loop.trainer.pick_device(get_backend())))
+    run_to_end(loop)
+    best = loop.best_checkpoint().create_model(get_backend())
     evaluation = evaluate_model(best, loop.data, loop.trainer)
-    checkpoint.write_file(loop.folder / "scores.json", to_json(evaluation.targets).encode())
-    records, best_epoch = read_metrics(loop.folder), state.best_epoch + 1
-    figures.save_loss_curves(loop.folder / "loss.png", records, best_epoch, loop.objective.name)
-    figures.save_forecasts(loop.folder / "forecast.png", loop.data, evaluation)
+    checkpoint.write_file(folder / "scores.json", to_json(evaluation.targets).encode())
+    records, best_epoch = read_metrics(folder), loop.state.best_epoch + 1
+    figures.save_loss_curves(folder / "loss.png", records, best_epoch, loop.objective.name)
+    figures.save_forecasts(folder / "forecast.png", loop.data, evaluation)
     seconds = sum(record["seconds"] for record in records)
-    print(f"best epoch {best_epoch} of {state.epoch}, {seconds:.0f} s of training")
+    print(f"best epoch {best_epoch} of {loop.state.epoch}, {seconds:.0f} s of training")
     if loop.profile.first_epoch is not None:
         print(f"time: {loop.profile}")
     print(scores_table(evaluation.targets))
-    print(f"run: {loop.folder}")
+    print(f"run: {folder}")
 
 
 def _print_header(loop: TrainLoop) -> None:
@@ -224,14 +248,3 @@ def _print_header(loop: TrainLoop) -> None:
 
 def _count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'' if number == 1 else 's'}"
-
-
-def _columns(data: EncoderDecoderDataModule, forecast: RowForecast) -> dict[str, np.ndarray]:
-    """Return the columns of a table of forecasts, in the units of the source's files."""
-    columns = {}
-    for i, name in enumerate(data.source.roles.target):
-        header, values = data.source.raw_target(name, forecast.point[:, i])
-        columns[f"{header}_forecast"] = values
-        for level, quantile in forecast.levels.items():
-            columns[f"{header}_q{level:g}"] = data.source.raw_target(name, quantile[:, i])[1]
-    return columns

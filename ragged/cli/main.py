@@ -141,12 +141,29 @@ def create_parser() -> Any:
     subcommands.add_subcommand("export", export, help="export a run's model")
 
     predict = _run_parser(
-        "Forecast the events of a CSV file with a run's best model, or an exported one.",
-        "ragged predict RUN --input storms.csv --output forecast.csv",
+        "Forecast the series of a table with a run's best model, or an exported one.",
+        "ragged predict RUN --input sales.csv --horizon 12 --output forecast.csv",
     )
-    predict.add_argument("--input", type=Path, required=True, help="CSV in the source's format")
-    predict.add_argument("--output", type=Path, required=True, help="CSV to write")
-    subcommands.add_subcommand("predict", predict, help="forecast a CSV file")
+    predict.add_argument("--input", type=Path, required=True, help="table in the source's format")
+    predict.add_argument("--output", type=Path, required=True, help=".csv or .parquet to write")
+    predict.add_argument(
+        "--horizon", type=int | None, help="steps; default: the rows without a target"
+    )
+    subcommands.add_subcommand("predict", predict, help="forecast a table")
+
+    backtest = _run_parser(
+        "Forecast from several origins of the past, and write the forecasts beside the truth.",
+        "ragged backtest RUN --origins 12 --output backtest.csv",
+    )
+    backtest.add_argument("--output", type=Path, required=True, help=".csv or .parquet to write")
+    backtest.add_argument("--input", type=Path | None, help="table; default: the run's own")
+    backtest.add_argument("--origins", type=int, default=12, help="how many, the last ones")
+    backtest.add_argument("--stride", type=int, default=1, help="steps between origins")
+    backtest.add_argument("--horizon", type=int | None, help="steps; default: as trained")
+    backtest.add_argument(
+        "--refit", action="store_true", help="train anew for each origin, on what came before"
+    )
+    subcommands.add_subcommand("backtest", backtest, help="forecast the past")
 
     conformance = new_parser(
         "Prove that backends give the oracle's numbers, and each other's.",

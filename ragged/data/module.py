@@ -290,15 +290,52 @@ class EncoderDecoderDataModule:
             DataError: an event whose first target is unknown, or too short to be cut; a past
                 column that is unknown in the context; a horizon longer than the windows'.
         """
+        cuts = self.forecast_cuts(events)
+        for index, _, first, stop in cuts.tolist():
+            if self.windows is not None and stop - first > self.windows.horizon:
+                raise self._refuse_horizon(events[index], first, stop)
+        return self.rows_at(events, cuts)
+
+    def forecast_cuts(self, events: Sequence[Series]) -> np.ndarray:
+        """Return where `rows_for` cuts events, whose horizons may be longer than the windows'.
+
+        Returns:
+            `(rows, 4)` int64: the index of a row's event, and its start, split and stop there.
+
+        Raises:
+            DataError: as `rows_for`.
+        """
         cuts = [self._forecast_cuts(index, event) for index, event in enumerate(events)]
         if self.source.missing == "error":
             expected = "a value at every step of the context"
             remedy = "Fill it; over the horizon it may stay empty."
             for event, event_cuts in zip(events, cuts, strict=True):
                 context = event.until(event_cuts[:, 2].max())
-                check_known([context], self.roles.past, expected, remedy, "rows_for")
-        series = self._normalised(events)
-        return self._dataset(SeriesRows(series, np.concatenate([_NO_CUTS, *cuts])))
+                check_known([context], self.source.roles.past, expected, remedy, "rows_for")
+        return np.concatenate([_NO_CUTS, *cuts])
+
+    @property
+    def trained_horizon(self) -> int | None:
+        """The steps of the horizon of a window; None without windows."""
+        return None if self.windows is None else self.windows.horizon
+
+    @property
+    def shortest_context(self) -> int:
+        """The least steps of a context to forecast from."""
+        return self._shortest.context
+
+    def context_start(self, split: int) -> int:
+        """Return the step at which the context before a step starts."""
+        return 0 if self.windows is None else max(0, split - self.windows.context)
+
+    def rows_at(self, events: Sequence[Series], cuts: np.ndarray) -> RaggedDataset:
+        """Return rows of events.
+
+        Args:
+            events: unnormalised.
+            cuts: `(rows, 4)` int64, as `forecast_cuts` gives them.
+        """
+        return self._dataset(SeriesRows(self._normalised(events), cuts))
 
     @cached_property
     def _all_events(self) -> list[Series]:
@@ -371,12 +408,16 @@ class EncoderDecoderDataModule:
             return self._cuts_of(Section(index, 0, event.steps))
         if self.windows is None:
             return np.array([[index, 0, split, event.steps]])
-        if split < self.min_steps.context or event.steps - split > self.windows.horizon:
-            got = f"of {split} known and {event.steps - split} further steps in '{event.name}'"
-            expected = f"{self.min_steps.context} or more, then at most {self.windows.horizon}"
-            remedy = "Give what the windows are made for, or train with others."
-            raise DataError.of(_NAME, "event", got, expected, remedy)
-        return np.array([[index, max(0, split - self.windows.context), split, event.steps]])
+        if split < self.min_steps.context:
+            raise self._refuse_horizon(event, split, event.steps)
+        return np.array([[index, self.context_start(split), split, event.steps]])
+
+    def _refuse_horizon(self, event: Series, split: int, stop: int) -> DataError:
+        assert self.windows is not None
+        got = f"of {split} known and {stop - split} further steps in '{event.name}'"
+        expected = f"{self.min_steps.context} or more, then at most {self.windows.horizon}"
+        remedy = "Give what the windows are made for, or train with others."
+        return DataError.of(_NAME, "event", got, expected, remedy)
 
 
 _NAME = EncoderDecoderDataModule.__name__

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,6 +66,8 @@ class Series:
             that values may be missing.
         start: the time of its first step, if the source has it.
         part_of: the name of the series of which this is a part between two gaps in time.
+        labels: its values in the source's `label_columns`; by default its name.
+        dates: the date of each step as a pandas DatetimeIndex, if the source has dates.
 
     Raises:
         DataError: a column that has not one value for each step.
@@ -80,6 +82,8 @@ class Series:
     columns: Columns
     start: datetime | None = None
     part_of: str | None = None
+    labels: tuple[Any, ...] | None = None
+    dates: Any = None
 
     def __post_init__(self) -> None:
         for column, values in self.columns.items():
@@ -94,10 +98,16 @@ class Series:
         """The number of steps."""
         return int(self.time.shape[0])
 
+    @property
+    def stamps(self) -> Any:
+        """When each step is: the dates, or without dates the time."""
+        return self.time if self.dates is None else self.dates
+
     def until(self, stop: int) -> Series:
         """The event up to a step, as a view."""
         columns = {column: values[:stop] for column, values in self.columns.items()}
-        return replace(self, time=self.time[:stop], columns=columns)
+        dates = None if self.dates is None else self.dates[:stop]
+        return replace(self, time=self.time[:stop], columns=columns, dates=dates)
 
 
 class Source(ABC):
@@ -118,6 +128,16 @@ class Source(ABC):
     @abstractmethod
     def time_label(self) -> str:
         """The axis label of `Series.time`, with its unit."""
+
+    @property
+    def time_column(self) -> str:
+        """The name of `Series.stamps` in tables; by default that of the axis."""
+        return self.time_label
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of `Series.labels`, which tell series apart in tables."""
+        return ("event",)
 
     @property
     @abstractmethod
@@ -162,6 +182,10 @@ class Source(ABC):
             values: its values, any shape.
         """
         return name, values
+
+    def raw_unit(self, name: str) -> str:
+        """Return the unit to write behind the name of a target in files; "" where it says it."""
+        return ""
 
 
 def check_increasing(name: str, time: np.ndarray, column: str) -> None:
@@ -318,7 +342,19 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
 
 
-def first_unknown_target(event: Series, roles: Roles, *, fills: bool) -> int | None:
+class HasColumns(Protocol):
+    """What has a name and columns: a series, or the rows of one."""
+
+    @property
+    def name(self) -> str:
+        """Of the series."""
+
+    @property
+    def columns(self) -> Columns:
+        """For each column `(steps,)`."""
+
+
+def first_unknown_target(event: HasColumns, roles: Roles, *, fills: bool) -> int | None:
     """Return the step at which the horizon of an event to forecast starts; None if all is known.
 
     Args:

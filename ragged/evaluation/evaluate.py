@@ -82,9 +82,9 @@ def evaluate_model(
 
 
 def label(data: EncoderDecoderDataModule, column: str) -> str:
-    """A column with its unit."""
+    """A column with its unit, if it has one."""
     unit = data.source.units.get(column)
-    return f"{column} [{unit}]" if unit else column
+    return f"{column} [{unit}]" if unit and unit != "-" else column
 
 
 def _calibrate(truth: np.ndarray, forecast: RowForecast) -> tuple[float | None, float | None]:

@@ -85,7 +85,8 @@ def forecast_rows_with(
 def _in_units(
     output: np.ndarray, objective: Objective, data: EncoderDecoderDataModule, row: Sample
 ) -> RowForecast:
-    """Undo the normalisation of a row's outputs `(horizon, outputs)`."""
+    """Undo the normalisation of a row's outputs `(horizon, outputs)`, in float64."""
+    output = output.astype(np.float64)
 
     def in_units(forecast: np.ndarray) -> np.ndarray:
         names = data.source.roles.target

@@ -76,6 +76,22 @@ def _check_section(path: Path, name: str, value: Any) -> None:
     raise ConfigError.of("config:", name, got, expected, remedy, file=path)
 
 
+def check_class_paths(path: Path, config: Any) -> None:
+    """Refuse a configuration that names a class of another package, before it is imported.
+
+    Raises:
+        ConfigError: such a class; it names the file at `path`.
+    """
+    if isinstance(config, dict):
+        name = config.get("class_path")
+        if isinstance(name, str) and "." in name and not name.startswith("ragged."):
+            expected, remedy = "a class of ragged", "Open the run with `ragged --allow-import`."
+            raise ConfigError.of("load:", "class_path", repr(name), expected, remedy, file=path)
+    nested = config.values() if isinstance(config, dict) else config
+    for value in nested if isinstance(config, dict | list) else ():
+        check_class_paths(path, value)
+
+
 def check_value(name: str, value: Any) -> None:
     """Refuse values of the right type that are not finite or too large."""
     for item in value if isinstance(value, (list, tuple)) else (value,):

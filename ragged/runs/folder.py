@@ -6,38 +6,34 @@ import inspect
 import json
 import math
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ragged import models
 from ragged.backend import get_backend
-from ragged.data import EncoderDecoderDataModule, Normalization
+from ragged.data import Normalization, Source
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
 from ragged.io import checkpoint
 from ragged.io.checkpoint import Checkpoint
+from ragged.io.safe_json import finite_or_none
 from ragged.models import Model
 from ragged.runs.config import load_config
 from ragged.runs.parser import parse, parts_parser
+from ragged.runs.trained import CreateSource, TrainedModel
+from ragged.runs.versions import describe_environment
 from ragged.training.objective import Objective
 from ragged.training.state import TrainState
-from ragged.training.trainer import TrainerConfig
 
 RECORDED = ("epoch", "train_loss", "validation_loss", "seconds", "tokens_per_second")
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(TrainedModel):
     """An opened run folder: its data, its trainer, its best model."""
 
     folder: Path
-    config: Any
-    data: EncoderDecoderDataModule
-    trainer: TrainerConfig
-    module: Any
-    normalization: dict[str, Any]
-    epoch: int  # of the best model, the first is 1
 
     @property
     def data_section(self) -> dict[str, Any]:
@@ -77,8 +73,13 @@ def read_config(folder: Path, parser: Any) -> Any:
     return parse(parser, load_config(folder / "config.yaml"))
 
 
-def instantiate(config: Any, parser: Any) -> Any:
+def instantiate(config: Any, parser: Any, create_source: CreateSource | None = None) -> Any:
     """Build the objects of a parsed configuration.
+
+    Args:
+        config: as `parse` gives it.
+        parser: that parsed it.
+        create_source: builds the source of a class and its arguments, in place of the class.
 
     Raises:
         ConfigError: a value that a constructor refuses.
@@ -86,15 +87,15 @@ def instantiate(config: Any, parser: Any) -> Any:
     if config.seed < 0:
         raise ConfigError.of("config:", "seed", config.seed, "0 or more", "Raise it.")
     try:
-        resolve_defaults(config)
-        return parser.instantiate(config)
+        resolve_defaults(config, create_source)
+        return parser.instantiate(config, instantiators=_instantiators(create_source))
     except RaggedError:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config: {error}") from error
 
 
-def resolve_defaults(config: Any) -> None:
+def resolve_defaults(config: Any, create_source: CreateSource | None = None) -> None:
     """Set the arguments that follow from the rest of a configuration, and from the data.
 
     What the data decide on in their source is kept. A model without a static input gets static
@@ -113,7 +114,7 @@ def resolve_defaults(config: Any) -> None:
     data, model = config.data.init_args, config.model.init_args
     if data.get("repeat_static", False) is None:
         data.repeat_static = "static_features" not in arguments
-    components = open_parts(config)
+    components = open_parts(config, create_source)
     for name, value in components.data.source.resolved.items():
         data.source.init_args[name] = value
     if model.get("output_size") == arguments["output_size"].default:
@@ -134,13 +135,13 @@ def open_run(folder: Path, parser: Any) -> Run:
     module = saved.create_model(get_backend())
     components.data.encoder_alignment = module.config.encoder_alignment
     components.data.decoder_alignment = module.config.decoder_alignment
-    normalization = _normalization(saved, components.data.source.roles.columns)
+    _check_normalization(saved, components.data.source.roles.columns)
     epoch = TrainState.from_dict(saved.state.get("training")).epoch
-    return Run(folder, config, components.data, components.trainer, module, normalization, epoch)
+    return Run(config, components.data, components.trainer, module, saved, epoch, folder)
 
 
-def _normalization(saved: Checkpoint, columns: tuple[str, ...]) -> dict[str, Any]:
-    """Return the normalisation that the model was trained with, with every column."""
+def _check_normalization(saved: Checkpoint, columns: tuple[str, ...]) -> None:
+    """Refuse a normalisation that is none, or without one of the columns."""
     section = saved.section("normalization")
     try:
         missing = set(columns) - set(Normalization.from_dict(section).chains)
@@ -148,14 +149,37 @@ def _normalization(saved: Checkpoint, columns: tuple[str, ...]) -> dict[str, Any
         raise saved.refuse("normalization", section, "the transforms of each column") from error
     if missing:
         raise saved.refuse(f"normalization.{min(missing)}", None, "the transforms of the column")
-    return section
 
 
-def open_parts(config: Any) -> Any:
+def open_parts(config: Any, create_source: CreateSource | None = None) -> Any:
     """Build data and trainer alone: a new model would read the training data for its sizes."""
     from jsonargparse import Namespace
 
-    return parts_parser().instantiate(Namespace(data=config.data, trainer=config.trainer))
+    parts = Namespace(data=config.data, trainer=config.trainer)
+    return parts_parser().instantiate(parts, instantiators=_instantiators(create_source))
+
+
+def _instantiators(create_source: CreateSource | None) -> list[tuple[Any, type, bool]] | None:
+    return None if create_source is None else [(create_source, Source, True)]
+
+
+def save_run(folder: Path, parser: Any, model: TrainedModel, records: list[dict[str, Any]]) -> None:
+    """Write a model that was trained in memory as the folder of a run, without scores.
+
+    Raises:
+        CheckpointError: a folder with something else in it.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").is_file():
+        expected, remedy = "a new folder, or one of a run", "Name another folder."
+        raise CheckpointError.of("save:", folder, "in use", expected, remedy)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(folder, parser, model.config)
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    checkpoint.write(folder / "checkpoints" / "best", replace(model.saved, optimizer=None))
+    plain = [{name: finite_or_none(value) for name, value in r.items()} for r in records]
+    lines = "".join(f"{json.dumps(record)}\n" for record in plain)
+    checkpoint.write_file(folder / "metrics.jsonl", lines.encode())
+    save_versions(folder, describe_environment(model.trainer.pick_device(get_backend())))
 
 
 def save_versions(folder: Path, environment: dict[str, str]) -> None:

@@ -28,6 +28,7 @@ from ragged.models import ModelConfig
 from ragged.training.metric_logger import MetricLogger
 from ragged.training.precision import param_dtype
 from ragged.training.profile import Profile
+from ragged.training.progress import Progress
 from ragged.training.signals import Stopped, StopRequest, stop_on_signals
 from ragged.training.state import Epoch, TrainState
 from ragged.training.trainer import TrainerConfig
@@ -49,18 +50,31 @@ class LaunchedStep(NamedTuple):
 
 @dataclass
 class TrainLoop:
-    """A training run in progress."""
+    """A training run in progress.
+
+    Args:
+        trainer: how it is trained.
+        model: the native module.
+        data: its data.
+        folder: where checkpoints and metrics are written; None writes nothing.
+        seed: of the order of the rows, of random lengths and of dropout.
+        state: how far it is.
+        profile: where its time goes.
+        records: the metrics of each epoch of this process.
+    """
 
     trainer: TrainerConfig
     model: Any
     data: EncoderDecoderDataModule
-    folder: Path
+    folder: Path | None
     seed: int
     state: TrainState = field(default_factory=TrainState)
     profile: Profile = field(default_factory=Profile)
+    records: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         backend, trainer = get_backend(), self.trainer
+        self._kept: Checkpoint | None = None
         self.description: ModelConfig = self.model.config
         self.objective = trainer.objective(self.description, self.data)
         self.step = backend.TrainingStep(
@@ -78,12 +92,16 @@ class TrainLoop:
     @property
     def best(self) -> Path:
         """The path of the best checkpoint."""
-        return self.folder / "checkpoints" / "best"
+        return self._path("best")
 
     @property
     def last(self) -> Path:
         """The path of the checkpoint to resume from."""
-        return self.folder / "checkpoints" / "last"
+        return self._path("last")
+
+    def best_checkpoint(self) -> Checkpoint:
+        """Return the best checkpoint so far, from its file or, without a folder, from memory."""
+        return checkpoint.read(self.best) if self._kept is None else self._kept
 
     @property
     def is_writer(self) -> bool:
@@ -103,8 +121,11 @@ class TrainLoop:
             -len(self.data.train) // (self.data.batch_size * self.trainer.accumulate_grad_batches)
         )
 
-    def run(self, progress: Any = None) -> None:
+    def run(self, progress: Progress | None = None) -> None:
         """Train until done; every epoch ends with checkpoints and a line of metrics.
+
+        Args:
+            progress: is told of every step and every epoch.
 
         Raises:
             DivergenceError: a loss that is not finite; `diverged.json` has the details.
@@ -114,12 +135,14 @@ class TrainLoop:
             return
         if self.is_writer and not self.trainer.use_loss_masking:
             self._warn_of_padding()
-        logs = MetricLogger(self.folder, self.state.epoch) if self.is_writer else None
+        logs = None
+        if self.is_writer and self.folder is not None:
+            logs = MetricLogger(self.folder, self.state.epoch)
         try:
             with stop_on_signals() as stop:
                 while not self.is_done:
                     self._run_epoch(progress, stop)
-                    self._end_epoch(logs)
+                    self._end_epoch(logs, progress)
                     if self.step.workers.any_reduce(stop.is_set):
                         self._stop()
         finally:
@@ -156,7 +179,7 @@ class TrainLoop:
                 f"{str(self.last)!r}. Restore the run's config.yaml and data, or start a new run."
             )
 
-    def _run_epoch(self, progress: Any, stop: StopRequest) -> None:
+    def _run_epoch(self, progress: Progress | None, stop: StopRequest) -> None:
         epoch = self.state.current
         rows = self.data.train_epoch(self.seed, self.state.epoch)
         groups = _grouped(self._batches(rows, shuffle=True), self.trainer.accumulate_grad_batches)
@@ -182,7 +205,7 @@ class TrainLoop:
         epoch.steps += 1
         return LaunchedStep(group, epoch.steps, loss)
 
-    def _finish(self, launched: LaunchedStep | None, progress: Any) -> None:
+    def _finish(self, launched: LaunchedStep | None, progress: Progress | None) -> None:
         """Wait for a step and count it; raise if its loss is not finite."""
         if launched is None:
             return
@@ -196,9 +219,7 @@ class TrainLoop:
         epoch.elements += elements
         epoch.tokens += sum(b.encoder_lengths.tokens + b.decoder_lengths.tokens for b in group)
         if progress is not None:
-            speed = f"{epoch.tokens / epoch.seconds:,.0f}" if epoch.seconds else "0"
-            progress.set_postfix(epoch=self.state.epoch + 1, loss=f"{loss:.4f}", tokens_per_s=speed)
-            progress.update()
+            progress.end_step(self.state.epoch + 1, loss)
 
     def _rate(self, steps_done: int) -> float:
         """Return the learning rate after a number of steps of the epoch."""
@@ -216,7 +237,7 @@ class TrainLoop:
         count = sum(count for _, count in sums)
         return sum(total for total, _ in sums) / count if count else None
 
-    def _end_epoch(self, logs: MetricLogger | None) -> None:
+    def _end_epoch(self, logs: MetricLogger | None, progress: Progress | None = None) -> None:
         """Validate and write checkpoints and metrics; repeated on resuming if killed."""
         state, epoch = self.state, self.state.current
         rate = self._rate(epoch.steps - 1)
@@ -231,18 +252,21 @@ class TrainLoop:
             if self._is_worth_keeping(loss):
                 state.best_loss = min(state.best_loss, math.inf if loss is None else loss)
                 state.best_epoch = state.epoch - 1
-                self._write(self.best)
+                self._write("best")
+            record = {
+                "epoch": state.epoch,
+                "train_loss": epoch.loss / max(1, epoch.elements),
+                "validation_loss": loss,
+                "learning_rate": rate,
+                "seconds": epoch.seconds,
+                "tokens_per_second": epoch.tokens / epoch.seconds,
+            }
+            self.records.append(record)
             if logs is not None:
-                record = {
-                    "epoch": state.epoch,
-                    "train_loss": epoch.loss / max(1, epoch.elements),
-                    "validation_loss": loss,
-                    "learning_rate": rate,
-                    "seconds": epoch.seconds,
-                    "tokens_per_second": epoch.tokens / epoch.seconds,
-                }
                 logs.write(record)
-            self._write(self.last, with_optimizer=True)
+            if progress is not None:
+                progress.end_epoch(record)
+            self._write("last", with_optimizer=True)
         self.profile.end_epoch()
 
     def _is_worth_keeping(self, loss: float | None) -> bool:
@@ -253,24 +277,37 @@ class TrainLoop:
 
     def _stop(self) -> None:
         """Write a checkpoint and stop, as a worker received a signal."""
-        self._write(self.last, with_optimizer=True)
-        raise Stopped(str(self.folder))
+        self._write("last", with_optimizer=True)
+        raise Stopped("" if self.folder is None else str(self.folder))
 
-    def _write(self, path: Path, *, with_optimizer: bool = False) -> None:
-        if not self.is_writer:
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / "checkpoints" / name
+
+    def _write(self, name: str, *, with_optimizer: bool = False) -> None:
+        """Write a checkpoint; without a folder the best one is kept in memory."""
+        if self.folder is None and name != "best":
+            return
+        if not self.is_writer and self.folder is not None:
             return
         self.model = self.step.module()
         content = {
             "training": {**self.state.to_dict(), "rows": self._rows},
             "normalization": self.data.normalization.to_dict(),
         }
+        parameters = get_backend().get_parameters(self.model)
+        if self.folder is None:
+            parameters = {name: value.copy() for name, value in parameters.items()}
         saved = Checkpoint(
-            get_backend().get_parameters(self.model),
+            parameters,
             self.description.to_config(),
             content,
             self.step.state_dict() if with_optimizer else None,
         )
-        checkpoint.write(path, saved)
+        if self.folder is None:
+            self._kept = saved
+        else:
+            checkpoint.write(self._path(name), saved)
 
     def _diverged(self, name: str, loss: float, launched: LaunchedStep | None) -> DivergenceError:
         """Record where a loss was not finite, with the rows of the step if it was one's."""
@@ -287,15 +324,18 @@ class TrainLoop:
                 for r in rows
             ],
         }
-        if self.is_writer:
-            path = self.folder / "diverged.json"
-            checkpoint.write_file(path, json.dumps(record, indent=2).encode())
         batch = f", at the batch of events {[row.event.name for row in rows]}" if rows else ""
-        kept = f"the best checkpoint is kept in {str(self.best)!r}"
+        written = ""
+        if self.folder is not None:
+            if self.is_writer:
+                path = self.folder / "diverged.json"
+                checkpoint.write_file(path, json.dumps(record, indent=2).encode())
+            written = "; diverged.json tells where"
+            if self.best.exists():
+                written += f", and the best checkpoint is kept in {str(self.best)!r}"
         return DivergenceError(
             f"training: the {name} is {loss} in epoch {record['epoch']}{batch}; expected a finite "
-            "number. Lower the learning rate or the gradient clip; diverged.json tells where"
-            f"{', and ' + kept if self.best.exists() else ''}."
+            f"number. Lower the learning rate or the gradient clip{written}."
         )
 
     def _batches(self, dataset: RaggedDataset, *, shuffle: bool) -> Iterator[Batch]:

@@ -96,7 +96,7 @@ def test_quantiles_of_a_context_on_the_right_are_forecast_too(
         assert main(["predict", str(source), "--input", str(given), "--output", str(output)]) == 0
         found.append(table(output))
     assert found[0][:2] == found[1][:2]
-    assert found[1][0][2:] == ["field_t_forecast", "field_t_q0.1", "field_t_q0.5", "field_t_q0.9"]
+    assert found[1][0][2:] == ["field_t_q0.1", "field_t_q0.5", "field_t_q0.9"]
     np.testing.assert_allclose(found[1][2], found[0][2], rtol=1e-4, atol=1e-5)
 
 
@@ -149,7 +149,7 @@ def test_the_json_is_enough_to_feed_the_program_without_ragged(
     found = found * constants["field"]["scale"] + constants["field"]["center"]
     options = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
     assert main(["predict", str(quantile_run), *options]) == 0
-    expected = table(tmp_path / "out.csv")[2][:, 1:]
+    expected = table(tmp_path / "out.csv")[2]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -332,7 +332,7 @@ def test_onnx_is_forecast_without_any_framework(damaged, write_magnet):
     constants = described["normalization"]["field"]["transforms"][0]["StandardScaler"]
     expected = (row.future @ weights) * constants["scale"] + constants["center"]
     _, _, found = table(damaged.parent / "out.csv")
-    np.testing.assert_allclose(found[:, 1:], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     for size in (0, 10, len(content) // 2):
         (damaged / "model.onnx").write_bytes(content[:size])
         with pytest.raises(ArtefactError, match="is damaged or of another format"):

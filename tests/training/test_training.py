@@ -24,6 +24,7 @@ from ragged.io import checkpoint
 from ragged.training import TrainerConfig
 from ragged.training.loop import TrainLoop
 from ragged.training.optimizers import AdamW
+from ragged.training.progress import Progress
 from ragged.training.signals import StopRequest
 
 BACKENDS = ("torch", "jax")
@@ -357,10 +358,31 @@ def test_an_unknown_device_is_refused(name):
         TrainerConfig(device="tpu").pick_device(load_backend(name))
 
 
-def test_all_steps_are_reported_to_the_progress_bar(name, tmp_path):
-    from tqdm import tqdm
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
-    with use_backend(name), tqdm(total=6, file=io.StringIO()) as progress:
+
+def test_all_steps_are_reported_in_a_bar_of_80_columns(name, tmp_path):
+    said = Terminal()
+    with use_backend(name), Progress(2, small_fit(name, tmp_path).steps_per_epoch, file=said) as p:
+        fit = small_fit(name, tmp_path)
+        fit.run(p)
+        assert p.bar.n == 2 * fit.steps_per_epoch == 2 * -(-len(fit.data.train) // 4)
+    *_, last = said.getvalue().strip().split("\r")
+    assert len(last) <= 80
+    assert last.startswith("epoch 2/2 ")
+    assert f", validation {fit.records[0]['validation_loss']:.4g}" in last
+
+
+def test_without_a_terminal_an_epoch_is_a_line(name, tmp_path):
+    said = io.StringIO()
+    with use_backend(name), Progress(2, 1, file=said) as progress:
         fit = small_fit(name, tmp_path)
         fit.run(progress)
-        assert progress.n == 2 * fit.steps_per_epoch == 2 * -(-len(fit.data.train) // 4)
+    losses = [(r["train_loss"], r["validation_loss"]) for r in fit.records]
+    expected = [
+        f"epoch {epoch} of 2: loss {train:.4f}, validation {validation:.4f}"
+        for epoch, (train, validation) in enumerate(losses, start=1)
+    ]
+    assert said.getvalue().splitlines() == expected

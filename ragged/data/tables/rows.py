@@ -27,6 +27,7 @@ class Rows:
         dates: the dates as a pandas DatetimeIndex, or None.
         columns: for each column `(rows,)` float64.
         part_of: the series of which gaps in time made parts, or None.
+        labels: the cells of the columns that tell series apart.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Rows:
     dates: Any | None
     columns: Columns
     part_of: str | None = None
+    labels: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.seconds)

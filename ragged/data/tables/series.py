@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ragged.data.sources import Columns, Roles, Series
 from ragged.data.tables import calendar as calendars
 from ragged.data.tables.categories import Labels, count_others, find_labels, one_hot, with_labels
 from ragged.data.tables.frequency import HOUR, Frequency
+from ragged.data.tables.future import Future
 from ragged.data.tables.notes import Notes
 from ragged.data.tables.rows import (
     Rows,
@@ -58,6 +60,7 @@ class Reading:
         notes: for the user.
         has_dates: whether their time is of dates.
         are_hours: whether it is of durations.
+        in_folder: whether the tables are of a folder.
     """
 
     series: list[Series]
@@ -65,6 +68,7 @@ class Reading:
     notes: list[str]
     has_dates: bool
     are_hours: bool
+    in_folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,16 @@ class SeriesReader:
 
     def roles_with(self, resolved: Resolved) -> Roles:
         """Return the roles with the columns that are added."""
-        labels = resolved.labels or {}
-        return Roles(
-            known=with_labels(self.roles.known, labels) + tuple(self._added(resolved)),
-            past=with_labels(self.roles.past, labels),
-            target=self.roles.target,
-            static=with_labels(self.roles.static, labels),
+        named = self._named_roles(resolved)
+        return replace(named, known=named.known + tuple(self._added(resolved)))
+
+    def _named_roles(self, resolved: Resolved) -> Roles:
+        """Return the roles given, with a column for each label."""
+        roles, labels = self.roles, resolved.labels or {}
+        known, past, static = (
+            with_labels(columns, labels) for columns in (roles.known, roles.past, roles.static)
         )
+        return Roles(known, past, roles.target, static)
 
     def read(
         self,
@@ -113,6 +120,7 @@ class SeriesReader:
         in_folder: bool,
         others: Sequence[str] = (),
         to_learn: bool = False,
+        future: Future | None = None,
     ) -> Reading:
         """Make the series of tables.
 
@@ -122,6 +130,7 @@ class SeriesReader:
             in_folder: whether the tables are of a folder: its series are named file/group.
             others: the files of the folder that are no tables.
             to_learn: leave out series whose target is never known.
+            future: of the last part of each series the steps to forecast, without the parts before.
 
         Raises:
             DataError: a table that cannot be used; see `Tables`.
@@ -135,8 +144,8 @@ class SeriesReader:
         self._check_kinds(times)
         series: list[Rows] = []
         for table, time in zip(tables, times, strict=True):
-            prefix = f"{table.name}/" if in_folder and self.groups else ""
-            series += self._rows_of(table, time, labels, prefix, notes)
+            file = (table.name,) if in_folder else ()
+            series += self._rows_of(table, time, labels, file, notes)
         if to_learn:
             series = self._without_unknown(series, notes)
         frequencies = [frequency_of(rows, options.frequency) for rows in series]
@@ -145,11 +154,13 @@ class SeriesReader:
         notes.added += self._added(resolved)
         notes.form = times[0].format if options.time_format is None else None
         parts = self._parts(series, frequencies, notes)
+        if future is not None:
+            parts = self._to_forecast(parts, series, frequencies, future, resolved)
         if times[0].dates is not None:
             parts.sort(key=lambda part: float(part.seconds[0]))
         found = [_series(self._with_added(part, resolved)) for part in parts]
         has_dates, are_hours = times[0].dates is not None, times[0].are_hours
-        return Reading(found, resolved, notes.texts, has_dates, are_hours)
+        return Reading(found, resolved, notes.texts, has_dates, are_hours, in_folder)
 
     def _added(self, resolved: Resolved) -> list[str]:
         """Return the names of the columns that are added."""
@@ -189,11 +200,13 @@ class SeriesReader:
                 raise DataError.of("Tables", argument, got, f"dates in `{self.time}`", remedy)
 
     def _rows_of(
-        self, table: Table, time: Times, labels: Labels, prefix: str, notes: Notes
+        self, table: Table, time: Times, labels: Labels, file: tuple[str, ...], notes: Notes
     ) -> list[Rows]:
         """Return the rows of each series of a table, in the order of time."""
         columns = self._columns(table, labels, notes)
         statics = with_labels(self.roles.static, labels)
+        groups = [table.series(column) for column in self.groups]
+        prefix = "".join(f"{name}/" for name in file) if groups else ""
         series = []
         for name, indices in group_rows(self._names(table)).items():
             dates = None if time.dates is None else time.dates[indices]
@@ -201,7 +214,9 @@ class SeriesReader:
             seconds = (
                 time.seconds[indices] if self.time is not None else np.arange(float(len(indices)))
             )
-            rows = self._ordered(Rows(prefix + name, seconds, dates, values), notes)
+            cells = (*file, *(_stripped(column.iloc[indices[0]]) for column in groups))
+            rows = Rows(prefix + name, seconds, dates, values, labels=cells)
+            rows = self._ordered(rows, notes)
             series.append(with_statics(rows, statics))
         return series
 
@@ -271,6 +286,23 @@ class SeriesReader:
         notes.parts = len(series), len(parts)
         return parts
 
+    def _to_forecast(
+        self,
+        parts: Sequence[Rows],
+        series: Sequence[Rows],
+        frequencies: Sequence[Frequency],
+        future: Future,
+        resolved: Resolved,
+    ) -> list[Rows]:
+        """Return the last part of each series, with the steps to forecast."""
+        last = {part.part_of or part.name: part for part in parts}
+        roles = self._named_roles(resolved)
+        even = self.gaps != "keep" or self.time is None
+        return [
+            future.rows(last[rows.name], roles, frequency, fills=self.fills, even=even)
+            for rows, frequency in zip(series, frequencies, strict=True)
+        ]
+
     def _with_added(self, rows: Rows, resolved: Resolved) -> Rows:
         """Add the columns of the calendar, and the time since the row before."""
         columns = dict(rows.columns)
@@ -310,4 +342,8 @@ def _series(rows: Rows) -> Series:
     time, start = rows.seconds, None
     if rows.dates is not None:
         time, start = (time - time[0]) / HOUR, rows.dates[0].to_pydatetime(warn=False)
-    return Series(rows.name, time, rows.columns, start, rows.part_of)
+    return Series(rows.name, time, rows.columns, start, rows.part_of, rows.labels, rows.dates)
+
+
+def _stripped(cell: Any) -> Any:
+    return cell.strip() if isinstance(cell, str) else cell

@@ -11,11 +11,13 @@ from ragged.data.tables import calendar as calendars
 from ragged.data.tables.categories import with_labels
 from ragged.data.tables.dialect import Dialect
 from ragged.data.tables.frequency import parse_frequency
+from ragged.data.tables.future import Future
 from ragged.data.tables.options import check_choice, check_labels, check_roles, check_units
 from ragged.data.tables.reader import read_tables, table_from_frame
 from ragged.data.tables.rows import DUPLICATES, GAPS
 from ragged.data.tables.series import FILL, Reading, Resolved, SeriesReader
 from ragged.data.tables.table import Table
+from ragged.errors import DataError
 
 
 class Tables(Source):
@@ -200,9 +202,28 @@ class Tables(Source):
             return "step"
         if self._last is not None and self._last.has_dates:
             return "time since the start of the event (h)"
-        if self._last is not None and self._last.are_hours:
+        if self._has_hours:
             return f"{self.time} (h)"
         return f"{self.time} ({self._units[self.time]})" if self.time in self._units else self.time
+
+    @property
+    def time_column(self) -> str:
+        """The column of time, "step" without one; durations say that they are hours."""
+        return self.time_label if self.time is None or self._has_hours else self.time
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of `group`, after that of the file where the tables are of a folder."""
+        in_folder = self._last is not None and self._last.in_folder
+        return (*(("file",) if in_folder else ()), *self._reader.groups)
+
+    def raw_unit(self, name: str) -> str:
+        """Return the unit given for a target."""
+        return self._units.get(name, "")
+
+    @property
+    def _has_hours(self) -> bool:
+        return self._last is not None and self._last.are_hours
 
     @property
     def units(self) -> dict[str, str]:
@@ -229,18 +250,21 @@ class Tables(Source):
             check_known(reading.series, past, "a value at every step", FILL)
         return list(reading.series)
 
-    def read(self, path: Path) -> list[Series]:
+    def read(self, path: Path | Any, future: Future | None = None) -> list[Series]:
         """Read tables of the same columns; an empty cell of a target or past column becomes NaN.
 
         Args:
-            path: a file or a folder, as in the class.
+            path: a file or a folder, as in the class, or a frame, as in `from_frame`.
+            future: the steps to forecast of each series, whose times follow from its rows. By
+                default those of the rows alone.
 
         Raises:
-            DataError: what is refused in the table above.
+            DataError: what is refused in the table above; `known` columns that the steps to
+                forecast lack, or times that do not follow.
             MissingExtraError: pandas, pyarrow or openpyxl is not installed.
         """
         resolved = self._options if self._training is None else self._training.resolved
-        self._last = self._read(Path(path), resolved)
+        self._last = self._read(path, resolved, future=future)
         return self._last.series
 
     def _resolved(self) -> Resolved:
@@ -254,16 +278,36 @@ class Tables(Source):
     def _read_training(self) -> Reading:
         """Read the table once."""
         if self._training is None:
-            if self._frame is None:
-                self._training = self._read(Path(self.path), self._options, to_learn=True)
-            else:
-                self._training = self._reader.read(
-                    [self._frame], self._options, in_folder=False, to_learn=True
-                )
+            table = self.path if self._frame is None else self._frame
+            self._training = self._read(table, self._options, to_learn=True)
         return self._training
 
-    def _read(self, path: Path, options: Resolved, *, to_learn: bool = False) -> Reading:
-        tables, others = read_tables(path, self._dialect)
+    def _read(
+        self, table: Any, options: Resolved, *, to_learn: bool = False, future: Future | None = None
+    ) -> Reading:
+        """Read a path, a frame, or a table that was one."""
+        others: list[str] = []
+        in_folder = False
+        if isinstance(table, Table):
+            tables = [table]
+        elif isinstance(table, (str, Path)):
+            if not str(table):
+                raise _refuse_no_path()
+            tables, others = read_tables(Path(table), self._dialect)
+            in_folder = Path(table).is_dir()
+        else:
+            tables = [table_from_frame(table, self._dialect)]
         return self._reader.read(
-            tables, options, in_folder=path.is_dir(), others=others, to_learn=to_learn
+            tables,
+            options,
+            in_folder=in_folder,
+            others=others,
+            to_learn=to_learn,
+            future=future,
         )
+
+
+def _refuse_no_path() -> DataError:
+    got, expected = "empty: the series were given as a frame", "the path of a table"
+    remedy = "Name a table, or give the frame: Forecaster.load(RUN) takes one."
+    return DataError.of("Tables", "path", got, expected, remedy)

@@ -1,0 +1,95 @@
+"""Frames of pandas, polars and others: to pandas with the time as a column, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ragged.data.tables.reader import INSTALL
+from ragged.errors import DataError, MissingExtraError
+
+DATES = ("M", "m")  # kinds of an index that is a time
+
+
+def to_pandas(function: str, frame: Any, target: str, time: str | None) -> tuple[Any, str | None]:
+    """Return a frame of pandas, and the name of its column of time.
+
+    A pandas Series becomes the target; an index of dates, periods or durations becomes a column
+    named `time`, or after the index, where no column has that name.
+
+    Args:
+        function: for the error.
+        frame: a DataFrame or Series of pandas, or a frame that hands out Arrow's streams.
+        target: the name of a Series.
+        time: the column of time, if it is named.
+
+    Raises:
+        DataError: something else.
+        MissingExtraError: pandas or pyarrow is not installed.
+    """
+    try:
+        import pandas
+        import pyarrow
+    except ImportError as error:
+        got, expected = f"of type {type(frame).__name__}", "pandas and pyarrow to read it"
+        raise MissingExtraError.of(function, "frame", got, expected, INSTALL) from error
+    if isinstance(frame, pandas.Series):
+        frame = frame.to_frame(target)
+    elif not isinstance(frame, pandas.DataFrame):
+        if not hasattr(frame, "__arrow_c_stream__"):
+            got = f"of type {type(frame).__name__}"
+            expected = "a DataFrame of pandas, polars or pyarrow, or a Series of pandas"
+            remedy = "Read a file with pandas.read_csv, say, or train with `ragged train`."
+            raise DataError.of(function, "frame", got, expected, remedy)
+        frame = pyarrow.table(frame).to_pandas()
+    index = frame.index
+    is_time = not isinstance(index, pandas.MultiIndex) and (
+        index.dtype.kind in DATES or isinstance(index, pandas.PeriodIndex)
+    )
+    if is_time and (time is None or time not in frame.columns):
+        time = time or index.name or "time"
+        frame = frame.rename_axis(index=time).reset_index()
+    return frame, time
+
+
+def with_future(frame: Any, future: Any, targets: Sequence[str]) -> Any:
+    """Add rows of the future, whose targets are unknown."""
+    import pandas
+
+    known = future.drop(columns=[name for name in targets if name in future.columns])
+    names = [name for name in frame.index.names if name is not None]
+    frame, known = (f.reset_index() if names else f for f in (frame, known))
+    return pandas.concat([frame, known], ignore_index=True)
+
+
+def like(table: Any, frame: Any, original: Any) -> Any:
+    """Return a table of forecasts as a frame of the kind, and with the dtypes, of the user's.
+
+    Args:
+        table: of pandas.
+        frame: the user's as `to_pandas` gave it, for the dtypes of its columns.
+        original: the user's.
+    """
+    import pandas
+
+    for name in table.columns:
+        if name in frame.columns and table[name].dtype != frame[name].dtype:
+            table[name] = _as_dtype(table[name], frame[name].dtype)
+    if isinstance(original, pandas.DataFrame | pandas.Series):
+        return table
+    import narwhals
+    import pyarrow
+
+    backend = narwhals.from_native(original).implementation
+    arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
+    return narwhals.from_arrow(arrow, backend=backend).to_native()
+
+
+def _as_dtype(column: Any, dtype: Any) -> Any:
+    """Return labels and periods as the user wrote them; dates that were text stay dates."""
+    import pandas
+
+    if isinstance(dtype, pandas.PeriodDtype):
+        return column.dt.to_period(dtype.freq)
+    is_text = dtype.kind == "O" or isinstance(dtype, pandas.StringDtype)
+    return column if is_text else column.astype(dtype)

@@ -1,0 +1,125 @@
+"""Tables of forecasts: the user's own columns and times, one row a step, in full precision."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ragged.data import EncoderDecoderDataModule, Series
+from ragged.errors import DataError, OptionError
+from ragged.evaluation.forecasts import RowForecast
+from ragged.io.checkpoint import write_file
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def forecast_table(
+    data: EncoderDecoderDataModule,
+    events: Sequence[Series],
+    cuts: np.ndarray,
+    forecasts: Sequence[RowForecast],
+    *,
+    is_backtest: bool = False,
+    for_file: bool = False,
+) -> Any:
+    """Lay forecasts out as a pandas DataFrame, a row for each step.
+
+    Its columns are those that tell series apart, the time, and a column for each quantile, or
+    `forecast` where the model has none; in files, and where there are several targets, with the
+    target's name in front, and in files with its unit behind.
+
+    Args:
+        data: the data module.
+        events: the series.
+        cuts: `(rows, 4)` int64, of the forecasts.
+        forecasts: one for each row.
+        is_backtest: add the time of the last known step as `origin`, and the truth.
+        for_file: see above.
+
+    Raises:
+        DataError: a column that tells series apart has the name of another.
+    """
+    import pandas
+
+    source, rows = data.source, cuts.tolist()
+    counts = [stop - split for *_, split, stop in rows]
+    columns: list[tuple[str, Any]] = []
+    for index, name in enumerate(source.label_columns):
+        labels = [_label(events[event], index) for event, *_ in rows]
+        columns.append((name, pandas.Series(labels).repeat(counts).reset_index(drop=True)))
+    if is_backtest:
+        origins = [_stamps(events[event], split - 1, split) for event, _, split, _ in rows]
+        columns.append(("origin", _joined(origins).repeat(counts).reset_index(drop=True)))
+    times = [_stamps(events[event], split, stop) for event, _, split, stop in rows]
+    columns.append((source.time_column, _joined(times)))
+    joined = RowForecast.joined(forecasts) if rows else None
+    for index, name in enumerate(source.roles.target if joined else ()):
+        assert joined is not None
+        is_named = for_file or len(source.roles.target) > 1
+        series = {}
+        if is_backtest:
+            truths = [events[event].columns[name][split:stop] for event, _, split, stop in rows]
+            series["truth"] = np.concatenate(truths)
+        levels = {f"q{level:g}": values for level, values in joined.levels.items()}
+        series |= {key: v[:, index] for key, v in (levels or {"forecast": joined.point}).items()}
+        for key, values in series.items():
+            header, raw = source.raw_target(name, values)
+            unit = source.raw_unit(name) if for_file else ""
+            full = f"{header}_{key}" if is_named else key
+            columns.append((f"{full} [{unit}]" if unit else full, raw))
+    names = [name for name, _ in columns]
+    for name in names:
+        if names.count(name) > 1:
+            got, expected = f"with a column '{name}'", "another name: the table has one of its own"
+            raise DataError.of("forecast_table", "group", got, expected, "Rename it.")
+    return pandas.DataFrame(dict(columns))
+
+
+def check_output(function: str, path: Path) -> None:
+    """Refuse a path that `write_table` cannot write, before anything is computed.
+
+    Raises:
+        OptionError: another suffix than .csv or .parquet, or a folder that is not there.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        got, remedy = repr(str(path)), "Name the file forecast.csv, say."
+        expected = f"a name that ends in one of {SUFFIXES}"
+        raise OptionError.of(function, "output", got, expected, remedy)
+    if not path.parent.is_dir():
+        got = f"in {str(path.parent)!r}, which is no folder"
+        raise OptionError.of(function, "output", got, "a folder that is there", "Make it first.")
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write a table as CSV or Parquet, by the name of the file."""
+    buffer = io.BytesIO()
+    if path.suffix.lower() == ".parquet":
+        table.to_parquet(buffer, index=False)
+    else:
+        table.to_csv(buffer, index=False, lineterminator="\n")
+    write_file(path, buffer.getvalue())
+
+
+def _label(event: Series, index: int) -> Any:
+    return event.name if event.labels is None else event.labels[index]
+
+
+def _stamps(event: Series, start: int, stop: int) -> Any:
+    import pandas
+
+    return pandas.Series(event.stamps[start:stop])
+
+
+def _joined(stamps: Sequence[Any]) -> Any:
+    """Put times one after the other; numbers that are all whole become integers."""
+    import pandas
+
+    if not stamps:
+        return pandas.Series([], dtype="float64")
+    joined = pandas.concat(stamps, ignore_index=True)
+    is_whole = joined.dtype.kind == "f" and bool((joined == np.floor(joined)).all())
+    return joined.astype("int64") if is_whole and joined.abs().max() < 2**53 else joined

@@ -1,0 +1,63 @@
+"""Training of a parsed configuration, into the folder of a run or in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ragged.backend import get_backend
+from ragged.errors import OptionError
+from ragged.runs.folder import instantiate
+from ragged.runs.trained import CreateSource, TrainedModel
+from ragged.training.loop import TrainLoop
+from ragged.training.progress import Progress
+
+
+def prepare(
+    config: Any,
+    parser: Any,
+    folder: Path | None = None,
+    create_source: CreateSource | None = None,
+) -> TrainLoop:
+    """Build what a configuration names, and read the data.
+
+    Args:
+        config: as `parse` gives it; what follows from the data is set in it.
+        parser: that parsed it.
+        folder: of the run; None writes no files.
+        create_source: builds the source in place of its class, from a frame, say.
+
+    Raises:
+        ConfigError, OptionError, DataError: what cannot be trained.
+    """
+    return create_loop(instantiate(config, parser, create_source), folder, config)
+
+
+def create_loop(components: Any, folder: Path | None, config: Any) -> TrainLoop:
+    """Create the training loop, with the data aligned as the model requires."""
+    model = components.model.config
+    for side in ("encoder_alignment", "decoder_alignment"):
+        required, configured = getattr(model, side), getattr(components.data, side)
+        if configured not in (None, required):
+            expected = f"{required!r}, which {model.model} takes"
+            remedy = f"Set data.{side} to {required}, or leave it out."
+            raise OptionError.of("train", f"data.{side}", repr(configured), expected, remedy)
+        setattr(components.data, side, required)
+    components.data.setup()
+    return TrainLoop(components.trainer, components.model, components.data, folder, config.seed)
+
+
+def train(loop: TrainLoop, is_shown: bool = True) -> None:
+    """Train to the end, and tell the progress."""
+    per_epoch, state = loop.steps_per_epoch, loop.state
+    done = state.epoch * per_epoch + state.current.steps
+    is_shown = is_shown and loop.is_writer
+    with Progress(loop.trainer.max_epochs, per_epoch, done, is_shown) as progress:
+        loop.run(progress)
+
+
+def trained_model(loop: TrainLoop, config: Any) -> TrainedModel:
+    """Return the best model of a training that has ended."""
+    saved, epoch = loop.best_checkpoint(), loop.state.best_epoch + 1
+    module = saved.create_model(get_backend())
+    return TrainedModel(config, loop.data, loop.trainer, module, saved, epoch)

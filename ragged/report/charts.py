@@ -18,15 +18,16 @@ from ragged.report.figures import (
     ORANGE,
     Axes,
     Panel,
-    draw_forecasts,
+    draw_loop,
     draw_losses,
+    draw_over_time,
     new_figure,
     whole_numbers,
 )
 from ragged.report.padding import PaddingCost
 
 SPLITS = {"training": BLUE, "validation": ORANGE, "test": GREEN}
-WIDE, HALF, THIRD = 10.6, 5.1, 3.5  # inches; the page shows one at 1.25 times its size
+HALF, THIRD = 4.6, 3.2  # inches: of a wide page, and as wide as a phone
 HEAT = (0.24, 0.51, 0.84)  # visible on light and on dark: an image cannot follow the theme
 CELLS = 128  # of a side of a picture of attention
 
@@ -61,23 +62,23 @@ def throughput(records: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
-def lengths(sides: Mapping[str, Mapping[str, np.ndarray]], bins: Mapping[str, np.ndarray]) -> Any:
-    """A histogram for each side, the splits over one another."""
-    figure = new_figure(WIDE, 2.8)
-    for axis, (side, splits) in zip(figure.subplots(1, len(sides)), sides.items(), strict=True):
-        for name, counts in splits.items():
-            color = SPLITS[name]
-            axis.stairs(counts, bins[side], fill=True, color=color, alpha=0.18)
-            axis.stairs(counts, bins[side], color=color, lw=1.4, label=name)
-        axis.set(title=side, xlabel="length (steps)", ylabel="rows")
-        whole_numbers(axis.yaxis)
+def lengths(side: str, splits: Mapping[str, np.ndarray], bins: np.ndarray) -> Any:
+    """A histogram of the lengths of a side, the splits over one another."""
+    figure = new_figure(HALF, 2.8)
+    axis = figure.subplots()
+    for name, counts in splits.items():
+        color = SPLITS[name]
+        axis.stairs(counts, bins, fill=True, color=color, alpha=0.18)
+        axis.stairs(counts, bins, color=color, lw=1.4, label=name)
+    axis.set(title=side, xlabel="length (steps)", ylabel="rows")
+    whole_numbers(axis.yaxis)
     _legend_above(figure, axis, 3)
     return figure
 
 
 def padding(costs: Sequence[PaddingCost]) -> Any:
     """The share of filler in each batch, each way's batches sorted, the worst first."""
-    figure = new_figure(WIDE, 3.0)
+    figure = new_figure(HALF, 3.3)
     axis = figure.subplots()
     for cost, color in zip(costs, (GREY, ORANGE, BLUE), strict=True):
         shares = 100 * np.sort(cost.padding_fraction)[::-1]
@@ -87,7 +88,7 @@ def padding(costs: Sequence[PaddingCost]) -> Any:
     axis.set(xlabel="batches of an epoch, the worst first", ylabel="filler (% of what is computed)")
     axis.set(xlim=(0, len(shares)), ylim=(0, None))
     whole_numbers(axis.xaxis)
-    _legend_above(figure, axis, 3)
+    _legend_above(figure, axis, 1)
     return figure
 
 
@@ -127,9 +128,22 @@ def error_by_length(errors: ErrorsBy, label: str) -> Any:
 
 
 def forecast(panel: Panel, axes: Axes) -> Any:
-    """One row over time, and its loop."""
-    figure = new_figure(WIDE, 3.2)
-    draw_forecasts(figure, [panel], axes)
+    """One row over time."""
+    figure = new_figure(HALF, 3.2)
+    axis = figure.subplots()
+    draw_over_time(axis, panel)
+    axis.set(xlabel=axes.time, ylabel=axes.target)
+    _legend_above(figure, axis, 2)
+    return figure
+
+
+def loop(panel: Panel, axes: Axes) -> Any:
+    """The loop of one row's target over its driver."""
+    figure = new_figure(HALF, 3.2)
+    axis = figure.subplots()
+    draw_loop(axis, panel)
+    axis.set(xlabel=axes.driver, ylabel=axes.target)
+    _legend_above(figure, axis, 3)
     return figure
 
 
@@ -151,21 +165,20 @@ def attention(row_attention: Attention, title: str) -> Any:
     return figure
 
 
-def selection(selections: Mapping[str, Mapping[str, float]]) -> Any:
-    """Bars of the mean weight of each variable, a panel for each input."""
-    max_variables = max(len(weights) for weights in selections.values())
-    figure = new_figure(WIDE, 1.0 + 0.34 * max_variables)
-    grid = figure.subplots(1, len(selections), squeeze=False, sharex=True)[0]
-    for axis, (side, weights) in zip(grid, selections.items(), strict=True):
-        positions = np.arange(len(weights))
-        axis.barh(positions, list(weights.values()), 0.62, color=BLUE)
-        for position, value in zip(positions, weights.values(), strict=True):
-            axis.annotate(percent(value), (value, position), (4, 0), textcoords="offset points",
-                          va="center", fontsize=8.5)  # fmt: skip
-        axis.set_yticks(positions, list(weights))
-        axis.set(title=side, xlim=(0, 1.12), ylim=(max_variables - 0.4, -0.6), xticks=[])
-        axis.grid(visible=False)
-        axis.spines["bottom"].set_visible(False)
+def selection(side: str, weights: Mapping[str, float]) -> Any:
+    """Bars of the mean weight of each variable of an input."""
+    figure = new_figure(HALF, 0.6 + 0.3 * len(weights))
+    axis = figure.subplots()
+    positions = np.arange(len(weights))
+    axis.barh(positions, list(weights.values()), 0.62, color=BLUE)
+    for position, value in zip(positions, weights.values(), strict=True):
+        axis.annotate(percent(value), (value, position), (4, 0), textcoords="offset points",
+                      va="center", fontsize=8.5)  # fmt: skip
+    axis.set_yticks(positions, list(weights))
+    limit = 1.15 * max(max(weights.values()), 0.1)
+    axis.set(title=side, xlim=(0, limit), ylim=(len(weights) - 0.4, -0.6), xticks=[])
+    axis.grid(visible=False)
+    axis.spines["bottom"].set_visible(False)
     return figure
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data import EncoderDecoderDataModule
+from ragged.data import EncoderDecoderDataModule, Sample, Series
 from ragged.evaluation.evaluate import Evaluation, label
 from ragged.evaluation.metrics import format_score
 from ragged.io.checkpoint import write_file
@@ -65,7 +65,7 @@ class Panel:
 
     Args:
         title: of the panel.
-        time: `(steps,)` of context and horizon.
+        time: `(steps,)` of context and horizon, float64 or datetime64.
         driver: `(steps,)`, None where nothing is known over the horizon.
         truth: `(steps,)`, NaN where it is unknown.
         forecast: of the last `len(forecast)` steps.
@@ -106,8 +106,8 @@ def make_panels(
         steps, columns = slice(row.start, row.stop), row.event.columns
         panels.append(
             Panel(
-                f"{rank} test event: {row.event.name} (RMSE {format_score(rmse)})",
-                row.event.time[steps],
+                f"{rank}: {_when(row)} (RMSE {format_score(rmse)})",
+                _times(row.event)[steps],
                 None if driver is None else columns[driver][steps],
                 columns[target][steps],
                 forecast.point,
@@ -115,7 +115,30 @@ def make_panels(
             )
         )
     driver_label = None if driver is None else label(data, driver)
-    return panels, Axes(data.source.time_label, driver_label, label(data, target))
+    has_dates = any(row.event.dates is not None for row in evaluation.rows[:1])
+    time_label = data.source.time_column if has_dates else data.source.time_label
+    return panels, Axes(time_label, driver_label, label(data, target))
+
+
+def _times(event: Series) -> np.ndarray:
+    """Return the time of each step, dates as the clock shows them."""
+    if event.dates is None:
+        return event.time
+    return np.asarray(event.dates.tz_localize(None))
+
+
+def _when(row: Sample) -> str:
+    """Name a row: its series, and the steps that are forecast."""
+    stamps = _times(row.event)[row.split : row.stop]
+    first, last = (_shown(stamp) for stamp in (stamps[0], stamps[-1]))
+    span = first if first == last else f"{first} to {last}"
+    return f"{row.event.name}, {span}"
+
+
+def _shown(stamp: Any) -> str:
+    if not isinstance(stamp, np.datetime64):
+        return f"{stamp:.6g}"
+    return str(stamp.astype("datetime64[m]")).removesuffix("T00:00").replace("T", " ")
 
 
 def save_forecasts(path: Path, data: EncoderDecoderDataModule, evaluation: Evaluation) -> None:
@@ -157,10 +180,10 @@ def draw_forecasts(figure: Any, panels: Sequence[Panel], axes: Axes) -> None:
     ratios = (2, 1)[:columns]
     grid = figure.subplots(len(panels), columns, squeeze=False, width_ratios=ratios)
     for (left, *right), panel in zip(grid, panels, strict=True):
-        _draw_over_time(left, panel)
+        draw_over_time(left, panel)
         left.set(title=panel.title, xlabel=axes.time, ylabel=axes.target)
         for axis in right:
-            _draw_loop(axis, panel)
+            draw_loop(axis, panel)
             axis.set(title="hysteresis loop", xlabel=axes.driver, ylabel=axes.target)
     grid[0, 0].legend(loc="best")
 
@@ -201,16 +224,30 @@ def whole_numbers(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_over_time(axis: Any, panel: Panel) -> None:
+def draw_over_time(axis: Any, panel: Panel) -> None:
+    """Draw a row over time: truth, forecast and its band, the context shaded."""
     context, ahead = panel.context, panel.time[panel.context :]
     axis.axvspan(panel.time[0], panel.time[context], color=GREY, alpha=0.15, lw=0, label="context")
-    if panel.band is not None:
+    if panel.band is not None and len(ahead) == 1:  # a band of one step has no area
+        axis.vlines(ahead, *panel.band, color=ORANGE, alpha=0.25, lw=6, label="10..90 % band")
+    elif panel.band is not None:
         axis.fill_between(ahead, *panel.band, color=ORANGE, alpha=0.25, lw=0, label="10..90 % band")
     axis.plot(panel.time, panel.truth, color=BLUE, label="truth")
     axis.plot(ahead, panel.forecast, color=ORANGE, label="forecast", marker=_marker(panel))
+    if panel.time.dtype.kind == "M":
+        _dates_below(axis)
 
 
-def _draw_loop(axis: Any, panel: Panel) -> None:
+def _dates_below(axis: Any) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=2, maxticks=6)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def draw_loop(axis: Any, panel: Panel) -> None:
+    """Draw the target of a row over its driver."""
     context, driver = panel.context, panel.driver
     assert driver is not None
     axis.plot(driver[: context + 1], panel.truth[: context + 1], color=GREY, label="context")

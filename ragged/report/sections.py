@@ -11,9 +11,10 @@ from ragged.evaluation.evaluate import label
 from ragged.evaluation.metrics import calibration_lines
 from ragged.report import charts
 from ragged.report.charts import percent
+from ragged.report.configuration import configuration_facts
 from ragged.report.errors import ErrorsBy, errors_by_length, errors_by_step
 from ragged.report.explanations import attention_of, coarsen, mean_selection
-from ragged.report.figures import Panel, make_panels
+from ragged.report.figures import Axes, Panel, make_panels
 from ragged.report.page import (
     Columns,
     Section,
@@ -65,26 +66,38 @@ def _forecasts(report: ReportData) -> Section:
     for index, target in enumerate(report.evaluation.targets):
         panels, axes = make_panels(report.run.data, report.evaluation, target)
         parts += _heading(report, axes.target)
-        ranks = report.evaluation.examples(target)
-        for rank, panel in zip(ranks, panels, strict=True):
-            parts.append(
-                plot(
-                    charts.forecast(panel, axes),
-                    f"forecast-{index + 1}-{rank}",
-                    panel.title,
-                    f"{axes.target}: truth and forecast over {axes.time}"
-                    + ("." if axes.driver is None else f", and both over {axes.driver}."),
-                    _panel_columns(panel),
-                )
-            )
+        plots = [
+            shown
+            for rank, panel in zip(report.evaluation.examples(target), panels, strict=True)
+            for shown in _panel_plots(panel, axes, f"{index + 1}-{rank}")
+        ]
+        parts.append(side_by_side(*plots))
     summary = "The best, the median and the worst test row, by RMSE."
     return Section("Forecasts", parts or [NO_TEST], summary)
 
 
-def _panel_columns(panel: Panel) -> Columns:
+def _panel_plots(panel: Panel, axes: Axes, name: str) -> list[str]:
+    """A row over time, and its loop where there is a driver."""
+    columns = _panel_columns(panel)
+    text = f"{axes.target}: truth and forecast over {axes.time}."
+    over_time = charts.forecast(panel, axes)
+    plots = [plot(over_time, f"forecast-{name}", panel.title, text, columns, panel.title)]
+    if axes.driver is not None:
+        del columns["time"]
+        text = f"{axes.target}: truth and forecast over {axes.driver}."
+        title = f"{panel.title}, over {axes.driver}"
+        over_driver = charts.loop(panel, axes)
+        plots.append(
+            plot(over_driver, f"loop-{name}", title, text, columns, "The same, as a loop.")
+        )
+    return plots
+
+
+def _panel_columns(panel: Panel) -> dict[str, Sequence[Any]]:
     """The numbers of a panel, empty cells where there is no forecast."""
     empty = [""] * panel.context
-    columns: dict[str, Sequence[Any]] = {"time": panel.time.tolist()}
+    times = panel.time.tolist() if panel.time.dtype.kind == "f" else panel.time.astype(str).tolist()
+    columns: dict[str, Sequence[Any]] = {"time": times}
     if panel.driver is not None:
         columns["driver"] = panel.driver.tolist()
     columns["truth"] = panel.truth.tolist()
@@ -158,18 +171,21 @@ def _selection(report: ReportData) -> list[str]:
     selections = mean_selection(run.module, rows, run.data.roles, **report.batch_options)
     if not selections:
         return []
-    weights = [(side, *item) for side, selected in selections.items() for item in selected.items()]
-    sides, names, values = zip(*weights, strict=True)
-    figure = plot(
-        charts.selection(selections),
-        "variable-selection",
-        "Variable selection",
-        ", ".join(f"{side} {name} {percent(value)}" for side, name, value in weights) + ".",
-        {"input": sides, "variable": names, "mean weight": values},
+    plots = [
+        plot(
+            charts.selection(side, weights),
+            f"variable-selection-{side.replace(' ', '-')}",
+            f"Variable selection, {side}",
+            ", ".join(f"{name} {percent(value)}" for name, value in weights.items()) + ".",
+            {"variable": list(weights), "mean weight": list(weights.values())},
+        )
+        for side, weights in selections.items()
+    ]
+    text = (
         "How much of each variable the model lets in: the mean weight over all valid steps of "
-        "the test rows.",
+        "the test rows."
     )
-    return [figure]
+    return [paragraph(text), side_by_side(*plots)]
 
 
 def _attention(report: ReportData) -> list[str]:
@@ -245,16 +261,14 @@ def _padding(report: ReportData) -> Section:
         "valid": [int(cost.tokens.sum()) for cost in costs],
         "filler": [f"{100 * cost.total_fraction:.1f} %" for cost in costs],
     }
-    parts = [
-        plot(
-            charts.padding(costs),
-            "padding",
-            "Filler in each batch of an epoch",
-            "; ".join(f"{c.name}: {percent(c.total_fraction)} filler" for c in costs) + ".",
-            numbers,
-        ),
-        table(columns),
-    ]
+    figure = plot(
+        charts.padding(costs),
+        "padding",
+        "Filler in each batch of an epoch",
+        "; ".join(f"{c.name}: {percent(c.total_fraction)} filler" for c in costs) + ".",
+        numbers,
+    )
+    parts = [side_by_side(figure), table(columns)]
     summary = (
         "How much of what the LSTMs of an epoch compute is filler: in batches as they come, in "
         "the buckets that training used, and as the backend's LSTMs run them."
@@ -274,14 +288,20 @@ def _lengths(report: ReportData) -> Section:
             name: np.histogram(rows.lengths[:, index], bins[side])[0]
             for name, rows in splits.items()
         }
-    numbers: dict[str, list[Any]] = {"side": [], "from": [], "to": []}
-    numbers |= {name: [] for name in splits}
-    for side, counts in sides.items():
-        numbers["side"] += [side] * (len(bins[side]) - 1)
-        numbers["from"] += bins[side][:-1].astype(int).tolist()
-        numbers["to"] += (bins[side][1:] - 1).astype(int).tolist()
-        for name in splits:
-            numbers[name] += counts[name].tolist()
+    plots = [
+        plot(
+            charts.lengths(side, counts, bins[side]),
+            f"lengths-{side.split()[0]}",
+            f"Histogram of lengths, {side}",
+            "How many rows of each split have which length.",
+            {
+                "from": bins[side][:-1].astype(int).tolist(),
+                "to": (bins[side][1:] - 1).astype(int).tolist(),
+                **{name: counts[name].tolist() for name in splits},
+            },
+        )
+        for side, counts in sides.items()
+    ]
     columns: Columns = {
         "rows": list(splits),
         "how many": [len(rows) for rows in splits.values()],
@@ -290,33 +310,12 @@ def _lengths(report: ReportData) -> Section:
         "median": [int(np.median(rows.lengths.sum(axis=1))) for rows in splits.values()],
         "longest": [int(rows.lengths.sum(axis=1).max()) for rows in splits.values()],
     }
-    parts = [
-        plot(
-            charts.lengths(sides, bins),
-            "lengths",
-            "Histogram of lengths",
-            "How many rows have which length, by split, context and horizon apart.",
-            numbers,
-        ),
-        table(columns),
-    ]
+    parts = [side_by_side(*plots), table(columns)]
     return Section("Lengths", parts, "Context and horizon of the rows of each split, in steps.")
 
 
 def _configuration(report: ReportData) -> Section:
     run = report.run
-    config, roles = run.config, run.data.source.roles
-    num_parameters = sum(value.size for value in report.parameters.values())
-    values = {
-        "run": "/".join(run.folder.resolve().parts[-2:]),
-        "model": run.module.config.model,
-        "parameters": f"{num_parameters:,}",
-        "trained with": f"{config.backend}, {run.trainer.precision}, seed {config.seed}",
-        "loss": f"{report.loss}, the mean over {report.averaged_over}",
-        "source": type(run.data.source).__name__,
-        "known ahead": ", ".join(label(run.data, name) for name in roles.known) or "nothing",
-        "targets": ", ".join(label(run.data, name) for name in roles.target),
-    }
     trained, here = read_versions(run.folder), describe_environment(report.device)
     names = list(dict.fromkeys([*trained, *here]))
     versions: Columns = {
@@ -326,5 +325,10 @@ def _configuration(report: ReportData) -> Section:
     }
     yaml = (run.folder / "config.yaml").read_text()
     return Section(
-        "Configuration", [facts(values), table(versions, text=True), details("config.yaml", yaml)]
+        "Configuration",
+        [
+            facts(configuration_facts(report)),
+            table(versions, text=True),
+            details("config.yaml", yaml),
+        ],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -66,13 +67,31 @@ def test_a_table_with_dates_and_words_is_forecast(train, tmp_path, capsys):
     new.write_text(new.read_text().replace("north,007,north", "north,007,east"))
     assert main(["predict", str(run), "--input", str(new), "--output", str(output)]) == 0
     with output.open(newline="") as file:
-        _, *rows = csv.reader(file)
-    assert [event for event, *_ in rows] == ["north/007"] * 6 + ["south/007"] * 6
-    assert [float(hours) for _, hours, _ in rows[:2]] == [144, 168]
+        head, *rows = csv.reader(file)
+    assert head == ["shop", "item", "day", "y_forecast"]
+    assert [row[:2] for row in rows] == [["north", "007"]] * 6 + [["south", "007"]] * 6
+    assert [date for _, _, date, _ in rows[:2]] == ["2023-01-07", "2023-01-08"]
     assert np.isfinite([float(value) for *_, value in rows]).all()
     said = capsys.readouterr().out
     assert "note: cells of 'kind' with a label that is not told apart" in said
     assert "taken as none of them: 12 (east)" in said
+
+
+def test_a_report_tells_series_and_dates_apart_and_what_was_trained(train, tmp_path):
+    run = train(", units: {y: °C}")
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert re.search(r"best: (north|south)/007, 2023-02-15 to 2023-02-25 \(RMSE", page)
+    for label in (">day</text>", ">Feb</text>", ">y [°C]</text>"):
+        assert label in page
+    facts = dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    assert facts["data"] == f"{tmp_path / 'shops.csv'} (Tables)"
+    assert facts["series told apart by"] == "shop, item"
+    assert facts["windows"] == "an event is a row, 33\xa0% of it context"
+    assert facts["split"] == "each series by its steps; validation 10\xa0%, test 20\xa0%"
+    assert facts["transforms"] == "StandardScaler"
+    assert "hidden_size 2, num_layers 1" in facts["model"]
+    assert "learning_rate 0.003" in facts["optimizer"]
 
 
 # Torch warns of its own code, in its exporters.

@@ -229,7 +229,7 @@ def test_a_run_without_test_events_is_reported_too(train_tiny, need, tmp_path, c
     assert json.loads((run / "scores.json").read_text()) == {"targets": {}}
     reader = Reader(report_of(run).read_text())
     assert reader.text.count("There is no test row with a known truth.") == 3
-    assert list(reader.tables()["lengths.csv"])[3:] == ["training", "validation"]
+    assert list(reader.tables()["lengths-context.csv"])[2:] == ["training", "validation"]
 
 
 # Its numbers
@@ -296,21 +296,20 @@ def test_the_lengths_of_the_page_are_those_of_the_rows(page, untrusted):
     with use_backend("torch"):
         data = opened(untrusted).data
     shown = {name: rest for name, *rest in cells(page.read_text(), "rows", "how many")}
-    histogram = Reader(page.read_text()).tables()["lengths.csv"]
+    histograms = Reader(page.read_text()).tables()
     for name in ("training", "validation", "test"):
         rows = list(getattr(data, "train" if name == "training" else name))
         steps = [len(row.past) + len(row.future) for row in rows]
         expected = [len(rows), sum(steps), min(steps), int(np.median(steps)), max(steps)]
         assert [int(each.replace(",", "")) for each in shown[name]] == expected
         for side, lengths in (
-            ("context (encoder)", [len(row.past) for row in rows]),
-            ("horizon (decoder)", [len(row.future) for row in rows]),
+            ("context", [len(row.past) for row in rows]),
+            ("horizon", [len(row.future) for row in rows]),
         ):
-            bins = zip(*(histogram[key] for key in ("side", "from", "to", name)), strict=True)
-            for own, low, high, count in bins:
-                if own == side:
-                    inside = sum(int(low) <= length <= int(high) for length in lengths)
-                    assert inside == int(count), (name, side, low)
+            histogram = histograms[f"lengths-{side}.csv"]
+            for low, high, count in zip(*(histogram[k] for k in ("from", "to", name)), strict=True):
+                inside = sum(int(low) <= length <= int(high) for length in lengths)
+                assert inside == int(count), (name, side, low)
 
 
 def test_explanations_are_cut_at_true_lengths(untrusted):
@@ -371,15 +370,12 @@ def test_every_target_is_scored_printed_and_predicted(untrusted, tmp_path, capsy
     head, *rows = csv.reader(io.StringIO(output.read_text()))
     assert head[:2] == ["event", "<i>time</i>"]
     assert head[2:] == [
-        f"{name}_{kind}"
-        for name in (FIRST, SECOND)
-        for kind in ("forecast", "q0.1", "q0.5", "q0.9")
+        f"{name}_{kind}" for name in (FIRST, SECOND) for kind in ("q0.1", "q0.5", "q0.9")
     ]
     assert len(rows) == 15
     values = np.array([numbers(row[2:]) for row in rows])
     assert np.isfinite(values).all()
-    np.testing.assert_array_equal(values[:, [0, 4]], values[:, [2, 6]])
-    assert not np.allclose(values[:, 0], values[:, 4])
+    assert not np.allclose(values[:, 0], values[:, 3])
 
 
 def test_a_report_names_what_is_missing(tiny_run, refused, tmp_path):

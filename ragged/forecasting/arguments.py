@@ -89,6 +89,9 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     short = model["class_path"].removeprefix("ragged.models.")
     arguments = {"model": short, **_changed(source["init_args"], Tables)}
     arguments.pop("path", None)
+    for name in ("target", "group"):  # one of them is written alone
+        if isinstance(arguments.get(name), list) and len(arguments[name]) == 1:
+            (arguments[name],) = arguments[name]
     arguments |= _changed(data.get("windows") or {}, Windows)
     arguments |= _changed({k: v for k, v in data.items() if k not in _PARTS}, _DATA)
     arguments |= _changed(trainer, TrainerConfig)

@@ -67,22 +67,32 @@ def like(table: Any, frame: Any, original: Any) -> Any:
 
     Args:
         table: of pandas.
-        frame: the user's as `to_pandas` gave it, for the dtypes of its columns.
+        frame: the user's as `to_pandas` gave it.
         original: the user's.
     """
     import pandas
 
-    for name in table.columns:
-        if name in frame.columns and table[name].dtype != frame[name].dtype:
-            table[name] = _as_dtype(table[name], frame[name].dtype)
     if isinstance(original, pandas.DataFrame | pandas.Series):
+        for name in _common(table.columns, frame.columns):
+            table[name] = _as_dtype(table[name], frame[name].dtype)
         return table
     import narwhals
     import pyarrow
 
-    backend = narwhals.from_native(original).implementation
+    given = narwhals.from_native(original)
     arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
-    return narwhals.from_arrow(arrow, backend=backend).to_native()
+    found = narwhals.from_arrow(arrow, backend=given.implementation)
+    casts = [
+        narwhals.col(name).cast(given.schema[name])
+        for name in _common(found.columns, given.columns)
+        if given.schema[name] != narwhals.String
+    ]
+    return found.with_columns(casts).to_native()
+
+
+def _common(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return the names that two frames have: of the series and of the time."""
+    return [name for name in names if name in set(others)]
 
 
 def _as_dtype(column: Any, dtype: Any) -> Any:
@@ -91,5 +101,6 @@ def _as_dtype(column: Any, dtype: Any) -> Any:
 
     if isinstance(dtype, pandas.PeriodDtype):
         return column.dt.to_period(dtype.freq)
-    is_text = dtype.kind == "O" or isinstance(dtype, pandas.StringDtype)
-    return column if is_text else column.astype(dtype)
+    is_category = isinstance(dtype, pandas.CategoricalDtype)
+    is_text = dtype.kind == "O" and not is_category
+    return column if is_text or isinstance(dtype, pandas.StringDtype) else column.astype(dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas
 import pytest
@@ -107,7 +109,23 @@ def test_polars_comes_back_as_polars(fitted, frame):
     assert isinstance(found, polars.DataFrame)
     expected = fitted.predict(frame)["forecast"].to_numpy()
     np.testing.assert_array_equal(found["forecast"].to_numpy(), expected)
-    assert found["month"].dtype == polars.Datetime
+    days = polars.from_pandas(frame).with_columns(
+        polars.col("month").cast(polars.Date), polars.col("shop").cast(polars.Categorical)
+    )
+    found = fitted.predict(days)
+    assert found.schema["month"] == polars.Date
+    assert found.schema["shop"] == polars.Categorical
+    np.testing.assert_array_equal(found["forecast"].to_numpy(), expected)
+
+
+def test_categories_stay_categories(fitted, frame):
+    given = frame.astype({"shop": "category"})
+    assert fitted.predict(given)["shop"].dtype == given["shop"].dtype
+
+
+def test_it_can_be_pickled(fitted, frame):
+    again = pickle.loads(pickle.dumps(fitted))
+    pandas.testing.assert_frame_equal(again.predict(frame), fitted.predict(frame))
 
 
 @pytest.mark.parametrize("kind", ["DatetimeIndex", "PeriodIndex", "named", "none"])
@@ -148,8 +166,7 @@ def test_what_is_saved_forecasts_alike(fitted, frame, tmp_path, need):
     pandas.testing.assert_frame_equal(loaded.predict(frame), fitted.predict(frame))
     assert loaded.history_ == fitted.history_
     chosen = {**fitted.get_params(), "progress": True}
-    resolved = {name: loaded.get_params()[name] for name in chosen}
-    assert {**resolved, "context": 8, "target": "sales"} == chosen
+    assert {name: loaded.get_params()[name] for name in chosen} == chosen
     again = Forecaster(**loaded.get_params()).set_params(progress=False).fit(frame)
     pandas.testing.assert_frame_equal(again.predict(frame), fitted.predict(frame))
     loaded.save(tmp_path / "run")  # over itself

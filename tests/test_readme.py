@@ -23,8 +23,8 @@ BLOCKS = [
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) == 30
-    assert README.count("```python") == 4
+    assert len(BLOCKS) == 33
+    assert README.count("```python") == 5
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -28,8 +28,8 @@ REGULAR = {
     "two days": ("2024-02-20", "2D", None),
     "hours": ("2024-02-28", "h", None),
     "15 minutes": ("2024-02-28", "15min", None),
-    "days where clocks change": ("2024-03-22", "D", ZONE),
-    "hours where clocks change": ("2024-10-26 18:00", "h", ZONE),
+    "days where clocks change": ("2024-03-18", "D", ZONE),
+    "hours where clocks change": ("2024-10-26 13:00", "h", ZONE),
     "months where clocks change": ("2023-08-01", "MS", ZONE),
     "hours in UTC": ("2024-03-30 18:00", "h", "UTC"),
 }

@@ -70,3 +70,9 @@ def with_price(frame: Any, new_forecaster: Callable[..., Forecaster]) -> Forecas
     """Give a trained forecaster with a column that is known ahead, and quantiles."""
     changed = {"known": ["price"], "loss": "quantile", "quantiles": [0.1, 0.5, 0.9]}
     return new_forecaster(**changed).fit(frame)
+
+
+@pytest.fixture(scope="session")
+def with_past(frame: Any, new_forecaster: Callable[..., Forecaster]) -> Forecaster:
+    """Give a trained forecaster with a column that is known in the past only."""
+    return new_forecaster(past=["price"]).fit(frame)

@@ -10,6 +10,7 @@ EPOCHS, BOOKS, SCORES = (
     "evaluation/test_metrics.py",
 )
 CONVERT = "recurrent/test_convert.py::test"
+HORIZONS = "forecasting/test_horizons.py::test"
 MODULE = "ragged.data.module:EncoderDecoderDataModule"
 FIT = "ragged.training.loop:TrainLoop"
 BASELINES = "baselines_know_training_and_validation_and_are_scored_on_the_test"
@@ -91,6 +92,34 @@ FAULTS = (
         STEPS,
     ),
     fault("every epoch in one order", f"{FIT}._batches", "=self.state.epoch", "=0", STEPS),
+    fault(
+        "a forecast that rolls on sees the truth",
+        "ragged.forecasting.rolling:_until_forecast",
+        "columns[name][split:] = np.nan",
+        "columns[name][stop:] = np.nan",
+        f"{HORIZONS}_no_forecast_sees_what_came_after_its_origin",
+    ),
+    fault(
+        "training anew on what came after",
+        "ragged.forecasting.backtest:backtest",
+        "events[index].until(split)",
+        "events[index].until(split + 1)",
+        f"{HORIZONS}_refitting_trains_on_what_came_before",
+    ),
+    fault(
+        "the first forecast time taken for the origin",
+        "ragged.forecasting.tables:forecast_table",
+        "split - 1, split)",
+        "split, split + 1)",
+        f"{HORIZONS}_a_backtest_is_a_prediction_from_each_origin",
+    ),
+    fault(
+        "days of 24 hours where clocks change",
+        "ragged.data.tables.future:dates_after",
+        'frequency.unit == "" and frequency.size % DAY',
+        'frequency.unit == ""',
+        "data/test_future.py::test_regular_dates_go_on[days where clocks change]",
+    ),
     fault(
         "waste counted twice",
         "ragged.report.padding:PaddingCost.total_fraction",

@@ -12,6 +12,7 @@ from ragged import kernels
 from ragged.backend import available_backends, get_backend, load_backend, use_backend
 from ragged.checks import as_size
 from ragged.data import Series, Source, Tables
+from ragged.data.horizons import cut_to_forecast
 from ragged.data.tables.future import Future
 from ragged.errors import OptionError
 from ragged.evaluation.evaluate import evaluate_model
@@ -120,7 +121,7 @@ def predict(
     with _predictor(parser, run, backend) as predictor:
         data = predictor.data
         events = _read(data.source, input, horizon)
-        cuts = data.forecast_cuts(events)
+        cuts = cut_to_forecast(data, events)
         forecasts = forecast_cuts(predictor, events, cuts)
         note = rolling_note(predictor, events, cuts)
     write_table(output, forecast_table(data, events, cuts, forecasts, for_file=True))

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ragged.data.dataset import RaggedDataset, SeriesRows
+from ragged.data.horizons import NO_CUTS, check_horizons, cut_to_forecast
 from ragged.data.normalization import Normalization
 from ragged.data.sample import POSITION, NormalizedSeries
 from ragged.data.sources import (
@@ -18,7 +19,6 @@ from ragged.data.sources import (
     Source,
     check_known,
     constant_notes,
-    first_unknown_target,
 )
 from ragged.data.splits import parts_of_series, split, split_sizes
 from ragged.data.transforms import Transform
@@ -290,29 +290,9 @@ class EncoderDecoderDataModule:
             DataError: an event whose first target is unknown, or too short to be cut; a past
                 column that is unknown in the context; a horizon longer than the windows'.
         """
-        cuts = self.forecast_cuts(events)
-        for index, _, first, stop in cuts.tolist():
-            if self.windows is not None and stop - first > self.windows.horizon:
-                raise self._refuse_horizon(events[index], first, stop)
+        cuts = cut_to_forecast(self, events)
+        check_horizons(self, events, cuts)
         return self.rows_at(events, cuts)
-
-    def forecast_cuts(self, events: Sequence[Series]) -> np.ndarray:
-        """Return where `rows_for` cuts events, whose horizons may be longer than the windows'.
-
-        Returns:
-            `(rows, 4)` int64: the index of a row's event, and its start, split and stop there.
-
-        Raises:
-            DataError: as `rows_for`.
-        """
-        cuts = [self._forecast_cuts(index, event) for index, event in enumerate(events)]
-        if self.source.missing == "error":
-            expected = "a value at every step of the context"
-            remedy = "Fill it; over the horizon it may stay empty."
-            for event, event_cuts in zip(events, cuts, strict=True):
-                context = event.until(event_cuts[:, 2].max())
-                check_known([context], self.source.roles.past, expected, remedy, "rows_for")
-        return np.concatenate([_NO_CUTS, *cuts])
 
     @property
     def trained_horizon(self) -> int | None:
@@ -329,12 +309,7 @@ class EncoderDecoderDataModule:
         return 0 if self.windows is None else max(0, split - self.windows.context)
 
     def rows_at(self, events: Sequence[Series], cuts: np.ndarray) -> RaggedDataset:
-        """Return rows of events.
-
-        Args:
-            events: unnormalised.
-            cuts: `(rows, 4)` int64, as `forecast_cuts` gives them.
-        """
+        """Return rows of events, `cuts (rows, 4)` int64: index of the event, start, split, stop."""
         return self._dataset(SeriesRows(self._normalised(events), cuts))
 
     @cached_property
@@ -356,7 +331,7 @@ class EncoderDecoderDataModule:
             return event.steps >= self._shortest.steps
         steps = split_sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
         if self.short_events == "error":
-            self._check_steps(event, steps)
+            self.check_steps(event, steps)
         return steps >= self._shortest.steps
 
     @property
@@ -365,7 +340,8 @@ class EncoderDecoderDataModule:
             return "Lower windows, min_context or min_horizon, or set short_events to drop."
         return "Drop the event, or set short_events to drop."
 
-    def _check_steps(self, event: Series, steps: int) -> None:
+    def check_steps(self, event: Series, steps: int) -> None:
+        """Refuse an event with too few steps for a row by a `DataError`."""
         if steps < self._shortest.steps:
             where = "in training" if steps < event.steps else "long"
             got = f"{steps} steps {where} in event '{event.name}'"
@@ -393,35 +369,17 @@ class EncoderDecoderDataModule:
 
     def _cuts(self, sections: Iterable[Section], *, train: bool = False) -> np.ndarray:
         """Cut sections into rows, `(rows, 4)`: index of the event, start, split, stop."""
-        return np.concatenate([_NO_CUTS, *(self._cuts_of(section, train) for section in sections)])
+        return np.concatenate([NO_CUTS, *(self.cuts_of(section, train) for section in sections)])
 
-    def _cuts_of(self, section: Section, train: bool = False) -> np.ndarray:
+    def cuts_of(self, section: Section, train: bool = False) -> np.ndarray:
+        """Cut a section into the rows of training, or of a test."""
         if self.windows is None:
             return cut_whole(section, self.context_fraction)
         stride = self.windows.stride if train else self.windows.horizon
         return cut_windows(section, self.windows, self.min_steps, stride)
 
-    def _forecast_cuts(self, index: int, event: Series) -> np.ndarray:
-        split = first_unknown_target(event, self.roles, fills=self.source.missing == "ffill")
-        if split is None:
-            self._check_steps(event, event.steps)
-            return self._cuts_of(Section(index, 0, event.steps))
-        if self.windows is None:
-            return np.array([[index, 0, split, event.steps]])
-        if split < self.min_steps.context:
-            raise self._refuse_horizon(event, split, event.steps)
-        return np.array([[index, self.context_start(split), split, event.steps]])
-
-    def _refuse_horizon(self, event: Series, split: int, stop: int) -> DataError:
-        assert self.windows is not None
-        got = f"of {split} known and {stop - split} further steps in '{event.name}'"
-        expected = f"{self.min_steps.context} or more, then at most {self.windows.horizon}"
-        remedy = "Give what the windows are made for, or train with others."
-        return DataError.of(_NAME, "event", got, expected, remedy)
-
 
 _NAME = EncoderDecoderDataModule.__name__
-_NO_CUTS = np.zeros((0, 4), dtype=np.int64)
 
 
 def _min_steps(argument: str, value: int | None, maximum: int | None) -> int:

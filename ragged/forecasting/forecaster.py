@@ -12,6 +12,7 @@ import numpy as np
 from ragged.backend import get_backend, use_backend
 from ragged.checks import as_path, as_size
 from ragged.data import Series, Tables
+from ragged.data.horizons import cut_to_forecast
 from ragged.data.tables.future import Future
 from ragged.errors import NotFittedError
 from ragged.evaluation.metrics import Score
@@ -187,7 +188,7 @@ class Forecaster:
         wanted = Future(horizon, trained.data.trained_horizon)
         with use_backend(self.backend_):
             events = _tables(trained).read(read, wanted)
-            cuts = trained.data.forecast_cuts(events)
+            cuts = cut_to_forecast(trained.data, events)
             cuts = cuts[_is_unknown(trained, events, cuts)]
             forecasts = forecast_cuts(trained, events, cuts)
             note = rolling_note(trained, events, cuts)
@@ -253,7 +254,7 @@ class Forecaster:
         read = self._read(trained, "score", frame)
         with use_backend(self.backend_):
             events = _tables(trained).read(read)
-            cuts = trained.data.forecast_cuts(events)
+            cuts = cut_to_forecast(trained.data, events)
             forecasts = forecast_cuts(trained, events, cuts)
         points = np.concatenate([forecast.point for forecast in forecasts])
         scores = []

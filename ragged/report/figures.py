@@ -128,7 +128,9 @@ def _times(event: Series) -> np.ndarray:
 
 
 def _when(row: Sample) -> str:
-    """Name a row: its series, and the steps that are forecast."""
+    """Name a row: its series, and the steps that are forecast unless a whole event is a row."""
+    if row.event.dates is None and row.start == 0 and row.stop == row.event.steps:
+        return row.event.name
     stamps = _times(row.event)[row.split : row.stop]
     first, last = (_shown(stamp) for stamp in (stamps[0], stamps[-1]))
     span = first if first == last else f"{first} to {last}"

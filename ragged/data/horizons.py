@@ -1,0 +1,71 @@
+"""Where events to forecast are cut: after the last known target, or as in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ragged.data.sources import Series, check_known, first_unknown_target
+from ragged.data.windows import Section
+from ragged.errors import DataError
+
+if TYPE_CHECKING:
+    from ragged.data.module import EncoderDecoderDataModule
+
+NO_CUTS = np.zeros((0, 4), dtype=np.int64)
+
+
+def cut_to_forecast(data: EncoderDecoderDataModule, events: Sequence[Series]) -> np.ndarray:
+    """Return where `data.rows_for` cuts events, whose horizons may be longer than the windows'.
+
+    Args:
+        data: with the windows, or without.
+        events: as the source's `read` gives them.
+
+    Returns:
+        `(rows, 4)` int64: the index of a row's event, and its start, split and stop there.
+
+    Raises:
+        DataError: an event whose first target is unknown, or too short to be cut; a past column
+            that is unknown in the context.
+    """
+    cuts = [_cuts_of(data, index, event) for index, event in enumerate(events)]
+    if data.source.missing == "error":
+        expected = "a value at every step of the context"
+        remedy = "Fill it; over the horizon it may stay empty."
+        for event, event_cuts in zip(events, cuts, strict=True):
+            context = event.until(event_cuts[:, 2].max())
+            check_known([context], data.source.roles.past, expected, remedy, "rows_for")
+    return np.concatenate([NO_CUTS, *cuts])
+
+
+def check_horizons(
+    data: EncoderDecoderDataModule, events: Sequence[Series], cuts: np.ndarray
+) -> None:
+    """Refuse rows whose horizon is longer than the windows'.
+
+    Raises:
+        DataError: such a row.
+    """
+    for index, _, split, stop in cuts.tolist():
+        if data.trained_horizon is not None and stop - split > data.trained_horizon:
+            raise _refuse(data, events[index], split, stop)
+
+
+def _cuts_of(data: EncoderDecoderDataModule, index: int, event: Series) -> np.ndarray:
+    split = first_unknown_target(event, data.source.roles, fills=data.source.missing == "ffill")
+    if split is None:
+        data.check_steps(event, event.steps)
+        return data.cuts_of(Section(index, 0, event.steps))
+    if data.trained_horizon is not None and split < data.shortest_context:
+        raise _refuse(data, event, split, event.steps)
+    return np.array([[index, data.context_start(split), split, event.steps]])
+
+
+def _refuse(data: EncoderDecoderDataModule, event: Series, split: int, stop: int) -> DataError:
+    got = f"of {split} known and {stop - split} further steps in '{event.name}'"
+    expected = f"{data.shortest_context} or more, then at most {data.trained_horizon}"
+    remedy = "Give what the windows are made for, or train with others."
+    return DataError.of(type(data).__name__, "event", got, expected, remedy)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ragged.data.sources import Series, check_known, first_unknown_target
+from ragged.data.sources import Columns, Roles, Series, check_known
 from ragged.data.windows import Section
 from ragged.errors import DataError
 
@@ -15,6 +15,44 @@ if TYPE_CHECKING:
     from ragged.data.module import EncoderDecoderDataModule
 
 NO_CUTS = np.zeros((0, 4), dtype=np.int64)
+
+
+class HasColumns(Protocol):
+    """What has a name and columns: a series, or the rows of one."""
+
+    @property
+    def name(self) -> str:
+        """Of the series."""
+
+    @property
+    def columns(self) -> Columns:
+        """For each column `(steps,)`."""
+
+
+def first_unknown_target(event: HasColumns, roles: Roles, *, fills: bool) -> int | None:
+    """Return the step at which the horizon of an event to forecast starts; None if all is known.
+
+    Args:
+        event: the event.
+        roles: of its columns.
+        fills: whether targets are forward-filled, up to the last known value.
+
+    Raises:
+        DataError: a target that is unknown from the first step on.
+    """
+    unknown = np.stack([np.isnan(event.columns[name]) for name in roles.target])
+    if fills:
+        unknown = np.logical_and.accumulate(unknown[:, ::-1], axis=1)[:, ::-1]
+    steps = unknown.any(axis=0)
+    if not steps.any():
+        return None
+    split = int(np.argmax(steps))
+    if split == 0:
+        got = f"unknown at the first step of event '{event.name}'"
+        remedy = "Fill the target of the steps that were observed."
+        expected = "a target that is known at first"
+        raise DataError.of("EncoderDecoderDataModule", "target", got, expected, remedy)
+    return split
 
 
 def cut_to_forecast(data: EncoderDecoderDataModule, events: Sequence[Series]) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -340,44 +340,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     """Return the least and the greatest known value; NaN without any."""
     known = values[~np.isnan(values)]
     return (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
-
-
-class HasColumns(Protocol):
-    """What has a name and columns: a series, or the rows of one."""
-
-    @property
-    def name(self) -> str:
-        """Of the series."""
-
-    @property
-    def columns(self) -> Columns:
-        """For each column `(steps,)`."""
-
-
-def first_unknown_target(event: HasColumns, roles: Roles, *, fills: bool) -> int | None:
-    """Return the step at which the horizon of an event to forecast starts; None if all is known.
-
-    Args:
-        event: the event.
-        roles: of its columns.
-        fills: whether targets are forward-filled, up to the last known value.
-
-    Raises:
-        DataError: a target that is unknown from the first step on.
-    """
-    unknown = np.stack([np.isnan(event.columns[name]) for name in roles.target])
-    if fills:
-        unknown = np.logical_and.accumulate(unknown[:, ::-1], axis=1)[:, ::-1]
-    steps = unknown.any(axis=0)
-    if not steps.any():
-        return None
-    split = int(np.argmax(steps))
-    if split == 0:
-        got = f"unknown at the first step of event '{event.name}'"
-        remedy = "Fill the target of the steps that were observed."
-        expected = "a target that is known at first"
-        raise DataError.of("EncoderDecoderDataModule", "target", got, expected, remedy)
-    return split
 
 
 def backward_rate(values: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -10,13 +10,12 @@ from typing import Any
 
 from ragged import models
 from ragged.data import EncoderDecoderDataModule, Tables, Windows
-from ragged.data.module import DEFAULT_MIN_STEPS
 from ragged.errors import ConfigError, OptionError
 from ragged.models import Model
 from ragged.training import TrainerConfig, optimizers
 
 MODULE = "ragged.data.EncoderDecoderDataModule"
-CONTEXTS = 4  # horizons of a context that is left open
+CONTEXTS, SHORTEST = 3, 16  # horizons of a context that is left open, and its steps at least
 # What follows from the data, or from another argument.
 LINKED = (
     *("past_features", "future_features", "static_features", "output_size"),
@@ -32,47 +31,36 @@ def to_config(arguments: Mapping[str, Any], backend: str) -> dict[str, Any]:
         backend: its name.
 
     Raises:
-        OptionError: a context without a horizon.
+        OptionError: a context without a horizon, or windows beside it.
     """
     given = {name: _plain(value) for name, value in arguments.items() if value is not None}
+    parts: dict[str, dict[str, Any]] = {
+        "source": _take(given, *_ROLES),
+        "windows": _windows(_take(given, "context", "horizon"), given),
+        "data": _take(given, "test"),
+        "chosen": _take(given, "seed"),
+        **{name: {} for name in ("trainer", "optimizer", "model")},
+    }
     model = given.pop("model")
     model = dict(model) if isinstance(model, Mapping) else {"class_path": model}
-    source = {name: given.pop(name) for name in _ROLES if name in given}
+    for name in (name for name in given if name not in ("progress", "backend")):
+        parts[place(name)][name] = given[name]
+    source, data, trainer = parts["source"], parts["data"], parts["trainer"]
     for name in ("target", "known", "past", "static"):
         if isinstance(source.get(name), str):
             source[name] = [source[name]]
-    data: dict[str, Any] = {"test": given.pop("test")}
-    windows: dict[str, Any] = {
-        name: given.pop(name) for name in ("context", "horizon") if name in given
-    }
-    if "context" in windows and "horizon" not in windows:
-        got, expected = "given without a horizon", "both, or none of them"
-        raise OptionError.of("Forecaster", "context", got, expected, "Give horizon too.")
-    if windows:
-        windows = {"context": default_context(windows["horizon"]), **windows}
-    seed = given.pop("seed")
-    given.pop("progress", None)
-    given.pop("backend", None)
-    trainer: dict[str, Any] = {}
-    optimizer: dict[str, Any] = {}
-    sections: dict[str, dict[str, Any]] = {
-        "source": source, "windows": windows, "data": data, "trainer": trainer,
-        "optimizer": optimizer, "model": dict(model.get("init_args", {})),
-    }  # fmt: skip
-    for name, value in given.items():
-        sections[place(name)][name] = value
-    if sections["model"]:
-        model["init_args"] = sections["model"]
-    if optimizer:
-        chosen = trainer.get("optimizer", _path(type(TrainerConfig().optimizer)))
-        chosen = dict(chosen) if isinstance(chosen, Mapping) else {"class_path": chosen}
-        chosen["init_args"] = {**chosen.get("init_args", {}), **optimizer}
-        trainer["optimizer"] = chosen
     data["source"] = {"class_path": _path(Tables), "init_args": {"path": "", **source}}
-    data |= {"windows": windows} if windows else {}
-    config = {"model": model, "data": {"class_path": MODULE, "init_args": data}}
-    config |= {"trainer": trainer} if trainer else {}
-    return {**config, "backend": backend, "seed": seed}
+    data |= {"windows": parts["windows"]} if parts["windows"] else {}
+    if parts["optimizer"]:
+        chosen = trainer.get("optimizer", _path(type(TrainerConfig().optimizer)))
+        trainer["optimizer"] = _with_arguments(chosen, parts["optimizer"])
+    config = {
+        "model": _with_arguments(model, parts["model"]),
+        "data": {"class_path": MODULE, "init_args": data},
+        "backend": backend,
+        **parts["chosen"],
+    }
+    return {**config, "trainer": trainer} if trainer else config
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,8 +80,10 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("target", "group"):  # one of them is written alone
         if isinstance(arguments.get(name), list) and len(arguments[name]) == 1:
             (arguments[name],) = arguments[name]
-    arguments |= _changed(data.get("windows") or {}, Windows)
-    arguments |= _changed({k: v for k, v in data.items() if k not in _PARTS}, _DATA)
+    module = {name: value for name, value in data.items() if name not in _PARTS}
+    if isinstance(module.get("windows"), Mapping):
+        arguments |= _changed(module.pop("windows"), Windows)
+    arguments |= _changed(module, _DATA)
     arguments |= _changed(trainer, TrainerConfig)
     arguments |= _changed(model["init_args"], _model_class(short))
     arguments = {name: value for name, value in arguments.items() if name not in LINKED}
@@ -101,9 +91,32 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, **chosen, "test": data["test"]}
 
 
+def _take(given: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Take some of the arguments out."""
+    return {name: given.pop(name) for name in names if name in given}
+
+
+def _windows(windows: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the windows of a horizon, with a context where that is left open."""
+    if "context" in windows and "horizon" not in windows:
+        got, expected = "given without a horizon", "both, or none of them"
+        raise OptionError.of("Forecaster", "context", got, expected, "Give horizon too.")
+    if windows and "windows" in given:
+        got, expected = "given with a horizon", "one of the two"
+        raise OptionError.of("Forecaster", "windows", got, expected, "Leave windows out.")
+    return {"context": default_context(windows["horizon"]), **windows} if windows else {}
+
+
+def _with_arguments(section: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a class of a configuration, or its path, with further arguments."""
+    chosen = dict(section) if isinstance(section, Mapping) else {"class_path": section}
+    both = {**chosen.get("init_args", {}), **arguments}
+    return {**chosen, "init_args": both} if both else chosen
+
+
 def default_context(horizon: int) -> int:
     """Return the steps of a context where only a horizon is given."""
-    return max(DEFAULT_MIN_STEPS, CONTEXTS * horizon)
+    return max(SHORTEST, CONTEXTS * horizon)
 
 
 def place(name: str) -> str:
@@ -125,7 +138,7 @@ def place(name: str) -> str:
 
 
 _ROLES = ("target", "known", "past", "static", "group", "time")
-_PARTS = ("source", "windows", "test")
+_PARTS = ("source", "test")
 _DATA = EncoderDecoderDataModule
 _OPTIMIZERS = (optimizers.AdamW, optimizers.Adam, optimizers.SGD)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ragged.checks import as_size
 from ragged.data import EncoderDecoderDataModule, Normalization, Roles, Series, Source
-from ragged.data.sources import first_unknown_target
+from ragged.data.horizons import first_unknown_target
 from ragged.errors import DataError, OptionError
 from ragged.evaluation.forecasts import RowForecast
 from ragged.forecasting.rolling import forecast_cuts

@@ -59,7 +59,7 @@ class Forecaster:
         static: columns with one value a series.
         horizon: steps to forecast; None = series are whole events, of which the first third is
             context in training.
-        context: steps before them that the model sees; by default four horizons, at least 16.
+        context: steps before them that the model sees; by default three horizons, at least 16.
         backend: "torch" or "jax"; None = the chosen one.
         seed: of initial values, order and dropout.
         test: the share of the series, or of their steps, that is held out from training as a test.

@@ -201,6 +201,7 @@ def test_a_run_of_another_source_is_refused(tiny_run):
 REFUSED = {
     "an unknown option": ({"hiden_size": 3}, OptionError, "`hiden_size` .* Write hidden_size."),
     "a context alone": ({"horizon": None}, OptionError, "`context` is given without a horizon"),
+    "windows too": ({"windows": {}}, OptionError, "`windows` is given with a horizon"),
     "an unknown model": ({"model": "LTSM"}, ConfigError, "LTSM"),
     "an option of another model": ({"num_heads": 2}, ConfigError, "num_heads"),
     "a column that is not there": ({"target": "sale"}, DataError, "sales"),

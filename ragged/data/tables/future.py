@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data.sources import Roles, first_unknown_target
+from ragged.data.horizons import first_unknown_target
+from ragged.data.sources import Roles
 from ragged.data.tables.frequency import DAY, Frequency
 from ragged.data.tables.rows import Rows
 from ragged.errors import DataError

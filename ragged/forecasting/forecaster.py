@@ -14,7 +14,7 @@ from ragged.checks import as_path, as_size
 from ragged.data import Series, Tables
 from ragged.data.horizons import cut_to_forecast
 from ragged.data.tables.future import Future
-from ragged.errors import NotFittedError
+from ragged.errors import NotFittedError, OptionError
 from ragged.evaluation.metrics import Score
 from ragged.forecasting.arguments import from_config, place, to_config
 from ragged.forecasting.backtest import (
@@ -180,6 +180,7 @@ class Forecaster:
             NotFittedError: not trained yet.
             DataError: a frame that `Tables` refuses; `known` columns that steps to forecast lack; a
                 series too short for a context.
+            OptionError: a horizon below 1, or none where none was trained and all targets are known.
         """
         trained = self._fitted("predict")
         if horizon is not None:
@@ -190,6 +191,10 @@ class Forecaster:
             events = _tables(trained).read(read, wanted)
             cuts = cut_to_forecast(trained.data, events)
             cuts = cuts[_is_unknown(trained, events, cuts)]
+            if not len(cuts):
+                got, expected = "left out for a model without windows", "a number of steps"
+                remedy = "Give it, or rows without a target at the end of the frame."
+                raise OptionError.of("predict", "horizon", got, expected, remedy)
             forecasts = forecast_cuts(trained, events, cuts)
             note = rolling_note(trained, events, cuts)
         if note:

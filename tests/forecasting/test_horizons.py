@@ -62,7 +62,8 @@ def test_whole_events_have_no_trained_horizon(new_forecaster, new_frame):
     forecaster.set_params(max_epochs=1).fit(new_frame(20, ("a", "b", "c", "d")))
     short = new_frame(9, ("e",))
     assert len(forecaster.predict(short, horizon=7)) == 7
-    assert len(forecaster.predict(short)) == 0
+    with pytest.raises(OptionError, match="Give it, or rows without a target at the end of the"):
+        forecaster.predict(short)
     with pytest.raises(OptionError, match="`horizon` is left out for a model without windows"):
         forecaster.backtest(short)
 

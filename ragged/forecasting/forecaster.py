@@ -180,7 +180,7 @@ class Forecaster:
             NotFittedError: not trained yet.
             DataError: a frame that `Tables` refuses; `known` columns that steps to forecast lack; a
                 series too short for a context.
-            OptionError: a horizon below 1, or none where none was trained and all targets are known.
+            OptionError: a horizon below 1, or none where none was trained and no target lacks.
         """
         trained = self._fitted("predict")
         if horizon is not None:

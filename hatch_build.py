@@ -61,14 +61,16 @@ def _compile_all(kernels: Path, folder: Path) -> list[Path]:
     if not shutil.which(compiler[0]):
         raise FileNotFoundError(f"no C++ compiler {compiler[0]!r}. Install g++, or set CXX.")
     include = _include_of_jaxlib()
+    functions = (*recipe.FUNCTIONS, *recipe.ATTENTION_FUNCTIONS)
     exported = folder / "exported"
-    exported.write_text(f"{{ global: {' '.join(f'{f};' for f in recipe.FUNCTIONS)} local: *; }};")
+    exported.write_text(f"{{ global: {' '.join(f'{f};' for f in functions)} local: *; }};")
     glue = {"torch": "", "jax": recipe.xla_interface(include)}
 
-    def build(stem: str, cell: str, dtype: str, level: str) -> Path:
+    def build(framework: str, cell: str, dtype: str, level: str) -> Path:
+        stem = f"attention_{framework}" if cell == recipe.ATTENTION else framework
         source, chosen = kernels / f"{stem}.cpp", recipe.choices(cell, dtype)
         digest = recipe.digest_sources((*recipe.FLAGS, *chosen), source, kernels)
-        path = folder / recipe.name_library(source, glue[stem], cell, dtype, level, digest)
+        path = folder / recipe.name_library(source, glue[framework], cell, dtype, level, digest)
         made = path.with_suffix(".made")
         options = (*recipe.FLAGS, f"-march={level}", *chosen, *LINK)
         folders = (f"-I{kernels}", f"-I{include}", f"-Wl,--version-script={exported}")
@@ -79,7 +81,7 @@ def _compile_all(kernels: Path, folder: Path) -> list[Path]:
         libraries.seal(made, path)
         return path
 
-    todo = product(glue, cells, recipe.REALS, levels)
+    todo = product(glue, (*cells, recipe.ATTENTION), recipe.REALS, levels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda each: build(*each), todo))
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import ragged
-from ragged.recurrent.dispatch import Implementation, LayerCall, choose, computed_steps, reasons
+from ragged.implementations import Implementation, choose, reasons
+from ragged.recurrent.dispatch import LayerCall, computed_steps
 from ragged.recurrent.explain import recurrent_implementation, recurrent_reasons
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import LENGTHS, POLICIES
@@ -83,11 +84,15 @@ def test_without_a_compiler_no_kernels_run(
 
 
 def test_the_first_without_a_reason_runs(adapter: Adapter) -> None:
-    def make(name: str, reason: str | None) -> Implementation:
+    def make(name: str, reason: str | None) -> Implementation[LayerCall]:
         return Implementation(name, lambda call: reason, None)
 
     call = LayerCall("cpu", "float32")
-    listed: Sequence[Implementation] = [make("a", "not here"), make("b", None), make("c", None)]
+    listed: Sequence[Implementation[LayerCall]] = [
+        make("a", "not here"),
+        make("b", None),
+        make("c", None),
+    ]
     assert choose(listed, call).name == "b"
     assert reasons(listed, call) == {"a": "not here", "b": None, "c": None}
 

@@ -29,12 +29,13 @@ from ragged.errors import KernelError, LengthsError
 from ragged.kernels import bundled
 from ragged.kernels.libraries import cache_folder, locked, read_sealed, seal, temporary_folder
 from ragged.kernels.recipe import (
+    ATTENTION,
     CELLS,
     FLAGS,
-    FUNCTIONS,
     REALS,
     choices,
     digest_sources,
+    functions_of,
     read_sources,
 )
 
@@ -107,8 +108,8 @@ def load(
     It is bundled with the package, or else cached, or else compiled.
 
     Args:
-        source: a C++ file that includes the headers beside this one and has all `FUNCTIONS`.
-        cell: one of `CELLS`.
+        source: a C++ file that includes the headers beside this one and has all `functions_of` it.
+        cell: one of `CELLS`, or `ATTENTION`.
         dtype: "float32" or "float64".
         include: more folders with headers.
         interface: the ABI that a bundled library has to be built for.
@@ -117,7 +118,7 @@ def load(
         The library; None if there is neither a library nor a compiler. If one cannot be compiled,
         loaded or cached, one warning a process gives the reason.
     """
-    if cell not in CELLS or dtype not in REALS or not available():
+    if cell not in (*CELLS, ATTENTION) or dtype not in REALS or not available():
         return None
     if library := _load_bundled(source, cell, dtype, interface):
         return library
@@ -127,7 +128,7 @@ def load(
     return None
 
 
-def raise_status(status: int) -> None:
+def raise_status(status: int, function: str = "recurrent layer") -> None:
     """Raise the error of a function's status; `Status` of `team.hpp` has the same numbers.
 
     Raises:
@@ -140,14 +141,14 @@ def raise_status(status: int) -> None:
     if status == 1:
         expected, remedy = "the valid steps of each row", "Do not change them during the call."
         got = "not all between 0 and the width"
-        raise LengthsError.of("recurrent layer", "lengths", got, expected, remedy)
+        raise LengthsError.of(function, "lengths", got, expected, remedy)
     if status == 2:
         raise MemoryError(
-            "recurrent layer: no memory is left for the kernels. Give fewer rows at once."
+            f"{function}: no memory is left for the kernels. Give fewer rows at once."
         )
     if status:
         raise KernelError(
-            "recurrent layer: the kernels failed. Set RAGGED_KERNELS=0 to do without them."
+            f"{function}: the kernels failed. Set RAGGED_KERNELS=0 to do without them."
         )
 
 
@@ -155,7 +156,7 @@ def _load_bundled(source: Path, cell: str, dtype: str, interface: str) -> ctypes
     try:
         digest = digest_sources((*FLAGS, *choices(cell, dtype)), source, HEADERS)
         path = bundled.find(source, interface, cell, dtype, digest)
-        return _open(path, "the build of the package") if path else None
+        return _open(path, cell, "the build of the package") if path else None
     except OSError as error:
         _warn_bundled(str(error))
     return None
@@ -181,7 +182,7 @@ def _load(
             version = _run([*shlex.split(compiler), "--version"]).stdout
             name = f"{source.stem}-{cell}-{dtype}-{_key(command, version, source)}.so"
             with open_folder() as folder, locked(folder, TIMEOUT):
-                library = _load_from(folder / name, command)
+                library = _load_from(folder / name, cell, command)
         except subprocess.TimeoutExpired:
             problems.append(f"It ran for more than {TIMEOUT:g} seconds.")
             break
@@ -201,21 +202,21 @@ def _load(
     return None
 
 
-def _load_from(path: Path, command: Sequence[str]) -> ctypes.CDLL:
+def _load_from(path: Path, cell: str, command: Sequence[str]) -> ctypes.CDLL:
     """Load a cached library; compile it first if it is missing or damaged."""
     if not read_sealed(path):
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             seal(_compile(command, Path(folder)), path)
     try:
-        return _open(path, command[0])
+        return _open(path, cell, command[0])
     except OSError:
         path.unlink()
         raise
 
 
-def _open(path: Path, origin: str) -> ctypes.CDLL:
+def _open(path: Path, cell: str, origin: str) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
-    if missing := [name for name in FUNCTIONS if not hasattr(library, name)]:
+    if missing := [name for name in functions_of(cell) if not hasattr(library, name)]:
         raise OSError(f"what {origin} made lacks {missing}")
     return library
 

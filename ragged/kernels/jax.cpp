@@ -1,41 +1,8 @@
 // The kernels of `ragged/kernels` as custom calls of XLA's programs.
-#include <condition_variable>
-#include <memory>
-#include <mutex>
-
 #include "backward.hpp"
-#include "xla/ffi/api/ffi.h"
+#include "xla_threads.hpp"
 
-namespace ffi = xla::ffi;
 using namespace ragged;
-
-// XLA's own threads help, as far as they are free; who called works too, and waits for all.
-static Parallel in_threads(ffi::ThreadPool pool) {
-  return [pool](Index workers, const Task& task) mutable {
-    struct Shared {
-      Tasks tasks;
-      Index left;
-      std::mutex mutex;
-      std::condition_variable done;
-      Shared(Index workers, const Task& task) : tasks(workers, task), left(workers) {}
-    };
-    auto shared = std::make_shared<Shared>(workers, task);
-    const auto work = [shared] {
-      const Index ran = shared->tasks.work();
-      std::lock_guard lock(shared->mutex);
-      shared->left -= ran;
-      if (!shared->left) shared->done.notify_one();
-    };
-    try {
-      for (Index worker = 1; worker < workers; ++worker) pool.Schedule(std::function<void()>(work));
-    } catch (const std::bad_alloc&) {  // fewer threads are no error
-    }
-    work();
-    std::unique_lock lock(shared->mutex);
-    shared->done.wait(lock, [&] { return !shared->left; });
-    shared->tasks.finish();
-  };
-}
 
 // What a call is made with: x first, resets and lengths last, all else in the order of the structs.
 // Of a cell without c, or that keeps nothing, those arrays are of no features; without resets, they
@@ -85,26 +52,9 @@ class Call {
   Sizes sizes;
 };
 
-template <class Body>
-static ffi::Error told(Body&& body) {
-  switch (guarded(body)) {
-    case Status::done:
-      return ffi::Error::Success();
-    case Status::bad_lengths:
-      return ffi::Error::InvalidArgument(
-          "recurrent layer: `lengths` are not all between 0 and the width; expected the valid steps of each "
-          "row. Check them before they are traced, e.g. by ragged.Lengths(lengths, width).");
-    case Status::no_memory:
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                        "recurrent layer: no memory is left for the kernels. Give fewer rows at once.");
-    default:
-      return ffi::Error::Internal("recurrent layer: the kernels failed. Set RAGGED_KERNELS=0.");
-  }
-}
-
 static ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                           Index layout, Index width, bool reverse, bool to_initial) {
-  return told([&] {
+  return told("recurrent layer", [&] {
     Call c(args, rets, layout, width, reverse, to_initial);
     Forward<REAL, CELL>(c.rows, c.sizes,
                         {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), c.in(5), c.in(6)},
@@ -115,7 +65,7 @@ static ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Re
 
 static ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                            Index layout, Index width, bool reverse, bool to_initial) {
-  return told([&] {
+  return told("recurrent layer", [&] {
     Call c(args, rets, layout, width, reverse, to_initial);
     const std::size_t x = rets.size() - 6;  // 0 if x's gradient is not wanted
     Backward<REAL, CELL>(c.rows, c.sizes,

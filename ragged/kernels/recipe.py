@@ -20,8 +20,10 @@ FLAGS = (
     "-pthread",
 )
 REALS = {"float32": "float", "float64": "double"}
-FUNCTIONS = ("recurrent_forward", "recurrent_backward")  # of every library
+FUNCTIONS = ("recurrent_forward", "recurrent_backward")  # of every cell's library
 CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")  # of `cells.hpp`; a library has one
+ATTENTION = "ATTENTION"  # has libraries of its own
+ATTENTION_FUNCTIONS = ("attention_forward", "attention_backward")
 
 # The features of x86-64's levels beyond the next lower one, by the names of Linux: `abm` has lzcnt,
 # `pni` is SSE3. The highest level comes first.
@@ -59,12 +61,22 @@ def name_library(
 
 
 def choices(cell: str, dtype: str) -> tuple[str, ...]:
-    """Return the compiler options for a cell and a dtype.
+    """Return the compiler options for a cell, or attention, and a dtype.
 
-    >>> choices("GRU", "float32")
-    ('-DCELL=GRU', '-DREAL=float')
+    >>> choices("GRU", "float32"), choices("ATTENTION", "float64")
+    (('-DCELL=GRU', '-DREAL=float'), ('-DREAL=double',))
     """
-    return f"-DCELL={cell}", f"-DREAL={REALS[dtype]}"
+    of_cell = () if cell == ATTENTION else (f"-DCELL={cell}",)
+    return *of_cell, f"-DREAL={REALS[dtype]}"
+
+
+def functions_of(cell: str) -> tuple[str, ...]:
+    """Name the functions of a cell's library, or of attention's.
+
+    >>> functions_of("ATTENTION")
+    ('attention_forward', 'attention_backward')
+    """
+    return ATTENTION_FUNCTIONS if cell == ATTENTION else FUNCTIONS
 
 
 def digest_sources(flags: Sequence[str], source: Path, headers: Path) -> str:

@@ -119,6 +119,29 @@ Vec<T> expm1(Vec<T> x) {
   return power * (series * r) + (power - T(1));
 }
 
+// 2^x; below the normal numbers 0. With x = n + r it is 2^n series(r). NaN stays NaN.
+template <class T>
+Vec<T> exp2(Vec<T> x) {
+  constexpr bool is_float = sizeof(T) == 4;
+  constexpr int terms = is_float ? 6 : 13;  // of the Taylor series, for |r| <= 1 / 2
+  constexpr int mantissa = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
+  constexpr T magic = is_float ? 12582912.0 : 6755399441055744.0;  // adding it rounds to integers
+  constexpr double log2 = 0.693147180559945309417;
+  using Integers = typename Simd<T>::Integers;
+  const Vec<T> rounded = x + magic;  // its last bits are those of n
+  const Vec<T> r = x - (rounded - magic);
+  double factor = 1;
+  T coefficients[terms + 1];
+#pragma GCC unroll 16
+  for (int k = 0; k <= terms; ++k) coefficients[k] = T(factor), factor *= log2 / (k + 1);
+  Vec<T> series = Vec<T>{} + coefficients[terms];
+#pragma GCC unroll 16
+  for (int k = terms - 1; k >= 0; --k) series = series * r + coefficients[k];
+  const Integers exponent = (Integers)rounded - (Integers)(Vec<T>{} + magic);
+  const Vec<T> power = (Vec<T>)((exponent + bias) << mantissa);
+  return x < T(1 - bias) ? Vec<T>{} : power * series;
+}
+
 template <class T>
 Vec<T> sigmoid(Vec<T> x) {
   const Vec<T> value = T(1) / (expm1<T>(-x) + T(2));

@@ -1,7 +1,7 @@
-"""Which implementation runs a layer: what a call is, and how a list is asked about it.
+"""Which implementation runs a recurrent layer: what a call is, and reasons against it.
 
-Each backend has one list. The first implementation that has no reason against a call runs it.
-Eager and compiled calls, `ragged.explain` and the tests all ask it.
+Each backend has one list of `ragged.implementations`. Eager and compiled calls, `ragged.explain`
+and the tests all ask it.
 """
 
 from __future__ import annotations
@@ -64,38 +64,6 @@ class LayerCall(NamedTuple):
         return 1 - self.tokens / size if size and self.tokens is not None else 0.0
 
 
-class Implementation(NamedTuple):
-    """One way to run a layer.
-
-    Args:
-        name: as `ragged.explain` prints it.
-        unsupported_reason: why it does not run a call; None = it can.
-        run: what runs it, of a form that the backend's list shares.
-    """
-
-    name: str
-    unsupported_reason: Callable[[LayerCall], str | None]
-    run: Any
-
-
-def choose(implementations: Sequence[Implementation], call: LayerCall) -> Implementation:
-    """Give the first implementation that has no reason against a call; the last one never has.
-
-    >>> gpu = Implementation("gpu", lambda call: None if call.device == "cuda" else "no GPU", None)
-    >>> choose([gpu, Implementation("any", lambda call: None, None)], LayerCall("cpu", "f")).name
-    'any'
-    """
-    for implementation in implementations:
-        if implementation.unsupported_reason(call) is None:
-            return implementation
-    raise AssertionError(f"no implementation runs {call}")
-
-
-def reasons(implementations: Sequence[Implementation], call: LayerCall) -> dict[str, str | None]:
-    """Give the reason of each implementation by its name, in order."""
-    return {each.name: each.unsupported_reason(call) for each in implementations}
-
-
 def resolve_policy(lengths: Lengths) -> str:
     """Give a policy without "rule", which these lengths decide."""
     if lengths.policy == "rule":
@@ -120,10 +88,6 @@ def policy_reason(call: LayerCall, takes: Sequence[str]) -> str | None:
     if call.policy in takes:
         return None
     return f"the policy asks for {'packing' if call.policy == 'always' else 'padding'}"
-
-
-def no_reason(call: LayerCall) -> None:
-    """Run any call, as plain operations do: the last implementation of a list has this."""
 
 
 def kernels_reason(call: LayerCall, has_kernels: Callable[[str, str], bool]) -> str | None:

@@ -132,8 +132,8 @@ def test_workers_share_rows_and_change_nothing(need, monkeypatch, mode):
     found = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        for team in (own._team(), None):
-            monkeypatch.setattr(own, "_team", lambda team=team: team)
+        for team in (own.find_team(), None):
+            monkeypatch.setattr(own, "find_team", lambda team=team: team)
             results = arrays_of(layer(x, lengths))
             loss = sum((array**2).sum() for array in results)
             found.append([*results, *torch.autograd.grad(loss, list(layer.parameters()))])

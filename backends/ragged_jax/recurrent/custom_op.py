@@ -20,8 +20,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ragged.implementations import choose
 from ragged.recurrent.cells import CELLS
-from ragged.recurrent.dispatch import LayerCall, choose
+from ragged.recurrent.dispatch import LayerCall
 from ragged_jax.recurrent import scan
 from ragged_jax.recurrent.dispatch import EXPORTED, IMPLEMENTATIONS, PARTITIONED
 from ragged_jax.recurrent.scan import KNOWN, WEIGHTS, State, Weights

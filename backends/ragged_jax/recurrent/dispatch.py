@@ -6,17 +6,15 @@ this list when the program is lowered.
 
 from __future__ import annotations
 
+from ragged.implementations import Implementation, no_reason, reasons
 from ragged.kernels.cuda.plans import Gpu
 from ragged.recurrent.dispatch import (
     CPU_KERNELS,
     CUDA_KERNELS,
-    Implementation,
     LayerCall,
     cuda_kernels_reason,
     kernels_reason,
-    no_reason,
     policy_reason,
-    reasons,
 )
 from ragged_jax.precision import allows_tf32
 from ragged_jax.recurrent import cpp, cuda_kernels, scan
@@ -48,7 +46,7 @@ def _find_gpu(call: LayerCall) -> Gpu | None:
 
 
 # Each `run` is a function for every primitive of the operator.
-IMPLEMENTATIONS = (
+IMPLEMENTATIONS: tuple[Implementation[LayerCall], ...] = (
     Implementation(CPU_KERNELS, _kernels_reason, {**scan.PASSES, **cpp.PASSES}),
     Implementation(CUDA_KERNELS, _cuda_kernels_reason, {**scan.PASSES, **cuda_kernels.PASSES}),
     Implementation("scan", no_reason, scan.PASSES),

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ragged import kernels
 from ragged.backend import load_backend
-from ragged.errors import DeviceError, DtypeError, RaggedError, ShapeError
+from ragged.errors import ShapeError
 from ragged.kernels.recipe import FUNCTIONS
 from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
+from ragged_torch.addresses import find_team, readable, refused
 from ragged_torch.arrays import asarray, name
 from ragged_torch.recurrent import layouts, scan
 from ragged_torch.recurrent.layouts import LAYOUTS
@@ -177,7 +178,7 @@ def backward(
     of_kept = (tokens, CELLS[call.mode].kept * hidden)
     expected = (*shapes[:5], of_y, of_kept, of_y, h0.shape, c0.shape)
     if of_kept[1] and not tokens and lengths.any():
-        raise _refused(ShapeError, "a forward pass that kept nothing", "one for training")
+        raise refused(ShapeError, "a forward pass that kept nothing", "one for training")
     given = (*inputs, y, kept, *gradients)
     _call("recurrent_backward", call, lengths, given, expected, outputs, room=tokens)
     return outputs
@@ -264,11 +265,11 @@ def _call(
     (batch, hidden), (*tokens, features) = h0.shape, x.shape
     layout, threads = LAYOUTS.index(call.layout), torch.get_num_threads()
     sizes = (batch, call.width, math.prod(tokens), layout, call.reverse, features, hidden, room)
-    count = _readable(lengths, (batch,), torch.int64)
-    arrays = [_readable(*each, dtype) for each in zip(inputs, shapes, strict=True)]
+    count = readable(lengths, (batch,), torch.int64)
+    arrays = [readable(*each, dtype) for each in zip(inputs, shapes, strict=True)]
     addresses = [0 if array is None else array.data_ptr() for array in (*arrays, *outputs)]
     run = getattr(_load(call.mode, dtype), function)
-    status = run(Sizes(*sizes, threads), count.data_ptr(), Addresses(*addresses), _team())
+    status = run(Sizes(*sizes, threads), count.data_ptr(), Addresses(*addresses), find_team())
     kernels.raise_status(status)
 
 
@@ -285,38 +286,6 @@ def input_shapes(
     return ((*axes.get(call.layout, x.shape[:1]), features), *state, *weights)
 
 
-def _readable(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Copy what does not lie in memory as it reads; refuse what is not there or is something else.
-
-    Raises:
-        DeviceError, DtypeError, ShapeError: it is none of a CPU's arrays of this shape and dtype.
-    """
-    if tensor.dtype is dtype and tensor.shape == shape and _lies_plainly(tensor):
-        return tensor
-    if not tensor.is_cpu or tensor.layout is not torch.strided:
-        raise _refused(DeviceError, f"{tensor.layout} on {tensor.device}", "dense, on the CPU")
-    if tensor.dtype is not dtype:
-        raise _refused(DtypeError, f"of dtype {tensor.dtype}", str(dtype))
-    if tensor.shape != shape:
-        raise _refused(ShapeError, f"of shape {tuple(tensor.shape)}", f"shape {tuple(shape)}")
-    readable = tensor.contiguous()
-    if readable.is_neg() or readable._is_zerotensor():
-        readable = readable.clone()  # negated or filled as it is copied
-    if not readable.data_ptr() and readable.numel():
-        raise _refused(DeviceError, "a wrapper without memory", "a tensor")
-    return readable
-
-
-def _lies_plainly(tensor: Tensor) -> bool:
-    is_dense = tensor.is_cpu and tensor.layout is torch.strided and tensor.is_contiguous()
-    is_plain = is_dense and not (tensor.is_neg() or tensor._is_zerotensor())
-    return is_plain and (tensor.data_ptr() != 0 or not tensor.numel())
-
-
-def _refused(error: type[RaggedError], got: str, expected: str) -> RaggedError:
-    return error.of("recurrent kernel", "inputs", got, expected, "Set RAGGED_KERNELS=0.")
-
-
 Sizes = ctypes.c_int64 * 9  # what a function of a library takes, beside lengths and team
 Addresses = ctypes.c_void_p * 17  # as many as the backward pass has
 
@@ -327,12 +296,3 @@ def _load(mode: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     for function in FUNCTIONS if library else ():
         getattr(library, function).argtypes = Sizes, ctypes.c_void_p, Addresses, ctypes.c_void_p
     return library
-
-
-@cache
-def _team() -> ctypes.c_void_p | None:
-    """Find what runs a team of torch's own threads; None if torch was built without OpenMP."""
-    try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
-    except AttributeError:
-        return None

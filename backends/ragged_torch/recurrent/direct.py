@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ragged.backend import load_backend
+from ragged.implementations import choose
 from ragged.kernels import is_enabled
 from ragged.lengths import Lengths
-from ragged.recurrent.dispatch import choose
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.recurrent import cpp
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe

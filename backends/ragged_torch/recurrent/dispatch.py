@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ragged.backend import load_backend
+from ragged.implementations import Implementation, choose, no_reason, reasons
 from ragged.kernels import available
 from ragged.kernels.cuda.plans import Gpu
 from ragged.lengths import Lengths
@@ -20,15 +21,11 @@ from ragged.recurrent.dispatch import (
     CPU_KERNELS,
     CUDA_KERNELS,
     OF_ANY_LAYOUT,
-    Implementation,
     LayerCall,
-    choose,
     cuda_kernels_reason,
     describe_batch,
     kernels_reason,
-    no_reason,
     policy_reason,
-    reasons,
 )
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import is_compiling, name
@@ -139,7 +136,7 @@ def _padded_reason(call: LayerCall) -> str | None:
     return reason
 
 
-IMPLEMENTATIONS = (
+IMPLEMENTATIONS: tuple[Implementation[LayerCall], ...] = (
     Implementation(CPU_KERNELS, _kernels_reason, cpp.run),
     Implementation(CUDA_KERNELS, _cuda_kernels_reason, cuda_kernels.run),
     Implementation("packed", _packed_reason, packed.run),

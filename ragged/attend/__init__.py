@@ -1,0 +1,1 @@
+"""Attention over rows of different lengths: a call, its checks, and who runs it."""

@@ -1,0 +1,241 @@
+// Attention over rows of different lengths: what its two passes share.
+//
+//     weights[i, j] = softmax over the visible j of scale * (q[i] . k[j])
+//     out[i]        = sum over j of weights[i, j] * v[j]
+//
+// for every head; or, where the heads share their values, the mean of that over them. Queries go
+// through the keys of their row in tiles, with the weights of a tile in memory that stays in cache.
+// The backward pass computes them again from each query's log of its sum of exponentials.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "rows.hpp"
+
+namespace ragged {
+
+constexpr Index QUERIES = 2 * ROWS;  // of a tile
+
+constexpr double LOG2_E = 1.44269504088896340736, LOG_2 = 0.693147180559945309417;  // powers are of 2
+
+// Rows that lie end to end, or padded, in an array of `places`.
+struct Spans {
+  Spans(Layout layout, Index batch, Index width, Index places, const Index* given)
+      : places(places), lengths(given, given + batch), starts(batch) {
+    Index end = 0;
+    for (Index row = 0; row < batch; ++row) {
+      if (lengths[row] < 0 || lengths[row] > width) throw BadLengths();
+      starts[row] = layout == Layout::padded ? row * width : end;
+      end = starts[row] + lengths[row];
+      if (end > places) throw BadLengths();
+    }
+    if (layout == Layout::padded && batch * width != places) throw BadLengths();
+  }
+
+  const Index places;
+  const std::vector<Index> lengths;
+  std::vector<Index> starts;
+
+  // Set to 0 what stands in an array before a row's first token (`row` = batch: after the last).
+  template <class T>
+  void clear_before(Index row, T* array, Index features) const {
+    const Index first = row ? starts[row - 1] + lengths[row - 1] : 0;
+    const Index last = row < Index(starts.size()) ? starts[row] : places;
+    std::fill(array + first * features, array + last * features, T(0));
+  }
+};
+
+struct Attended {
+  Index heads, size, value_size;  // of queries and keys, and of values
+  bool is_shared;                 // values are (places, value_size), the same for all heads
+  bool is_causal;                 // query i sees key j if j - i <= keys - queries + diagonal
+  Index diagonal;
+  double scale;
+  double dropout;                 // the share of weights that is dropped
+  std::uint64_t seed;
+
+  Index value_heads() const { return is_shared ? 1 : heads; }
+  double value_share() const { return is_shared ? 1.0 / double(heads) : 1.0; }
+
+  // How many keys, the first ones, a query sees.
+  Index count_visible(Index query, Index queries, Index keys) const {
+    if (!is_causal) return keys;
+    return std::max<Index>(0, std::min(keys, keys - queries + diagonal + query + 1));
+  }
+};
+
+// Which weights are dropped: a hash of the seed and of where a weight stands, the same wherever and
+// however often it is computed. `ragged.ops.dropout` has its equations.
+//
+// Source: lowbias32 of C. Wellons, Hash Prospector (2018).
+class Dropped {
+ public:
+  Dropped(const Attended& call)
+      : threshold(std::uint64_t(std::min(std::round(call.dropout * 4294967296.0), 4294967295.0))),
+        kept(call.dropout < 1 ? 1 / (1 - call.dropout) : 0) {
+    words[0] = mix(mix(std::uint32_t(call.seed)) ^ std::uint32_t(call.seed >> 32));
+    words[1] = mix(words[0] ^ 0x9E3779B9u);
+  }
+
+  const std::uint64_t threshold;
+  const double kept;  // what is not dropped is multiplied by it
+
+  // The two words of a query of a row and a head.
+  struct Query {
+    std::uint32_t first, second;
+  };
+  Query query(Index row, Index head, Index query) const {
+    Query q{words[0], words[1]};
+    for (const Index part : {row, head, query}) {
+      q.first = mix(q.first ^ std::uint32_t(part));
+      q.second = mix(q.second ^ std::uint32_t(part));
+    }
+    return q;
+  }
+
+  // Of LANES keys: all ones where a weight is kept.
+  template <class T>
+  auto keeps(Query q, Index key) const {
+    using Integer = typename Simd<T>::Integer;
+    typename Simd<T>::Integers bits;
+    for (Index lane = 0; lane < LANES<T>; ++lane) bits[lane] = Integer(key + lane);
+    bits ^= Integer(q.first);
+    bits = multiply<T>(bits ^ (bits >> 16), 0x7FEB352Du) ^ Integer(q.second);
+    bits = multiply<T>(bits ^ (bits >> 15), 0x846CA68Bu);
+    bits ^= bits >> 16;
+    return bits >= Integer(threshold);
+  }
+
+ private:
+  std::uint32_t words[2];
+
+  static std::uint32_t mix(std::uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x7FEB352Du;
+    x = (x ^ (x >> 15)) * 0x846CA68Bu;
+    return x ^ (x >> 16);
+  }
+
+  template <class T>
+  static typename Simd<T>::Integers multiply(typename Simd<T>::Integers x, std::uint32_t factor) {
+    x *= typename Simd<T>::Integer(factor);
+    if constexpr (sizeof(T) == 8) x &= typename Simd<T>::Integer(0xFFFFFFFFu);
+    return x;
+  }
+};
+
+// to[r][v] = (or +=) sum over k of a[r * a_pitch + k * a_stride] * b[k * b_pitch + v].
+template <bool ADDS, class T>
+void multiply(Index rows, Index vectors, Index count, const T* a, Index a_pitch, Index a_stride,
+              const T* b, Index b_pitch, T* to, Index to_pitch) {
+  constexpr Index L = LANES<T>;
+  in_parts<VECTORS>(vectors, [&](Index vector, auto width) {
+    constexpr int V = decltype(width)::value;
+    in_parts<V == 1 ? 2 * ROWS : ROWS>(rows, [&](Index row, auto height) {
+      constexpr int R = decltype(height)::value;
+      const T* from[R];
+      for (int r = 0; r < R; ++r) from[r] = a + (row + r) * a_pitch;
+      T* target = to + row * to_pitch + vector * L;
+      Vec<T> sums[R][V] = {};
+      if (ADDS)
+        for (int r = 0; r < R; ++r)
+          for (int v = 0; v < V; ++v) sums[r][v] = load(target + r * to_pitch + v * L);
+      accumulate<V>(sums, from, a_stride, b + vector * L, b_pitch, count);
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v) store(target + r * to_pitch + v * L, sums[r][v]);
+    });
+  });
+}
+
+// The tokens of a row in one head, copied so that products read them in order: as rows of whole
+// vectors, and transposed, in panels of WIDE tokens.
+template <class T>
+class Tokens2D {
+ public:
+  static constexpr Index L = LANES<T>, WIDE = VECTORS * L;
+
+  Tokens2D() = default;
+  Tokens2D(const T* from, Index pitch, Index count, Index size, bool rows, bool panels)
+      : count(count), size(size), columns(round_up(size, L)), padded(round_up(count, L)),
+        rows(rows ? count * columns : 0), panels(panels ? padded * size : 0) {
+    for (Index j = 0; rows && j < count; ++j)
+      std::copy_n(from + j * pitch, size, &this->rows[j * columns]);
+    for (Index j = 0; panels && j < count; ++j) {
+      T* to = this->panels.data() + j / WIDE * WIDE * size + j % WIDE;
+      const Index width = panel_width(j / WIDE);
+      for (Index k = 0; k < size; ++k) to[k * width] = from[j * pitch + k];
+    }
+  }
+
+  Index count = 0, size = 0, columns = 0, padded = 0;
+  std::vector<T> rows, panels;
+
+  Index panel_width(Index panel) const { return std::min(WIDE, padded - panel * WIDE); }
+
+  // to (queries, pitch) = a (queries, size) @ tokens.T, for the first `visible` tokens.
+  void score(Index queries, const T* a, Index visible, T* to, Index pitch) const {
+    for (Index first = 0; first < visible; first += WIDE) {
+      const Index vectors = round_up(std::min(WIDE, visible - first), L) / L;
+      multiply<false>(queries, vectors, size, a, size, 1, panels.data() + first * size,
+                      panel_width(first / WIDE), to + first, pitch);
+    }
+  }
+
+  // to (queries, columns) = a (queries, pitch) @ tokens, of the first `visible` tokens.
+  void mix(Index queries, const T* a, Index pitch, Index visible, T* to) const {
+    multiply<false>(queries, columns / L, visible, a, pitch, 1, rows.data(), columns, to, columns);
+  }
+};
+
+// Copy `count` tokens of a head, times a factor.
+template <class T>
+void gather(const T* from, Index pitch, Index count, Index size, T factor, std::vector<T>& to) {
+  to.resize(QUERIES * size);
+  for (Index r = 0; r < count; ++r)
+    for (Index n = 0; n < size; ++n) to[r * size + n] = from[r * pitch + n] * factor;
+}
+
+template <class T>
+T add_lanes(Vec<T> sum) {
+  T total = 0;
+  for (Index lane = 0; lane < LANES<T>; ++lane) total += sum[lane];
+  return total;
+}
+
+// Queries of a row that one worker takes.
+struct Part {
+  Index row, first, last;
+};
+
+// Cut every row's queries into parts of at most `most`, the most work first.
+inline std::vector<Part> cut(const Spans& queries, const Spans& keys, Index most) {
+  std::vector<Part> parts;
+  for (Index row = 0; row < Index(queries.starts.size()); ++row)
+    for (Index first = 0; first < queries.lengths[row]; first += most)
+      parts.push_back({row, first, std::min(first + most, queries.lengths[row])});
+  std::stable_sort(parts.begin(), parts.end(), [&](const Part& a, const Part& b) {
+    return (a.last - a.first) * keys.lengths[a.row] > (b.last - b.first) * keys.lengths[b.row];
+  });
+  return parts;
+}
+
+// How many of `threads` find enough to do.
+inline Index count_workers(const Spans& queries, const Spans& keys, const Attended& call, Index threads) {
+  double pairs = 0;
+  for (std::size_t row = 0; row < queries.starts.size(); ++row)
+    pairs += double(queries.lengths[row]) * double(keys.lengths[row]);
+  const double products = pairs * double(call.heads) * double(call.size + call.value_size);
+  return std::max<Index>(1, std::min(threads, 1 + Index(products / WORTH_A_WORKER)));
+}
+
+// Run body(worker, n) for n below count, each in whichever worker comes for it.
+template <class Body>
+void share(Index count, Index workers, const Parallel& parallel, Body&& body) {
+  std::atomic<Index> next{0};
+  parallel(std::max<Index>(1, std::min(workers, count)), [&](Index worker) {
+    for (Index n; (n = next++) < count;) body(worker, n);
+  });
+}
+
+}  // namespace ragged

@@ -10,21 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import compress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.interpreters import ad
 
 from ragged.implementations import choose
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import LayerCall
+from ragged_jax.primitives import (
+    Mapped,
+    abstract_results,
+    bind_tangent,
+    define,
+    inner_shapes,
+    jvp_by_plain,
+    sum_gradients,
+)
 from ragged_jax.recurrent import scan
-from ragged_jax.recurrent.dispatch import EXPORTED, IMPLEMENTATIONS, PARTITIONED
+from ragged_jax.recurrent.dispatch import IMPLEMENTATIONS
 from ragged_jax.recurrent.scan import KNOWN, WEIGHTS, State, Weights
 
 # Their operands. `call` says of which cell they are. What a forward pass keeps for the others is y
@@ -75,40 +82,23 @@ def run_direction(
     return y, h, c
 
 
-# What the operands of a primitive are: `mapped` says, for each `vmap` around it, outermost first,
-# which operands have its axis in front. Kernels run member after member, scans all at once.
-Mapped = tuple[tuple[bool, ...], ...]
-
-
-def _vmapped(function: Callable[..., Any], mapped: Mapped) -> Callable[..., Any]:
-    for level in reversed(mapped):
-        function = jax.vmap(function, in_axes=tuple(0 if each else None for each in level))
-    return function
-
-
-def _batch(
+def _choose(
     primitive: Primitive,
-    operands: Sequence[Array],
-    axes: Sequence[Any],
-    mapped: Mapped,
+    shapes: Sequence[Sequence[int]],
+    device: str,
+    surrounding: str | None,
+    *,
+    call: LayerCall,
     **options: Any,
-) -> tuple[Sequence[Array], Sequence[int]]:
-    level = tuple(axis is not None for axis in axes)
-    front = [
-        jnp.moveaxis(operand, axis, 0) if is_mapped else operand
-        for operand, axis, is_mapped in zip(operands, axes, level, strict=True)
-    ]
-    results = primitive.bind(*front, mapped=(level, *mapped), **options)
-    return results, [0] * len(results)
+) -> Callable[..., Any]:
+    """Give the pass that runs a primitive where it is lowered for."""
+    where = _with_rows(call, shapes)._replace(device=device, surrounding=surrounding)
+    passes = choose(IMPLEMENTATIONS, where).run
+    return partial(passes[primitive.name], **_told(call), **options)
 
 
-def _lower(
-    primitive: Primitive, ctx: Any, *operands: Any, call: LayerCall, mapped: Mapped, **options: Any
-) -> Any:
-    passes = choose(IMPLEMENTATIONS, _with_target(_with_rows(call, ctx.avals_in, mapped), ctx)).run
-    one_pass = partial(passes[primitive.name], **_told(call), **options)
-    function = _vmapped(one_pass, mapped)
-    return mlir.lower_fun(function)(ctx, *operands)
+def _plain(primitive: Primitive, *, call: LayerCall, **options: Any) -> Callable[..., Any]:
+    return partial(scan.PASSES[primitive.name], **_told(call), **options)
 
 
 def _told(call: LayerCall) -> dict[str, Any]:
@@ -116,41 +106,16 @@ def _told(call: LayerCall) -> dict[str, Any]:
     return {"mode": call.mode, "layout": call.layout, "width": call.width}
 
 
-def _with_rows(call: LayerCall, operands: Sequence[Any], mapped: Mapped) -> LayerCall:
+def _with_rows(call: LayerCall, shapes: Sequence[Sequence[int]]) -> LayerCall:
     """Add to a call how many rows there are, and how wide they are."""
-    (rows,), _, x, *_ = _shapes(operands, mapped)
+    (rows,), _, x, *_ = shapes
     return call._replace(rows=rows, width=x[1] if call.layout == "padded" else call.width)
-
-
-def _with_target(call: LayerCall, ctx: Any) -> LayerCall:
-    """Add to a call where what is lowered runs."""
-    module = ctx.module_context
-    where, platforms = module.axis_context, ctx.platforms or module.platforms
-    if isinstance(where, mlir.SPMDAxisContext):  # inside of shard_map each device runs its own
-        is_whole = where.manual_axes == frozenset(where.mesh.axis_names)
-    else:
-        is_whole = getattr(where, "num_devices", 1) == 1
-    around = EXPORTED if module.lowering_parameters.for_export else None
-    around = around if is_whole else PARTITIONED
-    return call._replace(device=", ".join(platforms), surrounding=around)
-
-
-def _run_alone(primitive: Primitive) -> Callable[..., Any]:
-    """Run a primitive that no jit holds, under `jax.disable_jit()` for one."""
-    names = ("reverse", "start", "call", "mapped", "keep", "moving", "wants_x")
-    compiled = jax.jit(primitive.bind, static_argnames=names)
-
-    def run(*operands: Array, **options: Any) -> Any:
-        with jax.disable_jit(False):
-            return compiled(*operands, **options)
-
-    return run
 
 
 def _abstract_forward(
     *inputs: Any, call: LayerCall, mapped: Mapped, keep: bool, **options: Any
 ) -> list[Any]:
-    x, h0, c0 = _shapes(inputs, mapped)[FIXED : FIXED + 3]
+    x, h0, c0 = inner_shapes(inputs, mapped)[FIXED : FIXED + 3]
     outputs = _results(inputs, mapped, [(*x[:-1], h0[1]), h0, c0], inputs[FIXED].dtype)
     if not keep:
         return outputs
@@ -159,39 +124,20 @@ def _abstract_forward(
 
 
 def _abstract_tangent(*operands: Any, mapped: Mapped, **options: Any) -> list[Any]:
-    h0, c0, _, _, y = _shapes(operands, mapped)[FIXED + 1 : FIXED + 6]
+    h0, c0, _, _, y = inner_shapes(operands, mapped)[FIXED + 1 : FIXED + 6]
     return _results(operands, mapped, [y, h0, c0], operands[FIXED].dtype)
 
 
 def _abstract_backward(*operands: Any, mapped: Mapped, wants_x: bool, **options: Any) -> list[Any]:
-    inputs = _shapes(operands, mapped)[FIXED + (not wants_x) : INPUTS]
+    inputs = inner_shapes(operands, mapped)[FIXED + (not wants_x) : INPUTS]
     bias = inputs[-1][:1]
     return _results(operands, mapped, [*inputs, bias, bias], operands[FIXED].dtype)
-
-
-def _shapes(operands: Sequence[Any], mapped: Mapped) -> list[tuple[int, ...]]:
-    """The operands' shapes inside of all `vmap`."""
-    outside = [sum(level[k] for level in mapped) for k in range(len(operands))]
-    return [each.shape[skip:] for each, skip in zip(operands, outside, strict=True)]
 
 
 def _results(
     operands: Sequence[Any], mapped: Mapped, shapes: Sequence[tuple[int, ...]], dtype: Any
 ) -> list[Any]:
-    """Give results every mapped axis in front, and x's place on the devices of a `shard_map`."""
-    sizes: list[int] = []
-    seen = [0] * len(operands)
-    for level in mapped:
-        first = level.index(True)
-        sizes.append(operands[first].shape[seen[first]])
-        seen = [count + each for count, each in zip(seen, level, strict=True)]
-
-    def result(shape: tuple[int, ...]) -> Any:
-        spec = PartitionSpec(*[None] * len(shape))
-        sharding = NamedSharding(jax.sharding.get_abstract_mesh(), spec)
-        return operands[FIXED].update(shape=shape, dtype=dtype, sharding=sharding, weak_type=False)
-
-    return [result((*sizes, *shape)) for shape in shapes]
+    return abstract_results(operands, mapped, shapes, dtype, like=FIXED)
 
 
 def _jvp_forward(
@@ -199,71 +145,32 @@ def _jvp_forward(
 ) -> tuple[Any, Any]:
     """Differentiate the layer: what moves by the operator of tangents, which has a transpose."""
     if keep:
-        return _jvp_by_scan(forward_p, inputs, tangents, keep=True, **options)
+        return jvp_by_plain(forward_p, _plain, FIXED, inputs, tangents, keep=True, **options)
     y, h, c, kept = forward_p.bind(*inputs, keep=True, **options)
-    moving = tuple(not isinstance(each, ad.Zero) for each in tangents[FIXED:])
-    nonzero = compress(tangents[FIXED:], moving)
-    mapped = tuple(
-        (
-            *level[:INPUTS],
-            True,
-            True,
-            *compress(level[FIXED:], moving),
-        )  # y and kept are in every vmap
-        for level in options.pop("mapped")
-    )
     known = (*inputs[:INPUTS], y, kept)
-    return (y, h, c), tangent_p.bind(*known, *nonzero, mapped=mapped, moving=moving, **options)
+    moved = bind_tangent(tangent_p, known, tangents, inputs=INPUTS, fixed=FIXED, **options)
+    return (y, h, c), moved
 
 
 def _transpose(
     gradients: Sequence[Any], *operands: Any, mapped: Mapped, moving: Sequence[bool], **options: Any
 ) -> list[Array | None]:
     """Turn the gradients of y, h and c into those of the tangents that the operator took."""
-    known, tangents = operands[:KNOWN], operands[KNOWN:]
+    known = operands[:KNOWN]
     gradients = [ad.instantiate_zeros(each) for each in gradients]
     levels = tuple((*level[:KNOWN], True, True, True) for level in mapped)
     of_inputs = backward_p.bind(*known, *gradients, mapped=levels, wants_x=moving[0], **options)
     if not moving[0]:
         of_inputs = [None, *of_inputs]
-    results: list[Array | None] = [None] * KNOWN
-    for k, gradient in enumerate(compress(of_inputs, moving)):
-        shared = tuple(n for n, level in enumerate(mapped) if not level[KNOWN + k])
-        is_asked = ad.is_undefined_primal(tangents[k])
-        results.append(gradient.sum(shared) if is_asked else None)
-    return results
+    return sum_gradients(of_inputs, operands, mapped, moving, known=KNOWN)
 
 
-def _jvp_by_scan(
-    primitive: Primitive,
-    operands: Sequence[Array],
-    tangents: Sequence[Any],
-    *,
-    call: LayerCall,
-    mapped: Mapped,
-    **options: Any,
-) -> tuple[Any, Any]:
-    """Differentiate by JAX's own rules for the scan that does the same: all further derivatives."""
-    fixed, others = operands[:FIXED], list(operands[FIXED:])
-    one_pass = partial(scan.PASSES[primitive.name], **_told(call), **options)
-    function = partial(_vmapped(one_pass, mapped), *fixed)
-    directions = [ad.instantiate_zeros(each) for each in tangents[FIXED:]]
-    _, moved = jax.jvp(function, others, directions)
-    return primitive.bind(*operands, call=call, mapped=mapped, **options), moved
-
-
-def _define(primitive: Primitive, abstract: Callable[..., list[Any]]) -> None:
-    """Tell JAX a primitive's rules."""
-    primitive.multiple_results = True
-    primitive.def_impl(_run_alone(primitive))
-    primitive.def_abstract_eval(abstract)
-    batching.primitive_batchers[primitive] = partial(_batch, primitive)
-    ad.primitive_jvps[primitive] = partial(_jvp_by_scan, primitive)
-    mlir.register_lowering(primitive, partial(_lower, primitive))
-
-
-_define(forward_p, _abstract_forward)
-_define(tangent_p, _abstract_tangent)
-_define(backward_p, _abstract_backward)
+STATIC = ("reverse", "start", "call", "keep", "moving", "wants_x")
+for primitive, abstract in (
+    (forward_p, _abstract_forward),
+    (tangent_p, _abstract_tangent),
+    (backward_p, _abstract_backward),
+):
+    define(primitive, abstract, _choose, _plain, fixed=FIXED, static=STATIC)
 ad.primitive_jvps[forward_p] = _jvp_forward
 ad.primitive_transposes[tangent_p] = _transpose

@@ -20,10 +20,6 @@ from ragged_jax.precision import allows_tf32
 from ragged_jax.recurrent import cpp, cuda_kernels, scan
 from ragged_jax.recurrent.cuda_trial import find_verdict
 
-# What JAX does around a call, as the reason why an implementation does not run it.
-EXPORTED = "exported programs run on other machines too"
-PARTITIONED = "XLA partitions the program over several devices"
-
 
 def takes_operator(call: LayerCall) -> bool:
     """Whether a call runs as the operator, which has no projection and leaves a choice."""

@@ -1,0 +1,1 @@
+"""Attention over rows of different lengths, on JAX."""

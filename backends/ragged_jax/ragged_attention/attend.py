@@ -1,0 +1,88 @@
+"""A checked call of attention, as an operator whose implementation is chosen at lowering."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax import Array
+
+from ragged.attend.call import AttentionCall, AttentionOptions
+from ragged.backend import load_backend
+from ragged.kernels import available
+from ragged.lengths import Lengths
+from ragged_jax.arrays import name
+from ragged_jax.ragged_attention import plain
+from ragged_jax.ragged_attention.custom_op import attention_op
+from ragged_jax.ragged_attention.dropout import as_words
+from ragged_jax.recurrent.layers import as_int32
+from ragged_jax.recurrent.scan import computed_in
+from ragged_jax.recurrent.sharding import vary_alike
+
+
+def attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    q_lengths: Lengths,
+    k_lengths: Lengths,
+    *,
+    layout: str = "padded",
+    causal: bool = False,
+    diagonal: int = 0,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    seed: Array | int | None = None,
+    need_weights: bool = False,
+) -> tuple[Array, Array | None]:
+    """Let the queries of each row attend to its keys; see `ragged.attention`.
+
+    Args:
+        q: `(batch, time, heads, size)`; or `(tokens, heads, size)`, rows end to end, if jagged.
+            What is beyond the rows is never read, and 0 in the result.
+        k: as q, of the keys.
+        v: as k, with any size; or without heads, the same values for all: the result is then the
+            mean over the heads.
+        q_lengths: of the rows of q; their width is its time, or the longest that a row may be.
+        k_lengths: of those of k and v.
+        layout: "padded" or "jagged".
+        causal: a query sees key j only where `j - i <= keys - queries + diagonal`, in its row.
+        diagonal: see there; -1 leaves out the last key that 0 shows.
+        scale: of the products of queries and keys; None = `size**-0.5`.
+        dropout: the share of weights that is dropped, and the others scaled up.
+        seed: of what is dropped: an integer, or its lower and upper word, uint32 `(2,)`.
+        need_weights: return the weights too, before any is dropped, which costs their memory.
+
+    Returns:
+        The result, as q lies, and the weights `(batch, heads, q_width, k_width)` or None.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    widths = q_lengths.width, k_lengths.width
+    options = AttentionOptions(layout, *widths, causal, diagonal, float(scale), float(dropout))
+    counts = [as_int32(each.to(load_backend(name)), each.width) for each in (q_lengths, k_lengths)]
+    words = as_words(0 if seed is None or not dropout else seed)
+    return _attend(
+        (*counts, words, q, k, v),
+        options=options,
+        need_weights=need_weights,
+        has_kernels=available(),
+    )
+
+
+@partial(jax.jit, static_argnames=("options", "need_weights", "has_kernels"))
+def _attend(
+    operands: tuple[Array, ...],
+    *,
+    options: AttentionOptions,
+    need_weights: bool,
+    has_kernels: bool,
+) -> tuple[Array, Array | None]:
+    *held, q, k, v = vary_alike(operands)
+    dtype: Any = computed_in(q.dtype)
+    computed = (*held, *(each.astype(dtype) for each in (q, k, v)))
+    if need_weights:
+        out, _, weights = plain.attend(*computed, options=options)
+        return out.astype(q.dtype), weights.astype(q.dtype)
+    call = AttentionCall("any", str(dtype), has_kernels, None, options)
+    return attention_op(*computed, call=call).astype(q.dtype), None

@@ -1,6 +1,7 @@
 """Sequence models on batches whose rows differ in length: exact and fast, on PyTorch and JAX."""
 
 from ragged import losses, models
+from ragged.attend.function import attention
 from ragged.backend import available_backends, get_backend, set_backend, use_backend
 from ragged.errors import RaggedError
 from ragged.io.checkpoint import load, save
@@ -27,6 +28,7 @@ __all__ = [
     "RaggedError",
     "align_encoder_sequences",
     "align_sequences",
+    "attention",
     "available_backends",
     "create_padding_mask",
     "explain",

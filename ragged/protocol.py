@@ -94,6 +94,24 @@ class Backend(Protocol):
     ) -> tuple[Array, State]:
         """Run a checked recurrent layer over rows that are padded, batch first, or jagged."""
 
+    def attend(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        q_lengths: Lengths,
+        k_lengths: Lengths,
+        *,
+        layout: str = "padded",
+        causal: bool = False,
+        diagonal: int = 0,
+        scale: float | None = None,
+        dropout: float = 0.0,
+        seed: Any = None,
+        need_weights: bool = False,
+    ) -> tuple[Array, Array | None]:
+        """Run a checked call of `ragged.attention`, over rows that are padded or jagged."""
+
     def recurrent_reasons(self, call: LayerCall) -> dict[str, str | None]:
         """Return why each implementation, in order, does not run a call; None = it can."""
 

@@ -20,6 +20,7 @@ from ragged_jax.export import export_formats, export_model, load_exported
 from ragged_jax.models import create_model
 from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
 from ragged_jax.parameters import get_parameters, set_parameters, to
+from ragged_jax.ragged_attention.attend import attend
 from ragged_jax.recurrent.dispatch import recurrent_reasons
 from ragged_jax.recurrent.layers import GRU, LSTM, Recurrent, run_recurrent
 from ragged_jax.recurrent.rnn import RNN, Bidirectional
@@ -35,6 +36,7 @@ __all__ = [
     "TrainingStep",
     "arange_like",
     "asarray",
+    "attend",
     "create_model",
     "devices",
     "export_formats",

@@ -25,6 +25,7 @@ from ragged_torch.export import (
 from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, set_parameters, to
+from ragged_torch.ragged_attention.attend import attend
 from ragged_torch.recurrent.dispatch import recurrent_reasons
 from ragged_torch.recurrent.layers import Recurrent
 from ragged_torch.recurrent.replace import replace_recurrent
@@ -40,6 +41,7 @@ __all__ = [
     "TrainingStep",
     "arange_like",
     "asarray",
+    "attend",
     "create_model",
     "devices",
     "export_formats",

@@ -138,8 +138,10 @@ class AttentionBackward {
     gather(kept.dout + (place * heads + head) * call.value_size, heads * call.value_size, count,
            call.value_size, T(call.value_share()), own.dout);
     v[row * heads + head].score(count, own.dout.data(), visible, own.dweights.data(), pitch);
-    for (Index r = 0; r < count; ++r)
-      std::fill(&own.dweights[r * pitch] + seen(r), &own.dweights[r * pitch] + pitch, T(0));
+    for (Index r = 0; r < count; ++r) {
+      T* of_query = own.dweights.data() + r * pitch;
+      std::fill(of_query + seen(r), of_query + pitch, T(0));
+    }
   }
 
   // Turn a query's scores into its weights, of which some are kept; the mean of their gradients.

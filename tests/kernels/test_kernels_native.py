@@ -40,6 +40,7 @@ SANITIZERS = {
 
 SANITIZED = [("address", cell) for cell in kernels.CELLS]
 SANITIZED += [("thread", "LSTM")]  # what threads share is in the skeleton of all cells
+SANITIZED += [("address", kernels.ATTENTION), ("thread", kernels.ATTENTION)]
 
 
 @pytest.mark.parametrize(("name", "cell"), SANITIZED)
@@ -48,7 +49,8 @@ def test_sanitizers_find_nothing(tmp_path, name, cell):
     if compile_source("nothing.cpp", made, *SANITIZERS[name]):
         pytest.skip(f"the compiler has no sanitizer of {name}")
     chosen = kernels.choices(cell, "float32")
-    assert not compile_source("harness.cpp", made, "-march=native", *chosen, *SANITIZERS[name])
+    source = "attention_harness.cpp" if cell == kernels.ATTENTION else "harness.cpp"
+    assert not compile_source(source, made, "-march=native", *chosen, *SANITIZERS[name])
     done = subprocess.run([made], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -23,7 +23,7 @@ BLOCKS = [
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) == 33
+    assert len(BLOCKS) == 35
     assert README.count("```python") == 5
 
 

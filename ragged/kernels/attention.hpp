@@ -99,9 +99,7 @@ class Dropped {
   template <class T>
   auto keeps(Query q, Index key) const {
     using Integer = typename Simd<T>::Integer;
-    typename Simd<T>::Integers bits;
-    for (Index lane = 0; lane < LANES<T>; ++lane) bits[lane] = Integer(key + lane);
-    bits ^= Integer(q.first);
+    typename Simd<T>::Integers bits = (count_lanes<T>() + Integer(key)) ^ Integer(q.first);
     bits = multiply<T>(bits ^ (bits >> 16), 0x7FEB352Du) ^ Integer(q.second);
     bits = multiply<T>(bits ^ (bits >> 15), 0x846CA68Bu);
     bits ^= bits >> 16;
@@ -115,6 +113,15 @@ class Dropped {
     x = (x ^ (x >> 16)) * 0x7FEB352Du;
     x = (x ^ (x >> 15)) * 0x846CA68Bu;
     return x ^ (x >> 16);
+  }
+
+  // 0, 1, 2 and so on.
+  template <class T>
+  static typename Simd<T>::Integers count_lanes() {
+    typename Simd<T>::Integers lanes{};
+#pragma GCC unroll 16
+    for (int lane = 0; lane < LANES<T>; ++lane) lanes[lane] = typename Simd<T>::Integer(lane);
+    return lanes;
   }
 
   template <class T>
@@ -161,10 +168,11 @@ class Tokens2D {
         rows(rows ? count * columns : 0), panels(panels ? padded * size : 0) {
     for (Index j = 0; rows && j < count; ++j)
       std::copy_n(from + j * pitch, size, &this->rows[j * columns]);
-    for (Index j = 0; panels && j < count; ++j) {
+    for (Index j = 0; panels && j < count; j += L) {
       T* to = this->panels.data() + j / WIDE * WIDE * size + j % WIDE;
-      const Index width = panel_width(j / WIDE);
-      for (Index k = 0; k < size; ++k) to[k * width] = from[j * pitch + k];
+      const Index width = panel_width(j / WIDE), lanes = std::min(L, count - j);
+      for (Index k = 0; k < size; ++k)
+        for (Index lane = 0; lane < lanes; ++lane) to[k * width + lane] = from[(j + lane) * pitch + k];
     }
   }
 
@@ -194,6 +202,13 @@ void gather(const T* from, Index pitch, Index count, Index size, T factor, std::
   to.resize(QUERIES * size);
   for (Index r = 0; r < count; ++r)
     for (Index n = 0; n < size; ++n) to[r * size + n] = from[r * pitch + n] * factor;
+}
+
+// From one query's weights to the next: an odd number of vectors, so that those of a tile do not meet
+// in few sets of the cache.
+template <class T>
+Index pitch_of(Index visible) {
+  return (round_up(visible, LANES<T>) / LANES<T> | 1) * LANES<T>;
 }
 
 template <class T>

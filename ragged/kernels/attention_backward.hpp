@@ -91,7 +91,7 @@ class AttentionBackward {
   void run_tile(Index row, Index first, Index count, Sums& sum, Own& own) {
     const Index all = queries.lengths[row], of_row = keys.lengths[row], heads = call.heads;
     const Index visible = call.count_visible(first + count - 1, all, of_row);
-    const Index place = queries.starts[row] + first, pitch = round_up(visible, L);
+    const Index place = queries.starts[row] + first, pitch = pitch_of<T>(visible);
     const auto seen = [&](Index r) { return call.count_visible(first + r, all, of_row); };
     own.weights.resize(QUERIES * pitch);
     own.dweights.resize(QUERIES * pitch);
@@ -112,7 +112,7 @@ class AttentionBackward {
                        ? weigh<true>(r, seen(r), pitch, lse, dropped.query(row, head, first + r), own)
                        : weigh<false>(r, seen(r), pitch, lse, {}, own);
       }
-      if (!call.is_shared) add(own.dout, call.value_size, count, kept_weights, pitch, sum.v, head, of_row);
+      if (!call.is_shared) add(own.dout, call.value_size, count, kept_weights, pitch, visible, sum.v, head, of_row);
       for (Index r = 0; r < count; ++r) {
         T* weights = own.weights.data() + r * pitch;
         const T* kept_row = kept_weights.data() + r * pitch;
@@ -120,14 +120,14 @@ class AttentionBackward {
         for (Index j = 0; j < pitch; j += L)
           store(weights + j, load(kept_row + j) * load(dweights + j) - load(weights + j) * means[r]);
       }
-      add(own.q, call.size, count, own.weights, pitch, sum.k, head, of_row);
+      add(own.q, call.size, count, own.weights, pitch, visible, sum.k, head, of_row);
       head_keys.mix(count, own.weights.data(), pitch, visible, own.dq.data());
       for (Index r = 0; r < count; ++r)
         for (Index n = 0; n < call.size; ++n)
           found.q[((place + r) * heads + head) * call.size + n] =
               own.dq[r * head_keys.columns + n] * T(call.scale);
     }
-    if (call.is_shared) add(own.dout, call.value_size, count, own.mixed, pitch, sum.v, 0, of_row);
+    if (call.is_shared) add(own.dout, call.value_size, count, own.mixed, pitch, visible, sum.v, 0, of_row);
   }
 
   // The gradients of the weights that mix a head's values.
@@ -168,9 +168,9 @@ class AttentionBackward {
 
   // sum[head] += tokens.T @ weights, over the queries of a tile.
   void add(const std::vector<T>& tokens, Index size, Index count, const std::vector<T>& weights,
-           Index pitch, std::vector<T>& sum, Index head, Index of_row) const {
+           Index pitch, Index visible, std::vector<T>& sum, Index head, Index of_row) const {
     const Index padded = round_up(of_row, L);
-    multiply<true>(size, pitch / L, count, tokens.data(), 1, size, weights.data(), pitch,
+    multiply<true>(size, round_up(visible, L) / L, count, tokens.data(), 1, size, weights.data(), pitch,
                    sum.data() + head * size * padded, padded);
   }
 
@@ -187,11 +187,13 @@ class AttentionBackward {
                Index size, T factor, T* to) const {
     const Index count = keys.lengths[row], padded = round_up(count, L), features = heads * size;
     to += keys.starts[row] * features;
-    for (Index j = 0; j < count; ++j)
+    for (Index first = 0; first < count; first += L)
       for (Index feature = 0; feature < features; ++feature) {
-        T total = 0;
-        for (const Index n : own) total += (sums[n].*of)[feature * padded + j];
-        to[j * features + feature] = total * factor;
+        Vec<T> total{};
+        for (const Index n : own) total += load((sums[n].*of).data() + feature * padded + first);
+        total *= factor;
+        for (Index lane = 0; lane < std::min(L, count - first); ++lane)
+          to[(first + lane) * features + feature] = total[lane];
       }
   }
 };

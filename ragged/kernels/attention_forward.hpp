@@ -70,7 +70,7 @@ class AttentionForward {
   void run_tile(Index row, Index first, Index count, Own& own) {
     const Index all = queries.lengths[row], heads = call.heads;
     const Index visible = call.count_visible(first + count - 1, all, keys.lengths[row]);
-    const Index place = queries.starts[row] + first, pitch = round_up(visible, L);
+    const Index place = queries.starts[row] + first, pitch = pitch_of<T>(visible);
     own.weights.resize(QUERIES * pitch);
     own.mixed.assign(call.is_shared ? QUERIES * pitch : 0, T(0));
     for (Index head = 0; head < heads; ++head) {

@@ -11,6 +11,7 @@ from tests.mutants import (
     jax,
     losses,
     models,
+    ragged_attention,
     torch,
     training,
 )
@@ -27,11 +28,12 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         *own.FAULTS,
         *models.faults_of(backend),
         *attention.faults_of(backend),
+        *ragged_attention.faults_of(backend),
         *training.faults_of(backend),
     )
     for backend, own in (("torch", torch), ("jax", jax))
 }
-FAULTS["torch"] += losses.TORCH
+FAULTS["torch"] += (*losses.TORCH, *ragged_attention.KERNELS)
 FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)
 FAULTS[SHARED] = bookkeeping.FAULTS
 FAULTS[SHARED_JAX] = jax.WITHOUT_KERNELS

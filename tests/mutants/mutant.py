@@ -91,7 +91,8 @@ class HeaderEdit:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Run a block with the fragment replaced."""
-        from ragged_torch.recurrent import cpp as own
+        from ragged_torch.ragged_attention import cpp as attention
+        from ragged_torch.recurrent import cpp as recurrent
 
         from ragged import kernels
         from ragged.backend import available_backends, load_backend
@@ -101,21 +102,26 @@ class HeaderEdit:
         text = (kernels.HEADERS / self.file).read_text()
         if text.count(self.old) != 1:
             raise StaleFaultError(f"{self.file} does not hold {self.old!r} once.")
-        before, flags, source = kernels.HEADERS, kernels.FLAGS, own.SOURCE
+        users = recurrent, attention
+        before, flags = kernels.HEADERS, kernels.FLAGS
+        sources = [own.SOURCE for own in users]
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder)
             for file in before.glob("*.[ch]pp"):
                 shutil.copy(file, copy)
             (copy / self.file).write_text(text.replace(self.old, self.new))
             kernels.HEADERS, kernels.FLAGS = copy, (*flags, "-O0")
-            own.SOURCE = copy / source.name  # which finds the headers beside it
-            own._load.cache_clear()
+            for own, source in zip(users, sources, strict=True):
+                own.SOURCE = copy / source.name  # which finds the headers beside it
+                own._load.cache_clear()
             kernels._load.cache_clear()
             try:
                 yield
             finally:
-                kernels.HEADERS, kernels.FLAGS, own.SOURCE = before, flags, source
-                own._load.cache_clear()
+                kernels.HEADERS, kernels.FLAGS = before, flags
+                for own, source in zip(users, sources, strict=True):
+                    own.SOURCE = source
+                    own._load.cache_clear()
                 kernels._load.cache_clear()
 
 

@@ -50,7 +50,7 @@ def make_case(rows: int, encoder: int, decoder: int, is_full: bool) -> Case:
     mask = (query < of_d) & (key < of_e + of_d) & (key - query <= of_e - 1)
     shapes = (rows, decoder, HEADS, SIZE), (rows, width, HEADS, SIZE), (rows, width, SIZE)
     q, k, v = map(torch.randn, shapes)
-    return Case(q, k, v, *counts, mask)
+    return Case(q, k, v, counts[0], counts[1], mask)
 
 
 def _lengths(drawn: np.random.Generator, rows: int, width: int, is_full: bool) -> np.ndarray:

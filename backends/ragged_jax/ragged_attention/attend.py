@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from ragged.attend.call import AttentionCall, AttentionOptions
 from ragged.backend import load_backend
@@ -18,7 +19,7 @@ from ragged_jax.ragged_attention.custom_op import attention_op
 from ragged_jax.ragged_attention.dropout import as_words
 from ragged_jax.recurrent.layers import as_int32
 from ragged_jax.recurrent.scan import computed_in
-from ragged_jax.recurrent.sharding import vary_alike
+from ragged_jax.recurrent.sharding import run_in_parts, vary_alike
 
 
 def attend(
@@ -78,11 +79,22 @@ def _attend(
     need_weights: bool,
     has_kernels: bool,
 ) -> tuple[Array, Array | None]:
-    *held, q, k, v = vary_alike(operands)
-    dtype: Any = computed_in(q.dtype)
-    computed = (*held, *(each.astype(dtype) for each in (q, k, v)))
-    if need_weights:
-        out, _, weights = plain.attend(*computed, options=options)
-        return out.astype(q.dtype), weights.astype(q.dtype)
-    call = AttentionCall("any", str(dtype), has_kernels, None, options)
-    return attention_op(*computed, call=call).astype(q.dtype), None
+    q, axes = operands[3], operands[3].ndim - 2
+    heads = operands[5].ndim - axes - 1
+
+    def run(*operands: Array) -> tuple[Array, ...]:
+        *held, q, k, v = operands
+        dtype: Any = computed_in(q.dtype)
+        computed = (*held, *(each.astype(dtype) for each in (q, k, v)))
+        if need_weights:
+            out, _, weights = plain.attend(*computed, options=options)
+            return out.astype(q.dtype), weights.astype(q.dtype)
+        call = AttentionCall("any", str(dtype), has_kernels, None, options)
+        return (attention_op(*computed, call=call).astype(q.dtype),)
+
+    def results(rows: Any) -> tuple[PartitionSpec, ...]:
+        out = PartitionSpec(rows, *[None] * (axes + heads))
+        return (out, PartitionSpec(rows, None, None, None))[: 2 if need_weights else 1]
+
+    out, *weights = run_in_parts(run, q, results, *vary_alike(operands))
+    return out, weights[0] if weights else None

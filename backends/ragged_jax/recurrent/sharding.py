@@ -36,24 +36,43 @@ def _vary(array: Array, axes: tuple[str, ...]) -> Array:
     return api.pcast(array, axes, to="varying") if hasattr(api, "pcast") else api.pvary(array, axes)
 
 
+def run_in_parts(
+    run: Callable[..., Any], x: Array, results: Callable[[Any], Any], *operands: Any
+) -> Any:
+    """Let XLA partition `run(*operands)` on a mesh of explicit axes.
+
+    Args:
+        run: takes the operands.
+        x: the array by whose rows, its first axis, results are sharded.
+        results: gives the results' specifications, of that of rows.
+    """
+    sharding: Any = jax.typeof(x).sharding
+    kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
+    axes = tuple(axis for axis, kind in kinds if kind is AxisType.Explicit)
+    if not axes:
+        return run(*operands)
+    named = partial(NamedSharding, sharding.mesh)
+    out = jax.tree.map(named, results(sharding.spec[0]), is_leaf=_is_spec)
+    return jax.sharding.auto_axes(run, axes=axes, out_sharding=out)(*operands)
+
+
+def _is_spec(value: object) -> bool:
+    return isinstance(value, PartitionSpec)
+
+
 def partition_rows(
     run: Callable[..., tuple[Array, tuple[Array, Array]]],
 ) -> Callable[..., tuple[Array, tuple[Array, Array]]]:
     """Let XLA partition a layer on a mesh of explicit axes; y and state are sharded as x's rows."""
 
+    def results(rows: Any) -> Any:
+        of_state = PartitionSpec(None, rows, None)
+        return PartitionSpec(rows, None, None), (of_state, of_state)
+
     def run_partitioned(
         weights: Any, x: Array, lengths: Array, resets: Array, state: Any
     ) -> tuple[Array, tuple[Array, Array]]:
-        sharding: Any = jax.typeof(x).sharding
-        kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
-        axes = tuple(axis for axis, kind in kinds if kind is AxisType.Explicit)
-        if not axes:
-            return run(weights, x, lengths, resets, state)
-        rows = sharding.spec[0]
-        named_sharding = partial(NamedSharding, sharding.mesh)
-        of_state = named_sharding(PartitionSpec(None, rows, None))
-        out = (named_sharding(PartitionSpec(rows, None, None)), (of_state, of_state))
-        run_in_parts = jax.sharding.auto_axes(run, axes=axes, out_sharding=out)
-        return run_in_parts(weights, x, lengths, resets, state)
+        y, final = run_in_parts(run, x, results, weights, x, lengths, resets, state)
+        return y, final
 
     return run_partitioned

@@ -53,10 +53,10 @@ KERNELS = tuple(
             "[{backend}-width0]",
         ),
         (
-            "jagged rows begin where the first does",
+            "jagged rows lie apart",
             "attention.hpp",
             "? row * width : end;",
-            "? row * width : 0;",
+            "? row * width : end + (row > 1);",
             jagged("heads"),
         ),
         (

@@ -155,28 +155,27 @@ void multiply(Index rows, Index vectors, Index count, const T* a, Index a_pitch,
   });
 }
 
-// The tokens of a row in one head, copied so that products read them in order: as rows of whole
+// A row's tokens in one head, copied so that products read them in order: as rows of whole
 // vectors, and transposed, in panels of WIDE tokens.
 template <class T>
-class Tokens2D {
+class PackedTokens {
  public:
   static constexpr Index L = LANES<T>, WIDE = VECTORS * L;
 
-  Tokens2D() = default;
-  Tokens2D(const T* from, Index pitch, Index count, Index size, bool rows, bool panels)
-      : count(count), size(size), columns(round_up(size, L)), padded(round_up(count, L)),
-        rows(rows ? count * columns : 0), panels(panels ? padded * size : 0) {
-    for (Index j = 0; rows && j < count; ++j)
-      std::copy_n(from + j * pitch, size, &this->rows[j * columns]);
-    for (Index j = 0; panels && j < count; j += L) {
-      T* to = this->panels.data() + j / WIDE * WIDE * size + j % WIDE;
+  void read(const T* from, Index pitch, Index count, Index size) {
+    this->size = size, columns = round_up(size, L), padded = round_up(count, L);
+    rows.assign(count * columns, T(0));
+    panels.assign(padded * size, T(0));
+    for (Index j = 0; j < count; ++j) std::copy_n(from + j * pitch, size, &rows[j * columns]);
+    for (Index j = 0; j < count; j += L) {
+      T* to = panels.data() + j / WIDE * WIDE * size + j % WIDE;
       const Index width = panel_width(j / WIDE), lanes = std::min(L, count - j);
       for (Index k = 0; k < size; ++k)
         for (Index lane = 0; lane < lanes; ++lane) to[k * width + lane] = from[(j + lane) * pitch + k];
     }
   }
 
-  Index count = 0, size = 0, columns = 0, padded = 0;
+  Index size = 0, columns = 0, padded = 0;
   std::vector<T> rows, panels;
 
   Index panel_width(Index panel) const { return std::min(WIDE, padded - panel * WIDE); }
@@ -243,6 +242,25 @@ inline Index count_workers(const Spans& queries, const Spans& keys, const Attend
   const double products = pairs * double(call.heads) * double(call.size + call.value_size);
   return std::max<Index>(1, std::min(threads, 1 + Index(products / WORTH_A_WORKER)));
 }
+
+// The keys and values of a row, of each head.
+template <class T>
+struct Row {
+  std::vector<PackedTokens<T>> k, v;
+
+  void read(const Spans& keys, Index row, const Attended& call, const T* from_k, const T* from_v) {
+    k.resize(call.heads), v.resize(call.value_heads());
+    read(keys, row, from_k, call.size, k);
+    read(keys, row, from_v, call.value_size, v);
+  }
+
+ private:
+  static void read(const Spans& keys, Index row, const T* from, Index size, std::vector<PackedTokens<T>>& to) {
+    const Index heads = Index(to.size()), pitch = heads * size;
+    for (Index head = 0; head < heads; ++head)
+      to[head].read(from + keys.starts[row] * pitch + head * size, pitch, keys.lengths[row], size);
+  }
+};
 
 // Run body(worker, n) for n below count, each in whichever worker comes for it.
 template <class Body>

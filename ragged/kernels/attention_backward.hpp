@@ -29,23 +29,26 @@ class AttentionBackward {
                     const AttentionInputs<T>& in, const AttentionKept<T>& kept,
                     const AttentionGradients<T>& found)
       : queries(queries), keys(keys), call(call), in(in), kept(kept), found(found), dropped(call),
-        k(keys.starts.size() * call.heads), v(keys.starts.size() * call.value_heads()),
         parts(cut(queries, keys, SEGMENT)), sums(parts.size()) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index rows = Index(keys.starts.size()), heads = call.heads;
     const Index workers = count_workers(queries, keys, call, threads);
-    share(rows * heads, workers, parallel, [&](Index, Index n) { pack(n / heads, n % heads); });
     std::vector<Own> owns(workers);
     share(Index(parts.size()), workers, parallel, [&](Index worker, Index n) {
       const Part& part = parts[n];
+      const bool is_whole = part.last - part.first == queries.lengths[part.row];
+      Own& own = owns[worker];
+      Sums& sum = is_whole ? own.sum : sums[n];
       const Index padded = round_up(keys.lengths[part.row], L);
-      sums[n].k.assign(heads * call.size * padded, T(0));
-      sums[n].v.assign(call.value_heads() * call.value_size * padded, T(0));
+      sum.k.assign(heads * call.size * padded, T(0));
+      sum.v.assign(call.value_heads() * call.value_size * padded, T(0));
+      own.row.read(keys, part.row, call, in.k, in.v);
       for (Index first = part.first; first < part.last; first += QUERIES)
-        run_tile(part.row, first, std::min(QUERIES, part.last - first), sums[n], owns[worker]);
+        run_tile(part.row, first, std::min(QUERIES, part.last - first), sum, own);
+      if (is_whole) collect(part.row, {&sum});
     });
-    share(rows, workers, parallel, [&](Index, Index row) { collect(row); });
+    share(rows, workers, parallel, [&](Index, Index row) { collect_parts(row); });
     for (Index row = 0; row <= rows; ++row) {
       queries.clear_before(row, found.q, heads * call.size);
       keys.clear_before(row, found.k, heads * call.size);
@@ -62,31 +65,23 @@ class AttentionBackward {
   const AttentionKept<T> kept;
   const AttentionGradients<T> found;
   const Dropped dropped;
-  std::vector<Tokens2D<T>> k, v;  // of each row and head
 
   // What a part of a row's queries adds to the gradients of its keys and values, transposed.
   struct Sums {
     std::vector<T> k, v;  // (heads, size, keys)
   };
   const std::vector<Part> parts;
-  std::vector<Sums> sums;
+  std::vector<Sums> sums;  // of parts that are no whole rows
 
   // What a worker has for itself.
   struct Own {
+    Row<T> row;
+    Sums sum;                               // of a whole row
     std::vector<T> q, dout;                 // (QUERIES, size): scaled
     std::vector<T> weights, kept, dweights;  // (QUERIES, keys): of a head
     std::vector<T> mixed;                   // (QUERIES, keys): the sum of the heads' kept weights
     std::vector<T> dq;                      // (QUERIES, columns)
   };
-
-  void pack(Index row, Index head) {
-    const Index start = keys.starts[row], count = keys.lengths[row], heads = call.value_heads();
-    k[row * call.heads + head] = {in.k + (start * call.heads + head) * call.size,
-                                  call.heads * call.size, count, call.size, true, true};
-    if (head < heads)
-      v[row * heads + head] = {in.v + (start * heads + head) * call.value_size,
-                               heads * call.value_size, count, call.value_size, false, true};
-  }
 
   void run_tile(Index row, Index first, Index count, Sums& sum, Own& own) {
     const Index all = queries.lengths[row], of_row = keys.lengths[row], heads = call.heads;
@@ -100,10 +95,10 @@ class AttentionBackward {
     own.dq.resize(QUERIES * round_up(call.size, L));
     std::vector<T>& kept_weights = call.dropout > 0 ? own.kept : own.weights;
     for (Index head = 0; head < heads; ++head) {
-      if (!call.is_shared || !head) start_values(row, head, place, count, visible, pitch, seen, own);
+      if (!call.is_shared || !head) start_values(head, place, count, visible, pitch, seen, own);
       gather(in.q + (place * heads + head) * call.size, heads * call.size, count, call.size,
              T(call.scale * LOG2_E), own.q);
-      const Tokens2D<T>& head_keys = k[row * heads + head];
+      const PackedTokens<T>& head_keys = own.row.k[head];
       head_keys.score(count, own.q.data(), visible, own.weights.data(), pitch);
       T means[QUERIES];
       for (Index r = 0; r < count; ++r) {
@@ -132,12 +127,12 @@ class AttentionBackward {
 
   // The gradients of the weights that mix a head's values.
   template <class Seen>
-  void start_values(Index row, Index head, Index place, Index count, Index visible, Index pitch,
+  void start_values(Index head, Index place, Index count, Index visible, Index pitch,
                     const Seen& seen, Own& own) const {
     const Index heads = call.value_heads();
     gather(kept.dout + (place * heads + head) * call.value_size, heads * call.value_size, count,
            call.value_size, T(call.value_share()), own.dout);
-    v[row * heads + head].score(count, own.dout.data(), visible, own.dweights.data(), pitch);
+    own.row.v[head].score(count, own.dout.data(), visible, own.dweights.data(), pitch);
     for (Index r = 0; r < count; ++r) {
       T* of_query = own.dweights.data() + r * pitch;
       std::fill(of_query + seen(r), of_query + pitch, T(0));
@@ -174,23 +169,28 @@ class AttentionBackward {
                    sum.data() + head * size * padded, padded);
   }
 
-  // The gradients of a row's keys and values, from those of its parts in order.
-  void collect(Index row) const {
-    std::vector<Index> own;
+  // The gradients of a row's keys and values, where no worker has had the whole row.
+  void collect_parts(Index row) const {
+    std::vector<const Sums*> own;
     for (Index n = 0; n < Index(parts.size()); ++n)
-      if (parts[n].row == row) own.push_back(n);
+      if (parts[n].row == row) own.push_back(&sums[n]);
+    if (own.size() != 1) collect(row, own);
+  }
+
+  // Add up the gradients of a row's keys and values, of its parts in order.
+  void collect(Index row, const std::vector<const Sums*>& own) const {
     collect(row, own, &Sums::k, call.heads, call.size, T(LOG_2), found.k);
     collect(row, own, &Sums::v, call.value_heads(), call.value_size, T(1), found.v);
   }
 
-  void collect(Index row, const std::vector<Index>& own, std::vector<T> Sums::* of, Index heads,
+  void collect(Index row, const std::vector<const Sums*>& own, std::vector<T> Sums::* of, Index heads,
                Index size, T factor, T* to) const {
     const Index count = keys.lengths[row], padded = round_up(count, L), features = heads * size;
     to += keys.starts[row] * features;
     for (Index first = 0; first < count; first += L)
       for (Index feature = 0; feature < features; ++feature) {
         Vec<T> total{};
-        for (const Index n : own) total += load((sums[n].*of).data() + feature * padded + first);
+        for (const Sums* each : own) total += load((each->*of).data() + feature * padded + first);
         total *= factor;
         for (Index lane = 0; lane < std::min(L, count - first); ++lane)
           to[(first + lane) * features + feature] = total[lane];

@@ -20,52 +20,41 @@ class AttentionForward {
  public:
   AttentionForward(const Spans& queries, const Spans& keys, const Attended& call,
                    const AttentionInputs<T>& in, const AttentionOutputs<T>& out)
-      : queries(queries), keys(keys), call(call), in(in), out(out), dropped(call),
-        k(keys.starts.size() * call.heads), v(keys.starts.size() * call.value_heads()) {}
+      : queries(queries), keys(keys), call(call), in(in), out(out), dropped(call) {}
 
   void run(Index threads, const Parallel& parallel) {
-    const Index rows = Index(keys.starts.size()), heads = call.heads;
     const Index workers = count_workers(queries, keys, call, threads);
-    share(rows * heads, workers, parallel, [&](Index, Index n) { pack(n / heads, n % heads); });
     std::vector<Own> owns(workers);
     const auto parts = cut(queries, keys, PART);
     share(Index(parts.size()), workers, parallel, [&](Index worker, Index n) {
       const Part& part = parts[n];
+      owns[worker].row.read(keys, part.row, call, in.k, in.v);
       for (Index first = part.first; first < part.last; first += QUERIES)
         run_tile(part.row, first, std::min(QUERIES, part.last - first), owns[worker]);
     });
-    for (Index row = 0; row <= rows; ++row) {
+    for (Index row = 0; row <= Index(keys.starts.size()); ++row) {
       queries.clear_before(row, out.out, call.value_heads() * call.value_size);
-      queries.clear_before(row, out.lse, heads);
+      queries.clear_before(row, out.lse, call.heads);
     }
   }
 
  private:
-  static constexpr Index L = LANES<T>, PART = 4 * QUERIES;
+  static constexpr Index L = LANES<T>, PART = 256;  // queries
   const Spans& queries;
   const Spans& keys;
   const Attended call;
   const AttentionInputs<T> in;
   const AttentionOutputs<T> out;
   const Dropped dropped;
-  std::vector<Tokens2D<T>> k, v;  // of each row and head
 
   // What a worker has for itself.
   struct Own {
+    Row<T> row;
     std::vector<T> q;        // (QUERIES, size): scaled
     std::vector<T> weights;  // (QUERIES, keys): of a head
     std::vector<T> mixed;    // (QUERIES, keys): their mean over the heads
     std::vector<T> out;      // (QUERIES, columns)
   };
-
-  void pack(Index row, Index head) {
-    const Index start = keys.starts[row], count = keys.lengths[row], heads = call.value_heads();
-    k[row * call.heads + head] = {in.k + (start * call.heads + head) * call.size,
-                                  call.heads * call.size, count, call.size, false, true};
-    if (head < heads)
-      v[row * heads + head] = {in.v + (start * heads + head) * call.value_size,
-                               heads * call.value_size, count, call.value_size, true, false};
-  }
 
   void run_tile(Index row, Index first, Index count, Own& own) {
     const Index all = queries.lengths[row], heads = call.heads;
@@ -76,7 +65,7 @@ class AttentionForward {
     for (Index head = 0; head < heads; ++head) {
       gather(in.q + (place * heads + head) * call.size, heads * call.size, count, call.size,
              T(call.scale * LOG2_E), own.q);
-      k[row * heads + head].score(count, own.q.data(), visible, own.weights.data(), pitch);
+      own.row.k[head].score(count, own.q.data(), visible, own.weights.data(), pitch);
       for (Index r = 0; r < count; ++r) {
         const Index seen = call.count_visible(first + r, all, keys.lengths[row]);
         T* weights = own.weights.data() + r * pitch;
@@ -85,9 +74,9 @@ class AttentionForward {
             call.dropout > 0 ? normalise<true>(weights, seen, pitch, mixed, dropped.query(row, head, first + r))
                              : normalise<false>(weights, seen, pitch, mixed, {});
       }
-      if (!call.is_shared) mix(row, head, place, count, visible, own.weights, pitch, own.out);
+      if (!call.is_shared) mix(own.row.v[head], head, place, count, visible, own.weights, pitch, own.out);
     }
-    if (call.is_shared) mix(row, 0, place, count, visible, own.mixed, pitch, own.out);
+    if (call.is_shared) mix(own.row.v[0], 0, place, count, visible, own.mixed, pitch, own.out);
   }
 
   // Turn the scores of a query into its weights, and add them to `mixed` unless that is where they
@@ -122,10 +111,9 @@ class AttentionForward {
     return (most + std::log2(total)) * T(LOG_2);
   }
 
-  void mix(Index row, Index head, Index place, Index count, Index visible, const std::vector<T>& weights,
-           Index pitch, std::vector<T>& mixed) const {
+  void mix(const PackedTokens<T>& values, Index head, Index place, Index count, Index visible,
+           const std::vector<T>& weights, Index pitch, std::vector<T>& mixed) const {
     const Index heads = call.value_heads();
-    const Tokens2D<T>& values = v[row * heads + head];
     mixed.resize(QUERIES * round_up(call.value_size, L));
     values.mix(count, weights.data(), pitch, visible, mixed.data());
     for (Index r = 0; r < count; ++r)

@@ -113,8 +113,8 @@ KERNELS = tuple(
         (
             "the last queries of a long row alone count",
             "attention_backward.hpp",
-            "total += (sums",
-            "total = (sums",
+            "total += load((each",
+            "total = load((each",
             LONG,
         ),
     )

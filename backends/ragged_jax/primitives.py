@@ -90,11 +90,11 @@ def _lower(
     **options: Any,
 ) -> Any:
     shapes = inner_shapes(ctx.avals_in, mapped)
-    function = vmapped(choose(primitive, shapes, *_surrounding(ctx), **options), mapped)
+    function = vmapped(choose(primitive, shapes, *find_surrounding(ctx), **options), mapped)
     return mlir.lower_fun(function)(ctx, *operands)
 
 
-def _surrounding(ctx: Any) -> tuple[str, str | None]:
+def find_surrounding(ctx: Any) -> tuple[str, str | None]:
     """Return the device that a program is lowered for, and what JAX does around the call."""
     module = ctx.module_context
     where, platforms = module.axis_context, ctx.platforms or module.platforms

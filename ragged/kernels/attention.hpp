@@ -67,7 +67,7 @@ struct Attended {
 };
 
 // Which weights are dropped: a hash of the seed and of where a weight stands, the same wherever and
-// however often it is computed. `ragged.ops.dropout` has its equations.
+// however often it is computed; `keep_mask` of both backends gives the same.
 //
 // Source: lowbias32 of C. Wellons, Hash Prospector (2018).
 class Dropped {

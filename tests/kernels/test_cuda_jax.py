@@ -147,12 +147,13 @@ CALL = LayerCall("cuda", "float32", hidden_size=5, rows=8, width=WIDTH)
 @pytest.fixture
 def played(fake_driver_of, target, monkeypatch, tmp_path):
     """Let programs that are lowered here be for the GPU that is played."""
-    from ragged_jax.recurrent import cuda_trial, custom_op
+    from ragged_jax import primitives
+    from ragged_jax.recurrent import cuda_trial
 
-    with_target = custom_op._with_target
+    find_surrounding = primitives.find_surrounding
 
-    def for_gpu(*given):
-        return with_target(*given)._replace(device="cuda")
+    def for_gpu(ctx):
+        return "cuda", find_surrounding(ctx)[1]
 
     fake_driver_of("LSTM").forget()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -172,7 +173,7 @@ def played(fake_driver_of, target, monkeypatch, tmp_path):
             return ratio if len(held) % 2 else 1.0
 
         monkeypatch.setattr(cuda_trial.JaxTrial.__init__, "__defaults__", (clock,))
-        monkeypatch.setattr(custom_op, "_with_target", for_gpu)
+        monkeypatch.setattr(primitives, "find_surrounding", for_gpu)
         return held
 
     return judge

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ragged_conformance import oracle
 from ragged_conformance.oracle import (
     Arrays,
     Ints,
@@ -231,6 +232,42 @@ def static_values(config: Any, length: int, static: np.ndarray | None) -> np.nda
     return np.concatenate([[scaled], [] if static is None else static])
 
 
+def normalized_row(
+    past: np.ndarray, config: Any
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Normalise the targets of one row's context, step by step, and return what undoes it."""
+    kind, targets, season = config.row_normalization, config.target_features, config.season
+    past, first, undone = past.copy(), past.shape[1] - targets, []
+    for target in range(targets):
+        column = past[:, first + target].copy()
+        if not len(column) or kind in (None, "none"):
+            undone.append((lambda step: 0.0, 1.0))
+            continue
+        mean, scale = sum(column) / len(column), 1.0
+        if kind != "last_value" and any(column != column[0]):
+            scale = np.sqrt(sum((value - mean) ** 2 for value in column) / len(column))
+        shift = mean if kind == "standard" else column[-1]
+        past[:, first + target] = (column - shift) / scale
+        undone.append((_location(kind, column, mean, season), scale))
+
+    def undo(output: np.ndarray) -> np.ndarray:
+        count, result = output.shape[1] // targets, output + 0 * past.sum()
+        for step in range(len(output)):
+            for i in range(output.shape[1]):
+                location, scale = undone[i // count]
+                result[step, i] = output[step, i] * scale + location(step)
+        return result
+
+    return past, undo
+
+
+def _location(kind: str, column: np.ndarray, mean: Any, season: int) -> Callable[[int], Any]:
+    """Return what each step of a forecast is shifted by."""
+    if kind == "seasonal" and len(column) >= season:
+        return lambda step: column[len(column) - season + step % season]
+    return lambda step: mean if kind == "standard" else column[-1]
+
+
 MODELS: Mapping[str, Model] = {
     "AttentionLSTM": attention_lstm,
     "TransformerLSTM": transformer_lstm,
@@ -253,15 +290,30 @@ def run(
     model, rows = MODELS[config.model], []
     for i, (context, horizon) in enumerate(zip(encoder_lengths, decoder_lengths, strict=True)):
         static_row = {} if static is None else {"static": static[i]}
-        row = model(
-            parameters,
-            valid_part(past[i], context, config.encoder_alignment),
-            future[i, :horizon],
-            config,
-            **static_row,
-        )
+        valid = valid_part(past[i], context, config.encoder_alignment)
+        valid, undo = normalized_row(valid, config)
+        row = model(parameters, valid, future[i, :horizon], config, **static_row)
+        row["output"] = undo(row["output"])
         rows.append(padded(row, past.shape[1], future.shape[1], context))
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def encoder_decoder_lstm(
+    config: Any,
+    parameters: Arrays,
+    past: np.ndarray,
+    future: np.ndarray,
+    encoder_lengths: Ints,
+    decoder_lengths: Ints,
+) -> np.ndarray:
+    """Run an EncoderDecoderLSTM of a configuration row by row."""
+    outputs = []
+    for row, (context, horizon) in enumerate(zip(encoder_lengths, decoder_lengths, strict=True)):
+        valid, undo = normalized_row(past[row, :context], config)
+        arrays = valid[None], future[row, None, :horizon]
+        output = oracle.encoder_decoder_lstm(parameters, *arrays, [context], [horizon])
+        outputs.append(pad(undo(output[0]), future.shape[1], "left"))
+    return np.stack(outputs) if outputs else np.zeros((0, future.shape[1], config.output_size))
 
 
 def padded(row: Row, encoder: int, decoder: int, context: int) -> Row:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged_conformance import oracle, oracle_models
+from ragged_conformance import oracle_models
 from ragged_conformance.cases import HIDDEN, INPUTS, WIDTH, fill_padding, normal
 from ragged_conformance.recurrent import Layer, arrays_of, as_state
 from ragged_conformance.tolerances import LAYER, MODEL
@@ -116,9 +116,9 @@ def model_subject(name: str, **options: Any) -> Subject:
 
     def equations(arrays: Arrays, parameters: Arrays, lengths: Mapping[str, Any]) -> Arrays:
         arguments = arrays["past"], arrays["future"], lengths["past"], lengths["future"]
-        if name == "EncoderDecoderLSTM":
-            return {"output": oracle.encoder_decoder_lstm(parameters, *arguments)}
         config = getattr(ragged.models, name).describe(2, 1, seed=0, **options)
+        if name == "EncoderDecoderLSTM":
+            return {"output": oracle_models.encoder_decoder_lstm(config, parameters, *arguments)}
         return {"output": oracle_models.run(config, parameters, *arguments)["output"]}
 
     arrays = {"past": normal(4, WIDTH, 2), "future": normal(4, 4, 1)}
@@ -146,7 +146,7 @@ ATTENTION: dict[str, dict[str, Any]] = {
     "TransformerLSTM": {"num_blocks": 1},
     "TemporalFusionTransformer": {"context_length": 5, "encoder_alignment": "left"},
     "PFTemporalFusionTransformer": {"reference_length": 5, "encoder_alignment": "left"},
-    "XTFT": {"encoder_alignment": "left"},
+    "XTFT": {"encoder_alignment": "left", "row_normalization": "last_value"},
 }
 
 
@@ -170,6 +170,8 @@ SUBJECTS: dict[str, Subject] = {
     "GRU": recurrent_subject("GRU", num_layers=2, bidirectional=True),
     "RNN_TANH": recurrent_subject("RNN_TANH", bidirectional=True),
     "RNN_RELU": recurrent_subject("RNN_RELU", num_layers=2, bias=False),
-    "EncoderDecoderLSTM": encoder_decoder_lstm_subject(decoder_hidden_size=2, output_size=2),
+    "EncoderDecoderLSTM": encoder_decoder_lstm_subject(
+        decoder_hidden_size=2, output_size=2, row_normalization="seasonal", season=2
+    ),
     **{name: attention_subject(name) for name in ATTENTION},
 }

@@ -238,6 +238,7 @@ def _print_header(loop: TrainLoop) -> None:
         f"backend {backend.name} {version_of(backend.framework)} on "
         f"{loop.trainer.pick_device(backend)}, ragged {version_of('ragged-sequences')}\n"
         f"{'; '.join(sizes)}\n"
+        f"{loop.data.layout.description}\n"
         f"{len(train)} training rows, {train.tokens:,} tokens; padding all to the longest would "
         f"waste {1 - train.tokens / padded:.0%}",
         *(f"note: {note}" for note in loop.data.notes),

@@ -175,6 +175,11 @@ class MagnetHysteresis(Source):
         return Roles(known=("current", "current_rate"), past=(), target=("field",))
 
     @property
+    def driver(self) -> str:
+        """The current drives the field."""
+        return "current"
+
+    @property
     def time_label(self) -> str:
         """Steps since the start of the cycle."""
         return "time since the start of the cycle (steps)"

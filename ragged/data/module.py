@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ragged.data.dataset import RaggedDataset, SeriesRows
 from ragged.data.horizons import NO_CUTS, check_horizons, cut_to_forecast
+from ragged.data.layout import WHOLE, Layout, Options
 from ragged.data.normalization import Normalization
 from ragged.data.sample import POSITION, NormalizedSeries
+from ragged.data.seasons import season_that_shows
 from ragged.data.sources import (
     Roles,
     Series,
@@ -20,10 +22,9 @@ from ragged.data.sources import (
     check_known,
     constant_notes,
 )
-from ragged.data.splits import parts_of_series, split, split_sizes
+from ragged.data.splits import split, split_sizes
 from ragged.data.transforms import Transform
 from ragged.data.windows import (
-    MinSteps,
     Section,
     Windows,
     cut_whole,
@@ -34,7 +35,6 @@ from ragged.data.windows import (
 from ragged.errors import DataError, OptionError
 from ragged.ops.masks import ALIGNMENTS
 
-DEFAULT_MIN_STEPS = 16  # steps of a random context or horizon, unless said otherwise
 MAX_BATCH_SIZE = 2**16  # a batch is filled up to it
 
 
@@ -65,9 +65,11 @@ class EncoderDecoderDataModule:
         level_jitter: standard deviation, in normalised units, of a number drawn for each training
             row and epoch and added to its targets, both observed and to be forecast.
         decoder_alignment: the same for a row's horizon; by default left, as all models take it.
-        windows: cut windows of these sizes; by default an event is one row.
-        split: "events" or "time"; by default events, if there are several. Parts of a series
-            between gaps stay one event here.
+        windows: cut windows of these sizes; "whole" makes an event one row. By default, "auto",
+            events that are split in time, or have more than 1024 steps, are cut into windows, which
+            `layout` tells; see `ragged.data.layout.choose_windows`.
+        split: "events" or "time"; by default events, if there are several, unless they have dates
+            and run at the same time. Parts of a series between gaps stay one event here.
         short_events: "error" refuses an event too short to be cut, "drop" leaves it out, and
             `notes` says so. Without windows 2 steps are enough, with them `min_context` and
             `min_horizon` together. Parts of a series between gaps are left out in either case.
@@ -102,7 +104,7 @@ class EncoderDecoderDataModule:
         min_horizon: int | None = None,
         level_jitter: float = 0.0,
         decoder_alignment: str | None = None,
-        windows: Windows | None = None,
+        windows: Windows | Literal["auto", "whole"] = "auto",
         split: Literal["events", "time"] | None = None,
         short_events: Literal["error", "drop"] = "error",
         transforms: dict[str, list[Transform]] | None = None,
@@ -125,12 +127,12 @@ class EncoderDecoderDataModule:
         self.context_fraction, self.shares = context_fraction, (validation, test)
         self.encoder_alignment, self.decoder_alignment = encoder_alignment, decoder_alignment
         self.randomize_lengths = randomize_lengths
-        self.min_steps = MinSteps(
-            _min_steps("min_context", min_context, windows.context if windows else None),
-            _min_steps("min_horizon", min_horizon, windows.horizon if windows else None),
-        )
-        self.level_jitter = level_jitter
-        self.windows, self.split, self.short_events = windows, split, short_events
+        is_known = isinstance(windows, Windows) or windows in ("auto", WHOLE)
+        _check("windows", repr(windows), is_known, "'auto', 'whole' or a context and a horizon")
+        _check_min_steps("min_context", min_context, getattr(windows, "context", None))
+        _check_min_steps("min_horizon", min_horizon, getattr(windows, "horizon", None))
+        self._options = Options(windows, split, min_context, min_horizon, self.shares)
+        self.level_jitter, self.short_events = level_jitter, short_events
         self.transforms, self.repeat_static = transforms, repeat_static
 
     @property
@@ -164,6 +166,12 @@ class EncoderDecoderDataModule:
         """The number of columns to forecast."""
         return len(self.roles.target)
 
+    @cached_property
+    def season(self) -> int:
+        """The steps of a season; 1 without one that shows in training."""
+        events, season = self._training_events, self.source.season
+        return season_that_shows(events, self.roles.target, season, self.trained_horizon)
+
     @property
     def longest_context(self) -> int:
         """The longest context of a training row, without random lengths."""
@@ -192,6 +200,17 @@ class EncoderDecoderDataModule:
         return [event for event in events if self._is_long_enough(event)]
 
     @cached_property
+    def layout(self) -> Layout:
+        """How the events are split and cut; they are read where that is left open."""
+        return Layout.of(self._options, lambda: self._all_events, self.source.season)
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The arguments that the data decided on, which a run's configuration keeps."""
+        is_open = self._options.windows == "auto" or self._options.split is None
+        return self.layout.arguments if is_open else {}
+
+    @cached_property
     def splits(self) -> tuple[list[Section], ...]:
         """The sections of events that train, validate and test.
 
@@ -200,15 +219,16 @@ class EncoderDecoderDataModule:
         """
         if not self.events:
             got = f"{len(self._all_events)} events, all too short"
-            expected = f"one of {self._shortest.steps} steps or more, a context and a horizon"
-            raise DataError.of(_NAME, "source", got, expected, self._remedy_for_short)
-        return split(self.events, self.shares, self._shortest, by_time=self._splits_time)
+            expected = f"one of {self.layout.shortest.steps} steps or more, a context and a horizon"
+            raise DataError.of(_NAME, "source", got, expected, self.layout.remedy_for_short)
+        by_time = self.layout.by_time
+        return split(self.events, self.shares, self.layout.shortest, by_time=by_time)
 
     @cached_property
     def normalization(self) -> Normalization:
         """The normalisation, fitted on the training steps.
 
-        To forecast without the training data, set it before the first access.
+        To forecast without the training data, set it before the first access, and give windows.
         """
         return Normalization.fit(self._training_events, self.source.roles, self.transforms)
 
@@ -266,8 +286,8 @@ class EncoderDecoderDataModule:
         generator = np.random.default_rng([seed, epoch, 1])  # batch_order draws from [seed, epoch]
         cuts, shifts = self._train_rows.cuts, None
         if self.randomize_lengths:
-            draw = draw_windows if self.windows else draw_splits
-            cuts = draw(cuts, self.min_steps, generator)
+            draw = draw_windows if self.layout.windows else draw_splits
+            cuts = draw(cuts, self.layout.min_steps, generator)
         if self.level_jitter:
             shifts = generator.normal(0.0, self.level_jitter, (len(cuts), self.target_features))
         return self._dataset(SeriesRows(self._series, cuts, shifts))
@@ -297,16 +317,17 @@ class EncoderDecoderDataModule:
     @property
     def trained_horizon(self) -> int | None:
         """The steps of the horizon of a window; None without windows."""
-        return None if self.windows is None else self.windows.horizon
+        return None if self.layout.windows is None else self.layout.windows.horizon
 
     @property
     def shortest_context(self) -> int:
         """The least steps of a context to forecast from."""
-        return self._shortest.context
+        return self.layout.shortest.context
 
     def context_start(self, split: int) -> int:
         """Return the step at which the context before a step starts."""
-        return 0 if self.windows is None else max(0, split - self.windows.context)
+        windows = self.layout.windows
+        return 0 if windows is None else max(0, split - windows.context)
 
     def rows_at(self, events: Sequence[Series], cuts: np.ndarray) -> RaggedDataset:
         """Return rows of events, `cuts (rows, 4)` int64: index of the event, start, split, stop."""
@@ -316,37 +337,21 @@ class EncoderDecoderDataModule:
     def _all_events(self) -> list[Series]:
         return self.source.events()
 
-    @cached_property
-    def _splits_time(self) -> bool:
-        is_single = len(parts_of_series(self._all_events)) == 1
-        return self.split == "time" or (self.split is None and is_single)
-
-    @property
-    def _shortest(self) -> MinSteps:
-        """The shortest row."""
-        return self.min_steps if self.windows else MinSteps(1, 1)
-
     def _is_long_enough(self, event: Series) -> bool:
         if event.part_of is not None:  # how long parts are is no choice of the user
-            return event.steps >= self._shortest.steps
-        steps = split_sizes(event.steps, self.shares)[0] if self._splits_time else event.steps
+            return event.steps >= self.layout.shortest.steps
+        steps = split_sizes(event.steps, self.shares)[0] if self.layout.by_time else event.steps
         if self.short_events == "error":
             self.check_steps(event, steps)
-        return steps >= self._shortest.steps
-
-    @property
-    def _remedy_for_short(self) -> str:
-        if self.windows:
-            return "Lower windows, min_context or min_horizon, or set short_events to drop."
-        return "Drop the event, or set short_events to drop."
+        return steps >= self.layout.shortest.steps
 
     def check_steps(self, event: Series, steps: int) -> None:
         """Refuse an event with too few steps for a row by a `DataError`."""
-        if steps < self._shortest.steps:
+        if steps < self.layout.shortest.steps:
             where = "in training" if steps < event.steps else "long"
             got = f"{steps} steps {where} in event '{event.name}'"
-            expected = f"{self._shortest.steps} steps or more, a context and a horizon"
-            raise DataError.of(_NAME, "event", got, expected, self._remedy_for_short)
+            expected = f"{self.layout.shortest.steps} steps or more, a context and a horizon"
+            raise DataError.of(_NAME, "event", got, expected, self.layout.remedy_for_short)
 
     @cached_property
     def _training_events(self) -> list[Series]:
@@ -373,23 +378,20 @@ class EncoderDecoderDataModule:
 
     def cuts_of(self, section: Section, train: bool = False) -> np.ndarray:
         """Cut a section into the rows of training, or of a test."""
-        if self.windows is None:
+        windows = self.layout.windows
+        if windows is None:
             return cut_whole(section, self.context_fraction)
-        stride = self.windows.stride if train else self.windows.horizon
-        return cut_windows(section, self.windows, self.min_steps, stride)
+        stride = windows.stride if train else windows.horizon
+        return cut_windows(section, windows, self.layout.min_steps, stride)
 
 
 _NAME = EncoderDecoderDataModule.__name__
 
 
-def _min_steps(argument: str, value: int | None, maximum: int | None) -> int:
-    if value is None:
-        return DEFAULT_MIN_STEPS if maximum is None else min(DEFAULT_MIN_STEPS, maximum)
-    _check(argument, value, value >= 1, "1 or more")
-    _check(
-        argument, value, maximum is None or value <= maximum, f"at most {maximum}, as in `windows`"
-    )
-    return value
+def _check_min_steps(argument: str, value: int | None, maximum: int | None) -> None:
+    number = 1 if value is None else value
+    _check(argument, value, number >= 1, "1 or more")
+    _check(argument, value, number <= (maximum or number), f"at most {maximum}, as in `windows`")
 
 
 def _check(argument: str, value: object, holds: bool, expected: str) -> None:

@@ -145,6 +145,19 @@ class Source(ABC):
         """The unit of each column, for axis labels."""
 
     @property
+    def season(self) -> int:
+        """The steps after which a pattern repeats, 12 of months; 1 by default, without a season."""
+        return 1
+
+    @property
+    def driver(self) -> str | None:
+        """The known column that drives the targets; none by default.
+
+        Baselines then fit the targets to it, and figures draw the loop that the two go through.
+        """
+        return None
+
+    @property
     def notes(self) -> list[str]:
         """Remarks on the events that were read, for the user; none by default."""
         return []

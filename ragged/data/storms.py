@@ -49,6 +49,11 @@ class Storms(Source):
         return Roles(known=("log_discharge", "discharge_rate"), past=(), target=("log_turbidity",))
 
     @property
+    def driver(self) -> str:
+        """Discharge drives turbidity."""
+        return "log_discharge"
+
+    @property
     def time_label(self) -> str:
         """Hours since the start of the event."""
         return "time since the start of the event (h)"

@@ -1,8 +1,9 @@
-"""Baselines without a sequence model, fitted by least squares on the rows before the test."""
+"""Baselines without a sequence model: of the row's own past, and least squares on a driver."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,19 +15,32 @@ Term = Callable[[Sample], np.ndarray]  # (horizon,), in the units of the source
 
 
 def baselines(
-    fit_rows: Sequence[Sample], rows: Sequence[Sample], known: Sequence[str], target: str
+    fit_rows: Sequence[Sample],
+    rows: Sequence[Sample],
+    target: str,
+    *,
+    season: int = 1,
+    driver: str | None = None,
+    known: Sequence[str] = (),
 ) -> dict[str, list[np.ndarray]]:
-    """Forecast a target of `rows` in its unit, each baseline fitted on `fit_rows`.
+    """Forecast a target of `rows` in its unit, from all that was seen of each before its horizon.
 
-    A rating curve is the target as a function of the driver, the first known column, alone. A
-    source without a known column leaves persistence: the last value observed. Unknown values of a
-    column are forward-filled; before the first known one they are its mean.
+        persistence       y_n                              the last of the n values before
+        seasonal naive    y_(n - m + 1 + (k mod m))        of a season of m steps; k = 0, 1, ...
+        drift             y_n + (k + 1) (y_n - y_1) / (n - 1)
+
+    A series shorter than a season leaves persistence of it, one of a single value a drift of 0.
+    With a driver rating curves come to them: the target as a function of the driver alone, and
+    with what else is known, fitted on `fit_rows`. Unknown values of a column are forward-filled;
+    before the first known one they are its mean.
 
     Args:
         fit_rows: the rows to fit on; steps with an unknown truth are left out.
         rows: the rows to forecast.
-        known: the columns known over the horizon, the driver first.
         target: the column to forecast.
+        season: steps of a season; 1 without, and then there is no seasonal naive forecast.
+        driver: a known column that drives the target, or None.
+        known: the columns known over the horizon.
 
     Returns:
         The forecasts of each row, `(horizon,)` each, by the baseline's name.
@@ -34,28 +48,57 @@ def baselines(
     Example:
         >>> from ragged.data import EncoderDecoderDataModule, Storms
         >>> data = EncoderDecoderDataModule(Storms())
-        >>> roles = data.source.roles
-        >>> for name in baselines(data.train.rows, data.test.rows, roles.known, "log_turbidity"):
+        >>> rows, known = (data.train.rows, data.test.rows), data.source.roles.known
+        >>> for name in baselines(*rows, "log_turbidity", driver="log_discharge", known=known):
         ...     print(name)
         rating curve, line
         rating curve, parabola
         rating curve, rate of change, last observed
         persistence
+        drift
+
+    Source: R. J. Hyndman and G. Athanasopoulos, Forecasting: Principles and Practice (2021), 5.2.
     """
-    models = _regressions(fit_rows, known, target)
+    models = {} if driver is None else _regressions(fit_rows, driver, known, target)
     forecasts = {name: _regress(terms, fit_rows, rows, target) for name, terms in models.items()}
     mean = _mean([row.truth(target) for row in fit_rows])
-    persistence = [np.nan_to_num(_last(target)(row), nan=mean) for row in rows]
-    return {**forecasts, "persistence": persistence}
+    simple: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+        "persistence": _persistence,
+        "drift": _drift,
+    }
+    if season > 1:
+        simple["seasonal naive"] = partial(_seasonal_naive, season=season)
+    for name, forecast in simple.items():
+        forecasts[name] = [forecast(_seen(row, target, mean), len(row.future)) for row in rows]
+    return forecasts
+
+
+def _seen(row: Sample, target: str, mean: float) -> np.ndarray:
+    """Return what was seen of a target before the horizon, the mean where it was not known."""
+    seen = forward_fill(row.event.columns[target][: row.split])
+    return np.where(np.isnan(seen), mean, seen) if len(seen) else np.array([mean])
+
+
+def _persistence(seen: np.ndarray, steps: int) -> np.ndarray:
+    return np.full(steps, seen[-1])
+
+
+def _drift(seen: np.ndarray, steps: int) -> np.ndarray:
+    slope = (seen[-1] - seen[0]) / max(1, len(seen) - 1)
+    return np.asarray(seen[-1] + slope * np.arange(1, steps + 1))
+
+
+def _seasonal_naive(seen: np.ndarray, steps: int, season: int) -> np.ndarray:
+    if len(seen) < season:
+        return _persistence(seen, steps)
+    return np.asarray(seen[len(seen) - season + np.arange(steps) % season])
 
 
 def _regressions(
-    rows: Sequence[Sample], known: Sequence[str], target: str
+    rows: Sequence[Sample], driver: str, known: Sequence[str], target: str
 ) -> dict[str, list[Term]]:
     """Return the terms of each regression that is possible with the known columns."""
-    if not known:
-        return {}
-    driver, *others = known
+    others = [name for name in known if name != driver]
     line = [_known(driver)]
     parabola = [*line, _squared(driver)]
     rate = next((name for name in others if _is_rate(rows, name, driver)), None)
@@ -66,7 +109,10 @@ def _regressions(
         dynamic = [*parabola, _known(rate), _last(target)]
         regressions["rating curve, rate of change, last observed"] = dynamic
     if set(others) - {rate}:
-        regressions["all known columns, last observed"] = [*map(_known, known), _last(target)]
+        regressions["all known columns, last observed"] = [
+            *map(_known, (driver, *others)),
+            _last(target),
+        ]
     return regressions
 
 

@@ -60,13 +60,14 @@ def evaluate_model(
     module: Any, data: EncoderDecoderDataModule, trainer: TrainerConfig
 ) -> Evaluation:
     """Forecast the test rows and score each target in its unit, baselines on the same steps."""
-    rows, roles = list(data.test.rows), data.source.roles
+    rows, source, roles = list(data.test.rows), data.source, data.source.roles
     fit_rows = [*data.train.rows, *data.validation.rows]
     model = module.config.model
     forecasts = forecast_rows(module, data.test, data, trainer)
     if not rows:
         return Evaluation(model, rows, forecasts, {}, {})
-    target_baselines = {name: baselines(fit_rows, rows, roles.known, name) for name in roles.target}
+    asked: Any = {"season": source.season, "driver": source.driver, "known": roles.known}
+    target_baselines = {name: baselines(fit_rows, rows, name, **asked) for name in roles.target}
     joined = RowForecast.joined(forecasts)
     targets = {}
     for i, name in enumerate(roles.target):

@@ -61,6 +61,11 @@ class AttentionLSTM(AttentionModel[AttentionLSTMConfig]):
         causal: a decoder step sees the decoder steps before it; else all valid ones.
         output_size: outputs a step; the number of quantiles with the quantile loss.
         seed: seed of the initial values, equal on every backend; None draws one.
+        row_normalization: "last_value", "standard" or "seasonal": shift and scale each row's
+            targets by its own context, and undo it in the forecast; see
+            `ragged.models.row_normalization`. None or "none" leaves rows as they are.
+        target_features: how many of the last features of `past` are targets, for that.
+        season: steps of a season, for that.
 
     Raises:
         OptionError: a size below 1, a rate outside 0..1, or heads that do not divide the width.

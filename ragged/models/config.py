@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self, get_type_hints
 
 import numpy as np
 
 from ragged.checks import MAX_PARAMETERS, shown
 from ragged.errors import OptionError
+from ragged.models.row_normalization import KINDS, NONE
 
 MAX_LAYERS = 1024
 
@@ -22,22 +23,31 @@ class ModelConfig:
     Each has an `encoder_alignment`, the side that `past` is on: a constant of the class, or one of
     its arguments; `future` is always on the left. `default_loss` trains a model of the default
     `output_size`.
+
+    Every model takes `row_normalization`, one of `KINDS`, and `target_features`: how many of the
+    last features of `past` are targets, which it normalises and whose forecasts are its outputs,
+    as many for each; and `season`, the steps of one. None, like "none", leaves rows as they are;
+    `ragged train` then chooses.
     """
 
     past_features: int
     future_features: int
     hidden_size: int = 128
+    row_normalization: str | None = field(default=None, kw_only=True)
+    target_features: int = field(default=1, kw_only=True)
+    season: int = field(default=1, kw_only=True)
 
     decoder_alignment: ClassVar[str] = "left"
     default_loss: ClassVar[str] = "mse"
 
     def __post_init__(self) -> None:
         _check_types(self)
-        check_at_least(self, 1, "past_features", "future_features")
+        check_at_least(self, 1, "past_features", "future_features", "target_features", "season")
         check_at_least(self, 1, "hidden_size", "num_layers", "output_size")
         check_at_least(self, 0, "seed")
         check_extent(self)
         check_rate(self, "dropout")
+        check_row_normalization(self)
 
     @property
     def model(self) -> str:
@@ -125,3 +135,22 @@ def check_rate(config: ModelConfig, name: str) -> None:
     if not 0 <= value < 1:
         model = config.model
         raise OptionError.of(model, name, shown(value), "0 or more, below 1", "Lower it.")
+
+
+def check_row_normalization(config: ModelConfig) -> None:
+    """Refuse an unknown normalisation, and targets that it could not find in inputs and outputs."""
+    kind, targets, model = config.row_normalization, config.target_features, config.model
+    if kind not in (None, *KINDS):
+        expected = f"one of {KINDS}"
+        raise OptionError.of(model, "row_normalization", shown(kind), expected, "Name one.")
+    if kind in (None, NONE):
+        return
+    output_size = config.arguments()["output_size"]
+    if targets > config.past_features:
+        expected = f"at most past_features, {config.past_features}"
+        remedy = "The targets are the last features of `past`: lower it."
+        raise OptionError.of(model, "target_features", targets, expected, remedy)
+    if output_size % targets:
+        expected = f"a multiple of target_features, {targets}"
+        remedy = "Give each target as many outputs."
+        raise OptionError.of(model, "output_size", output_size, expected, remedy)

@@ -63,6 +63,11 @@ class EncoderDecoderLSTM(Model[EncoderDecoderLSTMConfig]):
         head_hidden_size: hidden width of an MLP head (relu, dropout); None = one Linear.
         output_size: outputs a step; the number of quantiles with the quantile loss.
         seed: seed of the initial values, equal on every backend; None draws one.
+        row_normalization: "last_value", "standard" or "seasonal": shift and scale each row's
+            targets by its own context, and undo it in the forecast; see
+            `ragged.models.row_normalization`. None or "none" leaves rows as they are.
+        target_features: how many of the last features of `past` are targets, for that.
+        season: steps of a season, for that.
 
     Raises:
         OptionError: a size below 1, a rate outside 0..1, or unequal layer counts.

@@ -13,6 +13,7 @@ from ragged.errors import OptionError, ShapeError
 from ragged.lengths import Lengths
 from ragged.models.base import Forecast
 from ragged.models.config import ModelConfig
+from ragged.models.row_normalization import RowScale, normalize_rows
 from ragged.ops.alignment import align_encoder_sequences, zero_padding
 from ragged.protocol import Array, Backend
 
@@ -20,12 +21,16 @@ Module = TypeVar("Module")
 
 
 class Inputs(NamedTuple):
-    """A model's inputs, checked, left aligned, 0 at padding, with the lengths of both sides."""
+    """A model's inputs, checked, left aligned, 0 at padding, with the lengths of both sides.
+
+    The targets in `past` are normalised as the model does; `rows` undoes it.
+    """
 
     past: Array
     future: Array
     encoder: Lengths
     decoder: Lengths
+    rows: RowScale
 
 
 class ModelModule:
@@ -49,7 +54,7 @@ class ModelModule:
     def prepare_inputs(
         self, past: Array, future: Array, encoder_lengths: object, decoder_lengths: object
     ) -> Inputs:
-        """Check, convert and left-align a model's inputs."""
+        """Check, convert, left-align and normalise a model's inputs."""
         config, backend, reference = self.config, self.backend, self.reference_parameter
         model = config.model
         check_frameworks(
@@ -86,7 +91,17 @@ class ModelModule:
             past = align_encoder_sequences(past, encoder)
         else:
             past = zero_padding(backend, past, encoder)
-        return Inputs(past, zero_padding(backend, future, decoder), encoder, decoder)
+        future = zero_padding(backend, future, decoder)
+        past, rows = normalize_rows(
+            backend,
+            past,
+            encoder,
+            decoder,
+            kind=config.row_normalization,
+            targets=config.target_features,
+            season=config.season,
+        )
+        return Inputs(past, future, encoder, decoder, rows)
 
 
 class AttentionModule(ModelModule):

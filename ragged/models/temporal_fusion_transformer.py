@@ -136,6 +136,11 @@ class TemporalFusionTransformer(StaticModel[TemporalFusionTransformerConfig]):
         seed: seed of the initial values, equal on every backend; None draws one.
         static_features: static values of a row, beside its length.
         context_length: the length, in steps, that scales a row's own; the longest, say.
+        row_normalization: "last_value", "standard" or "seasonal": shift and scale each row's
+            targets by its own context, and undo it in the forecast; see
+            `ragged.models.row_normalization`. None or "none" leaves rows as they are.
+        target_features: how many of the last features of `past` are targets, for that.
+        season: steps of a season, for that.
 
     Raises:
         OptionError: a size below 1, a rate outside 0..1, heads that do not divide the width, or an
@@ -196,6 +201,11 @@ class PFTemporalFusionTransformer(StaticModel[PFTemporalFusionTransformerConfig]
         static_features: static values of a row, beside its length.
         reference_length: the length, in steps, whose share a row's own is; `ragged train` takes
             the longest context of the data.
+        row_normalization: "last_value", "standard" or "seasonal": shift and scale each row's
+            targets by its own context, and undo it in the forecast; see
+            `ragged.models.row_normalization`. None or "none" leaves rows as they are.
+        target_features: how many of the last features of `past` are targets, for that.
+        season: steps of a season, for that.
 
     Example:
         >>> import ragged
@@ -245,6 +255,11 @@ class XTFT(AttentionModel[XTFTConfig]):
         output_size: outputs a step, the number of quantiles.
         encoder_alignment: the side that `past` is on; the forecast does not depend on it.
         seed: seed of the initial values, equal on every backend; None draws one.
+        row_normalization: "last_value", "standard" or "seasonal": shift and scale each row's
+            targets by its own context, and undo it in the forecast; see
+            `ragged.models.row_normalization`. None or "none" leaves rows as they are.
+        target_features: how many of the last features of `past` are targets, for that.
+        season: steps of a season, for that.
 
     Example:
         >>> import ragged

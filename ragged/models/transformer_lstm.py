@@ -58,6 +58,11 @@ class TransformerLSTM(AttentionModel[TransformerLSTMConfig]):
         share_lstm: one LSTM serves as encoder and decoder.
         output_size: outputs a step; the number of quantiles with the quantile loss.
         seed: seed of the initial values, equal on every backend; None draws one.
+        row_normalization: "last_value", "standard" or "seasonal": shift and scale each row's
+            targets by its own context, and undo it in the forecast; see
+            `ragged.models.row_normalization`. None or "none" leaves rows as they are.
+        target_features: how many of the last features of `past` are targets, for that.
+        season: steps of a season, for that.
 
     Raises:
         OptionError: a size below 1, a rate outside 0..1, or heads that do not divide the width.

@@ -99,7 +99,7 @@ def make_panels(
 ) -> tuple[list[Panel], Axes]:
     """Lay out the best, the median and the worst test row of a target, by RMSE."""
     roles = data.source.roles
-    target_index, driver = roles.target.index(target), next(iter(roles.known), None)
+    target_index, driver = roles.target.index(target), data.source.driver
     panels = []
     for rank, (index, rmse) in evaluation.examples(target).items():
         row, forecast = evaluation.rows[index], evaluation.forecasts[index].of_target(target_index)

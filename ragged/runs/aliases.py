@@ -46,6 +46,8 @@ def rename(config: Any) -> Any:
             value = _renamed(value, CLASSES[value])
         elif key == "missing" and value == "hold":
             value = _renamed("missing: hold", "ffill", "missing: ")
+        elif key == "windows" and value is None:
+            value = _renamed("windows: null", "whole", "windows: ")
         elif key in ("rate_schedule", "lr_schedule") and isinstance(value, dict):
             value = _rename_schedule(value)
         renamed[_renamed(key, KEYS[key]) if key in KEYS else key] = rename(value)

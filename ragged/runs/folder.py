@@ -98,9 +98,9 @@ def instantiate(config: Any, parser: Any, create_source: CreateSource | None = N
 def resolve_defaults(config: Any, create_source: CreateSource | None = None) -> None:
     """Set the arguments that follow from the rest of a configuration, and from the data.
 
-    What the data decide on in their source is kept. A model without a static input gets static
-    columns as known ones, and a model has as many outputs as the targets of the data and the loss
-    need, unless another number is given.
+    What the data decide on, in their source and of their windows, is kept. A model without a static
+    input gets static columns as known ones, has as many outputs as the targets of the data and the
+    loss need, and normalises rows as suits the loss, unless told otherwise.
 
     Raises:
         ConfigError: the base class of all models is named.
@@ -117,10 +117,14 @@ def resolve_defaults(config: Any, create_source: CreateSource | None = None) -> 
     components = open_parts(config, create_source)
     for name, value in components.data.source.resolved.items():
         data.source.init_args[name] = value
+    for name, value in components.data.resolved.items():
+        data[name] = value
+    trainer = components.trainer
+    objective = Objective.chosen(trainer.loss, trainer.quantiles, model_class.describe)
     if model.get("output_size") == arguments["output_size"].default:
-        trainer = components.trainer
-        objective = Objective.chosen(trainer.loss, trainer.quantiles, model_class.describe)
         model.output_size = components.data.target_features * objective.outputs
+    if model.get("row_normalization") is None:
+        model.row_normalization = objective.row_normalization
 
 
 def _is_model(value: object) -> bool:

@@ -36,7 +36,8 @@ def train_parser() -> Any:
     parser.add_argument("--seed", type=int, default=0, help="seed of values, order and dropout")
     parser.add_subclass_arguments(Model, "model", required=False)
     parts_parser(parser)
-    for name in ("past_features", "future_features", "static_features"):
+    features = ("past_features", "future_features", "target_features", "static_features")
+    for name in (*features, "season"):
         parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
     for name in ("context_length", "reference_length"):  # of the models that have one
         parser.link_arguments(

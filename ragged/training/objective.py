@@ -13,6 +13,7 @@ from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.losses import MaskedLoss, regression
 from ragged.models import ModelConfig
+from ragged.models.row_normalization import NONE, SEASONAL
 from ragged.ops.masks import padding_mask
 from ragged.protocol import Array
 
@@ -20,6 +21,7 @@ from ragged.protocol import Array
 LOSSES: dict[str, MaskedLoss[...]] = {
     name: loss for name, loss in vars(regression).items() if isinstance(loss, MaskedLoss)
 }
+ROW_NORMALIZATION = SEASONAL  # the LSTM models' best in benchmarks/forecasting.py
 QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
 
@@ -54,7 +56,8 @@ class Objective:
         """Choose the loss of a model, its own if none is named.
 
         Raises:
-            OptionError: the model has another number of outputs than the loss needs.
+            OptionError: the model has another number of outputs than the loss needs, or normalises
+                rows and the loss is of outputs that are no forecasts.
         """
         chosen = cls.chosen(loss, quantiles, type(model))
         output_size, expected = model.arguments()["output_size"], targets * chosen.outputs
@@ -63,7 +66,17 @@ class Objective:
             needs = f"{expected}: the {chosen.name} loss has {needs}"
             remedy = f"Set it to {expected}, or change trainer.loss or trainer.quantiles."
             raise OptionError.of("train", "model.init_args.output_size", output_size, needs, remedy)
+        kind = model.row_normalization
+        if chosen.row_normalization == NONE and kind not in (None, NONE):
+            needs = f"{NONE} with {chosen.name}: a log variance is no number in the target's unit"
+            argument, remedy = "model.init_args.row_normalization", "Leave it out."
+            raise OptionError.of("train", argument, repr(kind), needs, remedy)
         return chosen
+
+    @property
+    def row_normalization(self) -> str:
+        """How models normalise rows unless told otherwise: not, where outputs are no forecasts."""
+        return ROW_NORMALIZATION if self.loss.extra_axis in (None, "quantiles") else NONE
 
     @property
     def name(self) -> str:
@@ -112,9 +125,23 @@ class Objective:
         return self._by_target(forecast)[..., int(np.argmin(distances)) if distances else 0]
 
     def at_levels(self, forecast: np.ndarray) -> dict[float, np.ndarray]:
-        """Return the forecast of each target at each level, `(steps, targets)` each."""
+        """Return the forecast of each target at each level, `(steps, targets)` each.
+
+        A model's quantiles may cross. They are sorted, by which the pinball loss never grows.
+
+        Source: V. Chernozhukov, I. Fernandez-Val and A. Galichon, Quantile and Probability Curves
+        without Crossing (2010).
+
+        >>> found = Objective(LOSSES["quantile"], (0.1, 0.9)).at_levels(np.array([[3.0, 2.0]]))
+        >>> {level: values.item() for level, values in found.items()}
+        {0.1: 2.0, 0.9: 3.0}
+        """
         outputs = self._by_target(forecast)
         return {level: outputs[..., i] for i, level in enumerate(self.quantiles)}
 
     def _by_target(self, forecast: np.ndarray) -> np.ndarray:
-        return forecast.reshape(*forecast.shape[:-1], -1, self.outputs)
+        outputs = forecast.reshape(*forecast.shape[:-1], -1, self.outputs)
+        if not self.quantiles:
+            return outputs
+        ranks = np.argsort(np.argsort(self.quantiles))
+        return np.asarray(np.sort(outputs, axis=-1)[..., ranks])

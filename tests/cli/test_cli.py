@@ -25,6 +25,7 @@ BASELINES = (
     "rating curve, parabola",
     "rating curve, rate of change, last observed",
     "persistence",
+    "drift",
 )
 PNG = b"\x89PNG\r\n\x1a\n"
 

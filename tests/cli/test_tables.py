@@ -59,7 +59,8 @@ def train(tmp_path, need):
 def test_a_table_with_dates_and_words_is_forecast(train, tmp_path, capsys):
     run = train(", past: [kind]")
     said = capsys.readouterr().out
-    assert "training: 2 rows, 78 steps; validation: 2 rows, 12 steps; test: 2 rows, 22" in said
+    assert "training: 42 rows, 78 steps; validation: 2 rows, 12 steps; test: 4 rows, 22" in said
+    assert "\nwindows: context 12 steps, horizon 7 steps, in training one every 1 step\n" in said
     assert "note: columns were added: day_of_week (sin), day_of_week (cos)" in said
     (tmp_path / "shops.csv").unlink()  # a run does not need it to forecast another table
     # All days of the new table may be months: the run knows the form.
@@ -107,11 +108,11 @@ def test_a_table_with_nothing_known_ahead_is_forecast_and_exported(train, tmp_pa
     (name,) = manifest["inputs"]["future"]["columns"]
     assert name == "step from the start of the horizon"
     assert set(manifest["derived"]) == {name}
-    new, found = write_table(tmp_path / "new.csv", 30, known=20), []
+    new, found = write_table(tmp_path / "new.csv", 27, known=20), []
     for each in (run, exported):
         output = tmp_path / f"{each.name}.csv"
         assert main(["predict", str(each), "--input", str(new), "--output", str(output)]) == 0
         with output.open(newline="") as file:
             found.append([float(value) for *_, value in list(csv.reader(file))[1:]])
-    assert len(found[0]) == 20
+    assert len(found[0]) == 14
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)

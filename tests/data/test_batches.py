@@ -322,7 +322,7 @@ def test_past_columns_must_be_known_over_the_context_only():
 
 def test_a_saved_normalisation_needs_no_training_data():
     source = Counting()
-    data = EncoderDecoderDataModule(source)
+    data = EncoderDecoderDataModule(source, windows="whole", split="events")
     halved = dict.fromkeys("kpt", (StandardScaler(0.0, 2.0),))
     data.normalization = Normalization(halved, dict.fromkeys("kpt", 0.0))
     assert data.rows_for([source.event(1, 4)])[0].future[:, 0].tolist() == [50.5, 51.0, 51.5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import datetime
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from ragged.data import EncoderDecoderDataModule, Tables, Windows
 from ragged.data.tables.frequency import Frequency, find_frequency, parse_frequency
-from ragged.errors import DataError
+from ragged.errors import DataError, MissingExtraError, OptionError
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
@@ -375,3 +376,22 @@ def test_events_that_are_all_too_short_name_the_settings():
         data.setup()
     with refuses("Lower windows, min_context or min_horizon, or set short_events to drop."):
         data.setup()
+
+
+def test_holidays_of_a_country_are_a_known_column(monkeypatch):
+    pytest.importorskip("holidays")
+    days = {"t": ["2023-10-02", "2023-10-03", "2023-10-04"], "y": [1.0, 2, 3]}
+    german = tables(days, holidays="DE", calendar="none")
+    assert german.roles.known == ("holiday (DE)",)
+    assert values(german, "holiday (DE)") == {"0": [0, 1, 0]}
+    assert german.notes == ["columns were added: holiday (DE)"]
+    american = tables(days, holidays="US-CA")
+    assert values(american, "holiday (US-CA)") == {"0": [0, 0, 0]}
+    for country in ("XX", "US-ZZ"):
+        with pytest.raises(OptionError, match=f"`holidays` is '{country}' .*expected a country's"):
+            tables(days, holidays=country).events()
+    with refuses("`holidays` is US for a time without dates; expected dates in `t`"):
+        tables({"t": [0, 1], "y": [1.0, 2]}, holidays="US").events()
+    monkeypatch.setitem(sys.modules, "holidays", None)
+    with pytest.raises(MissingExtraError, match="`holidays` is 'DE'; expected the package holiday"):
+        tables(days, holidays="DE").events()

@@ -153,9 +153,9 @@ def test_drawn_windows_stay_within_theirs():
 
 def test_defaults_of_the_least_follow_the_windows():
     small = EncoderDecoderDataModule(Counting(9), windows=Windows(4, 3), validation=0, test=0)
-    assert (small.min_steps.context, small.min_steps.horizon) == (4, 3)
+    assert (small.layout.min_steps.context, small.layout.min_steps.horizon) == (4, 3)
     large = EncoderDecoderDataModule(Counting(9), windows=Windows(40, 30))
-    assert (large.min_steps.context, large.min_steps.horizon) == (16, 16)
+    assert (large.layout.min_steps.context, large.layout.min_steps.horizon) == (16, 16)
 
 
 def test_many_windows_cost_no_memory_before_they_are_batched():

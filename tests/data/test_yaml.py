@@ -52,7 +52,7 @@ def test_a_module_is_described_in_yaml(parser, tmp_path):
     for each in (config, again):
         data = parser.instantiate(each).data
         assert isinstance(data.source, Tables)
-        assert data.windows == Windows(6, 4, 2)
+        assert data.layout.windows == Windows(6, 4, 2)
         chain = [Log(), CalibrationCurve("rain"), StandardScaler()]
         assert data.transforms == {"rain": [], "flow": chain}
         np.testing.assert_array_equal(data.train[0].future[:, 0], rain[6:10].round(4))
@@ -64,7 +64,7 @@ def test_values_are_given_on_the_command_line_too(parser):
     given |= {"windows.context": "6", "windows.horizon": "4", "split": "time"}
     config = parser.parse_args([f"--data.{name}={value}" for name, value in given.items()])
     data = parser.instantiate(config).data
-    assert (data.windows, data.split) == (Windows(6, 4), "time")
+    assert (data.layout.windows, data.layout.by_time) == (Windows(6, 4), True)
 
 
 @pytest.mark.parametrize("named", ["evil_module.Evil", "subprocess.Popen", "Nothing"])

@@ -40,12 +40,13 @@ def test_baselines_are_least_squares_whatever_the_units():
     x, y = generator.normal(size=(2, 60))
     for scale, shift in ((1.0, 0.0), (1e6, 3e8)):
         row = rows_of({"x": scale * x + shift}, y, 20)
-        found = baselines([row], [row], ["x"], "y")
+        found = baselines([row], [row], "y", driver="x", known=["x"])
         assert list(found) == [
             "rating curve, line",
             "rating curve, parabola",
             "rating curve, last observed",
             "persistence",
+            "drift",
         ]
         for degree, name in ((1, "rating curve, line"), (2, "rating curve, parabola")):
             expected = np.polyval(np.polyfit(x[20:], y[20:], degree), x[20:])
@@ -58,6 +59,7 @@ class Turning(Source):
 
     roles = Roles(known=("x",), past=(), target=("y", "z"))
     time_label = "step"
+    driver = "x"
     units: dict[str, str] = {}  # noqa: RUF012
     slopes = (1.0, 1.0, 3.0, -5.0)
 
@@ -113,20 +115,30 @@ def test_a_rate_is_used_only_where_one_is_known():
     x, other, y = generator.normal(size=(3, 30))
     rate = np.concatenate([[0.0], np.diff(x)])
     with_rate = rows_of({"x": x, "other": other, "rate": rate}, y, 10)
-    names = list(baselines([with_rate], [with_rate], ["x", "other", "rate"], "y"))
+    known = ["other", "rate", "x"]
+    names = list(baselines([with_rate], [with_rate], "y", driver="x", known=known))
     assert "rating curve, rate of change, last observed" in names
     assert "all known columns, last observed" in names
     without = rows_of({"x": x, "rate": other}, y, 10)
-    names = list(baselines([without], [without], ["x", "rate"], "y"))
+    names = list(baselines([without], [without], "y", driver="x", known=["x", "rate"]))
     assert "rating curve, rate of change, last observed" not in names
     assert "rating curve, last observed" in names
     assert "all known columns, last observed" in names
 
 
-def test_without_known_columns_the_last_observation_is_left():
-    row = rows_of({}, np.array([1.0, 2.0, np.nan, 4.0, 5.0]), 3)
-    found = baselines([row], [row], [], "y")
-    assert {name: parts[0].tolist() for name, parts in found.items()} == {"persistence": [2.0, 2.0]}
+def test_a_rows_own_past_is_forecast_without_a_driver():
+    row = rows_of({"x": np.zeros(9)}, np.array([1.0, 2.0, 6.0, np.nan, 5.0, 6.0, 7.0, 8.0, 9.0]), 4)
+    found = baselines([row], [row], "y", season=3, known=["x"])
+    assert {name: parts[0].tolist() for name, parts in found.items()} == {
+        "persistence": [6.0] * 5,
+        "drift": pytest.approx([6 + 5 / 3, 6 + 10 / 3, 11, 6 + 20 / 3, 6 + 25 / 3]),
+        "seasonal naive": [2.0, 6.0, 6.0, 2.0, 6.0],
+    }
+    short = baselines([row], [row], "y", season=5)["seasonal naive"]
+    assert short[0].tolist() == [6.0] * 5
+    assert "seasonal naive" not in baselines([row], [row], "y")
+    (one,) = baselines([row], [rows_of({}, np.array([3.0, 1.0, 1.0]), 1)], "y")["drift"]
+    assert one.tolist() == [3.0, 3.0]
 
 
 def test_a_row_has_one_rank_and_none_without_a_truth():
@@ -185,7 +197,7 @@ def test_unknown_truths_are_neither_fitted_nor_scored():
     target = 3 * x + 1
     target[[5, 8]] = np.nan
     row = rows_of({"x": x}, target, 2)
-    line = baselines([row], [row], ["x"], "y")["rating curve, line"][0]
+    line = baselines([row], [row], "y", driver="x", known=["x"])["rating curve, line"][0]
     np.testing.assert_allclose(line, 3 * x[2:] + 1)
     truth, forecast = np.array([1.0, np.nan, 3.0]), np.array([1.0, 9.0, 5.0])
     assert Score.of(truth, forecast) == Score.of(truth[[0, 2]], forecast[[0, 2]])
@@ -199,11 +211,11 @@ def test_a_driver_that_is_not_known_goes_on_as_it_was():
     x = np.array([np.nan, np.nan, 3.0, np.nan, 5.0, 1.0])
     held = np.array([3.0, 3.0, 5.0, 1.0])
     row = rows_of({"x": x}, 2 * np.arange(6.0), 2)
-    line = baselines([row], [row], ["x"], "y")["rating curve, line"][0]
+    line = baselines([row], [row], "y", driver="x", known=["x"])["rating curve, line"][0]
     expected = np.polyval(np.polyfit(held, 2 * np.arange(2.0, 6.0), 1), held)
     np.testing.assert_allclose(line, expected)
     early = rows_of({"x": np.full(6, np.nan)}, np.full(6, np.nan), 2)
-    found = baselines([row], [early], ["x"], "y")
+    found = baselines([row], [early], "y", driver="x", known=["x"])
     np.testing.assert_allclose(found["rating curve, line"][0], np.full(4, 7.0))
     np.testing.assert_allclose(found["persistence"][0], np.full(4, 7.0))
 

@@ -34,12 +34,17 @@ PAST, FUTURE = 2, 1
 SIZES = {"hidden_size": 4, "num_layers": 1, "seed": 0}
 LEFT = {"num_heads": 2, "encoder_alignment": "left"}
 MODELS = {
-    "EncoderDecoderLSTM": {"decoder_hidden_size": 3, "head_hidden_size": 5},
+    "EncoderDecoderLSTM": {
+        "decoder_hidden_size": 3,
+        "head_hidden_size": 5,
+        "row_normalization": "seasonal",
+        "season": 2,
+    },
     "AttentionLSTM": {"num_heads": 2},
     "TransformerLSTM": {"num_heads": 2, "num_blocks": 1},
     "TemporalFusionTransformer": {**LEFT, "context_length": 6, "static_features": 2},
     "PFTemporalFusionTransformer": {**LEFT, "reference_length": 6},
-    "XTFT": LEFT,
+    "XTFT": {**LEFT, "row_normalization": "last_value"},
 }
 # Widths and lengths of each case: the program was made for none of them.
 COMMON = {

@@ -14,7 +14,7 @@ from ragged.errors import OptionError
 from ragged.evaluation.forecasts import RowForecast
 from ragged.evaluation.metrics import coverage, pinball
 from ragged.models import XTFT, AttentionLSTM
-from ragged.training.objective import QUANTILES, Objective
+from ragged.training.objective import QUANTILES, ROW_NORMALIZATION, Objective
 
 SMALL = {"model.class_path": "XTFT", "model.init_args.num_heads": 2, "trainer.max_epochs": 1}
 
@@ -69,6 +69,35 @@ def test_what_a_step_of_outputs_means():
     np.testing.assert_array_equal(no_band.point(np.array([[1.0, 2.0]])), [[1.0]])
     gaussian = Objective.of("gaussian_nll", None, AttentionLSTM.describe(1, 1, output_size=2), 1)
     np.testing.assert_array_equal(gaussian.point(np.array([[1.0, 2.0]])), [[1.0]])
+
+
+def test_quantiles_never_cross_and_their_loss_never_grows():
+    generator, levels = np.random.default_rng(0), (0.9, 0.1, 0.5)  # in the order of the outputs
+    objective = Objective.of("quantile", levels, XTFT.describe(1, 1, output_size=6), targets=2)
+    outputs, truth = generator.normal(size=(40, 6)), generator.normal(size=(40, 2))
+    outputs[:5, :3] = 1.0  # ties
+    found = objective.at_levels(outputs)
+    assert list(found) == [0.9, 0.1, 0.5]
+    for target in range(2):
+        raw = outputs[:, 3 * target : 3 * target + 3]
+        for step in range(40):
+            expected = sorted(raw[step])
+            assert [found[q][step, target] for q in (0.1, 0.5, 0.9)] == expected
+            assert objective.point(outputs)[step, target] == expected[1]
+            one, own = truth[step : step + 1, target], dict(zip(levels, raw[step], strict=True))
+            before = pinball(one, {q: np.array([value]) for q, value in own.items()})
+            after = pinball(one, {q: found[q][step : step + 1, target] for q in levels})
+            assert after <= before + 1e-12
+
+
+def test_a_log_variance_is_in_no_unit_that_rows_could_be_normalised_in():
+    describe = AttentionLSTM.describe
+    assert Objective.chosen(None, None, type(describe(1, 1))).row_normalization == ROW_NORMALIZATION
+    gaussian = Objective.of("gaussian_nll", None, describe(1, 1, output_size=2), 1)
+    assert gaussian.row_normalization == "none"
+    normalised = describe(1, 1, output_size=2, row_normalization="standard")
+    with pytest.raises(OptionError, match=r"`model.init_args.row_normalization` is 'standard'; e"):
+        Objective.of("gaussian_nll", None, normalised, 1)
 
 
 def test_a_band_needs_both_of_its_levels():

@@ -21,6 +21,27 @@ PADDING = "report/test_report_padding.py::test_padding_is_counted_three_ways[tor
 
 FAULTS = (
     fault(
+        "quantiles left to cross",
+        "ragged.training.objective:Objective._by_target",
+        "np.sort(outputs, axis=-1)",
+        "np.sort(outputs, axis=-1)[..., np.argsort(ranks)]",
+        "models/test_quantiles.py::test_quantiles_never_cross_and_their_loss_never_grows",
+    ),
+    fault(
+        "a season begins one step late",
+        "ragged.evaluation.baselines:_seasonal_naive",
+        "np.arange(steps) % season",
+        "(np.arange(steps) + 1) % season",
+        f"{SCORES}::test_a_rows_own_past_is_forecast_without_a_driver",
+    ),
+    fault(
+        "storms split in time as stocks are",
+        "ragged.data.layout:run_in_parallel",
+        "sum(spans) > PARALLEL *",
+        "sum(spans) > 0 *",
+        "data/test_layout.py::test_series_that_run_at_the_same_time_are_split_in_time",
+    ),
+    fault(
         "last cut between buckets left out",
         "ragged.data.buckets:cheapest_cuts",
         "int(np.argmin(totals)) + 1",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.mutants.mutant import Fault, fault
-from tests.mutants.names import forecast
+from tests.mutants.names import forecast, row_normalization
 
+ROWS = "ragged.models.row_normalization"
 CALL = {"torch": "forward", "jax": "__call__"}
 
 
@@ -43,8 +44,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "forecast at padding not 0",
             call,
-            "zero_padding(backend, self.head(decoded), decoder)",
-            "self.head(decoded)",
+            "zero_padding(backend, rows.undo(self.head(decoded)), decoder)",
+            "rows.undo(self.head(decoded))",
             forecast("one layer-mixed"),
         ),
         fault(
@@ -60,5 +61,54 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             "relu(self.hidden(x))",
             "tanh(self.hidden(x))" if backend == "torch" else "soft_sign(self.hidden(x))",
             forecast("MLP head-mixed"),
+        ),
+        fault(
+            "normalisation of rows not undone",
+            call,
+            "rows.undo(self.head(decoded))",
+            "self.head(decoded)",
+            row_normalization("standard"),
+        ),
+        fault(
+            "padding counted in a row's mean",
+            f"{ROWS}:_mean",
+            "xp.astype(lengths.to(backend, x), x.dtype)",
+            "xp.astype(0 * lengths.to(backend, x) + x.shape[1], x.dtype)",
+            row_normalization("standard"),
+        ),
+        fault(
+            "padding shifted with the row",
+            f"{ROWS}:normalize_rows",
+            "zero_padding(backend, x - mean, encoder)",
+            "x - mean",
+            row_normalization("standard"),
+        ),
+        fault(
+            "last value taken from the wrong side",
+            f"{ROWS}:_last",
+            "steps == lengths.to(backend, x)[:, None] - 1",
+            "steps == lengths.width - lengths.to(backend, x)[:, None]",
+            row_normalization("last_value"),
+        ),
+        fault(
+            "covariates normalised in place of the targets",
+            f"{ROWS}:normalize_rows",
+            "inputs, observed = past[..., :others], past[..., others:]",
+            "inputs, observed = past[..., targets:], past[..., :targets]",
+            row_normalization("last_value"),
+        ),
+        fault(
+            "a season counted from the end of the padding",
+            f"{ROWS}:_season_before",
+            "count - season + steps % season",
+            "encoder.width - season + steps % season",
+            row_normalization("seasonal"),
+        ),
+        fault(
+            "outputs of one target moved by another's level",
+            f"{ROWS}:RowScale.undo",
+            "by_target + self.location[..., None]",
+            "by_target + self.location[..., None, :]",
+            row_normalization("last_value"),
         ),
     )

@@ -64,6 +64,11 @@ def forecast(case: str) -> str:
     return f"test_encoder_decoder_lstm.py::test_forecast_equals_the_oracle{_on(case)}"
 
 
+def row_normalization(kind: str) -> str:
+    """Name a test of a model that normalises rows."""
+    return f"test_row_normalization.py::test_forecast_equals_the_oracle{_on(kind)}"
+
+
 def attention(name: str, configuration: str, case: str = "") -> str:
     """Name a test of the models with attention."""
     case = f"-{case}" if case else ""

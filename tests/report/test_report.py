@@ -34,6 +34,7 @@ from ragged.data import Series, Roles, Source
 class Untrusted(Source):
     '''Two targets, a known column that is no rate, and names that a page must not trust.'''
     roles = Roles(known=({DRIVER!r}, "other"), past=(), target=({FIRST!r}, {SECOND!r}))
+    driver = {DRIVER!r}
     time_label = "<i>time</i>"
     units = {{{DRIVER!r}: "<b>"}}
     def events(self):

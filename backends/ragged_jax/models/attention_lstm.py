@@ -47,7 +47,7 @@ class AttentionLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        x, future, encoder, decoder = self.prepare_inputs(
+        x, future, encoder, decoder, rows = self.prepare_inputs(
             past, future, encoder_lengths, decoder_lengths
         )
         backend = self.backend
@@ -58,4 +58,4 @@ class AttentionLSTM(AttentionModel):
         mask = decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=d)
         a, weights = self.attention(d, jnp.concatenate([e, d], 1), mask, need_weights)
         output = self.head(self.join(a, d))
-        return Forecast(zero_padding(backend, output, decoder), weights)
+        return Forecast(zero_padding(backend, rows.undo(output), decoder), weights)

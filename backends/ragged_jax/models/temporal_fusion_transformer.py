@@ -94,7 +94,7 @@ class TemporalFusionTransformer(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and its explanation."""
-        past, future, encoder, decoder = self.prepare_inputs(
+        past, future, encoder, decoder, rows = self.prepare_inputs(
             past, future, encoder_lengths, decoder_lengths
         )
         backend = self.backend
@@ -115,7 +115,7 @@ class TemporalFusionTransformer(AttentionModel):
         mixed, weights = self.attention(query, a, mask, need_weights)
         mixed = self.feed_forward(self.attention_join(mixed, query))
         output = self.head(self.output_join(mixed, d))
-        output = zero_padding(backend, output, decoder)
+        output = zero_padding(backend, rows.undo(output), decoder)
         return Forecast(output, weights, past_weights, future_weights, context.weights)
 
     def _state(self, context: Contexts) -> tuple[Array, Array] | None:

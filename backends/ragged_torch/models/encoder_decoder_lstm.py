@@ -43,7 +43,7 @@ class EncoderDecoderLSTM(ForecastingModel):
         decoder_lengths: object = None,
     ) -> Forecast:
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
-        past, future, encoder, decoder = self.prepare_inputs(
+        past, future, encoder, decoder, rows = self.prepare_inputs(
             past, future, encoder_lengths, decoder_lengths
         )
         backend = self.backend
@@ -51,4 +51,4 @@ class EncoderDecoderLSTM(ForecastingModel):
         if self.config.hidden_size != self.config.decoder_size:
             h, c = self.bridge_h(h), self.bridge_c(c)
         decoded, _ = self.decoder(future, decoder, (h, c))
-        return Forecast(zero_padding(backend, self.head(decoded), decoder))
+        return Forecast(zero_padding(backend, rows.undo(self.head(decoded)), decoder))

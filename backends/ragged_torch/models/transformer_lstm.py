@@ -64,7 +64,7 @@ class TransformerLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        x, future, encoder, decoder = self.prepare_inputs(
+        x, future, encoder, decoder, rows = self.prepare_inputs(
             past, future, encoder_lengths, decoder_lengths
         )
         backend = self.backend
@@ -81,5 +81,5 @@ class TransformerLSTM(AttentionModel):
         for block in self.blocks:
             e, d, weights = block(e, d, masks, need_weights)
             all_weights.append(weights)
-        output = zero_padding(backend, self.head(d), decoder)
+        output = zero_padding(backend, rows.undo(self.head(d)), decoder)
         return Forecast(output, torch.cat(all_weights, 1) if need_weights else None)

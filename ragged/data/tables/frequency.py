@@ -16,6 +16,8 @@ HOUR, DAY = 3600.0, 86400.0  # seconds
 SECONDS = {"W": 7 * DAY, "D": DAY, "h": HOUR, "min": 60.0, "s": 1.0}
 MONTHS = {"YS": 12, "YE": 12, "QS": 3, "QE": 3, "MS": 1, "ME": 1}
 NAMES = (*MONTHS, "B", *SECONDS)
+SEASONS = (364 * DAY, 7 * DAY, DAY, HOUR, 60.0)  # the first of which has no more steps than:
+LONGEST_SEASON = 96  # steps, a day of quarters of an hour
 MAX_DAY_SHIFT = 4  # days by which the dates of months may differ, as last Fridays do
 
 
@@ -42,6 +44,19 @@ class Frequency:
     def seconds(self) -> float:
         """About how long a step is."""
         return self.size * {"month": 30.4 * DAY, "business day": DAY}.get(self.unit, 1.0)
+
+    @property
+    def season(self) -> int:
+        """The steps of a season; 1 without one: of dates a year, a week, a day or an hour.
+
+        >>> [parse_frequency(name).season for name in ("YS", "QS", "MS", "W", "D", "B", "h", "min")]
+        [1, 4, 12, 52, 7, 5, 24, 60]
+        """
+        if self.unit == "business day":
+            return 5 if self.size == 1 else 1
+        cycles = [12.0] if self.unit == "month" else SEASONS
+        whole = [int(cycle / self.size) for cycle in cycles if cycle % self.size == 0]
+        return next((steps for steps in whole if 2 <= steps <= LONGEST_SEASON), 1)
 
     def steps(self, seconds: np.ndarray, dates: Any | None) -> np.ndarray:
         """Return the usual steps from each row to the next, `(rows - 1,)` float64."""

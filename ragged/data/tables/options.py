@@ -39,6 +39,17 @@ def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
         raise OptionError.of("Tables", argument, repr(value), f"one of {choices}", "Name one.")
 
 
+def check_driver(driver: str | None, known: Sequence[str]) -> None:
+    """Refuse a driver that is no known column.
+
+    Raises:
+        OptionError: such a driver.
+    """
+    if driver is not None and driver not in known:
+        expected, remedy = f"one of the known columns {list(known)}", "Name it in known too."
+        raise OptionError.of("Tables", "driver", repr(driver), expected, remedy)
+
+
 def check_labels(
     labels: dict[str, list[str]] | str | None, roles: Roles
 ) -> dict[str, list[str]] | None:

@@ -13,6 +13,7 @@ from ragged.data.tables import calendar as calendars
 from ragged.data.tables.categories import Labels, count_others, find_labels, one_hot, with_labels
 from ragged.data.tables.frequency import HOUR, Frequency
 from ragged.data.tables.future import Future
+from ragged.data.tables.holidays import holiday_column, holiday_name
 from ragged.data.tables.notes import Notes
 from ragged.data.tables.rows import (
     Rows,
@@ -83,6 +84,7 @@ class SeriesReader:
         gaps: "error", "split" or "keep".
         sort: whether rows are sorted.
         duplicates: "error", "first", "last" or "mean".
+        holidays: the country whose holidays become a column, or None.
     """
 
     roles: Roles
@@ -92,6 +94,7 @@ class SeriesReader:
     gaps: str
     sort: bool
     duplicates: str
+    holidays: str | None = None
 
     def is_resolved(self, options: Resolved) -> bool:
         """Whether options leave no column to the data."""
@@ -165,7 +168,8 @@ class SeriesReader:
     def _added(self, resolved: Resolved) -> list[str]:
         """Return the names of the columns that are added."""
         since = [self._since] if self.gaps == "keep" and self.time is not None else []
-        return [*since, *calendars.names(resolved.calendar or ())]
+        holidays = [] if self.holidays is None else [holiday_name(self.holidays)]
+        return [*since, *calendars.names(resolved.calendar or ()), *holidays]
 
     @property
     def _since(self) -> str:
@@ -192,7 +196,11 @@ class SeriesReader:
 
     def _check_dates(self, options: Resolved, time: Times) -> None:
         """Refuse what is meant for dates where there are none."""
-        given = {"calendar": list(options.calendar or ()), "frequency": options.frequency}
+        given = {
+            "calendar": list(options.calendar or ()),
+            "frequency": options.frequency,
+            "holidays": self.holidays,
+        }
         for argument, value in given.items():
             if value and time.dates is None:
                 got = f"{value} for a time without dates"
@@ -304,12 +312,14 @@ class SeriesReader:
         ]
 
     def _with_added(self, rows: Rows, resolved: Resolved) -> Rows:
-        """Add the columns of the calendar, and the time since the row before."""
+        """Add the columns of the calendar, of holidays, and the time since the row before."""
         columns = dict(rows.columns)
         if self.gaps == "keep" and self.time is not None:
             columns[self._since] = time_since_row_before(rows)
         if resolved.calendar:
             columns |= calendars.calendar_columns(rows.dates, resolved.calendar)
+        if self.holidays is not None:
+            columns[holiday_name(self.holidays)] = holiday_column(rows.dates, self.holidays)
         return replace(rows, columns=columns)
 
 

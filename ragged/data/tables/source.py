@@ -12,7 +12,13 @@ from ragged.data.tables.categories import with_labels
 from ragged.data.tables.dialect import Dialect
 from ragged.data.tables.frequency import parse_frequency
 from ragged.data.tables.future import Future
-from ragged.data.tables.options import check_choice, check_labels, check_roles, check_units
+from ragged.data.tables.options import (
+    check_choice,
+    check_driver,
+    check_labels,
+    check_roles,
+    check_units,
+)
 from ragged.data.tables.reader import read_tables, table_from_frame
 from ragged.data.tables.rows import DUPLICATES, GAPS
 from ragged.data.tables.series import FILL, Reading, Resolved, SeriesReader
@@ -79,12 +85,16 @@ class Tables(Source):
             "mean" make one row of such rows.
         calendar: "auto" adds what the frequency makes sensible of time_of_day, day_of_week,
             day_of_year and month, as sine and cosine; or "none", or a list of them.
+        holidays: a country, as US or DE-BW, whose holidays become a known column of 0 and 1.
         labels: for each column of words the labels that are told apart, others are none of them; or
             "none" if there is no such column. By default all labels, at most 50 of a column.
 
+        driver: the known column that drives the targets, if one does, as discharge does turbidity:
+            baselines fit the targets to it, and reports draw the loop that the two go through.
+
     Raises:
-        OptionError: no target, a column in two roles, a unit of a column without a role, or a value
-            that an argument does not take.
+        OptionError: no target, a driver that is not known, a column in two roles, a unit of a
+            column without a role, or a value that an argument does not take.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -120,6 +130,8 @@ class Tables(Source):
         duplicates: Literal["error", "first", "last", "mean"] = "error",
         calendar: str | Sequence[str] = "auto",
         labels: dict[str, list[str]] | Literal["none"] | None = None,
+        driver: str | None = None,
+        holidays: str | None = None,
     ) -> None:
         roles = {"target": target, "known": known, "past": past, "static": static}
         check_roles(roles)
@@ -129,13 +141,17 @@ class Tables(Source):
         words = na_values if isinstance(na_values, str) else [str(word) for word in na_values]
         self._dialect = Dialect(separator, decimal, encoding, words)
         self.path, self.time, self.missing = path, time, missing
+        check_driver(driver, known)
+        self._driver = driver
         self._named = Roles(**{role: tuple(columns) for role, columns in roles.items()})
         self._units = check_units(
             units or {}, [*self._named.columns, *([] if time is None else [time])]
         )
         groups = (group,) if isinstance(group, str) else tuple(group or ())
         fills = missing == "ffill"
-        self._reader = SeriesReader(self._named, groups, time, fills, gaps, sort, duplicates)
+        self._reader = SeriesReader(
+            self._named, groups, time, fills, gaps, sort, duplicates, holidays
+        )
         self._options = Resolved(
             time_format,
             None if frequency == "auto" else parse_frequency(frequency),
@@ -194,6 +210,21 @@ class Tables(Source):
             "calendar": list(resolved.calendar or ()) or "none",
             "labels": {c: list(labels) for c, labels in (resolved.labels or {}).items()} or "none",
         }
+
+    @property
+    def season(self) -> int:
+        """The steps of a year, a week, a day or an hour, as the frequency has it; 1 without dates.
+
+        Raises:
+            DataError: as `events`, where the data decide on the frequency.
+        """
+        frequency = self._resolved().frequency
+        return 1 if frequency is None else frequency.season
+
+    @property
+    def driver(self) -> str | None:
+        """The column that was named as such."""
+        return self._driver
 
     @property
     def time_label(self) -> str:

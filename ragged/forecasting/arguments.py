@@ -18,8 +18,8 @@ MODULE = "ragged.data.EncoderDecoderDataModule"
 CONTEXTS, SHORTEST = 3, 16  # horizons of a context that is left open, and its steps at least
 # What follows from the data, or from another argument.
 LINKED = (
-    *("past_features", "future_features", "static_features", "output_size"),
-    *("context_length", "reference_length", "seed"),
+    *("past_features", "future_features", "target_features", "static_features", "season"),
+    *("output_size", "context_length", "reference_length", "seed"),
 )
 
 

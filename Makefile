@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 BIN     := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train format lint typecheck docs test-fast test test-suite test-cuda sanitize models bench bench-cuda wheel clean
+.PHONY: help train format lint typecheck docs docs-serve test-docs test-fast test test-suite test-cuda sanitize models bench bench-cuda wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -20,10 +20,11 @@ format: .venv/installed  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lint: .venv/installed  ## ruff, and which package may import which
+lint: .venv/installed  ## ruff, which package may import which, and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 typecheck: .venv/installed  ## mypy, strict
 	$(BIN)/mypy
@@ -34,9 +35,9 @@ typecheck: .venv/installed  ## mypy, strict
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK  := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false \
 	JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0
-docs test-fast test-suite: export OMP_NUM_THREADS = 1
-docs test-fast test-suite: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv/programs
-docs test-fast test-suite: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test-docs test-fast test-suite: export OMP_NUM_THREADS = 1
+test-docs test-fast test-suite: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv/programs
+test-docs test-fast test-suite: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 
 # For every save: the examples in docstrings, what a call refuses, the choice of a backend, data, and
 # the promises on torch in float64, for which no JAX program has to be compiled.
@@ -51,8 +52,15 @@ OR        := $(subst $() $(), or ,$(OPTIMISED:%=test_%.py))
 test-fast: lint  ## lint and the quick tests, for every save
 	$(QUICK) $(PYTEST) $(FAST) --backend torch --dtype float64
 
-docs: .venv/installed  ## run the code of README.md and docs/, and follow their links
-	$(QUICK) $(BIN)/python -m pytest tests/test_readme.py
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+docs: .venv/installed  ## build the documentation site into site/
+	$(BIN)/python -m mkdocs build --strict
+
+docs-serve: .venv/installed  ## show the site, and each change to it
+	$(BIN)/python -m mkdocs serve --open
+
+test-docs: .venv/installed  ## run the code of README.md and docs/, follow their links, look at the site
+	$(QUICK) $(PYTEST) tests/docs
 
 test: lint typecheck test-suite  ## every check and every test
 
@@ -86,7 +94,7 @@ bench: .venv/bench  ## measure the layers beside their peers on this CPU
 bench-cuda: .venv/bench  ## the same on a CUDA device
 	$(BIN)/python -m benchmarks.run --device cuda
 
-# A wheel for Linux on x86-64 with the kernels in it; docs/wheels.md. jaxlib's headers are here.
+# A wheel for Linux on x86-64 with the kernels in it; docs/guides/wheels.md. jaxlib's headers are here.
 wheel: .venv/installed  ## build a wheel that carries the compiled kernels into dist/
 	RAGGED_BUNDLE_KERNELS=1 $(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 
@@ -97,7 +105,7 @@ wheel: .venv/installed  ## build a wheel that carries the compiled kernels into 
 # The stamp is newer than what it was made from: a second call installs nothing.
 .venv/installed: pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[torch,jax,train,test,dev]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[torch,jax,train,test,dev,docs]"
 	touch $@
 
 # A compiler for GPUs that needs none, for tests/cuda; of the version of JAX that is installed.

@@ -94,7 +94,7 @@ def quantile(
     quantiles: Sequence[float] = (0.1, 0.5, 0.9),
     **masking: Unpack[Masking],
 ) -> Array:
-    """Pinball loss, `max(q e, (q - 1) e)` with `e = target - prediction`, meaned over quantiles.
+    """Pinball loss, `max(q e, (q - 1) e)` with `e = target - prediction`, averaged over quantiles.
 
     Args:
         prediction: `(batch, time, *features, quantiles)`.

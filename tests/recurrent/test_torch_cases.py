@@ -22,4 +22,4 @@ def test_outcomes_are_what_the_page_says(run: Any) -> None:
 def test_the_page_lists_the_cases() -> None:
     names = [(case.file, case.test) for case in CASES]
     assert len(names) == len(set(names)), "each test of PyTorch stands there once"
-    assert (Path(__file__).parents[2] / "docs/torch-cases.md").read_text() == page()
+    assert (Path(__file__).parents[2] / "docs/why/torch-cases.md").read_text() == page()

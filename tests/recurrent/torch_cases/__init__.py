@@ -2,7 +2,7 @@
 
 A case runs on `torch.nn` and on `ragged_torch`, and compares outcome by outcome. `CASES` lists all
 of them, and the tests of PyTorch that none of ours stands for with the reason. It is also the page
-`docs/torch-cases.md`, which `python -m tests.recurrent.torch_cases` prints.
+`docs/why/torch-cases.md`, which `python -m tests.recurrent.torch_cases` prints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Print the page: `python -m tests.recurrent.torch_cases > docs/torch-cases.md`."""
+"""Print the page: `python -m tests.recurrent.torch_cases > docs/why/torch-cases.md`."""
 
 from tests.recurrent.torch_cases import page
 

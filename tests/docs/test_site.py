@@ -1,0 +1,156 @@
+"""The site is built without a warning, and read without a network, on small and large screens."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs/reference"
+PUBLIC = ("ragged", "ragged.losses", "ragged.models", "ragged.data", "ragged.errors",
+          "ragged.training", "ragged.report", "ragged.recurrent.convert",
+          "ragged_torch", "ragged_jax")  # fmt: skip
+LOOKED_AT = ("index", "coming-from/torch-lstm", "coming-from/flax", "coming-from/keras",
+             "guides/packing", "guides/data", "guides/deployment", "why/torch-cases",
+             "speed/benchmarks", "reference/recurrent", "reference/yaml", "errors", "limits",
+             "repository/benchmarks/results/cpu", "notebooks/flax_rnn")  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The built site."""
+    if find_spec("mkdocs") is None or find_spec("jupytext") is None:
+        pytest.skip("the extra `docs` is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_is_built_without_a_warning(site) -> None:
+    pages = {path.relative_to(site).with_suffix("").as_posix() for path in site.rglob("*.html")}
+    assert set(LOOKED_AT) < pages
+    assert (site / "notebooks/episodes.ipynb").exists()
+    index = (site / "index.html").read_text()
+    assert "README:" not in index
+    assert "Each is a test" in (site / "why/guarantees.html").read_text()
+
+
+def test_no_page_names_another_host_to_load_from(site) -> None:
+    loads = re.compile(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="?(?:https?:)?//')
+    for page in site.rglob("*.html"):
+        found = [tag for tag in loads.findall(page.read_text()) if "canonical" not in tag]
+        assert not found, page
+
+
+def test_examples_in_docstrings_are_code(site) -> None:
+    for page in (site / "reference").glob("*.html"):
+        assert "<blockquote>" not in page.read_text(), page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless browser of this machine."""
+    api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser is installed: {', '.join(BROWSERS)}")
+    with api.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_open_without_errors_and_requests(site, browser, width, scheme) -> None:
+    said, asked = [], []
+    view = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = view.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    for name in LOOKED_AT:
+        page.goto((site / f"{name}.html").as_uri())
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{name} is {wide} wide"
+        shade = page.evaluate("document.body.getAttribute('data-md-color-scheme')")
+        assert shade == {"light": "default", "dark": "slate"}[scheme]
+        _save(page, f"{name.replace('/', '_')}-{width}-{scheme}.png")
+    view.close()
+    assert not said
+    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+
+
+def _save(page: Any, name: str) -> None:
+    """Save what is seen, where SCREENSHOTS names a folder to look at."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder, name))
+
+
+def test_the_search_finds_without_a_server(site, browser) -> None:
+    page = browser.new_page()
+    page.goto((site / "index.html").as_uri())
+    page.locator("input.md-search__input").click()
+    page.locator("input.md-search__input").fill("replace_recurrent")
+    page.locator(".md-search-result__item").first.wait_for(timeout=20_000)
+    page.close()
+
+
+def test_the_reference_has_every_public_name() -> None:
+    listed = set(re.findall(r"^::: ([\w.]+)$", _reference(), re.MULTILINE))
+    missing = [
+        name
+        for module in PUBLIC
+        for name in _public(module)
+        if not _is_listed(module, name, listed)
+    ]
+    assert not missing
+
+
+def test_the_reference_lists_what_there_is() -> None:
+    for name in re.findall(r"^::: ([\w.]+)$", _reference(), re.MULTILINE):
+        if name.startswith("ragged_"):
+            pytest.importorskip({"ragged_torch": "torch", "ragged_jax": "flax"}[name.split(".")[0]])
+        module, _, attribute = name.rpartition(".")
+        try:
+            import_module(name)
+        except ModuleNotFoundError:
+            assert hasattr(import_module(module), attribute), name
+
+
+def _reference() -> str:
+    return "\n".join(page.read_text() for page in REFERENCE.glob("*.md"))
+
+
+def _public(module: str) -> list[str]:
+    """The names of a module that are classes or functions, and no member of a backend."""
+    if module.startswith("ragged_"):
+        pytest.importorskip({"ragged_torch": "torch", "ragged_jax": "flax"}[module])
+    found = import_module(module)
+    names = getattr(found, "__all__", None) or [
+        name for name, value in vars(found).items() if getattr(value, "__module__", "") == module
+    ]
+    return [name for name in names if callable(getattr(found, name))]
+
+
+def _is_listed(module: str, name: str, listed: set[str]) -> bool:
+    from ragged.protocol import MEMBERS
+
+    value = getattr(import_module(module), name)
+    place = getattr(value, "__module__", module)
+    is_member = module.startswith("ragged_") and name in MEMBERS
+    return is_member or f"{place}.{name}" in listed or place in listed - {"ragged.losses"}

@@ -105,9 +105,11 @@ def test_the_search_finds_without_a_server(site, browser) -> None:
     page = browser.new_page()
     page.goto((site / "index.html").as_uri())
     page.locator("input.md-search__input").click()
-    page.locator("input.md-search__input").fill("replace_recurrent")
-    page.locator(".md-search-result__item").first.wait_for(timeout=20_000)
+    page.keyboard.type("replace_recurrent")
+    page.locator(".md-search-result__item").first.wait_for(timeout=60_000)
+    found = page.locator(".md-search-result").inner_text()
     page.close()
+    assert "Recurrent layers" in found
 
 
 def test_the_reference_has_every_public_name() -> None:

@@ -61,6 +61,13 @@ def set_backend(name: str) -> None:
 
     Raises:
         BackendError: the name is unknown, or its module lacks members of `Backend`.
+
+    Example:
+        >>> import ragged
+        >>> ragged.set_backend("unknown")
+        Traceback (most recent call last):
+        ...
+        ragged.errors.BackendError: set_backend(): `name` is 'unknown' ...
     """
     global _default
     load_backend(name)
@@ -69,7 +76,23 @@ def set_backend(name: str) -> None:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[Backend]:
-    """Choose the backend inside a `with` block, for this thread or task alone."""
+    """Choose the backend inside a `with` block, for this thread or task alone.
+
+    Args:
+        name: as in `set_backend`.
+
+    Yields:
+        The backend.
+
+    Raises:
+        BackendError: as `set_backend`.
+
+    Example:
+        >>> import ragged
+        >>> for name in ragged.available_backends():
+        ...     with ragged.use_backend(name) as backend:
+        ...         assert ragged.get_backend() is backend
+    """
     backend = load_backend(name)
     token = _local.set(name)
     try:
@@ -83,6 +106,12 @@ def get_backend() -> Backend:
 
     Raises:
         BackendError: nothing is chosen and not exactly one backend is installed.
+
+    Example:
+        >>> import ragged
+        >>> with ragged.use_backend(ragged.available_backends()[0]):
+        ...     ragged.get_backend().name == ragged.available_backends()[0]
+        True
     """
     return load_backend(_chosen_name())
 

@@ -20,8 +20,11 @@ __all__ = ["PackedSequence", "pack_sequences", "unpack_to_fixed_length"]
 class PackedSequence(NamedTuple):
     """Torch's packed sequence, field by field and value by value; a pytree.
 
-    `data (tokens, *features)` holds, step by step, the rows that have it, longest first;
-    `batch_sizes (steps,)` their number; the indices sort and unsort the rows.
+    Args:
+        data: `(tokens, *features)`, step by step the rows that have it, longest first.
+        batch_sizes: `(steps,)`, the number of rows at each step.
+        sorted_indices: `(rows,)`, the rows in their order within `data`.
+        unsorted_indices: `(rows,)`, where each row is within that order.
     """
 
     data: jax.Array

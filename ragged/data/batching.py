@@ -64,6 +64,9 @@ def without_loss_masking(batch: Batch) -> Batch:
     over a rectangle. How far the batch is padded beyond its longest row does not matter, and rows
     that only fill it are left out.
 
+    Args:
+        batch: of any dataset.
+
     >>> from ragged.data.sources import Series
     >>> event = Series("0", np.arange(4.0), {})
     >>> rows = [Sample(*np.ones((3, steps, 1)), event=event, split=1) for steps in (3, 1)]

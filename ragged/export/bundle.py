@@ -124,6 +124,9 @@ def _describe_inputs(model: Any, data: EncoderDecoderDataModule, program: Export
 def open_bundle(folder: Path) -> ExportBundle:
     """Open an exported model.
 
+    Args:
+        folder: what `ragged export` wrote.
+
     Raises:
         ArtefactError: a folder that is incomplete, damaged or foreign.
         MissingExtraError, BackendError: the package that runs the program is not installed.

@@ -54,7 +54,21 @@ class MaskedLoss(Protocol[Arguments]):
 def masked_loss(
     extra_axis: str | None = None, *, in_target: bool = False
 ) -> Callable[[Callable[Arguments, Array]], MaskedLoss[Arguments]]:
-    """Decorate a function of a prediction and a target as a `MaskedLoss`."""
+    """Decorate a function of a prediction and a target as a `MaskedLoss`.
+
+    Args:
+        extra_axis: what the last axis of a prediction holds and the target lacks; None = nothing.
+        in_target: whether the target may have that axis too.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> from ragged.losses.masking import masked
+        >>> @masked_loss()
+        ... def cubic(prediction, target, **masking):
+        ...     return masked(cubic, lambda _, p, t: abs(t - p) ** 3, prediction, target, **masking)
+        >>> float(cubic(np.array([[1., 2.]]), np.array([[3., np.nan]]), lengths=[1]))
+        8.0
+    """
 
     def complete(loss: Any) -> MaskedLoss[Arguments]:
         def total_and_count(*args: Any, **kwargs: Any) -> Any:

@@ -28,7 +28,13 @@ def mse(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
 
 @masked_loss()
 def mae(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
-    """Absolute error, `|target - prediction|`."""
+    """Absolute error, `|target - prediction|`.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> float(ragged.losses.mae(np.array([[1., 2.]]), np.array([[3., np.nan]]), lengths=[1]))
+        2.0
+    """
     return masked(mae, lambda backend, p, t: backend.xp.abs(t - p), prediction, target, **masking)
 
 
@@ -40,6 +46,14 @@ def huber(
 
     Args:
         delta: where the parabola becomes a line; above 0, in the target's unit.
+
+    Raises:
+        OptionError: a delta that is not above 0.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> float(ragged.losses.huber(np.array([[0., 0.]]), np.array([[1., 3.]])))
+        1.5
 
     Source: P. J. Huber, Robust Estimation of a Location Parameter (1964).
     """
@@ -59,6 +73,14 @@ def mape(
 
     Args:
         epsilon: the minimum divisor, for targets near 0.
+
+    Raises:
+        OptionError: an epsilon that is not above 0.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> float(ragged.losses.mape(np.array([[3., 1.]]), np.array([[4., 4.]])))
+        0.5
     """
 
     def elementwise(backend: Backend, prediction: Array, target: Array) -> Array:
@@ -72,6 +94,11 @@ def mape(
 @masked_loss()
 def smape(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Array:
     """Symmetric percentage error in 0..2, `2 |e| / (|target| + |prediction|)`; 0 where both are 0.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> float(ragged.losses.smape(np.array([[1., 0.]]), np.array([[3., 0.]])))
+        0.5
 
     Source: J. S. Armstrong, Long-Range Forecasting (1985).
     """
@@ -100,6 +127,15 @@ def quantile(
         prediction: `(batch, time, *features, quantiles)`.
         quantiles: the levels, each inside 0..1, in the order of the last axis.
 
+    Raises:
+        OptionError: a level outside 0..1, or another number of them than the last axis has.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> prediction, target = np.array([[[1., 2.]]]), np.array([[4.]])
+        >>> float(ragged.losses.quantile(prediction, target, quantiles=(0.25, 0.5)))
+        0.875
+
     Source: R. Koenker and G. Bassett, Regression Quantiles (1978).
     """
 
@@ -127,6 +163,14 @@ def gaussian_nll(
     Args:
         prediction: `(batch, time, *features, 2)`: the mean m and log v.
         full: add the constant `log(2 pi) / 2`.
+
+    Raises:
+        ShapeError: a last axis that is not of 2.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> float(ragged.losses.gaussian_nll(np.array([[[1., 0.]]]), np.array([[3.]])))
+        2.0
 
     Source: D. A. Nix and A. S. Weigend, Estimating the Mean and Variance (1994).
     """

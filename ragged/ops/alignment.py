@@ -56,8 +56,20 @@ def align_sequences(
 def align_encoder_sequences(x: Array, lengths: object, max_length: int | None = None) -> Array:
     """Move right-aligned encoder rows to the left, where packing needs them.
 
-    Arguments, result and errors are those of `align_sequences` with `source="right"` and
-    `target="left"`.
+    It is `align_sequences` with `source="right"` and `target="left"`, with its errors.
+
+    Args:
+        x: `(batch, time, *features)`, right aligned.
+        lengths: `(batch,)` integers.
+        max_length: the width of the result; None = that of x.
+
+    Returns:
+        `(batch, max_length, *features)`, exactly 0 at padding.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> ragged.align_encoder_sequences(np.array([[0.0, 1.0, 2.0]]), [2]).tolist()
+        [[1.0, 2.0, 0.0]]
     """
     return align_sequences(x, lengths, source="right", target="left", max_length=max_length)
 

@@ -82,6 +82,11 @@ def lengths_from_mask(mask: Array, *, alignment: str = "left") -> Array:
     Raises:
         ShapeError: the mask is not boolean `(batch, time)`.
         LengthsError: a row has a hole, or is on the other side.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> ragged.lengths_from_mask(np.array([[True, True, False], [False] * 3])).tolist()
+        [2, 0]
     """
     check_alignment("lengths_from_mask", "alignment", alignment)
     backend = backend_of("lengths_from_mask", mask=mask)

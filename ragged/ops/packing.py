@@ -26,6 +26,9 @@ def should_use_packing(lengths: object) -> bool:
     False for `None`, no rows or equal rows; else True if `(max - min) / max > 0.1` or there are
     at least 8 rows. It is `policy="rule"`; the default policy "auto" also considers the hardware.
 
+    Args:
+        lengths: `(batch,)` integers, or None.
+
     Example:
         >>> [should_use_packing(lengths) for lengths in ([10, 10], [10, 9], [9, 8])]
         [False, False, True]
@@ -175,6 +178,12 @@ def pack_sequences(x: Array, lengths: object) -> Any:
 
     Raises:
         LengthsError: bad lengths, or lengths that are traced (packing needs their values).
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> packed = ragged.pack_sequences(np.ones((3, 5, 2)), [2, 0, 3])
+        >>> tuple(packed.data.shape), packed.batch_sizes.tolist()
+        ((5, 2), [2, 2, 1])
     """
     return backend_of("pack_sequences", x=x, lengths=lengths).pack_sequences(x, lengths)
 
@@ -186,6 +195,15 @@ def pack_encoder_sequences(x: Array, lengths: object, *, alignment: str = "left"
         x: `(batch, time, *features)`.
         lengths: `(batch,)` integers.
         alignment: the side the data is on.
+
+    Raises:
+        OptionError: an unknown alignment; and the errors of `pack_sequences`.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> x = np.array([[[0.0], [1.0]], [[2.0], [3.0]]])
+        >>> ragged.pack_encoder_sequences(x, [1, 2], alignment="right").data[:, 0].tolist()
+        [2.0, 1.0, 3.0]
     """
     check_alignment("pack_encoder_sequences", "alignment", alignment)
     if alignment == "right":
@@ -194,7 +212,17 @@ def pack_encoder_sequences(x: Array, lengths: object, *, alignment: str = "left"
 
 
 def pack_decoder_sequences(x: Array, lengths: object) -> Any:
-    """Pack decoder rows, which are left aligned."""
+    """Pack decoder rows, which are left aligned: `pack_sequences` by another name.
+
+    Args:
+        x: `(batch, time, *features)`, left aligned.
+        lengths: `(batch,)` integers.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> ragged.pack_decoder_sequences(np.ones((2, 3, 1)), [3, 1]).batch_sizes.tolist()
+        [2, 1, 1]
+    """
     return pack_sequences(x, lengths)
 
 
@@ -213,6 +241,12 @@ def unpack_to_fixed_length(packed: Any, lengths: object, max_length: int) -> Arr
         ArgumentError: `packed` is no packed sequence.
         LengthsError: lengths above `max_length`, or not those of `packed`, row by row. Under
             `jax.jit`, where a packed argument is traced, its number of steps alone is checked.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> packed = ragged.pack_sequences(np.ones((3, 5, 2)), [2, 0, 3])
+        >>> ragged.unpack_to_fixed_length(packed, [2, 0, 3], 4)[..., 0].tolist()
+        [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
     """
     if not all(hasattr(packed, field) for field in PACKED_FIELDS):
         raise _not_packed("packed", shown(packed))

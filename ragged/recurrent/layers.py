@@ -219,6 +219,14 @@ def lstm(
         DtypeError: arrays that are not floating or, on torch, of different dtypes.
         DeviceError: arrays on different devices.
         ArgumentError: parameters that are no mapping, or `between_layers` that is no function.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> names = {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4)}
+        >>> parameters = {name: np.ones(shape) for name, shape in names.items()}
+        >>> y, (h, c) = ragged.lstm(parameters, np.ones((2, 5, 3)), lengths=[5, 2])
+        >>> tuple(y.shape), bool((h[0, 1] == y[1, 1]).all())
+        ((2, 5, 4), True)
     """
     call = x, lengths, state, batch_first, between_layers, resets, start
     return _call("LSTM", "lstm", parameters, *call)
@@ -250,6 +258,14 @@ def gru(
     Returns:
         y `(batch, time, directions * hidden_size)`, exactly 0 at padding, and h after each row's
         last valid step.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> names = {"weight_ih_l0": (12, 3), "weight_hh_l0": (12, 4)}
+        >>> parameters = {name: np.ones(shape) for name, shape in names.items()}
+        >>> y, h = ragged.gru(parameters, np.ones((2, 5, 3)), lengths=[5, 2])
+        >>> tuple(y.shape), tuple(h.shape)
+        ((2, 5, 4), (1, 2, 4))
     """
     call = x, lengths, state, batch_first, between_layers, resets, start
     return _call("GRU", "gru", parameters, *call)
@@ -283,6 +299,14 @@ def rnn(
     Returns:
         y `(batch, time, directions * hidden_size)`, exactly 0 at padding, and h after each row's
         last valid step.
+
+    Example:
+        >>> import numpy as np, ragged
+        >>> names = {"weight_ih_l0": (4, 3), "weight_hh_l0": (4, 4)}
+        >>> parameters = {name: np.ones(shape) for name, shape in names.items()}
+        >>> y, h = ragged.rnn(parameters, np.ones((2, 5, 3)), lengths=[1, 0], nonlinearity="relu")
+        >>> h[0].tolist()
+        [[3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 0.0, 0.0]]
     """
     as_choice("rnn", "nonlinearity", nonlinearity, tuple(NONLINEARITIES))
     call = x, lengths, state, batch_first, between_layers, resets, start

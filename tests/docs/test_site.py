@@ -1,5 +1,7 @@
 """The site is built without a warning, and read without a network, on small and large screens."""
 
+import contextlib
+import inspect
 import os
 import re
 import shutil
@@ -156,3 +158,38 @@ def _is_listed(module: str, name: str, listed: set[str]) -> bool:
     place = getattr(value, "__module__", module)
     is_member = module.startswith("ragged_") and name in MEMBERS
     return is_member or f"{place}.{name}" in listed or place in listed - {"ragged.losses"}
+
+
+SHARED = (
+    "prediction",
+    "target",
+    "lengths",
+    "mask",
+    "weights",
+    "reduction",
+    "alignment",
+)  # of losses
+
+
+def test_every_argument_in_the_reference_is_documented() -> None:
+    """A model's configuration has the model's arguments, a loss those of `ragged.losses`."""
+    parsing = pytest.importorskip("docstring_parser")
+    missing = {}
+    for name in re.findall(r"^::: ([\w.]+)$", _reference(), re.MULTILINE):
+        module, _, attribute = name.rpartition(".")
+        value = getattr(import_module(module), attribute, None)
+        if (
+            not callable(value)
+            or attribute.endswith("Config")
+            or name == "ragged.models.base.Model"
+        ):
+            continue
+        told = set(SHARED) if module.startswith("ragged.losses.") else set()
+        for each in value.__mro__ if inspect.isclass(value) else [value]:
+            said = parsing.parse(inspect.getdoc(each) or "", parsing.DocstringStyle.GOOGLE)
+            told |= {parameter.arg_name for parameter in said.params}
+        with contextlib.suppress(ValueError):  # a protocol has no arguments
+            arguments = inspect.signature(value).parameters.values()
+            named = {each.name for each in arguments if each.kind not in (2, 4)}
+            missing |= {name: sorted(named - told)} if named - told else {}
+    assert not missing

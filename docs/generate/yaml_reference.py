@@ -95,5 +95,10 @@ def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, type_name, default, meaning in rows:
         cells = f"`{name}`", f"`{type_name}`", default, " ".join(meaning.split())
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(_escape, cells)) + " |")
     return lines
+
+
+def _escape(cell: str) -> str:
+    """Escape what would end a cell of a table; in code nothing does."""
+    return re.sub(r"`[^`]*`|\|", lambda found: found[0] if len(found[0]) > 1 else r"\|", cell)

@@ -14,6 +14,7 @@ from typing import Any
 
 import diagrams
 import notebooks
+import transformations
 import yaml_reference
 from mkdocs.structure.files import File, Files
 
@@ -25,7 +26,9 @@ SHOWN_AS_THEY_ARE = (".md", ".png", ".svg", ".ipynb")
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages and pictures that are made, and what pages link to outside of docs/."""
-    made = {**diagrams.files(), **notebooks.files(), "reference/yaml.md": yaml_reference.page()}
+    made = {**diagrams.files(), **notebooks.files()}
+    made |= {"reference/yaml.md": yaml_reference.page()}
+    made |= {"reference/transformations.md": transformations.page()}
     for uri, content in made.items():
         files.append(File.generated(config, uri, content=content))
     waiting = list(files.documentation_pages())

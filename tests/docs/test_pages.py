@@ -26,7 +26,13 @@ BLOCKS = [
     for name, text in TEXTS.items()
     for place, (_, code, output) in enumerate(BLOCK.findall(text))
 ]
-MADE = ("docs/diagrams/", "docs/notebooks/", "docs/reference/yaml.md")  # by `make docs`
+# By `make docs`.
+MADE = (
+    "docs/diagrams/",
+    "docs/notebooks/",
+    "docs/reference/yaml",
+    "docs/reference/transformations",
+)
 ALWAYS = ("torch", "flax")
 PEERS = (*ALWAYS, "keras", "haiku", "onnxruntime")
 

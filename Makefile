@@ -49,6 +49,8 @@ OPTIMISED := recurrent recurrent_function encoder_decoder_lstm training_steps
 JITTED    := $(addprefix $(SUITE)/test_promises.py::,test_jit_changes_no_number test_nnx_jit_changes_no_number)
 OR        := $(subst $() $(), or ,$(OPTIMISED:%=test_%.py))
 
+DOCTESTS := docs/generate/doctests.py
+
 test-fast: lint  ## lint and the quick tests, for every save
 	$(QUICK) $(PYTEST) $(FAST) --backend torch --dtype float64
 
@@ -60,14 +62,14 @@ docs-serve: .venv/installed  ## show the site, and each change to it
 	$(BIN)/python -m mkdocs serve --open
 
 test-docs: .venv/installed  ## run the code of README.md and docs/, follow their links, look at the site
-	$(QUICK) $(PYTEST) tests/docs
+	$(QUICK) $(PYTEST) tests/docs $(DOCTESTS)
 
 test: lint typecheck test-suite  ## every check and every test
 
 test-suite: .venv/installed .venv/xla_cuda  ## every test
 	$(PYTEST) $(OPTIMISED:%=$(SUITE)/test_%.py) $(JITTED) --backend jax
 	$(QUICK) $(PYTEST) conformance --dtype float64
-	$(QUICK) $(PYTEST) conformance ragged backends tests -k "not (conformance and jax and ($(OR)))"
+	$(QUICK) $(PYTEST) conformance ragged backends tests $(DOCTESTS) -k "not (conformance and jax and ($(OR)))"
 
 sanitize: .venv/installed  ## the kernels under the sanitizers; part of `make test` too
 	$(BIN)/python -m pytest tests/kernels/test_kernels_native.py tests/kernels/test_cuda_host.py -k sanitizers

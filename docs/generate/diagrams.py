@@ -199,6 +199,60 @@ def model(theme: str) -> Figure:
     return figure
 
 
+def models(theme: str) -> Figure:
+    """What the tokens of the past and of the future go through in each model."""
+    figure = Figure((9, 5.2), layout="constrained")
+    axes = figure.subplots(3, 2).flatten()
+    for ax, (name, (select, attend, head, static)) in zip(axes, MODELS.items(), strict=True):
+        ax.set_title(name, loc="left")
+        ax.set(xlim=(-0.9, 7.6), ylim=(-0.1, 3.0))
+        ax.axis("off")
+        columns = [text for text in (select, "LSTM", attend) if text is not None]
+        for lane, label in ((1, "past"), (0, "future")):
+            ax.text(-0.15, lane + 0.4, label, ha="right", va="center")
+        for place, text in enumerate(columns):
+            for lane in (0, 1):
+                if text == attend:
+                    _block(ax, 2 * place, 0, text, ROWS[3], height=1.8)
+                    break
+                _block(ax, 2 * place, lane, text, ROWS[1] if text == "LSTM" else ROWS[2])
+        lstm = 2 * columns.index("LSTM")
+        _arrow(ax, (lstm + 0.75, 1), (lstm + 0.75, 0.8), theme)
+        for place in range(len(columns) - 1):
+            for lane in (0, 1):
+                _arrow(ax, (2 * place + 1.5, lane + 0.4), (2 * place + 2, lane + 0.4), theme)
+        _arrow(ax, (2 * len(columns) - 0.5, 0.4), (2 * len(columns), 0.4), theme)
+        _block(ax, 2 * len(columns), 0, head, ROWS[0])
+        if static is not None:
+            ax.text(-0.15, 2.4, "static", ha="right", va="center")
+            _block(ax, 0, 2, static, ROWS[2])
+            _arrow(ax, (0.75, 2), (0.75, 1.8), theme)
+            _arrow(ax, (1.5, 2.4), (lstm + 0.75, 1.8), theme)
+            _arrow(ax, (1.5, 2.4), (lstm + 2.75, 1.8), theme)
+    return figure
+
+
+# What selects features, what attends, the head, and what is static.
+MODELS = {
+    "EncoderDecoderLSTM": (None, None, "Linear, MLP", None),
+    "AttentionLSTM": (None, "attention", "Linear", None),
+    "TransformerLSTM": ("GRN", "attention,\nin blocks", "Linear", None),
+    "TemporalFusionTransformer": ("selection", "attention", "quantiles", "row's length"),
+    "PFTemporalFusionTransformer": ("selection", "attention", "quantiles", "its share"),
+    "XTFT": ("selection", "attention", "quantiles", None),
+}
+
+
+def _block(ax: Any, x: float, y: float, text: str, colour: str, height: float = 0.8) -> None:
+    ax.add_patch(Rectangle((x, y), 1.5, height, color=colour, linewidth=0))
+    ax.text(x + 0.75, y + height / 2, text, ha="center", va="center", color="white", fontsize=7)
+
+
+def _arrow(ax: Any, start: tuple[float, float], end: tuple[float, float], theme: str) -> None:
+    style = {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0}
+    ax.add_patch(FancyArrowPatch(start, end, color=INK[theme], **style))
+
+
 def _cells(ax: Any, cells: dict[Any, Any], columns: int, lines: int, theme: str) -> None:
     """Draw a grid; `cells[column, line]` is the row and step there, the others are padding."""
     for column in range(columns):
@@ -220,4 +274,10 @@ def _cell(ax: Any, x: float, y: float, token: tuple[int, int] | None, theme: str
         ax.text(x + 0.5, y + 0.48, name, ha="center", va="center", color="white", fontsize=8)
 
 
-DIAGRAMS = {"padding": padding, "layouts": layouts, "kernels": kernels, "model": model}
+DIAGRAMS = {
+    "padding": padding,
+    "layouts": layouts,
+    "kernels": kernels,
+    "model": model,
+    "models": models,
+}

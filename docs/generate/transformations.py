@@ -9,8 +9,9 @@ HEAD = """\
 # Transformations
 
 Made from the tables that the [conformance suite](../why/conformance.md) runs, where each outcome
-is a test: "right" is compared with the float64 oracle, a refusal has to be one. What follows from
-it: [derivatives and transformations](../guides/transformations.md).
+is a test, of some layers and models under `--exhaustive`: "right" is compared with the float64
+oracle, an error has to be raised, and "-" has no such transformation. What follows from it:
+[derivatives and transformations](../guides/transformations.md).
 """
 FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX"}
 # A problem of the suite that stands for its kind.
@@ -37,6 +38,6 @@ def page() -> str:
 
 def _outcome(transformation: Transformation, problem: str) -> str:
     if not transformation.is_tried(problem, exhaustive=True):
-        return "nothing to transform"
+        return "-"
     refusal = transformation.refusal(problem)
     return "right" if refusal is None else f"`{refusal.__name__}`"

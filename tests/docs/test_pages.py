@@ -34,7 +34,7 @@ MADE = (
     "docs/reference/transformations",
 )
 ALWAYS = ("torch", "flax")
-PEERS = (*ALWAYS, "keras", "haiku", "onnxruntime")
+PEERS = (*ALWAYS, "keras", "haiku", "onnxruntime", "pandas", "polars", "sklearn", "optuna")
 
 
 def claims(code: str) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
 PUBLIC = ("ragged", "ragged.losses", "ragged.models", "ragged.data", "ragged.errors",
-          "ragged.training", "ragged.report", "ragged.recurrent.convert",
+          "ragged.training", "ragged.forecasting", "ragged.report", "ragged.recurrent.convert",
           "ragged_torch", "ragged_jax")  # fmt: skip
 LOOKED_AT = ("index", "coming-from/torch-lstm", "coming-from/flax", "coming-from/keras",
              "guides/packing", "guides/data", "guides/deployment", "why/torch-cases",

@@ -10,7 +10,7 @@ EXPLAIN = "test_explain.py::test_"
 FAULTS = (
     fault(
         "an implementation that cannot run is taken",
-        "ragged.recurrent.dispatch:choose",
+        "ragged.implementations:choose",
         "is None:",
         "is not None:",
         f"{EXPLAIN}the_first_without_a_reason_runs[{{backend}}]",

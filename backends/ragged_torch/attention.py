@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ragged.errors import DerivativeError
 from ragged_torch.layers import Dropout, Linear
+from ragged_torch.tokens import Visible
 from ragged_torch.transforms import has_tangents, is_transformed
 
 
@@ -41,17 +42,27 @@ class InterpretableAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, query: Tensor, memory: Tensor, mask: Tensor, need_weights: bool = False
+        self, query: Tensor, memory: Tensor, visible: Visible, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from `query (batch, q, size)` to `memory (batch, k, size)`.
+        """Attend from `query (tokens, size)` to `memory (tokens, size)`.
 
         Args:
             query: the queries.
             memory: keys and values.
-            mask: boolean `(batch, q, k)`, True = visible.
+            visible: the layout of both, and what each query may see.
             need_weights: return the weights too, `(batch, heads, q, k)`, which fused kernels skip.
         """
-        q, k, v = self._heads(self.query(query)), self._heads(self.key(memory)), self.value(memory)
+        q, k, v = self.query(query), self.key(memory), self.value(memory)
+        mixed, weights = self._attend(q, k, v, visible, need_weights)
+        return self.dropout(self.output(mixed)), weights
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, seen: Visible, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the mean over the heads of `A_k @ v`, and the weights if asked for."""
+        mask = seen.mask
+        q, k = self._heads(seen.queries.pad(q)), self._heads(seen.keys.pad(k))
+        v = seen.keys.pad(v)
         some = mask.any(-1, keepdim=True)
         visible = mask | ~some  # a query without visible steps sees all, and is set to 0 below
         drops = self.training and self.weights_dropout.p > 0
@@ -66,8 +77,8 @@ class InterpretableAttention(nn.Module):
             if attended.requires_grad and not torch.compiler.is_compiling():
                 _refuse_second_derivatives(attended)
             mixed = attended.mean(1)
-        output = self.dropout(self.output(torch.where(some, mixed, 0.0)))
-        return output, torch.where(some[:, None], weights, 0.0) if need_weights else None
+        mixed = seen.queries.take(torch.where(some, mixed, 0.0))
+        return mixed, torch.where(some[:, None], weights, 0.0) if need_weights else None
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split `(batch, time, size)` into `(batch, heads, time, size / heads)`."""

@@ -16,6 +16,7 @@ from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_torch.arrays import asarray
 from ragged_torch.parameters import create_parameter
+from ragged_torch.tokens import Tokens
 from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
 
 
@@ -76,8 +77,12 @@ class Linear(nn.Module):
         """Map `(..., inputs)` to `(..., outputs)`."""
         if self.weight.ndim == 2:
             return nn.functional.linear(x, self.weight, self.bias)
-        y = (x.flatten(1, 2) @ self.weight.mT).unflatten(1, x.shape[1:3])
-        return y if self.bias is None else y + spread(self.bias)
+        flat = x.flatten(1, -2)
+        if self.bias is None:
+            y = flat @ self.weight.mT
+        else:
+            y = torch.baddbmm(self.bias[:, None], flat, self.weight.mT)
+        return y.unflatten(1, x.shape[1:-1])
 
 
 class LayerNorm(nn.Module):
@@ -98,7 +103,7 @@ class LayerNorm(nn.Module):
             return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias)
         else:
             y = nn.functional.layer_norm(x, self.weight.shape[1:])
-        return y * spread(self.weight) + spread(self.bias)
+        return torch.addcmul(spread(self.bias, y), y, spread(self.weight, y))
 
 
 class MLP(nn.Module):
@@ -193,7 +198,10 @@ class Interpolation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        return self.norm(x @ self.matrix.to(x) * 2 * torch.sigmoid(spread(self.scale)))
+        matrix = self.matrix.to(x) * (2 * torch.sigmoid(self.scale)).unsqueeze(-2)
+        if matrix.ndim == 2:
+            return self.norm(x @ matrix)
+        return self.norm((x.flatten(1, -2) @ matrix).unflatten(1, x.shape[1:-1]))
 
 
 class GRN(nn.Module):
@@ -238,11 +246,13 @@ class GRN(nn.Module):
         self.residual = stretch
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map `(batch, time, inputs)` to outputs, with a context `(batch, context_size)`."""
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, tokens: Tokens | None = None
+    ) -> Tensor:
+        """Map tokens, `(..., inputs)`, to outputs, with a context `(batch, context_size)`."""
         hidden = self.hidden(x)
-        if context is not None:
-            hidden = hidden + self.context(context)[:, None]
+        if context is not None and tokens is not None:
+            hidden = hidden + tokens.spread(self.context(context))
         gated = self.gate(self.output(nn.functional.elu(hidden)))
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
 
@@ -290,17 +300,21 @@ class VariableSelection(nn.Module):
                 rng=rng,
             )
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map `(batch, time, features)` to `(batch, time, hidden_size)` and the weights."""
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, tokens: Tokens | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map tokens, `(..., features)`, to `(..., hidden_size)` and the weights."""
         projected = self.linears(x.movedim(-1, 0)[..., None])
         values = self.grns(projected)
         if len(values) == 1:
             return values[0], torch.ones_like(x)
-        together = torch.cat(list(projected), -1)
-        weights = torch.softmax(self.weights(together, context), -1)
-        return torch.einsum("btf,fbtd->btd", weights, values), weights
+        together = projected.movedim(0, -2).flatten(-2)
+        weights = torch.softmax(self.weights(together, context, tokens), -1)
+        return torch.einsum("...f,f...d->...d", weights, values), weights
 
 
-def spread(parameter: Tensor) -> Tensor:
-    """Expand a parameter with num_copies to `(num_copies, batch, time, features)`."""
-    return parameter if parameter.ndim == 1 else parameter[:, None, None]
+def spread(parameter: Tensor, like: Tensor) -> Tensor:
+    """Expand a parameter with num_copies to the axes of `like`, whose first one they are."""
+    if parameter.ndim == 1:
+        return parameter
+    return parameter.view(len(parameter), *(1 for _ in like.shape[2:]), -1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ragged.models.modules import AttentionModule, ModelModule
 from ragged_torch.arrays import name
+from ragged_torch.tokens import BothSides
 
 
 class ForecastingModel(ModelModule, nn.Module):
@@ -21,6 +22,14 @@ class ForecastingModel(ModelModule, nn.Module):
         """One of the parameters, all of which have its dtype and device."""
         weight: Tensor = self.encoder.weight_ih_l0
         return weight
+
+    def tokens_of(
+        self, past: Tensor, future: Tensor, encoder_lengths: object, decoder_lengths: object
+    ) -> tuple[Tensor, Tensor, BothSides]:
+        """Check a model's inputs and return the tokens of both sides, and where they lie."""
+        inputs = self.prepare_inputs(past, future, encoder_lengths, decoder_lengths)
+        both = BothSides.of(*inputs, self.reference_parameter)
+        return both.encoder.take(inputs.past), both.decoder.take(inputs.future), both
 
 
 class AttentionModel(AttentionModule, ForecastingModel):

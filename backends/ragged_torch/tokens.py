@@ -1,0 +1,146 @@
+"""The tokens of a batch, in which all blocks of the models compute."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ragged.backend import load_backend
+from ragged.lengths import Lengths
+from ragged.ops.alignment import zero_padding
+from ragged.ops.masks import decoder_attention_mask, self_attention_mask
+from ragged.ops.tokens import token_offsets, token_places, token_rows
+from ragged_torch.arrays import has_values, name
+from ragged_torch.transforms import in_memory
+
+
+class Tokens(Protocol):
+    """Where the tokens of rows lie: `(tokens, features)` or `(batch, time, features)`."""
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Give each token what its row has, `(batch, features)`."""
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Turn tokens into `(batch, time, features)`, exactly 0 at padding."""
+
+
+class Steps(NamedTuple):
+    """The steps of rows: the valid ones alone, `(tokens, features)`, row after row, or padded rows.
+
+    Padded rows are taken where every step is valid, and where a program has to fit lengths that
+    nobody has read: under a compiler or a transformation, and on a device. What the blocks make of
+    padding reaches no valid step, and `pad` leaves it out.
+
+    Args:
+        lengths: of the rows.
+        like: a tensor on their device.
+        places: of the valid steps among all, `(tokens,)`; None = the rows are padded.
+        rows: the row of each token.
+        offsets: where each row begins, and where the last one ends.
+    """
+
+    lengths: Lengths
+    like: Tensor
+    places: Tensor | None = None
+    rows: Tensor | None = None
+    offsets: Tensor | None = None
+
+    @classmethod
+    def compact(cls, lengths: Lengths, like: Tensor) -> Steps:
+        """Lay out the valid steps alone, of lengths that can be read."""
+        found = (find(lengths) for find in (token_places, token_rows, token_offsets))
+        return cls(lengths, like, *map(torch.from_numpy, found))
+
+    def take(self, x: Tensor) -> Tensor:
+        """Turn `(batch, time, features)` into tokens."""
+        return x if self.places is None else x.flatten(0, 1).index_select(0, self.places)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Turn tokens into `(batch, time, features)`, exactly 0 at padding."""
+        if self.places is None:
+            return zero_padding(load_backend(name), x, self.lengths)
+        batch, width = self.lengths.batch, self.lengths.width
+        zeros = x.new_zeros(batch * width, x.shape[1])
+        return zeros.index_copy(0, self.places, x).unflatten(0, (batch, width))
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Give each token what its row has, `(batch, features)`."""
+        return rows[:, None] if self.rows is None else rows.index_select(0, self.rows)
+
+    def run(self, layer: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Run a recurrent layer over the tokens of each row."""
+        if self.places is None:
+            y, state = layer(x, self.lengths, state)
+        else:
+            ends = {"offsets": self.offsets, "max_length": self.lengths.width}
+            y, state = layer(x, state=state, **ends)
+        return y, state
+
+
+class Visible(NamedTuple):
+    """What the attention of some tokens may look at.
+
+    Args:
+        queries: those that attend.
+        keys: what they attend to.
+        mask: boolean `(batch, query_time, key_time)`, True = visible.
+    """
+
+    queries: Steps
+    keys: Tokens
+    mask: Tensor
+
+
+class BothSides(NamedTuple):
+    """The encoder's steps, and after them the decoder's, on the axis of tokens or of time."""
+
+    encoder: Steps
+    decoder: Steps
+
+    @classmethod
+    def of(
+        cls, past: Tensor, future: Tensor, encoder: Lengths, decoder: Lengths, *others: Tensor
+    ) -> BothSides:
+        """Choose the layout of a model's inputs, left aligned and 0 at padding.
+
+        Args:
+            past: `(batch, encoder_time, features)`.
+            future: `(batch, decoder_time, features)`.
+            encoder, decoder: the lengths of both.
+            others: what else the model computes with.
+        """
+        can_read = past.is_cpu and has_values(past) and in_memory(past, future, *others)
+        is_traced = encoder.is_traced or decoder.is_traced
+        if not can_read or is_traced or (encoder.is_full and decoder.is_full):
+            return cls(Steps(encoder, past), Steps(decoder, future))
+        return cls(Steps.compact(encoder, past), Steps.compact(decoder, future))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Separate the encoder's tokens from the decoder's."""
+        places = self.encoder.places
+        first = self.encoder.lengths.width if places is None else len(places)
+        return x[..., :first, :], x[..., first:, :]
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Give each token what its row has, `(batch, features)`."""
+        if self.encoder.rows is None or self.decoder.rows is None:
+            return rows[:, None]
+        return rows.index_select(0, torch.cat([self.encoder.rows, self.decoder.rows]))
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Turn tokens into `(batch, encoder_time + decoder_time, features)`."""
+        e, d = self.split(x)
+        return torch.cat([self.encoder.pad(e), self.decoder.pad(d)], 1)
+
+    def visible_to_encoder(self) -> Visible:
+        """Let each step of the encoder see all of the encoder's."""
+        backend, side = load_backend(name), self.encoder
+        return Visible(side, side, self_attention_mask(backend, side.lengths, like=side.like))
+
+    def visible_to_decoder(self, *, causal: bool) -> Visible:
+        """Let each step of the decoder see the encoder's, and the decoder's, if causal its past."""
+        backend, lengths = load_backend(name), (self.encoder.lengths, self.decoder.lengths)
+        mask = decoder_attention_mask(backend, *lengths, causal=causal, like=self.decoder.like)
+        return Visible(self.decoder, self, mask)

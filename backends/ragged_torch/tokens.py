@@ -10,8 +10,14 @@ from torch import Tensor, nn
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.ops.alignment import zero_padding
-from ragged.ops.masks import decoder_attention_mask, self_attention_mask
-from ragged.ops.tokens import token_offsets, token_places, token_rows
+from ragged.ops.tokens import (
+    joined_lengths,
+    joined_order,
+    joined_places,
+    token_offsets,
+    token_places,
+    token_rows,
+)
 from ragged_torch.arrays import has_values, name
 from ragged_torch.transforms import in_memory
 
@@ -21,9 +27,6 @@ class Tokens(Protocol):
 
     def spread(self, rows: Tensor) -> Tensor:
         """Give each token what its row has, `(batch, features)`."""
-
-    def pad(self, x: Tensor) -> Tensor:
-        """Turn tokens into `(batch, time, features)`, exactly 0 at padding."""
 
 
 class Steps(NamedTuple):
@@ -80,17 +83,41 @@ class Steps(NamedTuple):
 
 
 class Visible(NamedTuple):
-    """What the attention of some tokens may look at.
+    """What the queries of each row attend to.
 
     Args:
-        queries: those that attend.
-        keys: what they attend to.
-        mask: boolean `(batch, query_time, key_time)`, True = visible.
+        queries: the steps that attend.
+        keys: lengths of the rows of keys.
+        order: the place of each key among the tokens given; None = they lie row after row.
+        places: of the steps that weights are returned for, among the keys, `(batch, key_time)`;
+            None = the same.
+        causal: a decoder's step sees no step of the decoder but those before it.
     """
 
     queries: Steps
-    keys: Tokens
-    mask: Tensor
+    keys: Lengths
+    order: Tensor | None = None
+    places: Tensor | None = None
+    causal: bool = False
+
+    @property
+    def layout(self) -> str:
+        """How queries and keys lie."""
+        return "padded" if self.queries.places is None else "jagged"
+
+    def arrange(self, memory: Tensor) -> Tensor:
+        """Put keys in the order of their rows; what stands behind a row's end is never read."""
+        if self.order is None:
+            return memory
+        flat = memory.flatten(0, -2).index_select(0, self.order)
+        return flat if memory.ndim == 2 else flat.view(memory.shape)
+
+    def explain(self, weights: Tensor) -> Tensor:
+        """Give the weights of keys, `(batch, heads, time, keys)`, to the steps they stand for."""
+        if self.places is None:
+            return weights
+        places = self.places[:, None, None].expand(*weights.shape[:3], -1)
+        return weights.gather(-1, places)
 
 
 class BothSides(NamedTuple):
@@ -129,18 +156,21 @@ class BothSides(NamedTuple):
             return rows[:, None]
         return rows.index_select(0, torch.cat([self.encoder.rows, self.decoder.rows]))
 
-    def pad(self, x: Tensor) -> Tensor:
-        """Turn tokens into `(batch, encoder_time + decoder_time, features)`."""
-        e, d = self.split(x)
-        return torch.cat([self.encoder.pad(e), self.decoder.pad(d)], 1)
-
     def visible_to_encoder(self) -> Visible:
         """Let each step of the encoder see all of the encoder's."""
-        backend, side = load_backend(name), self.encoder
-        return Visible(side, side, self_attention_mask(backend, side.lengths, like=side.like))
+        return Visible(self.encoder, self.encoder.lengths)
 
     def visible_to_decoder(self, *, causal: bool) -> Visible:
         """Let each step of the decoder see the encoder's, and the decoder's, if causal its past."""
-        backend, lengths = load_backend(name), (self.encoder.lengths, self.decoder.lengths)
-        mask = decoder_attention_mask(backend, *lengths, causal=causal, like=self.decoder.like)
-        return Visible(self.decoder, self, mask)
+        (encoder, decoder), like = self, self.decoder.like
+        lengths, backend = (encoder.lengths, decoder.lengths), load_backend(name)
+        keys = joined_lengths(backend, *lengths, like=like)
+        if encoder.lengths.is_full:
+            return Visible(decoder, keys, None, None, causal)
+        places = joined_places(backend, *lengths, like=like)
+        if encoder.rows is not None and decoder.rows is not None:
+            rows = torch.cat([encoder.rows, decoder.rows])
+            order = torch.argsort(rows, stable=True)
+        else:
+            order = joined_order(backend, *lengths, like=like).flatten()
+        return Visible(decoder, keys, order, places, causal)

@@ -136,7 +136,7 @@ class TrainingStep:
                     slot: torch.from_numpy(np.array(state[f"{slot}.{name}"])).to(parameter)
                     for slot in self.constants.slots
                 }
-                step = {"step": torch.tensor(float(self.steps))}
+                step = {"step": torch.tensor(float(self.steps), device=parameter.device)}
                 self.optimizer.state[parameter] = {**step, **slots}
             if self.ema_decay is not None:
                 parameter.data.copy_(torch.from_numpy(np.array(state[f"parameter.{name}"])))
@@ -219,6 +219,7 @@ def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torc
                 betas=(own.beta1, own.beta2),
                 eps=own.epsilon,
                 weight_decay=getattr(own, "weight_decay", 0.0),
+                fused=True,
             )
         case optimizers.SGD():
             return torch.optim.SGD(
@@ -227,6 +228,7 @@ def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torc
                 momentum=own.momentum,
                 nesterov=own.nesterov,
                 weight_decay=own.weight_decay,
+                fused=True,
             )
     raise optimizers.unknown(own)
 

@@ -1,10 +1,11 @@
-"""Where the tokens of a batch lie, row after row: `(tokens, features)`."""
+"""Where the tokens of a batch lie: row after row, `(tokens, features)`, or two sides joined."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ragged.lengths import Lengths
+from ragged.protocol import Array, Backend
 
 
 def token_rows(lengths: Lengths) -> np.ndarray:
@@ -37,3 +38,50 @@ def token_offsets(lengths: Lengths) -> np.ndarray:
         [0, 2, 2, 5]
     """
     return np.concatenate([[0], np.cumsum(lengths.host)])
+
+
+def joined_lengths(
+    backend: Backend, first: Lengths, second: Lengths, *, like: Array = None
+) -> Lengths:
+    """Return the lengths of rows that continue those of one array by those of another."""
+    width = first.width + second.width
+    if first.is_traced or second.is_traced:
+        return Lengths.unchecked(first.to(backend, like) + second.to(backend, like), width)
+    joined = Lengths(first.host + second.host, width)
+    if not (backend.owns(first.leaf) or backend.owns(second.leaf)):
+        return joined
+    return joined.placed(first.to(backend, like) + second.to(backend, like))
+
+
+def joined_order(
+    backend: Backend, first: Lengths, second: Lengths, *, like: Array = None
+) -> Array:
+    """Return where the steps of joined rows stand in the two padded arrays side by side.
+
+    Returns:
+        Integers `(batch, width)` that count the steps of all rows, `width` that of both arrays;
+        behind a row's end they are those of any step.
+    """
+    width = first.width + second.width
+    count, steps = first.to(backend, like)[:, None], backend.arange_like(width, like=like)
+    gap = first.width - count  # what lies between a row's first part and its second
+    step = backend.xp.where(steps < count, steps, (steps + gap) % width)
+    return step + width * backend.arange_like(first.batch, like=like)[:, None]
+
+
+def joined_places(
+    backend: Backend, first: Lengths, second: Lengths, *, like: Array = None
+) -> Array:
+    """Return which step of a joined row each step of two padded arrays side by side is.
+
+    Returns:
+        Integers `(batch, width)`; at padding that of a step behind the row's end.
+    """
+    xp, width = backend.xp, first.width + second.width
+    n, m = (each.to(backend, like)[:, None] for each in (first, second))
+    steps = backend.arange_like(width, like=like)
+    is_first, step = steps < first.width, steps - first.width
+    end = n + m  # below the width, where there is any padding
+    return xp.where(
+        is_first, xp.where(steps < n, steps, end), xp.where(step < m, n + step, end)
+    ) % width

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
 
 from ragged_jax.layers import Dropout, Linear
+from ragged_jax.ragged_attention.attend import attend
+from ragged_jax.tokens import Visible
 
 
 class InterpretableAttention(nnx.Module):
     """Attention whose heads share their values, so that the mean of their weights explains it.
 
-        A_k    = softmax(query_k(q) @ key_k(m).T / sqrt(size / heads))     where the mask is True
+        A_k    = softmax(query_k(q) @ key_k(m).T / sqrt(size / heads))     over the steps it sees
         output = Linear(mean_k(A_k) @ value(m))
 
     A query without a visible step has weights of 0.
@@ -40,25 +40,34 @@ class InterpretableAttention(nnx.Module):
         self.dropout = Dropout(dropout, rng=rng)
 
     def __call__(
-        self, query: Array, memory: Array, mask: Array, need_weights: bool = False
+        self, query: Array, memory: Array, visible: Visible, need_weights: bool = False
     ) -> tuple[Array, Array | None]:
         """Attend from `query (batch, q, size)` to `memory (batch, k, size)`.
 
         Args:
             query: the queries.
             memory: keys and values.
-            mask: boolean `(batch, q, k)`, True = visible.
-            need_weights: return the weights too, `(batch, heads, q, k)`.
+            visible: the layout of both, and what each query may see.
+            need_weights: return the weights too, `(batch, heads, q, k)`, none of them dropped.
         """
+        memory = visible.arrange(memory)
         q, k, v = self._heads(self.query(query)), self._heads(self.key(memory)), self.value(memory)
-        some = mask.any(-1, keepdims=True)
-        visible = mask | ~some  # a query without visible steps sees all, and is set to 0 below
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k)
-        weights = jax.nn.softmax(jnp.where(visible[:, None], scores, -jnp.inf), -1)
-        mixed = self.weights_dropout(weights).mean(1) @ v
-        output = self.dropout(self.output(jnp.where(some, mixed, 0.0)))
-        return output, jnp.where(some[:, None], weights, 0.0) if need_weights else None
+        drops = self.weights_dropout.is_on
+        mixed, weights = attend(
+            q,
+            k,
+            v,
+            visible.queries.lengths,
+            visible.keys,
+            causal=visible.causal,
+            diagonal=-1,
+            dropout=self.weights_dropout.rate if drops else 0.0,
+            seed=self.weights_dropout.words() if drops else None,
+            need_weights=need_weights,
+        )
+        explained = None if weights is None else visible.explain(weights)
+        return self.dropout(self.output(mixed)), explained
 
     def _heads(self, x: Array) -> Array:
-        """Split `(batch, time, size)` into `(batch, time, heads, size / heads)`."""
+        """Split `(..., size)` into `(..., heads, size / heads)`."""
         return x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)

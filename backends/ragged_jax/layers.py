@@ -18,6 +18,7 @@ from ragged.errors import OptionError
 from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_jax.arrays import asarray
+from ragged_jax.tokens import Tokens
 
 
 class Dropout(nnx.Dropout):
@@ -52,6 +53,10 @@ class Dropout(nnx.Dropout):
         """Whether anything is dropped: in training, at a rate above 0."""
         return self.rate > 0 and not self.deterministic
 
+    def words(self) -> Array:
+        """Draw a seed of two words, uint32 `(2,)`."""
+        return jax.random.key_data(self.rngs())[:2]
+
     def __call__(self, x: Array) -> Array:
         """Drop elements in training and scale the others up."""
         if not self.is_on:
@@ -59,7 +64,7 @@ class Dropout(nnx.Dropout):
         if self.rate == 1:  # all are dropped
             return jnp.zeros_like(x)
         threshold = jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))
-        bits = hashed_bits(self.rngs(), x.shape)
+        bits = hashed_bits(self.words(), x.shape)
         return jnp.where(bits >= threshold, x / (1 - self.rate), 0)
 
 
@@ -227,11 +232,13 @@ class GRN(nnx.Module):
         self.residual = stretch
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
-        """Map `(batch, time, inputs)` to outputs, with a context `(batch, context_size)`."""
+    def __call__(
+        self, x: Array, context: Array | None = None, tokens: Tokens | None = None
+    ) -> Array:
+        """Map tokens, `(..., inputs)`, to outputs, with a context `(batch, context_size)`."""
         hidden = self.hidden(x)
-        if context is not None:
-            hidden = hidden + self.context(context)[:, None]
+        if context is not None and tokens is not None:
+            hidden = hidden + tokens.spread(self.context(context))
         gated = self.gate(self.output(jax.nn.elu(hidden)))
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
 
@@ -278,24 +285,26 @@ class VariableSelection(nnx.Module):
                 rng=rng,
             )
 
-    def __call__(self, x: Array, context: Array | None = None) -> tuple[Array, Array]:
-        """Map `(batch, time, features)` to `(batch, time, hidden_size)` and the weights."""
+    def __call__(
+        self, x: Array, context: Array | None = None, tokens: Tokens | None = None
+    ) -> tuple[Array, Array]:
+        """Map tokens, `(..., features)`, to `(..., hidden_size)` and the weights."""
         projected = self.linears(jnp.moveaxis(x, -1, 0)[..., None])
         values = self.grns(projected)
         if len(values) == 1:
             return values[0], jnp.ones_like(x)
         together = jnp.concatenate(list(projected), -1)
-        weights = jax.nn.softmax(self.weights(together, context), -1)
-        return jnp.einsum("btf,fbtd->btd", weights, values), weights
+        weights = jax.nn.softmax(self.weights(together, context, tokens), -1)
+        return jnp.einsum("...f,f...d->...d", weights, values), weights
 
 
-def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:
-    """Draw uint32 of random bits, by hashing each element's place with both words of a key.
+def hashed_bits(words: Array, shape: tuple[int, ...]) -> Array:
+    """Draw uint32 of random bits, by hashing each element's place with the words of a seed.
 
     Source: the function lowbias32 of C. Wellons, Hash Prospector (2018), once for each word.
     """
     bits = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    for word in jax.random.key_data(key)[:2]:
+    for word in words:
         bits = bits ^ word
         for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
             bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
@@ -316,4 +325,4 @@ def spread(parameter: Array, like: Array) -> Array:
     """Expand a parameter to the axes of `like`; num_copies, if it has them, stay its first axis."""
     if parameter.ndim == 1:  # for jax_numpy_rank_promotion="raise"
         return jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
-    return parameter[:, None, None]
+    return parameter.reshape(len(parameter), *(1 for _ in like.shape[2:]), -1)

@@ -88,16 +88,17 @@ class Visible(NamedTuple):
     Args:
         queries: the steps that attend.
         keys: lengths of the rows of keys.
-        order: the place of each key among the tokens given; None = they lie row after row.
-        places: of the steps that weights are returned for, among the keys, `(batch, key_time)`;
-            None = the same.
-        causal: a decoder's step sees no step of the decoder but those before it.
+        order: the place of each key among the tokens given, or in its padded row; None = they lie
+            row after row.
+        encoder: lengths of the first part of rows of keys whose second part are the queries' steps;
+            None = they have one part.
+        causal: a step of the queries sees no step of them but those before it.
     """
 
     queries: Steps
     keys: Lengths
     order: Tensor | None = None
-    places: Tensor | None = None
+    encoder: Lengths | None = None
     causal: bool = False
 
     @property
@@ -109,15 +110,17 @@ class Visible(NamedTuple):
         """Put keys in the order of their rows; what stands behind a row's end is never read."""
         if self.order is None:
             return memory
-        flat = memory.flatten(0, -2).index_select(0, self.order)
-        return flat if memory.ndim == 2 else flat.view(memory.shape)
+        if memory.ndim == 2:
+            return memory.index_select(0, self.order)
+        return memory.gather(1, self.order[..., None].expand(-1, -1, memory.shape[-1]))
 
     def explain(self, weights: Tensor) -> Tensor:
         """Give the weights of keys, `(batch, heads, time, keys)`, to the steps they stand for."""
-        if self.places is None:
+        if self.encoder is None or self.encoder.is_full:
             return weights
-        places = self.places[:, None, None].expand(*weights.shape[:3], -1)
-        return weights.gather(-1, places)
+        lengths = self.encoder, self.queries.lengths
+        places = joined_places(load_backend(name), *lengths, like=weights)[:, None, None]
+        return weights.gather(-1, places.expand(*weights.shape[:3], -1))
 
 
 class BothSides(NamedTuple):
@@ -166,11 +169,9 @@ class BothSides(NamedTuple):
         lengths, backend = (encoder.lengths, decoder.lengths), load_backend(name)
         keys = joined_lengths(backend, *lengths, like=like)
         if encoder.lengths.is_full:
-            return Visible(decoder, keys, None, None, causal)
-        places = joined_places(backend, *lengths, like=like)
-        if encoder.rows is not None and decoder.rows is not None:
-            rows = torch.cat([encoder.rows, decoder.rows])
-            order = torch.argsort(rows, stable=True)
+            order = None
+        elif encoder.rows is not None and decoder.rows is not None:
+            order = torch.argsort(torch.cat([encoder.rows, decoder.rows]), stable=True)
         else:
-            order = joined_order(backend, *lengths, like=like).flatten()
-        return Visible(decoder, keys, order, places, causal)
+            order = joined_order(backend, *lengths, like=like)
+        return Visible(decoder, keys, order, encoder.lengths, causal)

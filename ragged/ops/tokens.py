@@ -56,17 +56,16 @@ def joined_lengths(
 def joined_order(
     backend: Backend, first: Lengths, second: Lengths, *, like: Array = None
 ) -> Array:
-    """Return where the steps of joined rows stand in the two padded arrays side by side.
+    """Return where each step of joined rows stands in the two padded arrays side by side.
 
     Returns:
-        Integers `(batch, width)` that count the steps of all rows, `width` that of both arrays;
-        behind a row's end they are those of any step.
+        Integers `(batch, width)`, `width` that of both arrays; behind a row's end they are those of
+        any step.
     """
-    width = first.width + second.width
+    xp, width = backend.xp, first.width + second.width
     count, steps = first.to(backend, like)[:, None], backend.arange_like(width, like=like)
     gap = first.width - count  # what lies between a row's first part and its second
-    step = backend.xp.where(steps < count, steps, (steps + gap) % width)
-    return step + width * backend.arange_like(first.batch, like=like)[:, None]
+    return xp.clip(xp.where(steps < count, steps, steps + gap), max=width - 1)
 
 
 def joined_places(

@@ -7,8 +7,6 @@ from jax import Array
 
 from ragged.models.attention_lstm import AttentionLSTMConfig
 from ragged.models.base import Forecast
-from ragged.ops.alignment import zero_padding
-from ragged.ops.masks import decoder_attention_mask
 from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import AddNorm, GateAddNorm, Linear
@@ -47,15 +45,14 @@ class AttentionLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        x, future, encoder, decoder, rows = self.prepare_inputs(
+        past, future, both = self.tokens_of(
             past, future, encoder_lengths, decoder_lengths
         )
-        backend = self.backend
-        e, (h, c) = self.encoder(x, encoder)
+        encoder, decoder = both
+        e, (h, c) = encoder.run(self.encoder, past)
         if self.config.hidden_size != self.config.decoder_size:
             e, h, c = self.bridge_y(e), self.bridge_h(h), self.bridge_c(c)
-        d, _ = self.decoder(future, decoder, (h, c))
-        mask = decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=d)
-        a, weights = self.attention(d, jnp.concatenate([e, d], 1), mask, need_weights)
-        output = self.head(self.join(a, d))
-        return Forecast(zero_padding(backend, rows.undo(output), decoder), weights)
+        d, _ = decoder.run(self.decoder, future, (h, c))
+        visible = both.visible_to_decoder(causal=self.config.causal)
+        a, weights = self.attention(d, jnp.concatenate([e, d], -2), visible, need_weights)
+        return Forecast(decoder.pad(self.head(self.join(a, d))), weights)

@@ -9,6 +9,7 @@ from jax import Array
 
 from ragged.models.modules import AttentionModule, ModelModule
 from ragged_jax.arrays import name
+from ragged_jax.tokens import BothSides, Steps
 
 
 class ForecastingModel(ModelModule, nnx.Module):
@@ -22,6 +23,15 @@ class ForecastingModel(ModelModule, nnx.Module):
         """One of the parameters, all of which have its dtype and device."""
         weight: Array = self.encoder.weight_ih_l0[...]
         return weight
+
+    def tokens_of(
+        self, past: Array, future: Array, encoder_lengths: object, decoder_lengths: object
+    ) -> tuple[Array, Array, BothSides]:
+        """Check a model's inputs and return the tokens of both sides, and where they lie."""
+        past, future, encoder, decoder = self.prepare_inputs(
+            past, future, encoder_lengths, decoder_lengths
+        )
+        return past, future, BothSides(Steps(encoder, past), Steps(decoder, future))
 
 
 class AttentionModel(AttentionModule, ForecastingModel):

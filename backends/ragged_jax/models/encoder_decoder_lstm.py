@@ -7,7 +7,6 @@ from jax import Array
 
 from ragged.models.base import Forecast
 from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTMConfig
-from ragged.ops.alignment import zero_padding
 from ragged.recurrent import init
 from ragged_jax.layers import MLP, Linear
 from ragged_jax.models.base import ForecastingModel
@@ -42,12 +41,11 @@ class EncoderDecoderLSTM(ForecastingModel):
         decoder_lengths: object = None,
     ) -> Forecast:
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
-        past, future, encoder, decoder, rows = self.prepare_inputs(
+        past, future, (encoder, decoder) = self.tokens_of(
             past, future, encoder_lengths, decoder_lengths
         )
-        backend = self.backend
-        _, (h, c) = self.encoder(past, encoder)
+        _, (h, c) = encoder.run(self.encoder, past)
         if self.config.hidden_size != self.config.decoder_size:
             h, c = self.bridge_h(h), self.bridge_c(c)
-        decoded, _ = self.decoder(future, decoder, (h, c))
-        return Forecast(zero_padding(backend, rows.undo(self.head(decoded)), decoder))
+        decoded, _ = decoder.run(self.decoder, future, (h, c))
+        return Forecast(decoder.pad(self.head(decoded)))

@@ -11,8 +11,6 @@ from jax import Array
 
 from ragged.models.base import Forecast
 from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
-from ragged.ops.alignment import zero_padding
-from ragged.ops.masks import decoder_attention_mask
 from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import GRN, GateAddNorm, Linear, VariableSelection
@@ -44,14 +42,8 @@ class StaticContexts(nnx.Module):
 
     def __call__(self, static: Array) -> Contexts:
         """Map `(batch, static_size)` to contexts `(batch, hidden_size)`."""
-        s, weights = self.variables(static[:, None])
-        return Contexts(
-            self.selection(s)[:, 0],
-            self.h(s)[:, 0],
-            self.c(s)[:, 0],
-            self.enrichment(s)[:, 0],
-            weights[:, 0],
-        )
+        s, weights = self.variables(static)
+        return Contexts(self.selection(s), self.h(s), self.c(s), self.enrichment(s), weights)
 
 
 class TemporalFusionTransformer(AttentionModel):
@@ -94,29 +86,29 @@ class TemporalFusionTransformer(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and its explanation."""
-        past, future, encoder, decoder, rows = self.prepare_inputs(
+        past, future, both = self.tokens_of(
             past, future, encoder_lengths, decoder_lengths
         )
-        backend = self.backend
-        values = self.config.static_values(backend, encoder, static, past)
+        encoder, decoder = both
+        values = self.config.static_values(self.backend, encoder.lengths, static, past)
         context = Contexts() if values is None else self.static(values)
-        xe, past_weights = self.past_selection(past, context.selection)
-        xd, future_weights = self.future_selection(future, context.selection)
+        xe, past_weights = self.past_selection(past, context.selection, encoder)
+        xd, future_weights = self.future_selection(future, context.selection, decoder)
 
-        e, state = self.encoder(xe, encoder, self._state(context))
-        d, _ = self.decoder(xd, decoder, state)
-        e, d = self.lstm_join(e, xe), self.lstm_join(d, xd)
+        e, state = encoder.run(self.encoder, xe, self._state(context))
+        d, _ = decoder.run(self.decoder, xd, state)
+        y = self.lstm_join(jnp.concatenate([e, d], -2), jnp.concatenate([xe, xd], -2))
 
-        a = jnp.concatenate([e, d], 1)
+        a = y
         if context.enrichment is not None:
-            a = self.enrichment(a, context.enrichment)
-        query = a[:, encoder.width :]
-        mask = decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=a)
-        mixed, weights = self.attention(query, a, mask, need_weights)
+            a = self.enrichment(a, context.enrichment, both)
+        (_, d), (_, query) = both.split(y), both.split(a)
+        visible = both.visible_to_decoder(causal=self.config.causal)
+        mixed, weights = self.attention(query, a, visible, need_weights)
         mixed = self.feed_forward(self.attention_join(mixed, query))
-        output = self.head(self.output_join(mixed, d))
-        output = zero_padding(backend, rows.undo(output), decoder)
-        return Forecast(output, weights, past_weights, future_weights, context.weights)
+        output = decoder.pad(self.head(self.output_join(mixed, d)))
+        selections = encoder.pad(past_weights), decoder.pad(future_weights), context.weights
+        return Forecast(output, weights, *selections)
 
     def _state(self, context: Contexts) -> tuple[Array, Array] | None:
         """The same initial state for every layer; None = zeros."""

@@ -9,14 +9,13 @@ from jax import Array
 
 from ragged.models.base import Forecast
 from ragged.models.transformer_lstm import TransformerLSTMConfig
-from ragged.ops.alignment import zero_padding
-from ragged.ops.masks import decoder_attention_mask, self_attention_mask
 from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
 from ragged_jax.layers import GRN, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
 from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
+from ragged_jax.tokens import Visible
 
 
 class Block(nnx.Module):
@@ -30,11 +29,12 @@ class Block(nnx.Module):
         self.decoder_join = GateAddNorm(size, rate, rng=rng)
 
     def __call__(
-        self, e: Array, d: Array, masks: tuple[Array, Array], need_weights: bool
+        self, e: Array, d: Array, visible: tuple[Visible, Visible], need_weights: bool
     ) -> tuple[Array, Array, Array | None]:
         """Return both sides, and the decoder's attention weights."""
-        e = self.encoder_join(self.encoder_attention(e, e, masks[0])[0], e)
-        a, weights = self.decoder_attention(d, jnp.concatenate([e, d], 1), masks[1], need_weights)
+        to_encoder, to_decoder = visible
+        e = self.encoder_join(self.encoder_attention(e, e, to_encoder)[0], e)
+        a, weights = self.decoder_attention(d, jnp.concatenate([e, d], -2), to_decoder, need_weights)
         return e, self.decoder_join(a, d), weights
 
 
@@ -64,22 +64,19 @@ class TransformerLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        x, future, encoder, decoder, rows = self.prepare_inputs(
+        past, future, both = self.tokens_of(
             past, future, encoder_lengths, decoder_lengths
         )
-        backend = self.backend
-        e, d = self.past_embedding(x), self.future_embedding(future)
-        y, state = self.encoder(e, encoder)
+        encoder, decoder = both
+        e, d = self.past_embedding(past), self.future_embedding(future)
+        y, state = encoder.run(self.encoder, e)
         e = e + y
-        y, _ = (self.encoder if self.config.share_lstm else self.decoder)(d, decoder, state)
+        y, _ = decoder.run(self.encoder if self.config.share_lstm else self.decoder, d, state)
         d = d + y
-        masks = (
-            self_attention_mask(backend, encoder, like=e),
-            decoder_attention_mask(backend, encoder, decoder, causal=self.config.causal, like=d),
-        )
+        visible = both.visible_to_encoder(), both.visible_to_decoder(causal=self.config.causal)
         all_weights = []
         for block in self.blocks:
-            e, d, weights = block(e, d, masks, need_weights)
+            e, d, weights = block(e, d, visible, need_weights)
             all_weights.append(weights)
-        output = zero_padding(backend, rows.undo(self.head(d)), decoder)
+        output = decoder.pad(self.head(d))
         return Forecast(output, jnp.concatenate(all_weights, 1) if need_weights else None)

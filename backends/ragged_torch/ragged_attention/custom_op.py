@@ -8,7 +8,7 @@ for the device; there a row of a wrong length gives NaN.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -88,8 +88,8 @@ def attention(
     lengths = _lengths(counts, options)
     if takes_kernels(q):
         return cpp.forward(tokens, _on_host(lengths), _value(seed), options)
-    attended = plain.attend(tokens, lengths, seed, options)
-    out, lse = attended.out, attended.lse
+    attended = plain.attend(tokens, lengths, seed, options, keeps_lse=True)
+    out, lse = attended.out, cast(Tensor, attended.lse)
     for of_rows in lengths:
         out = _without_wrong_rows(out, of_rows, options.layout)
     return out.contiguous(), lse.contiguous()

@@ -41,12 +41,12 @@ class Attended(NamedTuple):
 
     Args:
         out: where q has tokens, `(heads, value_size)`, or `(value_size,)` if values are shared.
-        lse: the log of the sum of a query's exponentials, where q has tokens, `(heads,)`.
+        lse: the log of the sum of a query's exponentials, where q has tokens, `(heads,)`, if asked for.
         weights: `(batch, heads, q_width, k_width)`, before any is dropped.
     """
 
     out: Tensor
-    lse: Tensor
+    lse: Tensor | None
     weights: Tensor
 
 
@@ -55,22 +55,30 @@ def attend(
     lengths: tuple[Lengths, Lengths],
     seed: Tensor | None,
     options: AttentionOptions,
+    *,
+    keeps_lse: bool = False,
 ) -> Attended:
     """Run a call; what is no token is selected away, before and after."""
     of_q, of_k = lengths
-    capacity, layout = tokens.q.shape[0], options.layout
-    q = _select(tokens.q, layout, of_q) * options.scale
-    k, v = (_select(each, layout, of_k) for each in tokens[1:])
-    visible = visible_pairs(of_q, of_k, options, tokens.q)[:, None]
+    capacity, layout, backend = tokens.q.shape[0], options.layout, load_backend(name)
+    valid_q, valid_k = (padding_mask(backend, each, like=tokens.q) for each in lengths)
+    q = _select(to_padded(tokens.q, layout, of_q), valid_q) * options.scale
+    k, v = (_select(to_padded(each, layout, of_k), valid_k) for each in tokens[1:])
+    visible = valid_q[:, :, None] & valid_k[:, None, :]
+    if options.causal:
+        visible = visible & seen_pairs(of_q, of_k, options, tokens.q)
+    visible = visible[:, None]
     some = visible.any(-1, keepdim=True)
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k)
-    # A query that sees no key sees all here, and is set to 0 after.
-    scores = scores.masked_fill(~visible & some, float("-inf"))
+    # Finite: a query that sees no key sees all alike here, and is set to 0 after.
+    scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
     weights = torch.where(some, torch.softmax(scores, -1), 0.0)
-    lse = torch.where(some[..., 0], torch.logsumexp(scores.detach(), -1), 0.0)
     kept = weights if seed is None else _drop(weights, seed, options.dropout)
     mixed = kept.mean(1) @ v if tokens.is_shared else torch.einsum("bhqk,bkhd->bqhd", kept, v)
-    out, lse = (_flatten(each, layout, of_q, capacity) for each in (mixed, lse.transpose(1, 2)))
+    out, lse = _flatten(_select(mixed, valid_q), layout, of_q, capacity), None
+    if keeps_lse:
+        found = torch.where(some[..., 0], torch.logsumexp(scores.detach(), -1), 0.0)
+        lse = _flatten(found.transpose(1, 2), layout, of_q, capacity)
     return Attended(out, lse, weights)
 
 
@@ -90,30 +98,23 @@ def vjp(
     return results
 
 
-def visible_pairs(of_q: Lengths, of_k: Lengths, options: AttentionOptions, like: Tensor) -> Tensor:
-    """Return which keys each query sees, `(batch, q_width, k_width)`; padding sees none."""
+def seen_pairs(of_q: Lengths, of_k: Lengths, options: AttentionOptions, like: Tensor) -> Tensor:
+    """Return which keys a causal query may see, `(batch, q_width, k_width)`."""
     backend = load_backend(name)
-    valid_q, valid_k = (padding_mask(backend, each, like=like) for each in (of_q, of_k))
-    visible = valid_q[:, :, None] & valid_k[:, None, :]
-    if options.causal:
-        queries, keys = (arange_like(each.width, like=like) for each in (of_q, of_k))
-        shift = of_k.to(backend, like) - of_q.to(backend, like) + options.diagonal
-        visible = visible & (keys - queries[:, None] <= shift[:, None, None])
-    return visible
+    queries, keys = (arange_like(each.width, like=like) for each in (of_q, of_k))
+    shift = of_k.to(backend, like) - of_q.to(backend, like) + options.diagonal
+    return keys - queries[:, None] <= shift[:, None, None]
 
 
-def _select(x: Tensor, layout: str, lengths: Lengths) -> Tensor:
-    """Return tokens as padded rows, with zeros at padding."""
-    valid = padding_mask(load_backend(name), lengths, like=x)
-    padded = to_padded(x, layout, lengths)
+def _select(padded: Tensor, valid: Tensor) -> Tensor:
+    """Set padding to 0."""
     return torch.where(valid.view(*valid.shape, *(1 for _ in padded.shape[2:])), padded, 0.0)
 
 
 def _flatten(x: Tensor, layout: str, lengths: Lengths, capacity: int) -> Tensor:
-    """Undo `_select`, of queries: 0 where no token stands."""
+    """Turn padded rows of queries into tokens: 0 where none stands."""
     if layout == "padded":
-        valid = padding_mask(load_backend(name), lengths, like=x)
-        return torch.where(valid.view(*valid.shape, *(1 for _ in x.shape[2:])), x, 0.0)
+        return x
     features: Sequence[int] = x.shape[2:]
     return from_padded(x.flatten(2), layout, lengths, capacity).view(capacity, *features)
 

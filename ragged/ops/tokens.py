@@ -26,8 +26,8 @@ def token_places(lengths: Lengths) -> np.ndarray:
         [0, 1, 8, 9, 10]
     """
     count = lengths.host
-    starts = np.cumsum(count) - count
-    return np.arange(lengths.tokens) + np.repeat(np.arange(len(count)) * lengths.width - starts, count)
+    gaps = np.arange(len(count)) * lengths.width - (np.cumsum(count) - count)
+    return np.arange(lengths.tokens) + np.repeat(gaps, count)
 
 
 def token_offsets(lengths: Lengths) -> np.ndarray:
@@ -53,9 +53,7 @@ def joined_lengths(
     return joined.placed(first.to(backend, like) + second.to(backend, like))
 
 
-def joined_order(
-    backend: Backend, first: Lengths, second: Lengths, *, like: Array = None
-) -> Array:
+def joined_order(backend: Backend, first: Lengths, second: Lengths, *, like: Array = None) -> Array:
     """Return where each step of joined rows stands in the two padded arrays side by side.
 
     Returns:
@@ -81,6 +79,7 @@ def joined_places(
     steps = backend.arange_like(width, like=like)
     is_first, step = steps < first.width, steps - first.width
     end = n + m  # below the width, where there is any padding
-    return xp.where(
-        is_first, xp.where(steps < n, steps, end), xp.where(step < m, n + step, end)
-    ) % width
+    return (
+        xp.where(is_first, xp.where(steps < n, steps, end), xp.where(step < m, n + step, end))
+        % width
+    )

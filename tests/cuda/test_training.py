@@ -26,12 +26,12 @@ SMALL = {"hidden_size": 4, "num_layers": 1, "seed": 0, "dropout": 0.0}
 LEFT = {"encoder_alignment": "left"}
 # A model's own options, and how many launches a step of it may take: a few more than today's.
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
-    "EncoderDecoderLSTM": ({"decoder_hidden_size": 2}, 150),
+    "EncoderDecoderLSTM": ({"decoder_hidden_size": 2}, 140),
     "AttentionLSTM": ({"num_heads": 2}, 220),
     "TransformerLSTM": ({"num_heads": 2, "num_blocks": 1}, 340),
-    "TemporalFusionTransformer": ({"num_heads": 2, "context_length": 5, **LEFT}, 650),
-    "PFTemporalFusionTransformer": ({"num_heads": 2, "reference_length": 5, **LEFT}, 650),
-    "XTFT": ({"num_heads": 2, **LEFT}, 450),
+    "TemporalFusionTransformer": ({"num_heads": 2, "context_length": 5, **LEFT}, 630),
+    "PFTemporalFusionTransformer": ({"num_heads": 2, "reference_length": 5, **LEFT}, 630),
+    "XTFT": ({"num_heads": 2, **LEFT}, 440),
 }
 
 

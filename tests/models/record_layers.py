@@ -19,6 +19,7 @@ import torch
 
 PATH = Path(__file__).parent / "pytorch_forecasting_layers.npz"
 BATCH, TIME, FEATURES, SMALL, SIZE, HEADS = 3, 5, 3, 8, 4, 2
+WIDTH, ENCODER = 2, (2, 1, 2)  # of the steps that attention reads, those of the encoder
 
 
 def draw(module: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -64,9 +65,11 @@ def main() -> None:
 
     x, context = normal(0, BATCH, TIME, SIZE), normal(3, BATCH, SIZE)
     wide, features = normal(1, BATCH, TIME, SMALL), normal(2, BATCH, TIME, FEATURES)
-    mask = normal(4, BATCH, TIME, TIME) < 0.3
-    mask[:, :, 0] = True  # theirs attends to everything where nothing is visible
-    inputs = {"x": x, "wide": wide, "features": features, "context": context, "mask": mask}
+    steps, count = torch.arange(TIME), torch.tensor(ENCODER)[:, None, None]
+    seen = (steps < count) | (
+        (steps >= WIDTH) & (steps < WIDTH + torch.arange(TIME - WIDTH)[:, None])
+    )
+    inputs = {"x": x, "wide": wide, "features": features, "context": context}
 
     plain = draw(theirs.GatedResidualNetwork(SIZE, SIZE, SIZE, context_size=SIZE), 5)
     stretched = draw(theirs.GatedResidualNetwork(SMALL, SIZE, SIZE), 6)
@@ -75,10 +78,10 @@ def main() -> None:
         theirs.VariableSelectionNetwork(dict.fromkeys(names, SMALL), SIZE, context_size=SIZE), 7
     )
     attention = draw(theirs.InterpretableMultiHeadAttention(HEADS, SIZE), 8)
-    steps = context[:, None].expand(-1, TIME, -1)
+    contexts = context[:, None].expand(-1, TIME, -1)
     each = {name: features[..., i : i + 1] for i, name in enumerate(names)}
-    selected, weights = selection(each, steps)
-    attended, seen = attention(x, x, x, ~mask)
+    selected, weights = selection(each, contexts)
+    attended, shares = attention(x[:, WIDTH:], x, x, ~seen)
 
     copies = [grn(selection.single_variable_grns[name]) for name in names]
     scalers = [selection.prescalers[name] for name in names]
@@ -98,12 +101,12 @@ def main() -> None:
         "attention.output.bias": torch.zeros(SIZE),
     }
     outputs = {
-        "grn": plain(x, steps),
+        "grn": plain(x, contexts),
         "interpolating_grn": stretched(wide),
         "selection": selected,
         "selection.weights": weights.squeeze(-2),
         "attention": attended,
-        "attention.weights": seen.permute(0, 2, 1, 3),
+        "attention.weights": shares.permute(0, 2, 1, 3),
     }
     arrays = {
         **{f"input {name}": value for name, value in inputs.items()},

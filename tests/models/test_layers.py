@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ragged.backend import load_backend
+from ragged.lengths import Lengths
 from ragged.ops.interpolation import interpolation_matrix
 
 RECORDED = Path(__file__).parent / "pytorch_forecasting_layers.npz"
@@ -60,11 +61,19 @@ def rng():
     return np.random.default_rng(0)
 
 
+def sides(name, like, encoder, decoder, width=2):
+    """Lay out padded rows: both sides' steps, of which the first `width` are the encoder's."""
+    tokens = import_module(f"ragged_{name}.tokens")
+    lengths = Lengths(encoder, width), Lengths(decoder, like.shape[1] - width)
+    return tokens.BothSides(*(tokens.Steps(each, like) for each in lengths))
+
+
 def test_grn_with_a_context(name, recorded, given):
     blocks = import_module(f"ragged_{name}.layers")
     block = blocks.GRN(SIZE, SIZE, SIZE, context_size=SIZE, rng=rng())
     block = filled(name, recorded, block, "grn")
-    compare(name, recorded, "grn", block(given["x"], given["context"]))
+    both = sides(name, given["x"], [2, 2, 2], [3, 3, 3])
+    compare(name, recorded, "grn", block(given["x"], given["context"], both))
 
 
 def test_grn_with_an_interpolated_residual(name, recorded, given):
@@ -78,16 +87,18 @@ def test_variable_selection(name, recorded, given):
     blocks = import_module(f"ragged_{name}.layers")
     block = blocks.VariableSelection(FEATURES, SMALL, SIZE, context_size=SIZE, rng=rng())
     block = filled(name, recorded, block, "selection")
-    compare(name, recorded, "selection", *block(given["features"], given["context"]))
+    both = sides(name, given["features"], [2, 2, 2], [3, 3, 3])
+    compare(name, recorded, "selection", *block(given["features"], given["context"], both))
 
 
 def test_interpretable_attention(name, recorded, given):
     attention = import_module(f"ragged_{name}.attention")
     block = attention.InterpretableAttention(SIZE, HEADS, rng=rng())
     block = filled(name, recorded, block, "attention")
-    x, mask = given["x"], given["mask"]
-    compare(name, recorded, "attention", *block(x, x, mask, need_weights=True))
-    compare(name, recorded, "attention", block(x, x, mask)[0])
+    x, both = given["x"], sides(name, given["x"], [2, 1, 2], [3, 3, 3])
+    visible = both.visible_to_decoder(causal=True)
+    compare(name, recorded, "attention", *block(x[:, 2:], x, visible, need_weights=True))
+    compare(name, recorded, "attention", block(x[:, 2:], x, visible)[0])
 
 
 def test_attention_starts_with_the_values_of_torchs_linear(name):
@@ -103,23 +114,27 @@ def test_attention_starts_with_the_values_of_torchs_linear(name):
         assert value.std() == pytest.approx((3 * inputs) ** -0.5, rel=0.4)
 
 
-def test_fused_and_explicit_attention_drop_alike_and_see_nothing_as_nothing(name, given):
+def test_attention_with_and_without_its_weights_sees_nothing_as_nothing(name, given):
     backend = load_backend(name)
     attention = import_module(f"ragged_{name}.attention")
     block = attention.InterpretableAttention(SIZE, HEADS, rng=rng())
     block.eval()
-    mask = backend.to_numpy(given["mask"]).copy()
-    mask[0], mask[1, 2] = False, False
-    explicit, weights = block(given["x"], given["x"], backend.asarray(mask), need_weights=True)
-    fused, nothing = block(given["x"], given["x"], backend.asarray(mask))
+    encoder, decoder, x = [0, 1, 2], [0, 3, 2], given["x"]
+    visible = sides(name, x, encoder, decoder).visible_to_decoder(causal=True)
+    explicit, weights = block(x[:, 2:], x, visible, need_weights=True)
+    fused, nothing = block(x[:, 2:], x, visible)
     assert nothing is None
+    steps, count = np.arange(3), np.array(decoder)[:, None]
+    past = (np.arange(2) < np.array(encoder)[:, None])[:, None] & (steps < count)[..., None]
+    future = (steps < steps[:, None]) & (steps < count)[..., None]
+    mask = np.concatenate([past, future], 2)
     found, bias = backend.to_numpy(weights), backend.get_parameters(block)["output.bias"]
-    assert (found[~np.broadcast_to(mask[:, None], found.shape)] == 0).all()
+    np.testing.assert_array_equal(found != 0, np.broadcast_to(mask[:, None], found.shape))
     np.testing.assert_allclose(
-        found.sum(-1), np.broadcast_to(mask.any(-1)[:, None], (3, 2, 5)), 1e-6
+        found.sum(-1), np.broadcast_to(mask.any(-1)[:, None], (3, 2, 3)), 1e-6
     )
     np.testing.assert_allclose(backend.to_numpy(fused), backend.to_numpy(explicit), 1e-5, 1e-6)
-    np.testing.assert_array_equal(backend.to_numpy(fused)[0], np.broadcast_to(bias, (5, SIZE)))
+    np.testing.assert_array_equal(backend.to_numpy(fused)[0], np.broadcast_to(bias, (3, SIZE)))
 
 
 def test_a_trainable_sum_scales_what_is_added(name, given):
@@ -161,15 +176,10 @@ def test_attention_drops_weights_and_outputs_at_its_rate(name, own_random_state)
     parameters["output.weight"][:] = HEADS / SIZE
     backend.set_parameters(module, parameters)
     module.train()
-    query, memory, mask = (
-        backend.asarray(value)
-        for value in (
-            np.zeros((rows, 1, SIZE), np.float32),
-            np.zeros((rows, keys, SIZE), np.float32),
-            np.ones((rows, 1, keys), bool),
-        )
-    )
-    output = backend.to_numpy(module(query, memory, mask)[0])[:, 0]
+    memory = backend.asarray(np.zeros((rows, keys + 1, SIZE), np.float32))
+    both = sides(name, memory, [keys] * rows, [1] * rows, keys)
+    call = memory[:, :1], memory, both.visible_to_decoder(causal=True)
+    output = backend.to_numpy(module(*call)[0])[:, 0]
     kept = output * (1 - rate) ** 2 * keys * HEADS  # how many weights, where the output is kept
     np.testing.assert_allclose(kept, kept.round(), atol=1e-4)
     dropped = kept == 0
@@ -180,7 +190,7 @@ def test_attention_drops_weights_and_outputs_at_its_rate(name, own_random_state)
     expected = keys * HEADS * (1 - rate)
     assert abs(counts.mean() - expected) < 6 * (expected * rate / len(counts)) ** 0.5
     module.eval()
-    np.testing.assert_allclose(backend.to_numpy(module(query, memory, mask)[0]), 1, rtol=1e-6)
+    np.testing.assert_allclose(backend.to_numpy(module(*call)[0]), 1, rtol=1e-6)
 
 
 @pytest.fixture

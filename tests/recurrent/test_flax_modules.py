@@ -160,7 +160,9 @@ def test_all_may_drop():
 
 def test_bits_of_dropout_are_even_and_independent():
     keys, count = jax.random.split(jax.random.key(0), 64), 1 << 14
-    bits = np.asarray(jax.vmap(lambda key: hashed_bits(key, (count,)))(keys))
+    bits = np.asarray(
+        jax.vmap(lambda key: hashed_bits(jax.random.key_data(key)[:2], (count,)))(keys)
+    )
     deviations = 5 / np.sqrt(bits.size)  # of a mean of independent draws
     for shift in range(32):
         assert abs((bits >> shift & 1).mean() - 0.5) < 0.5 * deviations

@@ -45,9 +45,7 @@ class AttentionLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        past, future, both = self.tokens_of(
-            past, future, encoder_lengths, decoder_lengths
-        )
+        past, future, both = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
         encoder, decoder = both
         e, (h, c) = encoder.run(self.encoder, past)
         if self.config.hidden_size != self.config.decoder_size:

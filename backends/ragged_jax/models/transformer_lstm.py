@@ -34,7 +34,9 @@ class Block(nnx.Module):
         """Return both sides, and the decoder's attention weights."""
         to_encoder, to_decoder = visible
         e = self.encoder_join(self.encoder_attention(e, e, to_encoder)[0], e)
-        a, weights = self.decoder_attention(d, jnp.concatenate([e, d], -2), to_decoder, need_weights)
+        a, weights = self.decoder_attention(
+            d, jnp.concatenate([e, d], -2), to_decoder, need_weights
+        )
         return e, self.decoder_join(a, d), weights
 
 
@@ -64,9 +66,7 @@ class TransformerLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        past, future, both = self.tokens_of(
-            past, future, encoder_lengths, decoder_lengths
-        )
+        past, future, both = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
         encoder, decoder = both
         e, d = self.past_embedding(past), self.future_embedding(future)
         y, state = encoder.run(self.encoder, e)

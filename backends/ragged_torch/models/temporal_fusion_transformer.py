@@ -86,9 +86,7 @@ class TemporalFusionTransformer(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and its explanation."""
-        past, future, both = self.tokens_of(
-            past, future, encoder_lengths, decoder_lengths
-        )
+        past, future, both = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
         encoder, decoder = both
         values = self.config.static_values(self.backend, encoder.lengths, static, past)
         context = Contexts() if values is None else self.static(values)

@@ -64,9 +64,7 @@ class TransformerLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        past, future, both = self.tokens_of(
-            past, future, encoder_lengths, decoder_lengths
-        )
+        past, future, both = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
         encoder, decoder = both
         e, d = self.past_embedding(past), self.future_embedding(future)
         y, state = encoder.run(self.encoder, e)

@@ -41,7 +41,8 @@ class Attended(NamedTuple):
 
     Args:
         out: where q has tokens, `(heads, value_size)`, or `(value_size,)` if values are shared.
-        lse: the log of the sum of a query's exponentials, where q has tokens, `(heads,)`, if asked for.
+        lse: the log of the sum of a query's exponentials, where q has tokens, `(heads,)`; None
+            where nobody asked.
         weights: `(batch, heads, q_width, k_width)`, before any is dropped.
     """
 

@@ -147,8 +147,8 @@ def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
     encoder, decoder = batch.encoder_lengths, batch.decoder_lengths
     explanations = {
         "attention": forecast.attention,
-        "past_selection": _at_valid(forecast.past_selection, encoder),
-        "future_selection": _at_valid(forecast.future_selection, decoder),
+        "past_selection": forecast.past_selection,
+        "future_selection": forecast.future_selection,
         "static_selection": forecast.static_selection,
     }
     if forecast.static_selection is not None:  # rows that only fill the batch have no values
@@ -156,10 +156,3 @@ def interpretation(forecast: Forecast, batch: Any) -> dict[str, np.ndarray]:
         explanations["static_selection"] = np.where(filled, forecast.static_selection, 0)
     explained = {name: value for name, value in explanations.items() if value is not None}
     return {**explained, "encoder_lengths": encoder.host, "decoder_lengths": decoder.host}
-
-
-def _at_valid(weights: np.ndarray | None, lengths: Lengths) -> np.ndarray | None:
-    if weights is None:
-        return None
-    valid = np.arange(lengths.width)[None, :] < lengths.host[:, None]
-    return np.where(valid[..., None], weights, 0)

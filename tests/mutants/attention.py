@@ -6,7 +6,6 @@ from tests.mutants.mutant import Fault, fault
 from tests.mutants.names import attention
 
 CALL = {"torch": "forward", "jax": "__call__"}
-XP = {"torch": "torch", "jax": "jnp"}
 LSTM, BRIDGED = "AttentionLSTM", "AttentionLSTM, bridge, ungated, all seen"
 TRANSFORMER, SHARED = "TransformerLSTM", "TransformerLSTM, shared, all seen"
 PF, FUSION, SIMPLE = "PFTemporalFusionTransformer", "XTFT", "XTFT, one feature"
@@ -17,9 +16,45 @@ def seen_in(configuration: str, case: str = "mixed") -> str:
     return attention("forecast_equals_the_oracle", configuration, case)
 
 
+OF_TOKENS = {  # of the layout without padding
+    "torch": (
+        fault(
+            "token taken from the row before its own",
+            "ragged.ops.tokens:token_places",
+            "* lengths.width -",
+            "* (lengths.width - 1) -",
+            seen_in(LSTM),
+        ),
+        fault(
+            "context of another row spread",
+            "ragged.ops.tokens:token_rows",
+            "np.arange(lengths.batch)",
+            "np.arange(lengths.batch)[::-1]",
+            seen_in(PF),
+        ),
+        fault(
+            "keys in the order of tokens, not of rows",
+            "ragged_torch.tokens:BothSides.visible_to_decoder",
+            "torch.argsort(torch.cat([encoder.rows, decoder.rows]), stable=True)",
+            "torch.arange(len(encoder.rows) + len(decoder.rows))",
+            seen_in(LSTM),
+        ),
+    ),
+    "jax": (
+        fault(
+            "keys of the decoder taken from padding",
+            "ragged.ops.tokens:joined_order",
+            "steps + gap",
+            "steps",
+            seen_in(LSTM),
+        ),
+    ),
+}
+
+
 def faults_of(backend: str) -> tuple[Fault, ...]:
     """Give the faults in a backend's blocks and models with attention."""
-    call, xp = CALL[backend], XP[backend]
+    call = CALL[backend]
     functions = {"torch": "nn.functional", "jax": "jax.nn"}[backend]
     join = {"torch": "torch.cat", "jax": "jnp.concatenate"}[backend]
     blocks, models = f"ragged_{backend}.layers", f"ragged_{backend}.models"
@@ -28,53 +63,46 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
     transformer = f"{models}.transformer_lstm:TransformerLSTM.{call}"
     fusion = f"{models}.temporal_fusion_transformer:TemporalFusionTransformer.{call}"
     statics = f"{models}.temporal_fusion_transformer:StaticContexts.{call}"
-    mask = "ragged.ops.masks:decoder_attention_mask"
+    tokens = f"ragged_{backend}.tokens"
+    to_decoder = f"{tokens}:BothSides.visible_to_decoder"
     softmax = {"torch": "torch.softmax", "jax": "jax.nn.softmax"}[backend]
     return (
-        fault("decoder step sees itself", mask, ":] < steps", ":] <= steps", seen_in(LSTM)),
+        fault("decoder step sees itself", attend, "diagonal=-1", "diagonal=0", seen_in(LSTM)),
         fault(
             "decoder step sees what comes after it",
-            mask,
-            "if causal:",
-            "if False:",
+            attend,
+            "causal=visible.causal",
+            "causal=False",
             seen_in(LSTM),
             attention("the_future_beyond_a_step_is_not_seen_before_it", LSTM),
         ),
-        fault("encoder's padding is seen", mask, "past & query", "past | query", seen_in(LSTM)),
         fault(
-            "decoder's padding is seen",
-            mask,
-            "visible = future[:, None, :]",
-            "visible = future[:, None, :] | True",
-            seen_in(BRIDGED),
-        ),
-        fault(
-            "encoder's steps see padding",
-            "ragged.ops.masks:self_attention_mask",
-            "valid[:, None, :] &",
-            "(valid[:, None, :] | True) &",
-            seen_in(TRANSFORMER),
-        ),
-        fault("scores not scaled", attend, "q * q.shape[-1] ** -0.5", "q * 1.0", seen_in(LSTM)),
-        fault(
-            "heads added up instead of averaged",
-            attend,
-            "self.weights_dropout(weights).mean(1)",
-            "self.weights_dropout(weights).sum(1)",
+            "padding between encoder and decoder is seen",
+            f"{tokens}:Visible.arrange",
+            "if self.order is None",
+            "if True",
             seen_in(LSTM),
         ),
         fault(
-            "what sees nothing is given the mean of all",
-            attend,
-            f"{xp}.where(some, mixed, 0.0)",
-            "mixed",
-            seen_in(LSTM, "length 0"),
+            "decoder's steps are not among the keys",
+            to_decoder,
+            "Visible(decoder, keys, order",
+            "Visible(decoder, encoder.lengths, order",
+            seen_in(BRIDGED),
         ),
+        fault(
+            "weights left at the places of rows end to end",
+            f"{tokens}:Visible.explain",
+            "if self.encoder is None or",
+            "if True or",
+            seen_in(LSTM),
+        ),
+        *OF_TOKENS[backend],
         fault(
             "keys of encoder and decoder in the other order",
             attention_lstm,
-            f"{join}([e, d], 1)",
-            f"{join}([d, e], 1)",
+            f"{join}([e, d], -2)",
+            f"{join}([d, e], -2)",
             seen_in(LSTM),
         ),
         fault(
@@ -101,22 +129,22 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "context forgotten",
             f"{blocks}:GRN.{call}",
-            "if context is not None:",
+            "if context is not None and tokens is not None:",
             "if False:",
             seen_in(PF),
         ),
         fault(
             "interpolation not scaled",
             f"{blocks}:Interpolation.{call}",
-            "spread(self.scale",
-            "spread(0 * self.scale",
+            "sigmoid(self.scale)" if backend == "torch" else "spread(self.scale",
+            "sigmoid(0 * self.scale)" if backend == "torch" else "spread(0 * self.scale",
             seen_in(SIMPLE),
         ),
         fault(
             "variables weighed over time",
             f"{blocks}:VariableSelection.{call}",
-            f"{softmax}(self.weights(together, context), -1)",
-            f"{softmax}(self.weights(together, context), 1)",
+            f"{softmax}(self.weights(together, context, tokens), -1)",
+            f"{softmax}(self.weights(together, context, tokens), 0)",
             seen_in(FUSION),
         ),
         fault(
@@ -129,16 +157,16 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "shared LSTM starts anew at the decoder",
             transformer,
-            "(d, decoder, state)",
-            "(d, decoder)",
+            "d, state)",
+            "d)",
             seen_in(SHARED),
         ),
         fault("contexts of h and c swapped", statics, "self.h(s)", "self.c(s)", seen_in(PF)),
         fault(
             "static contexts do not start the LSTM",
             fusion,
-            "encoder, self._state(context)",
-            "encoder",
+            "xe, self._state(context)",
+            "xe",
             seen_in(PF),
         ),
         fault(

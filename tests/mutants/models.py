@@ -8,6 +8,16 @@ from tests.mutants.names import forecast, row_normalization
 ROWS = "ragged.models.row_normalization"
 CALL = {"torch": "forward", "jax": "__call__"}
 
+# What a backend's `Steps` has to know of the rows, and what takes its place.
+ROWS = {
+    "torch": ('"offsets": self.offsets', '"offsets": (self.offsets > 0) * len(x)'),
+    "jax": ("layer(x, self.lengths, state)", "layer(x, None, state)"),
+}
+SELECTED = {
+    "torch": ("x.new_zeros(", "x.new_ones("),
+    "jax": ("zero_padding(load_backend(name), x, self.lengths)", "x"),
+}
+
 
 def faults_of(backend: str) -> tuple[Fault, ...]:
     """Give the faults in a backend's models."""
@@ -16,15 +26,15 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "decoder does not get the encoder's state",
             call,
-            "self.decoder(future, decoder, (h, c))",
-            "self.decoder(future, decoder)",
+            "decoder.run(self.decoder, future, (h, c))",
+            "decoder.run(self.decoder, future)",
             forecast("one layer-mixed"),
         ),
         fault(
             "decoder gets h and c swapped",
             call,
-            "self.decoder(future, decoder, (h, c))",
-            "self.decoder(future, decoder, (c, h))",
+            "decoder.run(self.decoder, future, (h, c))",
+            "decoder.run(self.decoder, future, (c, h))",
             forecast("one layer-mixed"),
         ),
         fault(
@@ -35,17 +45,15 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             forecast("bridge-mixed"),
         ),
         fault(
-            "encoder runs over padding",
-            call,
-            "self.encoder(past, encoder)",
-            "self.encoder(past)",
+            "rows run beyond their lengths",
+            f"ragged_{backend}.tokens:Steps.run",
+            *ROWS[backend],
             forecast("one layer-mixed"),
         ),
         fault(
             "forecast at padding not 0",
-            call,
-            "zero_padding(backend, rows.undo(self.head(decoded)), decoder)",
-            "rows.undo(self.head(decoded))",
+            f"ragged_{backend}.tokens:Steps.pad",
+            *SELECTED[backend],
             forecast("one layer-mixed"),
         ),
         fault(

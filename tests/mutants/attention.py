@@ -16,6 +16,15 @@ def seen_in(configuration: str, case: str = "mixed") -> str:
     return attention("forecast_equals_the_oracle", configuration, case)
 
 
+# The lengths of keys, host's or traced, and what takes their place.
+JOINED = {
+    "torch": ("first.host + second.host", "first.host"),
+    "jax": (
+        "Lengths.unchecked(first.to(backend, like) + second.to(backend, like)",
+        "Lengths.unchecked(first.to(backend, like)",
+    ),
+}
+
 OF_TOKENS = {  # of the layout without padding
     "torch": (
         fault(
@@ -64,7 +73,6 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
     fusion = f"{models}.temporal_fusion_transformer:TemporalFusionTransformer.{call}"
     statics = f"{models}.temporal_fusion_transformer:StaticContexts.{call}"
     tokens = f"ragged_{backend}.tokens"
-    to_decoder = f"{tokens}:BothSides.visible_to_decoder"
     softmax = {"torch": "torch.softmax", "jax": "jax.nn.softmax"}[backend]
     return (
         fault("decoder step sees itself", attend, "diagonal=-1", "diagonal=0", seen_in(LSTM)),
@@ -85,9 +93,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "decoder's steps are not among the keys",
-            to_decoder,
-            "Visible(decoder, keys, order",
-            "Visible(decoder, encoder.lengths, order",
+            "ragged.ops.tokens:joined_lengths",
+            *JOINED[backend],
             seen_in(BRIDGED),
         ),
         fault(

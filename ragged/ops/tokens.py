@@ -63,7 +63,7 @@ def joined_order(backend: Backend, first: Lengths, second: Lengths, *, like: Arr
     xp, width = backend.xp, first.width + second.width
     count, steps = first.to(backend, like)[:, None], backend.arange_like(width, like=like)
     gap = first.width - count  # what lies between a row's first part and its second
-    return xp.clip(xp.where(steps < count, steps, steps + gap), max=width - 1)
+    return xp.where(steps < count, steps, steps + gap) % width
 
 
 def joined_places(

@@ -63,7 +63,7 @@ def joined_order(backend: Backend, first: Lengths, second: Lengths, *, like: Arr
     xp, width = backend.xp, first.width + second.width
     count, steps = first.to(backend, like)[:, None], backend.arange_like(width, like=like)
     gap = first.width - count  # what lies between a row's first part and its second
-    return xp.where(steps < count, steps, steps + gap) % width
+    return xp.minimum(xp.where(steps < count, steps, steps + gap), steps[-1:])
 
 
 def joined_places(
@@ -79,7 +79,5 @@ def joined_places(
     steps = backend.arange_like(width, like=like)
     is_first, step = steps < first.width, steps - first.width
     end = n + m  # below the width, where there is any padding
-    return (
-        xp.where(is_first, xp.where(steps < n, steps, end), xp.where(step < m, n + step, end))
-        % width
-    )
+    places = xp.where(is_first, xp.where(steps < n, steps, end), xp.where(step < m, n + step, end))
+    return xp.minimum(places, steps[-1:])

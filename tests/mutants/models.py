@@ -9,7 +9,7 @@ ROWS = "ragged.models.row_normalization"
 CALL = {"torch": "forward", "jax": "__call__"}
 
 # What a backend's `Steps` has to know of the rows, and what takes its place.
-ROWS = {
+LENGTHS = {
     "torch": ('"offsets": self.offsets', '"offsets": (self.offsets > 0) * len(x)'),
     "jax": ("layer(x, self.lengths, state)", "layer(x, None, state)"),
 }
@@ -47,7 +47,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "rows run beyond their lengths",
             f"ragged_{backend}.tokens:Steps.run",
-            *ROWS[backend],
+            *LENGTHS[backend],
             forecast("one layer-mixed"),
         ),
         fault(
@@ -72,9 +72,9 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "normalisation of rows not undone",
-            call,
-            "rows.undo(self.head(decoded))",
-            "self.head(decoded)",
+            f"ragged_{backend}.models.base:ForecastingModel.undo_rows",
+            "rows.undo(padded)",
+            "padded",
             row_normalization("standard"),
         ),
         fault(

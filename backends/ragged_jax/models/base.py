@@ -8,6 +8,8 @@ from flax import nnx
 from jax import Array
 
 from ragged.models.modules import AttentionModule, ModelModule
+from ragged.models.row_normalization import RowScale
+from ragged.ops.alignment import zero_padding
 from ragged_jax.arrays import name
 from ragged_jax.tokens import BothSides, Steps
 
@@ -26,12 +28,20 @@ class ForecastingModel(ModelModule, nnx.Module):
 
     def tokens_of(
         self, past: Array, future: Array, encoder_lengths: object, decoder_lengths: object
-    ) -> tuple[Array, Array, BothSides]:
-        """Check a model's inputs and return the tokens of both sides, and where they lie."""
-        past, future, encoder, decoder = self.prepare_inputs(
+    ) -> tuple[Array, Array, BothSides, RowScale]:
+        """Check a model's inputs; return both sides' tokens, where they lie, and their scale."""
+        past, future, encoder, decoder, rows = self.prepare_inputs(
             past, future, encoder_lengths, decoder_lengths
         )
-        return past, future, BothSides(Steps(encoder, past), Steps(decoder, future))
+        return past, future, BothSides(Steps(encoder, past), Steps(decoder, future)), rows
+
+    def undo_rows(self, outputs: Array, decoder: Steps, rows: RowScale) -> Array:
+        """Undo the normalisation of rows, and pad: `(batch, decoder_time, output_size)`."""
+        padded = decoder.pad(outputs)
+        if rows.location is None:
+            return padded
+        undone: Array = zero_padding(self.backend, rows.undo(padded), decoder.lengths)
+        return undone
 
 
 class AttentionModel(AttentionModule, ForecastingModel):

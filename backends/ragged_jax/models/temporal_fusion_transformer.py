@@ -86,7 +86,7 @@ class TemporalFusionTransformer(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and its explanation."""
-        past, future, both = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
+        past, future, both, rows = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
         encoder, decoder = both
         values = self.config.static_values(self.backend, encoder.lengths, static, past)
         context = Contexts() if values is None else self.static(values)
@@ -104,7 +104,7 @@ class TemporalFusionTransformer(AttentionModel):
         visible = both.visible_to_decoder(causal=self.config.causal)
         mixed, weights = self.attention(query, a, visible, need_weights)
         mixed = self.feed_forward(self.attention_join(mixed, query))
-        output = decoder.pad(self.head(self.output_join(mixed, d)))
+        output = self.undo_rows(self.head(self.output_join(mixed, d)), decoder, rows)
         selections = encoder.pad(past_weights), decoder.pad(future_weights), context.weights
         return Forecast(output, weights, *selections)
 

@@ -47,7 +47,7 @@ class AttentionLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        past, future, both = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
+        past, future, both, rows = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
         encoder, decoder = both
         e, (h, c) = encoder.run(self.encoder, past)
         if self.config.hidden_size != self.config.decoder_size:
@@ -55,4 +55,4 @@ class AttentionLSTM(AttentionModel):
         d, _ = decoder.run(self.decoder, future, (h, c))
         visible = both.visible_to_decoder(causal=self.config.causal)
         a, weights = self.attention(d, torch.cat([e, d], -2), visible, need_weights)
-        return Forecast(decoder.pad(self.head(self.join(a, d))), weights)
+        return Forecast(self.undo_rows(self.head(self.join(a, d)), decoder, rows), weights)

@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ragged.models.modules import AttentionModule, ModelModule
+from ragged.models.row_normalization import RowScale
+from ragged.ops.alignment import zero_padding
 from ragged_torch.arrays import name
-from ragged_torch.tokens import BothSides
+from ragged_torch.tokens import BothSides, Steps
 
 
 class ForecastingModel(ModelModule, nn.Module):
@@ -25,11 +27,19 @@ class ForecastingModel(ModelModule, nn.Module):
 
     def tokens_of(
         self, past: Tensor, future: Tensor, encoder_lengths: object, decoder_lengths: object
-    ) -> tuple[Tensor, Tensor, BothSides]:
-        """Check a model's inputs and return the tokens of both sides, and where they lie."""
-        inputs = self.prepare_inputs(past, future, encoder_lengths, decoder_lengths)
+    ) -> tuple[Tensor, Tensor, BothSides, RowScale]:
+        """Check a model's inputs; return both sides' tokens, where they lie, and their scale."""
+        *inputs, rows = self.prepare_inputs(past, future, encoder_lengths, decoder_lengths)
         both = BothSides.of(*inputs, self.reference_parameter)
-        return both.encoder.take(inputs.past), both.decoder.take(inputs.future), both
+        return both.encoder.take(inputs[0]), both.decoder.take(inputs[1]), both, rows
+
+    def undo_rows(self, outputs: Tensor, decoder: Steps, rows: RowScale) -> Tensor:
+        """Undo the normalisation of rows, and pad: `(batch, decoder_time, output_size)`."""
+        padded = decoder.pad(outputs)
+        if rows.location is None:
+            return padded
+        undone: Tensor = zero_padding(self.backend, rows.undo(padded), decoder.lengths)
+        return undone
 
 
 class AttentionModel(AttentionModule, ForecastingModel):

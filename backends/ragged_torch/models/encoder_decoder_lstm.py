@@ -42,11 +42,11 @@ class EncoderDecoderLSTM(ForecastingModel):
         decoder_lengths: object = None,
     ) -> Forecast:
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
-        past, future, (encoder, decoder) = self.tokens_of(
+        past, future, (encoder, decoder), rows = self.tokens_of(
             past, future, encoder_lengths, decoder_lengths
         )
         _, (h, c) = encoder.run(self.encoder, past)
         if self.config.hidden_size != self.config.decoder_size:
             h, c = self.bridge_h(h), self.bridge_c(c)
         decoded, _ = decoder.run(self.decoder, future, (h, c))
-        return Forecast(decoder.pad(self.head(decoded)))
+        return Forecast(self.undo_rows(self.head(decoded), decoder, rows))

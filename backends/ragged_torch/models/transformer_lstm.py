@@ -64,7 +64,7 @@ class TransformerLSTM(AttentionModel):
         need_weights: bool = False,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        past, future, both = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
+        past, future, both, rows = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
         encoder, decoder = both
         e, d = self.past_embedding(past), self.future_embedding(future)
         y, state = encoder.run(self.encoder, e)
@@ -76,5 +76,5 @@ class TransformerLSTM(AttentionModel):
         for block in self.blocks:
             e, d, weights = block(e, d, visible, need_weights)
             all_weights.append(weights)
-        output = decoder.pad(self.head(d))
+        output = self.undo_rows(self.head(d), decoder, rows)
         return Forecast(output, torch.cat(all_weights, 1) if need_weights else None)

@@ -127,6 +127,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
     where = {"torch": "torch.where(some, torch.softmax(scores, -1), 0.0)"}
     where["jax"] = "jnp.where(some, jax.nn.softmax(scores, -1), 0)"
     softmax = {"torch": "torch.softmax(scores, -1)", "jax": "jax.nn.softmax(scores, -1)"}
+    seen = {"torch": "seen_pairs", "jax": "visible_pairs"}
+    shown = {"torch": "attend", "jax": "visible_pairs"}
     operator = {
         "torch": fault(
             "attention: the normaliser is lost on the way to the backward pass",
@@ -146,7 +148,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
     return (
         fault(
             "attention: causal hides a key more",
-            f"{plain}:visible_pairs",
+            f"{plain}:{seen[backend]}",
             "<= shift",
             "< shift",
             gradient("heads, causal", "no kernels"),
@@ -160,7 +162,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "attention: padding shows",
-            f"{plain}:visible_pairs",
+            f"{plain}:{shown[backend]}",
             "valid_q[:, :, None] & valid_k[:, None, :]",
             "valid_q[:, :, None] & (valid_k | True)[:, None, :]",
             gradient("heads", "no kernels"),

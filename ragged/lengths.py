@@ -159,39 +159,47 @@ class Lengths(HostData):
 
     @classmethod
     def of(
-        cls, lengths: object, width: int, backend: Backend, *, function: str, batch: int | None
+        cls,
+        lengths: object,
+        width: int,
+        backend: Backend,
+        *,
+        function: str,
+        batch: int | None,
+        argument: str = "lengths",
     ) -> Lengths:
         """Check the lengths of an argument against its array; None = every row full."""
+        named = {"function": function, "argument": argument}
         is_compiling = backend.is_compiling()
         if lengths is None and batch is not None:
             return cls.full(batch, width, backend)
         if isinstance(lengths, Lengths):
             result = lengths
-            result._check(width, function)
+            result._check(width, **named)
             if is_compiling and not lengths.is_traced:  # or they would be constants
                 result = cls.unchecked(backend.asarray(lengths.host), width, lengths.policy)
         elif is_compiling or (backend.owns(lengths) and backend.is_traced(lengths)):
-            values = as_array(backend, function, "lengths", lengths)
-            check_form(values.shape, str(values.dtype), function)
+            values = as_array(backend, function, argument, lengths)
+            check_form(values.shape, str(values.dtype), **named)
             result = cls.unchecked(values, width)
         else:
-            result = cls._from_checked(check_lengths(lengths, width, function=function), width)
+            result = cls._from_checked(check_lengths(lengths, width, **named), width)
             result.leaf = lengths if backend.owns(lengths) else result.leaf
         if batch is not None and result.batch != batch:
             got, remedy = f"{result.batch} lengths", "Give one length for each row of the batch."
-            raise LengthsError.of(function, "lengths", got, f"{batch}, one for each row", remedy)
+            raise LengthsError.of(function, argument, got, f"{batch}, one for each row", remedy)
         return result
 
-    def _check(self, width: int, function: str) -> None:
+    def _check(self, width: int, function: str, argument: str) -> None:
         """Refuse lengths of another width, or an invalid leaf of a transformation."""
         if self.width != width:
             got = f"Lengths made for width {self.width}"
             remedy = f"Make them with ragged.Lengths(lengths, width={width})."
-            raise LengthsError.of(function, "lengths", got, f"width {width}, the array's", remedy)
+            raise LengthsError.of(function, argument, got, f"width {width}, the array's", remedy)
         if self.is_traced:
-            check_form(self.leaf.shape, str(self.leaf.dtype), function)
+            check_form(self.leaf.shape, str(self.leaf.dtype), function, argument)
         elif self._host is None or self._host.ndim != 1:
-            self._host = check_lengths(self.leaf, width, function=function)
+            self._host = check_lengths(self.leaf, width, function=function, argument=argument)
 
     def widened(self, width: int, *, function: str) -> Lengths:
         """The same lengths for an array of another width.
@@ -251,19 +259,23 @@ def _full(batch: int, width: int) -> Lengths:
     return lengths
 
 
-def check_lengths(lengths: object, width: int | None, *, function: str) -> np.ndarray:
+def check_lengths(
+    lengths: object, width: int | None, *, function: str, argument: str = "lengths"
+) -> np.ndarray:
     """Return lengths as read-only int64 on the host, or refuse them."""
-    values = lengths.host if isinstance(lengths, Lengths) else _to_host(lengths, function)
+    values = lengths.host if isinstance(lengths, Lengths) else _to_host(lengths, function, argument)
     if values.size == 0 and values.ndim == 1:
         values = values.astype(np.int64)  # an empty list becomes float64
-    check_form(values.shape, values.dtype.name, function)
-    return check_values(values, width, function=function)
+    check_form(values.shape, values.dtype.name, function, argument)
+    return check_values(values, width, function=function, argument=argument)
 
 
-def check_values(values: np.ndarray, width: int | None, *, function: str) -> np.ndarray:
+def check_values(
+    values: np.ndarray, width: int | None, *, function: str, argument: str = "lengths"
+) -> np.ndarray:
     """Return integers of any shape as read-only int64, or refuse those that are no lengths."""
     if values.dtype.kind not in "iu":
-        _check_dtype(values.dtype.name, function)
+        _check_dtype(values.dtype.name, function, argument)
     values = values.astype(np.int64)
     values.setflags(write=False)
     bounds = [(values < 0, "lengths of 0 or more", "Count the valid steps of each row.")]
@@ -275,27 +287,29 @@ def check_values(values: np.ndarray, width: int | None, *, function: str) -> np.
             row = np.unravel_index(int(np.argmax(wrong)), values.shape)
             position = ", ".join(map(str, row))
             got = f"{values[row]} at row {position}"
-            raise LengthsError.of(function, "lengths", got, expected, remedy)
+            raise LengthsError.of(function, argument, got, expected, remedy)
     return values
 
 
-def check_form(shape: tuple[int, ...], dtype: str, function: str) -> None:
+def check_form(
+    shape: tuple[int, ...], dtype: str, function: str, argument: str = "lengths"
+) -> None:
     """Refuse lengths that are not a vector of integers."""
     if len(shape) != 1:
         got, expected = f"of shape {tuple(shape)}", "shape (batch,)"
-        raise LengthsError.of(function, "lengths", got, expected, "Give one integer for each row.")
-    _check_dtype(dtype, function)
+        raise LengthsError.of(function, argument, got, expected, "Give one integer for each row.")
+    _check_dtype(dtype, function, argument)
 
 
-def _check_dtype(dtype: str, function: str) -> None:
+def _check_dtype(dtype: str, function: str, argument: str) -> None:
     if "int" not in dtype:
         remedy = "Round them yourself, or pass masks to ragged.lengths_from_mask()."
-        raise LengthsError.of(function, "lengths", f"of dtype {dtype}", "integers", remedy)
+        raise LengthsError.of(function, argument, f"of dtype {dtype}", "integers", remedy)
 
 
-def _to_host(lengths: object, function: str) -> np.ndarray:
+def _to_host(lengths: object, function: str, argument: str = "lengths") -> np.ndarray:
     try:
-        return as_host(function, "lengths", to_host(lengths))
+        return as_host(function, argument, to_host(lengths))
     except Exception as error:  # conversion runs code of the value's class
         expected, remedy = "integers of shape (batch,)", "Give one integer for each row."
-        raise LengthsError.of(function, "lengths", shown(lengths), expected, remedy) from error
+        raise LengthsError.of(function, argument, shown(lengths), expected, remedy) from error

@@ -81,8 +81,9 @@ def attention(
     q = as_array(backend, function, "q", q)
     k, v = (as_array(backend, function, name, x, q) for name, x in (("k", k), ("v", v)))
     _check_shapes(function, q, k, v)
-    of_q = Lengths.of(q_lengths, q.shape[1], backend, function=function, batch=q.shape[0])
-    of_k = Lengths.of(k_lengths, k.shape[1], backend, function=function, batch=q.shape[0])
+    call: dict[str, Any] = {"function": function, "batch": q.shape[0]}
+    of_q = Lengths.of(q_lengths, q.shape[1], backend, **call, argument="q_lengths")
+    of_k = Lengths.of(k_lengths, k.shape[1], backend, **call, argument="k_lengths")
     arrays = backend.promote_arrays(function, {"q": q, "k": k, "v": v})
     dropout = as_rate(function, "dropout", dropout)
     need_weights = as_flag(function, "need_weights", need_weights)

@@ -83,9 +83,12 @@ class ModelModule:
             raise ShapeError.of(model, "future", got, expected, remedy)
         arrays = {"parameters": reference, "past": past, "future": future}
         _, past, future = backend.promote_arrays(model, arrays).values()
+        named = {"encoder_lengths": (encoder_lengths, past)}
+        named |= {"decoder_lengths": (decoder_lengths, future)}
+        call: dict[str, Any] = {"function": model, "batch": batch}
         encoder, decoder = (
-            Lengths.of(lengths, array.shape[1], backend, function=model, batch=batch)
-            for lengths, array in ((encoder_lengths, past), (decoder_lengths, future))
+            Lengths.of(lengths, array.shape[1], backend, **call, argument=argument)
+            for argument, (lengths, array) in named.items()
         )
         if config.encoder_alignment == "right" and not encoder.is_full:
             past = align_encoder_sequences(past, encoder)

@@ -273,7 +273,9 @@ def _read_lengths(seq_lengths: Any, batch: tuple[int, ...], width: int) -> Lengt
             got, remedy = f"of shape {seq_lengths.shape}", "Give one length for each row."
             raise ShapeError.of("RNN", "seq_lengths", got, f"shape {batch}, the batch", remedy)
         seq_lengths = seq_lengths.reshape(-1)
-    return Lengths.of(seq_lengths, width, backend, function="RNN", batch=math.prod(batch))
+    return Lengths.of(
+        seq_lengths, width, backend, function="RNN", batch=math.prod(batch), argument="seq_lengths"
+    )
 
 
 def _read_carry(mode: str, carry: Any, shape: tuple[int, ...]) -> States:

@@ -168,10 +168,9 @@ class BothSides(NamedTuple):
         (encoder, decoder), like = self, self.decoder.like
         lengths, backend = (encoder.lengths, decoder.lengths), load_backend(name)
         keys = joined_lengths(backend, *lengths, like=like)
-        if encoder.lengths.is_full:
-            order = None
-        elif encoder.rows is not None and decoder.rows is not None:
+        order = None
+        if encoder.rows is not None and decoder.rows is not None:
             order = torch.argsort(torch.cat([encoder.rows, decoder.rows]), stable=True)
-        else:
+        elif not encoder.lengths.is_full:
             order = joined_order(backend, *lengths, like=like)
         return Visible(decoder, keys, order, encoder.lengths, causal)

@@ -18,6 +18,8 @@ LENGTHS: dict[str, tuple[list[int], list[int]]] = {
     "mixed": ([3, 5, 1, 4], [4, 2, 1, 3]),
     "full": ([5, 5, 5, 5], [4, 4, 4, 4]),
     "length 0": ([3, 0, 5, 0], [4, 2, 0, 0]),
+    "only pasts full": ([5, 5, 5, 5], [1, 0, 4, 2]),
+    "only futures full": ([1, 5, 0, 3], [4, 4, 4, 4]),
 }
 # A LayerNorm over a few nearly equal values is nearly a step function: rounding the parameters to 8
 # bits reverses its gradient. So every norm is over three values or more, and of the first six seeds

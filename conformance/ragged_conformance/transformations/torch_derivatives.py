@@ -7,12 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ragged.errors import DerivativeError, RaggedError
 from ragged_conformance.transformations.comparison import BATCHES, MEMBERS
 from ragged_conformance.transformations.lines import (
-    ATTENTION,
     FROZEN,
     LAYERS,
     SOME,
@@ -100,16 +97,6 @@ def double_backward(trial: Trial) -> Results:
     return {"curvature": trial.along(pull(slope, variables))}
 
 
-def unfused(run: Callable[[Trial], Results]) -> Callable[[Trial], Results]:
-    """Disable fused attention by `torch.nn.attention.sdpa_kernel`."""
-
-    def run_unfused(trial: Trial) -> Results:
-        with sdpa_kernel(SDPBackend.MATH):
-            return run(trial)
-
-    return run_unfused
-
-
 def grad_of_grad(trial: Trial) -> Results:
     def slope(variables: Tensors) -> Tensor:
         return trial.along(torch.func.grad(trial.total)(variables))
@@ -168,9 +155,6 @@ def vmap_ensemble(trial: Trial) -> Results:
     return {"outputs of members": outputs, "gradient of members": batched(stacked)}
 
 
-# Torch's fused attention has no second derivative by autograd; torch.func uses the unfused one.
-FUSED: dict[str, type[RaggedError]] = dict.fromkeys(ATTENTION, DerivativeError)
-
 TRANSFORMATIONS: dict[str, Transformation] = {
     "autograd.grad": derivative(autograd),
     "func.grad": derivative(func_grad),
@@ -185,14 +169,13 @@ TRANSFORMATIONS: dict[str, Transformation] = {
     "functional.jacobian, vectorised": derivative(jacobian(vectorize=True)),
     "functional.jacobian, forward": derivative(jacobian(vectorize=True, strategy="forward-mode")),
     "is_grads_batched": derivative(batched_gradients),
-    "double backward": derivative(double_backward, refused=FUSED),
-    "double backward, unfused attention": derivative(unfused(double_backward), *ATTENTION),
+    "double backward": derivative(double_backward),
     "func.grad of func.grad": derivative(grad_of_grad),
     "func.jvp of func.grad": derivative(jvp_of_grad),
     "func.grad of func.jvp": derivative(grad_of_jvp),
     "func.hessian": derivative(func_hessian),
     "func.jacrev of func.jacrev": derivative(reverse_hessian, *LAYERS),
-    "functional.hessian": derivative(autograd_hessian, refused=FUSED),
+    "functional.hessian": derivative(autograd_hessian),
     "func.vmap over batches": derivative(vmap_batches),
     "func.vmap of func.grad": derivative(vmap_grad_batches),
     "func.vmap of func.jacrev": derivative(vmap_jacrev),

@@ -264,16 +264,17 @@ def test_order_is_kept(adapter: Adapter, tested: Runner) -> None:
 
 
 BAD_LENGTHS: Mapping[str, tuple[Any, str]] = {
-    "negative": ([1, -2, 0, 3], r"`lengths` is -2 at row 1; expected lengths of 0"),
-    "above the width": ([1, 9, 0, 3], r"`lengths` is 9 at row 1; expected at most the width \d"),
-    "not integer": ([1.0, 2.0, 0.0, 3.0], r"`lengths` is of dtype float64; expected integers"),
-    "boolean": ([True, False, True, True], r"`lengths` is of dtype bool; expected integers"),
-    "a scalar": (3, r"`lengths` is of shape \(\); expected shape \(batch,\)"),
-    "a matrix": ([[1], [2], [0], [3]], r"`lengths` is of shape \(4, 1\); expected shape"),
-    "too few": ([1, 2, 3], r"`lengths` is 3 lengths; expected 4, one for each row"),
-    "ragged": ([[1], [2, 3]], r"`lengths` is \[\[1\], \[2, 3\]\]; exp"),
-    "for another width": (ragged.Lengths([1, 2, 0, 3], 9), r"`lengths` is Lengths made for width"),
+    "negative": ([1, -2, 0, 3], r"is -2 at row 1; expected lengths of 0"),
+    "above the width": ([1, 9, 0, 3], r"is 9 at row 1; expected at most the width \d"),
+    "not integer": ([1.0, 2.0, 0.0, 3.0], r"is of dtype float64; expected integers"),
+    "boolean": ([True, False, True, True], r"is of dtype bool; expected integers"),
+    "a scalar": (3, r"is of shape \(\); expected shape \(batch,\)"),
+    "a matrix": ([[1], [2], [0], [3]], r"is of shape \(4, 1\); expected shape"),
+    "too few": ([1, 2, 3], r"is 3 lengths; expected 4, one for each row"),
+    "ragged": ([[1], [2, 3]], r"is \[\[1\], \[2, 3\]\]; exp"),
+    "for another width": (ragged.Lengths([1, 2, 0, 3], 9), r"is Lengths made for width"),
 }
+LENGTHS_OF = {"past": "encoder_lengths", "future": "decoder_lengths"}  # else "lengths"
 
 
 @pytest.mark.operation("Lengths")
@@ -283,7 +284,8 @@ def test_bad_lengths_are_refused_at_the_door(adapter: Adapter, tested: Runner, b
     for argument in subject.batch.lengths:
         all_lengths = {**subject.batch.lengths, argument: lengths}
         # The form of every refusal: function, argument, value, expected value, remedy.
-        with pytest.raises(ragged.RaggedError, match=rf"^\w+\(\): {message}.*\. \w.*") as it:
+        expected = rf"^\w+\(\): `{LENGTHS_OF.get(argument, 'lengths')}` {message}.*\. \w.*"
+        with pytest.raises(ragged.RaggedError, match=expected) as it:
             subject.call(tested.module, adapter.arrays(subject.batch.arrays), all_lengths)
         assert isinstance(it.value, ValueError)
 

@@ -48,6 +48,13 @@ OF_TOKENS = {  # of the layout without padding
             "torch.arange(len(encoder.rows) + len(decoder.rows))",
             seen_in(LSTM),
         ),
+        fault(
+            "keys of full pasts left where they are",
+            "ragged_torch.tokens:BothSides.visible_to_decoder",
+            "if encoder.rows is not None and",
+            "if not encoder.lengths.is_full and encoder.rows is not None and",
+            seen_in(LSTM, "only pasts full"),
+        ),
     ),
     "jax": (
         fault(

@@ -91,6 +91,14 @@ def calls(own, folder):
             {"packed": packed, "lengths": lengths, "max_length": 5},
         ),
         "explain": (explain, {"lengths": lengths, **sizes}),
+        "attention": (
+            ragged.attention,
+            {
+                **{name: whole(BATCH, WIDTH, 2, FEATURES) for name in "qkv"},
+                "q_lengths": lengths, "k_lengths": lengths[::-1].copy(), "causal": True,
+                "diagonal": 0, "scale": 0.5, "dropout": 0.0, "seed": 0, "need_weights": False,
+            },
+        ),
         "LSTM": (
             ragged.LSTM,
             {

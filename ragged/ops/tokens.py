@@ -61,9 +61,9 @@ def joined_order(backend: Backend, first: Lengths, second: Lengths, *, like: Arr
         any step.
     """
     xp, width = backend.xp, first.width + second.width
-    count, steps = first.to(backend, like)[:, None], backend.arange_like(width, like=like)
+    count, steps = first.to(backend, like)[:, None], backend.arange_like(width, like=like)[None]
     gap = first.width - count  # what lies between a row's first part and its second
-    return xp.minimum(xp.where(steps < count, steps, steps + gap), steps[-1:])
+    return xp.minimum(xp.where(steps < count, steps, steps + gap), steps[:, -1:])
 
 
 def joined_places(
@@ -76,8 +76,8 @@ def joined_places(
     """
     xp, width = backend.xp, first.width + second.width
     n, m = (each.to(backend, like)[:, None] for each in (first, second))
-    steps = backend.arange_like(width, like=like)
+    steps = backend.arange_like(width, like=like)[None]
     is_first, step = steps < first.width, steps - first.width
     end = n + m  # below the width, where there is any padding
     places = xp.where(is_first, xp.where(steps < n, steps, end), xp.where(step < m, n + step, end))
-    return xp.minimum(places, steps[-1:])
+    return xp.minimum(places, steps[:, -1:])

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ragged.attend.call import AttentionOptions
+from ragged_jax.precision import float32_products
 from ragged_jax.ragged_attention.dropout import keep_mask
 from ragged_jax.recurrent import jagged
 
@@ -108,12 +109,14 @@ def _drop(weights: Array, words: Array, rate: float) -> Array:
     return jnp.where(kept, weights / (1 - rate), 0)
 
 
+@float32_products
 def forward(*operands: Array, options: AttentionOptions, keep: bool = True) -> tuple[Array, ...]:
     """Return the result and the logs, of the operands of `attend`; without `keep`, no logs."""
     out, lse, _ = attend(*operands, options=options)
     return (out, lse) if keep else (out,)
 
 
+@float32_products
 def tangent(*operands: Array, moving: tuple[bool, ...], options: AttentionOptions) -> list[Array]:
     """Return the tangent of the result, linear in those of what moves among q, k and v."""
     held, inputs, given = operands[:3], operands[3:6], list(operands[7:])
@@ -124,6 +127,7 @@ def tangent(*operands: Array, moving: tuple[bool, ...], options: AttentionOption
     return list(jax.jvp(run, inputs, tuple(directions))[1])
 
 
+@float32_products
 def backward(*operands: Array, options: AttentionOptions) -> list[Array]:
     """Return the gradients of q, k and v, from that of the result."""
     held, inputs, gradient = operands[:3], operands[3:6], operands[7]

@@ -322,7 +322,14 @@ def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:
 
 
 def spread(parameter: Array, like: Array) -> Array:
-    """Expand a parameter to the axes of `like`; num_copies, if it has them, stay its first axis."""
+    """Expand a parameter to the axes of `like`; num_copies, if it has them, stay its first axis.
+
+    The gradient of half precision is summed over all tokens in float32.
+    """
     if parameter.ndim == 1:  # for jax_numpy_rank_promotion="raise"
-        return jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
-    return parameter.reshape(len(parameter), *(1 for _ in like.shape[2:]), -1)
+        spread = jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
+    else:
+        spread = parameter.reshape(len(parameter), *(1 for _ in like.shape[2:]), -1)
+    if parameter.dtype.itemsize >= 4:
+        return spread
+    return jnp.broadcast_to(spread.astype(jnp.float32), like.shape).astype(parameter.dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -49,11 +48,6 @@ class Sample:
     def horizon_time(self) -> np.ndarray:
         """The time of the horizon, `(horizon,)`, as in `Series.time`."""
         return self.event.time[self.split : self.stop]
-
-    @property
-    def horizon_stamps(self) -> Any:
-        """The dates of the horizon, or without dates its time."""
-        return self.event.stamps[self.split : self.stop]
 
     def truth(self, column: str) -> np.ndarray:
         """A column over the horizon, `(horizon,)`, in the units of the source."""

@@ -68,8 +68,10 @@ def baselines(
     }
     if season > 1:
         simple["seasonal naive"] = partial(_seasonal_naive, season=season)
+    seen = [_seen(row, target, mean) for row in rows]
     for name, forecast in simple.items():
-        forecasts[name] = [forecast(_seen(row, target, mean), len(row.future)) for row in rows]
+        pairs = zip(seen, rows, strict=True)
+        forecasts[name] = [forecast(values, len(row.future)) for values, row in pairs]
     return forecasts
 
 

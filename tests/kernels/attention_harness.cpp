@@ -3,41 +3,9 @@
 //
 // Each array is of exactly the size that a call may touch. What is told goes to the standard error,
 // and the status is 1.
-#include <cstdio>
-#include <cstdlib>
-#include <random>
-#include <string>
-
 #include "attention_torch.cpp"
 
-static std::atomic<Index> allocations_left{-1};  // negative: any number
-
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  if (allocations_left == 0) return nullptr;
-  if (allocations_left > 0) --allocations_left;
-  return std::malloc(size ? size : 1);
-}
-void* operator new(std::size_t size) {
-  if (void* found = operator new(size, std::nothrow)) return found;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-
-// The plain loops cost most of the time, and the kernels alone are on trial.
-#define UNWATCHED __attribute__((no_sanitize("address", "thread", "undefined")))
-
-using Values = std::vector<double>;
-
-static std::mt19937 generator(0);
-
-static Index any(Index most) { return Index(generator() % (most + 1)); }
-
-static void expect(bool holds, const std::string& what, Index where = 0) {
-  if (holds) return;
-  std::fprintf(stderr, "%s (%ld)\n", what.c_str(), long(where));
-  std::exit(1);
-}
+#include "harness.hpp"
 
 struct Shape {
   Index batch, q_width, k_width, heads, size, value_size;
@@ -197,20 +165,6 @@ void check_shapes() {
     Case<T>(shape, {k % 2 ? Layout::jagged : Layout::padded, any(1) != 0, any(1) != 0, any(20) - 10,
                     any(1) ? 0.0 : 0.3}).check();
   }
-}
-
-// Call again and again with one more allocation, until there are enough.
-template <class Call>
-static Status with_little_memory(Call&& call) {
-  Status status = Status::no_memory;
-  Index failures = 0;
-  for (; status == Status::no_memory && failures < 1000; ++failures) {
-    allocations_left = failures;
-    status = call();
-    allocations_left = -1;
-  }
-  if (status == Status::done) expect(failures > 3, "calls without memory that were told", failures);
-  return status;
 }
 
 // The calls that Python makes.

@@ -3,45 +3,15 @@
 //
 // Each array is of exactly the size that a call may touch. What is told goes to the standard error,
 // and the status is 1.
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
-#include <random>
-#include <string>
 
 #include "torch.cpp"
 
+#include "harness.hpp"
 #include "plain.hpp"
-
-static std::atomic<Index> allocations_left{-1};  // negative: any number
-
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  if (allocations_left == 0) return nullptr;
-  if (allocations_left > 0) --allocations_left;
-  return std::malloc(size ? size : 1);
-}
-void* operator new(std::size_t size) {
-  if (void* found = operator new(size, std::nothrow)) return found;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-
-// The plain loops cost most of the time, and the kernels alone are on trial.
-#define UNWATCHED __attribute__((no_sanitize("address", "thread", "undefined")))
 
 using Plain = plain::CELL;
 constexpr Index GATES = Plain::GATES, KEPT = Plain::KEPT;
-
-static std::mt19937 generator(0);
-
-static Index any(Index most) { return Index(generator() % (most + 1)); }
-
-static void expect(bool holds, const std::string& what, Index where = 0) {
-  if (holds) return;
-  std::fprintf(stderr, "%s (%ld)\n", what.c_str(), long(where));
-  std::exit(1);
-}
 
 template <class T>
 std::vector<T> drawn(Index size, double scale = 1) {
@@ -61,8 +31,6 @@ struct Choice {
   bool kept_as_output, wants_x, trains;
   bool resets = false, to_initial = false;
 };
-
-using Values = std::vector<double>;
 
 // What plain loops make of a layer.
 struct Expected {
@@ -320,20 +288,6 @@ void check_shapes() {
     Case<T>(shape, {Layout(k % 4), reverse, 1 + any(1), any(5), as_output, wants_x, trains, resets,
                     to_initial}).check();
   }
-}
-
-// Call again and again with one more allocation, until there are enough.
-template <class Call>
-static Status with_little_memory(Call&& call) {
-  Status status = Status::no_memory;
-  Index failures = 0;
-  for (; status == Status::no_memory && failures < 1000; ++failures) {
-    allocations_left = failures;
-    status = call();
-    allocations_left = -1;
-  }
-  if (status == Status::done) expect(failures > 3, "calls without memory that were told", failures);
-  return status;
 }
 
 // The calls that Python makes.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +12,8 @@ from jax import Array
 
 from ragged import kernels
 from ragged.attend.call import AttentionOptions
-from ragged.kernels.recipe import ATTENTION, ATTENTION_FUNCTIONS, xla_interface
+from ragged.kernels.recipe import ATTENTION, ATTENTION_FUNCTIONS
+from ragged_jax.custom_calls import load_library, register
 from ragged_jax.recurrent.cpp import LAYOUTS
 
 SOURCE = kernels.HEADERS / "attention_jax.cpp"
@@ -65,16 +65,6 @@ def _call(
 
 @cache
 def _load(dtype: str) -> str | None:
-    """Make the kernels of a dtype known to XLA; their library's name, None without.
-
-    XLA knows them by that name too, for a program that it has kept may call another version's.
-    """
-    include = jax.ffi.include_dir()
-    library = kernels.load(SOURCE, ATTENTION, dtype, (include,), xla_interface(Path(include)))
-    if library is None:
-        return None
-    version = Path(library._name).stem
-    for name in ATTENTION_FUNCTIONS:
-        handler = jax.ffi.pycapsule(getattr(library, name))
-        jax.ffi.register_ffi_target(f"{name}_{version}", handler, platform="cpu")
-    return version
+    """Make the kernels of a dtype known to XLA; their version, None without."""
+    library = load_library(SOURCE, ATTENTION, dtype)
+    return None if library is None else register(library, ATTENTION_FUNCTIONS, "cpu")

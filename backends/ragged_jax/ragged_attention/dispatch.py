@@ -6,7 +6,7 @@ The operator (`custom_op`) chooses from this list when a program is lowered.
 from __future__ import annotations
 
 from ragged.attend.call import AttentionCall, kernels_reason
-from ragged.implementations import Implementation, no_reason, reasons
+from ragged.implementations import Implementation, no_reason
 from ragged_jax.ragged_attention import cpp, plain
 
 
@@ -19,8 +19,3 @@ IMPLEMENTATIONS: tuple[Implementation[AttentionCall], ...] = (
     Implementation("kernels", _kernels_reason, {**plain.PASSES, **cpp.PASSES}),
     Implementation("plain", no_reason, plain.PASSES),
 )
-
-
-def attention_reasons(call: AttentionCall) -> dict[str, str | None]:
-    """Say why each implementation, in order, does not run a call; None = it can."""
-    return reasons(IMPLEMENTATIONS, call)

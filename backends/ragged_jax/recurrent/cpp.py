@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,8 +16,9 @@ import numpy as np
 from jax import Array
 
 from ragged import kernels
-from ragged.kernels.recipe import FUNCTIONS, xla_interface
+from ragged.kernels.recipe import FUNCTIONS
 from ragged.recurrent.cells import CELLS
+from ragged_jax.custom_calls import load_library, register
 from ragged_jax.recurrent.scan import computed_in
 
 SOURCE = kernels.HEADERS / "jax.cpp"
@@ -94,16 +94,6 @@ def _call(
 
 @cache
 def _load(mode: str, dtype: Any) -> str | None:
-    """Make the kernels of a cell and a dtype known to XLA; their library's name, None without.
-
-    XLA knows them by that name too, for a program that it has kept may call another version's.
-    """
-    include = jax.ffi.include_dir()
-    library = kernels.load(SOURCE, mode, str(dtype), (include,), xla_interface(Path(include)))
-    if library is None:
-        return None
-    version = Path(library._name).stem
-    for name in FUNCTIONS:
-        handler = jax.ffi.pycapsule(getattr(library, name))
-        jax.ffi.register_ffi_target(f"{name}_{version}", handler, platform="cpu")
-    return version
+    """Make the kernels of a cell and a dtype known to XLA; their version, None without."""
+    library = load_library(SOURCE, mode, str(dtype))
+    return None if library is None else register(library, FUNCTIONS, "cpu")

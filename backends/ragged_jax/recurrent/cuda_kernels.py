@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ragged import kernels
 from ragged.errors import KernelError
-from ragged.kernels.cuda import cubins, layer
+from ragged.kernels.cuda import cubins, layer, plans
 from ragged.kernels.cuda.plans import SUMS, Gpu, Plan, plan_launch
-from ragged.kernels.recipe import FUNCTIONS, xla_interface
+from ragged.kernels.recipe import FUNCTIONS
 from ragged.recurrent.cells import CELLS
+from ragged_jax import custom_calls
+from ragged_jax.custom_calls import load_library
 from ragged_jax.precision import float32_products
 
 SOURCE = Path(cubins.FOLDER) / "jax.cpp"
@@ -55,10 +56,8 @@ def find_target() -> Target | None:
         device = jax.devices("cuda")[0]
     except RuntimeError:  # a JAX without CUDA
         return None
-    include = jax.ffi.include_dir()
-    interface = xla_interface(Path(include))
     # The library launches any kernel; a cell and a dtype only name one that is kept.
-    library = kernels.load(SOURCE, "LSTM", "float32", (include,), interface)
+    library = load_library(SOURCE, "LSTM", "float32")
     if library is None:
         return None
     major, minor = map(int, device.compute_capability.split("."))
@@ -68,12 +67,9 @@ def find_target() -> Target | None:
 
 def register(library: ctypes.CDLL, platform: str) -> dict[str, str]:
     """Make the custom calls of a library known to XLA, by names of that library."""
-    version = Path(library._name).stem
-    names = {"Forward": FUNCTIONS[0], "Backward": FUNCTIONS[1]}
-    for function in names.values():
-        handler = jax.ffi.pycapsule(getattr(library, function))
-        jax.ffi.register_ffi_target(f"{function}_cuda_{version}", handler, platform=platform)
-    return {direction: f"{function}_cuda_{version}" for direction, function in names.items()}
+    version = custom_calls.register(library, FUNCTIONS, platform, prefix="cuda_")
+    calls = (f"{function}_{version}" for function in FUNCTIONS)
+    return dict(zip(plans.PASSES, calls, strict=True))
 
 
 @float32_products

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ragged.attend.call import AttentionOptions
-from ragged.backend import load_backend
 from ragged.lengths import Lengths
-from ragged_torch.arrays import asarray, name
+from ragged_torch.arrays import asarray
+from ragged_torch.operators import recorded_lengths
 from ragged_torch.ragged_attention import cpp, plain
 from ragged_torch.ragged_attention.custom_op import attention_op
 from ragged_torch.ragged_attention.dispatch import surroundings, takes_kernels
@@ -16,7 +16,6 @@ from ragged_torch.ragged_attention.plain import Tokens
 from ragged_torch.recurrent import onnx_op
 from ragged_torch.recurrent.cpp import computed_in
 from ragged_torch.recurrent.dispatch import RECORDED
-from ragged_torch.transforms import FakeTensor
 
 
 def attend(
@@ -67,7 +66,7 @@ def attend(
     lengths = q_lengths, k_lengths
     surrounding = surroundings(lengths, tuple(tokens))
     if not need_weights and surrounding == RECORDED and not is_exporting():
-        counts = _recorded_counts(lengths, q)
+        counts = recorded_lengths(q_lengths, q), recorded_lengths(k_lengths, q)
         return attention_op(tokens, counts, _as_tensor(seed, options), options).to(dtype), None
     if not need_weights and takes_kernels(tokens.q, surrounding):
         host = asarray(q_lengths.host), asarray(k_lengths.host)
@@ -86,20 +85,3 @@ def _as_tensor(seed: Tensor | int | None, options: AttentionOptions) -> Tensor |
     if not options.dropout or seed is None:
         return None
     return seed if isinstance(seed, Tensor) else torch.tensor(seed, dtype=torch.int64)
-
-
-def _recorded_counts(lengths: tuple[Lengths, Lengths], like: Tensor) -> tuple[Tensor, Tensor]:
-    """The lengths as a recorded operator takes them: on a GPU with the others, else on the host."""
-    counts = []
-    for each in lengths:
-        if each.is_full and like.is_cuda:
-            count = like.new_full((len(each),), each.width, dtype=torch.int64)
-        elif like.is_cuda:
-            count = each.to(load_backend(name), like).to(torch.int64)
-        else:
-            count = each.to(load_backend(name)).to("cpu", torch.int64)
-        if isinstance(like, FakeTensor) and not isinstance(count, FakeTensor):
-            count = like.fake_mode.from_tensor(count)
-        counts.append(count)
-    of_q, of_k = counts
-    return of_q, of_k

@@ -17,6 +17,7 @@ from ragged.attend.call import AttentionOptions
 from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
 from ragged_torch.arrays import asarray
+from ragged_torch.operators import register_backward
 from ragged_torch.ragged_attention import cpp, plain
 from ragged_torch.ragged_attention.dispatch import takes_kernels
 from ragged_torch.ragged_attention.plain import Tokens
@@ -157,18 +158,7 @@ def _fake_backward(*inputs: Any) -> list[Tensor]:
     return [each.new_empty(each.shape) for each in inputs[:3]]
 
 
-def _register_backward() -> torch.library.Library:
-    """Register the operator so that autograd works inside its body, unlike in a `custom_op`."""
-    library = torch.library.Library("ragged", "FRAGMENT")
-    schema = torch.library.infer_schema(attention_backward, mutates_args=())
-    library.define(f"attention_backward{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl("attention_backward", attention_backward, "CompositeExplicitAutograd")
-    library.impl("attention_backward", torch.library.fallthrough_kernel, "Autograd")
-    torch.library.register_fake("ragged::attention_backward", _fake_backward, lib=library)
-    return library
-
-
-_library = _register_backward()  # what it registers lives as long as it does
+_library = register_backward(attention_backward, _fake_backward)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ragged.attend.call import AttentionCall, AttentionOptions, kernels_reason
-from ragged.implementations import Implementation, choose, no_reason, reasons
+from ragged.implementations import Implementation, choose, no_reason
 from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged_torch.ragged_attention import cpp, plain
@@ -24,11 +24,6 @@ IMPLEMENTATIONS: tuple[Implementation[AttentionCall], ...] = (
     Implementation("kernels", _kernels_reason, cpp),
     Implementation("plain", no_reason, plain),
 )
-
-
-def attention_reasons(call: AttentionCall) -> dict[str, str | None]:
-    """Say why each implementation, in order, does not run a call; None = it can."""
-    return reasons(IMPLEMENTATIONS, call)
 
 
 def takes_kernels(q: Tensor, surrounding: str | None = None) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
 from ragged.recurrent.cells import CELLS
+from ragged_torch.operators import register_backward
 from ragged_torch.recurrent import onnx_op, passes, scan
 from ragged_torch.recurrent.dispatch import run_padded
 from ragged_torch.recurrent.passes import Layer
@@ -182,18 +183,7 @@ def _fake_backward(*inputs: Any) -> list[Tensor]:
     return [value.new_empty(value.shape) for value in Layer(*inputs[:9]).differentiable]
 
 
-def _register_backward() -> torch.library.Library:
-    """Register the operator so that autograd works inside its body, unlike in a `custom_op`."""
-    library = torch.library.Library("ragged", "FRAGMENT")
-    schema = torch.library.infer_schema(recurrent_layer_backward, mutates_args=())
-    library.define(f"recurrent_layer_backward{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl("recurrent_layer_backward", recurrent_layer_backward, "CompositeExplicitAutograd")
-    library.impl("recurrent_layer_backward", torch.library.fallthrough_kernel, "Autograd")
-    torch.library.register_fake("ragged::recurrent_layer_backward", _fake_backward, lib=library)
-    return library
-
-
-_library = _register_backward()  # what it registers lives as long as it does
+_library = register_backward(recurrent_layer_backward, _fake_backward)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

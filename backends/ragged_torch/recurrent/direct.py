@@ -21,7 +21,7 @@ from ragged.kernels import is_enabled
 from ragged.lengths import Lengths
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.recurrent import cpp
-from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe
+from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe, takes_step_by_torch
 from ragged_torch.recurrent.torch_layer import FUNCTIONS
 from ragged_torch.transforms import is_observed
 
@@ -66,8 +66,8 @@ def run_if_plain(
     if not _is_plain(shape, weights, x, state, batch_first=batch_first):
         return None
     batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
-    # A single step: what `dispatch.is_single_step` says, of a call that is known to be plain.
-    if lengths is None and width == 1 and shape.mode != "LSTM" and between_layers is None:
+    is_step = lengths is None and width == 1 and between_layers is None
+    if is_step and takes_step_by_torch(shape.mode):
         return _run_step(shape, weights, x, state, batch, batch_first)
     if lengths is None:
         count, tokens = _full(batch, width), batch * width

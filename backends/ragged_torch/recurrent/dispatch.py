@@ -64,6 +64,11 @@ def _kernels_reason(call: LayerCall) -> str | None:
     return kernels_reason(call, _has_kernels)
 
 
+def takes_step_by_torch(mode: str) -> bool:
+    """Whether torch's own kernels are faster than ours at a single step of a cell."""
+    return mode != "LSTM"
+
+
 def is_single_step(call: LayerCall) -> bool:
     """Whether all rows have one step, of a cell that torch's own kernels compute in one go."""
     is_full = call.width == 1 and call.tokens == call.rows > 0
@@ -71,7 +76,7 @@ def is_single_step(call: LayerCall) -> bool:
     return (
         is_full
         and is_exact
-        and call.mode != "LSTM"
+        and takes_step_by_torch(call.mode)
         and (call.device, call.policy) == ("cpu", "auto")
     )
 

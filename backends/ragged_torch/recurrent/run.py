@@ -12,12 +12,13 @@ from ragged.backend import load_backend
 from ragged.lengths import Lengths, check_lengths
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import is_compiling, name
+from ragged_torch.operators import as_recorded, recorded_lengths
 from ragged_torch.recurrent.custom_op import recurrent_op
 from ragged_torch.recurrent.dispatch import RECORDED, find_surrounding, run_by_choice, run_padded
 from ragged_torch.recurrent.layouts import to_padded
 from ragged_torch.recurrent.resets import run_pieces
 from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
-from ragged_torch.transforms import FakeTensor, is_transformed, unwrap
+from ragged_torch.transforms import is_transformed, unwrap
 
 
 def run_recurrent(
@@ -86,22 +87,14 @@ def recorded(
     inputs: LayerInputs, resets: Tensor | None = None, start: str = "zeros"
 ) -> tuple[Tensor, State]:
     """Run one operator a layer and direction, which a compiler leaves as it is."""
-    x, lengths = inputs.x, inputs.lengths
-    if not x.is_cuda:
-        count = lengths.to(load_backend(name)).to("cpu", torch.int64)
-    elif lengths.is_full:
-        count = x.new_full((x.shape[0],), lengths.width, dtype=torch.int64)
-    else:  # they stay on the device, for which nobody has to wait
-        count = lengths.to(load_backend(name), x).to(torch.int64)
-    if isinstance(x, FakeTensor) and not isinstance(count, FakeTensor):
-        count = x.fake_mode.from_tensor(count)
-    if isinstance(x, FakeTensor) and resets is not None and not isinstance(resets, FakeTensor):
-        resets = x.fake_mode.from_tensor(resets)
+    count = recorded_lengths(inputs.lengths, inputs.x)
+    resets = None if resets is None else as_recorded(resets, inputs.x)
 
     def run_layer(
         mode: str, weights: Weights, x: Tensor, lengths: Lengths, *state: Tensor, reverse: bool
     ) -> Result:
-        call = mode, weights, x, count, *state
-        return recurrent_op(*call, reverse=reverse, resets=resets, start=start)
+        h0, c0 = state
+        told = mode, weights, x, count, h0, c0
+        return recurrent_op(*told, reverse=reverse, resets=resets, start=start)
 
     return run_directions(run_layer, inputs)

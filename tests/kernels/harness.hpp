@@ -1,0 +1,55 @@
+// What the harnesses of kernels share: memory that ends on demand, drawn numbers, and what is expected.
+//
+// Each harness includes the kernels' source before.
+#pragma once
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <random>
+#include <string>
+#include <vector>
+
+static std::atomic<Index> allocations_left{-1};  // negative: any number
+
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  if (allocations_left == 0) return nullptr;
+  if (allocations_left > 0) --allocations_left;
+  return std::malloc(size ? size : 1);
+}
+void* operator new(std::size_t size) {
+  if (void* found = operator new(size, std::nothrow)) return found;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+// The plain loops cost most of the time, and the kernels alone are on trial.
+#define UNWATCHED __attribute__((no_sanitize("address", "thread", "undefined")))
+
+using Values = std::vector<double>;
+
+static std::mt19937 generator(0);
+
+static Index any(Index most) { return Index(generator() % (most + 1)); }
+
+static void expect(bool holds, const std::string& what, Index where = 0) {
+  if (holds) return;
+  std::fprintf(stderr, "%s (%ld)\n", what.c_str(), long(where));
+  std::exit(1);
+}
+
+// Call again and again with one more allocation, until there are enough.
+template <class Call>
+static Status with_little_memory(Call&& call) {
+  Status status = Status::no_memory;
+  Index failures = 0;
+  for (; status == Status::no_memory && failures < 1000; ++failures) {
+    allocations_left = failures;
+    status = call();
+    allocations_left = -1;
+  }
+  if (status == Status::done) expect(failures > 3, "calls without memory that were told", failures);
+  return status;
+}

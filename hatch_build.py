@@ -1,8 +1,8 @@
 """Put compiled kernels into a wheel, if asked: `make wheel`, or RAGGED_BUNDLE_KERNELS=1.
 
 Without that variable, and in an editable install, this does nothing: the wheel is pure Python.
-RAGGED_WHEEL_LEVELS names the levels of x86-64 to compile for, RAGGED_WHEEL_CELLS the cells; unless
-given, all are.
+RAGGED_WHEEL_LEVELS names the levels of x86-64 to compile for, RAGGED_WHEEL_CELLS the cells (and
+ATTENTION), RAGGED_WHEEL_DTYPES the dtypes; unless given, all are.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Kernels(BuildHookInterface):
 def _compile_all(kernels: Path, folder: Path) -> list[Path]:
     recipe, libraries = (_read(kernels / f"{name}.py") for name in ("recipe", "libraries"))
     levels = _chosen("RAGGED_WHEEL_LEVELS", recipe.LEVELS)
-    cells = _chosen("RAGGED_WHEEL_CELLS", recipe.CELLS)
+    cells = _chosen("RAGGED_WHEEL_CELLS", (*recipe.CELLS, recipe.ATTENTION))
+    dtypes = _chosen("RAGGED_WHEEL_DTYPES", recipe.REALS)
     compiler = shlex.split(os.environ.get("CXX", "").strip() or "c++")
     if not shutil.which(compiler[0]):
         raise FileNotFoundError(f"no C++ compiler {compiler[0]!r}. Install g++, or set CXX.")
@@ -81,7 +82,7 @@ def _compile_all(kernels: Path, folder: Path) -> list[Path]:
         libraries.seal(made, path)
         return path
 
-    todo = product(glue, (*cells, recipe.ATTENTION), recipe.REALS, levels)
+    todo = product(glue, cells, dtypes, levels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda each: build(*each), todo))
 

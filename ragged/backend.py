@@ -33,7 +33,7 @@ _local: ContextVar[str | None] = ContextVar("ragged_backend", default=None)
 _loaded: dict[str, Backend] = {}
 
 
-def _recorded_as_constant(function: Function) -> Function:
+def recorded_as_constant(function: Function) -> Function:
     """Have Dynamo call a function while it traces, and keep its result as a constant.
 
     Imports and metadata cannot be traced. This is what `torch.compiler.assume_constant_result`
@@ -116,7 +116,7 @@ def get_backend() -> Backend:
     return load_backend(_chosen_name())
 
 
-@_recorded_as_constant
+@recorded_as_constant
 def _chosen_name() -> str:
     name = _local.get() or _default or os.environ.get("RAGGED_BACKEND")
     if name:
@@ -151,7 +151,7 @@ def load_backend(name: str, *, partial: bool = False) -> Backend:
     return _loaded[name]
 
 
-@_recorded_as_constant
+@recorded_as_constant
 def _load(name: str, partial: bool) -> None:
     if isinstance(name, str) and name in _loaded:
         return
@@ -261,7 +261,7 @@ def _owner(value: object) -> str | None:
     return next((name for name in _possible_owners() if _loaded[name].owns(value)), None)
 
 
-@_recorded_as_constant  # tracing itself changes which backends are loaded
+@recorded_as_constant  # tracing itself changes which backends are loaded
 def _possible_owners() -> tuple[str, ...]:
     """Name the backends that may own arrays: those whose framework is imported."""
     others = [

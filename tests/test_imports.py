@@ -20,7 +20,7 @@ FRAMEWORKS = {
     "torch": {"torch"},
     "jax": {"jax", "jaxlib", "flax", "optax"},
 }
-EVERY = {"torch", "jax", "jaxlib", "flax", "optax", "ragged_torch", "ragged_jax"}
+EVERY = {"torch", "torch._dynamo", "jax", "jaxlib", "flax", "optax", "ragged_torch", "ragged_jax"}
 FRAMEWORKS_OF = {"ragged_torch": "torch", "ragged_jax": "flax"}
 NOT_IMPORTED = {"ragged.__main__", "ragged_conformance.plugin"}  # they run something
 IN_CHECKOUT = (ROOT / "backends").is_dir()
@@ -93,6 +93,17 @@ def test_a_backend_does_not_load_the_other_framework(name, other):
     loaded = loaded_by(f"import ragged_{name}")
     assert {name, f"ragged_{name}"} <= loaded
     assert loaded.isdisjoint({*FRAMEWORKS[other], f"ragged_{other}"})
+
+
+def test_a_call_on_torch_does_not_load_its_compiler():
+    pytest.importorskip("torch")
+    loaded = loaded_by(
+        "import torch, ragged\n"
+        "packed = ragged.pack_sequences(torch.ones(2, 3, 2), [3, 1])\n"
+        "with ragged.use_backend('torch'): ragged.LSTM(2, 2)(torch.ones(2, 3, 2), [3, 1])\n"
+        "ragged.unpack_to_fixed_length(packed, [3, 1], 3)"
+    )
+    assert loaded == {"torch", "ragged_torch"}
 
 
 @needs_checkout

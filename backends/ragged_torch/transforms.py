@@ -14,6 +14,8 @@ from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
+from ragged.backend import recorded_as_constant
+
 __all__ = [
     "FakeTensor",
     "has_subclass",
@@ -31,7 +33,7 @@ NO_DISPATCH = Tensor.__torch_dispatch__
 PLAIN: set[Any] = {Tensor, nn.Parameter, FakeTensor}
 
 
-@torch.compiler.assume_constant_result  # compilers guard on it themselves
+@recorded_as_constant  # compilers guard on it themselves
 def is_transformed() -> bool:
     """Whether a transformation of `torch.func` or `torch.vmap` is active."""
     return torch._C._are_functorch_transforms_active()
@@ -43,7 +45,7 @@ def is_functionalized() -> bool:
     return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in stack)
 
 
-@torch.compiler.assume_constant_result
+@recorded_as_constant
 def has_tangents() -> bool:
     """Whether tensors may carry tangents: forward mode, `torch.func.jvp` too, has a level open."""
     return forward_ad._current_level >= 0

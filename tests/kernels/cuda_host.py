@@ -39,10 +39,10 @@ def compile_library(plan, source=SOURCE):
     return kept
 
 
-def compile_plan(plan, made, *flags, source=SOURCE):
+def compile_plan(plan, made, *flags, source=SOURCE, folder=FOLDER):
     """Compile both passes for the host, cut as a plan of the forward pass is."""
     command = [*shlex.split(kernels.find_compiler()), *FLAGS, *flags, *plan.options]
-    command += [f"-I{FOLDER}", str(source), "-o", str(made)]
+    command += [f"-I{folder}", str(source), "-o", str(made)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     return made
@@ -51,8 +51,9 @@ def compile_plan(plan, made, *flags, source=SOURCE):
 class HostLayer:
     """One layer in one direction."""
 
-    def __init__(self, plan, *, stored=np.float32):
+    def __init__(self, plan, *, stored=np.float32, library=None):
         self.plan, self.stored, self.cell = plan, stored, CELLS[plan.cell]
+        self.library = library
 
     def forward(self, weights, x, lengths, state, *, layout="padded", width, reverse=False,
                 resets=None, to_initial=False, clusters=2):  # fmt: skip
@@ -94,7 +95,8 @@ class HostLayer:
 
     def _launch(self, direction, call):
         shared = self.plan._replace(direction=direction).shared
-        launch = getattr(ctypes.CDLL(str(compile_library(self.plan))), f"launch_{direction}")
+        library = self.library or ctypes.CDLL(str(compile_library(self.plan)))
+        launch = getattr(library, f"launch_{direction}")
         launch(ctypes.byref(call), self.clusters, ctypes.c_longlong(shared))
 
     def _store(self, *arrays):

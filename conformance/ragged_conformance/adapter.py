@@ -40,6 +40,11 @@ class Adapter:
         """The backend under test."""
         return load_backend(self.name)
 
+    @property
+    def device_name(self) -> str:
+        """What the report calls the device."""
+        return self.device
+
     def array(self, values: Any) -> Array:
         """Make a native array: floats in the dtype under test, others unchanged."""
         host = np.asarray(values)
@@ -91,6 +96,14 @@ class Adapter:
 class TorchAdapter(Adapter):
     """PyTorch."""
 
+    @property
+    def device_name(self) -> str:
+        """A GPU's own name."""
+        import torch
+
+        has_name = self.device == "cuda" and torch.cuda.is_available()
+        return f"cuda: {torch.cuda.get_device_name()}" if has_name else self.device
+
     def array(self, values: Any) -> Array:
         """Make a tensor."""
         import torch
@@ -129,15 +142,26 @@ class TorchAdapter(Adapter):
 class JaxAdapter(Adapter):
     """JAX, with flax's nnx modules."""
 
+    @property
+    def device_name(self) -> str:
+        """A GPU's own name."""
+        has_name = self.device == "cuda" and "cuda" in self.backend.devices()
+        return f"cuda: {self._device.device_kind}" if has_name else self.device
+
+    @property
+    def _device(self) -> Any:
+        import jax
+
+        return jax.devices("gpu" if self.device == "cuda" else self.device)[0]
+
     def array(self, values: Any) -> Array:
         """Make an array."""
         import jax
 
         host = np.asarray(values)
         dtype = self.dtype if host.dtype.kind == "f" else jax.dtypes.canonicalize_dtype(host.dtype)
-        device = jax.devices("gpu" if self.device == "cuda" else self.device)[0]
         with np.errstate(over="ignore"):  # float16 has no 1e30, which becomes its infinity
-            return jax.device_put(host.astype(dtype), device)
+            return jax.device_put(host.astype(dtype), self._device)
 
     def seeded(self, module: Any, seed: int) -> AbstractContextManager[Any]:
         """Seed the streams that the module's dropout draws from."""

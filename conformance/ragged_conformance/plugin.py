@@ -24,12 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--backend", help="one backend, by name or import path; default: torch and jax")
     group.addoption("--dtype", choices=DTYPES, default="float32")
     group.addoption("--device", choices=["cpu", "cuda"], default="cpu")
+    group.addoption("--device-name", help="of the report; default: what the framework calls it")
     group.addoption("--exhaustive", action="store_true", help="more random cases; up to an hour")
     group.addoption("--report", metavar="DIR", help="write report.json and report.html there")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the options of JAX and CUDA that hold for a whole process, before any computation."""
+    """Set the options of JAX that hold for a whole process, before any computation."""
     config.addinivalue_line("markers", "operation(*names): the public names that a test proves")
     # Torch warns once a process about the kernel that runs a projection.
     config.addinivalue_line("filterwarnings", "ignore:LSTM with projections is not supported")
@@ -48,16 +49,6 @@ def pytest_configure(config: pytest.Config) -> None:
         import jax
 
         jax.config.update("jax_enable_x64", True)
-    if config.getoption("device") == "cuda":  # TF32 has 10 bits of float32's 23
-        if "jax" in backends:
-            import jax
-
-            jax.config.update("jax_default_matmul_precision", "highest")
-        if "torch" in backends:
-            import torch
-
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _is_xdist_controller(config: pytest.Config) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ragged_conformance import report, tolerances
+from ragged_conformance.adapter import make_adapter
 
 PROPERTY = "ragged_conformance"
 SUITE = Path(__file__).parent
@@ -64,9 +65,15 @@ class Recorder:
         folder = self.config.getoption("report")
         if folder and not hasattr(session.config, "workerinput"):
             run = report.describe_run(
-                self.backends, self.config.getoption("dtype"), self.config.getoption("device")
+                self.backends, self.config.getoption("dtype"), self._device_name()
             )
             report.write(Path(folder), report.summarize(run, list(self.records.values())))
+
+    def _device_name(self) -> str:
+        """The device's own name, if a backend knows it or `--device-name` gives it."""
+        given, dtype, device = map(self.config.getoption, ("device_name", "dtype", "device"))
+        names = [make_adapter(each, dtype, device).device_name for each in self.backends]
+        return str(given or next((name for name in names if name != device), device))
 
 
 def record_outcome(item: pytest.Item, transformation: str, problem: str, outcome: str) -> None:

@@ -19,6 +19,10 @@ from ragged.io.checkpoint import write_file
 FORMAT = 1
 NOT_TRIED = ""
 OUTCOMES = ("passed", "failed", "skipped", "known limit")
+LISTS = (
+    *("runs", "devices", "operations", "skipped", "known_limits"),
+    *("transformations", "failures"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Record:
 
 
 def describe_run(backends: Sequence[str], dtype: str, device: str) -> dict[str, Any]:
-    """Describe a run: versions, devices, and what a partial backend lacks."""
+    """Describe a run on a device, by its name: versions, and what a partial backend lacks."""
     return {
         "dtype": dtype,
         "device": device,
@@ -67,15 +71,23 @@ def summarize(run: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     >>> row = report["operations"][0]
     >>> row["operation"], row["backend"], row["passed"], row["largest_error"]
     ('lstm', 'jax', 2, 0.25)
+    >>> report["devices"][0]["device"], report["devices"][0]["operations"]
+    ('cpu', ['lstm'])
     """
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    by_backend: dict[str, list[Record]] = defaultdict(list)
     for record in records:
+        by_backend[record.backend].append(record)
         for operation in record.operations or ("(the suite itself)",):
             groups[operation, record.backend].append(record)
     where = {"dtype": run["dtype"], "device": run["device"]}
     return {
         "format": FORMAT,
         "runs": [{**run, "tests": _outcomes(records)}],
+        "devices": [
+            {**where, "backend": backend, **_outcomes(group), "operations": _proved(group)}
+            for backend, group in sorted(by_backend.items())
+        ],
         "operations": [
             {"operation": operation, "backend": backend, **where, **_count(group)}
             for (operation, backend), group in sorted(groups.items())
@@ -110,8 +122,8 @@ def merge(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     >>> [run["dtype"] for run in merge([one, one])["runs"]]
     ['float32', 'float32']
     """
-    lists = ("runs", "operations", "skipped", "known_limits", "transformations", "failures")
-    return {"format": FORMAT, **{name: [x for r in reports for x in r[name]] for name in lists}}
+    joined = {name: [row for report in reports for row in report[name]] for name in LISTS}
+    return {"format": FORMAT, **joined}
 
 
 def write(folder: Path, report: dict[str, Any]) -> None:
@@ -134,6 +146,10 @@ def render(report: dict[str, Any]) -> str:
         runs=_table(_run_rows(report), ("dtype", "device", "backend", "versions", "lacks")),
         machine=html.escape(report["runs"][0].get("machine", "") if report["runs"] else ""),
         counts=f"{passed} passed, {failed} failed, {skipped} skipped, {limits} known limits",
+        devices=_table(
+            [{**row, "operations": ", ".join(row["operations"])} for row in report["devices"]],
+            ("device", "backend", "dtype", *OUTCOMES, "operations"),
+        ),
         operations=_table(
             [{**row, "largest_error": _error(row)} for row in report["operations"]],
             ("operation", "backend", "dtype", "device", "largest_error", *OUTCOMES),
@@ -159,6 +175,10 @@ def lines(report: dict[str, Any]) -> list[str]:
             f"{row['operation']:<34}{row['backend']:<13}{row['dtype']:<10}{_error(row):>14}"
             f"{cases:>7}{row['failed']:>8}{row['skipped']:>9}"
         )
+    text.append("")
+    for row in report["devices"]:
+        counts = ", ".join(f"{row[outcome]} {outcome}" for outcome in OUTCOMES)
+        text.append(f"{row['device']}, {row['backend']}, {row['dtype']}: {counts}")
     for where, rows in outcomes(report).items():
         text += ["", f"transformations, {where}"]
         text += [
@@ -193,6 +213,11 @@ def outcomes(report: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
 def _count(records: Sequence[Record]) -> dict[str, Any]:
     errors = [r.error for r in records if r.error is not None]
     return {"largest_error": max(errors, default=None), **_outcomes(records)}
+
+
+def _proved(records: Sequence[Record]) -> list[str]:
+    """The public names that a test of these has passed for."""
+    return sorted({name for r in records if r.outcome == "passed" for name in r.operations})
 
 
 def _outcomes(records: Sequence[Record]) -> dict[str, int]:

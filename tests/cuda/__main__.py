@@ -9,4 +9,6 @@ if __name__ == "__main__":
 
     import pytest
 
-    sys.exit(pytest.main(sys.argv[1:]))
+    code = pytest.main(sys.argv[1:])
+    print(f"products in TF32: {pretended_device.counts['TF32']}")
+    sys.exit(code)

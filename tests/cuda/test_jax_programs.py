@@ -9,17 +9,18 @@ pytest.importorskip("flax")
 import jax
 
 from tests.cuda import jax_programs
+from tests.cuda.test_jax_precision import precisions
 
-# The most kernels that a gradient may launch outside of loops. The other models, which take a
-# minute each, are compiled by `python -m tests.cuda.jax_programs`.
-MOST = {"EncoderDecoderLSTM": 50, "AttentionLSTM": 115}
+# The most kernels that a gradient may launch outside of loops. The other models, of which some take
+# a minute, are compiled by `python -m tests.cuda.jax_programs`.
+MOST = {"AttentionLSTM": 115}
 MOST_OF_UPDATE = 40
 CPU_KERNEL = 'custom_call @"recurrent_'
 MOST_IN_A_STEP = 6  # of a scan over time: 2 forward, and as many again where it keeps what it needs
 
 
 @pytest.mark.parametrize("model", jax_programs.SIZES)
-def test_steps_hold_no_callback_and_no_kernel_of_the_cpu(model: str) -> None:
+def test_steps_are_exact_and_hold_no_callback_and_no_kernel_of_the_cpu(model: str) -> None:
     step, of_gradient, of_update = jax_programs.step_of(model)
     for program, arguments in ((step._differentiated, of_gradient), (step._applied, of_update)):
         traced = jax.jit(program).trace(*arguments)
@@ -27,8 +28,10 @@ def test_steps_hold_no_callback_and_no_kernel_of_the_cpu(model: str) -> None:
         assert "stablehlo." in text
         assert "callback" not in text
         assert CPU_KERNEL not in text
-    here = jax.jit(step._differentiated).trace(*of_gradient).lower().as_text()
-    assert CPU_KERNEL in here, "it has another name now"
+        assert precisions(text) <= {"HIGHEST, HIGHEST"}
+    if model == "EncoderDecoderLSTM":
+        here = jax.jit(step._differentiated).trace(*of_gradient).lower().as_text()
+        assert CPU_KERNEL in here, "it has another name now"
 
 
 def test_steps_compile_for_an_h100() -> None:

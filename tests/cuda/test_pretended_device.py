@@ -1,4 +1,4 @@
-"""The tests of this folder, and of the conformance suite those of layers, on a pretended device."""
+"""This folder's tests, and parts of the conformance suite, on what stands in for a GPU."""
 
 from __future__ import annotations
 
@@ -6,44 +6,56 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.cuda import pretended_device
+from ragged import kernels
+from tests.cuda import conformance, pretended_device
 
-ROOT = Path(__file__).parents[2]
-SUITE = "conformance/ragged_conformance"
-LAYERS = "not (compile or EncoderDecoder or Attention or Transformer or XTFT)"
-CHOSEN = f"(oracle or alone or rows or cannot_speak or form_of_lengths) and {LAYERS}"
-ON_CUDA = ["--backend", "torch", "--device", "cuda"]
-# What is run there, and how many tests of it have to pass, not be skipped.
-RUNS = {
-    "own tests": (
-        [f"tests/cuda/test_{each}.py" for each in ("kernels", "layers", "training")],
-        105,
-    ),
-    "layers of the conformance suite": (
-        [f"{SUITE}/test_promises.py", f"{SUITE}/test_recurrent.py", "-k", CHOSEN, *ON_CUDA],
-        180,
-    ),
-}
+TESTS = [f"tests/cuda/test_{each}.py" for each in ("kernels", "layers", "training")]
+PASS, PROVED = 100, 180  # at least, and are not skipped
+LAUNCHES = 300
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_on_the_pretended_device(run: str) -> None:
+@pytest.fixture
+def pretended() -> None:
+    """Skip where there can be no pretended device."""
     if (reason := pretended_device.reason_against()) is not None:
         pytest.skip(reason)
-    tests, least = RUNS[run]
+
+
+def test_this_folder_on_the_pretended_device(pretended: None) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cuda", *tests, "-p", "no:cacheprovider", "-p", "no:xdist"],
-        cwd=ROOT,
+        [sys.executable, "-m", "tests.cuda", *TESTS, "-p", "no:cacheprovider", "-p", "no:xdist"],
+        cwd=conformance.ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None
-    assert int(passed[1]) >= least
+    assert _number(r"(\d+) passed", done.stdout) >= PASS
+
+
+def test_layers_of_the_conformance_suite_on_the_pretended_device(pretended: None) -> None:
+    report, output = conformance.run("cuda: a pretended device")
+    (row,) = (each for each in report["devices"] if each["backend"] == "torch")
+    assert row["device"] == "cuda: a pretended device"
+    assert (row["failed"], row["passed"] >= PROVED) == (0, True), output
+    assert {"LSTM", "GRU", "RNN"} <= set(row["operations"])
+    assert _number(r"products in TF32: (\d+)", output) == 0, "nobody has turned it off"
+
+
+@pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
+def test_cuda_kernels_on_host_threads_in_the_conformance_suite() -> None:
+    pytest.importorskip("torch")
+    report, output = conformance.run(conformance.HOST_THREADS)
+    (row,) = (each for each in report["devices"] if each["backend"] == "torch")
+    assert (row["device"], row["failed"]) == (conformance.HOST_THREADS, 0), output
+    assert _number(r"played launches: (\d+)", output) > LAUNCHES
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    assert found is not None, text
+    return int(found[1])

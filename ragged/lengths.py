@@ -214,7 +214,9 @@ class Lengths(HostData):
             remedy = "Traced lengths cannot be checked against a smaller width; keep the width."
             raise LengthsError.of(function, "max_length", got, expected, remedy)
         if self.is_traced:
-            return Lengths.unchecked(self.leaf, width, self.policy)
+            wider = Lengths.unchecked(self.leaf, width, self.policy)
+            wider._is_unread = self._is_unread
+            return wider
         longest = int(self.host.max(initial=0))
         if longest > width:
             expected = f"at least the longest row, {longest}"

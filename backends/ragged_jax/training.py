@@ -18,6 +18,7 @@ from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast
 from ragged.models.modules import check_batch
 from ragged.training import optimizers
+from ragged.training.cuda_graphs import warn_without_graphs
 from ragged.training.optimizers import Optimizer
 from ragged.training.precision import LossScale, compute_dtype, param_dtype, ramped_decay
 from ragged_jax.arrays import to_numpy
@@ -44,6 +45,7 @@ class TrainingStep:
         dtype: "float32" or "float64"; "bfloat16" or "float16" compute with fewer bits and keep the
             parameters in float32; "tf32" is float32 with products of fewer bits.
         devices: how many devices share each batch.
+        use_cuda_graphs: a warning says that XLA alone decides what is launched together.
     """
 
     def __init__(
@@ -58,7 +60,10 @@ class TrainingStep:
         device: str = "cpu",
         dtype: str = "float32",
         devices: int = 1,
+        use_cuda_graphs: bool = False,
     ) -> None:
+        if use_cuda_graphs:
+            warn_without_graphs("XLA decides what it launches together")
         self.model = to(model, device=device, dtype=param_dtype(dtype))
         self.loss, self.constants = loss, optimizer
         self.ema_decay = ema_decay

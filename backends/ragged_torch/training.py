@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -15,14 +16,22 @@ from ragged.losses import MaskedLoss
 from ragged.models.base import Forecast
 from ragged.models.modules import check_batch
 from ragged.training import optimizers
+from ragged.training.cuda_graphs import warn_without_graphs
 from ragged.training.distributed import shard_batch
 from ragged.training.optimizers import Optimizer
 from ragged.training.precision import LossScale, compute_dtype, param_dtype, ramped_decay
 from ragged_torch.arrays import to_numpy
+from ragged_torch.cuda_graphs import StepGraphs, graphs_reason
 from ragged_torch.distributed import ProcessGroup
 from ragged_torch.parameters import to
 from ragged_torch.precision import use_tf32
-from ragged_torch.transfers import LateNumber, place_batch, place_inputs
+from ragged_torch.transfers import (
+    BatchBuffers,
+    LateNumber,
+    PlacedBatch,
+    place_batch,
+    place_inputs,
+)
 
 
 class TrainingStep:
@@ -40,6 +49,8 @@ class TrainingStep:
         dtype: "float32" or "float64"; "bfloat16" or "float16" compute with fewer bits and keep the
             parameters in float32; "tf32" is float32 with products of fewer bits.
         devices: 1; more devices need more processes.
+        use_cuda_graphs: record a step as CUDA graphs where batches of its shapes come again, and
+            launch it as a whole from then on; where it cannot be, a warning says why.
 
     In a process group every worker gets the same batches and computes its share of them.
     """
@@ -56,6 +67,7 @@ class TrainingStep:
         device: str = "cpu",
         dtype: str = "float32",
         devices: int = 1,
+        use_cuda_graphs: bool = False,
     ) -> None:
         self.model = to(model, device=device, dtype=param_dtype(dtype))
         self.loss, self.constants = loss, optimizer
@@ -65,10 +77,16 @@ class TrainingStep:
         self.steps = 0
         self.scale = LossScale.of(dtype)
         self.workers = ProcessGroup(devices)
-        self.optimizer = create_optimizer(optimizer, self.model.parameters())
+        reason = graphs_reason(device, dtype, self.workers.count)
+        if use_cuda_graphs and reason is not None:
+            warn_without_graphs(reason)
+        records = use_cuda_graphs and reason is None
+        parameters = self.model.parameters()
+        self.optimizer = create_optimizer(optimizer, parameters, capturable=records)
         self.network = self.workers.wrap(_Computed(self.model, getattr(torch, self.dtype)))
         # Copied after the parameters have been broadcast to all workers; moved for cuDNN's buffers.
         self.averaged = self.model if ema_decay is None else copy.deepcopy(self.model).to(device)
+        self._graphs = self._create_graphs() if records else None
 
     def step(self, *batches: Any, rate: float | None = None) -> float:
         """Make one step on one batch, or on several as if they were one, and wait for it.
@@ -88,7 +106,7 @@ class TrainingStep:
         With "float16" the host waits once a step, to learn whether a gradient has overflowed.
         """
         self.model.train()
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=self._graphs is None)  # graphs know them by place
         count = max(1, sum(batch.count for batch in batches))
         with self._precision():
             loss = sum(
@@ -103,9 +121,7 @@ class TrainingStep:
         network = _Computed(self.averaged, getattr(torch, self.dtype))
         self.averaged.eval()
         with torch.no_grad(), self._precision():
-            total, count = self._total(
-                network, shard_batch(batch, self.workers.count)[self.workers.rank]
-            )
+            total, count = self._total(network, self._place(self._share_of(batch)))
         total, count = self.workers.add(torch.stack([total, count]).double()).tolist()
         return total, count
 
@@ -142,6 +158,13 @@ class TrainingStep:
                 parameter.data.copy_(torch.from_numpy(np.array(state[f"parameter.{name}"])))
         if self.dtype == "float16":
             self.scale.load(state["loss_scale"])
+        if self._graphs is not None:
+            self._graphs = self._create_graphs()  # the optimiser's state lies elsewhere now
+
+    def _create_graphs(self) -> StepGraphs:
+        like = next(self.model.parameters())
+        buffers = partial(BatchBuffers, device=like.device, **self._dtypes)
+        return StepGraphs(self._backward, self._advance, self.optimizer, buffers, like)
 
     def _precision(self) -> AbstractContextManager[None]:
         """Let float32 mean float32, or TF32 if asked for, on the device that has both."""
@@ -149,30 +172,48 @@ class TrainingStep:
 
     def _differentiate(self, batch: Any, count: int, part: int, *, is_last: bool) -> Tensor:
         """Add a batch's share of the gradient, and return its share of the loss."""
-        shard = shard_batch(batch, self.workers.count)[self.workers.rank]
-        draw = (self.seed, self.steps, part, self.workers.rank)
-        with nullcontext() if is_last else self.workers.no_sync(self.network):
-            with _seeded(draw, self.device):
-                total, _ = self._total(self.network, shard)
-            loss = total / count
-            # The gradients are averaged over the workers, but their sum is needed.
-            (loss * (self.scale.value * self.workers.count)).backward()
+        shard, draw = self._share_of(batch), (self.seed, self.steps, part, self.workers.rank)
+        syncs = nullcontext() if is_last else self.workers.no_sync(self.network)
+        with syncs, _seeded(draw, self.device):
+            if self._graphs is not None:
+                return self._graphs.differentiate(shard, count)
+            return self._backward(self._place(shard), count)
+
+    def _backward(self, placed: PlacedBatch, count: int | Tensor) -> Tensor:
+        """Add to the gradients of the loss over `count`, which is returned."""
+        loss = self._total(self.network, placed)[0] / count
+        # The gradients are averaged over the workers, but their sum is needed.
+        (loss * (self.scale.value * self.workers.count)).backward()
         return loss.detach()
 
     def _update(self, rate: float) -> None:
+        share_of_new = 1.0
+        if self.ema_decay is not None:
+            share_of_new -= ramped_decay(self.ema_decay, self.steps)
+        if self._graphs is not None:
+            self._graphs.update(rate, share_of_new)
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            if not self._advance(share_of_new):
+                return
+        self.steps += 1
+
+    def _advance(self, share_of_new: float | Tensor) -> bool:
+        """Update the parameters and their average; return whether no gradient has overflowed."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if self.dtype == "float16" and not self._unscale(gradients):
-            return
+            return False
         _clip(gradients, self.max_grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.optimizer.step()
         if self.ema_decay is not None:
-            share_of_new = 1 - ramped_decay(self.ema_decay, self.steps)
-            averaged: list[Tensor] = list(self.averaged.parameters())
+            averaged = list[Tensor](self.averaged.parameters())
+            share: Any = share_of_new  # a number for all, or one tensor for each
+            if isinstance(share_of_new, Tensor):
+                share = [share_of_new] * len(averaged)
             with torch.no_grad():
-                torch._foreach_lerp_(averaged, list[Tensor](self.model.parameters()), share_of_new)
-        self.steps += 1
+                torch._foreach_lerp_(averaged, list[Tensor](self.model.parameters()), share)
+        return True
 
     def _unscale(self, gradients: list[Tensor]) -> bool:
         """Divide by the loss's scale; return whether no gradient has overflowed."""
@@ -181,11 +222,21 @@ class TrainingStep:
         self.scale.update(finite)
         return finite
 
-    def _total(self, network: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return the sum of the losses and of the weights."""
+    @property
+    def _dtypes(self) -> dict[str, torch.dtype]:
+        target_dtype = getattr(torch, param_dtype(self.dtype))
+        return {"dtype": getattr(torch, self.dtype), "target_dtype": target_dtype}
+
+    def _share_of(self, batch: Any) -> Any:
+        """Return this worker's rows of a batch."""
         check_batch(self.model.config, batch)
-        dtypes = getattr(torch, self.dtype), getattr(torch, param_dtype(self.dtype))
-        placed = place_batch(batch, self.device, *dtypes)
+        return shard_batch(batch, self.workers.count)[self.workers.rank]
+
+    def _place(self, batch: Any) -> PlacedBatch:
+        return place_batch(batch, self.device, **self._dtypes)
+
+    def _total(self, network: nn.Module, placed: PlacedBatch) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses and of the weights."""
         output = network(*placed.arrays, **placed.static).output
         return self.loss.total_and_count(output, placed.target, lengths=placed.loss_lengths)
 
@@ -208,19 +259,25 @@ class _Computed(nn.Module):
         return forecast
 
 
-def create_optimizer(own: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build torch's optimiser with an optimiser's constants."""
+def create_optimizer(
+    own: Optimizer, parameters: Iterable[nn.Parameter], *, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """Build torch's optimiser with an optimiser's constants; one that a CUDA graph can hold."""
     match own:
         case optimizers.Adam():
             chosen = torch.optim.AdamW if isinstance(own, optimizers.AdamW) else torch.optim.Adam
-            return chosen(
+            created = chosen(
                 parameters,
                 lr=own.learning_rate,
                 betas=(own.beta1, own.beta2),
                 eps=own.epsilon,
                 weight_decay=getattr(own, "weight_decay", 0.0),
                 fused=True,
+                capturable=capturable,
             )
+            # Torch would warn of the steps before one is recorded.
+            created._warned_capturable_if_run_uncaptured = True
+            return created
         case optimizers.SGD():
             return torch.optim.SGD(
                 parameters,

@@ -38,32 +38,81 @@ def place_batch(
     batch: Any, device: torch.device | str, dtype: torch.dtype, target_dtype: torch.dtype
 ) -> PlacedBatch:
     """Copy a host batch to a device, its target in another dtype perhaps."""
-    of_loss = []
-    if batch.loss_lengths is not None:
-        of_loss.append(Lengths(batch.loss_lengths, batch.target.shape[1]))
-    arrays, lengths = _place(batch, device, [batch.target], of_loss)
-    target = arrays.pop().to(target_dtype)
-    return PlacedBatch(*_inputs(arrays, lengths, dtype), target, lengths[-1])
+    arrays = copy_together(_arrays_of(batch), device)
+    return _placed(arrays, place_lengths(_lengths_of(batch), device), dtype, target_dtype)
 
 
 def place_inputs(
     batch: Any, device: torch.device | str, dtype: torch.dtype
 ) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
     """Copy to a device what a model reads of a host batch: its arguments, by place and by name."""
-    return _inputs(*_place(batch, device), dtype)
+    arrays = copy_together(_arrays_of(batch)[:-1], device)
+    return _inputs(arrays, place_lengths(_lengths_of(batch)[:2], device), dtype)
 
 
-def _place(
-    batch: Any,
-    device: torch.device | str,
-    more_arrays: Sequence[np.ndarray] = (),
-    more_lengths: Sequence[Lengths] = (),
-) -> tuple[list[Tensor], list[Lengths]]:
-    """Copy past, future, static values if any, and more arrays; both lengths, and more of them."""
+def shapes_of(batch: Any) -> tuple[Any, ...]:
+    """Return what batches have in common that fit the same memory."""
+    return (*(array.shape for array in _arrays_of(batch)), len(_lengths_of(batch)))
+
+
+class BatchBuffers:
+    """Memory of a device for the batches of one shape, which come one after the other.
+
+    Args:
+        batch: one of them.
+        device: where.
+        dtype: of a model's arguments.
+        target_dtype: of the target.
+    """
+
+    def __init__(
+        self, batch: Any, device: torch.device, dtype: torch.dtype, target_dtype: torch.dtype
+    ) -> None:
+        self._dtypes = dtype, target_dtype
+        self._arrays, self._lengths = (Block(each, device) for each in _on_host(batch))
+        self._widths = [each.width for each in _lengths_of(batch)]
+
+    def fill(self, batch: Any) -> None:
+        """Copy a batch there."""
+        for block, arrays in zip((self._arrays, self._lengths), _on_host(batch), strict=True):
+            block.fill(arrays)
+
+    @property
+    def placed(self) -> PlacedBatch:
+        """The batch that is there; its lengths are read on the device alone."""
+        leaves = zip(self._lengths.tensors, self._widths, strict=True)
+        lengths = [Lengths.unread(leaf, width) for leaf, width in leaves]
+        return _placed(self._arrays.tensors, lengths, *self._dtypes)
+
+
+def _arrays_of(batch: Any) -> list[np.ndarray]:
+    """Past, future, static values if any, and the target."""
     statics = [] if batch.static is None else [batch.static]
-    arrays = copy_together([batch.past, batch.future, *statics, *more_arrays], device)
-    lengths = [batch.encoder_lengths, batch.decoder_lengths, *more_lengths]
-    return arrays, place_lengths(lengths, device)
+    return [batch.past, batch.future, *statics, batch.target]
+
+
+def _lengths_of(batch: Any) -> list[Lengths]:
+    """The lengths of past and future, and those of the loss if it has its own."""
+    of_loss = []
+    if batch.loss_lengths is not None:
+        of_loss.append(Lengths(batch.loss_lengths, batch.target.shape[1]))
+    return [batch.encoder_lengths, batch.decoder_lengths, *of_loss]
+
+
+def _on_host(batch: Any) -> tuple[list[Tensor], list[Tensor]]:
+    counts = [each.host.copy() for each in _lengths_of(batch)]
+    arrays, lengths = ([*map(torch.from_numpy, each)] for each in (_arrays_of(batch), counts))
+    return arrays, lengths
+
+
+def _placed(
+    arrays: Sequence[Tensor],
+    lengths: Sequence[Lengths],
+    dtype: torch.dtype,
+    target_dtype: torch.dtype,
+) -> PlacedBatch:
+    *inputs, target = arrays
+    return PlacedBatch(*_inputs(inputs, lengths, dtype), target.to(target_dtype), lengths[-1])
 
 
 def _inputs(
@@ -83,17 +132,35 @@ def place_lengths(lengths: Sequence[Lengths], device: torch.device | str) -> lis
 
 def copy_together(arrays: Sequence[np.ndarray], device: torch.device | str) -> list[Tensor]:
     """Copy arrays of one dtype to a device, all at once and while the host goes on."""
-    tensors = [torch.from_numpy(array) for array in arrays]
-    place = torch.device(device)
+    tensors, place = [torch.from_numpy(array) for array in arrays], torch.device(device)
     if place.type == "cpu":
         return tensors
-    sizes = [-(-tensor.numel() // ALIGNED) * ALIGNED for tensor in tensors]
-    dtype, is_pinned = tensors[0].dtype, place.type == "cuda"
-    host = torch.empty(sum(sizes), dtype=dtype, device="cpu", pin_memory=is_pinned)
-    for part, tensor in zip(host.split(sizes), tensors, strict=True):
-        part[: tensor.numel()].view(tensor.shape).copy_(tensor)
-    there = host.to(place, non_blocking=True).split(sizes)
-    return [p[: t.numel()].view(t.shape) for p, t in zip(there, tensors, strict=True)]
+    block = Block(tensors, place)
+    block.fill(tensors)
+    return block.tensors
+
+
+class Block:
+    """Tensors of one dtype side by side on a device, so that one copy fills them all.
+
+    Args:
+        like: tensors of their shapes and dtype.
+        device: where.
+    """
+
+    def __init__(self, like: Sequence[Tensor], device: torch.device) -> None:
+        self._sizes = [-(-tensor.numel() // ALIGNED) * ALIGNED for tensor in like]
+        self._memory = torch.empty(sum(self._sizes), dtype=like[0].dtype, device=device)
+        parts = zip(self._memory.split(self._sizes), like, strict=True)
+        self.tensors = [part[: each.numel()].view(each.shape) for part, each in parts]
+
+    def fill(self, tensors: Sequence[Tensor]) -> None:
+        """Copy the values of tensors of the host."""
+        memory = self._memory
+        host = torch.empty_like(memory, device="cpu", pin_memory=memory.is_cuda)
+        for part, tensor in zip(host.split(self._sizes), tensors, strict=True):
+            part[: tensor.numel()].view(tensor.shape).copy_(tensor)
+        memory.copy_(host, non_blocking=True)
 
 
 class LateNumber:

@@ -46,7 +46,7 @@ def joined_lengths(
     """Return the lengths of rows that continue those of one array by those of another."""
     width = first.width + second.width
     if first.is_traced or second.is_traced:
-        return Lengths.unchecked(first.to(backend, like) + second.to(backend, like), width)
+        return Lengths.unread(first.to(backend, like) + second.to(backend, like), width)
     joined = Lengths(first.host + second.host, width)
     if not (backend.owns(first.leaf) or backend.owns(second.leaf)):
         return joined

@@ -87,6 +87,7 @@ class TrainLoop:
             device=trainer.pick_device(backend),
             dtype=trainer.precision,
             devices=trainer.devices,
+            use_cuda_graphs=trainer.use_cuda_graphs,
         )
 
     @property

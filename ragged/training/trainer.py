@@ -31,6 +31,9 @@ class TrainerConfig:
         precision: "float32" or "float64" (JAX needs JAX_ENABLE_X64=1 for it); "bfloat16" and
             "float16" compute with fewer bits and keep the parameters in float32; "tf32" is float32
             whose products a GPU may compute with 10 bits of 23, which "float32" never does.
+        use_cuda_graphs: on a GPU and with torch, record a training step where batches of its
+            shapes come again, and launch it as a whole from then on. It spares a small model the
+            launches of its kernels; a warning says why where it cannot be.
         loss: name of a loss of ragged.losses that compares numbers; None = the model's own.
         use_loss_masking: average the loss over valid steps alone. False gives the plain mean over
             each batch as it is padded to its longest horizon, where padding counts as forecast
@@ -59,6 +62,7 @@ class TrainerConfig:
     device: str = "auto"
     devices: int = 1
     precision: str = "float32"
+    use_cuda_graphs: bool = False
     loss: str | None = None
     use_loss_masking: bool = True
     quantiles: tuple[float, ...] | None = None
@@ -75,7 +79,8 @@ class TrainerConfig:
         check(self, "tolerance", self.tolerance >= 0, "0 or more")
         check(self, "precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
         check(self, "loss", self.loss in (None, *LOSSES), f"one of {list(LOSSES)}")
-        check(self, "use_loss_masking", isinstance(self.use_loss_masking, bool), "True or False")
+        for name in ("use_cuda_graphs", "use_loss_masking"):
+            check(self, name, isinstance(getattr(self, name), bool), "True or False")
         is_valid = levels is None or (levels and all(0 < level < 1 for level in levels))
         check(self, "quantiles", bool(is_valid), "one level or more, each inside 0..1, or None")
         check(self, "max_grad_norm", clip is None or clip > 0, "above 0, or None")

@@ -41,23 +41,27 @@ def _torch() -> Iterator[None]:
         yield
 
 
-def make_batch() -> Any:
-    rng, rows = np.random.default_rng(0), []
-    for k, (context, horizon) in enumerate(((3, 4), (5, 1), (2, 3))):
+def make_batch(seed: int = 0, last: int = 3) -> Any:
+    rng, rows = np.random.default_rng(seed), []
+    for k, (context, horizon) in enumerate(((3, 4), (5, 1), (2, last))):
         past, future, target = (rng.normal(size=(n, 1)) for n in (context, horizon, horizon))
         event = Series(str(k), np.arange(float(context + horizon)), {})
         rows.append(Sample(np.repeat(past, 2, 1), future, target, event, context))
     return collate(rows, batch_size=4)
 
 
-def make_step(name: str, device: str, dtype: str = "float32", **options: Any) -> Any:
-    own, _ = MODELS[name]
-    model = getattr(ragged.models, name)(2, 1, output_size=1, **{**SMALL, **own})
-    optimizer = AdamW(learning_rate=0.01)
-    loss = ragged.losses.mse
-    return ragged.get_backend().TrainingStep(
-        model, loss, optimizer, device=device, dtype=dtype, **options
-    )
+def make_step(
+    name: str,
+    device: str,
+    dtype: str = "float32",
+    dropout: float = 0.0,
+    optimizer: Any = None,
+    **options: Any,
+) -> Any:
+    own = {**SMALL, **MODELS[name][0], "dropout": dropout}
+    model = getattr(ragged.models, name)(2, 1, output_size=1, **own)
+    given = model, ragged.losses.mse, optimizer or AdamW(learning_rate=0.01)
+    return ragged.get_backend().TrainingStep(*given, device=device, dtype=dtype, **options)
 
 
 @pytest.mark.parametrize("name", MODELS)

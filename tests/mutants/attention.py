@@ -20,8 +20,8 @@ def seen_in(configuration: str, case: str = "mixed") -> str:
 JOINED = {
     "torch": ("first.host + second.host", "first.host"),
     "jax": (
-        "Lengths.unchecked(first.to(backend, like) + second.to(backend, like)",
-        "Lengths.unchecked(first.to(backend, like)",
+        "Lengths.unread(first.to(backend, like) + second.to(backend, like)",
+        "Lengths.unread(first.to(backend, like)",
     ),
 }
 

@@ -181,17 +181,17 @@ RATE_GIVEN = "self.constants.learning_rate if rate is None else rate"
 # By the test that sees it: each fault's place, what stands there, and what takes its place.
 OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
     "torch": {
-        "gradient not clipped": (FORMULA, f"{TORCH}._update", CLIP, "pass"),
+        "gradient not clipped": (FORMULA, f"{TORCH}._advance", CLIP, "pass"),
         "gradients clipped parameter by parameter": (
             FORMULA,
-            f"{TORCH}._update",
+            f"{TORCH}._advance",
             CLIP,
             "[_clip([gradient], self.max_grad_norm) for gradient in gradients]",
         ),
         "gradients of all steps added up": (
             FORMULA,
             f"{TORCH}.launch",
-            "self.optimizer.zero_grad()",
+            "self.optimizer.zero_grad(set_to_none=self._graphs is None)",
             "pass",
         ),
         "weight decay forgotten": (
@@ -224,8 +224,8 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
         "each part of a batch normalised by itself": (
             PARTS,
             f"{TORCH}._differentiate",
-            "total / count",
-            "total / batch.count",
+            "self._backward(self._place(shard), count)",
+            "self._backward(self._place(shard), shard.count)",
         ),
         "average without its ramp": (
             AVERAGE,
@@ -301,7 +301,7 @@ OPTIMIZER: dict[str, dict[str, tuple[str, str, str, str]]] = {
 }
 
 BETWEEN = (
-    fault("torch does not clip the gradient", f"{TORCH}._update", CLIP, "pass", TRAJECTORY),
+    fault("torch does not clip the gradient", f"{TORCH}._advance", CLIP, "pass", TRAJECTORY),
     fault(
         "jax forgets the weight decay",
         JAX_OPTIMIZER,

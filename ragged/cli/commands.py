@@ -24,7 +24,6 @@ from ragged.forecasting.backtest import (
     Origins,
     seen_note,
     trained_until,
-    with_saved_normalization,
 )
 from ragged.forecasting.rolling import Predictor, forecast_cuts, rolling_note
 from ragged.forecasting.tables import check_output, forecast_table, write_table
@@ -70,8 +69,7 @@ def resume(folder: Path, parser: Any) -> Path:
 
 def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, TargetScores]:
     """Print a run's scores on its test events beside the baselines' and return them by target."""
-    with use_backend(backend or read_config(run, parser).backend):
-        opened = open_run(run, parser)
+    with open_run(run, parser, backend) as opened:
         evaluation = evaluate_model(opened.module, opened.data, opened.trainer)
     print(scores_table(evaluation.targets))
     return evaluation.targets
@@ -81,8 +79,8 @@ def report(parser: Any, run: Path, backend: str | None = None) -> Path:
     """Write a run's report to its `report.html` and return the path."""
     from ragged.report import write_report
 
-    with use_backend(backend or read_config(run, parser).backend):
-        path = write_report(open_run(run, parser))
+    with open_run(run, parser, backend) as opened:
+        path = write_report(opened)
     print(f"report: {path}")
     return path
 
@@ -100,9 +98,8 @@ def export(parser: Any, run: Path, format: str, output: Path | None = None) -> P
     from ragged.export.run import export_run
 
     folder = run / "exports" / format if output is None else output
-    with use_backend(FORMATS[format].backend) as backend:
-        opened = open_run(run, parser)
-        difference = export_run(opened, backend, folder, format=format)
+    with open_run(run, parser, FORMATS[format].backend) as opened:
+        difference = export_run(opened, get_backend(), folder, format=format)
     print(f"its forecasts differ from the checkpoint's by at most {difference:.2g}")
     print(f"exported: {folder}")
     return folder
@@ -145,8 +142,7 @@ def backtest(
     """Forecast the series of a table from several origins of the past, beside the truth."""
     check_output("backtest", output)
     wanted = Origins(origins, stride, horizon)
-    with use_backend(backend or read_config(run, parser).backend):
-        model = with_saved_normalization(open_run(run, parser))
+    with open_run(run, parser, backend) as model:
         data = model.data
         events = data.events if input is None else data.source.read(input)
         found = backtesting.backtest(model, events, wanted, refit=refit)
@@ -177,8 +173,8 @@ def _read(source: Source, input: Path, horizon: int | None) -> list[Series]:
 def _predictor(parser: Any, run: Path, backend: str | None) -> Iterator[Predictor]:
     """Open a run, or an exported model, of which only what its format needs is imported."""
     if not is_bundle(run):
-        with use_backend(backend or read_config(run, parser).backend):
-            yield with_saved_normalization(open_run(run, parser))
+        with open_run(run, parser, backend) as opened:
+            yield opened
         return
     if backend is not None:
         got, expected = repr(backend), "left out: an exported model's format decides"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragged.errors import BackendError, ConfigError, DivergenceError, ExportError, RaggedError
-from ragged.io import safe_yaml
 from ragged.runs.aliases import rename_option
 from ragged.runs.config import (
     load_config,
@@ -195,28 +194,29 @@ def _run_parser(description: str, example: str) -> Any:
 
 
 def _with_config(arguments: list[str]) -> list[str]:
-    """Replace names of packaged configurations by paths; training uses `storms` by default."""
+    """Replace configurations by their checked text; training uses `storms` by default."""
     if not arguments or arguments[0] != "train":
         return arguments
     result: list[str] = []
     for argument in map(rename_option, arguments):
         key, is_pair, value = argument.partition("=")
         if is_pair and key == "--config":
-            result += ["--config", _config_path(value)]
+            result += ["--config", _config_text(value)]
         else:
-            is_path = bool(result) and result[-1] == "--config"
-            result.append(_config_path(argument) if is_path else argument)
+            is_config = bool(result) and result[-1] == "--config"
+            result.append(_config_text(argument) if is_config else argument)
     if not {"--config", "--help", "-h"} & {argument.partition("=")[0] for argument in result}:
-        result[1:1] = ["--config", _config_path("storms")]
+        result[1:1] = ["--config", _config_text("storms")]
     return result
 
 
-def _config_path(value: str) -> str:
-    if value in packaged_configs() and not Path(value).exists():
-        return str(CONFIGS / f"{value}.yaml")
-    if not Path(value).is_file():
+def _config_text(value: str) -> str:
+    """Read a configuration, by its path or name, and return it as JSON."""
+    path = Path(value)
+    if value in packaged_configs() and not path.exists():
+        path = CONFIGS / f"{value}.yaml"
+    if not path.is_file():
         expected = f"a YAML file or one of {packaged_configs()}"
         remedy = f"Check the path{nearest(value, packaged_configs())}."
         raise ConfigError.of("train:", "--config", repr(value), expected, remedy)
-    config = load_config(Path(value))  # its errors name the file
-    return value if config == safe_yaml.read(Path(value)) else json.dumps(config)
+    return json.dumps(load_config(path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragged.data import EncoderDecoderDataModule, Normalization, batches
+from ragged.data import EncoderDecoderDataModule, batches
 from ragged.errors import ExportError
 from ragged.export.bundle import MANIFEST, describe
 from ragged.export.program import FORMATS, Exported, check_format
@@ -38,7 +38,6 @@ def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> floa
     """
     check_format(backend, format)
     dtype = param_dtype(run.trainer.precision)
-    run.data.normalization = Normalization.from_dict(run.normalization)
     module = backend.to(run.module, device="cpu", dtype=dtype)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / FORMATS[format].file
@@ -53,7 +52,7 @@ def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> floa
         program,
         format=format,
         content=files[path.name],
-        config=run.data_section,
+        config=run.written["data"],
         normalization=run.normalization,
     )
     replace_folder(folder, files, MANIFEST, function="export", kind="exported model")

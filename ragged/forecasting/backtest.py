@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ragged.checks import as_size
-from ragged.data import EncoderDecoderDataModule, Normalization, Roles, Series, Source
+from ragged.data import EncoderDecoderDataModule, Roles, Series, Source
 from ragged.data.horizons import first_unknown_target
 from ragged.errors import DataError, OptionError
 from ragged.evaluation.forecasts import RowForecast
@@ -198,9 +198,3 @@ class _ReadSeries(Source):
     def read(self, path: Path) -> list[Series]:
         """Read a table as the source does."""
         return self.source.read(path)
-
-
-def with_saved_normalization(model: TrainedModel) -> TrainedModel:
-    """Give the data of a model that was opened the normalisation that it was trained with."""
-    model.data.normalization = Normalization.from_dict(model.normalization)
-    return model

@@ -22,13 +22,11 @@ from ragged.forecasting.backtest import (
     backtest,
     seen_note,
     trained_until,
-    with_saved_normalization,
 )
 from ragged.forecasting.frames import like, to_pandas, with_future
 from ragged.forecasting.rolling import forecast_cuts, rolling_note
 from ragged.forecasting.tables import forecast_table
 from ragged.forecasting.training import prepare, train, trained_model
-from ragged.runs.config import check_class_paths, load_config
 from ragged.runs.folder import open_run, read_metrics, save_run
 from ragged.runs.parser import parse, train_parser
 from ragged.runs.trained import CreateSource, TrainedModel
@@ -301,12 +299,8 @@ class Forecaster:
                 not of ragged, which is not imported.
         """
         path = as_path("load", "folder", folder)
-        parser = train_parser()
-        if (path / "config.yaml").is_file():
-            check_class_paths(path / "config.yaml", load_config(path / "config.yaml"))
-        with use_backend(backend or _backend_of(path)):
-            run = with_saved_normalization(open_run(path, parser))
-        arguments = from_config(load_config(path / "config.yaml"))
+        with open_run(path, train_parser(), backend) as run:
+            arguments = from_config(run.written)
         forecaster = cls(**{**arguments, "backend": backend or arguments["backend"]})
         forecaster._set(run, read_metrics(path), [])
         return forecaster
@@ -358,13 +352,10 @@ def _tables(trained: TrainedModel) -> Tables:
 
 
 def _source_of(frame: Any) -> CreateSource:
-    """Return the function that makes the source of a frame, which is read once."""
-    made: list[Tables] = []
+    """Return the function that makes the source of a frame."""
 
     def create(kind: type[Tables], *, path: str, target: Sequence[str], **options: Any) -> Tables:
-        if not made:
-            made.append(kind.from_frame(frame, target, **options))
-        return made[0]
+        return kind.from_frame(frame, target, **options)
 
     return create
 
@@ -377,9 +368,3 @@ def _is_unknown(trained: TrainedModel, events: Sequence[Series], cuts: np.ndarra
         for event, _, split, stop in cuts.tolist()
     ]
     return np.array(unknown, dtype=bool)
-
-
-def _backend_of(folder: Path) -> str:
-    from ragged.runs.folder import read_config
-
-    return str(read_config(folder, train_parser()).backend)

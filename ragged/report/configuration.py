@@ -9,7 +9,6 @@ from ragged.data import Normalization
 from ragged.evaluation.evaluate import label
 from ragged.report.charts import percent
 from ragged.report.report_data import ReportData
-from ragged.runs.config import load_config
 from ragged.runs.folder import Run
 
 SOURCE_FACTS = {"group": "series told apart by", "time": "time", "frequency": "frequency"}
@@ -17,7 +16,7 @@ SOURCE_FACTS = {"group": "series told apart by", "time": "time", "frequency": "f
 
 def configuration_facts(report: ReportData) -> dict[str, str]:
     """Return name and value of what a run was trained with, and on."""
-    run, config = report.run, load_config(report.run.folder / "config.yaml")
+    run, config = report.run, report.run.written
     data, trainer = config["data"]["init_args"], config["trainer"]
     num_parameters = sum(value.size for value in report.parameters.values())
     return {

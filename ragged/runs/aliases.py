@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 KEYS = {
@@ -19,7 +20,12 @@ CLASSES = {
     "ragged.data.Standard": "ragged.data.StandardScaler",
     "ragged.data.Robust": "ragged.data.RobustScaler",
 }  # fmt: skip
-SCHEDULE = {"cut": "factor", "final": "min_lr_ratio"}
+VALUES: dict[tuple[str, str | None], str] = {
+    ("missing", "hold"): "ffill",
+    ("windows", None): "whole",
+    **{("class_path", old): new for old, new in CLASSES.items()},
+}
+SCHEDULE = {"cut": "factor", "final": "min_lr_ratio"}  # within `lr_schedule`
 
 
 def rename(config: Any) -> Any:
@@ -29,28 +35,17 @@ def rename(config: Any) -> Any:
         config: plain values.
 
     Returns:
-        The configuration; each old name in it raises a `FutureWarning` with the new one.
+        The configuration; each old name in it gives one `FutureWarning` with the new one.
 
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore")
     ...     rename({"trainer": {"gradient_clip": 1.0}})
     {'trainer': {'max_grad_norm': 1.0}}
     """
-    if isinstance(config, list):
-        return [rename(value) for value in config]
-    if not isinstance(config, dict):
-        return config
-    renamed = {}
-    for key, value in config.items():
-        if key == "class_path" and value in CLASSES:
-            value = _renamed(value, CLASSES[value])
-        elif key == "missing" and value == "hold":
-            value = _renamed("missing: hold", "ffill", "missing: ")
-        elif key == "windows" and value is None:
-            value = _renamed("windows: null", "whole", "windows: ")
-        elif key in ("rate_schedule", "lr_schedule") and isinstance(value, dict):
-            value = _rename_schedule(value)
-        renamed[_renamed(key, KEYS[key]) if key in KEYS else key] = rename(value)
+    found: dict[str, str] = {}
+    renamed = _rename(config, KEYS, found)
+    for old, new in found.items():
+        _warn(old, new)
     return renamed
 
 
@@ -66,24 +61,42 @@ def rename_option(argument: str) -> str:
     parts = option.split(".")
     known = KEYS if len(parts) == 2 else {**KEYS, **SCHEDULE}
     if set(parts) & set(known) and not (set(parts) & {"optimizer"}):
-        option = _renamed(option, ".".join(known.get(part, part) for part in parts))
-    value = _renamed(value, CLASSES[value]) if value in CLASSES else value
-    return f"{option}{is_pair}{value}"
+        renamed = ".".join(known.get(part, part) for part in parts)
+        _warn(option, renamed)
+        option = renamed
+    if value in CLASSES:
+        _warn(value, CLASSES[value])
+    return f"{option}{is_pair}{CLASSES.get(value, value)}"
 
 
-def _rename_schedule(section: dict[str, Any]) -> dict[str, Any]:
-    arguments = section.get("init_args")
-    if not isinstance(arguments, dict) or not SCHEDULE.keys() & arguments.keys():
-        return section
-    renamed = {_renamed(k, SCHEDULE[k]) if k in SCHEDULE else k: v for k, v in arguments.items()}
-    return {**section, "init_args": renamed}
+def _rename(config: Any, keys: Mapping[str, str], found: dict[str, str]) -> Any:
+    """Replace the old ones of the `keys`, and all old values; note them in `found`."""
+    if isinstance(config, list):
+        return [_rename(value, keys, found) for value in config]
+    if not isinstance(config, dict):
+        return config
+    renamed = {}
+    for key, value in config.items():
+        new_key, new_value = keys.get(key, key), _new_value(key, value)
+        if new_key != key:
+            found[key] = new_key
+        if new_value is not value:
+            prefix = "" if key == "class_path" else f"{key}: "
+            found[f"{prefix}{'null' if value is None else value}"] = f"{prefix}{new_value}"
+        inside = {**KEYS, **SCHEDULE} if new_key == "lr_schedule" else keys
+        renamed[new_key] = _rename(new_value, inside, found)
+    return renamed
 
 
-def _renamed(old: str, new: str, prefix: str = "") -> str:
+def _new_value(key: str, value: Any) -> Any:
+    """Return the new name of a value, or the value itself."""
+    return VALUES.get((key, value), value) if isinstance(value, str | None) else value
+
+
+def _warn(old: str, new: str) -> None:
     warnings.warn(
-        f"config: `{old}` is now `{prefix}{new}`; the old name goes with the next release. "
+        f"config: `{old}` is now `{new}`; the old name goes with the next release. "
         "Write the new one.",
         FutureWarning,
         stacklevel=3,
     )
-    return new

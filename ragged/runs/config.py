@@ -50,10 +50,10 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def check_sections(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a configuration that refers to another file, or has an empty section.
+    """Refuse a configuration that refers to another file, has an empty section or such numbers.
 
     Raises:
-        ConfigError: such a section; it names the file at `path`.
+        ConfigError: such a section, and the file at `path`; or a number that is not finite.
     """
     for name, value in config.items():
         _check_section(path, str(name), value)
@@ -69,22 +69,25 @@ def _check_section(path: Path, name: str, value: Any) -> None:
     elif name in SECTIONS and isinstance(value, (list, int, float)):
         got, expected = repr(value), "a mapping"
     else:
+        check_value(name, value)
         for key, nested in value.items() if isinstance(value, dict) else ():
             _check_section(path, f"{name}.{key}", nested)
+        for nested in value if isinstance(value, list) else ():
+            _check_section(path, name, nested)
         return
     remedy = "Write it out, all in one file, or leave it out."
     raise ConfigError.of("config:", name, got, expected, remedy, file=path)
 
 
 def check_class_paths(path: Path, config: Any) -> None:
-    """Refuse a configuration that names a class of another package, before it is imported.
+    """Refuse a configuration that names a class of a package that is not allowed.
 
     Raises:
         ConfigError: such a class; it names the file at `path`.
     """
     if isinstance(config, dict):
         name = config.get("class_path")
-        if isinstance(name, str) and "." in name and not name.startswith("ragged."):
+        if isinstance(name, str) and "." in name and not _is_inside(name, {"ragged", *_allowed}):
             expected, remedy = "a class of ragged", "Open the run with `ragged --allow-import`."
             raise ConfigError.of("load:", "class_path", repr(name), expected, remedy, file=path)
     nested = config.values() if isinstance(config, dict) else config
@@ -107,9 +110,13 @@ def check_value(name: str, value: Any) -> None:
 def _check_backend(name: str) -> None:
     """Refuse a backend that is neither registered nor allowed: choosing one imports it."""
     known = sorted(entry_points(group=ENTRY_POINT_GROUP).names)
-    if name not in known and not any(f"{name}.".startswith(f"{module}.") for module in _allowed):
+    if name not in known and not _is_inside(name, _allowed):
         remedy = f"--allow-import MODULE admits another module{nearest(name, known)}."
         raise ConfigError.of("config:", "backend", repr(name), f"one of {known}", remedy)
+
+
+def _is_inside(name: str, modules: Iterable[str]) -> bool:
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
 def take_allowed_imports(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -6,20 +6,22 @@ import inspect
 import json
 import math
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ragged import models
-from ragged.backend import get_backend
-from ragged.data import Normalization, Source
+from ragged.backend import get_backend, use_backend
+from ragged.data import EncoderDecoderDataModule, Normalization, Source
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
 from ragged.io import checkpoint
 from ragged.io.checkpoint import Checkpoint
 from ragged.io.safe_json import finite_or_none
 from ragged.models import Model
-from ragged.runs.config import load_config
+from ragged.runs.config import check_class_paths, load_config
 from ragged.runs.parser import parse, parts_parser
 from ragged.runs.trained import CreateSource, TrainedModel
 from ragged.runs.versions import describe_environment
@@ -31,15 +33,15 @@ RECORDED = ("epoch", "train_loss", "validation_loss", "seconds", "tokens_per_sec
 
 @dataclass(frozen=True)
 class Run(TrainedModel):
-    """An opened run folder: its data, its trainer, its best model."""
+    """An opened run folder: its data, its trainer, its best model.
+
+    Args:
+        folder: the path.
+        written: the configuration in it, as plain values.
+    """
 
     folder: Path
-
-    @property
-    def data_section(self) -> dict[str, Any]:
-        """The `data` section of the run's configuration, plain values."""
-        section: dict[str, Any] = load_config(self.folder / "config.yaml")["data"]
-        return section
+    written: dict[str, Any]
 
 
 def create_folder(runs: Path, name: str) -> Path:
@@ -65,19 +67,27 @@ def save_config(folder: Path, parser: Any, config: Any) -> None:
 
 def read_config(folder: Path, parser: Any) -> Any:
     """Parse a run's configuration again, under the same restrictions as a user's."""
-    if not (folder / "config.yaml").is_file():
+    return parse(parser, _load_written(folder))
+
+
+def _load_written(folder: Path) -> dict[str, Any]:
+    """Read a run's configuration into plain values, and import nothing that it names."""
+    path = folder / "config.yaml"
+    if not path.is_file():
         raise CheckpointError(
             f"run: {str(folder)!r} holds no config.yaml; expected the folder of a run. "
             "It was printed when the run started: runs/<name>/<time>."
         )
-    return parse(parser, load_config(folder / "config.yaml"))
+    written = load_config(path)
+    check_class_paths(path, written)
+    return written
 
 
 def instantiate(config: Any, parser: Any, create_source: CreateSource | None = None) -> Any:
-    """Build the objects of a parsed configuration.
+    """Build the objects of a parsed configuration, and read its data at most once.
 
     Args:
-        config: as `parse` gives it.
+        config: as `parse` gives it; what follows from the data is set in it.
         parser: that parsed it.
         create_source: builds the source of a class and its arguments, in place of the class.
 
@@ -87,20 +97,31 @@ def instantiate(config: Any, parser: Any, create_source: CreateSource | None = N
     if config.seed < 0:
         raise ConfigError.of("config:", "seed", config.seed, "0 or more", "Raise it.")
     try:
-        resolve_defaults(config, create_source)
-        return parser.instantiate(config, instantiators=_instantiators(create_source))
+        data = resolve_defaults(config, create_source)
+        built = [_instead(data.source, Source), _instead(data, EncoderDecoderDataModule)]
+        return parser.instantiate(config, instantiators=built)
     except RaggedError:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config: {error}") from error
 
 
-def resolve_defaults(config: Any, create_source: CreateSource | None = None) -> None:
+def _instead(built: object, kind: type) -> tuple[Any, type, bool]:
+    """Have the parser take an object in place of a new one of its kind."""
+    return lambda *_, **__: built, kind, True
+
+
+def resolve_defaults(
+    config: Any, create_source: CreateSource | None = None
+) -> EncoderDecoderDataModule:
     """Set the arguments that follow from the rest of a configuration, and from the data.
 
     What the data decide on, in their source and of their windows, is kept. A model without a static
     input gets static columns as known ones, has as many outputs as the targets of the data and the
     loss need, and normalises rows as suits the loss, unless told otherwise.
+
+    Returns:
+        The data, read as far as was needed.
 
     Raises:
         ConfigError: the base class of all models is named.
@@ -114,45 +135,62 @@ def resolve_defaults(config: Any, create_source: CreateSource | None = None) -> 
     data, model = config.data.init_args, config.model.init_args
     if data.get("repeat_static", False) is None:
         data.repeat_static = "static_features" not in arguments
-    components = open_parts(config, create_source)
-    for name, value in components.data.source.resolved.items():
+    parts = open_parts(config, create_source)
+    for name, value in parts.data.source.resolved.items():
         data.source.init_args[name] = value
-    for name, value in components.data.resolved.items():
+    for name, value in parts.data.resolved.items():
         data[name] = value
-    trainer = components.trainer
+    trainer = parts.trainer
     objective = Objective.chosen(trainer.loss, trainer.quantiles, model_class.describe)
     if model.get("output_size") == arguments["output_size"].default:
-        model.output_size = components.data.target_features * objective.outputs
+        model.output_size = parts.data.target_features * objective.outputs
     if model.get("row_normalization") is None:
         model.row_normalization = objective.row_normalization
+    return parts.data  # type: ignore[no-any-return]
 
 
 def _is_model(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Model) and value is not Model
 
 
-def open_run(folder: Path, parser: Any) -> Run:
-    """Open a run with its best model on the chosen backend, whichever wrote it."""
-    config = read_config(folder, parser)
-    saved = checkpoint.read(folder / "checkpoints" / "best")
-    components = open_parts(config)
-    module = saved.create_model(get_backend())
-    components.data.encoder_alignment = module.config.encoder_alignment
-    components.data.decoder_alignment = module.config.decoder_alignment
-    _check_normalization(saved, components.data.source.roles.columns)
-    epoch = TrainState.from_dict(saved.state.get("training")).epoch
-    return Run(config, components.data, components.trainer, module, saved, epoch, folder)
+@contextmanager
+def open_run(folder: Path, parser: Any, backend: str | None = None) -> Iterator[Run]:
+    """Choose a backend inside a `with` block, and open a run with its best model on it.
+
+    Its data have the normalisation that the model was trained with, whatever became of the files.
+
+    Args:
+        folder: the path.
+        parser: of the command line.
+        backend: its name; by default the one that trained the run.
+
+    Raises:
+        CheckpointError, ConfigError: no run, or a damaged one.
+    """
+    written = _load_written(folder)
+    config = parse(parser, written)
+    with use_backend(backend or config.backend) as chosen:
+        saved = checkpoint.read(folder / "checkpoints" / "best")
+        parts = open_parts(config)
+        module = saved.create_model(chosen)
+        parts.data.encoder_alignment = module.config.encoder_alignment
+        parts.data.decoder_alignment = module.config.decoder_alignment
+        parts.data.normalization = _saved_normalization(saved, parts.data.source.roles.columns)
+        epoch = TrainState.from_dict(saved.state.get("training")).epoch
+        yield Run(config, parts.data, parts.trainer, module, saved, epoch, folder, written)
 
 
-def _check_normalization(saved: Checkpoint, columns: tuple[str, ...]) -> None:
-    """Refuse a normalisation that is none, or without one of the columns."""
+def _saved_normalization(saved: Checkpoint, columns: tuple[str, ...]) -> Normalization:
+    """Return the normalisation of the training; refuse one that lacks one of the columns."""
     section = saved.section("normalization")
     try:
-        missing = set(columns) - set(Normalization.from_dict(section).chains)
+        normalization = Normalization.from_dict(section)
     except DataError as error:
         raise saved.refuse("normalization", section, "the transforms of each column") from error
-    if missing:
-        raise saved.refuse(f"normalization.{min(missing)}", None, "the transforms of the column")
+    for column in columns:
+        if column not in normalization.chains:
+            raise saved.refuse(f"normalization.{column}", None, "the transforms of the column")
+    return normalization
 
 
 def open_parts(config: Any, create_source: CreateSource | None = None) -> Any:
@@ -160,11 +198,8 @@ def open_parts(config: Any, create_source: CreateSource | None = None) -> Any:
     from jsonargparse import Namespace
 
     parts = Namespace(data=config.data, trainer=config.trainer)
-    return parts_parser().instantiate(parts, instantiators=_instantiators(create_source))
-
-
-def _instantiators(create_source: CreateSource | None) -> list[tuple[Any, type, bool]] | None:
-    return None if create_source is None else [(create_source, Source, True)]
+    instantiators = None if create_source is None else [(create_source, Source, True)]
+    return parts_parser().instantiate(parts, instantiators=instantiators)
 
 
 def save_run(folder: Path, parser: Any, model: TrainedModel, records: list[dict[str, Any]]) -> None:

@@ -16,6 +16,9 @@ pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
 
 from ragged.cli.main import main
+from ragged.data.tables import source
+from ragged.runs.folder import open_run
+from ragged.runs.parser import train_parser
 
 YAML = """
 model: {{class_path: EncoderDecoderLSTM, init_args: {{hidden_size: 2, num_layers: 1}}}}
@@ -56,12 +59,18 @@ def train(tmp_path, need):
     return _train
 
 
-def test_a_table_with_dates_and_words_is_forecast(train, tmp_path, capsys):
+def test_a_table_with_dates_and_words_is_forecast(train, tmp_path, capsys, monkeypatch):
+    reads, read_tables = [], source.read_tables
+    monkeypatch.setattr(source, "read_tables", lambda *a: (reads.append(a), read_tables(*a))[1])
     run = train(", past: [kind]")
+    assert len(reads) == 1
     said = capsys.readouterr().out
     assert "training: 42 rows, 78 steps; validation: 2 rows, 12 steps; test: 4 rows, 22" in said
     assert "\nwindows: context 12 steps, horizon 7 steps, in training one every 1 step\n" in said
     assert "note: columns were added: day_of_week (sin), day_of_week (cos)" in said
+    write_table(tmp_path / "shops.csv", 70)  # the model goes on with what it was trained with
+    with open_run(run, train_parser()) as opened:
+        assert opened.data.normalization.to_dict() == opened.normalization
     (tmp_path / "shops.csv").unlink()  # a run does not need it to forecast another table
     # All days of the new table may be months: the run knows the form.
     new, output = write_table(tmp_path / "new.csv", 12, known=6), tmp_path / "out.csv"

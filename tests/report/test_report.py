@@ -19,7 +19,6 @@ import pytest
 pytest.importorskip("jsonargparse")
 
 import ragged
-from ragged.backend import use_backend
 from ragged.cli import main as cli
 from ragged.cli.main import main
 from ragged.report.explanations import attention_of, coarsen, mean_selection
@@ -267,8 +266,8 @@ def cells(text: str, *heads: str) -> list[list[str]]:
 
 def test_the_filler_of_the_page_is_that_of_an_epoch(page, untrusted):
     """Each batch's, and that of all together, from the arrays themselves."""
-    with use_backend("torch"):
-        data, seed = opened(untrusted).data, opened(untrusted).config.seed
+    with opened(untrusted) as run:
+        data, seed = run.data, run.config.seed
         made = list(ragged.data.batches(data.train_epoch(seed, 0), 4, shuffle_seed=seed))
         lengths = np.array([(len(row.past), len(row.future)) for row in data.train_epoch(seed, 0)])
     order = np.random.default_rng(seed).permutation(len(lengths))
@@ -294,8 +293,8 @@ def test_the_filler_of_the_page_is_that_of_an_epoch(page, untrusted):
 
 
 def test_the_lengths_of_the_page_are_those_of_the_rows(page, untrusted):
-    with use_backend("torch"):
-        data = opened(untrusted).data
+    with opened(untrusted) as run:
+        data = run.data
     shown = {name: rest for name, *rest in cells(page.read_text(), "rows", "how many")}
     histograms = Reader(page.read_text()).tables()
     for name in ("training", "validation", "test"):
@@ -315,8 +314,7 @@ def test_the_lengths_of_the_page_are_those_of_the_rows(page, untrusted):
 
 def test_explanations_are_cut_at_true_lengths(untrusted):
     """Against rows asked for one by one, where nothing is padded."""
-    with use_backend("torch"):
-        run = opened(untrusted)
+    with opened(untrusted) as run:
         rows, module = list(run.data.train.rows), run.module
         assert len({len(row.past) + len(row.future) for row in rows}) > 1
         attention = attention_of(module, rows, 4, "float32")
@@ -341,8 +339,7 @@ def test_explanations_are_cut_at_true_lengths(untrusted):
 
 
 def test_a_coarse_picture_keeps_the_weight_of_each_step(untrusted):
-    with use_backend("torch"):
-        run = opened(untrusted)
+    with opened(untrusted) as run:
         (found,) = attention_of(run.module, [run.data.test[0]], 1, "float32")
     weights, factor = coarsen(found, 5)
     assert max(weights.shape) <= 5

@@ -125,6 +125,6 @@ def test_a_run_keeps_it_and_its_report_tells(need, train_tiny, read_losses, tmp_
     with pytest.warns(UserWarning, match=TELLS):
         assert cli.main(["train", "--resume", str(run)]) == 0
     assert read_losses(run)[0] == before[0]
-    with use_backend("torch"):
-        material = ReportData(runs.open_run(run, cli.train_parser()))
+    with runs.open_run(run, cli.train_parser()) as opened:
+        material = ReportData(opened)
     assert material.averaged_over == "steps, padding counted as 0"

@@ -92,7 +92,22 @@ class Backend(Protocol):
         *,
         layout: str = "padded",
     ) -> tuple[Array, State]:
-        """Run a checked recurrent layer over rows that are padded, batch first, or jagged."""
+        """Run a checked recurrent layer.
+
+        Args:
+            shape: the layer's sizes and cell.
+            parameters: `torch.nn`'s.
+            x: `(batch, time, features)`, or `(tokens, features)`, rows end to end, if jagged.
+            lengths: of the rows.
+            state: (h, c) or (h,), each `(layers * directions, batch, size)`; None = zeros.
+            between_layers: applied to every layer's output but the last one's.
+            resets: boolean, in the shape of the tokens of x; None = none.
+            start: what state they reset to, "zeros" or "initial".
+            layout: "padded" or "jagged"; outputs lie as x does.
+
+        Returns:
+            The outputs, and the state after the last valid step of each row.
+        """
 
     def attend(
         self,
@@ -110,7 +125,27 @@ class Backend(Protocol):
         seed: Any = None,
         need_weights: bool = False,
     ) -> tuple[Array, Array | None]:
-        """Run a checked call of `ragged.attention`, over rows that are padded or jagged."""
+        """Let the queries of each row attend to its keys: a checked call of `ragged.attention`.
+
+        Args:
+            q: `(batch, time, heads, size)`; or `(tokens, heads, size)`, rows end to end, if jagged.
+                What is beyond the rows is never read, and 0 in the result.
+            k: as q, of the keys.
+            v: as k, with any size; or without heads, the same values for all: the result is then
+                the mean over the heads.
+            q_lengths: of the rows of q; their width is its time, or the longest that a row may be.
+            k_lengths: of those of k and v.
+            layout: "padded" or "jagged".
+            causal: a query sees key j only where `j - i <= keys - queries + diagonal`, in its row.
+            diagonal: see there; -1 leaves out the last key that 0 shows.
+            scale: of the products of queries and keys; None = `size**-0.5`.
+            dropout: the share of weights that is dropped, and the others scaled up.
+            seed: of what is dropped: an integer, or an array of the backend's own.
+            need_weights: return the weights too, before any is dropped, which costs their memory.
+
+        Returns:
+            The result, as q lies, and the weights `(batch, heads, q_width, k_width)` or None.
+        """
 
     def recurrent_reasons(self, call: LayerCall) -> dict[str, str | None]:
         """Return why each implementation, in order, does not run a call; None = it can."""

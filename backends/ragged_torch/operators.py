@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ragged.backend import load_backend
+from ragged.errors import DerivativeError
 from ragged.lengths import Lengths
 from ragged_torch.arrays import name
-from ragged_torch.transforms import FakeTensor
+from ragged_torch.transforms import FakeTensor, has_tangents
 
 
 def as_recorded(tensor: Tensor, like: Tensor) -> Tensor:
@@ -33,6 +34,24 @@ def recorded_lengths(lengths: Lengths, like: Tensor) -> Tensor:
     else:
         count = lengths.to(load_backend(name), like).to(torch.int64)
     return as_recorded(count, like)
+
+
+def refuse_tangents(operator: str) -> None:
+    """Refuse forward mode, whose tangents an operator would lose, by a `DerivativeError`."""
+    if has_tangents():
+        raise DerivativeError(
+            f"ragged::{operator} has no forward mode; call the layer or function itself, not the "
+            "recorded operator, or take reverse mode."
+        )
+
+
+def without_wrong_rows(out: Tensor, lengths: Lengths, layout: str = "padded") -> Tensor:
+    """Set rows to NaN whose lengths would have been refused, had they been read."""
+    if not lengths.is_traced:
+        return out
+    is_wrong = (lengths.leaf < 0) | (lengths.leaf > lengths.width)
+    wrong = is_wrong.any() if layout == "jagged" else is_wrong.view(-1, *(1 for _ in out.shape[1:]))
+    return out.masked_fill(wrong, torch.nan)
 
 
 def register_backward(

@@ -135,8 +135,7 @@ def run_recurrent(
 ) -> tuple[Array, tuple[Array, ...]]:
     """Run a checked layer, as an operator where the implementation is chosen at lowering.
 
-    `layout` is that of x and y: "padded", `(batch, time, features)`, or "jagged", `(tokens,
-    features)`.
+    See `ragged.protocol.Backend.run_recurrent`.
     """
     if state is None:
         state = tuple(jnp.zeros(size, x.dtype) for size in shape.state_shapes(lengths.batch))

@@ -33,26 +33,9 @@ def attend(
     seed: Tensor | int | None = None,
     need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Let the queries of each row attend to its keys; see `ragged.attention`.
+    """Run a checked call; see `ragged.protocol.Backend.attend`.
 
-    Args:
-        q: `(batch, time, heads, size)`; or `(tokens, heads, size)`, rows end to end, if jagged.
-            What is beyond the rows is never read, and 0 in the result.
-        k: as q, of the keys.
-        v: as k, with any size; or without heads, the same values for all: the result is then the
-            mean over the heads.
-        q_lengths: of the rows of q; their width is its time, or the longest that a row may be.
-        k_lengths: of those of k and v.
-        layout: "padded" or "jagged".
-        causal: a query sees key j only where `j - i <= keys - queries + diagonal`, in its row.
-        diagonal: see there; -1 leaves out the last key that 0 shows.
-        scale: of the products of queries and keys; None = `size**-0.5`.
-        dropout: the share of weights that is dropped, and the others scaled up.
-        seed: of what is dropped: an integer, or int64 without axes.
-        need_weights: return the weights too, before any is dropped, which costs their memory.
-
-    Returns:
-        The result, as q lies, and the weights `(batch, heads, q_width, k_width)` or None.
+    A seed may be int64 without axes.
     """
     device = q.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and q.dtype != torch.float64:

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from ragged.attend.call import AttentionOptions
-from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
 from ragged_torch.arrays import asarray
-from ragged_torch.operators import register_backward
+from ragged_torch.operators import refuse_tangents, register_backward, without_wrong_rows
 from ragged_torch.ragged_attention import cpp, plain
 from ragged_torch.ragged_attention.dispatch import takes_kernels
 from ragged_torch.ragged_attention.plain import Tokens
-from ragged_torch.transforms import has_tangents
 
 
 def attention_op(
@@ -45,7 +43,7 @@ def attention_op(
 
 def _lengths(counts: tuple[Tensor, Tensor], options: AttentionOptions) -> tuple[Lengths, Lengths]:
     """Check lengths, which a compiler cannot read, and refuse tangents, which would be lost."""
-    _refuse_tangents()
+    refuse_tangents("attention")
     widths = options.q_width, options.k_width
     of_q, of_k = (
         Lengths.unread(count, width)
@@ -92,34 +90,17 @@ def attention(
     attended = plain.attend(tokens, lengths, seed, options, keeps_lse=True)
     out, lse = attended.out, cast(Tensor, attended.lse)
     for of_rows in lengths:
-        out = _without_wrong_rows(out, of_rows, options.layout)
+        out = without_wrong_rows(out, of_rows, options.layout)
     return out.contiguous(), lse.contiguous()
-
-
-def _without_wrong_rows(out: Tensor, lengths: Lengths, layout: str) -> Tensor:
-    """Set rows to NaN whose lengths would have been refused, had they been read."""
-    if not lengths.is_traced:
-        return out
-    is_wrong = (lengths.leaf < 0) | (lengths.leaf > lengths.width)
-    wrong = is_wrong.any() if layout == "jagged" else is_wrong.view(-1, *(1 for _ in out.shape[1:]))
-    return out.masked_fill(wrong, torch.nan)
 
 
 def _value(seed: Tensor | None) -> int:
     return 0 if seed is None else int(seed)
 
 
-def _refuse_tangents() -> None:
-    if has_tangents():
-        raise DerivativeError(
-            "ragged::attention has no forward mode; call attention itself, not the recorded "
-            "operator, or take reverse mode."
-        )
-
-
 @attention.register_fake
 def _(*inputs: Any) -> tuple[Tensor, Tensor]:
-    _refuse_tangents()
+    refuse_tangents("attention")
     q, v, tokens = inputs[0], inputs[2], Tokens(*inputs[:3])
     heads = () if tokens.is_shared else q.shape[-2:-1]
     return q.new_empty(*q.shape[:-2], *heads, v.shape[-1]), q.new_empty(q.shape[:-1])

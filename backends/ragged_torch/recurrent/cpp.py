@@ -82,14 +82,8 @@ def run_layer(
 ) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
-    Half precision is computed in float32. `x` and y lie as `layout` says.
+    `x` and y lie as `layout` says.
     """
-    dtype = computed_in(x.dtype)
-    if x.dtype != dtype:
-        weights = {name: weight.to(dtype) for name, weight in weights.items()}
-        inputs = x.to(dtype), lengths, h0.to(dtype), c0.to(dtype)
-        y, h, c = run_layer(mode, weights, *inputs, reverse=reverse, layout=layout)
-        return y.to(x.dtype), h.to(x.dtype), c.to(x.dtype)
     weights = with_biases(weights, x)
     arrays = [each.contiguous() for each in (x, h0, c0, *(weights[name] for name in WEIGHTS))]
     count = lengths.to(load_backend(name)) if lengths.is_traced else asarray(lengths.host)

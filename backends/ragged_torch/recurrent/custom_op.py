@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ragged.errors import DerivativeError
 from ragged.lengths import Lengths, check_lengths
 from ragged.recurrent.cells import CELLS
-from ragged_torch.operators import register_backward
+from ragged_torch.operators import refuse_tangents, register_backward, without_wrong_rows
 from ragged_torch.recurrent import onnx_op, passes, scan
 from ragged_torch.recurrent.dispatch import run_padded
 from ragged_torch.recurrent.passes import Layer
@@ -32,7 +31,7 @@ from ragged_torch.recurrent.stack import (
     run_directions,
     with_biases,
 )
-from ragged_torch.transforms import has_tangents, is_jit_tracing
+from ragged_torch.transforms import is_jit_tracing
 
 
 def recurrent_op(
@@ -72,7 +71,7 @@ def recurrent_op(
 
 def _checked(layer: Layer, mode: str, resets: Tensor | None) -> Lengths:
     """Check lengths, which a compiler cannot read, and refuse tangents, which would be lost."""
-    _refuse_tangents()
+    refuse_tangents("recurrent_layer")
     width = layer.x.shape[1]
     if layer.lengths.is_cuda and resets is None:  # by resets rows are cut, which reads both
         return Lengths.unread(layer.lengths, width)
@@ -109,16 +108,8 @@ def recurrent_layer(
     lengths_ = _checked(layer, mode, resets)
     both = passes.passes_of(layer, mode, resets, start)
     y, state, kept = both.forward(layer, lengths_, mode, reverse, train)
-    results = [y, *state]
-    if lengths_.is_traced:
-        results = [_without_wrong_rows(result, lengths, x.shape[1]) for result in results]
+    results = [without_wrong_rows(result, lengths_) for result in (y, *state)]
     return _unshared([*results, kept], [h0, c0])
-
-
-def _without_wrong_rows(result: Tensor, lengths: Tensor, width: int) -> Tensor:
-    """Set rows to NaN whose lengths would have been refused, had they been read."""
-    is_wrong = (lengths < 0) | (lengths > width)
-    return result.masked_fill(is_wrong.view(-1, *(1 for _ in result.shape[1:])), torch.nan)
 
 
 def _unshared(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
@@ -132,17 +123,9 @@ def _unshared(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
     return tuple(unshared)
 
 
-def _refuse_tangents() -> None:
-    if has_tangents():
-        raise DerivativeError(
-            "ragged::recurrent_layer has no forward mode; take the layer itself, not the recorded "
-            "operator, or reverse mode."
-        )
-
-
 @recurrent_layer.register_fake
 def _(*inputs: Any) -> tuple[Tensor, ...]:
-    _refuse_tangents()
+    refuse_tangents("recurrent_layer")
     layer, (mode, _, train, resets, _) = Layer(*inputs[:9]), inputs[9:]
     x, h0, c0 = layer.x, layer.h0, layer.c0
     y = x.new_empty(*x.shape[:2], h0.shape[1])

@@ -15,22 +15,13 @@ from ragged_torch.recurrent.stack import LayerInputs, State, Weights, stack
 
 
 def run(inputs: LayerInputs) -> tuple[Tensor, State]:
-    """Run all layers over rows that are packed once.
-
-    Half precision is computed in float32 on a CPU, as kernels do.
-    """
+    """Run all layers over rows that are packed once."""
     x, (h0, c0) = inputs.x, inputs.state
     batch_sizes = torch.from_numpy(PackingOrder(inputs.lengths).batch_sizes)
     rows, source = packing_order(inputs.lengths, batch_sizes, like=x)
 
     def run_layer(weights: list[Weights], data: Tensor, state: State) -> tuple[Tensor, State]:
-        dtype = data.dtype
-        if dtype.itemsize >= 4 or data.device.type != "cpu":
-            return cudnn.run_layer(inputs.mode, weights, data, state, batch_sizes)
-        weights = [{name: weight.float() for name, weight in each.items()} for each in weights]
-        single = data.float(), (state[0].float(), state[1].float()), batch_sizes
-        y, (h, c) = cudnn.run_layer(inputs.mode, weights, *single)
-        return y.to(dtype), (h.to(dtype), c.to(dtype))
+        return cudnn.run_layer(inputs.mode, weights, data, state, batch_sizes)
 
     initial = (h0.index_select(1, rows), c0.index_select(1, rows))
     packed = x.flatten(0, 1).index_select(0, source)

@@ -54,16 +54,7 @@ def run_layer(
     *,
     reverse: bool = False,
 ) -> Result:
-    """Run one layer in one direction: y, and h and c after the last step of each row it reads.
-
-    Half precision is computed in float32 on a CPU, as kernels do.
-    """
-    dtype = x.dtype
-    if dtype.itemsize < 4 and x.device.type == "cpu":
-        weights = {name: weight.float() for name, weight in weights.items()}
-        inputs = x.float(), lengths, h0.float(), c0.float()
-        y, h, c = run_layer(mode, weights, *inputs, reverse=reverse)
-        return y.to(dtype), h.to(dtype), c.to(dtype)
+    """Run one layer in one direction: y, and h and c after the last step of each row it reads."""
     steps = read_steps(x, lengths, reverse)
     if mode == "LSTM" and not lengths.is_full:
         ended = ~padding_mask(load_backend(name), lengths, like=x)

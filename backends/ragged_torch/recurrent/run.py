@@ -35,19 +35,9 @@ def run_recurrent(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a checked layer by what torch does around it and the policy of its lengths.
 
-    Under `torch.autocast` all of it computes in autocast's dtype, as `torch.nn.LSTM` does on a GPU
-    and in oneDNN; float64 stays what it is.
-
-    Args:
-        shape: the layer's sizes and cell.
-        parameters: `torch.nn`'s.
-        x: `(batch, time, features)`, or as the layout says.
-        lengths: of the rows.
-        state: (h, c) or (h,), each `(layers * directions, batch, size)`; None = zeros.
-        between_layers: applied to every layer's output but the last one's.
-        resets: boolean, in the shape of the tokens of x; None = none. See `run_pieces`.
-        start: what state they reset to.
-        layout: one of `LAYOUTS`; outputs lie as x does.
+    See `ragged.protocol.Backend.run_recurrent`; the layout is one of `LAYOUTS`. Under
+    `torch.autocast` all of it computes in autocast's dtype, as `torch.nn.LSTM` does on a GPU and in
+    oneDNN; float64 stays what it is.
     """
     device = x.device.type
     if state is None:

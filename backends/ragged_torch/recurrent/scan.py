@@ -34,15 +34,8 @@ def run_layer(
 ) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
-    Full rows are computed from `x`, the state and the weights alone. Half precision is computed in
-    float32 on a CPU, as in kernels: a relu's slope jumps where a sum rounds past 0.
+    Full rows are computed from `x`, the state and the weights alone.
     """
-    dtype = x.dtype
-    if dtype.itemsize < 4 and x.device.type == "cpu":
-        weights = {name: weight.float() for name, weight in weights.items()}
-        inputs = x.float(), lengths, h0.float(), c0.float()
-        stacked, h, c = run_layer(mode, weights, *inputs, reverse=reverse)
-        return stacked.to(dtype), h.to(dtype), c.to(dtype)
     h, c, y = h0, c0, []
     for valid, of_x in zip(*_steps(weights, x, lengths, reverse), strict=True):
         (new_h, new_c), _ = STEPS[mode].fwd(of_x, _of_h(weights, h), (h, c))

@@ -19,6 +19,7 @@ from ragged.recurrent.shape import RecurrentShape
 State = tuple[Tensor, Tensor]
 Weights = dict[str, Tensor]
 Result = tuple[Tensor, Tensor, Tensor]
+LayerRun = Callable[[list[Weights], Tensor, State], tuple[Tensor, State]]  # all its directions
 
 
 class LayerInputs(NamedTuple):
@@ -80,14 +81,21 @@ def run_directions(run_layer: Callable[..., Result], inputs: LayerInputs) -> tup
 
 
 def stack(
-    run_layer: Callable[[list[Weights], Tensor, State], tuple[Tensor, State]],
-    inputs: LayerInputs,
-    x: Tensor,
-    state: State,
+    run_layer: LayerRun, inputs: LayerInputs, x: Tensor, state: State
 ) -> tuple[Tensor, State]:
     """Run the layers of a call, one on the output of the other, on an x and a state of any form."""
-    shape, parameters = inputs.shape, inputs.parameters
-    y, (h, c) = stack_layers(
-        run_layer, shape, parameters, x, state, torch.cat, inputs.between_layers
-    )
+    run, shape, parameters = partial(_at_least_float32, run_layer), inputs.shape, inputs.parameters
+    y, (h, c) = stack_layers(run, shape, parameters, x, state, torch.cat, inputs.between_layers)
     return y, (h, c)
+
+
+def _at_least_float32(
+    run_layer: LayerRun, weights: list[Weights], x: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """Run a layer; half precision in float32 on a CPU: a relu's slope jumps where a sum rounds."""
+    dtype = x.dtype
+    if dtype.itemsize >= 4 or x.device.type != "cpu":
+        return run_layer(weights, x, state)
+    single = [{name: weight.float() for name, weight in each.items()} for each in weights]
+    y, (h, c) = run_layer(single, x.float(), (state[0].float(), state[1].float()))
+    return y.to(dtype), (h.to(dtype), c.to(dtype))

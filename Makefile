@@ -104,7 +104,7 @@ bench: .venv/bench  ## measure the layers beside their peers on this CPU
 bench-cuda: .venv/bench  ## the same on a CUDA device
 	$(BIN)/python -m benchmarks.run --device cuda
 
-# A wheel for Linux on x86-64 with the kernels in it; docs/guides/wheels.md. jaxlib's headers are here.
+# A wheel for Linux with the kernels in it; docs/guides/wheels.md. jaxlib's headers are here.
 wheel: .venv/installed  ## build a wheel that carries the compiled kernels into dist/
 	RAGGED_BUNDLE_KERNELS=1 $(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 

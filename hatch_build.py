@@ -1,8 +1,9 @@
 """Put compiled kernels into a wheel, if asked: `make wheel`, or RAGGED_BUNDLE_KERNELS=1.
 
 Without that variable, and in an editable install, this does nothing: the wheel is pure Python.
-RAGGED_WHEEL_LEVELS names the levels of x86-64 to compile for, RAGGED_WHEEL_CELLS the cells (and
-ATTENTION), RAGGED_WHEEL_DTYPES the dtypes; unless given, all are.
+RAGGED_WHEEL_ARCH names the architecture to compile for, by default this machine's,
+RAGGED_WHEEL_LEVELS its levels, RAGGED_WHEEL_CELLS the cells (and ATTENTION), RAGGED_WHEEL_DTYPES
+the dtypes; unless given, all are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # The C++ library is linked in and hidden: it must not meet the one that a framework brings.
 LINK = ("-static-libstdc++", "-static-libgcc", "-Wl,--gc-sections", "-s")
-NEEDED = {b"libc.so.6", b"libm.so.6", b"libpthread.so.0", b"ld-linux-x86-64.so.2"}
+LOADERS = {"x86_64": b"ld-linux-x86-64.so.2", "aarch64": b"ld-linux-aarch64.so.1"}
+NEEDED = {b"libc.so.6", b"libm.so.6", b"libpthread.so.0", *LOADERS.values()}
 
 
 class Kernels(BuildHookInterface):
@@ -38,14 +40,15 @@ class Kernels(BuildHookInterface):
         self._made = None
         if version == "editable" or os.environ.get("RAGGED_BUNDLE_KERNELS") != "1":
             return
-        if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-            raise RuntimeError("RAGGED_BUNDLE_KERNELS=1 works on Linux on x86-64 only. Unset it.")
+        machine = os.environ.get("RAGGED_WHEEL_ARCH", "").strip() or platform.machine()
+        if sys.platform != "linux" or machine not in LOADERS:
+            raise RuntimeError(f"kernels are bundled on Linux, for one of {list(LOADERS)} only")
         self._made = tempfile.TemporaryDirectory(prefix="ragged-")
-        made = _compile_all(Path(self.root, "ragged", "kernels"), Path(self._made.name))
+        made = _compile_all(Path(self.root, "ragged", "kernels"), Path(self._made.name), machine)
         for path in made:
             build_data["force_include"][str(path)] = f"ragged/kernels/built/{path.name}"
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{_platform(made)}"
+        build_data["tag"] = f"py3-none-{_platform(made)}_{machine}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Clear away what was compiled; it is in the wheel now."""
@@ -53,14 +56,15 @@ class Kernels(BuildHookInterface):
             self._made.cleanup()
 
 
-def _compile_all(kernels: Path, folder: Path) -> list[Path]:
+def _compile_all(kernels: Path, folder: Path, machine: str) -> list[Path]:
     recipe, libraries = (_read(kernels / f"{name}.py") for name in ("recipe", "libraries"))
-    levels = _chosen("RAGGED_WHEEL_LEVELS", recipe.LEVELS)
+    levels = _chosen("RAGGED_WHEEL_LEVELS", recipe.LEVELS[machine])
     cells = _chosen("RAGGED_WHEEL_CELLS", (*recipe.CELLS, recipe.ATTENTION))
     dtypes = _chosen("RAGGED_WHEEL_DTYPES", recipe.REALS)
-    compiler = shlex.split(os.environ.get("CXX", "").strip() or "c++")
+    usual = "c++" if machine == platform.machine() else f"{machine}-linux-gnu-g++"
+    compiler = shlex.split(os.environ.get("CXX", "").strip() or usual)
     if not shutil.which(compiler[0]):
-        raise FileNotFoundError(f"no C++ compiler {compiler[0]!r}. Install g++, or set CXX.")
+        raise FileNotFoundError(f"no C++ compiler {compiler[0]!r}. Install it, or set CXX.")
     include = _include_of_jaxlib()
     functions = (*recipe.FUNCTIONS, *recipe.ATTENTION_FUNCTIONS)
     exported = folder / "exported"
@@ -128,4 +132,4 @@ def _platform(libraries: list[Path]) -> str:
         for major, minor in re.findall(rb"GLIBC_(\d+)\.(\d+)", each)
     ]
     major, minor = max(versions)
-    return f"manylinux_{major}_{minor}_x86_64"
+    return f"manylinux_{major}_{minor}"

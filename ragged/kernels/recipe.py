@@ -25,12 +25,15 @@ CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")  # of `cells.hpp`; a library has
 ATTENTION = "ATTENTION"  # has libraries of its own
 ATTENTION_FUNCTIONS = ("attention_forward", "attention_backward")
 
-# The features of x86-64's levels beyond the next lower one, by the names of Linux: `abm` has lzcnt,
-# `pni` is SSE3. The highest level comes first.
+# The features of an architecture's levels beyond the next lower one, by the names of Linux: `abm`
+# has lzcnt, `pni` is SSE3. The highest level comes first.
 LEVELS = {
-    "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-    "x86-64-v3": {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"},
-    "x86-64-v2": {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"},
+    "x86_64": {
+        "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+        "x86-64-v3": {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"},
+        "x86-64-v2": {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"},
+    },
+    "aarch64": {"armv8-a": {"fp", "asimd"}},
 }
 
 
@@ -40,16 +43,16 @@ def find_levels(cpuinfo: str) -> tuple[str, ...]:
     Args:
         cpuinfo: what `/proc/cpuinfo` says.
 
-    >>> find_levels("flags : fpu sse2")
-    ()
+    >>> find_levels("flags : fpu sse2"), find_levels("Features : fp asimd evtstrm")
+    ((), ('armv8-a',))
     """
-    lines = re.findall(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     flags = set.intersection(*(set(line.split()) for line in lines)) if lines else set()
-    names = list(LEVELS)
     return tuple(
         level
-        for index, level in enumerate(names)
-        if all(LEVELS[below] <= flags for below in names[index:])
+        for levels in LEVELS.values()
+        for index, level in enumerate(levels)
+        if all(needs <= flags for needs in list(levels.values())[index:])
     )
 
 

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,10 @@ SOURCES = Path(__file__).parent
 TORCH = kernels.HEADERS
 
 
-def compile_source(name, made, *flags):
+def compile_source(name, made, *flags, compiler=None):
     """Compile one of `tests/kernels` with the product's headers; what was said if it failed."""
     folders = [f"-I{folder}" for folder in (kernels.HEADERS, TORCH)]
-    compiler = shlex.split(kernels.find_compiler())
+    compiler = compiler or shlex.split(kernels.find_compiler())
     command = [*compiler, "-std=c++17", "-pthread", *flags, *folders, str(SOURCES / name)]
     done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
     return done.stderr if done.returncode else ""
@@ -54,6 +55,20 @@ def test_sanitizers_find_nothing(tmp_path, name, cell, dtype):
     source = "attention_harness.cpp" if cell == kernels.ATTENTION else "harness.cpp"
     assert not compile_source(source, made, "-march=native", *chosen, *SANITIZERS[name])
     done = subprocess.run([made], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+CROSS, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
+
+
+@pytest.mark.skipif(not CROSS or not EMULATOR, reason="no cross compiler, or no qemu-user, here")
+@pytest.mark.parametrize("cell", ["LSTM", kernels.ATTENTION])
+def test_another_architecture_computes_what_plain_loops_do(tmp_path, cell):
+    made, options = tmp_path / "harness", ("-O1", "-static", "-march=armv8-a")
+    source = "attention_harness.cpp" if cell == kernels.ATTENTION else "harness.cpp"
+    chosen = kernels.choices(cell, "float32")
+    assert not compile_source(source, made, *options, *chosen, compiler=[CROSS])
+    done = subprocess.run([EMULATOR, made], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -15,7 +15,8 @@ from ragged.kernels import bundled, recipe
 
 pytest.importorskip("hatchling")
 ROOT = Path(__file__).parents[2]
-LEAST = list(recipe.LEVELS)[-1]
+X86 = recipe.LEVELS["x86_64"]
+LEAST = list(X86)[-1]
 linux = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64") or kernels.find_compiler() is None,
     reason="wheels with kernels are for Linux on x86-64, and need a compiler",
@@ -90,7 +91,7 @@ def test_an_installed_wheel_runs_on_its_kernels_without_a_compiler(need, tmp_pat
     subprocess.run([*pip, "--target", installed, wheel], check=True, capture_output=True)
 
     lesser = tmp_path / "cpuinfo"
-    lesser.write_text("flags : " + " ".join(recipe.LEVELS[LEAST]))
+    lesser.write_text("flags : " + " ".join(X86[LEAST]))
     empty = [tmp_path / name for name in ("home", "cache", "bin")]
     for folder in empty:
         folder.mkdir()
@@ -110,6 +111,25 @@ def test_an_installed_wheel_runs_on_its_kernels_without_a_compiler(need, tmp_pat
         assert run.stdout.startswith(backend)
         assert f"-float32-{level}-" in run.stdout
     assert [each for folder in empty for each in folder.rglob("*")] == []
+
+
+def test_a_wheel_for_another_architecture_is_compiled_and_named_for_it(need, tmp_path):
+    need("jax")  # whose headers are used
+    compiler, said = tmp_path / "compiler", tmp_path / "said"
+    compiler.write_text(
+        f'#!/bin/sh\necho "$@" >> {said}\nfor made; do :; done\n'
+        'echo libc.so.6 ld-linux-aarch64.so.1 GLIBC_2.17 GLIBC_2.34 > "$made"\n'
+    )
+    compiler.chmod(0o755)
+    asked = {"RAGGED_BUNDLE_KERNELS": "1", "RAGGED_WHEEL_ARCH": "aarch64", "CXX": str(compiler)}
+    wheel = build(tmp_path / "dist", **asked)
+    assert wheel.name.endswith("-py3-none-manylinux_2_34_aarch64.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        built = [name for name in opened.namelist() if "/built/" in name]
+    commands = said.read_text().splitlines()
+    assert len(built) == len(commands) == 2 * len(recipe.REALS) * (len(recipe.CELLS) + 1)
+    assert all("-armv8-a-" in name for name in built)
+    assert all(" -march=armv8-a " in command for command in commands)
 
 
 def test_unless_asked_a_wheel_is_pure(tmp_path):

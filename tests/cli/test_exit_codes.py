@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("jsonargparse")
 
 import ragged
+from ragged import __main__
 from ragged.cli import main as cli
 from ragged.errors import ConfigError
 
@@ -30,6 +31,13 @@ from ragged.errors import ConfigError
 )
 def test_bad_usage_is_2(refused, arguments, expected):
     assert expected in refused(*arguments)
+
+
+def test_without_its_extra_the_command_names_it(monkeypatch, capsys):
+    monkeypatch.setitem(__main__.NEEDED, "not_installed", "NotInstalled")
+    assert __main__.run() == 1
+    said = "ragged: error: the command line needs NotInstalled. Install the extra: pip install "
+    assert capsys.readouterr().err == f"{said}'ragged-sequences[train]'.\n"
 
 
 @pytest.mark.parametrize(

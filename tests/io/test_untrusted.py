@@ -63,7 +63,7 @@ FOREIGN = [
     "ragged.models.XTFT",
     "ragged.training.TrainerConfig",
     "ragged.cli.main.main",
-    "ragged.__main__.main",
+    "ragged.__main__.run",
     "data.Storms",
     ".ragged.data.Storms",
     "ragged..data.Storms",

@@ -7,7 +7,16 @@ from typing import Self
 
 
 class RaggedError(Exception):
-    """The base of all errors; each subclass is also a built-in type that users would catch."""
+    """The base of all errors; each subclass is also a built-in type that users would catch.
+
+    Example:
+        >>> import ragged
+        >>> try:
+        ...     ragged.Lengths([3, -1])
+        ... except ragged.RaggedError as error:
+        ...     print(type(error).__name__, isinstance(error, ValueError))
+        LengthsError True
+    """
 
     @classmethod
     def of(

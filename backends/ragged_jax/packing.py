@@ -25,6 +25,11 @@ class PackedSequence(NamedTuple):
         batch_sizes: `(steps,)`, the number of rows at each step.
         sorted_indices: `(rows,)`, the rows in their order within `data`.
         unsorted_indices: `(rows,)`, where each row is within that order.
+
+    Example:
+        >>> packed = pack_sequences(jnp.array([[1, 0], [2, 3]]), [1, 2])
+        >>> packed.data.tolist(), packed.batch_sizes.tolist(), packed.sorted_indices.tolist()
+        ([2, 1, 3], [2, 1], [1, 0])
     """
 
     data: jax.Array

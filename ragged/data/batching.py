@@ -34,6 +34,14 @@ class Batch:
         static: `(batch, static_features)`, or None without any.
         loss_lengths: `(batch,)` int64, how many steps of each row the loss counts; None = its
             `decoder_lengths`. See `without_loss_masking`.
+
+    Example:
+        >>> from ragged.data.sources import Series
+        >>> event = Series("0", np.arange(4.0), {})
+        >>> rows = [Sample(*np.ones((3, steps, 1)), event=event, split=1) for steps in (3, 1)]
+        >>> batch = collate(rows)
+        >>> batch.decoder_lengths.host.tolist(), batch.count
+        ([3, 1], 4)
     """
 
     past: np.ndarray
@@ -210,6 +218,12 @@ def batches(
 
     Raises:
         OptionError: an option that `batch_order` or `collate` refuses, or no buckets.
+
+    Example:
+        >>> past, future = [np.ones((3, 2))] * 5, [np.ones((2, 1))] * 5
+        >>> dataset = RaggedDataset.from_arrays(past, future, target=future)
+        >>> [batch.rows.tolist() for batch in batches(dataset, 2)]
+        [[0, 1], [2, 3], [4, -1]]
     """
     as_size("batches", "batch_size", batch_size, minimum=1, maximum=None)
     as_size("batches", "buckets", buckets, minimum=1, maximum=None)

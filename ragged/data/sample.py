@@ -25,6 +25,12 @@ class Sample:
         event: of the row.
         split: the step of the event at which the horizon starts.
         static: `(static_features,)`, or None without any.
+
+    Example:
+        >>> event = Series("0", np.arange(4.0), {"flow": np.array([1.0, 2.0, 4.0, 8.0])})
+        >>> row = Sample(np.ones((1, 2)), np.ones((2, 1)), np.ones((2, 1)), event, split=1)
+        >>> row.start, row.stop, row.truth("flow").tolist()
+        (0, 3, [2.0, 4.0])
     """
 
     past: np.ndarray

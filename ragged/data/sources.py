@@ -115,6 +115,20 @@ class Source(ABC):
 
     `missing` says how an unknown value (NaN) is treated: "error" refuses it; "ffill" forward-fills
     inputs, and an unknown target counts neither in a loss nor in a score.
+
+    Example:
+        >>> class Ramp(Source):
+        ...     roles, time_label = Roles(known=("t",), past=(), target=("x",)), "step"
+        ...     units = {"t": "", "x": "m"}
+        ...
+        ...     def events(self):
+        ...         step = np.arange(9.0)
+        ...         return [Series("0", step, {"t": step, "x": 2 * step})]
+        ...
+        ...     def read(self, path):
+        ...         raise DataError("Ramp reads no tables")
+        >>> Ramp().events()[0].steps
+        9
     """
 
     missing: str = "error"

@@ -18,6 +18,19 @@ class Transform(ABC):
 
     A subclass is a frozen dataclass. Its fields are its constants: those left at None are learned
     by `fit`, those given are kept, and all of them are written into checkpoints as JSON.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Root(Transform):
+        ...     formula: ClassVar[str] = "sqrt(x)"
+        ...
+        ...     def transform(self, values, driver=None):
+        ...         return np.sqrt(values)
+        ...
+        ...     def inverse(self, values, driver=None, last=np.nan):
+        ...         return values**2
+        >>> Root().inverse(Root().transform(np.array([4.0]))).tolist()
+        [4.0]
     """
 
     needs_last: ClassVar[bool] = False  # whether `inverse` starts from the end of the context

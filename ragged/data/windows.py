@@ -23,6 +23,10 @@ class Windows:
 
     Raises:
         OptionError: a number below 1.
+
+    Example:
+        >>> Windows(context=48, horizon=12, stride=6)
+        Windows(context=48, horizon=12, stride=6)
     """
 
     context: int

@@ -111,6 +111,13 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointError: the model carries no configuration of `ragged.models`, or has parameters
             that are not finite; or `path` holds something else than a checkpoint.
+
+    Example:
+        >>> import ragged, tempfile
+        >>> folder = tempfile.mkdtemp() + "/model"
+        >>> ragged.save(ragged.models.XTFT(1, 1, hidden_size=4), folder)
+        >>> sorted(os.listdir(folder))
+        ['config.yaml', 'model.safetensors', 'state.json']
     """
     folder, backend = as_path("save", "path", path), backend_of("save", model=model)
     if not hasattr(model, "config") or not backend.owns(model):

@@ -20,7 +20,14 @@ Shape = tuple[int, ...]
 
 
 class Masking(TypedDict, total=False):
-    """The arguments that all losses share; see `ragged.losses`."""
+    """The arguments that all losses share; see `ragged.losses`.
+
+    Example:
+        >>> import ragged
+        >>> masking: Masking = {"lengths": [1], "reduction": "sum"}
+        >>> float(ragged.losses.mse([[1.0, 2.0]], [[3.0, 0.0]], **masking))
+        4.0
+    """
 
     lengths: object
     mask: Array
@@ -36,6 +43,14 @@ class MaskedLoss(Protocol[Arguments]):
     Args:
         extra_axis: the content of a last axis of the prediction that the target lacks, or None.
         in_target: whether the target may have that axis too.
+
+    Example:
+        >>> import ragged
+        >>> isinstance(ragged.losses.mse, MaskedLoss)
+        True
+        >>> total, count = ragged.losses.mse.total_and_count([[1.0, 2.0]], [[3.0, 2.0]])
+        >>> float(total), float(count)
+        (4.0, 2.0)
     """
 
     __name__: str

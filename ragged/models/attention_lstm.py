@@ -11,7 +11,12 @@ from ragged.models.config import ModelConfig, check_at_least, check_heads
 
 @dataclass(frozen=True)
 class AttentionLSTMConfig(ModelConfig):
-    """The configuration of an `AttentionLSTM`."""
+    """The configuration of an `AttentionLSTM`.
+
+    Example:
+        >>> AttentionLSTMConfig(2, 1, hidden_size=32).decoder_size
+        32
+    """
 
     decoder_hidden_size: int | None = None
     num_layers: int = 2

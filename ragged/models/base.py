@@ -37,6 +37,13 @@ class Forecast(NamedTuple):
         past_selection: `(batch, encoder_time, past_features)`, left aligned.
         future_selection: `(batch, decoder_time, future_features)`.
         static_selection: `(batch, 1 + static_features)`, the row's length first.
+
+    Example:
+        >>> import ragged
+        >>> model = ragged.models.XTFT(2, 1, hidden_size=4, output_size=3, seed=0)
+        >>> forecast = model([[[1., 2.]]], [[[3.], [4.]]], need_weights=True)
+        >>> tuple(forecast.output.shape), tuple(forecast.attention.shape)
+        ((1, 2, 3), (1, 4, 2, 3))
     """
 
     output: Array
@@ -95,6 +102,12 @@ class Model(Generic[Config], metaclass=ModelType):
     Calling a model's class builds the chosen backend's module, a `torch.nn.Module` or a
     `flax.nnx.Module`; `describe` builds its configuration alone. `isinstance` works for the
     modules of all backends.
+
+    Example:
+        >>> import ragged
+        >>> model = ragged.models.EncoderDecoderLSTM(2, 1, hidden_size=4)
+        >>> isinstance(model, Model), isinstance(model, ragged.models.XTFT)
+        (True, False)
     """
 
     describe: ClassVar[type[ModelConfig]] = ModelConfig

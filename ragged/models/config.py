@@ -28,6 +28,12 @@ class ModelConfig:
     last features of `past` are targets, which it normalises and whose forecasts are its outputs,
     as many for each; and `season`, the steps of one. None, like "none", leaves rows as they are;
     `ragged train` then chooses.
+
+    Example:
+        >>> import ragged
+        >>> config = ragged.models.XTFT.describe(2, 1, hidden_size=8)
+        >>> config.model, config.arguments()["output_size"]
+        ('XTFT', 7)
     """
 
     past_features: int

@@ -12,7 +12,12 @@ from ragged.models.config import ModelConfig, check_at_least
 
 @dataclass(frozen=True)
 class EncoderDecoderLSTMConfig(ModelConfig):
-    """The configuration of an `EncoderDecoderLSTM`."""
+    """The configuration of an `EncoderDecoderLSTM`.
+
+    Example:
+        >>> EncoderDecoderLSTMConfig(2, 1, decoder_hidden_size=64).decoder_size
+        64
+    """
 
     decoder_hidden_size: int | None = None
     num_layers: int = 2

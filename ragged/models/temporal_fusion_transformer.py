@@ -91,7 +91,12 @@ class WithStaticsConfig(TemporalFusionConfig):
 
 @dataclass(frozen=True)
 class TemporalFusionTransformerConfig(WithStaticsConfig):
-    """The configuration of a `TemporalFusionTransformer`."""
+    """The configuration of a `TemporalFusionTransformer`.
+
+    Example:
+        >>> TemporalFusionTransformerConfig(2, 1, context_length=40).static_size
+        1
+    """
 
     context_length: int = field(kw_only=True)
 
@@ -166,7 +171,13 @@ class TemporalFusionTransformer(StaticModel[TemporalFusionTransformerConfig]):
 
 @dataclass(frozen=True)
 class PFTemporalFusionTransformerConfig(WithStaticsConfig):
-    """The configuration of a `PFTemporalFusionTransformer`."""
+    """The configuration of a `PFTemporalFusionTransformer`.
+
+    Example:
+        >>> config = PFTemporalFusionTransformerConfig(2, 1, reference_length=40, static_features=2)
+        >>> config.static_size
+        3
+    """
 
     reference_length: int = field(kw_only=True)
 
@@ -226,7 +237,12 @@ class PFTemporalFusionTransformer(StaticModel[PFTemporalFusionTransformerConfig]
 
 @dataclass(frozen=True)
 class XTFTConfig(TemporalFusionConfig):
-    """The configuration of an `XTFT`."""
+    """The configuration of an `XTFT`.
+
+    Example:
+        >>> XTFTConfig(2, 1).default_loss
+        'quantile'
+    """
 
 
 class XTFT(AttentionModel[XTFTConfig]):

@@ -11,7 +11,12 @@ from ragged.models.config import ModelConfig, check_at_least, check_heads
 
 @dataclass(frozen=True)
 class TransformerLSTMConfig(ModelConfig):
-    """The configuration of a `TransformerLSTM`."""
+    """The configuration of a `TransformerLSTM`.
+
+    Example:
+        >>> TransformerLSTMConfig(2, 1).num_blocks
+        2
+    """
 
     num_layers: int = 2
     num_blocks: int = 2

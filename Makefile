@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 BIN     := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train format lint typecheck docs docs-serve test-docs test-fast test test-suite test-cuda sanitize models bench bench-cuda wheel clean
+.PHONY: help train format lint typecheck docs docs-serve test-docs test-start test-fast test test-suite test-cuda sanitize models bench bench-cuda wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -70,6 +70,9 @@ docs-serve: .venv/installed  ## show the site, and each change to it
 
 test-docs: .venv/installed  ## run the code of README.md and docs/, follow their links, look at the site
 	$(QUICK) $(PYTEST) tests/docs $(DOCTESTS)
+
+test-start: .venv/installed  ## run the scripts of the pages in environments that pip fills from its index
+	FROM_INDEX=1 $(BIN)/python -m pytest tests/docs/test_scripts.py
 
 test: lint typecheck test-suite  ## every check and every test
 

@@ -1,11 +1,9 @@
-"""The scripts of the pages, each copied and run in a fresh process, in an empty folder."""
+"""The scripts of the pages, each copied and run in a fresh environment, in an empty folder."""
 
 import json
-import os
 import re
 import socket
 import subprocess
-import sys
 import textwrap
 import time
 import urllib.request
@@ -14,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ragged.cli.main import main
+
+environments = pytest.importorskip("tests.docs.environments")
 DOCS = Path(__file__).parents[2] / "docs"
 SCRIPT = re.compile(r'^( *)```\w+ title="(.+?)"\n(.*?)^\1```', re.MULTILINE | re.DOTALL)
 
@@ -25,18 +26,13 @@ def scripts(page: str) -> dict[str, str]:
 
 
 START = scripts("index.md")
+EXTRAS = {"torch_layer.py": "torch", "flax_layer.py": "jax", "forecast.sh": "torch,train"}
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """An environment in which `python` and `ragged` are this Python's."""
-    folder = tmp_path_factory.mktemp("bin")
-    for name, arguments in (("python", ""), ("ragged", "-m ragged")):
-        command = folder / name
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
-        command.chmod(0o755)
-    kept = {n: v for n, v in os.environ.items() if n != "RAGGED_BACKEND"}
-    return {**kept, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+def wheel(tmp_path_factory) -> str:
+    pytest.importorskip("hatchling")
+    return environments.build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
@@ -47,28 +43,35 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_the_start_page_has_three_scripts() -> None:
-    assert list(START) == ["torch_layer.py", "flax_layer.py", "forecast.sh"]
+def run_script(name: str, folder: Path, wheel: str) -> str:
+    """Copy a script of the start page, and run it where only its extras are installed."""
+    for framework in {"torch", "flax"} & {*name.split("_"), *EXTRAS[name].split(",")}:
+        pytest.importorskip(framework)
+    package = f"ragged-sequences[{EXTRAS[name]}] @ {wheel}"
+    environment = environments.create(folder / "environment", package)
+    (folder / name).write_text(START[name])
+    command = ["python"] if name.endswith(".py") else ["bash", "-eu"]
+    return run([*command, name], folder, environment)
 
 
-@pytest.mark.parametrize(
-    ("name", "framework"), [("torch_layer.py", "torch"), ("flax_layer.py", "flax")]
-)
-def test_a_layer_in_a_module_of_ones_own(name, framework, tmp_path, environment) -> None:
-    pytest.importorskip(framework)
-    (tmp_path / name).write_text(START[name])
+def test_the_start_page_names_the_extras_of_its_scripts() -> None:
+    assert list(START) == list(EXTRAS)
+    page = (DOCS / "index.md").read_text() + (DOCS.parent / "README.md").read_text()
+    assert all(f'".[{extras}]"' in page for extras in EXTRAS.values())
+
+
+@pytest.mark.parametrize("name", ["torch_layer.py", "flax_layer.py"])
+def test_a_layer_in_a_module_of_ones_own(name, tmp_path, wheel) -> None:
     said = re.findall(r"^print\(.*\)  # (.*)$", START[name], re.MULTILINE)
-    assert run(["python", name], tmp_path, environment).splitlines() == said == ["True"]
+    assert run_script(name, tmp_path, wheel).splitlines() == said == ["True"]
 
 
 @pytest.fixture(scope="module")
-def forecast(tmp_path_factory, environment) -> Path:
+def forecast(tmp_path_factory, wheel) -> Path:
     """The folder in which the start page's third script has run."""
-    pytest.importorskip("torch")
     pytest.importorskip("jsonargparse")
     folder = tmp_path_factory.mktemp("forecast")
-    (folder / "forecast.sh").write_text(START["forecast.sh"])
-    run(["bash", "-eu", "forecast.sh"], folder, environment)
+    run_script("forecast.sh", folder, wheel)
     return folder
 
 
@@ -85,23 +88,24 @@ def test_a_forecast_from_a_csv(forecast) -> None:
     assert "EncoderDecoderLSTM" in scores.read_text()
 
 
-def test_the_server_gives_the_forecast_of_predict(forecast, environment) -> None:
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_the_server_gives_the_forecast_of_predict(forecast, tmp_path, monkeypatch) -> None:
     for needed in ("onnxruntime", "onnxscript"):
         pytest.importorskip(needed)
-    (exported,) = forecast.glob("runs/level/*")
-    run(
-        ["ragged", "export", str(exported), "--format", "onnx", "--output", "served"],
-        forecast,
-        environment,
-    )
+    monkeypatch.chdir(forecast)
+    (exported,) = Path().glob("runs/level/*")
+    options = ["--format", "onnx", "--output", str(tmp_path / "served")]
+    assert main(["export", str(exported), *options]) == 0
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     code = scripts("guides/deployment.md")["server.py"]
     assert len(code.splitlines()) <= 45
-    (forecast / "server.py").write_text(code.replace("8000", str(port)))
+    (tmp_path / "server.py").write_text(code.replace("8000", str(port)))
+    environment = environments.create(tmp_path / "environment", "onnxruntime", "numpy")
     server = subprocess.Popen(
-        ["python", "server.py"], cwd=forecast, env=environment, stderr=subprocess.DEVNULL
+        ["python", "server.py"], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
     )
     try:
         level = read_forecast(forecast / "level.csv")[-40:].tolist()

@@ -93,8 +93,8 @@ test-cuda: .venv-cuda/installed  ## what needs a CUDA device, with the torch and
 	timeout 150 .venv-cuda/bin/python -m pytest -p no:xdist tests/cuda
 	timeout 80 .venv-cuda/bin/python -m pytest -p no:xdist tests/kernels/test_cuda_gpu.py
 	for backend in $$(.venv-cuda/bin/python -m tests.cuda.devices); do \
-		timeout 180 $(ON_CUDA) --backend $$backend $(addprefix $(SUITE)/test_,promises.py recurrent.py) \
-			$(SUITE)/test_training_steps.py $(ON_GPU) || exit 1; \
+		timeout 150 $(ON_CUDA) --backend $$backend $(addprefix $(SUITE)/test_,promises.py recurrent.py) \
+			$(SUITE)/test_training_steps.py --report runs/cuda/$$backend $(ON_GPU) || exit 1; \
 	done
 
 models: .venv/installed  ## train all models on the storms with both backends; half an hour
@@ -104,8 +104,10 @@ models: .venv/installed  ## train all models on the storms with both backends; h
 bench: .venv/bench  ## measure the layers beside their peers on this CPU
 	$(BIN)/python -m benchmarks.run
 
-bench-cuda: .venv/bench  ## the same on a CUDA device
-	$(BIN)/python -m benchmarks.run --device cuda
+# With the torch and JAX of PYTHON. A half of the time a point, and no Keras: ten minutes at most.
+bench-cuda: .venv-cuda/installed  ## the same on a CUDA device, with the torch and JAX of PYTHON
+	.venv-cuda/bin/python -m tests.cuda.devices
+	timeout 570 .venv-cuda/bin/python -m benchmarks.run --device cuda --budget 0.35 --no-keras
 
 # A wheel for Linux with the kernels in it; docs/guides/wheels.md. jaxlib's headers are here.
 wheel: .venv/installed  ## build a wheel that carries the compiled kernels into dist/

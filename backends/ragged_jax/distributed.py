@@ -64,27 +64,28 @@ class ProcessGroup:
         """Return the arguments of a model and its loss, each device's rows placed on it.
 
         Both sides with their lengths, static values, the target, and the loss's own lengths if any.
+        All are copied by one call, which does not wait for them.
         """
         parts = shard_batch(batch, self.count)
-
-        def put(name: str, dtype: str) -> Any:
-            joined = np.concatenate([getattr(part, name) for part in parts])
-            return jax.device_put(np.asarray(joined, dtype), self._sharded)
-
-        def lengths(name: str) -> Lengths:
-            first, *others = values = [getattr(part, name) for part in parts]
-            if not others:
-                return first
-            joined = np.concatenate([value.host for value in values]).astype(np.int32)
-            return Lengths.unchecked(
-                jax.device_put(joined, self._sharded), first.width, first.policy
-            )
-
-        sides = put("past", dtype), put("future", dtype)
-        static = {} if batch.static is None else {"static": put("static", dtype)}
-        arrays = (*sides, lengths("encoder_lengths"), lengths("decoder_lengths"))
-        loss_lengths = None if batch.loss_lengths is None else put("loss_lengths", "int32")
-        return arrays, static, put("target", target_dtype), loss_lengths
+        dtypes = {"past": dtype, "future": dtype, "static": dtype, "target": target_dtype}
+        dtypes["loss_lengths"] = "int32"
+        host = {
+            name: np.asarray(np.concatenate([getattr(part, name) for part in parts]), kind)
+            for name, kind in dtypes.items()
+            if getattr(batch, name) is not None
+        }
+        lengths = {name: getattr(batch, name) for name in ("encoder_lengths", "decoder_lengths")}
+        for name in lengths:
+            counts = [getattr(part, name).host for part in parts]
+            host[name] = np.concatenate(counts).astype(np.int32)
+        placed = jax.device_put(host, self._sharded)
+        of_sides = [
+            Lengths.unchecked(placed[name], each.width, each.policy)
+            for name, each in lengths.items()
+        ]
+        static = {"static": placed["static"]} if "static" in placed else {}
+        arrays = placed["past"], placed["future"], *of_sides
+        return arrays, static, placed["target"], placed.get("loss_lengths")
 
     def all_reduce(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Call `function(params, batch, key)` on each device's rows and sum the results."""

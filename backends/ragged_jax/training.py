@@ -72,6 +72,7 @@ class TrainingStep:
         self.steps = 0
         self.scale = LossScale.of(dtype)
         self.workers = ProcessGroup(device, devices)
+        self._key = self.workers.replicate(jax.random.key(seed))
         self.optimizer = create_optimizer(optimizer, max_grad_norm)
         self.model.eval()
         self._inference, _, _ = nnx.split(self.model, nnx.Param, ...)
@@ -102,7 +103,7 @@ class TrainingStep:
 
         With "float16" the host waits once a step, to learn whether a gradient has overflowed.
         """
-        key = jax.random.fold_in(jax.random.key(self.seed), self.steps)
+        key = self._fold_in(self._key, self.steps)
         elements = max(1, sum(batch.count for batch in batches))
         count = self._number(elements / self.scale.value)
         numbers = self._numbers(self.constants.learning_rate if rate is None else rate)
@@ -128,7 +129,7 @@ class TrainingStep:
         loss, gradients = self._differentiate(self._params, self._arrays(first), key, count)
         for part, batch in enumerate(others, 1):
             part_loss, own = self._differentiate(
-                self._params, self._arrays(batch), jax.random.fold_in(key, part), count
+                self._params, self._arrays(batch), self._fold_in(key, part), count
             )
             loss, gradients = loss + part_loss, self._add(gradients, own)
         state, finite = self._apply(*self._state, gradients, numbers)
@@ -198,7 +199,11 @@ class TrainingStep:
         return self._params if self._averaged is None else self._averaged
 
     def _number(self, value: float) -> Array:
-        return jnp.asarray(value, param_dtype(self.dtype))
+        number: Array = self.workers.replicate(np.asarray(value, param_dtype(self.dtype)))
+        return number
+
+    def _fold_in(self, key: Array, number: int) -> Array:
+        return jax.random.fold_in(key, self.workers.replicate(np.uint32(number)))
 
     def _numbers(self, rate: float) -> tuple[Array, Array, Array]:
         """The learning rate, the average's decay and the loss's scale: they may change."""

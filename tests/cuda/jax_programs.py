@@ -67,25 +67,32 @@ def compile_steps(models: Sequence[str]) -> dict[str, Program]:
     return {each.pop("step"): Program(**each) for each in made}
 
 
-def step_of(model: str) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
-    """Build a training step, and the arguments of its two programs: gradient and update."""
-    import jax
-    import jax.numpy as jnp
+def batch_of(model: Any) -> Any:
+    """Make a host batch for a model."""
     import numpy as np
 
-    import ragged
     from ragged.data import Sample, Series, collate
-    from ragged.training.objective import Objective
-    from ragged.training.optimizers import AdamW
 
     event = Series("0", np.arange(2.0), {})
     rows = [
         Sample(np.ones((past, 2)), np.ones((future, 1)), np.ones((future, 1)), event, 1)
         for past, future in ((24, 10), (5, 8), (1, 0))
     ]
+    return collate(rows, batch_size=4, encoder_alignment=model.config.encoder_alignment)
+
+
+def step_of(model: str) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
+    """Build a training step, and the arguments of its two programs: gradient and update."""
+    import jax
+    import jax.numpy as jnp
+
+    import ragged
+    from ragged.training.objective import Objective
+    from ragged.training.optimizers import AdamW
+
     with ragged.use_backend("jax") as backend:
         made = getattr(ragged.models, model)(2, 1, hidden_size=16, num_layers=1, **SIZES[model])
-        batch = collate(rows, batch_size=4, encoder_alignment=made.config.encoder_alignment)
+        batch = batch_of(made)
         objective = Objective.of(None, None, made.config, 1)
         step: Any = backend.TrainingStep(made, objective, AdamW())
     of_gradient = step._params, step._arrays(batch), jax.random.key(0), jnp.float32(3)

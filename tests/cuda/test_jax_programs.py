@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 pytest.importorskip("flax")
 
 import jax
+import jax.numpy as jnp
 
 from tests.cuda import jax_programs
 from tests.cuda.test_jax_precision import precisions
@@ -32,6 +35,23 @@ def test_steps_are_exact_and_hold_no_callback_and_no_kernel_of_the_cpu(model: st
     if model == "EncoderDecoderLSTM":
         here = jax.jit(step._differentiated).trace(*of_gradient).lower().as_text()
         assert CPU_KERNEL in here, "it has another name now"
+
+
+def test_a_step_copies_its_batch_by_one_call_and_nothing_unseen(monkeypatch) -> None:
+    step, *_ = jax_programs.step_of("EncoderDecoderLSTM")
+    monkeypatch.setattr(step, "_differentiate", jax.jit(lambda params, *_: (jnp.ones(()), params)))
+    monkeypatch.setattr(step, "_apply", jax.jit(lambda *given: (given[:3], True)))
+    batches, put = list[Any](), jax.device_put
+
+    def note(tree: Any, *where: Any) -> Any:
+        batches.extend([sorted(tree)] if isinstance(tree, dict) else [])
+        return put(tree, *where)
+
+    with monkeypatch.context() as noted, jax.transfer_guard("disallow"):
+        noted.setattr(jax, "device_put", note)
+        loss = step.launch(jax_programs.batch_of(step.model))
+    assert float(loss) == 1
+    assert batches == [["decoder_lengths", "encoder_lengths", "future", "past", "target"]]
 
 
 def test_steps_compile_for_an_h100() -> None:

@@ -87,6 +87,7 @@ def test_a_step_copies_twice_and_waits_for_nothing(counted, cuda, name):
     assert found["copy to host"] == 1, "the loss, read later"
     assert found["TF32"] == 0
     assert 0 < found["launch"] <= MODELS[name][1]
+    assert step.optimizer.defaults["fused"], "one launch for all parameters"
     with counted() as read:
         assert float(loss) > 0
     assert (read["wait for event"], read["synchronisation"]) == (1, 0)

@@ -138,15 +138,15 @@ STEPS = {
         fault(
             "every step drops the same",
             "ragged_jax.training:TrainingStep.launch",
-            "key(self.seed), self.steps)",
-            "key(self.seed), 0)",
+            "_fold_in(self._key, self.steps)",
+            "_fold_in(self._key, 0)",
             DROPS,
         ),
         fault(
             "seed of dropout ignored",
-            "ragged_jax.training:TrainingStep.launch",
-            "key(self.seed), self.steps)",
-            "key(0), self.steps)",
+            "ragged_jax.training:TrainingStep.__init__",
+            "replicate(jax.random.key(seed))",
+            "replicate(jax.random.key(0))",
             DROPS,
         ),
         fault(

@@ -53,6 +53,17 @@ def made_up(
     return taken
 
 
+class Loss:
+    """A loss that notes when it is read."""
+
+    def __init__(self, number: int, noted: list[str]) -> None:
+        self.number, self.noted = number, noted
+
+    def __float__(self) -> float:
+        self.noted.append(f"read {self.number}")
+        return 1.0
+
+
 def rows_of(*group) -> list[int]:
     return [int(row) for batch in group for row in batch.rows if row >= 0]
 
@@ -161,3 +172,19 @@ def test_a_run_says_what_padding_all_rows_to_the_longest_would_waste(make_fit, c
     padded = 7 * sum(map(max, zip(*lengths, strict=True)))
     said = f"7 training rows, {real:,} tokens; padding all to the longest would waste "
     assert said + f"{100 * (padded - real) / padded:.0f}%" in capsys.readouterr().out
+
+
+def test_a_loss_is_read_once_the_next_step_is_under_way(make_fit, monkeypatch):
+    fit, noted = make_fit(batch_size=2), list[str]()
+
+    numbers = itertools.count(1)
+
+    def launch(*_: object, rate: float) -> Loss:
+        number = next(numbers)
+        noted.append(f"launch {number}")
+        return Loss(number, noted)
+
+    monkeypatch.setattr(fit.step, "launch", launch)
+    fit.run()
+    order = "launch 1, launch 2, read 1, launch 3, read 2, launch 4, read 3, read 4"
+    assert ", ".join(noted[:8]) == order

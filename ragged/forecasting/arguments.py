@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from ragged import models
 from ragged.data import EncoderDecoderDataModule, Tables, Windows
 from ragged.errors import ConfigError, OptionError
-from ragged.models import Model
+from ragged.models import MODELS, Model
 from ragged.training import TrainerConfig, optimizers
 
 MODULE = "ragged.data.EncoderDecoderDataModule"
@@ -85,7 +84,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
         arguments |= _changed(module.pop("windows"), Windows)
     arguments |= _changed(module, _DATA)
     arguments |= _changed(trainer, TrainerConfig)
-    arguments |= _changed(model["init_args"], _model_class(short))
+    arguments |= _changed(model["init_args"], MODELS.get(short, Model))
     arguments = {name: value for name, value in arguments.items() if name not in LINKED}
     chosen = {name: config[name] for name in ("seed", "backend")}
     return {**arguments, **chosen, "test": data["test"]}
@@ -145,7 +144,7 @@ _OPTIMIZERS = (optimizers.AdamW, optimizers.Adam, optimizers.SGD)
 
 def _places() -> dict[str, str]:
     parts: dict[str, list[Any]] = {
-        "model": [value for value in vars(models).values() if _is_model(value)],
+        "model": list(MODELS.values()),
         "optimizer": list(_OPTIMIZERS),
         "windows": [Windows],
         "trainer": [TrainerConfig],
@@ -160,14 +159,6 @@ def _places() -> dict[str, str]:
         for name in inspect.signature(kind).parameters
         if name not in elsewhere
     }
-
-
-def _is_model(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Model) and value is not Model
-
-
-def _model_class(name: str) -> Any:
-    return getattr(models, name, None) or Model
 
 
 def _changed(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
@@ -198,5 +189,5 @@ def _plain(value: Any) -> Any:
 
 
 def _path(kind: type) -> str:
-    public = getattr(models, kind.__name__, None) is kind
+    public = MODELS.get(kind.__name__) is kind
     return f"ragged.models.{kind.__name__}" if public else f"{kind.__module__}.{kind.__name__}"

@@ -203,20 +203,17 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 def _describe(model: Any) -> Any:
     """Return the description that a checkpoint names; only `ragged.models` can be named."""
-    from ragged import models
+    from ragged.models import MODELS
 
     class_path = model.get("class_path", "") if isinstance(model, dict) else ""
     name = str(class_path).removeprefix("ragged.models.")
-    classes: dict[str, Any] = {
-        n: m for n, m in vars(models).items() if isinstance(m, type) and n in models.__all__
-    }
-    if name not in classes or not issubclass(classes[name], models.Model):
+    if name not in MODELS:
         raise CheckpointError(
             f"load(): config.yaml names class_path {class_path!r}; expected a model of "
             "ragged.models. Checkpoints name no other code."
         )
     try:
-        return classes[name].from_arguments(model.get("init_args") or {})
+        return MODELS[name].from_arguments(model.get("init_args") or {})
     except (TypeError, RaggedError) as error:
         raise CheckpointError(
             f"load(): config.yaml does not describe {class_path}: {error} "

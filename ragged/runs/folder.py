@@ -13,14 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ragged import models
 from ragged.backend import get_backend, use_backend
 from ragged.data import EncoderDecoderDataModule, Normalization, Source
 from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
 from ragged.io import checkpoint
 from ragged.io.checkpoint import Checkpoint
 from ragged.io.safe_json import finite_or_none
-from ragged.models import Model
+from ragged.models import MODELS, Model
 from ragged.runs.config import check_class_paths, load_config
 from ragged.runs.parser import parse, parts_parser
 from ragged.runs.trained import CreateSource, TrainedModel
@@ -128,9 +127,8 @@ def resolve_defaults(
     """
     model_class = pkgutil.resolve_name(config.model.class_path)
     if model_class is Model:
-        names = [name for name, value in vars(models).items() if _is_model(value)]
-        got, remedy = config.model.class_path, "Name one of them."
-        raise ConfigError.of("config:", "model.class_path", got, f"one of {names}", remedy)
+        got, expected = config.model.class_path, f"one of {list(MODELS)}"
+        raise ConfigError.of("config:", "model.class_path", got, expected, "Name one of them.")
     arguments = inspect.signature(model_class).parameters
     data, model = config.data.init_args, config.model.init_args
     if data.get("repeat_static", False) is None:
@@ -147,10 +145,6 @@ def resolve_defaults(
     if model.get("row_normalization") is None:
         model.row_normalization = objective.row_normalization
     return parts.data  # type: ignore[no-any-return]
-
-
-def _is_model(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Model) and value is not Model
 
 
 @contextmanager

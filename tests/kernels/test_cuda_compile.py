@@ -1,10 +1,10 @@
 """The CUDA kernels compiled for GPUs, without one: what they need, and how they are kept."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ragged.errors import KernelError
 from ragged.kernels.cuda import cubins, nvrtc
 from ragged.kernels.cuda.plans import REGISTERS, Gpu, make_plan
 
@@ -45,11 +45,13 @@ def test_kernels_keep_to_the_table(compiled, key):
         ("Backward", backward, of_backward),
     ):
         plan, made = compiled[key, direction]
-        resources = cubins.read_resources(made.log)
+        needed = int(re.search(r"Used (\d+) registers", made.log)[1])
+        spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", made.log)
         assert made.cubin[:4] == b"\x7fELF"
-        assert resources.registers <= registers
-        assert resources.registers * plan.threads <= REGISTERS
-        assert max(resources.spilled) <= spilled
+        assert needed <= registers
+        assert needed * plan.threads <= REGISTERS
+        assert len(spills) == 2
+        assert max(map(int, spills)) <= spilled
         assert plan.shared <= plan.gpu.shared
 
 
@@ -119,8 +121,6 @@ def test_what_the_compiler_refuses_is_told(fresh, monkeypatch):
     unknown = SMALL._replace(gpu=SMALL.gpu._replace(capability=(1, 0)))
     with pytest.warns(RuntimeWarning, match="so a slower path runs.*NVRTC"):
         assert cubins.load(unknown) is None
-    with pytest.raises(KernelError, match="figures"):
-        cubins.read_resources("")
 
 
 def test_without_a_compiler_or_with_kernels_turned_off_there_is_none(fresh, monkeypatch):

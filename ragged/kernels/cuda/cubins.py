@@ -8,13 +8,11 @@ it is complete (see `libraries`). Where it cannot be kept, each process compiles
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from ragged import kernels
 from ragged.errors import KernelError
@@ -27,27 +25,13 @@ SOURCE = FOLDER / "recurrent.cu"
 FUNCTION = "recurrent"  # the kernel's name in a cubin
 
 # Functions of the sources are the device's unless they say otherwise: `cells.hpp` is the CPU's too.
-# Division need not be right to the last bit. What the assembler says is read by `read_resources`.
+# Division need not be right to the last bit. The assembler says what a kernel needs.
 OPTIONS = (
     "--std=c++17",
     "--device-as-default-execution-space",
     "--prec-div=false",
     "--ptxas-options=-v",
 )
-
-
-class Resources(NamedTuple):
-    """What a thread of a kernel needs.
-
-    Args:
-        registers: how many.
-        stack: bytes of local memory.
-        spilled: bytes of registers that have no room, stored and loaded.
-    """
-
-    registers: int
-    stack: int
-    spilled: tuple[int, int]
 
 
 def is_available() -> bool:
@@ -84,30 +68,6 @@ def compile_plan(plan: Plan, compiler: nvrtc.Compiler) -> nvrtc.Compiled:
         KernelError: the compiler refuses it.
     """
     return compiler.compile(SOURCE.read_text("utf-8"), _headers(), _options(plan), SOURCE.name)
-
-
-def read_resources(log: str) -> Resources:
-    """Read what the assembler has said of a kernel.
-
-    Raises:
-        KernelError: it has said nothing.
-
-    >>> read_resources("8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\\n"
-    ...                "ptxas info : Used 40 registers, used 1 barriers")
-    Resources(registers=40, stack=8, spilled=(4, 12))
-    """
-    patterns = (
-        r"Used (\d+) registers",
-        r"(\d+) bytes stack frame",
-        r"(\d+) bytes spill stores",
-        r"(\d+) bytes spill loads",
-    )
-    found = [re.search(pattern, log) for pattern in patterns]
-    registers, stack, stores, loads = (int(match[1]) if match else -1 for match in found)
-    if min(registers, stack, stores, loads) < 0:
-        expected, remedy = "the assembler's figures", "Compile with --ptxas-options=-v."
-        raise KernelError.of("read_resources", "log", repr(log), expected, remedy)
-    return Resources(registers, stack, (stores, loads))
 
 
 def digest_sources() -> str:

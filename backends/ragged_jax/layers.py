@@ -14,10 +14,12 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ragged.backend import load_backend
 from ragged.errors import OptionError
+from ragged.models.categories import Variables, table_rows
 from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
-from ragged_jax.arrays import asarray
+from ragged_jax.arrays import asarray, name
 from ragged_jax.tokens import Tokens
 
 
@@ -243,10 +245,39 @@ class GRN(nnx.Module):
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
 
 
+class Embedding(nnx.Module):
+    """Learned rows `weight (rows, size)`: of each label its own, and row 0 of what is no label."""
+
+    def __init__(self, rows: int, size: int, *, rng: np.random.Generator) -> None:
+        self.weight = nnx.Param(asarray(init.embedding_values(rng, rows, size)))
+
+    def __call__(self, x: Array) -> Array:
+        """Map labels `(...)` to rows `(..., size)`; half precision sums its gradient in float32."""
+        weight = self.weight[...]
+        rows = table_rows(load_backend(name), x, len(weight))
+        wide = weight.astype(jnp.float32) if weight.dtype.itemsize < 4 else weight
+        return wide.at[rows].get(mode="promise_in_bounds").astype(weight.dtype)
+
+
+class Embeddings(nnx.List[Embedding]):
+    """A table of embeddings for each category among some features."""
+
+    def __init__(self, variables: Variables, *, rng: np.random.Generator) -> None:
+        super().__init__(Embedding(rows, size, rng=rng) for rows, size in variables.tables)
+
+    def __call__(self, x: Array, variables: Variables) -> Array:
+        """Map `(..., features)`, the first of those or all, to numbers, then embedded labels."""
+        if not variables.categories:
+            return x
+        numbers = [x[..., place, None] for place in variables.numbers]
+        tables = zip(self, variables.categories, strict=False)
+        return jnp.concatenate([*numbers, *(table(x[..., place]) for table, place in tables)], -1)
+
+
 class VariableSelection(nnx.Module):
     """Sum the features' embeddings at every step, weighted by a softmax.
 
-        p_i    = Linear_i(x_i)                         v_i = GRN_i(p_i)
+        p_i    = Linear_i(x_i), or x_i, embedded       v_i = GRN_i(p_i)
         w      = softmax(GRN([p_1, ..., p_F], context))
         output = sum_i w_i * v_i
 
@@ -255,7 +286,7 @@ class VariableSelection(nnx.Module):
 
     def __init__(
         self,
-        features: int,
+        variables: Variables,
         hidden_continuous_size: int,
         hidden_size: int,
         dropout: float = 0.0,
@@ -263,8 +294,10 @@ class VariableSelection(nnx.Module):
         context_size: int | None = None,
         rng: np.random.Generator,
     ) -> None:
-        small = hidden_continuous_size
-        self.linears = Linear(1, small, num_copies=features, rng=rng)
+        small, numbers = hidden_continuous_size, len(variables.numbers)
+        features = numbers + len(variables.categories)
+        self.variables, self.size = variables, small
+        self.linears = Linear(1, small, num_copies=numbers, rng=rng) if numbers else None
         self.grns = GRN(
             small,
             min(small, hidden_size),
@@ -288,14 +321,28 @@ class VariableSelection(nnx.Module):
     def __call__(
         self, x: Array, context: Array | None = None, tokens: Tokens | None = None
     ) -> tuple[Array, Array]:
-        """Map tokens, `(..., features)`, to `(..., hidden_size)` and the weights."""
-        projected = self.linears(jnp.moveaxis(x, -1, 0)[..., None])
+        """Map tokens, `(..., features)`, to `(..., hidden_size)` and the weights.
+
+        Of the features the numbers stand before the embedded labels; the weights have their order.
+        """
+        projected = self._project(x)
         values = self.grns(projected)
         if len(values) == 1:
-            return values[0], jnp.ones_like(x)
+            return values[0], jnp.ones_like(x[..., :1])
         together = jnp.concatenate(list(projected), -1)
         weights = jax.nn.softmax(self.weights(together, context, tokens), -1)
-        return jnp.einsum("...f,f...d->...d", weights, values), weights
+        order = np.array(self.variables.order) if self.variables.categories else slice(None)
+        return jnp.einsum("...f,f...d->...d", weights, values), weights[..., order]
+
+    def _project(self, x: Array) -> Array:
+        """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""
+        count, parts = len(self.variables.numbers), []
+        if self.linears is not None:
+            parts.append(self.linears(jnp.moveaxis(x[..., :count], -1, 0)[..., None]))
+        if self.variables.categories:
+            embedded = x[..., count:].reshape(*x.shape[:-1], -1, self.size)
+            parts.append(jnp.moveaxis(embedded, -2, 0))
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
 def hashed_bits(words: Array, shape: tuple[int, ...]) -> Array:

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ragged.backend import load_backend
+from ragged.models.categories import Variables, table_rows
 from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
-from ragged_torch.arrays import asarray
+from ragged_torch.arrays import asarray, name
 from ragged_torch.parameters import create_parameter
 from ragged_torch.tokens import Tokens
 from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
@@ -257,10 +259,40 @@ class GRN(nn.Module):
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
 
 
+class Embedding(nn.Module):
+    """Learned rows `weight (rows, size)`: of each label its own, and row 0 of what is no label."""
+
+    def __init__(self, rows: int, size: int, *, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.weight = create_parameter(init.embedding_values(rng, rows, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map labels `(...)` to rows `(..., size)`; half precision sums its gradient in float32."""
+        rows, weight = table_rows(load_backend(name), x, len(self.weight)), self.weight
+        wide = weight.float() if weight.dtype.itemsize < 4 else weight
+        return nn.functional.embedding(rows, wide).to(weight.dtype)
+
+
+class Embeddings(nn.ModuleList):
+    """A table of embeddings for each category among some features."""
+
+    def __init__(self, variables: Variables, *, rng: np.random.Generator) -> None:
+        super().__init__(Embedding(rows, size, rng=rng) for rows, size in variables.tables)
+
+    def forward(self, x: Tensor, variables: Variables) -> Tensor:
+        """Map `(..., features)`, the first of those or all, to numbers, then embedded labels."""
+        if not variables.categories:
+            return x
+        columns = x.unbind(-1)
+        numbers = [columns[place].unsqueeze(-1) for place in variables.numbers]
+        tables = zip(self, variables.categories, strict=False)
+        return torch.cat([*numbers, *(table(columns[place]) for table, place in tables)], -1)
+
+
 class VariableSelection(nn.Module):
     """Sum the features' embeddings at every step, weighted by a softmax.
 
-        p_i    = Linear_i(x_i)                         v_i = GRN_i(p_i)
+        p_i    = Linear_i(x_i), or x_i, embedded       v_i = GRN_i(p_i)
         w      = softmax(GRN([p_1, ..., p_F], context))
         output = sum_i w_i * v_i
 
@@ -269,7 +301,7 @@ class VariableSelection(nn.Module):
 
     def __init__(
         self,
-        features: int,
+        variables: Variables,
         hidden_continuous_size: int,
         hidden_size: int,
         dropout: float = 0.0,
@@ -278,8 +310,10 @@ class VariableSelection(nn.Module):
         rng: np.random.Generator,
     ) -> None:
         super().__init__()
-        small = hidden_continuous_size
-        self.linears = Linear(1, small, num_copies=features, rng=rng)
+        small, numbers = hidden_continuous_size, len(variables.numbers)
+        features = numbers + len(variables.categories)
+        self.variables, self.size = variables, small
+        self.linears = Linear(1, small, num_copies=numbers, rng=rng) if numbers else None
         self.grns = GRN(
             small,
             min(small, hidden_size),
@@ -303,14 +337,27 @@ class VariableSelection(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor | None = None, tokens: Tokens | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Map tokens, `(..., features)`, to `(..., hidden_size)` and the weights."""
-        projected = self.linears(x.movedim(-1, 0)[..., None])
+        """Map tokens, `(..., features)`, to `(..., hidden_size)` and the weights.
+
+        Of the features the numbers stand before the embedded labels; the weights have their order.
+        """
+        projected = self._project(x)
         values = self.grns(projected)
         if len(values) == 1:
-            return values[0], torch.ones_like(x)
+            return values[0], torch.ones_like(x[..., :1])
         together = projected.movedim(0, -2).flatten(-2)
         weights = torch.softmax(self.weights(together, context, tokens), -1)
-        return torch.einsum("...f,f...d->...d", weights, values), weights
+        order = self.variables.order if self.variables.categories else slice(None)
+        return torch.einsum("...f,f...d->...d", weights, values), weights[..., order]
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""
+        count, parts = len(self.variables.numbers), []
+        if self.linears is not None:
+            parts.append(self.linears(x[..., :count].movedim(-1, 0)[..., None]))
+        if self.variables.categories:
+            parts.append(x[..., count:].unflatten(-1, (-1, self.size)).movedim(-2, 0))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def spread(parameter: Tensor, like: Tensor) -> Tensor:

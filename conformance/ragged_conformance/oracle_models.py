@@ -7,7 +7,7 @@ analytic. Parameters have the names that they have in the modules.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,21 +88,54 @@ def grn(parameters: Arrays, x: np.ndarray, context: np.ndarray | None = None) ->
     return layer_norm(inside(parameters, "norm"), y + residual)
 
 
+class Features(NamedTuple):
+    """The features of one row's steps: `(steps, 1)` of numbers, `(steps, size)` of labels."""
+
+    numbers: dict[int, np.ndarray]
+    labels: dict[int, np.ndarray]
+
+    @property
+    def joined(self) -> np.ndarray:
+        """The numbers, and behind them the embedded labels."""
+        return np.concatenate([*self.numbers.values(), *self.labels.values()], axis=-1)
+
+
+def embed(parameters: Arrays, x: np.ndarray, cardinalities: Ints) -> Features:
+    """Replace each label of `(steps, features)` by its row of a table; row 0 is of no label."""
+    features = Features({}, {})
+    for place in range(x.shape[-1]):
+        count = cardinalities[place] if len(cardinalities) else 0
+        if not count:
+            features.numbers[place] = x[:, place : place + 1]
+            continue
+        table, rows = parameters[f"embeddings.{len(features.labels)}.weight"], []
+        for value in x[:, place].real:
+            rows.append(table[int(value) if value in range(1, count) else 0])
+        features.labels[place] = np.array(rows, table.dtype).reshape(-1, table.shape[1])
+    return features
+
+
 def select_variables(
-    parameters: Arrays, x: np.ndarray, context: np.ndarray | None = None
+    parameters: Arrays, features: Features, context: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weigh features by a softmax: `(steps, features)` to `(steps, size)` and the weights."""
-    projected, values = [], []
-    for i in range(x.shape[-1]):
+    """Weigh features by a softmax: those of some steps to `(steps, size)` and the weights."""
+    projected, values = {}, {}
+    for i, (place, x) in enumerate(features.numbers.items()):
         projection = {name: value[i] for name, value in inside(parameters, "linears").items()}
-        projected.append(x[:, i : i + 1] @ projection["weight"].T + projection["bias"])
+        projected[place] = x @ projection["weight"].T + projection["bias"]
+    projected |= features.labels
+    for i, (place, x) in enumerate(projected.items()):
         grn_parameters = {name: value[i] for name, value in inside(parameters, "grns").items()}
-        values.append(grn(grn_parameters, projected[-1]))
+        values[place] = grn(grn_parameters, x)
     if len(values) == 1:
-        return values[0], np.ones_like(x)
-    scores = grn(inside(parameters, "weights"), np.concatenate(projected, axis=-1), context)
+        (value,) = values.values()
+        return value, np.ones((len(value), 1))
+    together = np.concatenate(list(projected.values()), axis=-1)
+    scores = grn(inside(parameters, "weights"), together, context)
     weights = np.stack([softmax(step) for step in scores]) if len(scores) else scores
-    return sum(weights[:, i : i + 1] * value for i, value in enumerate(values)), weights
+    by_place = dict(zip(projected, weights.T, strict=True))
+    selected = sum(by_place[place][:, None] * value for place, value in values.items())
+    return selected, np.stack([by_place[place] for place in sorted(by_place)], axis=-1)
 
 
 def attend(
@@ -145,6 +178,7 @@ def run_lstm(
 
 def attention_lstm(parameters: Arrays, past: np.ndarray, future: np.ndarray, config: Any) -> Row:
     """One row of the AttentionLSTM."""
+    past, future = (embed(parameters, x, config.cardinalities).joined for x in (past, future))
     layers, size = config.num_layers, config.decoder_hidden_size or config.hidden_size
     e, (h, c) = run_lstm(inside(parameters, "encoder"), past, None, layers, config.hidden_size)
     if "bridge_h.weight" in parameters:
@@ -160,6 +194,7 @@ def attention_lstm(parameters: Arrays, past: np.ndarray, future: np.ndarray, con
 
 def transformer_lstm(parameters: Arrays, past: np.ndarray, future: np.ndarray, config: Any) -> Row:
     """One row of the TransformerLSTM."""
+    past, future = (embed(parameters, x, config.cardinalities).joined for x in (past, future))
     layers, size = config.num_layers, config.hidden_size
     e = grn(inside(parameters, "past_embedding"), past)
     d = grn(inside(parameters, "future_embedding"), future)
@@ -189,22 +224,22 @@ def temporal_fusion(
     """One row of the TemporalFusionTransformer, its PF relative or the XTFT."""
     layers, size = config.num_layers, config.hidden_size
     row: Row = {}
+    selected: Row = {}
     selection = enrichment = state = None
     values = static_values(config, len(past), static)
     if values is not None:
         statics = inside(parameters, "static")
-        s, weights = select_variables(inside(statics, "variables"), values[None])
+        features = embed(statics, values[None], (0, *config.static_cardinalities))
+        s, weights = select_variables(inside(statics, "variables"), features)
         selection, h, c, enrichment = (
             grn(inside(statics, name), s)[0] for name in ("selection", "h", "c", "enrichment")
         )
         state = np.stack([h] * layers), np.stack([c] * layers)
         row["static_selection"] = weights[0]
-    xe, row["past_selection"] = select_variables(
-        inside(parameters, "past_selection"), past, selection
-    )
-    xd, row["future_selection"] = select_variables(
-        inside(parameters, "future_selection"), future, selection
-    )
+    for name, x in {"past_selection": past, "future_selection": future}.items():
+        features = embed(parameters, x, config.cardinalities)
+        selected[name], row[name] = select_variables(inside(parameters, name), features, selection)
+    xe, xd = selected.values()
     e, state = run_lstm(inside(parameters, "encoder"), xe, state, layers, size)
     d, _ = run_lstm(inside(parameters, "decoder"), xd, state, layers, size)
     join = inside(parameters, "lstm_join")
@@ -251,7 +286,7 @@ def normalized_row(
         undone.append((_location(kind, column, mean, season), scale))
 
     def undo(output: np.ndarray) -> np.ndarray:
-        count, result = output.shape[1] // targets, output + 0 * past.sum()
+        count, result = output.shape[1] // targets, output.astype(np.result_type(output, past))
         for step in range(len(output)):
             for i in range(output.shape[1]):
                 location, scale = undone[i // count]
@@ -310,8 +345,11 @@ def encoder_decoder_lstm(
     outputs = []
     for row, (context, horizon) in enumerate(zip(encoder_lengths, decoder_lengths, strict=True)):
         valid, undo = normalized_row(past[row, :context], config)
-        arrays = valid[None], future[row, None, :horizon]
-        output = oracle.encoder_decoder_lstm(parameters, *arrays, [context], [horizon])
+        e, d = (
+            embed(parameters, x, config.cardinalities).joined[None]
+            for x in (valid, future[row, :horizon])
+        )
+        output = oracle.encoder_decoder_lstm(parameters, e, d, [context], [horizon])
         outputs.append(pad(undo(output[0]), future.shape[1], "left"))
     return np.stack(outputs) if outputs else np.zeros((0, future.shape[1], config.output_size))
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_origin, get_type_hints
 
 import numpy as np
 
 from ragged.checks import MAX_PARAMETERS, shown
 from ragged.errors import OptionError
+from ragged.models.categories import Variables, default_embedding_size
 from ragged.models.row_normalization import KINDS, NONE
 
 MAX_LAYERS = 1024
+MAX_LABELS = 2**20  # of a feature; float32 holds them exactly
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class ModelConfig:
     as many for each; and `season`, the steps of one. None, like "none", leaves rows as they are;
     `ragged train` then chooses.
 
+    Features may be labels of categories. `cardinalities` says so for each feature of `past`, of
+    which those of `future` are the first: 0 of a number, else the rows of the table of learned
+    embeddings in which its value is the number of a row; see `Variables`. `embedding_size` is the
+    width of a row, by default `default_embedding_size` of its cardinality.
+
     Example:
         >>> import ragged
         >>> config = ragged.models.XTFT.describe(2, 1, hidden_size=8)
@@ -42,6 +50,8 @@ class ModelConfig:
     row_normalization: str | None = field(default=None, kw_only=True)
     target_features: int = field(default=1, kw_only=True)
     season: int = field(default=1, kw_only=True)
+    cardinalities: tuple[int, ...] = field(default=(), kw_only=True)
+    embedding_size: int | None = field(default=None, kw_only=True)
 
     decoder_alignment: ClassVar[str] = "left"
     default_loss: ClassVar[str] = "mse"
@@ -49,20 +59,46 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         check_at_least(self, 1, "past_features", "future_features", "target_features", "season")
-        check_at_least(self, 1, "hidden_size", "num_layers", "output_size")
+        check_at_least(self, 1, "hidden_size", "num_layers", "output_size", "embedding_size")
         check_at_least(self, 0, "seed")
         check_extent(self)
         check_rate(self, "dropout")
         check_row_normalization(self)
+        check_cardinalities(self)
 
     @property
     def model(self) -> str:
         """The model's name in `ragged.models`."""
         return type(self).__name__.removesuffix("Config")
 
+    @property
+    def past_variables(self) -> Variables:
+        """Which features of `past` are numbers, and which are labels."""
+        return self._variables(self.cardinalities or (0,) * self.past_features)
+
+    @property
+    def future_variables(self) -> Variables:
+        """Which features of `future` are numbers, and which are labels, of the past's tables."""
+        count = self.future_features
+        return self._variables(self.cardinalities[:count] or (0,) * count)
+
+    @property
+    def input_sizes(self) -> tuple[int, int]:
+        """How wide the steps of `past` and of `future` are, with the labels embedded."""
+        return self.past_variables.width, self.future_variables.width
+
+    def _variables(self, cardinalities: Sequence[int]) -> Variables:
+        sizes = [self.size_of_embedding(count) for count in cardinalities if count]
+        return Variables.of(cardinalities, sizes)
+
+    def size_of_embedding(self, cardinality: int) -> int:
+        """Return the width of the rows of a table."""
+        return self.embedding_size or default_embedding_size(cardinality)
+
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, plain values that a YAML file can hold."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def to_config(self) -> dict[str, Any]:
         """The `class_path` and `init_args` that name this model in a YAML file."""
@@ -112,7 +148,9 @@ def _check_types(config: ModelConfig) -> None:
         value = getattr(config, name)
         if isinstance(value, np.generic):
             value = value.item()
-            object.__setattr__(config, name, value)
+        if get_origin(expected) is tuple:
+            value, expected = tuple(value) if isinstance(value, list) else value, tuple
+        object.__setattr__(config, name, value)
         allowed = (expected, int) if expected is float else expected
         if not isinstance(value, allowed) or isinstance(value, bool) != (expected is bool):
             model, got = config.model, f"{shown(value)}, a {type(value).__name__}"
@@ -160,3 +198,33 @@ def check_row_normalization(config: ModelConfig) -> None:
         expected = f"a multiple of target_features, {targets}"
         remedy = "Give each target as many outputs."
         raise OptionError.of(model, "output_size", output_size, expected, remedy)
+
+
+def check_cardinalities(config: ModelConfig) -> None:
+    """Refuse cardinalities of other features than there are, of targets, and tables too large."""
+    counts, model, name = config.cardinalities, config.model, "cardinalities"
+    if not counts:
+        return
+    check_counts(config, name, counts)
+    if len(counts) != config.past_features:
+        got, expected = f"of {len(counts)} features", f"past_features, {config.past_features}"
+        remedy = "Give one for each feature of `past`, 0 of a number."
+        raise OptionError.of(model, name, got, expected, remedy)
+    if config.future_features > config.past_features:
+        got, expected = f"{config.future_features}", f"at most past_features, {len(counts)}"
+        remedy = "With cardinalities the features of `future` are the first of `past`."
+        raise OptionError.of(model, "future_features", got, expected, remedy)
+    if config.row_normalization not in (None, NONE) and any(counts[-config.target_features :]):
+        got, remedy = f"{list(counts)}", "The targets are the last features of `past`."
+        raise OptionError.of(model, name, got, "0 for each target", remedy)
+
+
+def check_counts(config: ModelConfig, name: str, counts: Sequence[object]) -> None:
+    """Refuse what is no number of rows, and more rows than a machine could hold."""
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            expected, remedy = "integers of 0 or more", "Give 0 of a number."
+            raise OptionError.of(config.model, name, shown(list(counts)), expected, remedy)
+        if count > MAX_LABELS:
+            expected, remedy = f"at most {MAX_LABELS} of a feature", "Tell fewer labels apart."
+            raise OptionError.of(config.model, name, shown(count), expected, remedy)

@@ -12,6 +12,7 @@ from ragged.checks import as_array
 from ragged.errors import OptionError, ShapeError
 from ragged.lengths import Lengths
 from ragged.models.base import Forecast
+from ragged.models.categories import check_labels_fit
 from ragged.models.config import ModelConfig
 from ragged.models.row_normalization import RowScale, normalize_rows
 from ragged.ops.alignment import align_encoder_sequences, zero_padding
@@ -83,6 +84,7 @@ class ModelModule:
             raise ShapeError.of(model, "future", got, expected, remedy)
         arrays = {"parameters": reference, "past": past, "future": future}
         _, past, future = backend.promote_arrays(model, arrays).values()
+        check_labels_fit(backend, model, "past", past, config.cardinalities)
         named = {"encoder_lengths": (encoder_lengths, past)}
         named |= {"decoder_lengths": (decoder_lengths, future)}
         call: dict[str, Any] = {"function": model, "batch": batch}

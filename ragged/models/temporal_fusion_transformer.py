@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from ragged.backend import check_frameworks
 from ragged.checks import as_array
-from ragged.errors import ShapeError
+from ragged.errors import OptionError, ShapeError
 from ragged.lengths import Lengths
 from ragged.models.base import AttentionModel, StaticModel, arguments_of
-from ragged.models.config import ModelConfig, check_at_least, check_heads
+from ragged.models.categories import Variables, check_labels_fit
+from ragged.models.config import ModelConfig, check_at_least, check_counts, check_heads
 from ragged.ops.masks import check_alignment
 from ragged.protocol import Array, Backend
 
@@ -36,6 +37,21 @@ class TemporalFusionConfig(ModelConfig):
         check_at_least(self, 1, "hidden_continuous_size")
         check_heads(self, "hidden_size")
         check_alignment(self.model, "encoder_alignment", self.encoder_alignment)
+        if self.embedding_size is not None:
+            expected = "left out: a label has the width of a number, hidden_continuous_size"
+            remedy = "Set that."
+            raise OptionError.of(
+                self.model, "embedding_size", self.embedding_size, expected, remedy
+            )
+
+    def size_of_embedding(self, cardinality: int) -> int:
+        """Return the width of the rows of a table: what each feature has before it is selected."""
+        return self.hidden_continuous_size
+
+    @property
+    def static_variables(self) -> Variables:
+        """Which static values are numbers, and which are labels."""
+        return self._variables((0,) * self.static_size)
 
     @property
     def static_size(self) -> int:
@@ -54,10 +70,22 @@ class WithStaticsConfig(TemporalFusionConfig):
     """The temporal fusion models with static inputs: a row's length and the user's values."""
 
     static_features: int = field(default=0, kw_only=True)
+    static_cardinalities: tuple[int, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0, "static_features")
+        counts, name = self.static_cardinalities, "static_cardinalities"
+        check_counts(self, name, counts)
+        if counts and len(counts) != self.static_features:
+            expected = f"static_features, {self.static_features}"
+            remedy = "Give one for each static value, 0 of a number."
+            raise OptionError.of(self.model, name, f"of {len(counts)} values", expected, remedy)
+
+    @property
+    def static_variables(self) -> Variables:
+        """Which static values are numbers, the length first, and which are labels."""
+        return self._variables((0, *(self.static_cardinalities or (0,) * self.static_features)))
 
     @property
     def static_size(self) -> int:
@@ -86,6 +114,7 @@ class WithStaticsConfig(TemporalFusionConfig):
             shape = f"(batch, static_features) = {expected}"
             raise ShapeError.of(model, "static", got, shape, remedy)
         values = backend.promote_arrays(model, {"past": like, "static": values})["static"]
+        check_labels_fit(backend, model, "static", like, self.static_cardinalities)
         return xp.concat([length, xp.astype(values, like.dtype)], axis=1)
 
 

@@ -82,3 +82,10 @@ def linear_values(
     elif bias:
         values["bias"] = np.zeros((*copies, outputs), np.float32)
     return values
+
+
+def embedding_values(rng: np.random.Generator, rows: int, size: int) -> np.ndarray:
+    """Draw `weight (rows, size)` of an embedding from N(0, 1), as torch does; row 0 is 0."""
+    weight = rng.normal(0.0, 1.0, (rows, size)).astype(np.float32)
+    weight[0] = 0
+    return weight

@@ -10,6 +10,7 @@ import pytest
 
 from ragged.backend import load_backend
 from ragged.lengths import Lengths
+from ragged.models.categories import Variables
 from ragged.ops.interpolation import interpolation_matrix
 
 RECORDED = Path(__file__).parent / "pytorch_forecasting_layers.npz"
@@ -85,7 +86,9 @@ def test_grn_with_an_interpolated_residual(name, recorded, given):
 
 def test_variable_selection(name, recorded, given):
     blocks = import_module(f"ragged_{name}.layers")
-    block = blocks.VariableSelection(FEATURES, SMALL, SIZE, context_size=SIZE, rng=rng())
+    block = blocks.VariableSelection(
+        Variables((0, 1, 2)), SMALL, SIZE, context_size=SIZE, rng=rng()
+    )
     block = filled(name, recorded, block, "selection")
     both = sides(name, given["features"], [2, 2, 2], [3, 3, 3])
     compare(name, recorded, "selection", *block(given["features"], given["context"], both))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.mutant import Fault, fault
-from tests.mutants.names import forecast, row_normalization
+from tests.mutants.names import embeddings, forecast, row_normalization
 
 ROWS = "ragged.models.row_normalization"
 CALL = {"torch": "forward", "jax": "__call__"}
@@ -16,6 +16,11 @@ LENGTHS = {
 SELECTED = {
     "torch": ("x.new_zeros(", "x.new_ones("),
     "jax": ("zero_padding(load_backend(name), x, self.lengths)", "x"),
+}
+# Every label reads the row before its own.
+SHIFTED = {
+    "torch": ("embedding(rows, wide)", "embedding(rows, wide.roll(1, 0))"),
+    "jax": ("wide.at[rows]", "jnp.roll(wide, 1, 0).at[rows]"),
 }
 
 
@@ -118,5 +123,25 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             "by_target + self.location[..., None]",
             "by_target + self.location[..., None, :]",
             row_normalization("last_value"),
+        ),
+        fault(
+            "an unknown label read as the first one",
+            "ragged.models.categories:table_rows",
+            "xp.zeros_like(x)",
+            "xp.ones_like(x)",
+            embeddings("EncoderDecoderLSTM"),
+        ),
+        fault(
+            "labels shifted by one",
+            f"ragged_{backend}.layers:Embedding.{CALL[backend]}",
+            *SHIFTED[backend],
+            embeddings("EncoderDecoderLSTM"),
+        ),
+        fault(
+            "selections of labels in another order than the features",
+            f"ragged_{backend}.layers:VariableSelection.{CALL[backend]}",
+            "weights[..., order]",
+            "weights",
+            embeddings("TemporalFusionTransformer"),
         ),
     )

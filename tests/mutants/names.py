@@ -69,6 +69,11 @@ def row_normalization(kind: str) -> str:
     return f"test_row_normalization.py::test_forecast_equals_the_oracle{_on(kind)}"
 
 
+def embeddings(model: str) -> str:
+    """Name a test of a model with labels among its features."""
+    return f"test_embeddings.py::test_forecast_and_gradients_equal_the_oracle{_on(model)}"
+
+
 def attention(name: str, configuration: str, case: str = "") -> str:
     """Name a test of the models with attention."""
     case = f"-{case}" if case else ""

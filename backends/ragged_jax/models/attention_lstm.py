@@ -9,7 +9,7 @@ from ragged.models.attention_lstm import AttentionLSTMConfig
 from ragged.models.base import Forecast
 from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
-from ragged_jax.layers import AddNorm, GateAddNorm, Linear
+from ragged_jax.layers import AddNorm, Embeddings, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
 from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
@@ -21,14 +21,16 @@ class AttentionLSTM(AttentionModel):
     def __init__(self, config: AttentionLSTMConfig) -> None:
         self.config = config
         rng = init.generator(config.seed)
+        past, future = config.input_sizes
+        self.embeddings = Embeddings(config.past_variables, rng=rng)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
-        self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)
+        self.encoder = LSTM(past, wide, layers, dropout=rate, seed=rng)
         if wide != narrow:
             self.bridge_h = Linear(wide, narrow, rng=rng)
             self.bridge_c = Linear(wide, narrow, rng=rng)
             self.bridge_y = Linear(wide, narrow, rng=rng)
-        self.decoder = LSTM(config.future_features, narrow, layers, dropout=rate, seed=rng)
+        self.decoder = LSTM(future, narrow, layers, dropout=rate, seed=rng)
         self.attention = InterpretableAttention(narrow, config.num_heads, rate, rng=rng)
         gated = config.gated
         self.join = GateAddNorm(narrow, rate, rng=rng) if gated else AddNorm(narrow)

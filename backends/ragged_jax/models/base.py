@@ -11,6 +11,7 @@ from ragged.models.modules import AttentionModule, ModelModule
 from ragged.models.row_normalization import RowScale
 from ragged.ops.alignment import zero_padding
 from ragged_jax.arrays import name
+from ragged_jax.layers import Embeddings
 from ragged_jax.tokens import BothSides, Steps
 
 
@@ -19,6 +20,7 @@ class ForecastingModel(ModelModule, nnx.Module):
 
     backend_name = name
     encoder: Any
+    embeddings: Embeddings
 
     @property
     def reference_parameter(self) -> Array:
@@ -33,7 +35,10 @@ class ForecastingModel(ModelModule, nnx.Module):
         past, future, encoder, decoder, rows = self.prepare_inputs(
             past, future, encoder_lengths, decoder_lengths
         )
-        return past, future, BothSides(Steps(encoder, past), Steps(decoder, future)), rows
+        both = BothSides(Steps(encoder, past), Steps(decoder, future))
+        past = self.embeddings(past, self.config.past_variables)
+        future = self.embeddings(future, self.config.future_variables)
+        return past, future, both, rows
 
     def undo_rows(self, outputs: Array, decoder: Steps, rows: RowScale) -> Array:
         """Undo the normalisation of rows, and pad: `(batch, decoder_time, output_size)`."""

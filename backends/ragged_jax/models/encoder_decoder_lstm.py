@@ -8,7 +8,7 @@ from jax import Array
 from ragged.models.base import Forecast
 from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTMConfig
 from ragged.recurrent import init
-from ragged_jax.layers import MLP, Linear
+from ragged_jax.layers import MLP, Embeddings, Linear
 from ragged_jax.models.base import ForecastingModel
 from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
@@ -20,13 +20,15 @@ class EncoderDecoderLSTM(ForecastingModel):
     def __init__(self, config: EncoderDecoderLSTMConfig) -> None:
         self.config = config
         rng = init.generator(config.seed)
+        past, future = config.input_sizes
+        self.embeddings = Embeddings(config.past_variables, rng=rng)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
-        self.encoder = LSTM(config.past_features, wide, layers, dropout=rate, seed=rng)
+        self.encoder = LSTM(past, wide, layers, dropout=rate, seed=rng)
         if wide != narrow:
             self.bridge_h = Linear(wide, narrow, rng=rng)
             self.bridge_c = Linear(wide, narrow, rng=rng)
-        self.decoder = LSTM(config.future_features, narrow, layers, dropout=rate, seed=rng)
+        self.decoder = LSTM(future, narrow, layers, dropout=rate, seed=rng)
         if config.head_hidden_size is None:
             self.head: nnx.Module = Linear(narrow, config.output_size, rng=rng)
         else:

@@ -13,7 +13,7 @@ from ragged.models.base import Forecast
 from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
 from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
-from ragged_jax.layers import GRN, GateAddNorm, Linear, VariableSelection
+from ragged_jax.layers import GRN, Embeddings, GateAddNorm, Linear, VariableSelection
 from ragged_jax.models.base import AttentionModel
 from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
@@ -34,7 +34,9 @@ class StaticContexts(nnx.Module):
 
     def __init__(self, config: TemporalFusionConfig, *, rng: np.random.Generator) -> None:
         size, small, rate = config.hidden_size, config.hidden_continuous_size, config.dropout
-        self.variables = VariableSelection(config.static_size, small, size, rate, rng=rng)
+        self.statics = config.static_variables
+        self.embeddings = Embeddings(self.statics, rng=rng)
+        self.variables = VariableSelection(self.statics, small, size, rate, rng=rng)
         self.selection = GRN(size, size, size, rate, rng=rng)
         self.h = GRN(size, size, size, rate, rng=rng)
         self.c = GRN(size, size, size, rate, rng=rng)
@@ -42,7 +44,7 @@ class StaticContexts(nnx.Module):
 
     def __call__(self, static: Array) -> Contexts:
         """Map `(batch, static_size)` to contexts `(batch, hidden_size)`."""
-        s, weights = self.variables(static)
+        s, weights = self.variables(self.embeddings(static, self.statics))
         return Contexts(self.selection(s), self.h(s), self.c(s), self.enrichment(s), weights)
 
 
@@ -52,16 +54,17 @@ class TemporalFusionTransformer(AttentionModel):
     def __init__(self, config: TemporalFusionConfig) -> None:
         self.config = config
         rng = init.generator(config.seed)
+        self.embeddings = Embeddings(config.past_variables, rng=rng)
         size, small = config.hidden_size, config.hidden_continuous_size
         layers, rate, has_statics = config.num_layers, config.dropout, config.static_size > 0
         context = size if has_statics else None
         if has_statics:
             self.static = StaticContexts(config, rng=rng)
         self.past_selection = VariableSelection(
-            config.past_features, small, size, rate, context_size=context, rng=rng
+            config.past_variables, small, size, rate, context_size=context, rng=rng
         )
         self.future_selection = VariableSelection(
-            config.future_features, small, size, rate, context_size=context, rng=rng
+            config.future_variables, small, size, rate, context_size=context, rng=rng
         )
         self.encoder = LSTM(size, size, layers, dropout=rate, seed=rng)
         self.decoder = LSTM(size, size, layers, dropout=rate, seed=rng)

@@ -11,7 +11,7 @@ from ragged.models.base import Forecast
 from ragged.models.transformer_lstm import TransformerLSTMConfig
 from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
-from ragged_jax.layers import GRN, GateAddNorm, Linear
+from ragged_jax.layers import GRN, Embeddings, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
 from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
@@ -46,9 +46,11 @@ class TransformerLSTM(AttentionModel):
     def __init__(self, config: TransformerLSTMConfig) -> None:
         self.config = config
         rng = init.generator(config.seed)
+        past, future = config.input_sizes
+        self.embeddings = Embeddings(config.past_variables, rng=rng)
         size, layers, rate = config.hidden_size, config.num_layers, config.dropout
-        self.past_embedding = GRN(config.past_features, size, size, rate, rng=rng)
-        self.future_embedding = GRN(config.future_features, size, size, rate, rng=rng)
+        self.past_embedding = GRN(past, size, size, rate, rng=rng)
+        self.future_embedding = GRN(future, size, size, rate, rng=rng)
         self.encoder = LSTM(size, size, layers, dropout=rate, seed=rng)
         if not config.share_lstm:
             self.decoder = LSTM(size, size, layers, dropout=rate, seed=rng)

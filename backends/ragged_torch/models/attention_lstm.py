@@ -9,7 +9,7 @@ from ragged.models.attention_lstm import AttentionLSTMConfig
 from ragged.models.base import Forecast
 from ragged.recurrent import init
 from ragged_torch.attention import InterpretableAttention
-from ragged_torch.layers import AddNorm, GateAddNorm, Linear
+from ragged_torch.layers import AddNorm, Embeddings, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
 from ragged_torch.parameters import draw_seed
 from ragged_torch.recurrent.layers import Recurrent
@@ -22,16 +22,16 @@ class AttentionLSTM(AttentionModel):
         super().__init__()
         self.config = config
         rng = init.generator(draw_seed(config.seed))
+        past, future = config.input_sizes
+        self.embeddings = Embeddings(config.past_variables, rng=rng)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
-        self.encoder = Recurrent("LSTM", config.past_features, wide, layers, dropout=rate, seed=rng)
+        self.encoder = Recurrent("LSTM", past, wide, layers, dropout=rate, seed=rng)
         if wide != narrow:
             self.bridge_h = Linear(wide, narrow, rng=rng)
             self.bridge_c = Linear(wide, narrow, rng=rng)
             self.bridge_y = Linear(wide, narrow, rng=rng)
-        self.decoder = Recurrent(
-            "LSTM", config.future_features, narrow, layers, dropout=rate, seed=rng
-        )
+        self.decoder = Recurrent("LSTM", future, narrow, layers, dropout=rate, seed=rng)
         self.attention = InterpretableAttention(narrow, config.num_heads, rate, rng=rng)
         gated = config.gated
         self.join = GateAddNorm(narrow, rate, rng=rng) if gated else AddNorm(narrow)

@@ -10,6 +10,7 @@ from ragged.models.modules import AttentionModule, ModelModule
 from ragged.models.row_normalization import RowScale
 from ragged.ops.alignment import zero_padding
 from ragged_torch.arrays import name
+from ragged_torch.layers import Embeddings
 from ragged_torch.tokens import BothSides, Steps
 
 
@@ -18,6 +19,7 @@ class ForecastingModel(ModelModule, nn.Module):
 
     backend_name = name
     encoder: Any
+    embeddings: Embeddings
 
     @property
     def reference_parameter(self) -> Tensor:
@@ -31,7 +33,9 @@ class ForecastingModel(ModelModule, nn.Module):
         """Check a model's inputs; return both sides' tokens, where they lie, and their scale."""
         *inputs, rows = self.prepare_inputs(past, future, encoder_lengths, decoder_lengths)
         both = BothSides.of(*inputs, self.reference_parameter)
-        return both.encoder.take(inputs[0]), both.decoder.take(inputs[1]), both, rows
+        past = self.embeddings(both.encoder.take(inputs[0]), self.config.past_variables)
+        future = self.embeddings(both.decoder.take(inputs[1]), self.config.future_variables)
+        return past, future, both, rows
 
     def undo_rows(self, outputs: Tensor, decoder: Steps, rows: RowScale) -> Tensor:
         """Undo the normalisation of rows, and pad: `(batch, decoder_time, output_size)`."""

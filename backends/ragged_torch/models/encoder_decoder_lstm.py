@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ragged.models.base import Forecast
 from ragged.models.encoder_decoder_lstm import EncoderDecoderLSTMConfig
 from ragged.recurrent import init
-from ragged_torch.layers import MLP, Linear
+from ragged_torch.layers import MLP, Embeddings, Linear
 from ragged_torch.models.base import ForecastingModel
 from ragged_torch.parameters import draw_seed
 from ragged_torch.recurrent.layers import Recurrent
@@ -20,15 +20,15 @@ class EncoderDecoderLSTM(ForecastingModel):
         super().__init__()
         self.config = config
         rng = init.generator(draw_seed(config.seed))
+        past, future = config.input_sizes
+        self.embeddings = Embeddings(config.past_variables, rng=rng)
         wide, narrow = config.hidden_size, config.decoder_size
         layers, rate = config.num_layers, config.dropout
-        self.encoder = Recurrent("LSTM", config.past_features, wide, layers, dropout=rate, seed=rng)
+        self.encoder = Recurrent("LSTM", past, wide, layers, dropout=rate, seed=rng)
         if wide != narrow:
             self.bridge_h = Linear(wide, narrow, rng=rng)
             self.bridge_c = Linear(wide, narrow, rng=rng)
-        self.decoder = Recurrent(
-            "LSTM", config.future_features, narrow, layers, dropout=rate, seed=rng
-        )
+        self.decoder = Recurrent("LSTM", future, narrow, layers, dropout=rate, seed=rng)
         if config.head_hidden_size is None:
             self.head: nn.Module = Linear(narrow, config.output_size, rng=rng)
         else:

@@ -10,7 +10,7 @@ from ragged.models.base import Forecast
 from ragged.models.transformer_lstm import TransformerLSTMConfig
 from ragged.recurrent import init
 from ragged_torch.attention import InterpretableAttention
-from ragged_torch.layers import GRN, GateAddNorm, Linear
+from ragged_torch.layers import GRN, Embeddings, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
 from ragged_torch.parameters import draw_seed
 from ragged_torch.recurrent.layers import Recurrent
@@ -45,9 +45,11 @@ class TransformerLSTM(AttentionModel):
         super().__init__()
         self.config = config
         rng = init.generator(draw_seed(config.seed))
+        past, future = config.input_sizes
+        self.embeddings = Embeddings(config.past_variables, rng=rng)
         size, layers, rate = config.hidden_size, config.num_layers, config.dropout
-        self.past_embedding = GRN(config.past_features, size, size, rate, rng=rng)
-        self.future_embedding = GRN(config.future_features, size, size, rate, rng=rng)
+        self.past_embedding = GRN(past, size, size, rate, rng=rng)
+        self.future_embedding = GRN(future, size, size, rate, rng=rng)
         self.encoder = Recurrent("LSTM", size, size, layers, dropout=rate, seed=rng)
         if not config.share_lstm:
             self.decoder = Recurrent("LSTM", size, size, layers, dropout=rate, seed=rng)

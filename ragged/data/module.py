@@ -12,30 +12,18 @@ import numpy as np
 from ragged.data.dataset import RaggedDataset, SeriesRows
 from ragged.data.horizons import NO_CUTS, check_horizons, cut_to_forecast
 from ragged.data.layout import WHOLE, Layout, Options
-from ragged.data.normalization import Normalization
+from ragged.data.normalization import Normalization, unseen_notes
 from ragged.data.sample import POSITION, NormalizedSeries
 from ragged.data.seasons import season_that_shows
-from ragged.data.sources import (
-    Roles,
-    Series,
-    Source,
-    check_known,
-    constant_notes,
-)
+from ragged.data.sources import Roles, Series, Source, cardinalities, check_known, constant_notes
 from ragged.data.splits import split, split_sizes
 from ragged.data.transforms import Transform
-from ragged.data.windows import (
-    Section,
-    Windows,
-    cut_whole,
-    cut_windows,
-    draw_splits,
-    draw_windows,
-)
+from ragged.data.windows import Section, Windows, cut_whole, cut_windows, draw_splits, draw_windows
 from ragged.errors import DataError, OptionError
 from ragged.ops.masks import ALIGNMENTS
 
 MAX_BATCH_SIZE = 2**16  # a batch is filled up to it
+SHORT = ("error", "drop")
 
 
 class EncoderDecoderDataModule:
@@ -121,19 +109,18 @@ class EncoderDecoderDataModule:
             is_known = alignment in (None, *ALIGNMENTS)
             _check(f"{side}_alignment", repr(alignment), is_known, "'left', 'right' or None")
         _check("split", repr(split), split in (None, "events", "time"), "'events', 'time' or None")
-        is_known = short_events in ("error", "drop")
-        _check("short_events", repr(short_events), is_known, "'error' or 'drop'")
+        _check("short_events", repr(short_events), short_events in SHORT, "'error' or 'drop'")
         self.source, self.batch_size = source, batch_size
         self.context_fraction, self.shares = context_fraction, (validation, test)
         self.encoder_alignment, self.decoder_alignment = encoder_alignment, decoder_alignment
-        self.randomize_lengths = randomize_lengths
         is_known = isinstance(windows, Windows) or windows in ("auto", WHOLE)
         _check("windows", repr(windows), is_known, "'auto', 'whole' or a context and a horizon")
         _check_min_steps("min_context", min_context, getattr(windows, "context", None))
         _check_min_steps("min_horizon", min_horizon, getattr(windows, "horizon", None))
         self._options = Options(windows, split, min_context, min_horizon, self.shares)
-        self.level_jitter, self.short_events = level_jitter, short_events
-        self.transforms, self.repeat_static = transforms, repeat_static
+        self.randomize_lengths, self.level_jitter = randomize_lengths, level_jitter
+        self.short_events, self.transforms = short_events, transforms
+        self.repeat_static = repeat_static
 
     @property
     def roles(self) -> Roles:
@@ -160,6 +147,16 @@ class EncoderDecoderDataModule:
     def static_features(self) -> int:
         """How many static columns a row has; 0 if they are repeated at every step."""
         return len(self.roles.static)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """How many labels each encoder column has, as `sources.cardinalities` counts them."""
+        return cardinalities(self.roles.encoder, self.source.categories)
+
+    @property
+    def static_cardinalities(self) -> tuple[int, ...]:
+        """The same for the static columns of a row."""
+        return cardinalities(self.roles.static, self.source.categories)
 
     @property
     def target_features(self) -> int:
@@ -230,7 +227,8 @@ class EncoderDecoderDataModule:
 
         To forecast without the training data, set it before the first access, and give windows.
         """
-        return Normalization.fit(self._training_events, self.source.roles, self.transforms)
+        events, source = self._training_events, self.source
+        return Normalization.fit(events, source.roles, self.transforms, source.categories)
 
     @cached_property
     def train(self) -> RaggedDataset:
@@ -254,11 +252,13 @@ class EncoderDecoderDataModule:
         Raises:
             DataError: as `setup`.
         """
-        dropped, count = len(self._all_events) - len(self.events), len(self._all_events)
+        count, kept = len(self._all_events), len(self.events)
+        dropped = f"{count - kept} of {count} events were dropped: too short"
         return [
             *self.source.notes,
-            *([f"{dropped} of {count} events were dropped: too short"] if dropped else []),
+            *([dropped] if kept < count else []),
             *constant_notes(self._training_events, self.source.roles),
+            *unseen_notes(self.normalization, self.source.categories),
         ]
 
     @property
@@ -268,11 +268,9 @@ class EncoderDecoderDataModule:
         Raises:
             DataError: as `setup`.
         """
-        rows = (len(self.train), len(self.validation), len(self.test))
-        steps = (sum(s.end - s.begin for s in sections) for sections in self.splits)
-        return dict(
-            zip(("training", "validation", "test"), zip(rows, steps, strict=True), strict=True)
-        )
+        datasets = {"training": self.train, "validation": self.validation, "test": self.test}
+        steps = [sum(s.end - s.begin for s in sections) for sections in self.splits]
+        return {n: (len(d), s) for (n, d), s in zip(datasets.items(), steps, strict=True)}
 
     def train_epoch(self, seed: int, epoch: int) -> RaggedDataset:
         """Return the rows of a training epoch: `train`, with the random cuts and shifts configured.
@@ -378,8 +376,7 @@ class EncoderDecoderDataModule:
 
     def cuts_of(self, section: Section, train: bool = False) -> np.ndarray:
         """Cut a section into the rows of training, or of a test."""
-        windows = self.layout.windows
-        if windows is None:
+        if (windows := self.layout.windows) is None:
             return cut_whole(section, self.context_fraction)
         stride = windows.stride if train else windows.horizon
         return cut_windows(section, windows, self.layout.min_steps, stride)

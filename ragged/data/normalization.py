@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ragged.data.sources import Columns, Roles, Series
-from ragged.data.transforms import RobustScaler, StandardScaler, Transform
+from ragged.data.transforms import RobustScaler, SeenLabels, StandardScaler, Transform
 from ragged.errors import DataError, OptionError, RaggedError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Normalization:
         events: Sequence[Series],
         roles: Roles,
         transforms: Mapping[str, Sequence[Transform]] | None = None,
+        categories: Collection[str] = (),
     ) -> Normalization:
         """Learn from every known step of the events; each step counts the same.
 
@@ -51,18 +52,22 @@ class Normalization:
             events: the training events, unpadded; NaN is unknown and ignored.
             roles: which columns.
             transforms: for each column its transforms; `[StandardScaler()]` for those not named.
+            categories: columns of labels, which get `[SeenLabels()]`, and 0 for the unknown one.
 
         Raises:
             DataError: a column without a known step, or with values that a transform refuses.
-            OptionError: transforms of a column in no role, or reading one that is not known.
+            OptionError: transforms of a column in no role or of labels, or reading one that is not
+                known.
         """
-        _check_transforms(transforms or {}, roles)
+        _check_transforms(transforms or {}, roles, categories)
+        labels = {column: (SeenLabels(),) for column in categories}
         chains: dict[str, Chain] = {}
         means: dict[str, float] = {}
         for column in roles.columns:
             chain: list[Transform] = []
             sequences = [event.columns[column] for event in events]
-            for transform in (transforms or {}).get(column, (StandardScaler(),)):
+            chosen = {**labels, **(transforms or {})}.get(column, (StandardScaler(),))
+            for transform in chosen:
                 fitted = transform.fit(*_known_values(column, sequences, events, transform.reads))
                 chain.append(fitted)
                 sequences = [
@@ -70,7 +75,8 @@ class Normalization:
                     for sequence, event in zip(sequences, events, strict=True)
                 ]
             values, _ = _known_values(column, sequences, events)
-            chains[column], means[column] = tuple(chain), float(values.mean())
+            mean = 0.0 if column in categories else float(values.mean())
+            chains[column], means[column] = tuple(chain), mean
         return cls(chains, means)
 
     def transform(self, event: Series) -> Columns:
@@ -211,6 +217,26 @@ class Normalization:
         return self.chains[column]
 
 
+def unseen_notes(
+    normalization: Normalization, categories: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Tell which labels training lacks.
+
+    >>> unseen_notes(Normalization({"kind": (SeenLabels([1]),)}, {}), {"kind": ["a", "b"]})
+    ["labels of 'kind' that training lacks, taken as unknown: b"]
+    """
+    notes = []
+    for column, labels in categories.items():
+        numbers = np.arange(1.0, len(labels) + 1)
+        for transform in normalization.chains[column]:
+            numbers = transform.transform(numbers)
+        unseen = [label for label, number in zip(labels, numbers, strict=True) if not number]
+        if unseen:
+            names = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+            notes.append(f"labels of '{column}' that training lacks, taken as unknown: {names}")
+    return notes
+
+
 def forward_fill(values: np.ndarray) -> np.ndarray:
     """Replace NaN by the last value seen before it; NaN at the start stays.
 
@@ -267,8 +293,14 @@ def _driver(transform: Transform, event: Series, steps: slice) -> np.ndarray | N
     return None if transform.reads is None else forward_fill(event.columns[transform.reads])[steps]
 
 
-def _check_transforms(transforms: Mapping[str, Sequence[Transform]], roles: Roles) -> None:
+def _check_transforms(
+    transforms: Mapping[str, Sequence[Transform]], roles: Roles, categories: Collection[str]
+) -> None:
     for column, chain in transforms.items():
+        if column in categories:
+            got, expected = f"of '{column}', whose labels are embedded", "a column of numbers"
+            remedy = "Leave it out, or name its columns of 0 and 1 with labels."
+            raise OptionError.of("Normalization", "transforms", got, expected, remedy)
         if column not in roles.columns:
             near = difflib.get_close_matches(column, roles.columns, n=1)
             remedy = f"Write '{near[0]}'." if near else "Name a column that has a role."

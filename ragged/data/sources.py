@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -172,6 +172,15 @@ class Source(ABC):
         return None
 
     @property
+    def categories(self) -> dict[str, list[str]]:
+        """The known, past and static columns of labels, with the labels that are told apart.
+
+        In `Series.columns` 1 is the first label, and 0 every one that is not among them. Models
+        embed them. None by default.
+        """
+        return {}
+
+    @property
     def notes(self) -> list[str]:
         """Remarks on the events that were read, for the user; none by default."""
         return []
@@ -213,6 +222,20 @@ class Source(ABC):
     def raw_unit(self, name: str) -> str:
         """Return the unit to write behind the name of a target in files; "" where it says it."""
         return ""
+
+
+def cardinalities(
+    columns: Sequence[str], categories: Mapping[str, Sequence[str]]
+) -> tuple[int, ...]:
+    """Return how many numbers the labels of each column have, with 0, the unknown one.
+
+    A column of numbers has 0, and columns of numbers alone give nothing.
+
+    >>> cardinalities(["rain", "kind"], {"kind": ["a", "b"]}), cardinalities(["rain"], {})
+    ((0, 3), ())
+    """
+    counts = tuple(len(categories[c]) + 1 if c in categories else 0 for c in columns)
+    return counts if any(counts) else ()
 
 
 def check_increasing(name: str, time: np.ndarray, column: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -160,6 +161,37 @@ class RobustScaler(Affine):
         """Return median and interquartile range."""
         low, median, high = np.percentile(values, (25, 50, 75))
         return float(median), float(high - low) or float(values.std())
+
+
+@dataclass(frozen=True)
+class SeenLabels(Transform):
+    """The numbers of labels as they are, and 0, the unknown one, of labels that training lacks.
+
+    Args:
+        seen: the numbers of the labels on training steps.
+
+    >>> SeenLabels().fit(np.array([1.0, 3.0, 1.0])).transform(np.array([1.0, 2.0, np.nan]))
+    array([ 1.,  0., nan])
+    """
+
+    formula: ClassVar[str] = "x if it is among seen, else 0"
+
+    seen: Sequence[int] | None = None
+
+    def fit(self, values: np.ndarray, driver: np.ndarray | None = None) -> Transform:
+        """Learn which labels there are."""
+        return replace(self, seen=[int(value) for value in np.unique(values) if value > 0])
+
+    def transform(self, values: np.ndarray, driver: np.ndarray | None = None) -> np.ndarray:
+        """Replace labels that were not seen."""
+        is_kept = np.isnan(values) | np.isin(values, np.array(self.seen, dtype=np.float64))
+        return np.where(is_kept, values, 0.0)
+
+    def inverse(
+        self, values: np.ndarray, driver: np.ndarray | None = None, last: float = np.nan
+    ) -> np.ndarray:
+        """Return the numbers as they are."""
+        return values
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def describe(
         "units": data.source.units,
         "normalization": normalization,
         "transforms": data.normalization.formulas,
+        "categories": data.source.categories,
         "derived": {POSITION: POSITION_FORMULA} if POSITION in data.roles.known else {},
         "data": config,
     }

@@ -18,6 +18,7 @@ CONTEXTS, SHORTEST = 3, 16  # horizons of a context that is left open, and its s
 # What follows from the data, or from another argument.
 LINKED = (
     *("past_features", "future_features", "target_features", "static_features", "season"),
+    *("cardinalities", "static_cardinalities"),
     *("output_size", "context_length", "reference_length", "seed"),
 )
 

@@ -191,6 +191,16 @@ class _ReadSeries(Source):
         """Those of the source."""
         return self.source.units
 
+    @property
+    def season(self) -> int:
+        """That of the source."""
+        return self.source.season
+
+    @property
+    def categories(self) -> dict[str, list[str]]:
+        """Those of the source."""
+        return self.source.categories
+
     def events(self) -> list[Series]:
         """The series."""
         return self.series

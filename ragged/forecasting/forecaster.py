@@ -186,7 +186,7 @@ class Forecaster:
         read = self._read(trained, "predict", frame, future)
         wanted = Future(horizon, trained.data.trained_horizon)
         with use_backend(self.backend_):
-            events = _tables(trained).read(read, wanted)
+            events = _events("predict", trained, read, wanted)
             cuts = cut_to_forecast(trained.data, events)
             cuts = cuts[_is_unknown(trained, events, cuts)]
             if not len(cuts):
@@ -233,7 +233,7 @@ class Forecaster:
         wanted = Origins(origins, stride, horizon)
         read = self._read(trained, "backtest", frame)
         with use_backend(self.backend_):
-            events = _tables(trained).read(read)
+            events = _events("backtest", trained, read)
             found = backtest(trained, events, wanted, refit=refit)
         note = None if refit else seen_note(self._until, events, found)
         if note:
@@ -256,7 +256,7 @@ class Forecaster:
         trained = self._fitted("score")
         read = self._read(trained, "score", frame)
         with use_backend(self.backend_):
-            events = _tables(trained).read(read)
+            events = _events("score", trained, read)
             cuts = cut_to_forecast(trained.data, events)
             forecasts = forecast_cuts(trained, events, cuts)
         points = np.concatenate([forecast.point for forecast in forecasts])
@@ -349,6 +349,17 @@ def _tables(trained: TrainedModel) -> Tables:
     source = trained.data.source
     assert isinstance(source, Tables)
     return source
+
+
+def _events(
+    function: str, trained: TrainedModel, frame: Any, future: Future | None = None
+) -> list[Series]:
+    """Read the series of a frame, and tell of labels that the model does not know."""
+    source = _tables(trained)
+    events = source.read(frame, future)
+    for note in source.unknown_labels:
+        warnings.warn(f"{function}(): {note}.", UserWarning, stacklevel=3)
+    return events
 
 
 def _source_of(frame: Any) -> CreateSource:

@@ -175,6 +175,10 @@ class TemporalFusionTransformer(StaticModel[TemporalFusionTransformerConfig]):
             `ragged.models.row_normalization`. None or "none" leaves rows as they are.
         target_features: how many of the last features of `past` are targets, for that.
         season: steps of a season, for that.
+        cardinalities: for each feature of `past`, which begin with those of `future`, how many
+            labels it has, with the unknown one, 0; 0 of a number. Labels are embedded.
+        embedding_size: left out: an embedding is as wide as `hidden_continuous_size`.
+        static_cardinalities: the same as `cardinalities` for each static value.
 
     Raises:
         OptionError: a size below 1, a rate outside 0..1, heads that do not divide the width, or an
@@ -246,6 +250,10 @@ class PFTemporalFusionTransformer(StaticModel[PFTemporalFusionTransformerConfig]
             `ragged.models.row_normalization`. None or "none" leaves rows as they are.
         target_features: how many of the last features of `past` are targets, for that.
         season: steps of a season, for that.
+        cardinalities: for each feature of `past`, which begin with those of `future`, how many
+            labels it has, with the unknown one, 0; 0 of a number. Labels are embedded.
+        embedding_size: left out: an embedding is as wide as `hidden_continuous_size`.
+        static_cardinalities: the same as `cardinalities` for each static value.
 
     Example:
         >>> import ragged
@@ -305,6 +313,9 @@ class XTFT(AttentionModel[XTFTConfig]):
             `ragged.models.row_normalization`. None or "none" leaves rows as they are.
         target_features: how many of the last features of `past` are targets, for that.
         season: steps of a season, for that.
+        cardinalities: for each feature of `past`, which begin with those of `future`, how many
+            labels it has, with the unknown one, 0; 0 of a number. Labels are embedded.
+        embedding_size: left out: an embedding is as wide as `hidden_continuous_size`.
 
     Example:
         >>> import ragged

@@ -68,6 +68,9 @@ class TransformerLSTM(AttentionModel[TransformerLSTMConfig]):
             `ragged.models.row_normalization`. None or "none" leaves rows as they are.
         target_features: how many of the last features of `past` are targets, for that.
         season: steps of a season, for that.
+        cardinalities: for each feature of `past`, which begin with those of `future`, how many
+            labels it has, with the unknown one, 0; 0 of a number. Labels are embedded.
+        embedding_size: width of an embedding; None = min(1.6 n^0.56, 100) of n labels.
 
     Raises:
         OptionError: a size below 1, a rate outside 0..1, or heads that do not divide the width.

@@ -37,7 +37,7 @@ def train_parser() -> Any:
     parser.add_subclass_arguments(Model, "model", required=False)
     parts_parser(parser)
     features = ("past_features", "future_features", "target_features", "static_features")
-    for name in (*features, "season"):
+    for name in (*features, "season", "cardinalities", "static_cardinalities"):
         parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
     for name in ("context_length", "reference_length"):  # of the models that have one
         parser.link_arguments(

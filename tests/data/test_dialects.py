@@ -187,7 +187,8 @@ def test_frames_of_other_libraries_are_read():
         ({"duplicates": "sum"}, "`duplicates` is 'sum'; expected one of ('error', 'first',"),
         ({"frequency": "2 months"}, "`frequency` is '2 months'; expected auto or one of"),
         ({"calendar": "moon"}, "`calendar` is 'moon'; expected auto, none, or a list of"),
-        ({"labels": "all"}, "`labels` is 'all'; expected none, or the labels of each column."),
+        ({"labels": "all"}, "`labels` is 'all'; expected none or auto, or columns. Write {column"),
+        ({"categories": "all"}, "`categories` is 'all'; expected none, or columns. Write {column"),
         ({"labels": {"y": ["a"]}}, "`labels` is of 'y'; expected a known, past or static column"),
     ],
 )

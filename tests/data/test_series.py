@@ -207,65 +207,6 @@ def test_the_calendar_is_named_or_turned_off():
             tables({"t": [1, 2], "y": [1.0, 2]}, **given).events()
 
 
-WORDS = {
-    "t": [0, 1, 0, 1],
-    "g": ["a", "a", "b", "b"],
-    "kind": ["dry", "wet", "dry", "NA"],
-    "open": ["yes", "no", "no", "yes"],
-    "area": ["x", "x", "z", "z"],
-    "y": [1.0, 2, 3, 4],
-}
-
-
-def test_words_are_columns_of_zeros_and_ones():
-    source = tables(
-        WORDS, group="g", known=["kind"], past=["open"], static=["area"], missing="ffill"
-    )
-    a, b = source.events()
-    assert source.roles.known == ("kind=dry", "kind=wet")
-    assert source.roles.static == ("area=x", "area=z")
-    assert (a.columns["kind=wet"].tolist(), a.columns["open"].tolist()) == ([0, 1], [1, 0])
-    np.testing.assert_array_equal(b.columns["kind=wet"], [0, nan])
-    assert (a.columns["area=x"].tolist(), b.columns["area=x"].tolist()) == ([1, 1], [0, 0])
-
-
-def test_yes_and_no_among_other_words_are_words():
-    columns = {"t": [0, 1, 2], "kind": ["yes", "no", "maybe"], "y": [1.0, 2, 3]}
-    known = tables(columns, known=["kind"]).roles.known
-    assert known == ("kind=maybe", "kind=no", "kind=yes")
-
-
-def test_unknown_words_are_refused_like_unknown_numbers():
-    with refuses("is 'NA' at row 3, column 'kind' in the frame; expected a label. Fill the cell"):
-        tables(WORDS, group="g", known=["kind"]).events()
-
-
-def test_labels_that_were_not_seen_are_counted(tmp_path):
-    source = tables({"t": [0, 1], "kind": ["a", "b"], "y": [1.0, 2]}, known=["kind"])
-    source.events()
-    path = tmp_path / "new.csv"
-    path.write_text("t,kind,y\n0,a,1\n1,c,\n2,c,\n")
-    (event,) = source.read(path)
-    assert [event.columns[f"kind={label}"].tolist() for label in "ab"] == [[1, 0, 0], [0, 0, 0]]
-    told = "cells of 'kind' with a label that is not told apart, taken as none of them: 2 (c)"
-    assert told in source.notes
-
-
-def test_labels_are_named_where_they_are_many():
-    count = 51
-    columns = {"t": range(count), "kind": [f"k{n}" for n in range(count)], "y": np.zeros(count)}
-    with refuses("`kind` is a column of 51 labels; expected at most 50. List those to tell apart"):
-        tables(columns, known=["kind"]).events()
-    source = tables(columns, known=["kind"], labels={"kind": ["k3"]})
-    assert source.roles.known == ("kind=k3",)
-    assert values(source, "kind=k3")["0"] == [0.0] * 3 + [1.0] + [0.0] * 47
-
-
-def test_a_number_among_words_is_no_label():
-    with refuses("is 'wet' at row 1, column 'kind' in the frame; expected a number"):
-        tables({"t": [0, 1], "kind": ["1.5", "wet"], "y": [1.0, 2]}, known=["kind"]).events()
-
-
 def test_series_without_a_target_are_left_out_and_told():
     columns = {"g": list("aabbcc"), "t": [0, 1] * 3, "y": [1.0, 2, nan, nan, 5, nan]}
     source = tables(columns, group="g", missing="ffill")
@@ -294,7 +235,8 @@ def test_what_the_data_decided_reads_another_table_alike(tmp_path):
         "time_format": "%d/%m/%Y",
         "frequency": "D",
         "calendar": ["day_of_week"],
-        "labels": {"kind": ["a", "b"]},
+        "labels": "none",
+        "categories": {"kind": ["a", "b"]},
     }
     path = tmp_path / "new.csv"
     path.write_text("t,kind,y\n01/02/2021,a,1\n02/02/2021,a,\n")

@@ -40,9 +40,15 @@ MODELS = {
         "row_normalization": "seasonal",
         "season": 2,
     },
-    "AttentionLSTM": {"num_heads": 2},
+    "AttentionLSTM": {"num_heads": 2, "cardinalities": (3, 0)},
     "TransformerLSTM": {"num_heads": 2, "num_blocks": 1},
-    "TemporalFusionTransformer": {**LEFT, "context_length": 6, "static_features": 2},
+    "TemporalFusionTransformer": {
+        **LEFT,
+        "context_length": 6,
+        "static_features": 2,
+        "cardinalities": (3, 0),
+        "static_cardinalities": (0, 2),
+    },
     "PFTemporalFusionTransformer": {**LEFT, "reference_length": 6},
     "XTFT": {**LEFT, "row_normalization": "last_value"},
 }
@@ -70,10 +76,11 @@ def inputs(case: str, static: int = 0, *, padding: float = 0.0) -> dict[str, np.
         ("past", "future"), ("encoder", "decoder"), (PAST, FUTURE), widths, lengths, strict=True
     ):
         values = rng.normal(size=(8, 9, features)).astype(DTYPE)[: len(counts), :width]
+        values[..., 0] = np.round(2 * values[..., 0])  # labels, and what is none
         counts = np.array(counts, np.int64)
         values[np.arange(width) >= counts[:, None]] = padding
         found |= {side: values, f"{kind}_lengths": counts}
-    statics = rng.normal(size=(8, static))[: len(lengths[0])]
+    statics = np.round(rng.normal(size=(8, static)))[: len(lengths[0])]
     return {**found, "static": statics} if static else found
 
 

@@ -9,6 +9,7 @@ import pandas
 import pytest
 
 import ragged
+from ragged.backend import load_backend
 from ragged.errors import (
     BackendError,
     CheckpointError,
@@ -18,6 +19,10 @@ from ragged.errors import (
     OptionError,
 )
 from ragged.forecasting import Forecaster
+
+
+def get_parameters(forecaster: Forecaster) -> dict[str, np.ndarray]:
+    return load_backend(forecaster.backend_).get_parameters(forecaster.trained_.module)
 
 
 def test_arguments_are_stored_and_nothing_else_happens(new_forecaster):
@@ -101,6 +106,25 @@ def test_groups_that_training_has_not_seen_are_forecast(fitted, new_frame):
     assert found["shop"].unique().tolist() == ["east", "west"]
     with pytest.raises(DataError, match="of 3 known and 3 further steps in 'east/7'; expected 4"):
         fitted.predict(new_frame(3, ("east",)))
+
+
+def test_labels_are_embedded_on_either_backend(new_forecaster, frame, new_frame, tmp_path, need):
+    forecaster = new_forecaster(static=["shop"]).fit(frame)
+    weight = get_parameters(forecaster)["embeddings.0.weight"]
+    assert weight.shape == (3, 3)  # what is unknown, north and south
+    assert not weight[0].any()
+    with pytest.warns(UserWarning, match=r"of 'shop' with a label .* none of them: 48 \(west\)"):
+        unknown = forecaster.predict(new_frame(48, ("west",)))["forecast"]
+    assert np.isfinite(unknown).all()
+    renamed = {"north": "south", "south": "north"}
+    other = forecaster.predict(frame.assign(shop=frame["shop"].map(renamed)))["forecast"]
+    found = forecaster.predict(frame)["forecast"]
+    assert abs(found - np.roll(other, 3)).min() > 0  # the label counts
+    need("jax")
+    forecaster.save(tmp_path / "run")
+    loaded = Forecaster.load(tmp_path / "run", backend="jax")
+    assert loaded.get_params()["categories"] == {"shop": ["north", "south"]}
+    np.testing.assert_allclose(loaded.predict(frame)["forecast"], found, rtol=1e-4)
 
 
 def test_polars_comes_back_as_polars(fitted, frame):

@@ -51,15 +51,17 @@ class Notes:
             f"dates were read as {self.form}": self.form,
             f"columns were added: {', '.join(self.added)}": self.added,
         }
-        texts = [text for text, holds in facts.items() if holds]
-        for column, labels in self.other_labels.items():
-            if labels:
-                count = labels.total()
-                texts.append(
-                    f"cells of '{column}' with a label that is not told apart, taken as none of "
-                    f"them: {count} ({some(labels)})"
-                )
-        return texts
+        return [*(text for text, holds in facts.items() if holds), *self.unknown_labels]
+
+    @property
+    def unknown_labels(self) -> list[str]:
+        """One sentence for each column with labels that are not told apart."""
+        return [
+            f"cells of '{column}' with a label that is not told apart, taken as none of them: "
+            f"{labels.total()} ({some(labels)})"
+            for column, labels in self.other_labels.items()
+            if labels
+        ]
 
 
 def some(names: Iterable[str]) -> str:

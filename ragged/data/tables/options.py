@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ragged.data.sources import Roles
+from ragged.data.tables.categories import AUTO, CategoryOptions
 from ragged.errors import OptionError
 
 
@@ -50,24 +52,38 @@ def check_driver(driver: str | None, known: Sequence[str]) -> None:
         raise OptionError.of("Tables", "driver", repr(driver), expected, remedy)
 
 
-def check_labels(
-    labels: dict[str, list[str]] | str | None, roles: Roles
-) -> dict[str, list[str]] | None:
-    """Return the labels as text, None where they are to be found.
+def check_categories(
+    categories: dict[str, list[str]] | Sequence[str] | str | None,
+    labels: dict[str, list[str]] | str | None,
+    roles: Roles,
+) -> CategoryOptions:
+    """Return what is said of columns of words, the labels as text.
 
     Raises:
-        OptionError: labels of a target, or of a column without a role; another word than none.
+        OptionError: a target, a column without a role or in both; a word that is no choice.
     """
-    if isinstance(labels, str):
-        if labels != "none":
-            got, expected = repr(labels), "none, or the labels of each column"
-            raise OptionError.of("Tables", "labels", got, expected, "Write {column: [a, b]}.")
-        return {}
-    for column in labels or {}:
-        if column not in {*roles.known, *roles.past, *roles.static}:
-            expected = "a known, past or static column"
-            raise OptionError.of("Tables", "labels", f"of '{column}'", expected, "Leave it out.")
-    return labels and {column: [str(name) for name in names] for column, names in labels.items()}
+    options = {"categories": categories, "labels": labels}
+    words = {"categories": ("none",), "labels": ("none", AUTO)}
+    for argument, value in options.items():
+        if isinstance(value, str) and value not in words[argument]:
+            got, expected = repr(value), f"{' or '.join(words[argument])}, or columns"
+            raise OptionError.of("Tables", argument, got, expected, "Write {column: [a, b]}.")
+        for column in value if value and not isinstance(value, str) else ():
+            if column not in {*roles.known, *roles.past, *roles.static}:
+                got, expected = f"of '{column}'", "a known, past or static column"
+                raise OptionError.of("Tables", argument, got, expected, "Leave it out.")
+            if argument == "labels" and column in (categories or ()):
+                got, expected = f"of '{column}', which is in categories too", "one of the two"
+                raise OptionError.of("Tables", argument, got, expected, "Name it once.")
+    embedded, one_hot = map(_as_text, options.values())
+    return CategoryOptions(embedded, one_hot)
+
+
+def _as_text(columns: Any) -> Any:
+    """Return labels as text, and none as no column."""
+    if isinstance(columns, Mapping):
+        return {column: [str(label) for label in labels] for column, labels in columns.items()}
+    return {} if columns == "none" else columns
 
 
 def check_units(units: dict[str, str], columns: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -79,7 +79,9 @@ def in_order(rows: Rows, column: str, *, sort: bool) -> Rows:
     return rows.take(np.argsort(rows.seconds, kind="stable"))
 
 
-def without_duplicates(rows: Rows, column: str, duplicates: str, grouped: bool) -> Rows:
+def without_duplicates(
+    rows: Rows, column: str, duplicates: str, grouped: bool, words: Collection[str] = ()
+) -> Rows:
     """Return one row for each time.
 
     Args:
@@ -87,6 +89,7 @@ def without_duplicates(rows: Rows, column: str, duplicates: str, grouped: bool) 
         column: of time, for the error.
         duplicates: "error", or which row stays: "first", "last", or the "mean" of the known values.
         grouped: whether the table has a column that tells series apart, for the error.
+        words: columns of labels, which have no mean: the first one stays.
 
     Raises:
         DataError: a time that is there twice, and `duplicates` is "error".
@@ -109,8 +112,8 @@ def without_duplicates(rows: Rows, column: str, duplicates: str, grouped: bool) 
     first = rows.take(starts)
     if duplicates == "first":
         return first
-    means = {name: _means(values, starts) for name, values in rows.columns.items()}
-    return replace(first, columns=means)
+    means = {name: _means(v, starts) for name, v in rows.columns.items() if name not in words}
+    return replace(first, columns={**first.columns, **means})
 
 
 def frequency_of(rows: Rows, named: Frequency | None) -> Frequency:
@@ -159,8 +162,13 @@ def time_since_row_before(rows: Rows) -> np.ndarray:
     )
 
 
-def with_statics(rows: Rows, statics: Sequence[str]) -> Rows:
+def with_statics(rows: Rows, statics: Sequence[str], shown: Callable[[str, float], str]) -> Rows:
     """Repeat static values on every row; some of the rows may have none.
+
+    Args:
+        rows: of a series.
+        statics: the names of the columns.
+        shown: gives a value of a column for the error.
 
     Raises:
         DataError: a static column with two values.
@@ -169,7 +177,8 @@ def with_statics(rows: Rows, statics: Sequence[str]) -> Rows:
     for column in statics:
         known = columns[column][~np.isnan(columns[column])]
         if known.size and known.min() < known.max():
-            got = f"{known.min():.15g} and {known.max():.15g} in event '{rows.name}'"
+            both = shown(column, known.min()), shown(column, known.max())
+            got = f"{' and '.join(both)} in event '{rows.name}'"
             expected, remedy = "one value an event", "Make it a known or past column."
             raise DataError.of("Tables", column, got, expected, remedy)
         columns[column] = np.full(len(rows), known[0] if known.size else np.nan)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ragged.data.sources import Columns, Roles, Series
 from ragged.data.tables import calendar as calendars
-from ragged.data.tables.categories import Labels, count_others, find_labels, one_hot, with_labels
+from ragged.data.tables.categories import Categories, CategoryOptions, count_others
 from ragged.data.tables.frequency import HOUR, Frequency
 from ragged.data.tables.future import Future
 from ragged.data.tables.holidays import holiday_column, holiday_name
@@ -42,13 +42,13 @@ class Resolved:
         time_format: the form of dates; None also where the next table needs none.
         frequency: the usual step; None also where series differ in theirs.
         calendar: the cycles whose columns are added.
-        labels: the labels of each column of words.
+        categories: the columns of words, with the labels of each.
     """
 
     time_format: str | None = None
     frequency: Frequency | None = None
     calendar: tuple[str, ...] | None = None
-    labels: Labels | None = None
+    categories: Categories | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,12 @@ class Reading:
 
     Args:
         series: those with dates sorted by their start.
-        resolved: what the data decided on, with the calendar and the labels.
+        resolved: what the data decided on, with the calendar and the columns of words.
         notes: for the user.
         has_dates: whether their time is of dates.
         are_hours: whether it is of durations.
         in_folder: whether the tables are of a folder.
+        unknown_labels: those of the notes that are about labels.
     """
 
     series: list[Series]
@@ -70,6 +71,7 @@ class Reading:
     has_dates: bool
     are_hours: bool
     in_folder: bool = False
+    unknown_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class SeriesReader:
         sort: whether rows are sorted.
         duplicates: "error", "first", "last" or "mean".
         holidays: the country whose holidays become a column, or None.
+        words: which columns are of words.
     """
 
     roles: Roles
@@ -95,12 +98,13 @@ class SeriesReader:
     sort: bool
     duplicates: str
     holidays: str | None = None
+    words: CategoryOptions = field(default_factory=CategoryOptions)
 
     def is_resolved(self, options: Resolved) -> bool:
         """Whether options leave no column to the data."""
         may_be_words = self.roles.known or self.roles.past or self.roles.static
         needs_calendar = options.calendar is None and self.time is not None
-        return not needs_calendar and not (options.labels is None and may_be_words)
+        return not needs_calendar and not (options.categories is None and may_be_words)
 
     def roles_with(self, resolved: Resolved) -> Roles:
         """Return the roles with the columns that are added."""
@@ -108,11 +112,9 @@ class SeriesReader:
         return replace(named, known=named.known + tuple(self._added(resolved)))
 
     def _named_roles(self, resolved: Resolved) -> Roles:
-        """Return the roles given, with a column for each label."""
-        roles, labels = self.roles, resolved.labels or {}
-        known, past, static = (
-            with_labels(columns, labels) for columns in (roles.known, roles.past, roles.static)
-        )
+        """Return the roles given, with what columns of words become."""
+        roles, categories = self.roles, resolved.categories or Categories()
+        known, past, static = map(categories.names, (roles.known, roles.past, roles.static))
         return Roles(known, past, roles.target, static)
 
     def read(
@@ -140,20 +142,20 @@ class SeriesReader:
         """
         notes = Notes(others=list(others))
         tables = [self._without_empty_rows(table, notes) for table in tables]
-        labels = options.labels
-        if labels is None:
-            labels = find_labels(tables, self.roles)
+        categories = options.categories
+        if categories is None:
+            categories = self.words.find(tables, self.roles)
         times = [self._times(table, options.time_format) for table in tables]
         self._check_kinds(times)
         series: list[Rows] = []
         for table, time in zip(tables, times, strict=True):
             file = (table.name,) if in_folder else ()
-            series += self._rows_of(table, time, labels, file, notes)
+            series += self._rows_of(table, time, categories, file, notes)
         if to_learn:
             series = self._without_unknown(series, notes)
         frequencies = [frequency_of(rows, options.frequency) for rows in series]
         self._check_dates(options, times[0])
-        resolved = _resolve(options, labels, times, series, frequencies)
+        resolved = _resolve(options, categories, times, series, frequencies)
         notes.added += self._added(resolved)
         notes.form = times[0].format if options.time_format is None else None
         parts = self._parts(series, frequencies, notes)
@@ -163,7 +165,8 @@ class SeriesReader:
             parts.sort(key=lambda part: float(part.seconds[0]))
         found = [_series(self._with_added(part, resolved)) for part in parts]
         has_dates, are_hours = times[0].dates is not None, times[0].are_hours
-        return Reading(found, resolved, notes.texts, has_dates, are_hours, in_folder)
+        told = notes.texts, has_dates, are_hours, in_folder, tuple(notes.unknown_labels)
+        return Reading(found, resolved, *told)
 
     def _added(self, resolved: Resolved) -> list[str]:
         """Return the names of the columns that are added."""
@@ -208,11 +211,16 @@ class SeriesReader:
                 raise DataError.of("Tables", argument, got, f"dates in `{self.time}`", remedy)
 
     def _rows_of(
-        self, table: Table, time: Times, labels: Labels, file: tuple[str, ...], notes: Notes
+        self,
+        table: Table,
+        time: Times,
+        categories: Categories,
+        file: tuple[str, ...],
+        notes: Notes,
     ) -> list[Rows]:
         """Return the rows of each series of a table, in the order of time."""
-        columns = self._columns(table, labels, notes)
-        statics = with_labels(self.roles.static, labels)
+        columns = self._columns(table, categories, notes)
+        statics = categories.names(self.roles.static)
         groups = [table.series(column) for column in self.groups]
         prefix = "".join(f"{name}/" for name in file) if groups else ""
         series = []
@@ -224,8 +232,8 @@ class SeriesReader:
             )
             cells = (*file, *(_stripped(column.iloc[indices[0]]) for column in groups))
             rows = Rows(prefix + name, seconds, dates, values, labels=cells)
-            rows = self._ordered(rows, notes)
-            series.append(with_statics(rows, statics))
+            rows = self._ordered(rows, categories, notes)
+            series.append(with_statics(rows, statics, categories.shown))
         return series
 
     def _names(self, table: Table) -> list[str]:
@@ -234,29 +242,31 @@ class SeriesReader:
         labels = [table.labels(column) for column in self.groups]
         return ["/".join(parts) for parts in zip(*labels, strict=True)]
 
-    def _ordered(self, rows: Rows, notes: Notes) -> Rows:
+    def _ordered(self, rows: Rows, categories: Categories, notes: Notes) -> Rows:
         if self.time is None:
             return rows
         ordered = in_order(rows, self.time, sort=self.sort)
-        single = without_duplicates(ordered, self.time, self.duplicates, bool(self.groups))
+        has_groups, words = bool(self.groups), categories.embedded
+        single = without_duplicates(ordered, self.time, self.duplicates, has_groups, words)
         notes.unsorted += [rows.name] if ordered is not rows else []
         notes.merged += len(ordered) - len(single)
         return single
 
-    def _columns(self, table: Table, labels: Labels, notes: Notes) -> Columns:
-        """Return the columns as numbers, those of words as one for each label."""
+    def _columns(self, table: Table, categories: Categories, notes: Notes) -> Columns:
+        """Return the columns as numbers."""
         may_be_empty = self.roles.columns if self.fills else self.roles.past + self.roles.target
         columns: Columns = {}
         for column in self.roles.columns:
-            if column not in labels:
+            labels = categories.labels_of(column)
+            if labels is None:
                 is_free = column in may_be_empty
                 columns[column] = table.numbers(column, may_be_empty=is_free, fill=FILL)
                 continue
             cells = table.categories(column)
             if None in cells and column not in may_be_empty:
                 table.refuse_cell(cells.index(None), column, "a label", FILL)
-            columns |= one_hot(cells, column, labels[column])
-            notes.other_labels[column] += count_others(cells, labels[column])
+            columns |= categories.columns(column, cells)
+            notes.other_labels[column] += count_others(cells, labels)
         return columns
 
     def _without_unknown(self, series: list[Rows], notes: Notes) -> list[Rows]:
@@ -325,7 +335,7 @@ class SeriesReader:
 
 def _resolve(
     options: Resolved,
-    labels: Labels,
+    categories: Categories,
     times: Sequence[Times],
     series: Sequence[Rows],
     frequencies: Sequence[Frequency],
@@ -344,7 +354,7 @@ def _resolve(
     frequency = options.frequency
     if frequency is None and times[0].dates is not None and len(set(frequencies)) == 1:
         frequency = frequencies[0] if frequencies[0].name else None
-    return Resolved(time_format, frequency, cycles, labels)
+    return Resolved(time_format, frequency, cycles, categories)
 
 
 def _series(rows: Rows) -> Series:

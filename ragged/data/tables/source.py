@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from ragged.data.sources import Roles, Series, Source, check_known
 from ragged.data.tables import calendar as calendars
-from ragged.data.tables.categories import with_labels
+from ragged.data.tables.categories import Categories, Labels
 from ragged.data.tables.dialect import Dialect
 from ragged.data.tables.frequency import parse_frequency
 from ragged.data.tables.future import Future
 from ragged.data.tables.options import (
+    check_categories,
     check_choice,
     check_driver,
-    check_labels,
     check_roles,
     check_units,
 )
@@ -23,7 +23,7 @@ from ragged.data.tables.reader import read_tables, table_from_frame
 from ragged.data.tables.rows import DUPLICATES, GAPS
 from ragged.data.tables.series import FILL, Reading, Resolved, SeriesReader
 from ragged.data.tables.table import Table
-from ragged.errors import DataError
+from ragged.errors import DataError, OptionError
 
 
 class Tables(Source):
@@ -46,7 +46,7 @@ class Tables(Source):
     | a row without a time and without a value, at the end of a sheet, say | left out and reported |
     | a series whose target is never known | left out and reported; refused if all are so |
     | a static column that changes within a series | refused |
-    | a column of words that is known, past or static | a column of 0 and 1 for each label |
+    | a column of words that is known, past or static | labels with learned embeddings |
     | a constant column | kept, normalised to 0, in the data module's notes |
     | a column that is named in no role | ignored |
     | a series too short to be cut | left to the data module's `short_events` |
@@ -86,11 +86,13 @@ class Tables(Source):
         calendar: "auto" adds what the frequency makes sensible of time_of_day, day_of_week,
             day_of_year and month, as sine and cosine; or "none", or a list of them.
         holidays: a country, as US or DE-BW, whose holidays become a known column of 0 and 1.
-        labels: for each column of words the labels that are told apart, others are none of them; or
-            "none" if there is no such column. By default all labels, at most 50 of a column.
-
+        labels: the columns of words that become a column of 0 and 1 for each label, with the labels
+            that are told apart; "auto" takes all columns of words, of at most 50 labels each.
         driver: the known column that drives the targets, if one does, as discharge does turbidity:
             baselines fit the targets to it, and reports draw the loop that the two go through.
+        categories: the columns whose labels models embed, a list, or with the labels that are told
+            apart; others are one unknown label. They may hold numbers, as those of shops. By
+            default, unless labels are given, all columns of words; "none" is none.
 
     Raises:
         OptionError: no target, a driver that is not known, a column in two roles, a unit of a
@@ -129,17 +131,18 @@ class Tables(Source):
         sort: bool = True,
         duplicates: Literal["error", "first", "last", "mean"] = "error",
         calendar: str | Sequence[str] = "auto",
-        labels: dict[str, list[str]] | Literal["none"] | None = None,
+        labels: dict[str, list[str]] | Literal["auto", "none"] | None = None,
         driver: str | None = None,
         holidays: str | None = None,
+        categories: dict[str, list[str]] | list[str] | Literal["none"] | None = None,
     ) -> None:
         roles = {"target": target, "known": known, "past": past, "static": static}
         check_roles(roles)
         check_choice("missing", missing, ("error", "ffill"))
         check_choice("gaps", gaps, GAPS)
         check_choice("duplicates", duplicates, DUPLICATES)
-        words = na_values if isinstance(na_values, str) else [str(word) for word in na_values]
-        self._dialect = Dialect(separator, decimal, encoding, words)
+        unknown = na_values if isinstance(na_values, str) else [str(word) for word in na_values]
+        self._dialect = Dialect(separator, decimal, encoding, unknown)
         self.path, self.time, self.missing = path, time, missing
         check_driver(driver, known)
         self._driver = driver
@@ -149,14 +152,15 @@ class Tables(Source):
         )
         groups = (group,) if isinstance(group, str) else tuple(group or ())
         fills = missing == "ffill"
+        words = check_categories(categories, labels, self._named)
         self._reader = SeriesReader(
-            self._named, groups, time, fills, gaps, sort, duplicates, holidays
+            self._named, groups, time, fills, gaps, sort, duplicates, holidays, words
         )
         self._options = Resolved(
             time_format,
             None if frequency == "auto" else parse_frequency(frequency),
             calendars.named_cycles(calendar),
-            check_labels(labels, self._named),
+            words.given,
         )
         self._frame: Table | None = None
         self._training: Reading | None = None
@@ -187,7 +191,7 @@ class Tables(Source):
 
     @property
     def roles(self) -> Roles:
-        """The roles given, with the columns of the calendar, of labels and of gaps.
+        """The roles given, with the columns of the calendar, of 0 and 1 for labels, and of gaps.
 
         Raises:
             DataError: as `events`, where the data decide on the columns.
@@ -196,20 +200,31 @@ class Tables(Source):
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """The arguments that the data decided on, unless calendar and labels were given.
+        """The arguments that the data decided on, unless calendar and categories were given.
 
         Raises:
             DataError: as `events`.
         """
-        if self._options.calendar is not None and self._options.labels is not None:
+        if self._options.calendar is not None and self._options.categories is not None:
             return {}
         resolved = self._read_training().resolved
+        words = resolved.categories or Categories()
         return {
             "time_format": resolved.time_format,
             "frequency": "auto" if resolved.frequency is None else resolved.frequency.name,
             "calendar": list(resolved.calendar or ()) or "none",
-            "labels": {c: list(labels) for c, labels in (resolved.labels or {}).items()} or "none",
+            "labels": _plain(words.one_hot) or "none",
+            "categories": _plain(words.embedded) or "none",
         }
+
+    @property
+    def categories(self) -> dict[str, list[str]]:
+        """The columns whose labels models embed, with the labels that are told apart.
+
+        Raises:
+            DataError: as `events`, where the data decide on them.
+        """
+        return _plain((self._resolved().categories or Categories()).embedded)
 
     @property
     def season(self) -> int:
@@ -266,6 +281,11 @@ class Tables(Source):
         """What was sorted, left out, split or added, once the table was read."""
         return [] if self._last is None else list(self._last.notes)
 
+    @property
+    def unknown_labels(self) -> tuple[str, ...]:
+        """Those of the notes that are about labels which are not told apart."""
+        return () if self._last is None else self._last.unknown_labels
+
     def events(self) -> list[Series]:
         """The series of the table, those with dates sorted by their start.
 
@@ -274,10 +294,13 @@ class Tables(Source):
             MissingExtraError: pandas, pyarrow or openpyxl is not installed.
         """
         reading = self._last = self._read_training()
+        if self._driver in self.categories:
+            got, expected = f"'{self._driver}', a column of labels", "one of numbers"
+            raise OptionError.of("Tables", "driver", got, expected, "Name another, or none.")
         if self.missing == "error":
             remedy = f"{FILL} A table to forecast may leave targets empty."
             check_known(reading.series, self._named.target, "a target at every step", remedy)
-            past = with_labels(self._named.past, reading.resolved.labels or {})
+            past = (reading.resolved.categories or Categories()).names(self._named.past)
             check_known(reading.series, past, "a value at every step", FILL)
         return list(reading.series)
 
@@ -336,6 +359,10 @@ class Tables(Source):
             to_learn=to_learn,
             future=future,
         )
+
+
+def _plain(labels: Labels) -> dict[str, list[str]]:
+    return {column: list(names) for column, names in labels.items()}
 
 
 def _refuse_no_path() -> DataError:

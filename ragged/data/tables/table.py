@@ -125,8 +125,13 @@ class Table:
         return np.array(self._each(column, self.is_unknown), dtype=bool)
 
     def has_labels(self, column: str) -> bool:
-        """Whether a column holds words: no known cell is like a number, nor all are yes or no."""
+        """Whether a column holds words: no known cell is like a number, nor all are yes or no.
+
+        Categories of pandas are words, whatever they are.
+        """
         cells = self._cells_of(column)
+        if hasattr(cells.dtype if hasattr(cells, "dtype") else None, "categories"):
+            return True
         if not _is_arrow(cells) and cells.dtype.kind in "iufbMm":
             return False
         has_words = False

@@ -104,7 +104,7 @@ def embed(parameters: Arrays, x: np.ndarray, cardinalities: Ints) -> Features:
     """Replace each label of `(steps, features)` by its row of a table; row 0 is of no label."""
     features = Features({}, {})
     for place in range(x.shape[-1]):
-        count = cardinalities[place] if len(cardinalities) else 0
+        count = cardinalities[place] if place < len(cardinalities) else 0
         if not count:
             features.numbers[place] = x[:, place : place + 1]
             continue

@@ -68,8 +68,8 @@ docs: .venv/installed  ## build the documentation site into site/
 docs-serve: .venv/installed  ## show the site, and each change to it
 	$(BIN)/python -m mkdocs serve --open
 
-test-docs: .venv/installed  ## run the code of README.md and docs/, follow their links, look at the site
-	$(QUICK) $(PYTEST) tests/docs $(DOCTESTS)
+test-docs: .venv/installed .venv/forecasting  ## run the code of README.md and docs/, follow their links, look at the site
+	$(QUICK) $(PYTEST) tests/docs tests/test_examples.py $(DOCTESTS)
 
 test-start: .venv/installed  ## run the scripts of the pages in environments that pip fills from its index
 	FROM_INDEX=1 $(BIN)/python -m pytest tests/docs/test_scripts.py
@@ -128,6 +128,12 @@ wheel: .venv/installed  ## build a wheel that carries the compiled kernels into 
 	version=$$($(BIN)/python -c "import jax; print(jax.__version__)") && \
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ \
 		jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version
+	touch $@
+
+# Libraries that docs/coming-from compares with, without what they require and the comparison does not.
+.venv/forecasting: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps pytorch-forecasting==1.8.0 darts==0.48.1 \
+		lightning==2.6.6 pytorch-lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 scikit-base==1.0.0
 	touch $@
 
 .venv-cuda/installed: pyproject.toml

@@ -32,7 +32,8 @@ MADE = (
     "docs/reference/transformations",
 )
 ALWAYS = ("torch", "flax")
-PEERS = (*ALWAYS, "keras", "haiku", "onnxruntime", "pandas", "polars", "sklearn", "optuna")
+PEERS = (*ALWAYS, "keras", "haiku", "onnxruntime", "pandas", "polars", "sklearn", "optuna",
+         "pytorch_forecasting", "darts")  # fmt: skip
 
 
 def claims(code: str) -> list[str]:

@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         prefix = "" if error.filename is None else f"{str(error.filename)!r}: "
         return _fail(f"{prefix}{error.strerror or error}", 2 if type(error) in WRONG_PATHS else 1)
+    except UnicodeEncodeError as error:
+        remedy = "set PYTHONIOENCODING=utf-8"
+        return _fail(f"the output cannot be written in {error.encoding}; {remedy}", 1)
     except MemoryError as error:
         return _fail(f"not enough memory; take smaller sizes or batches. {error}".strip(), 1)
 
@@ -78,6 +81,7 @@ def _run(arguments: list[str]) -> int:
     elif command == "train":
         train = config.train
         if train.resume:
+            _check_resumed_alone(arguments)
             commands.resume(Path(train.resume), train_parser())
         else:
             commands.train(train_parser(), train)
@@ -88,6 +92,14 @@ def _run(arguments: list[str]) -> int:
     else:
         getattr(commands, command)(train_parser(), **vars(config[command]))
     return 0
+
+
+def _check_resumed_alone(arguments: Sequence[str]) -> None:
+    """Refuse options beside `--resume`, which would change nothing."""
+    options = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    if others := ", ".join(sorted(options - {"--resume"})):
+        expected, remedy = "alone: a run goes on as its own config.yaml says", "Change that file."
+        raise ConfigError.of("train:", "--resume", f"given with {others}", expected, remedy)
 
 
 def _run_conformance(

@@ -6,9 +6,10 @@ and the backup removed; between the two renames the backup is read.
 
 from __future__ import annotations
 
+import glob
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,17 +26,16 @@ def has_leftover(path: Path) -> bool:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write one file atomically."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write one file atomically, with the rights that the umask leaves."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)
 
@@ -63,9 +63,9 @@ def replace_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clean_up(folder)
     _check_replaceable(folder, marker, function, kind)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
+    temporary = folder.with_name(f".{folder.name}.new.{secrets.token_hex(8)}")
     try:
-        temporary.chmod(0o755)
+        temporary.mkdir()
         for name, content in files.items():
             write_file(temporary / name, content)
         if os.path.lexists(folder):
@@ -95,7 +95,7 @@ def _backup_path(folder: Path) -> Path:
 
 def _clean_up(folder: Path) -> None:
     """Clean up after an unfinished replacement: restore the backup, or remove it."""
-    for leftover in folder.parent.glob(f".{folder.name}.new.*"):
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.new.*"):
         _remove(leftover)
     backup = _backup_path(folder)
     if os.path.lexists(backup) and not os.path.lexists(folder):

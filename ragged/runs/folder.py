@@ -95,6 +95,10 @@ def instantiate(config: Any, parser: Any, create_source: CreateSource | None = N
     """
     if config.seed < 0:
         raise ConfigError.of("config:", "seed", config.seed, "0 or more", "Raise it.")
+    parts = Path(config.name).parts
+    if not parts or ".." in parts or Path(config.name).is_absolute():
+        expected, remedy = "that of a folder in `runs`", "Name that folder by `runs`."
+        raise ConfigError.of("config:", "name", repr(config.name), expected, remedy)
     try:
         data = resolve_defaults(config, create_source)
         built = [_instead(data.source, Source), _instead(data, EncoderDecoderDataModule)]

@@ -27,6 +27,10 @@ from ragged.errors import ConfigError
         (["train", "--nope"], "--nope"),
         (["info", "more"], "more"),
         (["train", "--seed", "x"], "seed"),
+        (["train", "--name", "../x"], "`name` is '../x'; expected that of a folder in `runs`"),
+        (["train", "--name="], "`name` is ''"),
+        (["train", "--name", "/tmp/x"], "`name` is '/tmp/x'"),
+        (["train", "--resume", "x", "--seed=1"], "`--resume` is given with --seed"),
     ],
 )
 def test_bad_usage_is_2(refused, arguments, expected):
@@ -61,6 +65,7 @@ def test_without_its_extra_the_command_names_it(monkeypatch, capsys):
         (ragged.errors.BackendError("no backend"), 1, "no backend"),
         (KeyboardInterrupt(), 130, "--resume"),
         (BrokenPipeError(), 1, ""),
+        (UnicodeEncodeError("ascii", "R²", 1, 2, "no"), 1, "ascii; set PYTHONIOENCODING=utf-8"),
     ],
 )
 def test_every_end_has_its_code_and_one_line(monkeypatch, capsys, error, status, said):

@@ -14,6 +14,7 @@ import pytest
 import ragged
 from ragged.errors import CheckpointError
 from ragged.io import checkpoint
+from ragged.io.atomic import replace_folder
 
 pytest.importorskip("safetensors")
 
@@ -349,3 +350,16 @@ def test_saving_after_a_killed_replacement_leaves_one_folder(saved, any_backend)
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
     found = any_backend.get_parameters(ragged.load(saved))
     assert equal(found, any_backend.get_parameters(model))
+
+
+def test_the_umask_decides_who_may_read_and_a_folder_may_have_any_name(tmp_path):
+    folder = tmp_path / "of [a]*"
+    for name in (".of [a]*.new.killed", ".of a1.new.written"):
+        (tmp_path / name).mkdir()
+    before = os.umask(0o077)
+    try:
+        replace_folder(folder, {"file": b"x"}, "file")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / "file")] == [0o700, 0o600]
+    assert sorted(os.listdir(tmp_path)) == [".of a1.new.written", "of [a]*"]

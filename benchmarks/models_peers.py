@@ -176,15 +176,18 @@ def jax_step(
     from flax import nnx
 
     from ragged import Lengths
+    from ragged.ops.tokens import token_capacity
 
     module = build(model, sizes[1], hidden, "jax")
     past, future, target = map(jnp.asarray, batch_of(sizes, module.config.output_size))
     lengths = [Lengths(each, width) for each, width in zip(counts, sizes[1:], strict=True)]
     graph, params, rest = nnx.split(module, nnx.Param, ...)
     transform = optax.adamw(1e-3)
+    tokens, steps = [each.tokens for each in lengths], [sizes[0] * each for each in sizes[1:]]
+    room = {"token_capacity": token_capacity(tokens, steps)}
 
     def loss_of(params: Any, lengths: Any) -> Any:
-        output = nnx.merge(graph, params, rest, copy=True)(past, future, *lengths).output
+        output = nnx.merge(graph, params, rest, copy=True)(past, future, *lengths, **room).output
         valid = (jnp.arange(sizes[2]) < lengths[1].leaf[:, None])[..., None]
         return jnp.where(valid, (output - target) ** 2, 0.0).sum() / math.prod(sizes)
 

@@ -59,6 +59,7 @@ class InterpretableAttention(nnx.Module):
             v,
             visible.queries.lengths,
             visible.keys,
+            layout=visible.layout,
             causal=visible.causal,
             diagonal=-1,
             dropout=self.weights_dropout.rate if drops else 0.0,

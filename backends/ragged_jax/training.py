@@ -81,10 +81,10 @@ class TrainingStep:
         self._params = self.workers.replicate(params)
         self._moments = self.workers.replicate(self._first_moments())
         self._averaged = None if ema_decay is None else jax.tree.map(jnp.copy, self._params)
-        self._differentiate = jax.jit(self._differentiated)
+        self._differentiate = jax.jit(self._differentiated, static_argnums=2)
         self._add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
         self._apply = jax.jit(self._applied, donate_argnums=(0, 1, 2))
-        self._evaluate = jax.jit(self._evaluated)
+        self._evaluate = jax.jit(self._evaluated, static_argnums=2)
 
     def step(self, *batches: Any, rate: float | None = None) -> float:
         """Make one step on one batch, or on several as if they were one, and wait for it.
@@ -126,10 +126,10 @@ class TrainingStep:
         numbers: tuple[Array, Array, Array],
     ) -> tuple[Any, Array, Array]:
         first, *others = batches
-        loss, gradients = self._differentiate(self._params, self._arrays(first), key, count)
+        loss, gradients = self._differentiate(self._params, *self._arrays(first), key, count)
         for part, batch in enumerate(others, 1):
             part_loss, own = self._differentiate(
-                self._params, self._arrays(batch), self._fold_in(key, part), count
+                self._params, *self._arrays(batch), self._fold_in(key, part), count
             )
             loss, gradients = loss + part_loss, self._add(gradients, own)
         state, finite = self._apply(*self._state, gradients, numbers)
@@ -138,7 +138,7 @@ class TrainingStep:
     def evaluate(self, batch: Any) -> tuple[float, float]:
         """Return the sum of the losses and of the weights of one batch, in inference mode."""
         with use_tf32(self._allows_tf32):
-            total, count = self._evaluate(self._kept, self._arrays(batch))
+            total, count = self._evaluate(self._kept, *self._arrays(batch))
         return float(total), float(count)
 
     def module(self) -> nnx.Module:
@@ -211,14 +211,19 @@ class TrainingStep:
         return self._number(rate), self._number(decay), self._number(self.scale.value)
 
     def _differentiated(
-        self, params: Any, batch: tuple[Any, ...], key: Array, count: Array
+        self,
+        params: Any,
+        batch: tuple[Any, ...],
+        capacity: tuple[int, ...] | None,
+        key: Array,
+        count: Array,
     ) -> tuple[Array, Any]:
         """Return the sum of a batch's losses over `count`, and its gradient."""
 
         def objective(params: Any, batch: tuple[Any, ...], key: Array) -> Array:
             model = nnx.merge(self._training, self._cast(params), self._rest, copy=True)
             nnx.reseed(model, dropout=key)
-            return self._total(model, batch)[0] / count
+            return self._total(model, batch, capacity)[0] / count
 
         differentiate = jax.value_and_grad(objective)
         result: tuple[Array, Any] = self.workers.all_reduce(differentiate)(params, batch, key)
@@ -254,27 +259,33 @@ class TrainingStep:
             state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), state, old)
         return state, finite
 
-    def _evaluated(self, params: Any, batch: tuple[Any, ...]) -> tuple[Array, Array]:
+    def _evaluated(
+        self, params: Any, batch: tuple[Any, ...], capacity: tuple[int, ...] | None
+    ) -> tuple[Array, Array]:
         def total_and_count(params: Any, batch: tuple[Any, ...], _: Any) -> tuple[Array, Array]:
-            return self._total(nnx.merge(self._inference, self._cast(params), self._rest), batch)
+            model = nnx.merge(self._inference, self._cast(params), self._rest)
+            return self._total(model, batch, capacity)
 
         result: tuple[Array, Array] = self.workers.all_reduce(total_and_count)(params, batch, None)
         return result
 
-    def _total(self, model: nnx.Module, batch: tuple[Any, ...]) -> tuple[Array, Array]:
+    def _total(
+        self, model: nnx.Module, batch: tuple[Any, ...], capacity: tuple[int, ...] | None
+    ) -> tuple[Array, Array]:
         """Return the sum of the losses and of the weights."""
         arrays, static, target, loss_lengths = batch
-        output = model(*arrays, **static).output
+        output = model(*arrays, **static, token_capacity=capacity).output
         lengths = arrays[3] if loss_lengths is None else loss_lengths
         return self.loss.total_and_count(output, target, lengths=lengths)
 
     def _cast(self, params: Any) -> Any:
         return jax.tree.map(lambda value: value.astype(self.dtype), params)
 
-    def _arrays(self, batch: Any) -> tuple[Any, ...]:
-        """Return the model's arguments and the target, placed on the devices."""
+    def _arrays(self, batch: Any) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
+        """Return the model's arguments and the target on the devices, and the room for tokens."""
         check_batch(self.model.config, batch)
-        return self.workers.shard_batch(batch, self.dtype, param_dtype(self.dtype))
+        arrays = self.workers.shard_batch(batch, self.dtype, param_dtype(self.dtype))
+        return arrays, token_capacity(batch, self.workers.device, self.workers.count)
 
 
 def create_optimizer(own: Optimizer, max_grad_norm: float | None) -> optax.GradientTransformation:
@@ -309,14 +320,30 @@ def predict(module: nnx.Module, batch: Any, *, need_weights: bool = False) -> Fo
 
     lengths = batch.encoder_lengths, batch.decoder_lengths
     static = {} if batch.static is None else {"static": put(batch.static)}
-    forecast = _run(model, (put(batch.past), put(batch.future), *lengths), static, need_weights)
+    arrays = put(batch.past), put(batch.future), *lengths
+    capacity = token_capacity(batch, device)
+    forecast = _run(model, arrays, static, need_weights, capacity)
     return Forecast(*(None if array is None else to_numpy(array) for array in forecast))
 
 
-@partial(nnx.jit, static_argnums=3)
+def token_capacity(batch: Any, device: jax.Device, devices: int = 1) -> tuple[int, ...] | None:
+    """Return the room for tokens of a batch's program; None = for all steps.
+
+    Devices other than a CPU, and several that share the rows, run padded rows.
+    """
+    is_alone = device.platform == "cpu" and devices == 1
+    capacity: tuple[int, ...] = batch.token_capacity
+    return capacity if is_alone else None
+
+
+@partial(nnx.jit, static_argnums=(3, 4))
 def _run(
-    model: nnx.Module, arrays: tuple[Any, ...], static: dict[str, Array], need_weights: bool
+    model: nnx.Module,
+    arrays: tuple[Any, ...],
+    static: dict[str, Array],
+    need_weights: bool,
+    capacity: tuple[int, ...] | None,
 ) -> Forecast:
     options = {"need_weights": True} if need_weights else {}
-    forecast: Forecast = model(*arrays, **static, **options)
+    forecast: Forecast = model(*arrays, **static, **options, token_capacity=capacity)
     return forecast

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ragged.checks import as_size
-from ragged.data.buckets import quantise
+from ragged.data.buckets import likely_tokens, quantise
 from ragged.data.dataset import RaggedDataset
 from ragged.data.sample import Sample
 from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.ops.masks import ALIGNMENTS
+from ragged.ops.tokens import token_capacity
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class Batch:
         static: `(batch, static_features)`, or None without any.
         loss_lengths: `(batch,)` int64, how many steps of each row the loss counts; None = its
             `decoder_lengths`. See `without_loss_masking`.
+        most_tokens: how many valid steps either side of a batch may have that is to share its
+            program; at least as many as its own.
 
     Example:
         >>> from ragged.data.sources import Series
@@ -54,6 +57,14 @@ class Batch:
     decoder_alignment: str = "left"
     static: np.ndarray | None = None
     loss_lengths: np.ndarray | None = None
+    most_tokens: tuple[int, int] = (0, 0)
+
+    @property
+    def token_capacity(self) -> tuple[int, ...]:
+        """How many tokens a program that is compiled for it has room for, on each side."""
+        sides = self.encoder_lengths, self.decoder_lengths
+        tokens = np.maximum([side.tokens for side in sides], self.most_tokens)
+        return token_capacity(tokens.tolist(), [side.batch * side.width for side in sides])
 
     @cached_property
     def count(self) -> int:
@@ -229,26 +240,35 @@ def batches(
     as_size("batches", "buckets", buckets, minimum=1, maximum=None)
     encoder_alignment = encoder_alignment or dataset.encoder_alignment or "left"
     decoder_alignment = decoder_alignment or dataset.decoder_alignment or "left"
-    order: list[tuple[tuple[int, ...] | None, np.ndarray]]
+    lengths, most = dataset.lengths, {}
+    order: list[tuple[tuple[int, ...], np.ndarray]]
     if shuffle_seed is None:
         chunks = _chunks(np.arange(len(dataset), dtype=np.int64), batch_size)
-        order = [(None, indices) for indices in chunks]
+        order = [(_widths(lengths[indices], shapes), indices) for indices in chunks]
     else:
-        bucket_list = dataset.buckets(batch_size, buckets)
-        rows = [bucket.rows for bucket in bucket_list]
+        found = dataset.buckets(batch_size, buckets)
+        most = {each.widths: likely_tokens(lengths[each.rows], batch_size) for each in found}
+        rows = [bucket.rows for bucket in found]
         shuffled = batch_order(rows, batch_size, seed=shuffle_seed, epoch=epoch)
-        order = [(bucket_list[bucket].widths, indices) for bucket, indices in shuffled]
+        order = [(found[bucket].widths, indices) for bucket, indices in shuffled]
     for widths, indices in order:
-        yield collate(
+        most[widths] = np.maximum(most.get(widths, 0), lengths[indices].sum(axis=0))
+    for widths, indices in order:
+        batch = collate(
             [dataset[int(index)] for index in indices],
             batch_size=batch_size,
             dtype=dtype,
             encoder_alignment=encoder_alignment,
             decoder_alignment=decoder_alignment,
-            shapes=shapes,
             indices=indices,
             widths=widths,
         )
+        encoder, decoder = most[widths].tolist()
+        yield replace(batch, most_tokens=(encoder, decoder))
+
+
+def _widths(lengths: np.ndarray, shapes: int) -> tuple[int, ...]:
+    return tuple(quantise(int(longest), shapes) for longest in lengths.max(axis=0))
 
 
 def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:

@@ -59,6 +59,25 @@ def make_buckets(lengths: np.ndarray, batch_size: int, max_buckets: int) -> list
     ]
 
 
+def likely_tokens(lengths: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return the steps of each side that a batch drawn from rows hardly ever exceeds.
+
+    Three standard deviations above the mean, so that whatever is drawn the batches of a bucket
+    share a program which has room for as many.
+
+    Args:
+        lengths: `(rows, sides)` integers, of a bucket.
+        batch_size: rows of a batch.
+
+    >>> likely_tokens(np.array([[9], [5]]), 1), likely_tokens(np.array([[9], [5]]), 2)
+    (array([13]), array([14]))
+    """
+    rows = len(lengths)
+    drawn = min(batch_size, rows)
+    deviation = lengths.std(axis=0) * np.sqrt(drawn * (rows - drawn) / max(1, rows - 1))
+    return np.ceil(drawn * lengths.mean(axis=0) + 3 * deviation).astype(np.int64)
+
+
 def _padded_steps(ascending: np.ndarray, edges: np.ndarray, batch_size: int) -> np.ndarray:
     """Compute the steps of the rows between every two edges, padded to their longest row."""
     num_edges = len(edges)

@@ -2,10 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from ragged.checks import as_size, shown
+from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.protocol import Array, Backend
+
+SHARES = 8  # of a batch's steps, and so many programs of a shape
+
+
+def token_capacity(tokens: Sequence[int], steps: Sequence[int]) -> tuple[int, ...]:
+    """Return how many tokens a program is to have room for on each side of a batch.
+
+    All sides get the same share of their steps, in eighths, so that few programs are compiled.
+
+    Args:
+        tokens: the number of valid steps of each side.
+        steps: the number of all, `batch * width`.
+
+    Example:
+        >>> token_capacity((5, 40), (32, 96)), token_capacity((29, 1), (32, 32))
+        ((16, 48), (32, 32))
+    """
+    sides = [(count, most) for count, most in zip(tokens, steps, strict=True) if most]
+    share = max((-(-SHARES * count // most) for count, most in sides), default=SHARES)
+    share = min(max(share, 1), SHARES)
+    return tuple(-(-share * most // SHARES) for most in steps)
+
+
+def as_token_capacity(function: str, capacity: Any, *sides: Lengths) -> tuple[int, ...] | None:
+    """Return the room for tokens on each side of a batch; None where there is room for all steps.
+
+    Raises:
+        OptionError: not a size for each side, or less than the tokens, where their number is known.
+    """
+    if capacity is None:
+        return None
+    argument, expected = "token_capacity", f"{len(sides)} numbers of tokens"
+    if not isinstance(capacity, (tuple, list)) or len(capacity) != len(sides):
+        remedy = "Give the encoder's and the decoder's, or None."
+        raise OptionError.of(function, argument, shown(capacity), expected, remedy)
+    sizes = [as_size(function, argument, each) for each in capacity]
+    known = [0 if side.is_traced else side.tokens for side in sides]
+    if any(size < tokens for size, tokens in zip(sizes, known, strict=True)):
+        remedy = "Raise it: no token is dropped."
+        raise OptionError.of(function, argument, str(capacity), f"at least {known}", remedy)
+    steps = [side.batch * side.width for side in sides]
+    if all(size >= most for size, most in zip(sizes, steps, strict=True)):
+        return None
+    return tuple(map(min, sizes, steps))
 
 
 def token_rows(lengths: Lengths) -> np.ndarray:

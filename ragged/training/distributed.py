@@ -67,4 +67,5 @@ def _take(batch: Batch, rows: list[int], size: int) -> Batch:
         rows=pick(batch.rows, fill=-1),
         static=None if batch.static is None else pick(batch.static),
         loss_lengths=None if batch.loss_lengths is None else pick(batch.loss_lengths),
+        most_tokens=(0, 0),
     )

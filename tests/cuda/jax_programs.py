@@ -95,7 +95,8 @@ def step_of(model: str) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
         batch = batch_of(made)
         objective = Objective.of(None, None, made.config, 1)
         step: Any = backend.TrainingStep(made, objective, AdamW())
-    of_gradient = step._params, step._arrays(batch), jax.random.key(0), jnp.float32(3)
+    arrays, room = step._arrays(batch)[0], None  # there all steps are computed
+    of_gradient = step._params, arrays, room, jax.random.key(0), jnp.float32(3)
     return step, of_gradient, (*step._state, step._params, step._numbers(1e-3))
 
 

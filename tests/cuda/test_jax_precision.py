@@ -20,9 +20,14 @@ from ragged.data import Sample, Series, collate
 from ragged.training.optimizers import AdamW
 
 
-def lower(run: Any, *args: Any) -> str:
+def lower(run: Any, *args: Any, static: tuple[int, ...] = ()) -> str:
     """Lower a program for CUDA."""
-    return jax.jit(run).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+    return (
+        jax.jit(run, static_argnums=static)
+        .trace(*args)
+        .lower(lowering_platforms=("cuda",))
+        .as_text()
+    )
 
 
 def precisions(program: str) -> set[str]:
@@ -65,7 +70,7 @@ def test_training_steps(precision, expected, monkeypatch):
         taken: list[set[str]] = []
 
         def lowered(*args: Any) -> Any:
-            taken.append(precisions(lower(step._differentiated, *args)))
+            taken.append(precisions(lower(step._differentiated, *args, static=(2,))))
             return jnp.ones(()), args[0]
 
         monkeypatch.setattr(step, "_differentiate", lowered)  # nothing has to be compiled

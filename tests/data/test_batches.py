@@ -183,6 +183,30 @@ def test_a_bucket_has_one_shape_and_one_program():
         assert len(batch.decoder_lengths) == 16
 
 
+@pytest.mark.parametrize("seed", [0, None])
+def test_batches_of_one_shape_have_the_same_room_for_tokens(seed):
+    data, rooms = EncoderDecoderDataModule(Storms(), batch_size=16).train, {}
+    for epoch in range(3):
+        for batch in batches(data, 16, shuffle_seed=seed, epoch=epoch):
+            sides, capacity = (batch.encoder_lengths, batch.decoder_lengths), batch.token_capacity
+            rooms.setdefault(tuple(side.width for side in sides), set()).add(capacity)
+            for side, most in zip(sides, capacity, strict=True):
+                assert side.tokens <= most <= side.batch * side.width
+    assert all(len(room) == 1 for room in rooms.values())
+    assert sum(sum(*room) for room in rooms.values()) < 16 * sum(map(sum, rooms))
+
+
+def test_a_batch_of_its_own_has_room_for_its_tokens_in_one_of_eight_sizes():
+    sizes = {
+        collate([row(24, 8), *[row(n, 1)] * 3], batch_size=4).token_capacity for n in range(1, 25)
+    }
+    assert len(sizes) <= 8
+    assert sizes >= {(36, 12), (96, 32)}
+    empty = collate([row(0, 0)], batch_size=2, widths=(8, 4))
+    assert empty.token_capacity == (2, 1)
+    assert collate([row(0, 0)]).token_capacity == (0, 0)
+
+
 def test_an_epoch_compiles_a_program_a_bucket(need):
     need("jax")
     from ragged import backend, losses, models

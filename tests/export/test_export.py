@@ -102,6 +102,7 @@ def expected_of(backend, model, cases, static: int) -> dict[str, np.ndarray]:
         decoder_lengths=ragged.Lengths(joined("decoder_lengths"), 9),
         static=joined("static") if static else None,
         encoder_alignment="left",
+        token_capacity=None,
     )
     output = np.asarray(backend.predict(model, batch).output)
     parts = np.split(output, np.cumsum(counts)[:-1])

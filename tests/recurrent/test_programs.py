@@ -78,7 +78,7 @@ class Traced:
             self.programs += 1
             return once(*arguments)
 
-        program = jax.jit(counted)
+        program = jax.jit(counted, static_argnums=2)
 
         def differentiate(*arguments: Any) -> Any:
             program.eval_shape(*arguments)
@@ -157,3 +157,23 @@ def test_counting_can_fail():
     traced.step.step(wide)
     with pytest.raises(AssertionError, match="is traced > 2 times"):
         list(map(traced.step.step, others))
+
+
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_less_room_than_tokens_is_an_error_or_nan(monkeypatch, kernels):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    model = model_of("EncoderDecoderLSTM")
+    model.eval()
+    run = jax.jit(lambda *arrays: model(*arrays, token_capacity=(6, 5)).output)
+    inputs, horizons = (np.ones((3, 4, 2)), np.ones((3, 3, 1))), np.array([3, 1, 1])
+    inputs = tuple(each.astype(np.float32) for each in inputs)
+    expected = model(*inputs, [4, 0, 2], horizons).output
+    np.testing.assert_allclose(run(*inputs, np.array([4, 0, 2]), horizons), expected, rtol=1e-6)
+    refused = (ValueError, jax.errors.JaxRuntimeError)  # jit's fast path raises the former
+    for contexts in ([4, 1, 2], [5, 0, 1]):
+        if kernels == "1":
+            with pytest.raises(refused, match="not all between 0 and the width"):
+                jax.block_until_ready(run(*inputs, np.array(contexts), horizons))
+        else:
+            found = run(*inputs, np.array(contexts), horizons)
+            assert np.isnan(found[np.arange(3) < horizons[:, None]]).all()

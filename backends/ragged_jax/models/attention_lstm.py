@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -45,9 +47,12 @@ class AttentionLSTM(AttentionModel):
         decoder_lengths: object = None,
         *,
         need_weights: bool = False,
+        token_capacity: Sequence[int] | None = None,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        past, future, both, rows = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
+        past, future, both, rows = self.tokens_of(
+            past, future, encoder_lengths, decoder_lengths, token_capacity
+        )
         encoder, decoder = both
         e, (h, c) = encoder.run(self.encoder, past)
         if self.config.hidden_size != self.config.decoder_size:

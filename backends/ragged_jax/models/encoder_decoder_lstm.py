@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flax import nnx
 from jax import Array
 
@@ -41,10 +43,12 @@ class EncoderDecoderLSTM(ForecastingModel):
         future: Array,
         encoder_lengths: object = None,
         decoder_lengths: object = None,
+        *,
+        token_capacity: Sequence[int] | None = None,
     ) -> Forecast:
         """Return `Forecast(output)`, `(batch, decoder_time, output_size)`."""
         past, future, (encoder, decoder), rows = self.tokens_of(
-            past, future, encoder_lengths, decoder_lengths
+            past, future, encoder_lengths, decoder_lengths, token_capacity
         )
         _, (h, c) = encoder.run(self.encoder, past)
         if self.config.hidden_size != self.config.decoder_size:

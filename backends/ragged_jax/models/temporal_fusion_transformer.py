@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -87,9 +88,12 @@ class TemporalFusionTransformer(AttentionModel):
         *,
         static: Array | None = None,
         need_weights: bool = False,
+        token_capacity: Sequence[int] | None = None,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and its explanation."""
-        past, future, both, rows = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
+        past, future, both, rows = self.tokens_of(
+            past, future, encoder_lengths, decoder_lengths, token_capacity
+        )
         encoder, decoder = both
         values = self.config.static_values(self.backend, encoder.lengths, static, past)
         context = Contexts() if values is None else self.static(values)

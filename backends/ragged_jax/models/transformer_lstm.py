@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -66,9 +68,12 @@ class TransformerLSTM(AttentionModel):
         decoder_lengths: object = None,
         *,
         need_weights: bool = False,
+        token_capacity: Sequence[int] | None = None,
     ) -> Forecast:
         """Return the forecast, `(batch, decoder_time, output_size)`, and the attention."""
-        past, future, both, rows = self.tokens_of(past, future, encoder_lengths, decoder_lengths)
+        past, future, both, rows = self.tokens_of(
+            past, future, encoder_lengths, decoder_lengths, token_capacity
+        )
         encoder, decoder = both
         e, d = self.past_embedding(past), self.future_embedding(future)
         y, state = encoder.run(self.encoder, e)

@@ -15,6 +15,7 @@ from ragged.data import Series, Source, Tables
 from ragged.data.horizons import cut_to_forecast
 from ragged.data.tables.future import Future
 from ragged.errors import OptionError
+from ragged.evaluation.calibration import calibration_of
 from ragged.evaluation.evaluate import evaluate_model
 from ragged.evaluation.metrics import TargetScores, scores_table, to_json
 from ragged.export.bundle import is_bundle, open_bundle
@@ -70,7 +71,8 @@ def resume(folder: Path, parser: Any) -> Path:
 def evaluate(parser: Any, run: Path, backend: str | None = None) -> dict[str, TargetScores]:
     """Print a run's scores on its test events beside the baselines' and return them by target."""
     with open_run(run, parser, backend) as opened:
-        evaluation = evaluate_model(opened.module, opened.data, opened.trainer)
+        given = opened.module, opened.data, opened.trainer
+        evaluation = evaluate_model(*given, opened.calibration)
     print(scores_table(evaluation.targets))
     return evaluation.targets
 
@@ -206,8 +208,10 @@ def _train_and_evaluate(loop: TrainLoop, folder: Path) -> None:
     _print_header(loop)
     save_versions(folder, describe_environment(loop.trainer.pick_device(get_backend())))
     run_to_end(loop)
-    best = loop.best_checkpoint().create_model(get_backend())
-    evaluation = evaluate_model(best, loop.data, loop.trainer)
+    saved = loop.best_checkpoint()
+    best = saved.create_model(get_backend())
+    calibration = calibration_of(saved, loop.trainer, best.config)
+    evaluation = evaluate_model(best, loop.data, loop.trainer, calibration)
     checkpoint.write_file(folder / "scores.json", to_json(evaluation.targets).encode())
     records, best_epoch = read_metrics(folder), loop.state.best_epoch + 1
     figures.save_loss_curves(folder / "loss.png", records, best_epoch, loop.objective.name)

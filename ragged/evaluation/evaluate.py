@@ -10,6 +10,7 @@ import numpy as np
 
 from ragged.data import EncoderDecoderDataModule, Sample
 from ragged.evaluation.baselines import baselines
+from ragged.evaluation.calibration import Calibration
 from ragged.evaluation.forecasts import RowForecast, forecast_rows
 from ragged.evaluation.metrics import Score, TargetScores, coverage, pinball
 from ragged.training.trainer import TrainerConfig
@@ -57,13 +58,16 @@ class Evaluation:
 
 
 def evaluate_model(
-    module: Any, data: EncoderDecoderDataModule, trainer: TrainerConfig
+    module: Any,
+    data: EncoderDecoderDataModule,
+    trainer: TrainerConfig,
+    calibration: Calibration | None = None,
 ) -> Evaluation:
     """Forecast the test rows and score each target in its unit, baselines on the same steps."""
     rows, source, roles = list(data.test.rows), data.source, data.source.roles
     fit_rows = [*data.train.rows, *data.validation.rows]
     model = module.config.model
-    forecasts = forecast_rows(module, data.test, data, trainer)
+    forecasts = forecast_rows(module, data.test, data, trainer, calibration)
     if not rows:
         return Evaluation(model, rows, forecasts, {}, {})
     asked: Any = {"season": source.season, "driver": source.driver, "known": roles.known}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ragged.backend import get_backend
 from ragged.data import Batch, EncoderDecoderDataModule, RaggedDataset, Sample, batches
+from ragged.evaluation.calibration import Calibration
 from ragged.training.objective import Objective
 from ragged.training.precision import param_dtype
 from ragged.training.trainer import TrainerConfig
@@ -51,18 +52,28 @@ class RowForecast:
 
 
 def forecast_rows(
-    module: Any, dataset: RaggedDataset, data: EncoderDecoderDataModule, trainer: TrainerConfig
+    module: Any,
+    dataset: RaggedDataset,
+    data: EncoderDecoderDataModule,
+    trainer: TrainerConfig,
+    calibration: Calibration | None = None,
 ) -> list[RowForecast]:
-    """Forecast every row of a dataset, in its order."""
+    """Forecast every row of a dataset, in its order, with quantiles as they are calibrated."""
+    objective, dtype = trainer.objective(module.config, data), param_dtype(trainer.precision)
+    predict = predictor_of(module, trainer)
+    return forecast_rows_with(predict, dataset, data, objective, dtype, calibration)
+
+
+def predictor_of(module: Any, trainer: TrainerConfig) -> Callable[[Batch], np.ndarray]:
+    """Return the function that gives a model's outputs for a batch."""
     backend = get_backend()
-    dtype = param_dtype(trainer.precision)
-    backend.to(module, device=trainer.pick_device(backend), dtype=dtype)
-    objective = trainer.objective(module.config, data)
+    device = trainer.pick_device(backend)
+    backend.to(module, device=device, dtype=param_dtype(trainer.precision))
 
     def predict(batch: Batch) -> np.ndarray:
         return np.asarray(backend.predict(module, batch).output)
 
-    return forecast_rows_with(predict, dataset, data, objective, dtype)
+    return predict
 
 
 def forecast_rows_with(
@@ -71,22 +82,32 @@ def forecast_rows_with(
     data: EncoderDecoderDataModule,
     objective: Objective,
     dtype: str,
+    calibration: Calibration | None = None,
 ) -> list[RowForecast]:
     """Forecast every row of a dataset, in its order, by a function of a batch."""
-    forecasts: dict[int, RowForecast] = {}
-    for batch in batches(dataset, data.batch_size, dtype=dtype):
-        output = predict(batch)
-        for values, length, row in zip(output, batch.decoder_lengths.host, batch.rows, strict=True):
+    outputs = outputs_of_rows(predict, dataset, data.batch_size, dtype)
+    if calibration is not None:
+        outputs = [calibration.apply(output, objective) for output in outputs]
+    return [_in_units(output, objective, data, dataset[row]) for row, output in enumerate(outputs)]
+
+
+def outputs_of_rows(
+    predict: Callable[[Batch], np.ndarray], dataset: RaggedDataset, batch_size: int, dtype: str
+) -> list[np.ndarray]:
+    """Return the outputs of every row, `(horizon, outputs)` float64, normalised."""
+    outputs: dict[int, np.ndarray] = {}
+    for batch in batches(dataset, batch_size, dtype=dtype):
+        lengths = batch.decoder_lengths.host
+        for values, length, row in zip(predict(batch), lengths, batch.rows, strict=True):
             if row >= 0:
-                forecasts[int(row)] = _in_units(values[:length], objective, data, dataset[int(row)])
-    return [forecasts[row] for row in range(len(dataset))]
+                outputs[int(row)] = values[:length].astype(np.float64)
+    return [outputs[row] for row in range(len(dataset))]
 
 
 def _in_units(
     output: np.ndarray, objective: Objective, data: EncoderDecoderDataModule, row: Sample
 ) -> RowForecast:
-    """Undo the normalisation of a row's outputs `(horizon, outputs)`, in float64."""
-    output = output.astype(np.float64)
+    """Undo the normalisation of a row's outputs `(horizon, outputs)`."""
 
     def in_units(forecast: np.ndarray) -> np.ndarray:
         names = data.source.roles.target

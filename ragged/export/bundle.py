@@ -17,7 +17,8 @@ from typing import Any
 
 from ragged.data import EncoderDecoderDataModule, Normalization, RaggedDataset
 from ragged.data.sample import POSITION, POSITION_FORMULA
-from ragged.errors import ArtefactError, DataError
+from ragged.errors import ArtefactError, CheckpointError, DataError
+from ragged.evaluation.calibration import Calibration
 from ragged.evaluation.forecasts import RowForecast, forecast_rows_with
 from ragged.export.program import FORMATS, Exported, inputs_of, load_exported
 from ragged.io import safe_json
@@ -41,17 +42,20 @@ class ExportBundle:
         data: its data module, with the normalisation that it was trained with.
         objective: the meaning of its outputs.
         dtype: of its arrays.
+        calibration: of its quantiles.
     """
 
     program: Exported
     data: EncoderDecoderDataModule
     objective: Objective
     dtype: str
+    calibration: Calibration | None = None
 
     def forecast(self, dataset: RaggedDataset) -> list[RowForecast]:
         """Forecast every row of a dataset, in its order, in the units of the targets."""
         predict = self.program.forecast_batch
-        return forecast_rows_with(predict, dataset, self.data, self.objective, self.dtype)
+        given = dataset, self.data, self.objective, self.dtype
+        return forecast_rows_with(predict, *given, self.calibration)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -69,6 +73,7 @@ def describe(
     content: bytes,
     config: Mapping[str, Any],
     normalization: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> bytes:
     """Compose the JSON of an exported model.
 
@@ -81,6 +86,7 @@ def describe(
         content: of its file.
         config: the `data` section of the run's configuration, from which `ragged` reads tables.
         normalization: of each column, as `Normalization.to_dict` gives it.
+        calibration: of its quantiles.
     """
     features = objective.features(data.source.roles.target)
     manifest = {
@@ -98,6 +104,7 @@ def describe(
             "targets": list(data.source.roles.target),
             "loss": objective.name,
             "quantiles": list(objective.quantiles),
+            "calibration": None if calibration is None else calibration.offsets.tolist(),
         },
         "units": data.source.units,
         "normalization": normalization,
@@ -143,7 +150,8 @@ def open_bundle(folder: Path) -> ExportBundle:
     _check_content(path, fields.take("sha256", str))
     data, objective = _open_data(fields), _open_objective(fields)
     program = load_exported(path, format=format)
-    return ExportBundle(program, data, objective, program.inputs["past"].dtype)
+    calibration = _open_calibration(fields, objective)
+    return ExportBundle(program, data, objective, program.inputs["past"].dtype, calibration)
 
 
 def _open_data(fields: _Fields) -> EncoderDecoderDataModule:
@@ -186,6 +194,18 @@ def _open_objective(fields: _Fields) -> Objective:
     if features != objective.features(targets):
         raise fields.refuse("output.features", features, str(objective.features(targets)))
     return objective
+
+
+def _open_calibration(fields: _Fields, objective: Objective) -> Calibration | None:
+    saved = fields.take("output", dict).get("calibration")
+    if saved is None:
+        return None
+    if not objective.pairs:
+        raise fields.refuse("output.calibration", saved, "null: the loss has no intervals")
+    try:
+        return Calibration.from_list(saved, len(fields.take("output.features", list)))
+    except CheckpointError as error:
+        raise fields.refuse("output.calibration", saved, "rows of finite numbers") from error
 
 
 def _read_manifest(path: Path) -> Any:

@@ -54,6 +54,7 @@ def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> floa
         content=files[path.name],
         config=run.written["data"],
         normalization=run.normalization,
+        calibration=run.calibration,
     )
     replace_folder(folder, files, MANIFEST, function="export", kind="exported model")
     return difference

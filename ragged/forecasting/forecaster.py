@@ -269,8 +269,8 @@ class Forecaster:
     def save(self, folder: str | Path) -> None:
         """Write what was trained as the folder of a run, which `load` and `ragged` read.
 
-        The frame is not written: `ragged evaluate` and `report` need the path of a table in
-        `config.yaml` first, `ragged predict` and `export` do not.
+        The frame is not written: `ragged evaluate`, `report` and `export`, which compares forecasts
+        of its rows, need the path of a table in `config.yaml` first; `ragged predict` does not.
 
         Args:
             folder: is made, or holds a run, which is replaced.

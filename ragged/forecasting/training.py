@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ragged.backend import get_backend
 from ragged.errors import OptionError
+from ragged.evaluation.calibration import Calibration, check_rows
+from ragged.evaluation.forecasts import outputs_of_rows, predictor_of
 from ragged.runs.folder import instantiate
 from ragged.runs.trained import CreateSource, TrainedModel
 from ragged.training.loop import TrainLoop
+from ragged.training.precision import param_dtype
 from ragged.training.progress import Progress
 
 
@@ -44,6 +49,9 @@ def create_loop(components: Any, folder: Path | None, config: Any) -> TrainLoop:
             raise OptionError.of("train", f"data.{side}", repr(configured), expected, remedy)
         setattr(components.data, side, required)
     components.data.setup()
+    if components.trainer.calibrate:
+        objective = components.trainer.objective(model, components.data)
+        check_rows([row.target for row in components.data.validation.rows], objective)
     return TrainLoop(components.trainer, components.model, components.data, folder, config.seed)
 
 
@@ -54,6 +62,25 @@ def train(loop: TrainLoop, is_shown: bool = True) -> None:
     is_shown = is_shown and loop.is_writer
     with Progress(loop.trainer.max_epochs, per_epoch, done, is_shown) as progress:
         loop.run(progress)
+    if loop.trainer.calibrate and loop.is_writer:
+        calibrate(loop)
+
+
+def calibrate(loop: TrainLoop) -> None:
+    """Calibrate the quantiles of the best model on the validation rows, and keep that with it."""
+    saved, rows = loop.best_checkpoint(), loop.data.validation
+    predict = predictor_of(saved.create_model(get_backend()), loop.trainer)
+    dtype = param_dtype(loop.trainer.precision)
+    outputs = outputs_of_rows(predict, rows, loop.data.batch_size, dtype)
+    found = Calibration.fit(outputs, [row.target for row in rows.rows], loop.objective)
+    loop.keep_best(replace(saved, state={**saved.state, "calibration": found.offsets.tolist()}))
+    if found.pooled:
+        warnings.warn(
+            f"train: {found.pooled} of {len(found.offsets) - 1} steps of the horizon have too few "
+            "validation rows to be calibrated by their own; they are by those of all steps.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def trained_model(loop: TrainLoop, config: Any) -> TrainedModel:

@@ -28,7 +28,8 @@ class ReportData:
     @cached_property
     def evaluation(self) -> Evaluation:
         """The forecasts of the test rows and their scores."""
-        return evaluate_model(self.run.module, self.run.data, self.run.trainer)
+        run = self.run
+        return evaluate_model(run.module, run.data, run.trainer, run.calibration)
 
     @cached_property
     def device(self) -> str:

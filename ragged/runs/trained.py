@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragged.data import EncoderDecoderDataModule, RaggedDataset, Source
+from ragged.evaluation.calibration import Calibration, calibration_of
 from ragged.evaluation.forecasts import RowForecast, forecast_rows
 from ragged.io.checkpoint import Checkpoint
 from ragged.training.trainer import TrainerConfig
@@ -41,4 +42,14 @@ class TrainedModel:
 
     def forecast(self, dataset: RaggedDataset) -> list[RowForecast]:
         """Forecast every row of a dataset, in its order, in the units of the targets."""
-        return forecast_rows(self.module, dataset, self.data, self.trainer)
+        given = self.module, dataset, self.data, self.trainer
+        return forecast_rows(*given, self.calibration)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration of the quantiles, if the trainer asks for one.
+
+        Raises:
+            CheckpointError: a training that has not ended, or a damaged one.
+        """
+        return calibration_of(self.saved, self.trainer, self.module.config)

@@ -104,6 +104,13 @@ class TrainLoop:
         """Return the best checkpoint so far, from its file or, without a folder, from memory."""
         return checkpoint.read(self.best) if self._kept is None else self._kept
 
+    def keep_best(self, saved: Checkpoint) -> None:
+        """Write the best checkpoint anew, with more in its state."""
+        if self._kept is None:
+            checkpoint.write(self.best, saved)
+        else:
+            self._kept = saved
+
     @property
     def is_writer(self) -> bool:
         """Whether this is the process that writes the run's files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,7 @@ class Objective:
     def point(self, forecast: np.ndarray) -> np.ndarray:
         """Return the forecast of each target, `(steps, targets)`, at the level nearest to 0.5."""
         distances = [abs(level - 0.5) for level in self.quantiles]
-        return self._by_target(forecast)[..., int(np.argmin(distances)) if distances else 0]
+        return self.by_target(forecast)[..., int(np.argmin(distances)) if distances else 0]
 
     def at_levels(self, forecast: np.ndarray) -> dict[float, np.ndarray]:
         """Return the forecast of each target at each level, `(steps, targets)` each.
@@ -136,10 +137,25 @@ class Objective:
         >>> {level: values.item() for level, values in found.items()}
         {0.1: 2.0, 0.9: 3.0}
         """
-        outputs = self._by_target(forecast)
+        outputs = self.by_target(forecast)
         return {level: outputs[..., i] for i, level in enumerate(self.quantiles)}
 
-    def _by_target(self, forecast: np.ndarray) -> np.ndarray:
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The places of levels as far from 0 as their partners are from 1: the ends of intervals.
+
+        >>> Objective(LOSSES["quantile"], (0.1, 0.5, 0.9, 0.98)).pairs
+        [(0, 2)]
+        """
+        return [
+            (low, high)
+            for low, level in enumerate(self.quantiles)
+            for high, other in enumerate(self.quantiles)
+            if level < 0.5 and math.isclose(level + other, 1.0, abs_tol=1e-9)
+        ]
+
+    def by_target(self, forecast: np.ndarray) -> np.ndarray:
+        """Return outputs by target, `(..., targets, outputs of each)`, quantiles sorted."""
         outputs = forecast.reshape(*forecast.shape[:-1], -1, self.outputs)
         if not self.quantiles:
             return outputs

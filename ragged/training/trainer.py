@@ -39,6 +39,9 @@ class TrainerConfig:
             each batch as it is padded to its longest horizon, where padding counts as forecast
             without an error; a warning is raised where horizons differ. Scores are masked always.
         quantiles: levels of the quantile loss, inside 0..1; None = 2, 10, 25, 50, 75, 90, 98 %.
+        calibrate: after training move the quantiles of each step so that intervals between levels
+            such as 0.1 and 0.9 hold their share of the validation rows, by split conformal
+            prediction; see `ragged.evaluation.calibration`.
         max_grad_norm: largest global norm of the gradient, above 0; None = any.
         accumulate_grad_batches: batches that make one step, exactly as one batch of all their rows
             would; 1 or more.
@@ -66,6 +69,7 @@ class TrainerConfig:
     loss: str | None = None
     use_loss_masking: bool = True
     quantiles: tuple[float, ...] | None = None
+    calibrate: bool = False
     max_grad_norm: float | None = 1.0
     accumulate_grad_batches: int = 1
     ema_decay: float | None = None
@@ -87,8 +91,19 @@ class TrainerConfig:
         check(self, "ema_decay", decay is None or 0 <= decay < 1, "0 or more, below 1, or None")
 
     def objective(self, model: ModelConfig, data: EncoderDecoderDataModule) -> Objective:
-        """Return the loss of a model on data; see `Objective.of`."""
-        return Objective.of(self.loss, self.quantiles, model, data.target_features)
+        """Return the loss of a model on data; see `Objective.of`.
+
+        Raises:
+            OptionError: as `Objective.of`; intervals to calibrate, of which the loss has none.
+        """
+        objective = Objective.of(self.loss, self.quantiles, model, data.target_features)
+        if self.calibrate and not objective.pairs:
+            got, expected = (
+                f"True with {objective.name}",
+                "quantiles such as 0.1 and 0.9",
+            )
+            raise OptionError.of("train", "trainer.calibrate", got, expected, "Set quantiles.")
+        return objective
 
     def pick_device(self, backend: Backend) -> str:
         """Return the device to run on.

@@ -22,10 +22,17 @@ PADDING = "report/test_report_padding.py::test_padding_is_counted_three_ways[tor
 FAULTS = (
     fault(
         "quantiles left to cross",
-        "ragged.training.objective:Objective._by_target",
+        "ragged.training.objective:Objective.by_target",
         "np.sort(outputs, axis=-1)",
         "np.sort(outputs, axis=-1)[..., np.argsort(ranks)]",
         "models/test_quantiles.py::test_quantiles_never_cross_and_their_loss_never_grows",
+    ),
+    fault(
+        "the row that is forecast left out of the calibration's count",
+        "ragged.evaluation.calibration:rank",
+        "(count + 1)",
+        "count",
+        "evaluation/test_calibration.py::test_a_new_row_is_inside_as_often_as_is_promised",
     ),
     fault(
         "a season begins one step late",

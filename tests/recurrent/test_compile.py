@@ -193,7 +193,7 @@ def test_a_users_own_training_step_is_one_graph(backend):
 
     compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=backend)
     rng, parameters = np.random.default_rng(0), list(model.parameters())
-    for rows, width in ((5, 7), (6, 9), (7, 3)):
+    for rows, width in ((5, 7), (6, 9), (8, 11)):
         x, lengths = drawn(rng, rows, width)
         x = x.nan_to_num()  # torch's own layers read padding
         losses = [run(x, lengths) for run in (compiled, loss)]
@@ -203,7 +203,7 @@ def test_a_users_own_training_step_is_one_graph(backend):
             assert_close(losses[0].detach().numpy(), losses[1].detach().numpy(), "float32", LAYER)
             for one, other in zip(*grads, strict=True):
                 assert_close(one.numpy(), other.numpy(), "float32", MODEL)
-    assert programs(loss) <= 2
+    assert programs(loss) <= 1
 
 
 @pytest.mark.parametrize("compiled", [False, True])

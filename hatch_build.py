@@ -33,7 +33,7 @@ NEEDED = {b"libc.so.6", b"libm.so.6", b"libpthread.so.0", *LOADERS.values()}
 
 
 class Kernels(BuildHookInterface):
-    """Compile each backend's kernels for each level, and mark the wheel with what they need."""
+    """Compile the kernels for each level, and mark the wheel with what they need."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the libraries to what the wheel holds."""
@@ -66,16 +66,15 @@ def _compile_all(kernels: Path, folder: Path, machine: str) -> list[Path]:
     if not shutil.which(compiler[0]):
         raise FileNotFoundError(f"no C++ compiler {compiler[0]!r}. Install it, or set CXX.")
     include = _include_of_jaxlib()
-    functions = (*recipe.FUNCTIONS, *recipe.ATTENTION_FUNCTIONS)
+    functions = recipe.functions_of(recipe.XLA)  # all that there are
     exported = folder / "exported"
     exported.write_text(f"{{ global: {' '.join(f'{f};' for f in functions)} local: *; }};")
-    glue = {"torch": "", "jax": recipe.xla_interface(include)}
 
-    def build(framework: str, cell: str, dtype: str, level: str) -> Path:
-        stem = f"attention_{framework}" if cell == recipe.ATTENTION else framework
-        source, chosen = kernels / f"{stem}.cpp", recipe.choices(cell, dtype)
+    def build(cell: str, dtype: str, level: str) -> Path:
+        source, chosen = kernels / recipe.SOURCES[cell], recipe.choices(cell, dtype)
         digest = recipe.digest_sources((*recipe.FLAGS, *chosen), source, kernels)
-        path = folder / recipe.name_library(source, glue[framework], cell, dtype, level, digest)
+        interface = recipe.xla_interface(include) if cell == recipe.XLA else ""
+        path = folder / recipe.name_library(source, interface, cell, dtype, level, digest)
         made = path.with_suffix(".made")
         options = (*recipe.FLAGS, f"-march={level}", *chosen, *LINK)
         folders = (f"-I{kernels}", f"-I{include}", f"-Wl,--version-script={exported}")
@@ -86,7 +85,8 @@ def _compile_all(kernels: Path, folder: Path, machine: str) -> list[Path]:
         libraries.seal(made, path)
         return path
 
-    todo = product(glue, cells, dtypes, levels)
+    least = max(levels, key=list(recipe.LEVELS[machine]).index)  # for what does no work
+    todo = [*product(cells, dtypes, levels), (recipe.XLA, "", least)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda each: build(*each), todo))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import jax
 
 from ragged import kernels
-from ragged.kernels.recipe import xla_interface
+from ragged.kernels.recipe import ATTENTION, CELLS, REALS, SOURCES, XLA, functions_of, xla_interface
+
+CALLED = kernels.HEADERS / SOURCES[XLA]
 
 
 def load_library(source: Path, cell: str, dtype: str) -> ctypes.CDLL | None:
@@ -22,6 +25,29 @@ def load_library(source: Path, cell: str, dtype: str) -> ctypes.CDLL | None:
     """
     include = jax.ffi.include_dir()
     return kernels.load(source, cell, dtype, (include,), xla_interface(Path(include)))
+
+
+def load_kernels(source: Path, cell: str, dtype: str) -> str | None:
+    """Let XLA's programs call the kernels of a cell and a dtype.
+
+    Returns:
+        The version, which ends the names of the custom calls; None where there are no kernels.
+    """
+    if (library := kernels.load(source, cell, dtype)) is None or (called := _calls()) is None:
+        return None
+    calls, version = called
+    pointers = (ctypes.cast(getattr(library, f), ctypes.c_void_p) for f in functions_of(cell))
+    places = (*CELLS, ATTENTION).index(cell), list(REALS).index(dtype)
+    calls.bind_kernels(*map(ctypes.c_int64, places), *pointers)
+    return version
+
+
+@cache
+def _calls() -> tuple[ctypes.CDLL, str] | None:
+    library = load_library(CALLED, XLA, "")
+    if library is None:
+        return None
+    return library, register(library, functions_of(XLA)[:4], "cpu")
 
 
 def register(

@@ -1,11 +1,12 @@
 """Kernels in C++: bundled with the package, or compiled at the first use.
 
-The headers beside this file hold the loops and use no framework; each backend adds a file that
-passes its arrays to them. A wheel may carry that file's library (see `bundled`). Else a compiler
-(`c++`, or what `CXX` names) compiles it once; the library is kept in the user's cache folder under
-a name derived from sources, compiler and processor. Where it cannot be kept safely (see
-`libraries`), each process compiles its own. Without either, or with `RAGGED_KERNELS=0`, backends
-run what their framework offers, which is slower and gives the same numbers.
+The sources beside this file use no framework: `recurrent.cpp` and `attention.cpp` take addresses,
+torch's and, through the custom calls of `xla.cpp`, JAX's. A wheel may carry their libraries (see
+`bundled`). Else a compiler (`c++`, or what `CXX` names) compiles each once, for both backends; a
+library is kept in the user's cache folder under a name derived from sources, compiler and
+processor. Where it cannot be kept safely (see `libraries`), each process compiles its own. Without
+either, or with `RAGGED_KERNELS=0`, backends run what their framework offers, which is slower and
+gives the same numbers.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ragged.kernels.recipe import (
     CELLS,
     FLAGS,
     REALS,
+    XLA,
     choices,
     digest_sources,
     functions_of,
@@ -103,14 +105,14 @@ def _which(compiler: str, path: str | None) -> str | None:
 def load(
     source: Path, cell: str, dtype: str, include: tuple[str, ...] = (), interface: str = ""
 ) -> ctypes.CDLL | None:
-    """Load the library of a backend's file for a cell and a dtype.
+    """Load the library of a file for a cell and a dtype.
 
     It is bundled with the package, or else cached, or else compiled.
 
     Args:
         source: a C++ file that includes the headers beside this one and has all `functions_of` it.
-        cell: one of `CELLS`, or `ATTENTION`.
-        dtype: "float32" or "float64".
+        cell: one of `CELLS`, or `ATTENTION`, or `XLA`.
+        dtype: "float32" or "float64"; "" for `XLA`.
         include: more folders with headers.
         interface: the ABI that a bundled library has to be built for.
 
@@ -118,7 +120,8 @@ def load(
         The library; None if there is neither a library nor a compiler. If one cannot be compiled,
         loaded or cached, one warning a process gives the reason.
     """
-    if cell not in (*CELLS, ATTENTION) or dtype not in REALS or not available():
+    is_known = (dtype in REALS and cell in (*CELLS, ATTENTION)) or (cell, dtype) == (XLA, "")
+    if not is_known or not available():
         return None
     if library := _load_bundled(source, cell, dtype, interface):
         return library
@@ -180,7 +183,8 @@ def _load(
     for open_folder in (cache_folder, temporary_folder):
         try:
             version = _run([*shlex.split(compiler), "--version"]).stdout
-            name = f"{source.stem}-{cell}-{dtype}-{_key(command, version, source)}.so"
+            key = _key(command, version, source)
+            name = "-".join(filter(None, (source.stem, cell, dtype, key))) + ".so"
             with open_folder() as folder, locked(folder, TIMEOUT):
                 library = _load_from(folder / name, cell, command)
         except subprocess.TimeoutExpired:

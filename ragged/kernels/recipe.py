@@ -24,6 +24,8 @@ FUNCTIONS = ("recurrent_forward", "recurrent_backward")  # of every cell's libra
 CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")  # of `cells.hpp`; a library has one
 ATTENTION = "ATTENTION"  # has libraries of its own
 ATTENTION_FUNCTIONS = ("attention_forward", "attention_backward")
+XLA = "XLA"  # has one library, which calls those of all cells and dtypes from XLA's programs
+SOURCES = {**dict.fromkeys(CELLS, "recurrent.cpp"), ATTENTION: "attention.cpp", XLA: "xla.cpp"}
 
 # The features of an architecture's levels beyond the next lower one, by the names of Linux: `abm`
 # has lzcnt, `pni` is SSE3. The highest level comes first.
@@ -64,21 +66,23 @@ def name_library(
 
 
 def choices(cell: str, dtype: str) -> tuple[str, ...]:
-    """Return the compiler options for a cell, or attention, and a dtype.
+    """Return the compiler options for a cell, or what stands in its place, and a dtype.
 
-    >>> choices("GRU", "float32"), choices("ATTENTION", "float64")
-    (('-DCELL=GRU', '-DREAL=float'), ('-DREAL=double',))
+    >>> choices("GRU", "float32"), choices("ATTENTION", "float64"), choices("XLA", "")
+    (('-DCELL=GRU', '-DREAL=float'), ('-DREAL=double',), ())
     """
-    of_cell = () if cell == ATTENTION else (f"-DCELL={cell}",)
-    return *of_cell, f"-DREAL={REALS[dtype]}"
+    of_cell = (f"-DCELL={cell}",) if cell in CELLS else ()
+    return *of_cell, *((f"-DREAL={REALS[dtype]}",) if dtype else ())
 
 
 def functions_of(cell: str) -> tuple[str, ...]:
-    """Name the functions of a cell's library, or of attention's.
+    """Name the functions of a cell's library, or of what stands in its place.
 
     >>> functions_of("ATTENTION")
     ('attention_forward', 'attention_backward')
     """
+    if cell == XLA:
+        return *FUNCTIONS, *ATTENTION_FUNCTIONS, "bind_kernels"
     return ATTENTION_FUNCTIONS if cell == ATTENTION else FUNCTIONS
 
 

@@ -15,21 +15,23 @@ namespace ragged {
 using Task = std::function<void(Index)>;
 using Parallel = std::function<void(Index workers, const Task& task)>;
 
+// Runs work(all) in up to so many threads, who calls among them, and returns once none does. It is
+// what OpenMP gives a compiler: a second team beside the framework's would compete for the cores.
+using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
 // Tasks that each run once, in whichever thread comes for it. An exception that left a thread would
 // end the process, so the first one waits for the caller.
 class Tasks {
  public:
   Tasks(Index count, const Task& task) : count(count), task(task) {}
 
-  // Run tasks until none is left; how many it were.
-  Index work() noexcept {
-    Index ran = 0;
-    for (Index taken; (taken = next++) < count; ++ran) try {
+  // Run tasks until none is left.
+  void work() noexcept {
+    for (Index taken; (taken = next++) < count;) try {
         task(taken);
       } catch (...) {
         if (!failed.test_and_set()) thrown = std::current_exception();
       }
-    return ran;
   }
 
   // Called once all have run.

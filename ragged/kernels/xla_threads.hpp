@@ -1,4 +1,4 @@
-// The tasks of a call shared among XLA's own threads, and what XLA is told of its failure.
+// XLA's own threads as the team of a call, and what XLA is told of its failure.
 #pragma once
 
 #include <condition_variable>
@@ -13,37 +13,42 @@ namespace ragged {
 
 namespace ffi = xla::ffi;
 
-// XLA's own threads help, as far as they are free; who called works too, and waits for all.
-inline Parallel in_threads(ffi::ThreadPool pool) {
-  return [pool](Index workers, const Task& task) mutable {
-    struct Shared {
-      Tasks tasks;
-      Index left;
-      std::mutex mutex;
-      std::condition_variable done;
-      Shared(Index workers, const Task& task) : tasks(workers, task), left(workers) {}
-    };
-    auto shared = std::make_shared<Shared>(workers, task);
-    const auto work = [shared] {
-      const Index ran = shared->tasks.work();
-      std::lock_guard lock(shared->mutex);
-      shared->left -= ran;
-      if (!shared->left) shared->done.notify_one();
-    };
-    try {
-      for (Index worker = 1; worker < workers; ++worker) pool.Schedule(std::function<void()>(work));
-    } catch (const std::bad_alloc&) {  // fewer threads are no error
-    }
-    work();
-    std::unique_lock lock(shared->mutex);
-    shared->done.wait(lock, [&] { return !shared->left; });
-    shared->tasks.finish();
+// The threads that help with the call that this one makes.
+inline thread_local ffi::ThreadPool* pool_of_call = nullptr;
+
+// They help as far as they are free; who called works too. Who comes late finds all done.
+inline void in_pool(void (*work)(void*), void* all, unsigned threads, unsigned) noexcept {
+  struct Shared {
+    std::mutex mutex;
+    std::condition_variable left;
+    Index working = 0;
+    bool is_over = false;
   };
+  std::shared_ptr<Shared> shared;
+  try {
+    shared = std::make_shared<Shared>();
+    const std::function<void()> help = [=] {
+      {
+        std::lock_guard lock(shared->mutex);
+        if (shared->is_over) return;
+        ++shared->working;
+      }
+      work(all);
+      std::lock_guard lock(shared->mutex);
+      if (!--shared->working) shared->left.notify_one();
+    };
+    for (unsigned other = 1; other < threads; ++other) pool_of_call->Schedule(std::function<void()>(help));
+  } catch (const std::bad_alloc&) {  // fewer threads are no error
+  }
+  work(all);
+  if (!shared) return;
+  std::unique_lock lock(shared->mutex);
+  shared->is_over = true;
+  shared->left.wait(lock, [&] { return !shared->working; });
 }
 
-template <class Body>
-ffi::Error told(const std::string& function, Body&& body) {
-  switch (guarded(body)) {
+inline ffi::Error told(Status status, const std::string& function) {
+  switch (status) {
     case Status::done:
       return ffi::Error::Success();
     case Status::bad_lengths:

@@ -3,7 +3,7 @@
 //
 // Each array is of exactly the size that a call may touch. What is told goes to the standard error,
 // and the status is 1.
-#include "attention_torch.cpp"
+#include "attention.cpp"
 
 #include "harness.hpp"
 
@@ -84,10 +84,10 @@ class Case {
             empty(Index(k.size())), empty(Index(v.size()))};
     const AttentionInputs<T> in{q.data(), k.data(), v.data()};
     AttentionForward<T>(queries, keys, call, in, {f.out.data(), f.lse.data()})
-        .run(threads, in_threads(nullptr));
+        .run(threads, in_threads(nullptr, false));
     AttentionBackward<T>(queries, keys, call, in, {f.lse.data(), dout.data()},
                          {f.q.data(), f.k.data(), f.v.data()})
-        .run(threads, in_threads(nullptr));
+        .run(threads, in_threads(nullptr, false));
     return f;
   }
 
@@ -170,7 +170,7 @@ void check_shapes() {
 // The calls that Python makes.
 static Status call(const std::vector<Index>& lengths, Layout layout, Index width, Index places) {
   const Index rows = Index(lengths.size()), heads = 2, size = 8, features = heads * size;
-  const Index sizes[] = {Index(layout), rows, width, places, width, places, heads, size, size, 0, 1, 0, 5, 2};
+  const Index sizes[] = {Index(layout), rows, width, places, width, places, heads, size, size, 0, 1, 0, 5, 2, 0};
   const double reals[] = {0.5, 0.1};
   std::vector<std::vector<REAL>> arrays(8, std::vector<REAL>(places * features, 0.5));
   std::vector<REAL> lse(places * heads);

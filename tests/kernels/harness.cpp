@@ -5,7 +5,7 @@
 // and the status is 1.
 #include <memory>
 
-#include "torch.cpp"
+#include "recurrent.cpp"
 
 #include "harness.hpp"
 #include "plain.hpp"
@@ -82,7 +82,7 @@ class Case {
                       {of_y.data(), of_h.data(), of_c.data()},
                       {choice.wants_x ? gx.data() : nullptr, gh.data(), gc.data(), gih.data(),
                        ghh.data(), gbi.data(), gbh.data()})
-        .run(choice.threads, in_threads(nullptr));
+        .run(choice.threads, in_threads(nullptr, false));
     near(gx, e.x, "gradient of x");
     near(gh, e.h0, "gradient of h0");
     near(gc, e.c0, "gradient of c0");
@@ -171,7 +171,7 @@ class Case {
     kept.assign(choice.trains ? sizes.room * KEPT * s.hidden : 0, T(NAN));
     Forward<T, CELL>(rows, sizes, inputs(),
                      {y.data(), h.data(), c.data(), choice.trains ? kept.data() : nullptr})
-        .run(choice.threads, in_threads(nullptr));
+        .run(choice.threads, in_threads(nullptr, false));
   }
 
   Expected expected() const {
@@ -293,7 +293,7 @@ void check_shapes() {
 // The calls that Python makes.
 static Status call(const std::vector<Index>& lengths, Layout layout, Index width, Index places, Index room) {
   const Index rows = Index(lengths.size()), inputs = 8, hidden = 32, states = Plain::HAS_C ? hidden : 0;
-  const Index sizes[] = {rows, width, places, Index(layout), 0, inputs, hidden, room, 2};
+  const Index sizes[] = {rows, width, places, Index(layout), 0, inputs, hidden, room, 2, 0, 0, 0};
   const Index of_inputs[] = {places * inputs, rows * hidden, rows * states, GATES * hidden * inputs,
                              GATES * hidden * hidden, GATES * hidden, GATES * hidden};
   const Index of_outputs[] = {places * hidden, rows * hidden, rows * states, room * KEPT * hidden};
@@ -307,10 +307,10 @@ static Status call(const std::vector<Index>& lengths, Layout layout, Index width
   for (int k : {0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20})
     backward.push_back(arrays[k].data());
   const Status status = with_little_memory(
-      [&] { return recurrent_forward(sizes, lengths.data(), forward.data(), nullptr); });
+      [&] { return recurrent_forward(sizes, lengths.data(), forward.data(), nullptr, nullptr); });
   if (status != Status::done) return status;
   return with_little_memory(
-      [&] { return recurrent_backward(sizes, lengths.data(), backward.data(), nullptr); });
+      [&] { return recurrent_backward(sizes, lengths.data(), backward.data(), nullptr, nullptr); });
 }
 
 static void check_calls() {

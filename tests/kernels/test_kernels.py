@@ -1,5 +1,6 @@
 """Kernels compiled for this machine: what is built, what happens where it cannot be."""
 
+import ctypes
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from ragged_conformance.recurrent import MODES, arrays_of
 import ragged
 from ragged import kernels
 from ragged.errors import LengthsError
+from ragged.kernels import recipe
 from ragged.recurrent.cells import CELLS
 
 compiled = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
@@ -189,9 +191,33 @@ def test_traced_lengths_beyond_the_width_are_refused_on_jax(need):
             jax.block_until_ready(run(jnp.array(wrong)))
 
 
+def test_a_program_whose_kernels_are_not_loaded_says_so(need):
+    need("jax")
+    import jax
+    import jax.numpy as jnp
+    from ragged_jax import custom_calls
+    from ragged_jax.recurrent import cpp
+
+    if not cpp.has_kernels("RNN_RELU", "float32"):
+        pytest.skip("there are no kernels")
+    with ragged.use_backend("jax"):
+        layer = ragged.RNN(2, 3, nonlinearity="relu", seed=0)
+    run = jax.jit(lambda x: layer(x, [4, 0])[0])
+    x = jnp.ones((2, 4, 2))
+    expected, (calls, _) = run(x), custom_calls._calls()
+    place = recipe.CELLS.index("RNN_RELU")
+    calls.bind_kernels(*map(ctypes.c_int64, (place, 0)), None, None)
+    try:
+        with pytest.raises(Exception, match="this process has not loaded the kernels that"):
+            jax.block_until_ready(run(x))
+    finally:
+        custom_calls.load_kernels(cpp.SOURCE, "RNN_RELU", "float32")
+    assert (run(x) == expected).all()
+
+
 def test_sources_travel_with_the_packages():
     found = {path.name for path in Path(kernels.__file__).parent.rglob("*.*")}
-    expected = {"cells.hpp", "forward.hpp", "jax.cpp", "torch.cpp", "recurrent.cu", "calls.cuh"}
+    expected = {*recipe.SOURCES.values(), "cells.hpp", "forward.hpp", "recurrent.cu", "calls.cuh"}
     assert found >= expected
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -158,7 +158,7 @@ def test_outputs_and_gradients_equal_a_loop(mode: str, options: str, way: str) -
     assert_equal(found, expected_of(mode, gradients, options), "gradients")
     assert not np.asarray(found[1])[np.arange(WIDTH) >= LENGTHS[:, None]].any()
     program = both.lower(*arrays).as_text()
-    assert (f"recurrent_backward_jax-{mode}" in program) == (way == "kernels" and kernels_of(mode))
+    assert ("recurrent_backward_xla" in program) == (way == "kernels" and kernels_of(mode))
 
 
 def kernels_of(mode: str) -> bool:

@@ -12,11 +12,11 @@ from jax import Array
 
 from ragged import kernels
 from ragged.attend.call import AttentionOptions
-from ragged.kernels.recipe import ATTENTION, ATTENTION_FUNCTIONS
-from ragged_jax.custom_calls import load_library, register
+from ragged.kernels.recipe import ATTENTION, SOURCES
+from ragged_jax.custom_calls import load_kernels
 from ragged_jax.recurrent.cpp import LAYOUTS
 
-SOURCE = kernels.HEADERS / "attention_jax.cpp"
+SOURCE = kernels.HEADERS / SOURCES[ATTENTION]
 
 
 def has_kernels(dtype: str) -> bool:
@@ -66,5 +66,4 @@ def _call(
 @cache
 def _load(dtype: str) -> str | None:
     """Make the kernels of a dtype known to XLA; their version, None without."""
-    library = load_library(SOURCE, ATTENTION, dtype)
-    return None if library is None else register(library, ATTENTION_FUNCTIONS, "cpu")
+    return load_kernels(SOURCE, ATTENTION, dtype)

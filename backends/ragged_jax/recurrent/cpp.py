@@ -16,12 +16,13 @@ import numpy as np
 from jax import Array
 
 from ragged import kernels
-from ragged.kernels.recipe import FUNCTIONS
+from ragged.kernels.recipe import CELLS as MODES
+from ragged.kernels.recipe import SOURCES
 from ragged.recurrent.cells import CELLS
-from ragged_jax.custom_calls import load_library, register
+from ragged_jax.custom_calls import load_kernels
 from ragged_jax.recurrent.scan import computed_in
 
-SOURCE = kernels.HEADERS / "jax.cpp"
+SOURCE = kernels.HEADERS / SOURCES["LSTM"]
 LAYOUTS = {"padded": np.int64(0), "jagged": np.int64(2)}  # of `rows.hpp`
 
 
@@ -87,13 +88,17 @@ def _call(
     target = f"{name}_{_load(mode, dtype)}"
     call = jax.ffi.ffi_call(target, results, vmap_method="sequential")
     inputs = (array.astype(dtype) for array in arrays)
-    attributes: dict[str, Any] = {"layout": LAYOUTS[layout], "width": np.int64(width)}
-    attributes |= {"reverse": reverse, "to_initial": start == "initial"}
+    attributes: dict[str, Any] = {
+        "cell": np.int64(MODES.index(mode)),
+        "layout": LAYOUTS[layout],
+        "width": np.int64(width),
+        "reverse": reverse,
+        "to_initial": start == "initial",
+    }
     return call(*inputs, resets, lengths.astype(jnp.int32), **attributes)
 
 
 @cache
 def _load(mode: str, dtype: Any) -> str | None:
     """Make the kernels of a cell and a dtype known to XLA; their version, None without."""
-    library = load_library(SOURCE, mode, str(dtype))
-    return None if library is None else register(library, FUNCTIONS, "cpu")
+    return load_kernels(SOURCE, mode, str(dtype))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ragged import kernels
 from ragged.attend.call import AttentionOptions
-from ragged.kernels.recipe import ATTENTION, ATTENTION_FUNCTIONS
+from ragged.kernels.recipe import ATTENTION, ATTENTION_FUNCTIONS, SOURCES
 from ragged.lengths import Lengths
 from ragged_torch.addresses import find_team, readable
 from ragged_torch.ragged_attention import plain
@@ -20,7 +20,7 @@ from ragged_torch.ragged_attention.plain import Tokens
 from ragged_torch.recurrent.layouts import LAYOUTS
 from ragged_torch.transforms import in_memory
 
-SOURCE = kernels.HEADERS / "attention_torch.cpp"
+SOURCE = kernels.HEADERS / SOURCES[ATTENTION]
 
 
 def has_kernels(dtype: torch.dtype) -> bool:
@@ -133,7 +133,7 @@ def _call(
         *(LAYOUTS.index(options.layout), batch),
         *(options.q_width, places[0], options.k_width, places[1]),
         *(heads, size, v.shape[-1], tokens.is_shared, options.causal, options.diagonal),
-        *(seed, torch.get_num_threads()),
+        *(seed, torch.get_num_threads(), True),
     )
     addresses = [array.data_ptr() for array in (*arrays, *outputs)]
     told = Sizes(*sizes), Reals(options.scale, options.dropout)
@@ -142,7 +142,7 @@ def _call(
     kernels.raise_status(status, "attention")
 
 
-Sizes = ctypes.c_int64 * 14  # what a function of the library takes, beside lengths and team
+Sizes = ctypes.c_int64 * 15  # what a function of the library takes, beside lengths and team
 Reals = ctypes.c_double * 2
 Addresses = ctypes.c_void_p * 8  # as many as the backward pass has
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ragged import kernels
 from ragged.backend import load_backend
 from ragged.errors import ShapeError
-from ragged.kernels.recipe import FUNCTIONS
+from ragged.kernels.recipe import FUNCTIONS, SOURCES
 from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
 from ragged_torch.addresses import find_team, readable, refused
@@ -35,7 +35,7 @@ from ragged_torch.recurrent.stack import (
 )
 from ragged_torch.transforms import in_memory, is_transformed
 
-SOURCE = kernels.HEADERS / "torch.cpp"
+SOURCE = kernels.HEADERS / SOURCES["LSTM"]
 
 
 class Call(NamedTuple):
@@ -263,7 +263,8 @@ def _call(
     arrays = [readable(*each, dtype) for each in zip(inputs, shapes, strict=True)]
     addresses = [0 if array is None else array.data_ptr() for array in (*arrays, *outputs)]
     run = getattr(_load(call.mode, dtype), function)
-    status = run(Sizes(*sizes, threads), count.data_ptr(), Addresses(*addresses), find_team())
+    sized, at = Sizes(*sizes, threads, True), Addresses(*addresses)
+    status = run(sized, count.data_ptr(), at, None, find_team())
     kernels.raise_status(status)
 
 
@@ -280,7 +281,7 @@ def input_shapes(
     return ((*axes.get(call.layout, x.shape[:1]), features), *state, *weights)
 
 
-Sizes = ctypes.c_int64 * 9  # what a function of a library takes, beside lengths and team
+Sizes = ctypes.c_int64 * 12  # what a function of a library takes; the rest is XLA's, and 0 here
 Addresses = ctypes.c_void_p * 17  # as many as the backward pass has
 
 
@@ -288,5 +289,6 @@ Addresses = ctypes.c_void_p * 17  # as many as the backward pass has
 def _load(mode: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     library = kernels.load(SOURCE, mode, str(dtype).removeprefix("torch."))
     for function in FUNCTIONS if library else ():
-        getattr(library, function).argtypes = Sizes, ctypes.c_void_p, Addresses, ctypes.c_void_p
+        pointers = (ctypes.c_void_p,) * 2  # resets, which are rows of their own here, and the team
+        getattr(library, function).argtypes = Sizes, ctypes.c_void_p, Addresses, *pointers
     return library

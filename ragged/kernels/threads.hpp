@@ -1,4 +1,4 @@
-// The tasks of a call shared among torch's own threads.
+// The tasks of a call shared among the threads of its framework.
 #pragma once
 
 #include <mutex>
@@ -8,10 +8,6 @@
 #include "team.hpp"
 
 namespace ragged {
-
-// What OpenMP gives a compiler to run a team of threads. A second team beside torch's
-// would compete with it for the cores.
-using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
 // Start up to `count` threads: fewer are no error.
 template <class Work>
@@ -39,10 +35,10 @@ inline bool can_wake(Index threads) {
   return threads <= known;
 }
 
-inline Parallel in_threads(Team team) {
-  return [team](Index workers, const Task& task) {
+inline Parallel in_threads(Team team, bool is_openmp) {
+  return [team, is_openmp](Index workers, const Task& task) {
     Tasks tasks(workers, task);
-    if (workers > 1 && team && can_wake(workers)) {
+    if (workers > 1 && team && (!is_openmp || can_wake(workers))) {
       team([](void* all) { static_cast<Tasks*>(all)->work(); }, &tasks, unsigned(workers), 0);
     } else {
       auto others = start(workers - 1, [&tasks] { tasks.work(); });

@@ -74,7 +74,9 @@ test-docs: .venv/installed .venv/forecasting  ## run the code of README.md and d
 test-start: .venv/installed  ## run the scripts of the pages in environments that pip fills from its index
 	FROM_INDEX=1 $(BIN)/python -m pytest tests/docs/test_scripts.py
 
-test: lint typecheck test-suite  ## every check and every test
+# mypy takes one core, and seldom has anything to say.
+test: lint  ## every check and every test
+	$(MAKE) --jobs=2 typecheck test-suite
 
 test-suite: .venv/installed .venv/xla_cuda  ## every test
 	$(PYTEST) $(OPTIMISED:%=$(SUITE)/test_%.py) $(JITTED) --backend jax

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 COMPILER = Path(sys.prefix) / "xla_cuda"
 H100 = Path(__file__).with_name("h100.txtpb")
+CUDNN = "a layer by cuDNN"
 KERNEL = re.compile(r" (?:fusion|custom-call|copy)\(")
 # To choose among implementations of a product XLA would have to measure them.
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
@@ -100,6 +101,28 @@ def step_of(model: str) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
     return step, of_gradient, (*step._state, step._params, step._numbers(1e-3))
 
 
+def cudnn_layer() -> tuple[Any, tuple[Any, ...]]:
+    """Make a layer's both passes by cuDNN, and arrays for them.
+
+    To know how much memory it needs cuDNN would have to find a GPU: a size is given.
+    """
+    import jax.numpy as jnp
+    from jaxlib import gpu_rnn
+    from ragged_jax.recurrent import cudnn
+
+    gpu_rnn.compute_rnn_workspace_reserve_space_sizes = lambda *_: (64, 64)
+    options: dict[str, Any] = {"mode": "LSTM", "layout": "padded", "width": 5}
+    options |= {"reverse": True, "start": "zeros"}
+
+    def run(lengths: Any, *inputs: Any) -> Any:
+        fixed = lengths, jnp.zeros((3, 0), bool)
+        y, h, c, kept = cudnn.run_direction(*fixed, *inputs, keep=True, **options)
+        return cudnn.vjp_direction(*fixed, *inputs, y, kept, y, h, c, wants_x=True, **options)
+
+    shapes = (3, 5, 2), (3, 4), (3, 4), (16, 2), (16, 4), (16,), (16,)
+    return run, (jnp.ones(3, jnp.int32), *map(jnp.ones, shapes))
+
+
 def compile_for_gpu(function: Any, *arguments: Any) -> Program:
     """Compile a function of arrays of these shapes and dtypes for one H100."""
     import jax
@@ -132,6 +155,10 @@ if __name__ == "__main__":
     sys.path.append(str(COMPILER))
     os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}  # before JAX is imported
     for name in sys.argv[1:] or SIZES:
+        if name == CUDNN:
+            run, arrays = cudnn_layer()
+            print(json.dumps({"step": name, **compile_for_gpu(run, *arrays)._asdict()}), flush=True)
+            continue
         step, of_gradient, of_update = step_of(name)
         for kind, program, arguments in (
             ("gradient", step._differentiated, of_gradient),

@@ -57,7 +57,7 @@ def test_a_step_copies_its_batch_by_one_call_and_nothing_unseen(monkeypatch) -> 
 def test_steps_compile_for_an_h100() -> None:
     if (reason := jax_programs.reason_against()) is not None:
         pytest.skip(reason)
-    programs = jax_programs.compile_steps(list(MOST))
+    programs = jax_programs.compile_steps([*MOST, jax_programs.CUDNN])
     for model, most in MOST.items():
         gradient, update = (programs[f"{model}, {kind}"] for kind in ("gradient", "update"))
         assert gradient.kernels <= most
@@ -65,3 +65,5 @@ def test_steps_compile_for_an_h100() -> None:
         assert set(gradient.calls) <= {"__cublas$gemm", "__cublas$lt$matmul"}
         assert update.kernels <= MOST_OF_UPDATE
         assert update.loops == update.calls == []
+    by_cudnn = programs[jax_programs.CUDNN]
+    assert (by_cudnn.loops, by_cudnn.calls) == ([], ["cudnn_rnn_bwd_ffi", "cudnn_rnn_ffi"])

@@ -42,13 +42,19 @@ def target(compiled_driver_of, tmp_path_factory):
 
 
 class JaxLayer:
-    """A layer in JAX, called as the cases call one."""
+    """A layer in JAX that runs by passes, called as the cases call one."""
 
-    def __init__(self, target):
-        self.target = target
+    def __init__(self, passes):
+        self.passes = passes
+
+    @classmethod
+    def launched(cls, target):
+        """Make one of our kernels."""
+        return cls({name: partial(run, target=target) for name, run in glue.PASSES.items()})
 
     def forward(self, weights, x, lengths, state, *, layout, width, reverse, resets, to_initial):
-        resets = np.zeros(0, bool) if resets is None else resets
+        resets = np.zeros((len(lengths), 0), bool) if resets is None else resets
+        resets = resets.reshape(len(lengths), -1) if layout == "padded" else resets
         x = jnp.asarray(x, jnp.float32)
         self.shape = (len(lengths), width, -1) if layout == "padded" else (len(x), -1)
         weights = [jnp.asarray(each, jnp.float32) for each in weights.values()]
@@ -56,8 +62,9 @@ class JaxLayer:
         self.inputs += weights
         self.rows = jnp.asarray(lengths), jnp.asarray(resets)
         self.options = {"mode": "LSTM", "layout": layout, "width": width, "reverse": reverse}
-        self.options |= {"start": "initial" if to_initial else "zeros", "target": self.target}
-        run = jax.jit(lambda *a: glue.run_direction(*self.rows, *a, keep=True, **self.options))
+        self.options |= {"start": "initial" if to_initial else "zeros"}
+        forward = partial(self.passes["recurrent_forward"], keep=True, **self.options)
+        run = jax.jit(lambda *a: forward(*self.rows, *a))
         y, h, c, kept = run(*self.inputs)
         self.kept = y, kept
         return np.asarray(y).reshape(-1, y.shape[-1]), h, c
@@ -65,8 +72,9 @@ class JaxLayer:
     def backward(self, dy, *dstates):
         given = [jnp.asarray(each, jnp.float32) for each in (dy, *dstates)]
         given[0] = given[0].reshape(self.kept[0].shape)
-        arrays = (*self.inputs[:5], *self.kept, *given)
-        run = jax.jit(lambda *a: glue.vjp_direction(*self.rows, *a, wants_x=True, **self.options))
+        arrays = (*self.inputs, *self.kept, *given)
+        backward = partial(self.passes["recurrent_backward"], wants_x=True, **self.options)
+        run = jax.jit(lambda *a: backward(*self.rows, *a))
         dx, dh0, dc0, *weights = (np.asarray(each) for each in run(*arrays))
         return dx.reshape(-1, dx.shape[-1]), *weights, dh0, dc0
 
@@ -80,7 +88,7 @@ class JaxLayer:
 )
 def test_outputs_and_gradients_are_the_oracles(fake_driver_of, target, layout, options):
     fake_driver_of("LSTM").forget()
-    check(JaxLayer(target), *solved("LSTM", **options), layout)
+    check(JaxLayer.launched(target), *solved("LSTM", **options), layout)
 
 
 def test_lengths_that_are_traced_leave_no_array(fake_driver_of, target):
@@ -88,7 +96,7 @@ def test_lengths_that_are_traced_leave_no_array(fake_driver_of, target):
     weights = {name: np.asarray(each) for name, each in case.weights.items()}
     options = {"layout": "padded", "width": WIDTH, "reverse": False, "resets": None}
     x = np.ones((8 * WIDTH, 2))
-    y, h, _ = JaxLayer(target).forward(
+    y, h, _ = JaxLayer.launched(target).forward(
         weights, x, lengths, case.state, **options, to_initial=False
     )  # fmt: skip
     wrong = [not 0 <= length <= WIDTH for length in lengths]
@@ -101,7 +109,7 @@ def test_what_the_driver_refuses_is_named(fake_driver_of, target):
     fake = fake_driver_of("LSTM")
     fake.fail_with(719)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"cuL.* gave 719\. Set RAGGED_KERNELS=0"):
-        check(JaxLayer(target), *solved("LSTM"), "padded")
+        check(JaxLayer.launched(target), *solved("LSTM"), "padded")
     fake.forget()
 
 
@@ -110,13 +118,13 @@ def test_a_kernel_that_this_process_has_not_registered_is_refused(
 ):
     monkeypatch.setattr(glue, "_register", lambda plan, library: "unknown")
     with pytest.raises(jax.errors.JaxRuntimeError, match="has not registered the kernel unknown"):
-        check(JaxLayer(target), *solved("LSTM"), "padded")
+        check(JaxLayer.launched(target), *solved("LSTM"), "padded")
 
 
 def test_without_a_compiler_for_kernels_there_is_a_typed_error(target, monkeypatch):
     monkeypatch.setattr(cubins, "load", lambda plan: None)
     with pytest.raises(KernelError, match="one that can be compiled"):
-        check(JaxLayer(target), *solved("LSTM"), "padded")
+        check(JaxLayer.launched(target), *solved("LSTM"), "padded")
 
 
 def test_a_program_for_gpus_has_the_custom_calls(fake_driver_of):

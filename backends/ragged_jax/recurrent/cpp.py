@@ -55,10 +55,8 @@ def vjp_direction(
     lengths: Array, resets: Array, x: Array, *others: Array, wants_x: bool, **options: Any
 ) -> tuple[Array, ...]:
     """Return what `scan.vjp_direction` does; without x's gradient, if it is not wanted."""
-    inputs = (x, *others[:4])
-    bias_shape = inputs[3].shape[:1]
-    shapes = [array.shape for array in inputs[0 if wants_x else 1 :]] + [bias_shape, bias_shape]
-    arrays = (x, *others)
+    shapes = [array.shape for array in (x, *others[:6])[0 if wants_x else 1 :]]
+    arrays = (x, *others[:4], *others[6:])  # biases are not read
     gradients = _call("recurrent_backward", shapes, arrays, lengths, resets, **options)
     return tuple(each.astype(x.dtype) for each in gradients)
 

@@ -110,7 +110,7 @@ def vjp_direction(
     **options: Any,
 ) -> tuple[Array, ...]:
     """Return what `scan.vjp_direction` does; without x's gradient, if it is not wanted."""
-    h0, c0, weight_ih, weight_hh, y, kept, dy, dh, dc = others
+    h0, c0, weight_ih, weight_hh, _, _, y, kept, dy, dh, dc = others
     lengths, h0 = _bound(lengths, x, h0, options)
     places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
     mode = options["mode"]

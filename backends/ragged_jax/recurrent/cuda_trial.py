@@ -1,4 +1,4 @@
-"""Whether a CUDA kernel may run in JAX, and what is run for that verdict.
+"""Whether a kernel may run on a GPU in JAX, ours or cuDNN's, and what is run for that verdict.
 
 A program is lowered before it runs, so the trial is a program of its own that runs meanwhile. No
 GPU has run it; its check is tested by host threads that play one.
@@ -7,7 +7,7 @@ GPU has run it; its check is tested by host threads that play one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,11 +22,12 @@ from ragged.kernels.cuda.verdicts import ALLOWED, INPUTS, SMALL, Judge, Question
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import LayerCall, verdict_question
 from ragged_jax.arrays import name
-from ragged_jax.recurrent import cuda_kernels, scan
+from ragged_jax.recurrent import cuda_kernels, cudnn, scan
 from ragged_jax.recurrent.cuda_kernels import Target, find_target
 
 JUDGE = Judge()
 Clock = Callable[[Callable[[], Any]], float]
+Passes = Mapping[str, Callable[..., tuple[Array, ...]]]
 
 
 class Arrays(NamedTuple):
@@ -60,31 +61,48 @@ def ask(target: Target, call: LayerCall) -> Question:
     return verdict_question(call, name, target.name, driver.version if driver else 0)
 
 
-def find_verdict(call: LayerCall) -> Verdict:
-    """Find the verdict on the kernel of a call, by a trial if there was none.
+def find_verdict(call: LayerCall, other: Callable[[], Passes] = lambda: scan.PASSES) -> Verdict:
+    """Find the verdict on our kernel of a call, by a trial if there was none.
 
     Args:
         call: on GPUs that kernels can be launched on.
+        other: gives what would run instead.
     """
     target = find_target()
     assert target is not None
     question = ask(target, call)
-    return JUDGE.decide(question, JaxTrial(question, target))
+    launched = {key: partial(run, target=target) for key, run in cuda_kernels.PASSES.items()}
+    return JUDGE.decide(question, JaxTrial(question, launched, other))
+
+
+def find_cudnn_verdict(call: LayerCall) -> Verdict:
+    """Find the verdict on cuDNN for a call that it takes, by a trial if there was none."""
+    driver, device = load_driver(), cudnn.find_device()
+    assert device is not None
+    question = verdict_question(call, name, device, driver.version if driver else 0)
+    question = question._replace(sources=f"cuDNN of JAX {jax.__version__}")
+    return JUDGE.decide(question, JaxTrial(question, cudnn.PASSES, lambda: scan.PASSES))
 
 
 class JaxTrial:
-    """A trial of a kernel in JAX, beside the scan that would run instead.
+    """A trial of a kernel in JAX, checked against the scan.
 
     Args:
         question: what the verdict is about.
-        target: where the kernel is launched.
+        passes: that launch the kernel.
+        other: gives what would run instead.
         clock: measures a run.
     """
 
-    def __init__(self, question: Question, target: Target, clock: Clock = host_clock) -> None:
-        self._question, self._clock = question, clock
-        passes = cuda_kernels.PASSES.items()
-        self._passes = {key: partial(run, target=target) for key, run in passes}
+    def __init__(
+        self,
+        question: Question,
+        passes: Passes,
+        other: Callable[[], Passes],
+        clock: Clock = host_clock,
+    ) -> None:
+        self._question, self._passes, self._other = question, passes, other
+        self._clock = clock
 
     def find_error(self) -> float:
         """Return the greatest error beside plain operations, both directions and all gradients."""
@@ -106,8 +124,8 @@ class JaxTrial:
         return self._time(self._passes)
 
     def time_other(self) -> float:
-        """Return the seconds that the scan takes."""
-        return self._time(scan.PASSES)
+        """Return the seconds that what would run instead takes."""
+        return self._time(self._other())
 
     def _time(self, passes: Any) -> float:
         batch, width = self._question.batch, self._question.width
@@ -148,7 +166,7 @@ def _differentiate(passes: Any, arrays: Arrays, *, mode: str, reverse: bool) -> 
     fixed = lengths, jnp.zeros((len(x), 0), bool)
     inputs = (x, h0, c0, *weights)
     y, h, c, kept = passes["recurrent_forward"](*fixed, *inputs, keep=True, **options)
-    known = (x, h0, c0, *weights[:2], y, kept)
+    known = (x, h0, c0, *weights, y, kept)
     backward = passes["recurrent_backward"]
     return [y, h, c, *backward(*fixed, *known, y, h, c, wants_x=True, **options)]
 

@@ -37,12 +37,12 @@ from ragged_jax.recurrent.scan import KNOWN, WEIGHTS, State, Weights
 # Their operands. `call` says of which cell they are. What a forward pass keeps for the others is y
 # and `kept`, which the cell defines.
 #     forward   lengths, resets, x, h0, c0, weights and biases
-#     tangent   lengths, resets, x, h0, c0, weights, y, kept; the tangents that are not 0
-#     backward  lengths, resets, x, h0, c0, weights, y, kept; the gradients of y, h and c
+#     tangent   all of these, y, kept; the tangents that are not 0
+#     backward  all of these, y, kept; the gradients of y, h and c
 forward_p = Primitive("recurrent_forward")
 tangent_p = Primitive("recurrent_tangent")
 backward_p = Primitive("recurrent_backward")
-INPUTS = 7  # operands that all begin with
+INPUTS = 9  # operands that all begin with
 FIXED = 2  # of them: lengths and resets have no derivatives
 
 
@@ -124,14 +124,14 @@ def _abstract_forward(
 
 
 def _abstract_tangent(*operands: Any, mapped: Mapped, **options: Any) -> list[Any]:
-    h0, c0, _, _, y = inner_shapes(operands, mapped)[FIXED + 1 : FIXED + 6]
+    shapes = inner_shapes(operands, mapped)
+    y, h0, c0 = shapes[INPUTS], *shapes[FIXED + 1 : FIXED + 3]
     return _results(operands, mapped, [y, h0, c0], operands[FIXED].dtype)
 
 
 def _abstract_backward(*operands: Any, mapped: Mapped, wants_x: bool, **options: Any) -> list[Any]:
     inputs = inner_shapes(operands, mapped)[FIXED + (not wants_x) : INPUTS]
-    bias = inputs[-1][:1]
-    return _results(operands, mapped, [*inputs, bias, bias], operands[FIXED].dtype)
+    return _results(operands, mapped, inputs, operands[FIXED].dtype)
 
 
 def _results(
@@ -147,7 +147,7 @@ def _jvp_forward(
     if keep:
         return jvp_by_plain(forward_p, _plain, FIXED, inputs, tangents, keep=True, **options)
     y, h, c, kept = forward_p.bind(*inputs, keep=True, **options)
-    known = (*inputs[:INPUTS], y, kept)
+    known = (*inputs, y, kept)
     moved = bind_tangent(tangent_p, known, tangents, inputs=INPUTS, fixed=FIXED, **options)
     return (y, h, c), moved
 

@@ -6,7 +6,9 @@ this list when the program is lowered.
 
 from __future__ import annotations
 
-from ragged.implementations import Implementation, no_reason, reasons
+from functools import partial
+
+from ragged.implementations import Implementation, choose, no_reason, reasons
 from ragged.kernels.cuda.plans import Gpu
 from ragged.recurrent.dispatch import (
     CPU_KERNELS,
@@ -17,8 +19,8 @@ from ragged.recurrent.dispatch import (
     policy_reason,
 )
 from ragged_jax.precision import allows_tf32
-from ragged_jax.recurrent import cpp, cuda_kernels, scan
-from ragged_jax.recurrent.cuda_trial import find_verdict
+from ragged_jax.recurrent import cpp, cuda_kernels, cudnn, scan
+from ragged_jax.recurrent.cuda_trial import find_cudnn_verdict, find_verdict
 
 
 def takes_operator(call: LayerCall) -> bool:
@@ -33,7 +35,13 @@ def _kernels_reason(call: LayerCall) -> str | None:
 def _cuda_kernels_reason(call: LayerCall) -> str | None:
     if call.surrounding is not None:
         return call.surrounding
-    return cuda_kernels_reason(call, _find_gpu, find_verdict, tf32=allows_tf32())
+    verdict = partial(find_verdict, other=lambda: choose(AFTER_CUDA_KERNELS, call).run)
+    return cuda_kernels_reason(call, _find_gpu, verdict, tf32=allows_tf32())
+
+
+def _cudnn_reason(call: LayerCall) -> str | None:
+    reason = cudnn.cudnn_reason(call)
+    return find_cudnn_verdict(call).reason if reason is None else reason
 
 
 def _find_gpu(call: LayerCall) -> Gpu | None:
@@ -42,10 +50,14 @@ def _find_gpu(call: LayerCall) -> Gpu | None:
 
 
 # Each `run` is a function for every primitive of the operator.
+AFTER_CUDA_KERNELS: tuple[Implementation[LayerCall], ...] = (
+    Implementation(cudnn.CUDNN, _cudnn_reason, cudnn.PASSES),
+    Implementation("scan", no_reason, scan.PASSES),
+)
 IMPLEMENTATIONS: tuple[Implementation[LayerCall], ...] = (
     Implementation(CPU_KERNELS, _kernels_reason, {**scan.PASSES, **cpp.PASSES}),
     Implementation(CUDA_KERNELS, _cuda_kernels_reason, {**scan.PASSES, **cuda_kernels.PASSES}),
-    Implementation("scan", no_reason, scan.PASSES),
+    *AFTER_CUDA_KERNELS,
 )
 
 

@@ -24,7 +24,7 @@ from ragged_jax.recurrent.sharding import partition_rows, vary_alike
 State = tuple[Array, Array]  # h and c, the latter of no features where a cell has none
 Weights = dict[str, Array]
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-KNOWN = 9  # operands that both derivatives begin with
+KNOWN = 11  # operands that both derivatives begin with
 
 
 @partial(jax.jit, static_argnames=("call", "start"))
@@ -132,6 +132,8 @@ def jvp_direction(
     c0: Array,
     weight_ih: Array,
     weight_hh: Array,
+    bias_ih: Array,
+    bias_hh: Array,
     y: Array,
     kept: Array,
     *tangents: Array | None,
@@ -191,10 +193,8 @@ def vjp_direction(
 ) -> tuple[Array, ...]:
     """Return the gradients of x, h0, c0, weights and biases, from those of y, h and c."""
     known, gradients = operands[:KNOWN], operands[KNOWN:]
-    inputs = known[2:7]
-    bias = inputs[-1][:, 0]
     jvp = partial(jvp_direction, *known, mode=mode, reverse=reverse, start=start)
-    return jax.linear_transpose(jvp, *inputs, bias, bias)(gradients)
+    return jax.linear_transpose(jvp, *known[2:9])(gradients)
 
 
 def computed_in(dtype: Any) -> Any:
@@ -281,7 +281,7 @@ def _tangent(*operands: Array, moving: Sequence[bool], **options: Any) -> tuple[
         return jvp_direction(*operands[:KNOWN], *tangents, **pass_options)
 
     pass_options, layout = _take_layout(options)
-    return _in_padded(run, operands, (0, 5, 6, 7) if moving[0] else (0, 5, 6), (0,), *layout)
+    return _in_padded(run, operands, (0, 7, 8, 9) if moving[0] else (0, 7, 8), (0,), *layout)
 
 
 @float32_products
@@ -290,7 +290,7 @@ def _backward(*operands: Array, wants_x: bool, **options: Any) -> tuple[Array, .
         return vjp_direction(*operands, **pass_options)[0 if wants_x else 1 :]
 
     pass_options, layout = _take_layout(options)
-    return _in_padded(run, operands, (0, 5, 6, 7), (0,) if wants_x else (), *layout)
+    return _in_padded(run, operands, (0, 7, 8, 9), (0,) if wants_x else (), *layout)
 
 
 def _take_layout(options: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, int]]:

@@ -23,8 +23,8 @@ from ragged.evaluation.forecasts import RowForecast, forecast_rows_with
 from ragged.export.program import FORMATS, Exported, inputs_of, load_exported
 from ragged.io import safe_json
 from ragged.runs import aliases
-from ragged.runs.config import check_sections
-from ragged.runs.parser import parse, parts_parser
+from ragged.runs.config import check_class_paths, check_sections
+from ragged.runs.parser import build, parse, parts_parser
 from ragged.runs.versions import version_of
 from ragged.training.objective import LOSSES, Objective
 
@@ -158,9 +158,10 @@ def _open_data(fields: _Fields) -> EncoderDecoderDataModule:
     """Build the data module, and give it the normalisation and the alignments."""
     section, saved = fields.take("data", dict), fields.take("normalization", dict)
     check_sections(fields.path, {"data": section})
+    check_class_paths(fields.path, section)
     section = aliases.rename(section)
     parser = parts_parser()
-    data: EncoderDecoderDataModule = parser.instantiate(parse(parser, {"data": section})).data
+    data: EncoderDecoderDataModule = build(parser, parse(parser, {"data": section})).data
     try:
         data.normalization = Normalization.from_dict(saved)
     except DataError as error:

@@ -15,13 +15,13 @@ from typing import Any
 
 from ragged.backend import get_backend, use_backend
 from ragged.data import EncoderDecoderDataModule, Normalization, Source
-from ragged.errors import CheckpointError, ConfigError, DataError, RaggedError
+from ragged.errors import CheckpointError, ConfigError, DataError
 from ragged.io import checkpoint
 from ragged.io.checkpoint import Checkpoint
 from ragged.io.safe_json import finite_or_none
 from ragged.models import MODELS, Model
 from ragged.runs.config import check_class_paths, load_config
-from ragged.runs.parser import parse, parts_parser
+from ragged.runs.parser import build, parse, parts_parser
 from ragged.runs.trained import CreateSource, TrainedModel
 from ragged.runs.versions import describe_environment
 from ragged.training.objective import Objective
@@ -91,7 +91,7 @@ def instantiate(config: Any, parser: Any, create_source: CreateSource | None = N
         create_source: builds the source of a class and its arguments, in place of the class.
 
     Raises:
-        ConfigError: a value that a constructor refuses.
+        RaggedError: a value that a constructor refuses, or data that cannot be read.
     """
     if config.seed < 0:
         raise ConfigError.of("config:", "seed", config.seed, "0 or more", "Raise it.")
@@ -99,14 +99,9 @@ def instantiate(config: Any, parser: Any, create_source: CreateSource | None = N
     if not parts or ".." in parts or Path(config.name).is_absolute():
         expected, remedy = "that of a folder in `runs`", "Name that folder by `runs`."
         raise ConfigError.of("config:", "name", repr(config.name), expected, remedy)
-    try:
-        data = resolve_defaults(config, create_source)
-        built = [_instead(data.source, Source), _instead(data, EncoderDecoderDataModule)]
-        return parser.instantiate(config, instantiators=built)
-    except RaggedError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"config: {error}") from error
+    data = resolve_defaults(config, create_source)
+    built = [_instead(data.source, Source), _instead(data, EncoderDecoderDataModule)]
+    return build(parser, config, built)
 
 
 def _instead(built: object, kind: type) -> tuple[Any, type, bool]:
@@ -197,7 +192,7 @@ def open_parts(config: Any, create_source: CreateSource | None = None) -> Any:
 
     parts = Namespace(data=config.data, trainer=config.trainer)
     instantiators = None if create_source is None else [(create_source, Source, True)]
-    return parts_parser().instantiate(parts, instantiators=instantiators)
+    return build(parts_parser(), parts, instantiators)
 
 
 def save_run(folder: Path, parser: Any, model: TrainedModel, records: list[dict[str, Any]]) -> None:

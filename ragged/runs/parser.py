@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ragged.errors import ConfigError
+from ragged.errors import ConfigError, RaggedError
 from ragged.runs.config import check_value, nearest
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -99,6 +99,29 @@ def parse(parser: Any, arguments: Sequence[str] | dict[str, Any]) -> Any:
     for name, value in config.items():
         check_value(name.removeprefix("train."), value)
     return config
+
+
+def build(parser: Any, config: Any, instantiators: Any = None) -> Any:
+    """Build the objects of a parsed configuration.
+
+    Args:
+        parser: that parsed it.
+        config: as `parse` gives it.
+        instantiators: functions that build objects of a kind, as jsonargparse takes them.
+
+    Raises:
+        RaggedError: what a constructor refuses, as it says it.
+        ConfigError: any other value of a wrong kind.
+    """
+    try:
+        return parser.instantiate(config, instantiators=instantiators)
+    except (ValueError, TypeError) as error:
+        cause: BaseException | None = error
+        while cause is not None:  # the parser wraps each error in one about all types it tried
+            if isinstance(cause, RaggedError):
+                raise cause from None
+            cause = cause.__cause__
+        raise ConfigError(f"config: {error}") from error
 
 
 def _explain(message: str) -> str:

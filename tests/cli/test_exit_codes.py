@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 
 import pytest
@@ -115,6 +116,15 @@ def test_the_installed_command_survives_a_closed_pipe(installed):
     done = subprocess.run([installed, "info"], stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_what_a_constructor_refuses_is_told_alone_of_a_run_too(refused, copied, tmp_path):
+    wrong = ["--data.source.init_args.cycles", "0", "--runs", tmp_path / "runs"]
+    expected = "ragged: error: MagnetHysteresis(): `cycles` is 0; expected 1 or more. Raise it.\n"
+    assert refused("train", "--config", "magnet", *wrong) == expected
+    config = copied / "config.yaml"
+    config.write_text(re.sub("cycles: [0-9]+", "cycles: 0", config.read_text()))
+    assert refused("evaluate", copied) == expected
 
 
 def test_the_base_class_of_all_models_is_none(refused, tmp_path):

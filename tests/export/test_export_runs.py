@@ -257,7 +257,7 @@ def foreign(folder: Path) -> None:
         (edited(inputs=None), "`inputs.past.columns` of "),
         (edited(normalization={}), "`normalization` of "),
         (edited(normalization={"field": 1}), "`normalization` of "),
-        (edited(data={"class_path": "os.system"}), "config: "),
+        (edited(data={"class_path": "os.system"}), "`class_path` of "),
         (edited(data="/etc/passwd"), "`data` of "),
         (lambda f: aside(f / "model.json").mkdir(), "it is no file"),
         (lambda f: (f / "model.stablehlo").unlink(), "it is not there"),

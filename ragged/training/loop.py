@@ -182,8 +182,9 @@ class TrainLoop:
         """Refuse to resume with another model, data or batches."""
         if saved != current:
             verb = "is" if name == "model" else "are"
+            got, expected = _differing(current, saved), _differing(saved, current)
             raise CheckpointError(
-                f"resume: the {name} {verb} now {current!s:.300}; expected {saved!s:.300}, as in "
+                f"resume: the {name} {verb} now {got!s:.300}; expected {expected!s:.300}, as in "
                 f"{str(self.last)!r}. Restore the run's config.yaml and data, or start a new run."
             )
 
@@ -367,6 +368,14 @@ class TrainLoop:
                 UserWarning,
                 stacklevel=3,
             )
+
+
+def _differing(value: Any, other: Any) -> Any:
+    """Return a value, of a mapping the entries alone that another one has not."""
+    if not (isinstance(value, dict) and isinstance(other, dict)):
+        return value
+    entries = {k: _differing(v, other.get(k)) for k, v in value.items()}
+    return {k: v for k, v in entries.items() if k not in other or value[k] != other[k]}
 
 
 def _grouped(items: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:

@@ -12,10 +12,10 @@ import numpy as np
 from ragged.data.dataset import RaggedDataset, SeriesRows
 from ragged.data.horizons import NO_CUTS, check_horizons, cut_to_forecast
 from ragged.data.layout import WHOLE, Layout, Options
-from ragged.data.normalization import Normalization, unseen_notes
+from ragged.data.normalization import Normalization, cardinalities, unseen_notes
 from ragged.data.sample import POSITION, NormalizedSeries
 from ragged.data.seasons import season_that_shows
-from ragged.data.sources import Roles, Series, Source, cardinalities, check_known, constant_notes
+from ragged.data.sources import Roles, Series, Source, check_known, constant_notes
 from ragged.data.splits import split, split_sizes
 from ragged.data.transforms import Transform
 from ragged.data.windows import Section, Windows, cut_whole, cut_windows, draw_splits, draw_windows
@@ -150,7 +150,7 @@ class EncoderDecoderDataModule:
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
-        """How many labels each encoder column has, as `sources.cardinalities` counts them."""
+        """How many labels each encoder column has, as `cardinalities` counts them."""
         return cardinalities(self.roles.encoder, self.source.categories)
 
     @property

@@ -217,6 +217,20 @@ class Normalization:
         return self.chains[column]
 
 
+def cardinalities(
+    columns: Sequence[str], categories: Mapping[str, Sequence[str]]
+) -> tuple[int, ...]:
+    """Return how many numbers the labels of each column have, with 0, the unknown one.
+
+    A column of numbers has 0, and columns of numbers alone give nothing.
+
+    >>> cardinalities(["rain", "kind"], {"kind": ["a", "b"]}), cardinalities(["rain"], {})
+    ((0, 3), ())
+    """
+    counts = tuple(len(categories[c]) + 1 if c in categories else 0 for c in columns)
+    return counts if any(counts) else ()
+
+
 def unseen_notes(
     normalization: Normalization, categories: Mapping[str, Sequence[str]]
 ) -> list[str]:

@@ -28,7 +28,7 @@ def read_events(
         DataError: a table that `read_table` refuses; a missing column; a cell that is empty, no
             number, or not finite.
     """
-    table = read_table(Path(path))
+    table = read_table(Path(path), function="read")
     rows = group_rows(table.labels(group))
     columns = {c: table.numbers(c, may_be_empty=c in may_be_empty) for c in required}
     return {name: {c: v[indices] for c, v in columns.items()} for name, indices in rows.items()}

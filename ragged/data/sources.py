@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -224,20 +224,6 @@ class Source(ABC):
         return ""
 
 
-def cardinalities(
-    columns: Sequence[str], categories: Mapping[str, Sequence[str]]
-) -> tuple[int, ...]:
-    """Return how many numbers the labels of each column have, with 0, the unknown one.
-
-    A column of numbers has 0, and columns of numbers alone give nothing.
-
-    >>> cardinalities(["rain", "kind"], {"kind": ["a", "b"]}), cardinalities(["rain"], {})
-    ((0, 3), ())
-    """
-    counts = tuple(len(categories[c]) + 1 if c in categories else 0 for c in columns)
-    return counts if any(counts) else ()
-
-
 def check_increasing(name: str, time: np.ndarray, column: str) -> None:
     """Refuse the time of an event that does not increase.
 
@@ -288,13 +274,6 @@ def _refuse_first(
 ) -> DataError:
     step = int(np.argmax(wrong)) + 1
     before, after = (f"{time[i]:.15g}" for i in (step - 1, step))
-    return refuse_time(name, column, step, before, after, expected, remedy)
-
-
-def refuse_time(
-    name: str, column: str, step: int, before: str, after: str, expected: str, remedy: str
-) -> DataError:
-    """Return the error for a step of an event whose time does not follow the one before."""
     got = f"{after} after {before} (event '{name}', step {step})"
     return DataError.of("read", column, got, expected, remedy)
 

@@ -196,5 +196,5 @@ def test_past_columns_may_be_empty_in_what_is_read_to_forecast(tmp_path):
     (event,) = past_wells(path).read(path)
     np.testing.assert_array_equal(event.columns["p"], [5, 6, nan])
     path.write_text("k,p,y\n1,5,2\n2,,3\n")
-    with refuses("events(): `p` is unknown in event 'a' at step 1; expected a value at every step"):
+    with refuses("Tables(): `p` is unknown in event 'a' at step 1; expected a value at every step"):
         past_wells(path).events()

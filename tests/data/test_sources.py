@@ -121,7 +121,7 @@ def test_tables_that_cannot_be_used_are_refused(write, text, message):
 
 
 def test_missing_and_damaged_files_are_refused(write, tmp_path):
-    with refuses(f"read_table(): `path` is {tmp_path / 'no.csv'}, which is no file; expected"):
+    with refuses(f"read(): `path` is {tmp_path / 'no.csv'}, which is no file; expected"):
         Storms(str(tmp_path / "no.csv")).events()
     path = write(HEADER + "a,0,1,1\n", "cut.csv.gz")
     path.write_bytes(path.read_bytes()[:-9])

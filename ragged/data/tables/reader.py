@@ -19,10 +19,11 @@ from ragged.errors import DataError, MissingExtraError
 TEXT = (".csv", ".tsv")
 SUFFIXES = (*TEXT, *(f"{kind}.gz" for kind in TEXT), *(f"{kind}.zip" for kind in TEXT))
 SUFFIXES += (".zip", ".parquet", ".xlsx")
+Origin = tuple[str, str, str]  # the function, the argument and its value, for errors
 INSTALL = "Install the extra: pip install 'ragged-sequences[tables]'."
 
 
-def read_table(path: Path, dialect: Dialect | None = None) -> Table:
+def read_table(path: Path, dialect: Dialect | None = None, function: str = "Tables") -> Table:
     """Read a `.parquet` or `.xlsx` file, or any other as text, compressed if it says so.
 
     Text has a header; a byte order mark and blank lines are passed over. A row of empty cells is
@@ -32,6 +33,7 @@ def read_table(path: Path, dialect: Dialect | None = None) -> Table:
     Args:
         path: of the file; one that ends in `.gz` or `.zip` is compressed.
         dialect: how its text is written.
+        function: what the user called, for errors.
 
     Raises:
         DataError: a file that is missing, empty or unreadable; a header without rows; a separator
@@ -39,22 +41,22 @@ def read_table(path: Path, dialect: Dialect | None = None) -> Table:
             column.
         MissingExtraError: pandas, pyarrow or openpyxl is not installed.
     """
-    dialect = dialect or Dialect()
+    dialect, origin = dialect or Dialect(), (function, "path", str(path))
     if not path.is_file():
-        _refuse(path, f"{path}, which is no file", "a table", "Check the path.")
+        _refuse(origin, f"{path}, which is no file", "a table", "Check the path.")
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            return _from_binary(path, "Parquet", _read_parquet, dialect)
+            return _from_binary(path, "Parquet", _read_parquet, dialect, origin)
         if suffix in (".xlsx", ".xlsm"):
-            table = _from_binary(path, "Excel", _read_excel, dialect)
+            table = _from_binary(path, "Excel", _read_excel, dialect, origin)
             return replace(table, line_of=lambda row: row + 2)  # the header is row 1
         if suffix == ".xls":
-            _refuse(path, "an Excel file of before 2007", "an .xlsx file", "Save it as .xlsx.")
-        return read_text(_bytes(path), stem(path), _origin(path), dialect)
+            _refuse(origin, "an Excel file of before 2007", "an .xlsx file", "Save it as .xlsx.")
+        return read_text(_bytes(path, origin), stem(path), origin, dialect)
     except ImportError as error:
         got = f"a file that {error.name or 'another package'} reads"
-        raise MissingExtraError.of("read_table", "path", got, "the package", INSTALL) from error
+        raise MissingExtraError.of(function, "path", got, "the package", INSTALL) from error
 
 
 def read_tables(path: Path, dialect: Dialect | None = None) -> tuple[list[Table], list[str]]:
@@ -71,15 +73,16 @@ def read_tables(path: Path, dialect: Dialect | None = None) -> tuple[list[Table]
         return [read_table(path, dialect)], []
     names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
     files = [path / name for name in names if _is_table(path / name)]
+    origin = ("Tables", "path", str(path))
     if not files:
         got = f"{path}, a folder without tables"
-        _refuse(path, got, f"files that end in one of {SUFFIXES}", "Check the path.")
+        _refuse(origin, got, f"files that end in one of {SUFFIXES}", "Check the path.")
     seen: dict[str, Path] = {}
     for file in files:
         name = stem(file)
         if seen.setdefault(name, file) is not file:
             got, expected = f"{seen[name].name} and {file.name}", f"one table called '{name}'"
-            _refuse(path, got, expected, "Rename or remove one.")
+            _refuse(origin, got, expected, "Rename or remove one.")
     others = sorted(set(names) - {file.name for file in files})
     return [read_table(file, dialect) for file in files], others
 
@@ -126,43 +129,43 @@ def stem(path: Path) -> str:
 _FRAME = ("Tables.from_frame", "frame", "the frame")
 
 
-def _origin(path: Path) -> tuple[str, str, str]:
-    return "read_table", "path", str(path)
-
-
 def _is_table(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(path: Path, origin: Origin) -> bytes:
     """Return the content of a file, decompressed."""
     try:
         if path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 return stream.read()
-        return _unzipped(path) if path.suffix.lower() == ".zip" else path.read_bytes()
+        return _unzipped(path, origin) if path.suffix.lower() == ".zip" else path.read_bytes()
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
-        _refuse_unreadable(path, error, "a table")
+        _refuse_unreadable(origin, error, "a table")
 
 
-def _unzipped(path: Path) -> bytes:
+def _unzipped(path: Path, origin: Origin) -> bytes:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if len(names) != 1:
             got = f"an archive of {len(names)} files"
-            _refuse(path, got, "one table", "Unpack it, and give the folder or one of the files.")
+            _refuse(origin, got, "one table", "Unpack it, and give the folder or one of the files.")
         return archive.read(names[0])
 
 
 def _from_binary(
-    path: Path, kind: str, read: Callable[[io.BytesIO], Any], dialect: Dialect
+    path: Path,
+    kind: str,
+    read: Callable[[io.BytesIO], Any],
+    dialect: Dialect,
+    origin: Origin,
 ) -> Table:
     """Return the table in a file of pandas' own readers."""
     try:
         frame = read(io.BytesIO(path.read_bytes()))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        _refuse_unreadable(path, error, f"{'an' if kind == 'Excel' else 'a'} {kind} table")
-    return _from_frame(frame, stem(path), _origin(path), dialect)
+        _refuse_unreadable(origin, error, f"{'an' if kind == 'Excel' else 'a'} {kind} table")
+    return _from_frame(frame, stem(path), origin, dialect)
 
 
 def _read_parquet(content: io.BytesIO) -> Any:
@@ -177,7 +180,7 @@ def _read_excel(content: io.BytesIO) -> Any:
     return pandas.read_excel(content, dtype=object, keep_default_na=False, na_values=[""])
 
 
-def _from_frame(frame: Any, name: str, origin: tuple[str, str, str], dialect: Dialect) -> Table:
+def _from_frame(frame: Any, name: str, origin: Origin, dialect: Dialect) -> Table:
     if any(level is not None for level in frame.index.names):
         frame = frame.reset_index(allow_duplicates=True)
     header = [str(column).strip() for column in frame.columns]
@@ -189,10 +192,10 @@ def _from_frame(frame: Any, name: str, origin: tuple[str, str, str], dialect: Di
     return table
 
 
-def _refuse_unreadable(path: Path, error: Exception, expected: str) -> NoReturn:
+def _refuse_unreadable(origin: Origin, error: Exception, expected: str) -> NoReturn:
     got = f"unreadable ({type(error).__name__}: {error})"
-    _refuse(path, got, expected, "Write the file again.")
+    _refuse(origin, got, expected, "Write the file again.")
 
 
-def _refuse(path: Path, got: str, expected: str, remedy: str) -> NoReturn:
-    Table("", _origin(path), (), (), int).refuse(got, expected, remedy)
+def _refuse(origin: Origin, got: str, expected: str, remedy: str) -> NoReturn:
+    Table("", origin, (), (), int).refuse(got, expected, remedy)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data.sources import Columns, refuse_time
+from ragged.data.sources import Columns
 from ragged.data.tables.frequency import HOUR, Frequency, find_frequency
 from ragged.errors import DataError
 
@@ -201,4 +201,5 @@ def _duration(step: float, rows: Rows) -> str:
 
 def _refuse_time(rows: Rows, column: str, step: int, expected: str, remedy: str) -> DataError:
     before, after = (rows.shown(row) for row in (step - 1, step))
-    return refuse_time(rows.name, column, step, before, after, expected, remedy)
+    got = f"{after} after {before} (event '{rows.name}', step {step})"
+    return DataError.of("Tables", column, got, expected, remedy)

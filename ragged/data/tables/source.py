@@ -299,9 +299,10 @@ class Tables(Source):
             raise OptionError.of("Tables", "driver", got, expected, "Name another, or none.")
         if self.missing == "error":
             remedy = f"{FILL} A table to forecast may leave targets empty."
-            check_known(reading.series, self._named.target, "a target at every step", remedy)
+            targets, whole = self._named.target, "a target at every step"
+            check_known(reading.series, targets, whole, remedy, "Tables")
             past = (reading.resolved.categories or Categories()).names(self._named.past)
-            check_known(reading.series, past, "a value at every step", FILL)
+            check_known(reading.series, past, "a value at every step", FILL, "Tables")
         return list(reading.series)
 
     def read(self, path: Path | Any, future: Future | None = None) -> list[Series]:

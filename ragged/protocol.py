@@ -171,8 +171,13 @@ class Backend(Protocol):
     def predict(self, module: Any, batch: Any, *, need_weights: bool = False) -> Any:
         """Run a forecasting model in inference mode on a host batch: a `Forecast` on the host."""
 
-    def export_model(self, module: Any, path: Path, *, format: str) -> None:
-        """Write a forecasting model, in inference mode, as one program for batches of any size."""
+    def export_model(
+        self, module: Any, path: Path, *, format: str, quantiles: tuple[float, ...] = ()
+    ) -> None:
+        """Write a forecasting model, in inference mode, as one program for batches of any size.
+
+        Outputs that are `quantiles` are sorted for each target.
+        """
 
     def load_exported(self, path: Path, *, format: str) -> Exported:
         """Read what `export_model` wrote, as a function of NumPy arrays."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -15,6 +16,7 @@ from ragged.backend import load_backend
 from ragged.export.program import Exported, Input, check_format, damaged, inputs_of, missing_extra
 from ragged.io.atomic import write_file
 from ragged.lengths import Lengths
+from ragged.models.quantiles import sort_quantiles
 from ragged_jax.arrays import name
 
 export_formats = ("stablehlo",)
@@ -22,8 +24,12 @@ PLATFORMS = ("cpu", "cuda")  # one file runs on both
 DIGEST = hashlib.sha256().digest_size
 
 
-def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
+def export_model(
+    module: nnx.Module, path: Path, *, format: str, quantiles: tuple[float, ...] = ()
+) -> None:
     """Write a forecasting model as `jax.export` serialises it; its parameters are in the file.
+
+    If its outputs are `quantiles`, the program sorts those of each target.
 
     The lengths are inputs of the program. An exported layer needs nothing but XLA. The digest at
     the file's end is ignored by `jax.export.deserialize`, which reads the file too.
@@ -40,7 +46,8 @@ def export_model(module: nnx.Module, path: Path, *, format: str) -> None:
     def forecast(past: Array, future: Array, **inputs: Any) -> Array:
         for side, array in (("encoder_lengths", past), ("decoder_lengths", future)):
             inputs[side] = Lengths.unchecked(inputs[side], array.shape[1])
-        return model(past, future, **inputs).output
+        output = model(past, future, **inputs).output
+        return sort_quantiles(jnp, output, quantiles) if quantiles else output
 
     weight = jax.tree.leaves(nnx.state(module, nnx.Param))[0]
     inputs = inputs_of(module.config, str(weight.dtype))

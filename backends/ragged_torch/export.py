@@ -23,18 +23,20 @@ from ragged.export.program import (
     missing_extra,
 )
 from ragged.io.atomic import write_file
+from ragged.models.quantiles import sort_quantiles
 from ragged_torch.archives import without_code
-from ragged_torch.arrays import name, to_numpy
+from ragged_torch.arrays import name, to_numpy, xp
 
 export_formats = ("torch", "onnx")
 EXAMPLE = {"batch": 2, "encoder_time": 3, "decoder_time": 4}  # sizes to record with; all are open
 
 
 class _Forecaster(nn.Module):
-    """A copy of a model in inference mode that returns only the forecast."""
+    """A copy of a model in inference mode that returns only the forecast, its quantiles sorted."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, quantiles: tuple[float, ...] = ()) -> None:
         super().__init__()
+        self.quantiles = quantiles
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
 
     def forward(
@@ -47,14 +49,22 @@ class _Forecaster(nn.Module):
     ) -> Tensor:
         extra = {} if static is None else {"static": static}
         output: Tensor = self.model(past, future, encoder_lengths, decoder_lengths, **extra).output
-        return output
+        return sort_quantiles(xp, output, self.quantiles, _sort) if self.quantiles else output
 
 
-def export_model(module: nn.Module, path: Path, *, format: str) -> None:
+def _sort(x: Tensor) -> Tensor:
+    """Sort the last axis; ONNX has no stable sort, which `xp.sort` is."""
+    return x.sort(-1).values
+
+
+def export_model(
+    module: nn.Module, path: Path, *, format: str, quantiles: tuple[float, ...] = ()
+) -> None:
     """Write a forecasting model's inference as one file, whole or not at all, for the CPU.
 
     "torch" is a program of `torch.export`, which calls the operator that `ragged_torch` registers;
-    "onnx" needs nothing of `ragged`. The module is left as it is.
+    "onnx" needs nothing of `ragged`. The module is left as it is. If its outputs are `quantiles`,
+    the program sorts those of each target.
 
     Raises:
         OptionError: another format; for "onnx" parameters that are not of float32.
@@ -75,7 +85,7 @@ def export_model(module: nn.Module, path: Path, *, format: str) -> None:
     if format == "onnx":
         write = _onnx_writer(path)
         _check_onnx(module)
-    program = record(module)
+    program = record(module, quantiles)
     write_file(path, write(program, _inputs(program)))
 
 
@@ -124,7 +134,7 @@ def onnx_translations() -> dict[Any, Any]:
     return translations()
 
 
-def record(module: nn.Module) -> torch.export.ExportedProgram:
+def record(module: nn.Module, quantiles: tuple[float, ...] = ()) -> torch.export.ExportedProgram:
     """Record a model's inference for every batch size and width."""
     dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
     open_axes = {axis: torch.export.Dim(axis) for axis in EXAMPLE}
@@ -135,7 +145,7 @@ def record(module: nn.Module) -> torch.export.ExportedProgram:
         shapes[argument] = {i: open_axes[a] for i, a in enumerate(axes) if isinstance(a, str)}
     with torch.no_grad():
         return torch.export.export(
-            _Forecaster(module), (), example, dynamic_shapes=shapes, strict=False
+            _Forecaster(module, quantiles), (), example, dynamic_shapes=shapes, strict=False
         )
 
 

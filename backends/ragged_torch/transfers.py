@@ -46,8 +46,9 @@ def place_inputs(
     batch: Any, device: torch.device | str, dtype: torch.dtype
 ) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
     """Copy to a device what a model reads of a host batch: its arguments, by place and by name."""
-    arrays = copy_together(_arrays_of(batch)[:-1], device)
-    return _inputs(arrays, place_lengths(_lengths_of(batch)[:2], device), dtype)
+    arrays = copy_together(_read_of(batch), device)
+    lengths = [batch.encoder_lengths, batch.decoder_lengths]
+    return _inputs(arrays, place_lengths(lengths, device), dtype)
 
 
 def shapes_of(batch: Any) -> tuple[Any, ...]:
@@ -86,9 +87,14 @@ class BatchBuffers:
 
 
 def _arrays_of(batch: Any) -> list[np.ndarray]:
-    """Past, future, static values if any, and the target."""
+    """What a model reads, and the target."""
+    return [*_read_of(batch), batch.target]
+
+
+def _read_of(batch: Any) -> list[np.ndarray]:
+    """Past, future, and static values if any: a batch to predict may have no target."""
     statics = [] if batch.static is None else [batch.static]
-    return [batch.past, batch.future, *statics, batch.target]
+    return [batch.past, batch.future, *statics]
 
 
 def _lengths_of(batch: Any) -> list[Lengths]:

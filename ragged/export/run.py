@@ -14,6 +14,7 @@ from ragged.export.program import FORMATS, Exported, check_format
 from ragged.io.atomic import replace_folder
 from ragged.protocol import Backend
 from ragged.runs.folder import Run
+from ragged.training.objective import Objective
 from ragged.training.precision import param_dtype
 
 TOLERANCES = {"float32": (1e-4, 1e-5), "float64": (1e-10, 1e-12)}  # relative, absolute
@@ -41,14 +42,15 @@ def export_run(run: Run, backend: Backend, folder: Path, *, format: str) -> floa
     module = backend.to(run.module, device="cpu", dtype=dtype)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / FORMATS[format].file
-        backend.export_model(module, path, format=format)
+        objective = run.trainer.objective(module.config, run.data)
+        backend.export_model(module, path, format=format, quantiles=objective.quantiles)
         program = backend.load_exported(path, format=format)
-        difference = _compare(backend, module, program, run.data, dtype)
+        difference = _compare(backend, module, program, run.data, objective, dtype)
         files = {file.name: file.read_bytes() for file in Path(temporary).iterdir()}
     files[MANIFEST] = describe(
         module.config,
         run.data,
-        run.trainer.objective(module.config, run.data),
+        objective,
         program,
         format=format,
         content=files[path.name],
@@ -65,6 +67,7 @@ def _compare(
     module: object,
     program: Exported,
     data: EncoderDecoderDataModule,
+    objective: Objective,
     dtype: str,
 ) -> float:
     """Return the largest difference of the two forecasts over the rows held out from training."""
@@ -73,6 +76,7 @@ def _compare(
     held_out = next(dataset for dataset in (data.validation, data.test, data.train) if len(dataset))
     for batch in batches(held_out, data.batch_size, dtype=dtype):
         expected = backend.predict(module, batch).output
+        expected = objective.by_target(expected).reshape(expected.shape)
         output = program.forecast_batch(batch)
         if output.shape != expected.shape:
             raise _differs(f"of shape {output.shape}", f"of shape {expected.shape}")

@@ -14,6 +14,7 @@ from ragged.errors import OptionError
 from ragged.lengths import Lengths
 from ragged.losses import MaskedLoss, regression
 from ragged.models import ModelConfig
+from ragged.models.quantiles import sort_quantiles
 from ragged.models.row_normalization import NONE, SEASONAL
 from ragged.ops.masks import padding_mask
 from ragged.protocol import Array
@@ -128,10 +129,7 @@ class Objective:
     def at_levels(self, forecast: np.ndarray) -> dict[float, np.ndarray]:
         """Return the forecast of each target at each level, `(steps, targets)` each.
 
-        A model's quantiles may cross. They are sorted, by which the pinball loss never grows.
-
-        Source: V. Chernozhukov, I. Fernandez-Val and A. Galichon, Quantile and Probability Curves
-        without Crossing (2010).
+        A model's quantiles may cross: they are sorted.
 
         >>> found = Objective(LOSSES["quantile"], (0.1, 0.9)).at_levels(np.array([[3.0, 2.0]]))
         >>> {level: values.item() for level, values in found.items()}
@@ -156,8 +154,6 @@ class Objective:
 
     def by_target(self, forecast: np.ndarray) -> np.ndarray:
         """Return outputs by target, `(..., targets, outputs of each)`, quantiles sorted."""
-        outputs = forecast.reshape(*forecast.shape[:-1], -1, self.outputs)
-        if not self.quantiles:
-            return outputs
-        ranks = np.argsort(np.argsort(self.quantiles))
-        return np.asarray(np.sort(outputs, axis=-1)[..., ranks])
+        if self.quantiles:
+            forecast = sort_quantiles(np, forecast, self.quantiles)
+        return forecast.reshape(*forecast.shape[:-1], -1, self.outputs)

@@ -161,11 +161,11 @@ def test_a_program_that_forecasts_something_else_is_not_put_in_place(
     backend = load_backend("jax")
     real = backend.export_model
 
-    def wrong(module, path, *, format):
+    def wrong(module, path, *, format, quantiles):
         parameters = backend.get_parameters(module)
         copy = backend.create_model(module.config)
         backend.set_parameters(copy, {**parameters, "head.bias": parameters["head.bias"] + 1e-3})
-        real(copy, path, format=format)
+        real(copy, path, format=format, quantiles=quantiles)
 
     monkeypatch.setattr(backend, "export_model", wrong)
     options = ["--format", "stablehlo", "--output", str(tmp_path / "out")]

@@ -28,6 +28,7 @@ class Calibration:
     Args:
         offsets: `(steps + 1, outputs)`, in the normalised units of a model's outputs; the last row
             is of steps with too few scores of their own: of all steps together.
+        pooled: how many steps have too few.
 
     Source: Y. Romano, E. Patterson, E. Candès, Conformalized Quantile Regression (2019).
     """

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from ragged.cli.main import main
+from tests.docs import environments
 
-environments = pytest.importorskip("tests.docs.environments")
 DOCS = Path(__file__).parents[2] / "docs"
 SCRIPT = re.compile(r'^( *)```\w+ title="(.+?)"\n(.*?)^\1```', re.MULTILINE | re.DOTALL)
 

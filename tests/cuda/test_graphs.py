@@ -21,7 +21,8 @@ EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64: a step that another order of s
 @pytest.mark.parametrize("name", MODELS)
 def test_recorded_steps_are_the_eager_ones_and_take_few_launches(counted, cuda, name):
     one, other = make_batch(), make_batch(seed=1, last=6)
-    batches, found = [one, other, one, other, one], []  # as it is, recorded, launched
+    # Of either shape a step as it is and one that is recorded; then other values in one shape.
+    batches, found = [one, other, one, other, make_batch(seed=2)], []
     for recorded in (False, True):
         options = {"dropout": 0.3, "ema_decay": 0.9, "use_cuda_graphs": recorded}
         step = make_step(name, cuda, "float64", **options)

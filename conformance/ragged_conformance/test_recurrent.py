@@ -62,6 +62,8 @@ def test_outputs_and_state_equal_the_oracle(adapter: Adapter, name: str, case: s
     expected = LAYERS[name].oracle(parameters, x, lengths, as_state(start))
     state = as_state(map(adapter.array, start))
     for policy in POLICIES:
+        if adapter.name == "jax" and policy in EMULATED and case != "mixed":
+            continue
         valid = ragged.Lengths(lengths, WIDTH, policy=policy)
         y, final = layer(adapter.array(x), valid, state)
         assert_results_close(adapter, (y, final), expected, policy)

@@ -53,7 +53,7 @@ FAULTS = (
         "ragged.data.buckets:cheapest_cuts",
         "int(np.argmin(totals)) + 1",
         "1",
-        "data/test_batches.py::test_cuts_between_buckets_are_the_best_there_are",
+        "data/test_buckets.py::test_cuts_between_buckets_are_the_best_there_are",
     ),
     fault(
         "an export says that the logarithm is the decimal one",

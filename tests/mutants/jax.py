@@ -7,7 +7,7 @@ from tests.mutants.names import forecast, forward, lstm_gradients
 
 
 def _without_kernels(cell: str) -> str:
-    case = f"no kernels-two layers, both directions-{cell}"
+    case = f"no kernels-both directions, no bias-{cell}"
     return f"recurrent/test_jax_cells.py::test_outputs_and_gradients_equal_a_loop[{case}]"
 
 

@@ -147,7 +147,7 @@ def helper(code: str, *arguments: object) -> list[str]:
 def test_writing_stopped_anywhere_leaves_the_old_or_the_new_checkpoint(how, tmp_path):
     (line,) = helper(WRITING, how, tmp_path)
     seen = [float(value) for value in line.split()]
-    assert len(seen) > 20
+    assert len(seen) >= 20  # a write asks the file system for as many things
     if how == "kill":
         assert seen == sorted(seen)  # the old one up to a point, the new one from there on
     assert set(seen) == {1.0, 2.0}

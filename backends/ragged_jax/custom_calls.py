@@ -10,7 +10,17 @@ from pathlib import Path
 import jax
 
 from ragged import kernels
-from ragged.kernels.recipe import ATTENTION, CELLS, REALS, SOURCES, XLA, functions_of, xla_interface
+from ragged.kernels.recipe import (
+    ATTENTION,
+    ATTENTION_FUNCTIONS,
+    CELLS,
+    FUNCTIONS,
+    REALS,
+    SOURCES,
+    XLA,
+    functions_of,
+    xla_interface,
+)
 
 CALLED = kernels.HEADERS / SOURCES[XLA]
 
@@ -47,7 +57,7 @@ def _calls() -> tuple[ctypes.CDLL, str] | None:
     library = load_library(CALLED, XLA, "")
     if library is None:
         return None
-    return library, register(library, functions_of(XLA)[:4], "cpu")
+    return library, register(library, (*FUNCTIONS, *ATTENTION_FUNCTIONS), "cpu")
 
 
 def register(

@@ -21,6 +21,7 @@ from ragged_jax.precision import allows_tf32
 from ragged_jax.recurrent import scan
 
 CUDNN = "cudnn"
+Pass = Callable[..., tuple[Array, ...]]
 
 
 def cudnn_reason(call: LayerCall) -> str | None:
@@ -69,11 +70,6 @@ def run_direction(
     lengths: Array, resets: Array, *inputs: Array, keep: bool, **options: Any
 ) -> tuple[Array, ...]:
     """Return what `scan.run_direction` does; what it keeps is NaN, which only these passes take."""
-    if resets.shape[-1]:
-        passed: tuple[Array, ...] = scan.PASSES["recurrent_forward"](
-            lengths, resets, *inputs, keep=keep, **options
-        )
-        return passed
     outputs = sequential_vmap(partial(_run, reverse=options["reverse"]))(lengths, *inputs)
     if not keep:
         return outputs
@@ -93,20 +89,25 @@ def vjp_direction(
     lengths: Array, resets: Array, *others: Array, wants_x: bool, **options: Any
 ) -> tuple[Array, ...]:
     """Return what `scan.vjp_direction` does."""
-    if resets.shape[-1]:
-        passed: tuple[Array, ...] = scan.PASSES["recurrent_backward"](
-            lengths, resets, *others, wants_x=wants_x, **options
-        )
-        return passed
     run = sequential_vmap(partial(_differentiate, reverse=options["reverse"]))
     gradients: tuple[Array, ...] = run(lengths, *others[:7], *others[9:])
     return gradients[0 if wants_x else 1 :]
 
 
-PASSES: dict[str, Callable[..., tuple[Array, ...]]] = {
-    "recurrent_forward": run_direction,
+def _unless_reset(name: str, run: Pass) -> Pass:
+    """Run a pass by cuDNN, or by the scan where states are reset inside of rows."""
+
+    def choose(lengths: Array, resets: Array, *operands: Array, **options: Any) -> Any:
+        chosen = scan.PASSES[name] if resets.shape[-1] else run
+        return chosen(lengths, resets, *operands, **options)
+
+    return choose
+
+
+PASSES: dict[str, Pass] = {
+    "recurrent_forward": _unless_reset("recurrent_forward", run_direction),
     "recurrent_tangent": jvp_direction,
-    "recurrent_backward": vjp_direction,
+    "recurrent_backward": _unless_reset("recurrent_backward", vjp_direction),
 }
 
 

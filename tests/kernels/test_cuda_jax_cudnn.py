@@ -90,7 +90,13 @@ def test_a_layer_runs_on_it_where_a_trial_says_so(gpu, monkeypatch):
     def members(x):
         return jax.vmap(loss)(jnp.stack([x, 2 * x]))
 
-    programs = jax.value_and_grad(loss), moved, members
+    def curved(x):
+        along = jnp.ones_like(x)
+        _, reverse_over = jax.jvp(jax.grad(loss), (x,), (along,))
+        forward_over = jax.grad(moved)(x)
+        return reverse_over, forward_over, jax.jvp(moved, (x,), (along,))[1]
+
+    programs = jax.value_and_grad(loss), moved, members, curved
     expected = [jax.jit(each)(x) for each in programs]
     held = gpu(0.5)
     calls, real = [], rnn.lstm

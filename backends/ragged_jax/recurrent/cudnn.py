@@ -69,20 +69,12 @@ def _binding_error() -> str | None:
 def run_direction(
     lengths: Array, resets: Array, *inputs: Array, keep: bool, **options: Any
 ) -> tuple[Array, ...]:
-    """Return what `scan.run_direction` does; what it keeps is NaN, which only these passes take."""
+    """Return what `scan.run_direction` does; what it keeps is NaN, which nothing reads."""
     outputs = sequential_vmap(partial(_run, reverse=options["reverse"]))(lengths, *inputs)
     if not keep:
         return outputs
     kept_features = CELLS[options["mode"]].kept * inputs[1].shape[1]
     return *outputs, jnp.full((*inputs[0].shape[:2], kept_features), jnp.nan, inputs[0].dtype)
-
-
-def jvp_direction(lengths: Array, resets: Array, *others: Array, **options: Any) -> Any:
-    """Return what `scan.jvp_direction` does, of gates that the scan computes."""
-    inputs, tangents = others[:7], others[9:]
-    told = {name: value for name, value in options.items() if name != "moving"}
-    y, _, _, kept = scan.PASSES["recurrent_forward"](lengths, resets, *inputs, keep=True, **told)
-    return scan.PASSES["recurrent_tangent"](lengths, resets, *inputs, y, kept, *tangents, **options)
 
 
 def vjp_direction(
@@ -104,9 +96,8 @@ def _unless_reset(name: str, run: Pass) -> Pass:
     return choose
 
 
-PASSES: dict[str, Pass] = {
+PASSES: dict[str, Pass] = {  # `scan` has the other
     "recurrent_forward": _unless_reset("recurrent_forward", run_direction),
-    "recurrent_tangent": jvp_direction,
     "recurrent_backward": _unless_reset("recurrent_backward", vjp_direction),
 }
 

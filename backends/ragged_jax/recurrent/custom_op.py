@@ -3,7 +3,7 @@
 One direction of a layer is a primitive, and so are its two derivatives. Which implementation runs
 them is chosen from the list of `dispatch` when a program is lowered, by where it will run: our
 kernels in a program for one CPU or GPU, where there are any; else masked scans, which XLA compiles
-for every device, partitions over many, and keeps in exported files. All keep the same arrays.
+for every device, partitions over many, and keeps in exported files.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from ragged_jax.primitives import (
     bind_tangent,
     define,
     inner_shapes,
-    jvp_by_plain,
     sum_gradients,
 )
 from ragged_jax.recurrent import scan
 from ragged_jax.recurrent.dispatch import IMPLEMENTATIONS
 from ragged_jax.recurrent.scan import KNOWN, WEIGHTS, State, Weights
 
-# Their operands. `call` says of which cell they are. What a forward pass keeps for the others is y
-# and `kept`, which the cell defines.
+# Their operands. `call` says of which cell they are. `kept` is what a forward pass keeps for the
+# others of the same implementation: it is for that one to say what it holds, and no derivative
+# depends on it.
 #     forward   lengths, resets, x, h0, c0, weights and biases
 #     tangent   all of these, y, kept; the tangents that are not 0
 #     backward  all of these, y, kept; the gradients of y, h and c
@@ -98,7 +98,7 @@ def _choose(
 
 
 def _plain(primitive: Primitive, *, call: LayerCall, **options: Any) -> Callable[..., Any]:
-    return partial(scan.PASSES[primitive.name], **_told(call), **options)
+    return partial(scan.PASSES_OF_INPUTS[primitive.name], **_told(call), **options)
 
 
 def _told(call: LayerCall) -> dict[str, Any]:
@@ -144,12 +144,12 @@ def _jvp_forward(
     inputs: Sequence[Array], tangents: Sequence[Any], *, keep: bool, **options: Any
 ) -> tuple[Any, Any]:
     """Differentiate the layer: what moves by the operator of tangents, which has a transpose."""
-    if keep:
-        return jvp_by_plain(forward_p, _plain, FIXED, inputs, tangents, keep=True, **options)
     y, h, c, kept = forward_p.bind(*inputs, keep=True, **options)
     known = (*inputs, y, kept)
     moved = bind_tangent(tangent_p, known, tangents, inputs=INPUTS, fixed=FIXED, **options)
-    return (y, h, c), moved
+    if not keep:
+        return (y, h, c), moved
+    return (y, h, c, kept), (*moved, ad.Zero(jax.typeof(kept).to_tangent_aval()))
 
 
 def _transpose(

@@ -50,13 +50,14 @@ def _find_gpu(call: LayerCall) -> Gpu | None:
 
 
 # Each `run` is a function for every primitive of the operator.
+OTHERS = scan.PASSES_OF_INPUTS
 AFTER_CUDA_KERNELS: tuple[Implementation[LayerCall], ...] = (
-    Implementation(cudnn.CUDNN, _cudnn_reason, cudnn.PASSES),
+    Implementation(cudnn.CUDNN, _cudnn_reason, {**OTHERS, **cudnn.PASSES}),
     Implementation("scan", no_reason, scan.PASSES),
 )
 IMPLEMENTATIONS: tuple[Implementation[LayerCall], ...] = (
-    Implementation(CPU_KERNELS, _kernels_reason, {**scan.PASSES, **cpp.PASSES}),
-    Implementation(CUDA_KERNELS, _cuda_kernels_reason, {**scan.PASSES, **cuda_kernels.PASSES}),
+    Implementation(CPU_KERNELS, _kernels_reason, {**OTHERS, **cpp.PASSES}),
+    Implementation(CUDA_KERNELS, _cuda_kernels_reason, {**OTHERS, **cuda_kernels.PASSES}),
     *AFTER_CUDA_KERNELS,
 )
 

@@ -293,6 +293,18 @@ def _backward(*operands: Array, wants_x: bool, **options: Any) -> tuple[Array, .
     return _in_padded(run, operands, (0, 7, 8, 9), (0,) if wants_x else (), *layout)
 
 
+def _from_inputs(derivative: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
+    """Let a derivative read the layer's inputs alone: it runs forward again for y and `kept`."""
+
+    def run(lengths: Array, resets: Array, *operands: Array, **options: Any) -> tuple[Array, ...]:
+        inputs, others = operands[:7], operands[9:]
+        told = {key: options[key] for key in options.keys() - {"moving", "wants_x"}}
+        y, _, _, kept = _forward(lengths, resets, *inputs, keep=True, **told)
+        return derivative(lengths, resets, *inputs, y, kept, *others, **options)
+
+    return run
+
+
 def _take_layout(options: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, int]]:
     pass_options = dict(options)
     return pass_options, (pass_options.pop("layout"), pass_options.pop("width"))
@@ -333,4 +345,10 @@ PASSES: dict[str, Callable[..., tuple[Array, ...]]] = {  # by the operator's pri
     "recurrent_forward": _forward,
     "recurrent_tangent": _tangent,
     "recurrent_backward": _backward,
+}
+# Behind another's forward pass, whose `kept` is its own, and for derivatives of a higher order.
+PASSES_OF_INPUTS = {
+    "recurrent_forward": _forward,
+    "recurrent_tangent": _from_inputs(_tangent),
+    "recurrent_backward": _from_inputs(_backward),
 }

@@ -45,6 +45,9 @@ class PublicSet:
         return Path(next(iter(spec.submodule_search_locations))) / self.file
 
 
+DIETOX = ["row", "Weight", "Feed", "Time", "Pig", "Evit", "Cu", "Litter"]  # as R wrote it
+
+
 def _set(package: str, file: str, target: str, *, setting: Any = None, **more: Any) -> PublicSet:
     return PublicSet(package, file, {"target": [target], **more}, setting or {})
 
@@ -112,7 +115,14 @@ SETS = (
     _statsmodels("sunspots", "SUNACTIVITY", time="YEAR"),
     _set("statsmodels", "datasets/danish_data/data.csv", "lrm", time="period"),
     _set("statsmodels", "datasets/interest_inflation/E6.csv", "Dp"),
-    _set("statsmodels", "regression/tests/results/dietox.csv", "Weight", time="Time", group="Pig"),
+    _set(
+        "statsmodels",
+        "regression/tests/results/dietox.csv",
+        "Weight",
+        time="Time",
+        group="Pig",
+        setting={"skip_rows": 1, "names": DIETOX},
+    ),
     _sktime("Airline", "Passengers", time="Date"),
     _sktime("Longley", "TOTEMP", time="YEAR"),
     _sktime("Lynx", "0", time=""),

@@ -26,7 +26,7 @@ from ragged.forecasting.backtest import (
     seen_note,
     trained_until,
 )
-from ragged.forecasting.rolling import Predictor, forecast_cuts, rolling_note
+from ragged.forecasting.rolling import Predictor, forecast_cuts, left_out_note, rolling_note
 from ragged.forecasting.tables import check_output, forecast_table, write_table
 from ragged.forecasting.training import create_loop, prepare
 from ragged.forecasting.training import train as run_to_end
@@ -122,12 +122,12 @@ def predict(
         events = _read(data.source, input, horizon)
         cuts = cut_to_forecast(data, events)
         forecasts = forecast_cuts(predictor, events, cuts)
-        note = rolling_note(predictor, events, cuts)
+        notes = left_out_note(events, cuts), rolling_note(predictor, events, cuts)
     write_table(output, forecast_table(data, events, cuts, forecasts, for_file=True))
-    for text in (*data.source.notes, *([note] if note else [])):
+    for text in (*data.source.notes, *filter(None, notes)):
         print(f"note: {text}")
     steps = int((cuts[:, 3] - cuts[:, 2]).sum())
-    print(f"{steps:,} steps of {len(events)} events forecast to {output}")
+    print(f"{steps:,} steps of {len(set(cuts[:, 0]))} events forecast to {output}")
 
 
 def backtest(

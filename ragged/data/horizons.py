@@ -63,18 +63,20 @@ def cut_to_forecast(data: EncoderDecoderDataModule, events: Sequence[Series]) ->
         events: as the source's `read` gives them.
 
     Returns:
-        `(rows, 4)` int64: the index of a row's event, and its start, split and stop there.
+        `(rows, 4)` int64: the index of a row's event, and its start, split and stop there. Events
+        that are too short have no row where the data module leaves them out, unless all are so.
 
     Raises:
         DataError: an event whose first target is unknown, or too short to be cut; a past column
             that is unknown in the context.
     """
-    cuts = [_cuts_of(data, index, event) for index, event in enumerate(events)]
+    kept = [i for i, e in enumerate(events) if not _is_left_out(data, e)] or range(len(events))
+    cuts = [_cuts_of(data, index, events[index]) for index in kept]
     if data.source.missing == "error":
         expected = "a value at every step of the context"
         remedy = "Fill it; over the horizon it may stay empty."
-        for event, event_cuts in zip(events, cuts, strict=True):
-            context = event.until(event_cuts[:, 2].max())
+        for index, event_cuts in zip(kept, cuts, strict=True):
+            context = events[index].until(event_cuts[:, 2].max())
             check_known([context], data.source.roles.past, expected, remedy, "rows_for")
     return np.concatenate([NO_CUTS, *cuts])
 
@@ -92,12 +94,29 @@ def check_horizons(
             raise _refuse(data, events[index], split, stop)
 
 
+def _is_left_out(data: EncoderDecoderDataModule, event: Series) -> bool:
+    """Whether an event is too short, and not refused for it: parts of series never are."""
+    may_be = event.part_of is not None or data.short_events == "drop"
+    return may_be and _is_too_short(data, event)
+
+
+def _is_too_short(data: EncoderDecoderDataModule, event: Series) -> bool:
+    split = _split_of(data, event)
+    if split is None:
+        return event.steps < data.layout.shortest.steps
+    return data.trained_horizon is not None and split < data.shortest_context
+
+
+def _split_of(data: EncoderDecoderDataModule, event: Series) -> int | None:
+    return first_unknown_target(event, data.source.roles, fills=data.source.missing == "ffill")
+
+
 def _cuts_of(data: EncoderDecoderDataModule, index: int, event: Series) -> np.ndarray:
-    split = first_unknown_target(event, data.source.roles, fills=data.source.missing == "ffill")
+    split = _split_of(data, event)
     if split is None:
         data.check_steps(event, event.steps)
         return data.cuts_of(Section(index, 0, event.steps))
-    if data.trained_horizon is not None and split < data.shortest_context:
+    if _is_too_short(data, event):
         raise _refuse(data, event, split, event.steps)
     return np.array([[index, data.context_start(split), split, event.steps]])
 

@@ -73,7 +73,7 @@ class Layout:
             steps = training_steps(read(), options.shares if by_time else (0.0, 0.0))
             is_long = np.median(steps) >= (FEWEST_STEPS if by_time else MOST_STEPS)
             windows = choose_windows(steps, season) if is_long else None
-            shortest = min(steps)
+            shortest = min(*steps, max(event.steps for event in read()))
         sizes = (windows.context, windows.horizon) if windows else (None, None)
         context, horizon = (min(DEFAULT_MIN_STEPS, n or DEFAULT_MIN_STEPS) for n in sizes)
         if shortest is not None:  # no series is too short for windows that nobody asked for
@@ -93,6 +93,12 @@ class Layout:
         if self.windows:
             return "Lower windows, min_context or min_horizon, or set short_events to drop."
         return "Drop the event, or set short_events to drop."
+
+    @property
+    def remedy_for_all_short(self) -> str:
+        """The same where all are."""
+        lower = ", or lower windows, min_context or min_horizon" if self.windows else ""
+        return f"Give longer events{lower}."
 
     @property
     def arguments(self) -> dict[str, Any]:

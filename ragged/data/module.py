@@ -217,7 +217,7 @@ class EncoderDecoderDataModule:
         if not self.events:
             got = f"{len(self._all_events)} events, all too short"
             expected = f"one of {self.layout.shortest.steps} steps or more, a context and a horizon"
-            raise DataError.of(_NAME, "source", got, expected, self.layout.remedy_for_short)
+            raise DataError.of(_NAME, "source", got, expected, self.layout.remedy_for_all_short)
         by_time = self.layout.by_time
         return split(self.events, self.shares, self.layout.shortest, by_time=by_time)
 
@@ -346,10 +346,11 @@ class EncoderDecoderDataModule:
     def check_steps(self, event: Series, steps: int) -> None:
         """Refuse an event with too few steps for a row by a `DataError`."""
         if steps < self.layout.shortest.steps:
-            where = "in training" if steps < event.steps else "long"
-            got = f"{steps} steps {where} in event '{event.name}'"
+            is_cut, remedy = steps < event.steps, self.layout.remedy_for_short
+            where = f"{'in training' if is_cut else 'long'} in event '{event.name}'"
             expected = f"{self.layout.shortest.steps} steps or more, a context and a horizon"
-            raise DataError.of(_NAME, "event", got, expected, self.layout.remedy_for_short)
+            remedy = f"Lower validation or test. Or: {remedy}" if is_cut else remedy
+            raise DataError.of(_NAME, "event", f"{max(steps, 0)} steps {where}", expected, remedy)
 
     @cached_property
     def _training_events(self) -> list[Series]:

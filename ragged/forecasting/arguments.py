@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -21,6 +21,21 @@ LINKED = (
     *("cardinalities", "static_cardinalities"),
     *("output_size", "context_length", "reference_length", "seed"),
 )
+
+
+def check_columns(arguments: Mapping[str, Any]) -> None:
+    """Refuse columns whose names are no text, as the numbers that pandas gives unnamed ones.
+
+    Raises:
+        OptionError: such a column.
+    """
+    for argument in ("target", "group", "time", "known", "past", "static"):
+        value = arguments[argument]
+        columns = [value] if not isinstance(value, Iterable) or isinstance(value, str) else value
+        for column in columns:
+            if column is not None and not isinstance(column, str):
+                expected, remedy = "the name of a column", "Rename it: frame.rename(columns=str)."
+                raise OptionError.of("Forecaster", argument, repr(column), expected, remedy)
 
 
 def to_config(arguments: Mapping[str, Any], backend: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ragged.data.horizons import cut_to_forecast
 from ragged.data.tables.future import Future
 from ragged.errors import NotFittedError, OptionError
 from ragged.evaluation.metrics import Score
-from ragged.forecasting.arguments import from_config, place, to_config
+from ragged.forecasting.arguments import check_columns, from_config, place, to_config
 from ragged.forecasting.backtest import (
     Origins,
     backtest,
@@ -24,7 +24,7 @@ from ragged.forecasting.backtest import (
     trained_until,
 )
 from ragged.forecasting.frames import like, to_pandas, with_future
-from ragged.forecasting.rolling import forecast_cuts, rolling_note
+from ragged.forecasting.rolling import forecast_cuts, left_out_note, rolling_note
 from ragged.forecasting.tables import forecast_table
 from ragged.forecasting.training import prepare, train, trained_model
 from ragged.runs.folder import open_run, read_metrics, save_run
@@ -140,9 +140,10 @@ class Forecaster:
 
         Raises:
             DataError: a frame that `Tables` refuses, or from which nothing can be learned.
-            ConfigError, OptionError: arguments that cannot be.
+            ConfigError, OptionError: arguments that cannot be; a column whose name is no text.
             DivergenceError: a loss that is not finite.
         """
+        check_columns(self.get_params())
         read, time = to_pandas("fit", frame, self._targets[0], self.time)
         backend = self.backend or get_backend().name
         arguments = {**self.get_params(), "time": time}
@@ -188,14 +189,15 @@ class Forecaster:
         with use_backend(self.backend_):
             events = _events("predict", trained, read, wanted)
             cuts = cut_to_forecast(trained.data, events)
+            left_out = left_out_note(events, cuts)
             cuts = cuts[_is_unknown(trained, events, cuts)]
             if not len(cuts):
                 got, expected = "left out for a model without windows", "a number of steps"
                 remedy = "Give it, or rows without a target at the end of the frame."
                 raise OptionError.of("predict", "horizon", got, expected, remedy)
             forecasts = forecast_cuts(trained, events, cuts)
-            note = rolling_note(trained, events, cuts)
-        if note:
+            notes = left_out, rolling_note(trained, events, cuts)
+        for note in filter(None, notes):
             warnings.warn(f"predict(): {note}.", UserWarning, stacklevel=2)
         return like(forecast_table(trained.data, events, cuts, forecasts), read, frame)
 

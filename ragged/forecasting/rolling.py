@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ragged.data import EncoderDecoderDataModule, RaggedDataset, Series
+from ragged.data.tables.notes import some
 from ragged.evaluation.forecasts import RowForecast
 
 
@@ -61,6 +62,18 @@ def forecast_cuts(
             for index, name in enumerate(data.source.roles.target):
                 seen[row].columns[name][split:stop] = forecast.point[:, index]
     return [RowForecast.joined(forecasts) for forecasts in pieces]
+
+
+def left_out_note(events: Sequence[Series], cuts: np.ndarray) -> str | None:
+    """Tell which events `cut_to_forecast` left out; None if there are none.
+
+    Args:
+        events: all of them.
+        cuts: `(rows, 4)`, where the others are cut.
+    """
+    cut = set(cuts[:, 0].tolist())
+    names = [event.name for index, event in enumerate(events) if index not in cut]
+    return f"left out, too short to forecast: {some(names)}" if names else None
 
 
 def rolling_note(predictor: Predictor, events: Sequence[Series], cuts: np.ndarray) -> str | None:

@@ -62,6 +62,69 @@ def test_decimal_commas_are_read_where_they_are_named(tmp_path):
         read_table(path, Dialect(decimal=",")).numbers("x")
 
 
+@pytest.mark.parametrize(
+    ("cell", "number", "dialect", "remedy"),
+    [
+        ("1,234.5", 1234.5, {"thousands": ","}, "Set thousands to ','."),
+        ("1,234,567", 1234567, {"thousands": ","}, "Set thousands to ','."),
+        ("-1.234,5", -1234.5, {"thousands": ".", "decimal": ","}, "to '.' and decimal to ','."),
+        ("1 234,5", 1234.5, {"thousands": " ", "decimal": ","}, "to ' ' and decimal to ','."),
+        ("1,234", 1234, {"thousands": ","}, "if it is above 999; else set decimal to ','."),
+    ],
+)
+def test_marks_of_thousands_are_read_where_they_are_named(tmp_path, cell, number, dialect, remedy):
+    path = tmp_path / "a.csv"
+    path.write_text(f"x\tg\n{cell}\t1\n2\t2\n")
+    assert numbers(path, "x", **dialect) == [[number, 2]]
+    with refuses(remedy):
+        read_table(path).numbers("x")
+    path.write_text("x\tg\n12,34\t1\n")  # no group of three digits
+    with refuses("is '12,34' at line 2"):
+        read_table(path, Dialect(thousands=",")).numbers("x")
+
+
+def test_lines_above_the_header_are_left_out_where_it_is_said(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("Report, 2020\r\n# units: m\r\nx,y\r\n1,2\r\n3,bad\r\n")
+    assert numbers(path, "x", skip_rows=2) == [[1, 3]]
+    with refuses("is 'bad' at line 5, column 'y'"):
+        read_table(path, Dialect(skip_rows=2)).numbers("y")
+    path.write_text("Report; 2020\nx;y\n1;2\n")
+    with refuses("Set skip_rows to 1."):
+        Tables(str(path), ["y"]).events()
+    path.write_text("# Report\nx,y\n1,2\n")
+    with refuses("If it is the header, set skip_rows to 1;"):
+        read_table(path)
+    with refuses("is an empty file"):
+        read_table(path, Dialect(skip_rows=9))
+
+
+def test_columns_are_named_where_the_header_does_not(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("1,2\n3,bad\n")
+    assert numbers(path, "x", names=["x", "y"]) == [[1, 3]]
+    with refuses("is 'bad' at line 2, column 'y'"):
+        read_table(path, Dialect(names=["x", "y"])).numbers("y")
+    with refuses("is 2 columns in"):
+        read_table(path, Dialect(names=["x"]))
+    with refuses("Where these are no names, list the names of all in names."):
+        read_table(path).numbers("x")
+    path.write_text("y,z\na,1,2\nb,3,4\n")  # as R writes the names of rows
+    with refuses("if the header lacks a name, set skip_rows to 1 and list all in names."):
+        read_table(path)
+    assert numbers(path, "y", skip_rows=1, names=["row", "y", "z"]) == [[1, 3]]
+
+
+def test_infinite_numbers_are_not_filled(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("x,g\ninf,1\n2,1\n")
+    with refuses("is 'inf' at line 2, column 'x'"):
+        numbers(path, "x")
+    with refuses("Correct the cell, or list it in na_values"):
+        numbers(path, "x")
+    np.testing.assert_array_equal(numbers(path, "x", na_values=["inf"]), [[np.nan, 2]])
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
 def test_encodings_are_read_where_they_are_named(tmp_path, encoding):
     path = tmp_path / "a.csv"
@@ -139,6 +202,15 @@ def test_excel_is_read(tmp_path):
     np.testing.assert_array_equal(event.columns["y"], [1.5, np.nan, 3])
     with refuses("is an empty cell at row 3, column 'y'"):  # as Excel counts
         read_table(tmp_path / "a.xlsx").numbers("y")
+    titled = pandas.DataFrame([["Report", None], ["day", "y"], [1, 1.5], [2, "bad"]])
+    titled.to_excel(tmp_path / "b.xlsx", index=False, header=False)
+    with refuses("Set skip_rows to 1."):
+        read_table(tmp_path / "b.xlsx").numbers("y")
+    assert numbers(tmp_path / "b.xlsx", "day", skip_rows=1) == [[1, 2]]
+    assert numbers(tmp_path / "b.xlsx", "x", skip_rows=2, names=["x", "y"]) == [[1, 2]]
+    for dialect in (Dialect(skip_rows=1), Dialect(skip_rows=2, names=["x", "y"])):
+        with refuses("is 'bad' at row 4, column 'y'"):
+            read_table(tmp_path / "b.xlsx", dialect).numbers("y")
     (tmp_path / "a.xlsx").write_bytes(b"no sheet")
     with refuses("expected an Excel table. Write the file again."):
         read_table(tmp_path / "a.xlsx")
@@ -182,6 +254,10 @@ def test_frames_of_other_libraries_are_read():
         ({"separator": ";;"}, "`separator` is ';;'; expected one character"),
         ({"decimal": "'"}, "`decimal` is \"'\"; expected '.' or ','"),
         ({"decimal": ",", "separator": ","}, "`decimal` is ','; expected another character"),
+        ({"thousands": "."}, "`thousands` is '.'; expected one character that is no digit and not"),
+        ({"thousands": ",,"}, "`thousands` is ',,'; expected one character that is no digit"),
+        ({"skip_rows": -1}, "`skip_rows` is -1; expected 0 or more"),
+        ({"names": "y"}, "`names` is 'y'; expected a list of words. Write ['y']."),
         ({"encoding": "utf-88"}, "`encoding` is 'utf-88'; expected an encoding that Python knows"),
         ({"na_values": "-999"}, "`na_values` is '-999'; expected a list of words. Write ['-999']."),
         ({"duplicates": "sum"}, "`duplicates` is 'sum'; expected one of ('error', 'first',"),

@@ -11,6 +11,7 @@ import pytest
 
 from ragged.data import EncoderDecoderDataModule, Tables, Windows
 from ragged.data.tables.frequency import Frequency, find_frequency, parse_frequency
+from ragged.data.tables.future import Future
 from ragged.errors import DataError, MissingExtraError, OptionError
 
 pandas = pytest.importorskip("pandas")
@@ -130,6 +131,28 @@ def test_weekends_and_holidays_are_no_gaps_on_business_days():
     assert source.resolved["frequency"] == "B"
     with refuses("after the step before"):
         tables({"t": days.delete(range(12, 18)), "y": np.arange(31.0)}).events()
+
+
+@pytest.mark.parametrize("closed", [["Sunday"], ["Friday", "Saturday"], ["Tuesday"]])
+def test_days_of_the_week_without_any_row_are_no_gaps(closed):
+    days = dates("2024-01-01", 42, "D").tz_localize(
+        "Europe/Berlin"
+    )  # whose days begin before those of UTC
+    days = days[~days.day_name().isin(closed)]
+    source = tables({"t": days.delete([8]), "y": np.arange(len(days) - 1.0)})
+    with refuses("after the step before"):
+        tables({"t": days.delete(range(6, 13)), "y": np.arange(len(days) - 7.0)}).events()
+    with refuses("after the step before"):  # two weeks may be chance
+        tables({"t": days[:10], "y": np.arange(10.0)}).events()
+    (event,) = source.events()
+    name = source.resolved["frequency"]
+    assert (event.steps, source.season, parse_frequency(name).name) == (
+        len(days) - 1,
+        7 - len(closed),
+        name,
+    )
+    (event,) = source.read(pandas.DataFrame({"t": days[:28], "y": np.arange(28.0)}), Future(2))
+    assert event.dates[28:].tolist() == days[28:30].tolist()
 
 
 def test_seven_days_a_week_have_gaps_at_weekends():
@@ -312,12 +335,25 @@ def test_targets_that_never_change_are_told():
     assert one.notes == ["target 'y' never changes in 1 of 3 events: a"]
 
 
-def test_events_that_are_all_too_short_name_the_settings():
-    data = module({"t": [0.0, 1, 2], "y": [1.0, 2, 3]}, windows=Windows(9, 9), short_events="drop")
-    with refuses("is 1 events, all too short; expected one of 18 steps or more, a context and a"):
-        data.setup()
-    with refuses("Lower windows, min_context or min_horizon, or set short_events to drop."):
-        data.setup()
+def test_a_column_that_is_empty_is_to_be_left_out():
+    columns = {"t": [0, 1], "y": [1.0, 2], "x": [nan, nan]}
+    for options in ({"known": ["x"]}, {"past": ["x"]}, {"static": ["x"], "missing": "ffill"}):
+        with refuses("`x` is empty, on every row; expected values to learn from. Leave the col"):
+            tables(columns, **options).events()
+
+
+def test_numbers_that_may_be_dates_are_told():
+    columns = {"t": [1609459200, 1609462800], "y": [1.0, 2]}
+    for form, times in (("s", columns["t"]), ("year", [1949.0, 1949.08, 1949.17])):
+        source = tables({"t": times, "y": np.arange(float(len(times)))}, gaps="keep")
+        source.events()
+        assert source.notes[0].startswith(f"'t' is read as numbers: with time_format: {form} they")
+    hours = tables(columns, time_format="s")
+    assert (hours.season, hours.notes) == (24, [])
+    for quiet in ({"time": None}, {"time_format": "number"}):
+        source = tables(columns, **quiet)
+        source.events()
+        assert source.notes == []
 
 
 def test_holidays_of_a_country_are_a_known_column(monkeypatch):

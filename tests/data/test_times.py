@@ -36,6 +36,9 @@ def read(cells, time_format: str | None = None):
         (["1970 Q1", "1970 Q2"], "1970-04-01"),
         (["1974Q1", "1974q4"], "1974-10-01"),
         (["Q1-2001", "Q3-2001"], "2001-07-01"),
+        (["2020-W53", "2021-W01"], "2021-01-04"),
+        (["2020W53", "2021W012"], "2021-01-05"),
+        (["2015M01", "2015M02"], "2015-02-01"),
         (["1991 Jul", "1991 Aug"], "1991-08-01"),
         (["Jan 1 2000", "Feb 1 2000"], "2000-02-01"),
         (["January 2000", "February 2000"], "2000-02-01"),
@@ -54,6 +57,43 @@ def test_dates_in_common_forms(cells, second):
     assert times.dates[1] == datetime.fromisoformat(second)
     expected = datetime.fromisoformat(second).replace(tzinfo=UTC).timestamp()
     assert times.seconds[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "time_format", "second"),
+    [
+        (["202053", "202101"], "%G%V", "2021-01-04"),
+        (["2020/52", "2021/01"], "%Y/%U", "2021-01-03"),  # weeks that start on Sunday
+        (["2020/52", "2021/01"], "%Y/%W", "2021-01-04"),
+        ([1609459200, 1609462800.5], "s", "2021-01-01T01:00:00.5"),
+        (["1609459200000", "1609462800001"], "ms", "2021-01-01T01:00:00.001"),
+        (["1949.917", "1950.000"], "year", "1950-01-01"),
+        ([2000.25, 2000.5], "year", "2000-07-01"),
+        ([2000.1, 2000.5], "year", "2000-07-02"),  # 2000 has 366 days
+        ([1609459200 * 10**9, 1609462800 * 10**9 + 1], "ns", "2021-01-01T01:00"),
+    ],
+)
+def test_weeks_without_a_day_and_clocks_are_read_where_they_are_named(cells, time_format, second):
+    times = read(cells, time_format)
+    assert (times.dates[1], times.format) == (datetime.fromisoformat(second), time_format)
+    with refuses("at row 0, column 't'"):
+        read(["soon", cells[1]], time_format)
+
+
+def test_years_with_decimals_are_years():
+    with refuses("is 12000 at row 1, column 't' in the frame; expected a year with decimals"):
+        read([2000, 12000], "year")
+
+
+def test_a_clock_read_in_another_unit_is_refused():
+    with refuses("expected s since 1970, before the year 10000. Correct the cell, or name another"):
+        read([1609459200000, 1609462800000], "s")
+
+
+@pytest.mark.parametrize("name", ["UTC", "GMT"])
+def test_a_zone_may_be_written_by_its_name(name):
+    times = read([f"2020-01-01 00:00 {name}", f"2020-01-01 01:00 {name}"])
+    assert str(times.dates[1]) == "2020-01-01 01:00:00+00:00"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +149,7 @@ def test_days_that_are_the_month_on_all_rows_are_clear():
         (["04/30/2021", "05/32/2021"], "is '05/32/2021' at row 1, column 't' in the frame; expect"),
         (["04/30/2021", "05/32/2021"], "expected a time written as %m/%d/%Y. Correct the cell,"),
         (["1970 Q1", "1970 Q5"], "is '1970 Q1' at row 0, column 't'"),
-        (["3 weeks ago", "now"], "Name its form in time_format, as in '%d.%m.%Y %H:%M'."),
+        (["3 weeks ago", "now"], "or name its form in time_format, as in '%d.%m.%Y %H:%M'."),
         (["2020-01-01", "yesterday"], "is 'yesterday' at row 1"),
         (["2020-01-01", ""], "is an empty cell at row 1"),
         ([None, "2020-01-01"], "is an empty cell at row 0"),

@@ -224,6 +224,8 @@ def test_a_run_of_another_source_is_refused(tiny_run):
 
 REFUSED = {
     "an unknown option": ({"hiden_size": 3}, OptionError, "`hiden_size` .* Write hidden_size."),
+    "a number for a column": ({"target": 0}, OptionError, "`target` is 0; .* Rename it: frame.ren"),
+    "numbers for columns": ({"past": [1]}, OptionError, "`past` is 1; expected the name of a col"),
     "a context alone": ({"horizon": None}, OptionError, "`context` is given without a horizon"),
     "windows too": ({"windows": {}}, OptionError, "`windows` is given with a horizon"),
     "an unknown model": ({"model": "LTSM"}, ConfigError, "LTSM"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from ragged.checks import as_size
 from ragged.data.tables.table import Table
 from ragged.errors import OptionError
 
@@ -30,16 +32,23 @@ class Dialect:
         decimal: the mark in front of decimals, "." or ",".
         encoding: of the text.
         na_values: words for an unknown cell, beside the usual ones.
+        thousands: the mark between the digits of thousands, one character.
+        skip_rows: the lines above the header.
+        names: of the columns, of a table without a header.
 
     Raises:
-        OptionError: a separator of several characters, another decimal mark, an encoding that
-            Python does not know, or one text instead of a list.
+        OptionError: a mark of several characters, another decimal mark, one mark for two things, an
+            encoding that Python does not know, a number of rows below 0, or one text instead of a
+            list.
     """
 
     separator: str | None = None
     decimal: str = "."
     encoding: str = "utf-8"
     na_values: Sequence[str] = ()
+    thousands: str | None = None
+    skip_rows: int = 0
+    names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '\r\n"'):
@@ -51,15 +60,23 @@ class Dialect:
         if self.decimal == self.separator:
             got, expected = repr(self.decimal), "another character than the separator"
             raise OptionError.of("Tables", "decimal", got, expected, "Change one of the two.")
+        mark = self.thousands
+        if mark is not None and (
+            len(mark) != 1 or mark in "+-eE0123456789" or mark == self.decimal
+        ):
+            got, expected = repr(mark), "one character that is no digit and not the decimal mark"
+            raise OptionError.of("Tables", "thousands", got, expected, "Write ',', '.' or ' '.")
+        as_size("Tables", "skip_rows", self.skip_rows, minimum=0, maximum=None)
         try:
             codecs.lookup(self.encoding)
         except LookupError as error:
             got, remedy = repr(self.encoding), "Name one, such as utf-8, latin-1 or utf-16."
             expected = "an encoding that Python knows"
             raise OptionError.of("Tables", "encoding", got, expected, remedy) from error
-        if isinstance(self.na_values, str):
-            got, remedy = repr(self.na_values), f"Write ['{self.na_values}']."
-            raise OptionError.of("Tables", "na_values", got, "a list of words", remedy)
+        for argument in ("na_values", "names"):
+            if isinstance(value := getattr(self, argument), str):
+                got, remedy = repr(value), f"Write ['{value}']."
+                raise OptionError.of("Tables", argument, got, "a list of words", remedy)
 
 
 def read_text(content: bytes, name: str, origin: Origin, dialect: Dialect) -> Table:
@@ -77,21 +94,43 @@ def read_text(content: bytes, name: str, origin: Origin, dialect: Dialect) -> Ta
     """
     blank = Table(name, origin, (), (), int)
     text = _decoded(content, blank, dialect.encoding)
+    text = _below(text, dialect.skip_rows)
     separator = dialect.separator or _find_separator(text, blank)
     first = list(islice((row for _, row in _rows(text, separator, blank)), 2))
-    if len(first) < 2:
+    has_header = dialect.names is None
+    if len(first) < 1 + has_header:
         got = "a header without rows" if first else "an empty file"
         blank.refuse(got, "a table with a header and rows", "Give a table with data.")
-    header = [cell.strip() for cell in first[0]]
+    header = check_names(dialect.names, len(first[0]), blank) or [cell.strip() for cell in first[0]]
     if len(header) == 1:
         _check_no_blank_lines(text, separator, blank)
-    columns = _columns(text, separator, len(header), blank)
+    columns = [
+        cells.slice(int(has_header)) for cells in _columns(text, separator, len(header), blank)
+    ]
 
     def line_of(row: int) -> int:
-        return next(islice(_rows(text, separator, blank), row + 1, None))[0]
+        return next(islice(_rows(text, separator, blank), row + has_header, None))[0]
 
-    decimal, words = dialect.decimal, dialect.na_values
-    return Table(name, origin, header, columns, line_of, "line", decimal, words)
+    marks = dialect.decimal, dialect.na_values, dialect.thousands
+    return Table(name, origin, header, columns, line_of, "line", *marks)
+
+
+def check_names(names: Sequence[str] | None, columns: int, table: Table) -> list[str]:
+    """Return the names of columns as given, none if they are in the header.
+
+    Raises:
+        DataError: more names than columns, or fewer.
+    """
+    if names is not None and len(names) != columns:
+        remedy = "List all columns in names, in their order."
+        table.refuse(f"{columns} columns", f"{len(names)}, as names has", remedy)
+    return list(names or ())
+
+
+def _below(text: str, lines: int) -> str:
+    """Make the first lines blank, so that those below keep their numbers."""
+    found = re.match(rf"(?:[^\r\n]*(?:\r\n|\r|\n)){{{lines}}}", text)
+    return "\n" * lines + text[found.end() :] if found else ""
 
 
 def _decoded(content: bytes, table: Table, encoding: str) -> str:
@@ -135,7 +174,7 @@ def _find_separator(text: str, table: Table) -> str:
 
 
 def _columns(text: str, separator: str, width: int, table: Table) -> Sequence[Any]:
-    """Return the columns below the header, as Arrow's columns of text."""
+    """Return the columns, the header with them, as Arrow's columns of text."""
     import pyarrow
     from pyarrow import csv as arrow_csv
 
@@ -154,15 +193,22 @@ def _columns(text: str, separator: str, width: int, table: Table) -> Sequence[An
         _refuse_row(text, separator, width, table)
         got = f"unreadable ({type(error).__name__}: {error})"
         table.refuse(got, "a table of text", "Write the file again.")
-    return [column.slice(1) for column in cells.columns]
+    return cells.columns
 
 
 def _refuse_row(text: str, separator: str, width: int, table: Table) -> None:
     """Refuse the first row that has not the width of the header."""
+    rows = list(islice(_rows(text, separator, table), SAMPLE))
     for line, cells in _rows(text, separator, table):
         if len(cells) != width:
             got = f"a row of {len(cells)} cells at line {line} of {table.origin[2]}"
             remedy = "Repair the row, or name its first column in the header; or set separator."
+            if len(cells) > width and line <= rows[-1][0]:
+                remedy = (
+                    f"Repair the row, or set separator. If it is the header, set skip_rows to "
+                    f"{line - 1}; if the header lacks a name, set skip_rows to {rows[0][0]} and "
+                    "list all in names."
+                )
             table.refuse(got, f"{width} cells, as the header has", remedy)
 
 

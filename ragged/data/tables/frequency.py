@@ -16,6 +16,9 @@ HOUR, DAY = 3600.0, 86400.0  # seconds
 SECONDS = {"W": 7 * DAY, "D": DAY, "h": HOUR, "min": 60.0, "s": 1.0}
 MONTHS = {"YS": 12, "YE": 12, "QS": 3, "QE": 3, "MS": 1, "ME": 1}
 NAMES = (*MONTHS, "B", *SECONDS)
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+BUSINESS_DAYS = " ".join(DAYS[:5])
+WEEKS = 3  # that show which other days of the week have no rows
 SEASONS = (364 * DAY, 7 * DAY, DAY, HOUR, 60.0)  # the first of which has no more steps than:
 LONGEST_SEASON = 96  # steps, a day of quarters of an hour
 MAX_DAY_SHIFT = 4  # days by which the dates of months may differ, as last Fridays do
@@ -29,11 +32,13 @@ class Frequency:
         name: as pandas writes it: "MS", "B" or "15min"; a number where there are no dates.
         size: months, business days, seconds, or units of the numbers.
         unit: "month", "business day" or "".
+        days: the days of the week that are business days.
     """
 
     name: str
     size: float
     unit: str = ""
+    days: str = BUSINESS_DAYS
 
     @property
     def gap(self) -> float:
@@ -53,7 +58,7 @@ class Frequency:
         [1, 4, 12, 52, 7, 5, 24, 60]
         """
         if self.unit == "business day":
-            return 5 if self.size == 1 else 1
+            return len(self.days.split()) if self.size == 1 else 1
         cycles = [12.0] if self.unit == "month" else SEASONS
         whole = [int(cycle / self.size) for cycle in cycles if cycle % self.size == 0]
         return next((steps for steps in whole if 2 <= steps <= LONGEST_SEASON), 1)
@@ -63,8 +68,7 @@ class Frequency:
         if self.unit == "month":
             return np.diff(_months(dates)) / self.size
         if self.unit == "business day":
-            days = dates.to_numpy(dtype="datetime64[D]")  # type: ignore[union-attr]
-            return np.busday_count(days[:-1], days[1:]).astype(np.float64)
+            return _days_between(_days(dates), self.days).astype(np.float64)
         return np.diff(seconds) / self.size
 
     def __str__(self) -> str:
@@ -75,15 +79,18 @@ def parse_frequency(name: str) -> Frequency:
     """Return a frequency that a user names.
 
     Raises:
-        OptionError: a name that is none of `NAMES` with or without a number in front.
+        OptionError: a name that is none of `NAMES` with or without a number in front, nor a list of
+            days of the week.
 
-    >>> parse_frequency("15min").seconds
-    900.0
+    >>> parse_frequency("15min").seconds, parse_frequency("Sun Mon Tue Wed Thu").season
+    (900.0, 5)
     """
+    if set(name.split()) <= set(DAYS) and name.split():
+        return Frequency(name, 1.0, "business day", name)
     match = re.fullmatch(r"(\d*)([A-Za-z]+)", name)
     if match is None or match[2] not in NAMES or match[1] == "0":
-        expected, remedy = f"auto or one of {NAMES}, as 15min", "Name one."
-        raise OptionError.of("Tables", "frequency", repr(name), expected, remedy)
+        expected = f"auto or one of {NAMES}, as 15min, or days of the week, as {BUSINESS_DAYS}"
+        raise OptionError.of("Tables", "frequency", repr(name), expected, "Name one.")
     count, unit = int(match[1] or 1), match[2]
     if unit in MONTHS:
         return Frequency(name, MONTHS[unit] * count, "month")
@@ -131,18 +138,33 @@ def _find_months(median: float, dates: Any) -> Frequency | None:
     return Frequency(f"{count if count > 1 else ''}{unit}", size, "month")
 
 
+def _days(dates: Any) -> np.ndarray:
+    """Return the days of dates as their clocks show them."""
+    return dates.tz_localize(None).to_numpy(dtype="datetime64[D]")  # type: ignore[no-any-return]
+
+
+def _days_between(days: np.ndarray, of_week: str) -> np.ndarray:
+    """Return the steps from each day to the next, of some days of the week."""
+    return np.busday_count(days[:-1], days[1:], weekmask=of_week)
+
+
 def _find_business_days(median: float, dates: Any) -> Frequency | None:
-    """Return business days if every day is one, and most weekends are passed over from Friday."""
-    weekday = np.asarray(dates.day_of_week)
-    if median != DAY or weekday.max() > 4:
+    """Return the days of the week on which all rows lie, if most others are passed over alone."""
+    seen = " ".join(day for number, day in enumerate(DAYS) if number in set(dates.day_of_week))
+    if median != DAY or len(seen.split()) == len(DAYS):
         return None
-    days = dates.to_numpy(dtype="datetime64[D]")
-    weeks = (days[1:].astype(np.int64) - weekday[1:]) - (days[:-1].astype(np.int64) - weekday[:-1])
-    over_weekend = weeks > 0
-    from_friday = over_weekend & (np.diff(days).astype(np.int64) == 3)
-    if 2 * int(from_friday.sum()) <= int(over_weekend.sum()):
-        return None
-    return Frequency("B", 1.0, "business day")
+    days = _days(dates)
+    longer = np.flatnonzero(np.diff(days).astype(np.int64) > 1)
+
+    def are_of(days_of_week: str) -> bool:
+        steps = _days_between(days, days_of_week)[longer]
+        return set(seen.split()) <= set(days_of_week.split()) and 2 * sum(steps == 1) > len(longer)
+
+    if are_of(BUSINESS_DAYS):
+        return Frequency("B", 1.0, "business day")
+    if len(longer) >= WEEKS and are_of(seen):
+        return Frequency(seen, 1.0, "business day", seen)
+    return None
 
 
 def _even(median: float) -> Frequency:

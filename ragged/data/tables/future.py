@@ -115,7 +115,7 @@ def dates_after(dates: Any, frequency: Frequency, steps: int) -> Any:
     wall = walls[-1]
     offset = pandas.DatetimeIndex(walls, freq="infer").freq
     if frequency.unit == "business day":
-        offset = pandas.offsets.BDay(int(frequency.size))
+        offset = pandas.offsets.CustomBusinessDay(int(frequency.size), weekmask=frequency.days)
     if offset is not None:
         after = pandas.DatetimeIndex([wall + k * offset for k in range(1, steps + 1)])
     elif frequency.unit == "month":

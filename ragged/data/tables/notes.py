@@ -22,6 +22,7 @@ class Notes:
         other_labels: for each column of words the labels that are not told apart.
         parts: how many series were cut at gaps, into how many parts.
         form: in which dates were read, where it is not the usual one.
+        likely: the column of time, and the time_format with which its numbers may be dates.
         added: the columns that were added.
     """
 
@@ -35,12 +36,14 @@ class Notes:
     )
     parts: tuple[int, int] = (0, 0)
     form: str | None = None
+    likely: tuple[str, str | None] = ("", None)
     added: list[str] = field(default_factory=list)
 
     @property
     def texts(self) -> list[str]:
         """One sentence for each thing that happened."""
         split, parts = self.parts
+        column, form = self.likely
         facts = {
             f"left out of the folder, no tables: {some(self.others)}": self.others,
             f"empty rows, left out: {self.empty_rows}": self.empty_rows,
@@ -49,6 +52,8 @@ class Notes:
             f"left out, the target is never known: {some(self.unknown)}": self.unknown,
             f"gaps in time made {parts} events of {split}": parts > split,
             f"dates were read as {self.form}": self.form,
+            f"'{column}' is read as numbers: with time_format: {form} they are dates, which have a "
+            "calendar and a season": form,
             f"columns were added: {', '.join(self.added)}": self.added,
         }
         return [*(text for text, holds in facts.items() if holds), *self.unknown_labels]

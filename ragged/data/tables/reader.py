@@ -9,10 +9,11 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ragged.data.tables.dialect import Dialect, read_text
+from ragged.data.tables.dialect import Dialect, check_names, read_text
 from ragged.data.tables.table import Table
 from ragged.errors import DataError, MissingExtraError
 
@@ -49,8 +50,11 @@ def read_table(path: Path, dialect: Dialect | None = None, function: str = "Tabl
         if suffix == ".parquet":
             return _from_binary(path, "Parquet", _read_parquet, dialect, origin)
         if suffix in (".xlsx", ".xlsm"):
-            table = _from_binary(path, "Excel", _read_excel, dialect, origin)
-            return replace(table, line_of=lambda row: row + 2)  # the header is row 1
+            read = partial(_read_excel, dialect=dialect)
+            table = _from_binary(path, "Excel", read, dialect, origin)
+            names = check_names(dialect.names, len(table.header), table) or table.header
+            above = dialect.skip_rows + (dialect.names is None)
+            return replace(table, header=names, line_of=lambda row: above + row + 1)
         if suffix == ".xls":
             _refuse(origin, "an Excel file of before 2007", "an .xlsx file", "Save it as .xlsx.")
         return read_text(_bytes(path, origin), stem(path), origin, dialect)
@@ -174,10 +178,17 @@ def _read_parquet(content: io.BytesIO) -> Any:
     return pandas.read_parquet(content)
 
 
-def _read_excel(content: io.BytesIO) -> Any:
+def _read_excel(content: io.BytesIO, dialect: Dialect) -> Any:
     import pandas
 
-    return pandas.read_excel(content, dtype=object, keep_default_na=False, na_values=[""])
+    return pandas.read_excel(
+        content,
+        header=0 if dialect.names is None else None,
+        skiprows=dialect.skip_rows,
+        dtype=object,
+        keep_default_na=False,
+        na_values=[""],
+    )
 
 
 def _from_frame(frame: Any, name: str, origin: Origin, dialect: Dialect) -> Table:
@@ -185,8 +196,8 @@ def _from_frame(frame: Any, name: str, origin: Origin, dialect: Dialect) -> Tabl
         frame = frame.reset_index(allow_duplicates=True)
     header = [str(column).strip() for column in frame.columns]
     columns = [frame.iloc[:, index] for index in range(len(header))]
-    decimal, words = dialect.decimal, dialect.na_values
-    table = Table(name, origin, header, columns, int, "row", decimal, words)
+    marks = dialect.decimal, dialect.na_values, dialect.thousands
+    table = Table(name, origin, header, columns, int, "row", *marks)
     if not len(frame):
         table.refuse("without rows", "a table with rows", "Give a table with data.")
     return table

@@ -28,7 +28,7 @@ from ragged.data.tables.rows import (
     without_duplicates,
 )
 from ragged.data.tables.table import Table
-from ragged.data.tables.times import Times, read_times
+from ragged.data.tables.times import Times, likely_format, read_times
 from ragged.errors import DataError
 
 FILL = "Fill the cell, or set missing to ffill."
@@ -142,6 +142,8 @@ class SeriesReader:
         """
         notes = Notes(others=list(others))
         tables = [self._without_empty_rows(table, notes) for table in tables]
+        if to_learn:
+            self._check_not_empty(tables)
         categories = options.categories
         if categories is None:
             categories = self.words.find(tables, self.roles)
@@ -158,6 +160,8 @@ class SeriesReader:
         resolved = _resolve(options, categories, times, series, frequencies)
         notes.added += self._added(resolved)
         notes.form = times[0].format if options.time_format is None else None
+        if self.time is not None and times[0].dates is None and options.time_format is None:
+            notes.likely = self.time, likely_format(times[0].seconds)
         parts = self._parts(series, frequencies, notes)
         if future is not None:
             parts = self._to_forecast(parts, series, frequencies, future, resolved)
@@ -185,6 +189,15 @@ class SeriesReader:
         empty = table.empty_rows([self.time, *self.groups, *self.roles.columns])
         notes.empty_rows += int(empty.sum())
         return table.take(np.flatnonzero(~empty)) if empty.any() else table
+
+    def _check_not_empty(self, tables: Sequence[Table]) -> None:
+        """Refuse an input that is never known; one cell alone is refused with its line."""
+        if sum(map(len, tables)) == 1:
+            return
+        for column in (*self.roles.known, *self.roles.past, *self.roles.static):
+            if all(table.is_empty(column) for table in tables):
+                got, expected = "empty, on every row", "values to learn from"
+                raise DataError.of("Tables", column, got, expected, "Leave the column out.")
 
     def _times(self, table: Table, time_format: str | None) -> Times:
         if self.time is None:
@@ -352,8 +365,9 @@ def _resolve(
         usual = min(frequencies, key=lambda frequency: frequency.seconds)
         cycles = tuple(calendars.useful_cycles(usual, max(ends) - min(ends)))
     frequency = options.frequency
-    if frequency is None and times[0].dates is not None and len(set(frequencies)) == 1:
-        frequency = frequencies[0] if frequencies[0].name else None
+    found = {frequency for frequency in frequencies if frequency.name}  # a single row has none
+    if frequency is None and times[0].dates is not None and len(found) == 1:
+        (frequency,) = found
     return Resolved(time_format, frequency, cycles, categories)
 
 

@@ -74,12 +74,17 @@ class Tables(Source):
             since the row before becomes a known column.
         separator: between the cells of text; by default the one that fits.
         decimal: the mark in front of decimals, "." or ",".
+        thousands: the mark between the digits of thousands, as in 1,234,567; by default none.
+        skip_rows: the lines above the header, such as titles and remarks.
+        names: of all columns, where there is no header, or it was left out by `skip_rows`.
         encoding: of text.
         na_values: words and numbers for an unknown cell, such as -999, beside the usual words.
-        time_format: the form of dates, such as "%d.%m.%Y", or "number" for numbers; by default what
+        time_format: the form of dates, such as "%d.%m.%Y"; "s", "ms", "us" or "ns" for numbers
+            since 1970, "year" for years with decimals, "number" for other numbers; by default what
             fits all rows.
         frequency: the usual step, as pandas writes it: YS, QS, MS, B (business days), W, D, h, min,
-            s, with a number in front or not. By default found in each series.
+            s, with a number in front or not; or the business days, as in Sun Mon Tue Wed Thu. By
+            default found in each series.
         sort: whether rows are sorted by time.
         duplicates: "error" refuses a time that is there twice in a series; "first", "last" and
             "mean" make one row of such rows.
@@ -135,6 +140,9 @@ class Tables(Source):
         driver: str | None = None,
         holidays: str | None = None,
         categories: dict[str, list[str]] | list[str] | Literal["none"] | None = None,
+        thousands: str | None = None,
+        skip_rows: int = 0,
+        names: list[str] | None = None,
     ) -> None:
         roles = {"target": target, "known": known, "past": past, "static": static}
         check_roles(roles)
@@ -142,7 +150,7 @@ class Tables(Source):
         check_choice("gaps", gaps, GAPS)
         check_choice("duplicates", duplicates, DUPLICATES)
         unknown = na_values if isinstance(na_values, str) else [str(word) for word in na_values]
-        self._dialect = Dialect(separator, decimal, encoding, unknown)
+        self._dialect = Dialect(separator, decimal, encoding, unknown, thousands, skip_rows, names)
         self.path, self.time, self.missing = path, time, missing
         check_driver(driver, known)
         self._driver = driver

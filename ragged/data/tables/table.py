@@ -15,6 +15,7 @@ import numpy as np
 
 from ragged.errors import DataError
 
+CORRECT = "Correct the cell, or list it in na_values if it stands for an unknown value."
 FILL = "Fill the cell; only targets may be empty, and only when forecasting."
 # What pandas takes for unknown, and what statistics offices write.
 UNKNOWN = frozenset(
@@ -24,6 +25,12 @@ UNKNOWN = frozenset(
     )
 )
 NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+# With marks of thousands: 1,234.5 or 1 234 567.
+GROUPED = (
+    r"[-+]?\d{1,3}(?P<groups>(?P<mark>[.,' _\u00a0\u202f])\d{3}((?P=mark)\d{3})*)"
+    r"((?P<decimal>(?!(?P=mark))[.,])\d*)?"
+)
+FIRST_ROWS = 10  # of which one may be the header
 LIKE_NUMBER = r"[-+]?[\d.,]*\d[\d.,]*(e[-+]?\d+)?|[-+]?inf(inity)?"
 TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
@@ -41,6 +48,7 @@ class Table:
         unit: the name of such a number.
         decimal: the mark in front of decimals in text.
         na_values: further words for an unknown cell.
+        thousands: the mark between the digits of thousands in text, or None.
     """
 
     name: str
@@ -51,6 +59,7 @@ class Table:
     unit: str = "line"
     decimal: str = "."
     na_values: Sequence[str] = ()
+    thousands: str | None = None
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -61,8 +70,7 @@ class Table:
         Raises:
             DataError: no column of this name, or two.
         """
-        cells = self._cells_of(column)
-        return cells.to_pandas() if _is_arrow(cells) else cells
+        return _as_series(self._cells_of(column))
 
     def numbers(self, column: str, *, may_be_empty: bool = False, fill: str = FILL) -> np.ndarray:
         """Return a column as `(rows,)` float64; an unknown cell becomes NaN, true 1 and false 0.
@@ -87,7 +95,9 @@ class Table:
         values[np.isin(values, self._unknown_numbers)] = np.nan
         wrong = np.isinf(values) if may_be_empty else ~np.isfinite(values)
         if wrong.any():
-            self.refuse_cell(int(np.argmax(wrong)), column, "a finite number", fill)
+            row = int(np.argmax(wrong))
+            remedy = CORRECT if np.isinf(values[row]) else fill
+            self.refuse_cell(row, column, "a finite number", remedy)
         return values
 
     def labels(self, column: str) -> list[str]:
@@ -123,6 +133,16 @@ class Table:
             DataError: a missing column.
         """
         return np.array(self._each(column, self.is_unknown), dtype=bool)
+
+    def is_empty(self, column: str) -> bool:
+        """Whether a column has no known cell.
+
+        Raises:
+            DataError: a missing column.
+        """
+        cells = self._cells_of(column)
+        each = (cell.as_py() for cell in cells) if _is_arrow(cells) else _cells(cells)
+        return all(self.is_unknown(cell) for cell in each)
 
     def has_labels(self, column: str) -> bool:
         """Whether a column holds words: no known cell is like a number, nor all are yes or no.
@@ -173,6 +193,9 @@ class Table:
             text = cell.strip()
             if text.lower() in TRUTH:
                 return TRUTH[text.lower()]
+            if self.thousands is not None:
+                text = self._without_thousands(text)
+                cell = text
             if self.decimal != ".":
                 cell = text.replace(".", "?").replace(self.decimal, ".")  # "?" is in no number
         try:
@@ -207,6 +230,10 @@ class Table:
             self.refuse(f"two columns '{column}'", "one", "Rename or drop the other.")
         near = difflib.get_close_matches(column, self.header, n=1)
         remedy = f"Rename '{near[0]}'." if near else f"It has the columns {list(self.header)}."
+        if (header := self._header_below(column)) is not None:
+            remedy = f"Set skip_rows to {header}."
+        elif any(map(_is_like_number, self.header)):
+            remedy += " Where these are no names, list the names of all in names."
         self.refuse(f"without column '{column}'", f"a column '{column}'", remedy)
 
     def _each(self, column: str, convert: Callable[[Any], Any]) -> list[Any]:
@@ -221,7 +248,7 @@ class Table:
     def _plain_numbers(self, column: str) -> np.ndarray | None:
         """Return a column of text as numbers, NaN where it is unknown; None if Arrow cannot."""
         text = self._cells_of(column)
-        if not _is_arrow(text) or self.decimal != ".":
+        if not _is_arrow(text) or self.decimal != "." or self.thousands is not None:
             return None
         import pyarrow
         from pyarrow import compute
@@ -238,6 +265,21 @@ class Table:
     def _unknown_numbers(self) -> list[float]:
         """The numbers among the words for an unknown cell."""
         return [float(word) for word in self.na_values if re.fullmatch(NUMBER, word)]
+
+    def _without_thousands(self, text: str) -> str:
+        """Leave out the marks of thousands, if they stand between groups of three digits."""
+        mark, decimal = re.escape(self.thousands or ""), re.escape(self.decimal)
+        groups = rf"[-+]?\d{{1,3}}({mark}\d{{3}})+({decimal}\d*)?"
+        is_marked = re.fullmatch(groups, text) is not None
+        return text.replace(self.thousands or "", "") if is_marked else text
+
+    def _header_below(self, column: str) -> int | None:
+        """Return the lines above a row that names a column, of the first rows."""
+        for row in range(min(len(self), FIRST_ROWS)):
+            cells = [_cells(_as_series(c)[row : row + 1])[0] for c in self.columns]
+            if column in {name.strip() for c in cells for name in re.split(r"[,;\t|]", str(c))}:
+                return self.line_of(row) - 1
+        return None
 
     def _is_empty_label(self, cell: Any) -> bool:
         """Whether a label is missing: words such as NA may be labels."""
@@ -256,17 +298,34 @@ class Table:
 
     def _remedy_for_number(self, cell: Any) -> str:
         text = cell.strip() if isinstance(cell, str) else ""
+        if grouped := re.fullmatch(GROUPED, text):
+            return self._remedy_for_grouped(grouped)
         if self.decimal == "." and re.fullmatch(r"[-+]?\d*,\d+", text):
             return "Set decimal to ','."
         if self.decimal != "." and re.fullmatch(r"[-+]?\d*\.\d+", text):
             return "Leave decimal out."
-        return "Correct the cell, or list it in na_values if it stands for an unknown value."
+        return CORRECT
+
+    def _remedy_for_grouped(self, grouped: re.Match[str]) -> str:
+        """Return the settings with which 1.234,5 or 1,234 is the number that it is."""
+        mark, decimal = grouped["mark"], grouped["decimal"]
+        other = {",": ".", ".": ","}.get(mark, self.decimal)
+        set_decimal = f" and decimal to '{decimal or other}'"
+        both = f"thousands to '{mark}'{set_decimal if (decimal or other) != self.decimal else ''}"
+        if decimal or len(grouped["groups"]) > 4 or mark not in ",.":
+            return f"Set {both}."
+        as_decimal = f"set decimal to '{mark}'" if mark != "." else "leave decimal out"
+        return f"Set {both} if it is above 999; else {as_decimal}."
 
 
 def label_of(cell: Any) -> str:
     """Return a cell as text; whole numbers have no decimals where a column has unknown cells."""
     value = _to_python(cell)
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _as_series(cells: Any) -> Any:
+    return cells.to_pandas() if _is_arrow(cells) else cells
 
 
 def _is_arrow(cells: Any) -> bool:

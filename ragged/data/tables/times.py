@@ -16,6 +16,11 @@ from ragged.data.tables.table import Table, label_of
 from ragged.errors import OptionError
 
 NUMBER = "number"  # as a time_format: numbers that look like dates stay numbers
+SINCE_1970 = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # as a time_format: of clocks, in a second
+YEAR = "year"  # as a time_format: years with decimals, as R writes months and quarters
+CLOCK_YEARS = (631152000.0, 4102444800.0)  # seconds since 1970 of the years 1990 and 2100
+MONTH_ERROR = 0.07  # months by which decimals of years may be off, as those of 1949.08 are
+LAST_SECOND = 253402300800.0  # of the year 9999, the last that Python has
 FILL = "Give the time of every row."
 
 DAYS = (
@@ -24,7 +29,7 @@ DAYS = (
     *("%m/%d/%y", "%d/%m/%y", "%m-%d-%y", "%d-%m-%y", "%m.%d.%y", "%d.%m.%y"),
     *("%Y %b", "%Y %B", "%Y-%b", "%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%Y %b %d"),
     *("%b %d %Y", "%B %d %Y", "%b %d, %Y", "%B %d, %Y", "%b-%d-%Y", "%Y-%b-%d"),
-    *("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d-%b-%y", "%d.%b.%Y", "%d/%b/%Y"),
+    *("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d-%b-%y", "%d.%b.%Y", "%d/%b/%Y", "%YM%m"),
 )
 CLOCKS = (
     *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", " %H"),
@@ -33,6 +38,7 @@ CLOCKS = (
 COMPACT = (("%Y%m%d", r"(1[6-9]|2[0-2])\d{6}"), ("%Y%m", r"(1[6-9]|2[0-2])\d{4}"))
 QUARTER = r"(?P<year>\d{4})\s*[-:/. ]?\s*Q(?P<quarter>[1-4])"
 QUARTER_FIRST = r"Q(?P<quarter>[1-4])\s*[-:/. ]?\s*(?P<year>\d{4})"
+WEEK = r"(?P<year>\d{4})-?W(?P<week>\d{2})(?:-?(?P<day>[1-7]))?"  # of ISO 8601
 CLOCK = r"\d+:\d{2}(:\d{2}(\.\d+)?)?"
 DURATION = rf"-?(\d+ days?,?( {CLOCK})?|{CLOCK})"
 ZONE = r"[T ]\d{2}.*(?:Z|[-+]\d{2}(?::?\d{2})?)$"  # of an ISO 8601 datetime
@@ -60,12 +66,14 @@ def read_times(table: Table, column: str, time_format: str | None = None) -> Tim
     """Read a column of time, no cell of it empty.
 
     Numbers stay numbers, unless all are dates such as 20240131 or 202401. Text is read as ISO 8601,
-    quarters, durations, or in one of many common forms, the same for all rows.
+    weeks too, quarters, durations, or in one of many common forms, the same for all rows.
 
     Args:
         table: the table.
         column: its column of time.
-        time_format: the form of the dates, as `datetime.strptime` takes it; "number" for numbers.
+        time_format: the form of the dates, as `datetime.strptime` takes it; a week without a day is
+            its first one; "s", "ms", "us" or "ns" since 1970; "year" for years with decimals;
+            "number" for numbers.
 
     Raises:
         DataError: a missing column; an empty cell; a cell that is no time, or of another form than
@@ -81,6 +89,10 @@ def read_times(table: Table, column: str, time_format: str | None = None) -> Tim
     unknown = table.unknown(column)
     if unknown.any():
         table.refuse_cell(int(np.argmax(unknown)), column, "a time", FILL)
+    if time_format in SINCE_1970:
+        return _since_1970(table, column, str(time_format))
+    if time_format == YEAR:
+        return _decimal_years(table, column)
     if series.dtype.kind in "iufb":
         text = pandas.Series([label_of(cell) for cell in series.tolist()])
         return _in_format(table, column, text, str(time_format))
@@ -93,6 +105,62 @@ def read_times(table: Table, column: str, time_format: str | None = None) -> Tim
     if not isinstance(series.iloc[0], str):
         return _objects(table, column, series)
     return _text(table, column, series.astype(str).str.strip(), time_format)
+
+
+def likely_format(values: np.ndarray) -> str | None:
+    """Return the time_format with which numbers are likely to be dates.
+
+    Whole numbers may be times since 1970, all of the years 1990 to 2099; others months of years.
+
+    >>> likely_format(np.array([1609459200e3, 1609462800e3])), likely_format(np.array([1949.0]))
+    ('ms', None)
+    >>> likely_format(np.array([1949.0, 1949.0833, 1949.1667]))
+    'year'
+    """
+    if not (values == np.floor(values)).all():
+        are_years = 1600 <= values.min() <= values.max() < 2300
+        return YEAR if are_years and np.abs(_in_months(values)).max() < MONTH_ERROR else None
+    first, last = CLOCK_YEARS
+    low, high = float(values.min()), float(values.max())
+    return next((u for u, n in SINCE_1970.items() if first * n <= low and high < last * n), None)
+
+
+def _since_1970(table: Table, column: str, unit: str) -> Times:
+    """Read the time of a clock."""
+    import pandas
+
+    seconds = table.numbers(column, fill=FILL) / SINCE_1970[unit]
+    late = np.abs(seconds) >= LAST_SECOND
+    if late.any():
+        remedy = "Correct the cell, or name another unit in time_format: s, ms, us or ns."
+        expected = f"{unit} since 1970, before the year 10000"
+        table.refuse_cell(int(np.argmax(late)), column, expected, remedy)
+    return _dates(pandas.to_datetime(np.round(seconds * 1e6).astype(np.int64), unit="us"), unit)
+
+
+def _in_months(years: np.ndarray) -> np.ndarray:
+    """Return how far years with decimals are from the start of a month, in months."""
+    return 12 * years - np.round(12 * years)
+
+
+def _decimal_years(table: Table, column: str) -> Times:
+    """Read years with decimals: as starts of months if all are, else as shares of their year."""
+    import pandas
+
+    values = table.numbers(column, fill=FILL)
+    wrong = (values < 1) | (values >= 10000)
+    if wrong.any():
+        expected = "a year with decimals, from 1 to 9999"
+        table.refuse_cell(int(np.argmax(wrong)), column, expected, "Correct the cell.")
+    if np.abs(_in_months(values)).max() < MONTH_ERROR:
+        months = np.round(12 * values).astype(np.int64) - 12 * 1970
+        return _dates(
+            pandas.to_datetime(months.astype("datetime64[M]").astype("datetime64[us]")), YEAR
+        )
+    years = np.floor(values).astype(np.int64) - 1970
+    starts, ends = (y.astype("datetime64[Y]").astype("datetime64[s]") for y in (years, years + 1))
+    seconds = np.round((values - np.floor(values)) * (ends - starts).astype(np.float64))
+    return _dates(pandas.to_datetime(starts + seconds.astype("timedelta64[s]")), YEAR)
 
 
 def _objects(table: Table, column: str, series: Any) -> Times:
@@ -142,9 +210,10 @@ def _text(table: Table, column: str, text: Any, time_format: str | None) -> Time
         return _in_format(table, column, text, time_format)
     if _is_number(table, text.iloc[0]):
         return _numbers(table, column, None)
-    found = _quarters(text) or _text_durations(text)
+    found = _quarters(text) or _weeks(text) or _text_durations(text)
     if found is not None:
         return found
+    text = text.str.replace(r"(?<=\d\d) ?(UTC|GMT)$", "Z", regex=True)
     if re.match(r"\d{4}\D\d|\d{8}T", text.iloc[0]) and _first_is_iso(text):
         return _iso(table, column, text)
     return _common_form(table, column, text)
@@ -159,16 +228,19 @@ def _is_number(table: Table, cell: str) -> bool:
 
 
 def _in_format(table: Table, column: str, text: Any, time_format: str) -> Times:
-    """Read dates in a given form."""
+    """Read dates in a given form; a week without a day is its first one."""
     import pandas
 
+    cells, form = text, time_format
+    week = re.search("%[GUVW]", form)
+    if week and not re.search("%[aAuw]", form):
+        cells = cells + (" 0" if week[0] == "%U" else " 1")  # weeks of %U start on Sundays
+        form += " %w" if week[0] in ("%U", "%W") else " %u"
     try:
-        dates = pandas.to_datetime(
-            text, format=time_format, errors="coerce", utc="%z" in time_format
-        )
+        dates = pandas.to_datetime(cells, format=form, errors="coerce", utc="%z" in form)
     except ValueError as error:
         got, remedy = f"{time_format!r} ({error})", "Write it as in '%d.%m.%Y %H:%M'."
-        expected = "a form of datetime.strptime, or number"
+        expected = "a form of datetime.strptime, s, ms, us, ns, year, or number"
         raise OptionError.of("Tables", "time_format", got, expected, remedy) from error
     wrong = dates.isna().to_numpy()
     if wrong.any():
@@ -220,6 +292,18 @@ def _quarters(text: Any) -> Times | None:
     return None
 
 
+def _weeks(text: Any) -> Times | None:
+    """Return the days of weeks of ISO 8601, such as 2020-W53 or 2020W531."""
+    import pandas
+
+    if not re.fullmatch(WEEK, text.iloc[0]):
+        return None
+    parts = text.str.extract(f"^{WEEK}$").fillna({"day": "1"})
+    days = parts["year"].str.cat([parts["week"], parts["day"]], sep=" ")
+    dates = pandas.to_datetime(days, format="%G %V %u", errors="coerce")
+    return None if dates.hasnans else _dates(dates)
+
+
 def _text_durations(text: Any) -> Times | None:
     import pandas
 
@@ -235,7 +319,7 @@ def _common_form(table: Table, column: str, text: Any) -> Times:
 
     forms = _forms_of(text.iloc[0])
     if not forms:
-        remedy = "Name its form in time_format, as in '%d.%m.%Y %H:%M'."
+        remedy = "Correct the cell, or name its form in time_format, as in '%d.%m.%Y %H:%M'."
         table.refuse_cell(0, column, "a time in a common form", remedy)
     read = {form: pandas.to_datetime(text, format=form, errors="coerce") for form in forms}
     failed = {form: int(np.argmax(dates.isna())) for form, dates in read.items() if dates.hasnans}

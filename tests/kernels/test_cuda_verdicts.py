@@ -153,10 +153,15 @@ def test_info_shows_the_verdicts_on_these_sources(question, capsys):
     Judge().decide(question._replace(sources="older", hidden=1), Played())
     with pytest.warns(RuntimeWarning):
         Judge().decide(question._replace(cell="GRU"), Played(2.0))
-    assert len(read_verdicts()) == 2
+    Judge().decide(question._replace(backend="jax", sources="cuDNN of JAX 0"), Played(kernel=3))
+    assert len(read_verdicts()) == 3
     lines = sorted(describe())
     assert lines[0] == "GRU 64 float32, 64 x 512 on Played GPU: wrong, never used"
     assert lines[1] == (
+        "LSTM 64 float32 by cuDNN of JAX 0, 64 x 512 on Played GPU: "
+        "0.67 times as fast as jax without it, unused"
+    )
+    assert lines[2] == (
         "LSTM 64 float32, 64 x 512 on Played GPU: 2.00 times as fast as torch without it, used"
     )
     assert main(["info"]) == 0

@@ -18,7 +18,15 @@ from jax import Array
 
 from ragged.errors import KernelError
 from ragged.kernels.cuda.driver import load_driver
-from ragged.kernels.cuda.verdicts import ALLOWED, INPUTS, SMALL, Judge, Question, Verdict
+from ragged.kernels.cuda.verdicts import (
+    ALLOWED,
+    CUDNN,
+    INPUTS,
+    SMALL,
+    Judge,
+    Question,
+    Verdict,
+)
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import LayerCall, verdict_question
 from ragged_jax.arrays import name
@@ -80,7 +88,7 @@ def find_cudnn_verdict(call: LayerCall) -> Verdict:
     driver, device = load_driver(), cudnn.find_device()
     assert device is not None
     question = verdict_question(call, name, device, driver.version if driver else 0)
-    question = question._replace(sources=f"cuDNN of JAX {jax.__version__}")
+    question = question._replace(sources=f"{CUDNN} of JAX {jax.__version__}")
     return JUDGE.decide(question, JaxTrial(question, cudnn.PASSES, lambda: scan.PASSES))
 
 

@@ -26,6 +26,7 @@ SMALL = (3, 0, 7, 1, 3, 2, 0, 5)  # lengths of the batch that is checked
 INPUTS = 8  # features of the batches
 ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}  # of the greatest value, and of 0.1
 FASTER, SLOWER, WRONG, FAILED = "faster", "slower", "wrong", "failed"
+CUDNN = "cuDNN"  # what the sources of a question begin with where they are not ours
 
 
 class Question(NamedTuple):
@@ -35,7 +36,7 @@ class Question(NamedTuple):
         backend: whose other implementations it is timed beside.
         device: the GPU's name.
         driver: the driver's version.
-        sources: digest of the kernels' sources and compiler.
+        sources: digest of the kernels' sources and compiler, or cuDNN with whoever binds it.
         cell: of the layer.
         hidden: its hidden units.
         dtype: of its arrays.
@@ -57,6 +58,11 @@ class Question(NamedTuple):
     def file(self) -> str:
         """The name of its verdict's file."""
         return f"verdict-{hashlib.sha256(repr(tuple(self)).encode()).hexdigest()[:16]}.json"
+
+    @property
+    def is_cudnn(self) -> bool:
+        """Whether it is about cuDNN, not about a kernel of ours."""
+        return self.sources.startswith(CUDNN)
 
 
 class Verdict(NamedTuple):
@@ -148,7 +154,7 @@ class Judge:
 
 
 def read_verdicts() -> list[tuple[Question, Verdict]]:
-    """Read the verdicts that are kept on kernels of these sources.
+    """Read the verdicts that are kept on kernels of these sources, and on cuDNN's.
 
     >>> isinstance(read_verdicts(), list)
     True
@@ -156,9 +162,10 @@ def read_verdicts() -> list[tuple[Question, Verdict]]:
     try:
         with cache_folder() as folder:
             found = [_parse(path) for path in sorted(folder.glob("verdict-*.json"))]
-        return [pair for pair in found if pair and pair[0].sources == cubins.digest_sources()]
+        ours = cubins.digest_sources()
     except OSError:
         return []
+    return [pair for pair in found if pair and (pair[0].is_cudnn or pair[0].sources == ours)]
 
 
 def describe() -> Iterator[str]:
@@ -173,6 +180,7 @@ def describe() -> Iterator[str]:
         yield f"none: {error}"
     for question, verdict in read_verdicts():
         layer = f"{question.cell} {question.hidden} {question.dtype}"
+        layer += f" by {question.sources}" if question.is_cudnn else ""
         shape = f"{question.batch} x {question.width} on {question.device}"
         found = "wrong, never used"
         if verdict.outcome != WRONG:

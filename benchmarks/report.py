@@ -27,6 +27,8 @@ def markdown(results: dict[str, Any], device: str) -> str:
     """Lay all tables out."""
     machine = ", ".join(f"{k} {v}" for k, v in results["machine"].items() if v is not None)
     parts = [f"# Benchmarks on {device}", f"{machine}. {results['seconds']:.0f} s in all."]
+    if results.get("missing"):
+        parts += [f"**Ended before its time: not all of {', '.join(results['missing'])} is here.**"]
     points = all_points(results.get("grid", []))
     if points:
         parts += ["## In one look", _summary(points)]

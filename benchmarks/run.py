@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,24 +33,45 @@ def main() -> None:
     chosen = parser.parse_args()
     _settle(chosen.device)
 
-    from benchmarks import epochs, machine, memory, plots, report
+    from benchmarks import machine
 
     started = time.perf_counter()
-    results: dict[str, Any] = {"machine": machine.describe(chosen.device)}
-    if "grid" in chosen.parts:
-        results["grid"] = _grid(chosen)
-    if "memory" in chosen.parts:
-        results["memory"] = memory.measure(chosen.device, chosen.quick)
-    if "epochs" in chosen.parts:
-        with get_context("spawn").Pool(1) as fresh:  # the grid leaves full caches behind
-            results["epochs"] = fresh.apply(epochs.measure, (chosen.device, chosen.quick))
-    results["seconds"] = round(time.perf_counter() - started, 1)
-    print(report.write(results, chosen.out, chosen.device))
-    plots.write(results, chosen.out, chosen.device)
+    missing = [part for part in PARTS if part in chosen.parts]
+    results: dict[str, Any] = {"machine": machine.describe(chosen.device), "missing": missing}
+    for part in [*missing]:
+        for found in _measure(part, chosen):
+            results[part] = found
+            _write(results, chosen, started)
+        missing.remove(part)
+        text = _write(results, chosen, started)
+    print(text)
     print(f"written to {chosen.out}")
 
 
-def _grid(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+def _write(results: dict[str, Any], chosen: argparse.Namespace, started: float) -> str:
+    """Write what there is, so that a run that is ended leaves it, and return the tables."""
+    from benchmarks import plots, report
+
+    results["seconds"] = round(time.perf_counter() - started, 1)
+    text = report.write(results, chosen.out, chosen.device)
+    plots.write(results, chosen.out, chosen.device)
+    return text
+
+
+def _measure(part: str, chosen: argparse.Namespace) -> Iterator[Any]:
+    """Measure a part; what is there so far comes after each case of the grid."""
+    from benchmarks import epochs, memory
+
+    if part == "grid":
+        yield from _grid(chosen)
+    elif part == "memory":
+        yield memory.measure(chosen.device, chosen.quick)
+    else:
+        with get_context("spawn").Pool(1) as fresh:  # the grid leaves full caches behind
+            yield fresh.apply(epochs.measure, (chosen.device, chosen.quick))
+
+
+def _grid(chosen: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     from benchmarks.cases import CASES, KINDS, QUICK_CASES, QUICK_KINDS, Case
     from benchmarks.grid import measure_case
     from benchmarks.peers_keras import Worker
@@ -60,8 +82,11 @@ def _grid(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     with_keras = find_spec("keras") is not None and not chosen.no_keras
     names = ("torch", "jax") if with_keras else ()
     keras = {name: Worker(name, chosen.device) for name in names}
+    found: list[dict[str, Any]] = []
     try:
-        return [measure_case(case, kinds, chosen.device, keras, chosen.budget) for case in cases]
+        for case in cases:
+            found.append(measure_case(case, kinds, chosen.device, keras, chosen.budget))
+            yield found
     finally:
         for worker in keras.values():
             worker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -29,3 +30,30 @@ def test_a_gpu_is_taken_for_ten_minutes_at_most_with_what_is_installed_there(tar
         assert (ROOT / path).exists(), path
     for module in re.findall(r"-m ((?:tests|benchmarks)\.[\w.]+)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+class EndedError(Exception):
+    """The time limit of a run."""
+
+
+def test_a_benchmark_that_is_ended_leaves_what_it_measured_and_says_what_is_missing(
+    monkeypatch, tmp_path
+):
+    names = "run", "grid", "plots"
+    run, grid, plots = (pytest.importorskip(f"benchmarks.{name}") for name in names)
+    cases = iter([{"case": "a", "programs": {}, "points": []}])
+
+    def measure_case(*_):
+        for case in cases:
+            return case
+        raise EndedError
+
+    monkeypatch.setattr(grid, "measure_case", measure_case)
+    monkeypatch.setattr(plots, "write", lambda *_: None)
+    monkeypatch.setattr(run, "_settle", lambda device: None)
+    monkeypatch.setattr("sys.argv", ["run", "--out", str(tmp_path), "--no-keras"])
+    with pytest.raises(EndedError):
+        run.main()
+    found = json.loads((tmp_path / "cpu.json").read_text())
+    assert (len(found["grid"]), found["missing"]) == (1, ["grid", "memory", "epochs"])
+    assert "not all of grid, memory, epochs is here" in (tmp_path / "cpu.md").read_text()

@@ -140,10 +140,7 @@ def _run(
             y, hs[k], cs[k] = cpp.run_arrays(arrays, lengths, call, tokens)
             ys.append(y)
         x = ys[0] if both == 1 else torch.cat(ys, -1)
-    h, *c = [
-        parts[0][None] if len(parts) == 1 else torch.stack(parts)
-        for parts in (hs, cs)[: len(shape.cell.states)]
-    ]
+    h, *c = map(torch.stack, (hs, cs)[: len(shape.cell.states)])
     return x, (h, *c) if c else h
 
 

@@ -71,11 +71,9 @@ def run_directions(run_layer: Callable[..., Result], inputs: LayerInputs) -> tup
             run(direction, x, inputs.lengths, state[0][k], state[1][k], reverse=k == 1)
             for k, direction in enumerate(weights)
         ]
-        if len(results) == 1:
-            y, h, c = results[0]
-            return y, (h[None], c[None])
         ys, hs, cs = zip(*results, strict=True)
-        return torch.cat(ys, -1), (torch.stack(hs), torch.stack(cs))
+        y = ys[0] if len(ys) == 1 else torch.cat(ys, -1)
+        return y, (torch.stack(hs), torch.stack(cs))  # no views, which detach_() refuses
 
     return stack(run_both, inputs, inputs.x, inputs.state)
 

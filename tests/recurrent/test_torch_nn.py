@@ -93,6 +93,7 @@ def test_parameters_and_attributes_are_torchs(layer: str, option: str) -> None:
     for name in nn.LSTM.__constants__:
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours._flat_weights_names == theirs._flat_weights_names
+    assert ours._all_weights == theirs._all_weights
     assert [len(each) for each in ours.all_weights] == [len(each) for each in theirs.all_weights]
     assert repr(ours) == repr(theirs)
     ours.flatten_parameters()
@@ -194,6 +195,17 @@ def row_of(hx: Any, row: int) -> Any:
 
 
 @layers
+def test_states_may_be_detached_in_place(layer: str) -> None:
+    for each in build(layer, "plain"):
+        x, hx = torch.ones(2, 2, INPUT, dtype=torch.float64), None
+        for _ in range(2):  # as in truncated backpropagation through time
+            y, hx = each(x, hx)
+            y.sum().backward()
+            for state in parts(hx):
+                state.detach_()
+
+
+@layers
 def test_second_derivatives_in_every_layout(layer: str) -> None:
     _, ours = build(layer, "two layers, both ways")
     if ours.proj_size:
@@ -245,6 +257,27 @@ def test_copies_pickles_and_the_compiler_take_it(layer: str) -> None:
         assert torch.equal(copied(x)[0], expected)
     compiled = torch.compile(ours, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x)[0], expected)
+
+
+@layers
+def test_symbolic_traces_call_it_as_a_leaf(layer: str) -> None:
+    class Tagger(nn.Module):
+        def __init__(self, rnn: nn.Module) -> None:
+            super().__init__()
+            self.rnn, self.dropout = rnn, nn.Dropout(0.0)
+
+        def forward(self, x: Tensor, hx: Any) -> Tensor:
+            y, _ = self.rnn(self.dropout(x), hx)
+            return y.relu()
+
+    graphs, results = [], []
+    for each in build(layer, "plain"):
+        traced = torch.fx.symbolic_trace(Tagger(each))
+        graphs.append(str(traced.graph))
+        x = torch.linspace(-1, 1, 4 * 2 * INPUT, dtype=torch.float64).view(4, 2, INPUT)
+        results.append(traced(x, states(each, 2)))
+    assert graphs[0] == graphs[1]
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 
 
 REFUSED: dict[str, tuple[type[Exception], Callable[[Any], Any]]] = {

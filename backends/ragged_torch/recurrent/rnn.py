@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ragged.backend import load_backend
 from ragged.checks import as_choice, shown
@@ -127,15 +128,17 @@ class RNNBase(nn.Module):
         return read_parameters(self, self._names)
 
     @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """The parameters of each layer and direction."""
-        layers = range(self.num_layers)
-        names = [
-            self.shape.layer_names(layer, direction).values()
-            for layer in layers
+    def _all_weights(self) -> list[list[str]]:  # read by many recipes for initial values
+        return [
+            [*self.shape.layer_names(layer, direction).values()]
+            for layer in range(self.num_layers)
             for direction in self.shape.directions
         ]
-        return [[getattr(self, parameter) for parameter in each] for each in names]
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters of each layer and direction."""
+        return [[getattr(self, parameter) for parameter in each] for each in self._all_weights]
 
     def flatten_parameters(self) -> None:
         """Move the parameters into one buffer for cuDNN, as a move to a GPU does by itself."""
@@ -178,6 +181,9 @@ class RNNBase(nn.Module):
             result = direct.run_if_plain(*call, batch_first=self.batch_first)
             if result is not None:
                 return result
+        if isinstance(input, Proxy):
+            options = {"lengths": lengths, "offsets": offsets, "resets": resets}
+            return self._record(input, hx, options | ({} if start == "zeros" else {"start": start}))
         rows = read_sequences(function, input, lengths, offsets, batch_first=self.batch_first)
         parameters = dict(zip(self._names, weights, strict=True))
         self._check_input(rows.data)
@@ -190,6 +196,12 @@ class RNNBase(nn.Module):
         final = tuple(self._give_state(state, rows) for state in final)
         return rows.wrap(y), final if len(final) > 1 else final[0]
 
+    def _record(self, input: Proxy, hx: Any, options: dict[str, Any]) -> Any:
+        """Have `torch.fx` record a call of this layer, as of `torch.nn`'s, not of its operators."""
+        tracer: Any = input.tracer
+        given = {key: value for key, value in options.items() if value is not None}
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), given)
+
     def _read_resets(self, resets: Any, rows: Sequences) -> Tensor | None:
         if resets is None:
             return None
@@ -198,7 +210,11 @@ class RNNBase(nn.Module):
         return check_resets(function, backend, given, tokens, rows.data, batch_first=True)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return nn.functional.dropout(x, self.dropout, self.training)
+        """Drop what `torch.nn` does of the same seed, which has time first in any case."""
+        if not self.batch_first or x.dim() == 2:
+            return nn.functional.dropout(x, self.dropout)
+        ones = x.transpose(0, 1).new_ones((x.shape[1], x.shape[0], x.shape[2]))
+        return x * nn.functional.dropout(ones, self.dropout).transpose(0, 1)
 
     def _check_input(self, data: Tensor) -> None:
         function, dtype = self.shape.cell.name, self.weight_ih_l0.dtype

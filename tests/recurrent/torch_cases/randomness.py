@@ -39,8 +39,9 @@ def _(module: Any) -> Iterator[Any]:
 
 @cases.equal("test_cudnn_rnn_dropout_states_device", "dropout beside given states")
 def _(module: Any) -> Iterator[Any]:
-    layer = build(module, "RNN", INPUT, HIDDEN, 2, dropout=0.5)
-    yield outcome(layer, normal(5, 4, INPUT), state(layer, 4))
+    for batch_first in (False, True):
+        layer = build(module, "RNN", INPUT, HIDDEN, 2, dropout=0.5, batch_first=batch_first)
+        yield outcome(layer, normal(4, 4, INPUT), state(layer, 4))
 
 
 @cases.equal("test_RNN_dropout_state", "a layer saved and loaded draws as it did")

@@ -159,6 +159,34 @@ def test_hooks_flags_and_attributes_stay() -> None:
     assert type(model[0]) is ragged_torch.LSTM
 
 
+class Listed(nn.Module):
+    """Layers in a list, each registered by a name of its own besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnns = [nn.LSTM(2, 2, num_layers=2, dropout=0.9), nn.LSTM(2, 2)]
+        for k, rnn in enumerate(self.rnns):
+            self.add_module(f"rnn{k}", rnn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for rnn in self.rnns:
+            x, _ = rnn(x)
+        return x
+
+
+def test_all_that_refers_to_a_layer_has_it_swapped() -> None:
+    model, x = Listed(), torch.ones(3, 1, 2)
+    assert ragged_torch.replace_recurrent(model).replaced == ("rnn0", "rnn1")
+    assert [type(rnn) for rnn in model.rnns] == [ragged_torch.LSTM] * 2
+    model.eval()
+    assert torch.equal(model(x), model(x)), "the list's layers know that training is over"
+    layer = nn.GRU(2, 3)
+    expected, _ = layer(x)
+    assert str(ragged_torch.replace_recurrent(layer)) == "the model: replaced"
+    assert isinstance(layer, ragged_torch.GRU)
+    torch.testing.assert_close(layer(x)[0], expected)
+
+
 class Renamed(nn.GRU):
     """A subclass that overrides nothing."""
 
@@ -181,8 +209,6 @@ def test_what_cannot_be_swapped_is_left_and_told() -> None:
     assert "overrides forward" in report.left["patched"]
     assert "parametrized" in report.left["normed"]
     assert "changed: left, Changed overrides forward" in str(report)
-    alone = ragged_torch.replace_recurrent(nn.LSTM(2, 3))
-    assert "cannot be swapped in place" in str(alone)
     assert str(ragged_torch.replace_recurrent(nn.Linear(2, 3))) == "no recurrent layer"
 
 

@@ -20,28 +20,29 @@ class Report(NamedTuple):
     """What `replace_recurrent` did.
 
     Args:
-        replaced: names of the layers that were replaced.
-        left: the reason for each layer that was not, by name; "" names the model itself.
+        replaced: names of the layers that were replaced; "" names the model itself.
+        left: the reason for each layer that was not, by name.
     """
 
     replaced: tuple[str, ...]
     left: dict[str, str]
 
     def __str__(self) -> str:
-        lines = [f"{name}: replaced" for name in self.replaced]
+        lines = [f"{name or 'the model'}: replaced" for name in self.replaced]
         lines += [f"{name or 'the model'}: left, {reason}" for name, reason in self.left.items()]
         return "\n".join(lines) or "no recurrent layer"
 
 
 def replace_recurrent(model: nn.Module) -> Report:
-    """Swap every `torch.nn.LSTM`, `GRU` and `RNN` below a module for ours, in place.
+    """Swap every `torch.nn.LSTM`, `GRU` and `RNN` of a module for ours, in place.
 
-    Parameters are shared, not copied, so an optimiser remains valid; hooks, training flags and all
-    other attributes of a layer stay. A layer that is used several times stays shared. Calls need no
-    change, packed ones included.
+    Each layer becomes one of ours, as the object that it is: its parameters, hooks, training flags
+    and all other attributes stay, so an optimiser remains valid, and so does everything else that
+    refers to the layer, a list beside the registered modules for one. Calls need no change, packed
+    ones included.
 
     Args:
-        model: any module.
+        model: any module, or a layer itself.
 
     Returns:
         The layers replaced, and those left with the reason; printed, one line each.
@@ -60,23 +61,15 @@ def replace_recurrent(model: nn.Module) -> Report:
     if not isinstance(model, nn.Module):
         expected, remedy = "a torch.nn.Module", "Give the model that holds the layers."
         raise ArgumentError.of("replace_recurrent", "model", shown(model), expected, remedy)
-    replaced: list[str] = []
-    left: dict[str, str] = {}
-    ours: dict[nn.RNNBase, RNNBase] = {}
-    if isinstance(model, nn.RNNBase):
-        left[""] = "it cannot be swapped in place: build ours and load its state_dict"
-    for parent_name, parent in model.named_modules(remove_duplicate=False):
-        for name, layer in parent._modules.items():
-            if not isinstance(layer, nn.RNNBase):
-                continue
-            full = f"{parent_name}.{name}" if parent_name else name
-            if layer not in ours and (reason := _reason_to_leave(layer)) is not None:
-                left[full] = reason
-                continue
-            ours.setdefault(layer, _convert(layer))
-            parent._modules[name] = ours[layer]
-            replaced.append(full)
-    return Report(tuple(dict.fromkeys(replaced)), left)
+    modules = model.named_modules(remove_duplicate=False)
+    found = {name: module for name, module in modules if isinstance(module, nn.RNNBase)}
+    reasons = {layer: _reason_to_leave(layer) for layer in found.values()}
+    for layer, reason in reasons.items():
+        if reason is None:
+            _swap(layer)
+    replaced = tuple(name for name, layer in found.items() if reasons[layer] is None)
+    left = {name: reason for name, layer in found.items() if (reason := reasons[layer])}
+    return Report(replaced, left)
 
 
 def _reason_to_leave(layer: nn.RNNBase) -> str | None:
@@ -100,13 +93,12 @@ def _torch_type(layer: nn.RNNBase) -> type | None:
     return next((kind for kind in TYPES if isinstance(layer, kind)), None)
 
 
-def _convert(layer: nn.RNNBase) -> RNNBase:
-    """Convert a torch layer to ours, with the same parameters and attributes."""
-    kind: Any = TYPES[_torch_type(layer)]  # type: ignore[index]
-    ours: RNNBase = kind.__new__(kind)
-    ours.__dict__.update({k: v for k, v in vars(layer).items() if k not in BUFFERS})
+def _swap(layer: Any) -> None:
+    """Make a torch layer one of ours."""
+    for buffer in BUFFERS:
+        vars(layer).pop(buffer, None)
+    layer.__class__ = TYPES[_torch_type(layer)]  # type: ignore[index]
     sizes = layer.input_size, layer.hidden_size, layer.num_layers
     flags = layer.bias, bool(layer.bidirectional), layer.proj_size
-    ours.shape = RecurrentShape(*sizes, *flags, layer.mode)
-    ours._names = tuple(ours.shape.parameter_shapes())
-    return ours
+    layer.shape = RecurrentShape(*sizes, *flags, layer.mode)
+    layer._names = tuple(layer.shape.parameter_shapes())

@@ -15,6 +15,7 @@ from ragged.checks import as_array
 from ragged.errors import ShapeError
 from ragged.io.safe_json import finite_or_none
 from ragged.losses import Masking, masked_loss
+from ragged.losses.classification import refuse_elements
 from ragged.losses.masking import masked
 from ragged.protocol import Array, Backend
 
@@ -108,6 +109,8 @@ def accuracy(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Ar
 
     Raises:
         ShapeError: the labels of both sides differ in shape.
+        TargetError: a valid label is not a whole number, as logits of yes and no or probabilities
+            are not. Where a compiler traces both, which have no values then, the share is NaN.
 
     Example:
         >>> logits = np.array([[[2.0, 1.0], [0.0, 3.0], [np.nan, np.nan]]])
@@ -116,7 +119,15 @@ def accuracy(prediction: Array, target: Array, **masking: Unpack[Masking]) -> Ar
     """
 
     def right(backend: Backend, labels: Array, target: Array) -> Array:
-        return backend.xp.astype(labels == target, target.dtype)
+        xp = backend.xp
+        hits = xp.astype(labels == target, target.dtype)
+        expected = "a label, which is a whole number"
+        remedy = "Take the argmax over the classes of both sides, or `logits > 0` of yes and no."
+        for argument, side in (("prediction", labels), ("target", target)):
+            is_broken = side != xp.floor(side)
+            refuse_elements(backend, "accuracy", argument, side, is_broken, expected, remedy)
+            hits = xp.where(is_broken, xp.full_like(hits, xp.nan), hits)
+        return hits
 
     return masked(accuracy, right, _labels(prediction, target), target, **masking)
 

@@ -140,7 +140,7 @@ def _one_hot(backend: Backend, labels: Array, logits: Array) -> Array:
     is_class = xp.any(is_label, axis=-1)
     expected = f"an integer of 0..{classes - 1}, as there are {classes} classes"
     remedy = "Number the classes from 0, and leave out by `mask` what has none."
-    _refuse(backend, "cross_entropy", labels, ~is_class, expected, remedy)
+    refuse_elements(backend, "cross_entropy", "target", labels, ~is_class, expected, remedy)
     q = xp.astype(is_label, logits.dtype)
     return xp.where(is_class[..., None], q, xp.full_like(q, xp.nan))
 
@@ -148,18 +148,24 @@ def _one_hot(backend: Backend, labels: Array, logits: Array) -> Array:
 def _check_probabilities(backend: Backend, function: str, target: Array) -> None:
     """Refuse probabilities outside 0..1; NaN makes the loss NaN."""
     wrong, remedy = (target < 0) | (target > 1), "Rescale it, or leave it out by `mask`."
-    _refuse(backend, function, target, wrong, "inside 0..1", remedy)
+    refuse_elements(backend, function, "target", target, wrong, "inside 0..1", remedy)
 
 
-def _refuse(
-    backend: Backend, function: str, target: Array, wrong: Array, expected: str, remedy: str
+def refuse_elements(
+    backend: Backend,
+    function: str,
+    argument: str,
+    array: Array,
+    wrong: Array,
+    expected: str,
+    remedy: str,
 ) -> None:
-    """Refuse a target with wrong elements, if it has values to be read."""
+    """Refuse an array with wrong elements, if it has values to be read."""
     if not backend.has_values(wrong) or not backend.to_numpy(backend.xp.any(wrong)):
         return
     index = tuple(map(int, np.argwhere(backend.to_numpy(wrong))[0]))
-    got = f"{backend.to_numpy(target)[index]:g} at {list(index)}"
-    raise TargetError.of(function, "target", got, expected, remedy)
+    got = f"{backend.to_numpy(array)[index]:g} at {list(index)}"
+    raise TargetError.of(function, argument, got, expected, remedy)
 
 
 def _log_softmax(xp: Any, logits: Array) -> Array:

@@ -10,7 +10,7 @@ import pytest
 
 import ragged.backend
 from ragged.data import EncoderDecoderDataModule, Roles, Sample, Series, Source
-from ragged.errors import ShapeError
+from ragged.errors import ShapeError, TargetError
 from ragged.evaluation import evaluate
 from ragged.evaluation.baselines import baselines
 from ragged.evaluation.evaluate import Evaluation
@@ -279,3 +279,9 @@ def test_accuracy_of_whole_rows_and_what_it_refuses(own):
         ShapeError, match=r"is of shape \(2, 0\); expected a last axis of one class"
     ):
         accuracy(own.asarray(np.zeros((2, 0))), own.asarray(labels))
+    for name, sides in {
+        "prediction": (logits - 0.5, logits),
+        "target": (logits, logits + 0.25),
+    }.items():
+        with pytest.raises(TargetError, match=f"`{name}` is .* expected a label, which is a whole"):
+            accuracy(*map(own.asarray, sides))

@@ -1,5 +1,6 @@
 """Resets: rows whose state is reset inside give what their episodes give as rows."""
 
+import importlib
 import itertools
 from typing import Any
 
@@ -111,6 +112,21 @@ def run_alone(
     return [output, *ends]
 
 
+def run_as_rows(
+    adapter: Adapter, layer: Layer, parameters: Any, x: Any, parts: list[Any], case: str, start: str
+) -> tuple[Any, list[Any]]:
+    """Run every episode of arrays as a row, differentiably: y, and the states that leave rows."""
+    rows, firsts, _ = np.array(episodes(case)).T
+    steps = np.minimum(firsts[:, None] + np.arange(WIDTH), WIDTH - 1)
+    enters, leaves = crossings(layer, case, start)
+    scale = adapter.array(enters.astype(float))
+    initial = as_state(part[:, rows] * scale for part in parts)
+    call = parameters, x[rows[:, None], steps], lengths_of(case), initial
+    y, *finals = arrays_of(layer.function(*call))
+    ends = [part[at] for final in finals for part, at in zip(final, leaves, strict=True)]
+    return y, ends
+
+
 @cases
 @starts
 @layers
@@ -140,11 +156,8 @@ def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, s
     layer = LAYERS[name]
     arrays = {"x": fill_padding(normal(len(LENGTHS), WIDTH, INPUTS), LENGTHS)}
     arrays |= layer.state(len(LENGTHS)) | layer.parameters()
-    spans = episodes("mixed")
-    rows, firsts = np.array([[row, begin] for row, begin, _ in spans]).T
+    rows, firsts, _ = np.array(episodes("mixed")).T
     steps = np.minimum(firsts[:, None] + np.arange(WIDTH), WIDTH - 1)
-    lengths = np.array([end - begin for _, begin, end in spans])
-    enters, leaves = crossings(layer, "mixed", start)
     loss_weights = adapter.array(normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8))
 
     def split(values: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
@@ -159,14 +172,9 @@ def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, s
 
     def alone(**values: Any) -> Any:
         parameters, x, parts = split(values)
-        scale = adapter.array(enters.astype(float))
-        initial = as_state(part[:, rows] * scale for part in parts)
-        y, final = layer.function(parameters, x[rows[:, None], steps], lengths, initial)
+        y, ends = run_as_rows(adapter, layer, parameters, x, parts, "mixed", start)
         total = (y * loss_weights[rows[:, None], steps]).sum()
-        for final_part in arrays_of((y, final))[1:]:
-            for part, leaving in zip(final_part, leaves, strict=True):
-                total = total + (part[leaving] ** 2).sum()
-        return total
+        return total + sum((part**2).sum() for part in ends)
 
     inputs = adapter.arrays(arrays)
     actual, expected = adapter.gradients(with_resets, inputs), adapter.gradients(alone, inputs)
@@ -226,6 +234,44 @@ def test_one_program_serves_all_resets(adapter: Adapter, name: str, start: str) 
         expected = run_alone(layer, parameters, x, state, case, start)
         for array, value in zip(actual, expected, strict=True):
             assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, case)
+
+
+@starts
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_resets_are_mapped_and_differentiated_again(
+    adapter: Adapter, kernels: str, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    if adapter.name not in ("torch", "jax"):
+        pytest.skip(f"the suite knows no transformations of {adapter.name!r}")
+    transforms: Any = importlib.import_module({"torch": "torch.func", "jax": "jax"}[adapter.name])
+    grad, vmap = transforms.grad, transforms.vmap
+    layer = LAYERS["GRU, two layers, bidirectional"]
+    parameters = adapter.arrays(layer.parameters())
+    x = adapter.array(normal(len(LENGTHS), WIDTH, INPUTS))
+    (initial,) = map(adapter.array, layer.state(len(LENGTHS)).values())
+
+    def energy(x: Any, state: Any, resets: Any) -> Any:
+        if isinstance(resets, str):
+            told = parameters, x, [state], resets, start
+            y, ends = run_as_rows(adapter, layer, *told)
+            return (y**3).sum() + sum((part**2).sum() for part in ends)
+        y, final = layer.function(parameters, x, LENGTHS, state, resets=resets, start=start)
+        return (y**3).sum() + (final**2).sum()
+
+    def curvature(x: Any, state: Any, resets: Any) -> Any:
+        of_x, of_state = grad(energy, (0, 1))(x, state, resets)
+        return (of_x**2).sum() + (of_state**2).sum()
+
+    names = ("mixed", "every step")
+    resets = adapter.array(np.stack([resets_of(case) for case in names]))
+    for function in (energy, curvature):
+        mapped = vmap(grad(function, (0, 1)), (None, None, 0))(x, initial, resets)
+        for k, case in enumerate(names):
+            expected = grad(lambda x, s, f=function, c=case: f(x, s, c), (0, 1))(x, initial)
+            for one, each in zip(mapped, expected, strict=True):
+                got = adapter.to_numpy(one[k])
+                assert_close(got, adapter.to_numpy(each), adapter.dtype, MODEL, case)
 
 
 @layers

@@ -18,6 +18,7 @@ from ragged.ops.packing import should_use_packing
 
 CPU_KERNELS, CUDA_KERNELS = "kernels", "cuda_kernels"
 OF_ANY_LAYOUT = (CPU_KERNELS, CUDA_KERNELS)
+OF_RESETS = (*OF_ANY_LAYOUT, "scan")
 NO_PADDING_COMPUTED = (*OF_ANY_LAYOUT, "packed")
 
 NO_PROJECTION = "they have no projection"

@@ -61,20 +61,3 @@ def cut_rows(lengths: np.ndarray, resets: np.ndarray) -> Pieces:
     is_first, is_last = np.append(True, changes), np.append(changes, True)
     is_first, is_last = is_first[: len(rows)], is_last[: len(rows)]
     return Pieces(rows, sizes[order].astype(np.int64), is_first, is_last, is_first & ~is_reset)
-
-
-def read_backwards(lengths: np.ndarray, resets: np.ndarray) -> np.ndarray:
-    """Return the resets of rows read from their last step back: after the step that each precedes.
-
-    Args:
-        lengths: `(batch,)`, of the rows.
-        resets: `(tokens,)` boolean, row after row, of the rows as they stand.
-
-    >>> resets = np.array([True, False, True, True])
-    >>> read_backwards(np.array([3, 1]), resets).tolist()
-    [False, True, False, False]
-    """
-    ends = np.cumsum(lengths)
-    last, first = (np.repeat(each, lengths) for each in (ends, ends - lengths))
-    step = np.arange(len(resets)) - first
-    return np.where(step > 0, resets[(last - step) % max(len(resets), 1)], False)

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from ragged import Lengths, kernels
-from ragged.errors import DerivativeError, DeviceError, DtypeError, LengthsError, ShapeError
+from ragged.errors import DeviceError, DtypeError, LengthsError, ShapeError
 from ragged.recurrent.shape import RecurrentShape
 from tests.kernels.cuda_cases import LAYOUTS, WIDTH, check, solved
 
@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 glue = pytest.importorskip("ragged_torch.recurrent.cuda_kernels")
 from ragged_torch.recurrent import scan  # noqa: E402
 from ragged_torch.recurrent.cpp import Call  # noqa: E402
-from ragged_torch.recurrent.stack import LayerInputs  # noqa: E402
+from ragged_torch.recurrent.stack import LayerInputs, Resets  # noqa: E402
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -35,10 +35,12 @@ class TorchLayer:
         axes = {"padded": (len(lengths), width), "time_major": (width, len(lengths))}
         x = x.reshape(*axes.get(layout, x.shape[:1]), -1)
         c0 = state[1] if len(state) > 1 else x.new_zeros(len(lengths), 0)
-        call = Call(self.plan.cell, width, reverse, layout)
-        reset = None if resets is None else glue.Reset(torch.tensor(resets).byte(), to_initial)
+        call = Call(self.plan.cell, width, reverse, layout, "initial" if to_initial else "zeros")
+        at = (
+            None if resets is None else torch.tensor(resets, dtype=torch.bool).reshape(x.shape[:-1])
+        )
         weights = w_ih, w_hh, b_ih, b_hh
-        y, h, c = glue.run_layer(x, state[0], c0, weights, self.lengths, call, self.target, reset)
+        y, h, c = glue.run_layer(x, state[0], c0, weights, self.lengths, call, self.target, at)
         self.outputs = (y, h, c)[: 1 + len(state)]
         y, *final = (each.detach().numpy() for each in self.outputs)
         return y.reshape(-1, y.shape[-1]), *final
@@ -99,8 +101,12 @@ def test_what_is_no_input_is_refused(layer_of, changed, error):
         glue.run_layer(**given, target=layer_of("LSTM").target)
 
 
-def test_second_derivatives_are_those_of_plain_operations(layer_of, monkeypatch):
+@pytest.mark.parametrize("start", [None, "zeros", "initial"])
+def test_second_derivatives_are_those_of_plain_operations(layer_of, start):
     given = inputs_of(solved("LSTM")[0])
+    if start is not None:
+        given["call"] = given["call"]._replace(start=start)
+        given["resets"] = torch.arange(8 * WIDTH).reshape(8, WIDTH) % 3 == 2
     given["x"] = torch.linspace(-1, 1, 8 * WIDTH * 2).reshape(8, WIDTH, 2).requires_grad_()
     curvatures = []
     for run in (partial(glue.run_layer, target=layer_of("LSTM").target), run_plain):
@@ -110,17 +116,11 @@ def test_second_derivatives_are_those_of_plain_operations(layer_of, monkeypatch)
     torch.testing.assert_close(*curvatures, rtol=1e-4, atol=1e-5)
 
 
-def run_plain(x, h0, c0, weights, lengths, call):
+def run_plain(x, h0, c0, weights, lengths, call, resets=None):
     named = dict(zip(NAMES, weights, strict=True))
-    return scan.run_layer(call.mode, named, x, Lengths(lengths, call.width), h0, c0)
-
-
-def test_with_resets_second_derivatives_are_refused(layer_of):
-    given = inputs_of(solved("LSTM")[0], reset=glue.Reset(torch.ones(8 * WIDTH).byte()))
-    given["x"].requires_grad_()
-    y, *_ = glue.run_layer(**given, target=layer_of("LSTM").target)
-    with pytest.raises(DerivativeError, match="resets"):
-        torch.autograd.grad(y.sum(), given["x"], create_graph=True)
+    marks = None if resets is None else Resets(resets, call.start)
+    valid = Lengths(lengths, call.width)
+    return scan.run_layer(call.mode, named, x, valid, h0, c0, resets=marks)
 
 
 def test_arrays_may_lie_in_any_way(layer_of):

@@ -59,6 +59,11 @@ def recorded_resets(start: str) -> str:
     )
 
 
+def mapped_resets(case: str) -> str:
+    """Name a test of resets that `vmap` maps: with kernels or without, and what they reset to."""
+    return f"test_resets.py::test_resets_are_mapped_and_differentiated_again{_on(case)}"
+
+
 def forecast(case: str) -> str:
     """Name a test of the EncoderDecoderLSTM's outputs."""
     return f"test_encoder_decoder_lstm.py::test_forecast_equals_the_oracle{_on(case)}"

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from tests.mutants import kernels
 from tests.mutants.mutant import fault
-from tests.mutants.names import forecast, forward, lstm_gradients, recorded_resets, transformed
+from tests.mutants.names import (
+    forecast,
+    forward,
+    lstm_gradients,
+    mapped_resets,
+    recorded_resets,
+    transformed,
+)
 
 UNPACKED = "steps, h0, c0, *weights, train = inputs"
 SWAPPED = f"""{UNPACKED}
@@ -163,6 +170,34 @@ SCAN = (
         "",
         forward("mixed", cell="RNN_RELU"),
     ),
+    fault(
+        "scan: a reversed row reset a step early",
+        "ragged_torch.recurrent.scan:fresh_steps",
+        "if reverse:",
+        "if False:",
+        mapped_resets("0-zeros"),
+    ),
+    fault(
+        "scan: reset to zeros whatever is asked for",
+        "ragged_torch.recurrent.scan:_initial",
+        "(h0, c0) if",
+        "(0.0, 0.0) if",
+        mapped_resets("0-initial"),
+    ),
+    fault(
+        "scan: a gradient goes on through a reset",
+        "ragged_torch.recurrent.scan:vjp",
+        "(torch.where(starts, 0.0, each)",
+        "(each",
+        mapped_resets("1-zeros"),
+    ),
+    fault(
+        "scan: the gradient of what rows start anew from lost",
+        "ragged_torch.recurrent.scan:vjp",
+        "dh + of_starts[0]",
+        "dh",
+        mapped_resets("1-initial"),
+    ),
     *(
         fault(f"scan: {name}", f"ragged_torch.recurrent.cells:{cell.lower()}", old, new, *caught_by)
         for name, cell, old, new, *caught_by in (
@@ -193,17 +228,17 @@ SCAN = (
 
 OPERATOR = (
     fault(
-        "operator: second direction reset as the first",
-        "ragged_torch.recurrent.passes:run_layer",
-        "start, reverse=reverse)",
-        "start)",
+        "operator: resets forgotten",
+        "ragged_torch.recurrent.passes:kernels_forward",
+        "count, at, call",
+        "count, None, call",
         recorded_resets("zeros"),
     ),
     fault(
         "operator: reset to zeros whatever is asked for",
-        "ragged_torch.recurrent.run:recorded",
-        "start=start",
-        "start='zeros'",
+        "ragged_torch.recurrent.custom_op:recurrent_op",
+        "train, at, start)",
+        "train, at, 'zeros')",
         recorded_resets("initial"),
     ),
 )

@@ -132,16 +132,17 @@ def test_operator_reads_tensors_that_lie_in_memory_anyhow(strided, dtype, kernel
     torch.testing.assert_close(*found)
 
 
-def saving(layer, lengths, mode, reverse, train):
+def saving(layer, lengths, resets, mode, reverse, train):
     """A forward pass of a kernel that keeps gates and cells for its backward pass."""
-    y, state, _ = passes.composed_forward(layer, lengths, mode, reverse, train)
+    y, state, _ = passes.composed_forward(layer, lengths, resets, mode, reverse, train)
     return y, state, layer.x.new_ones(passes.saved_rows(layer, mode, train), 5 * HIDDEN)
 
 
-def reading(layer, lengths, mode, reverse, y, kept, gradients):
+def reading(layer, lengths, resets, mode, reverse, y, kept, gradients):
     """Its backward pass."""
     assert kept.shape == (20, 5 * HIDDEN)
-    return passes.composed_backward(layer, lengths, mode, reverse, y, kept, gradients)
+    told = lengths, resets, mode, reverse
+    return passes.composed_backward(layer, *told, y, kept, gradients)
 
 
 @pytest.mark.parametrize(

@@ -248,11 +248,11 @@ def kernel_inputs():
 @native
 def test_kernels_read_lengths_however_they_lie_in_memory():
     both = torch.tensor([[3, 9], [0, 9], [5, 9], [1, 9]])
-    expected = kernels.forward(*kernel_inputs(), both[:, 0].clone(), FORWARDS, 0)
-    assert_close(kernels.forward(*kernel_inputs(), both[:, 0], FORWARDS, 0), expected)
-    expected = kernels.forward(*kernel_inputs(), torch.full((4,), 2), BACKWARDS, 0)
+    expected = kernels.forward(*kernel_inputs(), both[:, 0].clone(), None, FORWARDS, 0)
+    assert_close(kernels.forward(*kernel_inputs(), both[:, 0], None, FORWARDS, 0), expected)
+    expected = kernels.forward(*kernel_inputs(), torch.full((4,), 2), None, BACKWARDS, 0)
     assert_close(
-        kernels.forward(*kernel_inputs(), torch.tensor(2).expand(4), BACKWARDS, 0), expected
+        kernels.forward(*kernel_inputs(), torch.tensor(2).expand(4), None, BACKWARDS, 0), expected
     )
 
 
@@ -268,10 +268,13 @@ def test_kernels_read_lengths_however_they_lie_in_memory():
         (7, lambda x: x.int(), DtypeError, "of dtype torch.int32; expected torch.int64"),
         (7, lambda x: x[:-1], ShapeError, r"of shape \(3,\); expected shape \(4,\)"),
         (7, lambda x: x.to("meta"), DeviceError, "meta; expected dense, on the CPU"),
+        (8, lambda x: x.byte(), DtypeError, "of dtype torch.uint8; expected torch.bool"),
+        (8, lambda x: x[:, 1:], ShapeError, r"of shape \(4, 4\); expected shape \(4, 5\)"),
     ],
 )
 def test_kernels_refuse_what_is_no_memory_of_theirs(place, change, error, message):
-    inputs = [*kernel_inputs(), torch.tensor(LENGTHS)]
+    resets = torch.zeros(4, 5, dtype=torch.bool)
+    inputs = [*kernel_inputs(), torch.tensor(LENGTHS), resets]
     inputs[place] = change(inputs[place])
     with pytest.raises(error, match=message):
         kernels.forward(*inputs, FORWARDS, 0)
@@ -280,12 +283,13 @@ def test_kernels_refuse_what_is_no_memory_of_theirs(place, change, error, messag
 @native
 def test_kernels_refuse_a_backward_pass_that_does_not_fit():
     inputs, lengths = kernel_inputs(), torch.tensor(LENGTHS)
-    y, h, c, kept = kernels.forward(*inputs, lengths, FORWARDS, sum(LENGTHS))
+    y, h, c, kept = kernels.forward(*inputs, lengths, None, FORWARDS, sum(LENGTHS))
+    told = lengths, None, FORWARDS, True
     with pytest.raises(ShapeError, match=r"of shape \(4, 4, 3\); expected shape \(4, 5, 3\)"):
-        kernels.backward((y[:, 1:], h, c), inputs[:5], y, kept, lengths, FORWARDS, True)
+        kernels.backward((y[:, 1:], h, c), inputs[:5], y, kept, *told)
     for room, error in ((0, ShapeError), (1, LengthsError)):
         with pytest.raises(error, match=r"kept nothing|not all between 0 and"):
-            kernels.backward((y, h, c), inputs[:5], y, kept[:room], lengths, FORWARDS, True)
+            kernels.backward((y, h, c), inputs[:5], y, kept[:room], *told)
 
 
 @pytest.mark.parametrize("compiler", ["1", "0"])

@@ -27,6 +27,7 @@ from ragged_torch.recurrent.layouts import LAYOUTS
 from ragged_torch.recurrent.scan import WEIGHTS
 from ragged_torch.recurrent.stack import (
     LayerInputs,
+    Resets,
     Result,
     State,
     Weights,
@@ -46,12 +47,14 @@ class Call(NamedTuple):
         width: the longest that a row may be.
         reverse: read each row from its last valid step back.
         layout: how the tokens of x and y lie, one of `LAYOUTS`.
+        start: what the state is reset to, "zeros" or the row's "initial" one.
     """
 
     mode: str
     width: int
     reverse: bool = False
     layout: str = "padded"
+    start: str = "zeros"
 
 
 def has_kernels(mode: str, dtype: torch.dtype) -> bool:
@@ -66,7 +69,8 @@ def computed_in(dtype: torch.dtype) -> torch.dtype:
 
 def run(inputs: LayerInputs) -> tuple[Tensor, State]:
     """Run all layers over tokens of any layout."""
-    return run_directions(partial(run_layer, layout=inputs.layout), inputs)
+    run_one = partial(run_layer, layout=inputs.layout, resets=inputs.resets)
+    return run_directions(run_one, inputs)
 
 
 def run_layer(
@@ -79,30 +83,36 @@ def run_layer(
     *,
     reverse: bool = False,
     layout: str = "padded",
+    resets: Resets | None = None,
 ) -> Result:
     """Run one layer in one direction: y, and h and c after the last step of each row it reads.
 
     `x` and y lie as `layout` says.
     """
+    at, start = resets or (None, "zeros")
     weights = with_biases(weights, x)
     arrays = [each.contiguous() for each in (x, h0, c0, *(weights[name] for name in WEIGHTS))]
     count = lengths.to(load_backend(name)) if lengths.is_traced else asarray(lengths.host)
-    count, call = count.to("cpu", torch.int64), Call(mode, lengths.width, reverse, layout)
+    count, call = count.to("cpu", torch.int64), Call(mode, lengths.width, reverse, layout, start)
     if is_transformed():  # whether something requires a gradient shows at one level alone
         tokens = x.shape[:-1].numel() if lengths.is_traced else lengths.tokens
-        y, h, c, _ = _Layer.apply(*arrays, count, call, tokens)
+        y, h, c, _ = _Layer.apply(*arrays, count, at, call, tokens)
     else:
-        y, h, c = run_arrays(arrays, count, call, lengths.tokens)
+        y, h, c = run_arrays(arrays, count, call, lengths.tokens, at)
     return y, h, c
 
 
 def run_arrays(
-    arrays: Sequence[Tensor], lengths: Tensor, call: Call, tokens: int
+    arrays: Sequence[Tensor],
+    lengths: Tensor,
+    call: Call,
+    tokens: int,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run `forward`, with its gradient if one is asked for: y, h and c."""
     train = torch.is_grad_enabled() and any(array.requires_grad for array in arrays)
     run: Any = _EagerLayer.apply if train else forward
-    y, h, c, _ = run(*arrays, lengths, call, tokens if train else 0)
+    y, h, c, _ = run(*arrays, lengths, resets, call, tokens if train else 0)
     return y, h, c
 
 
@@ -115,6 +125,7 @@ def forward(
     bias_ih: Tensor,
     bias_hh: Tensor,
     lengths: Tensor,
+    resets: Tensor | None,
     call: Call,
     tokens: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -127,6 +138,7 @@ def forward(
         c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
         weight_ih, weight_hh, bias_ih, bias_hh: `torch.nn`'s.
         lengths: `(batch,)` int64.
+        resets: boolean, in the shape of the tokens of x; None = none.
         call: what else there is to be told.
         tokens: room for what the backward pass needs, at least the sum of lengths; 0 = nothing.
 
@@ -141,7 +153,8 @@ def forward(
     kept = x.new_empty(tokens, CELLS[call.mode].kept * hidden)
     inputs = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
     shapes = input_shapes(call, x, h0, c0, lengths)
-    _call("recurrent_forward", call, lengths, inputs, shapes, (y, h, c, kept), room=tokens)
+    told = call, lengths, resets
+    _call("recurrent_forward", *told, inputs, shapes, (y, h, c, kept), room=tokens)
     return y, h, c, kept
 
 
@@ -151,6 +164,7 @@ def backward(
     y: Tensor,
     kept: Tensor,
     lengths: Tensor,
+    resets: Tensor | None,
     call: Call,
     wants_x: bool,
 ) -> tuple[Tensor | None, ...]:
@@ -160,7 +174,7 @@ def backward(
         gradients: of y, h and c.
         inputs: x, h0, c0, weight_ih, weight_hh.
         y, kept: of the forward pass.
-        lengths, call: as in `forward`.
+        lengths, resets, call: as in `forward`.
         wants_x: whether the gradient of x is wanted.
     """
     x, h0, c0, *_ = inputs
@@ -174,7 +188,8 @@ def backward(
     if of_kept[1] and not tokens and lengths.any():
         raise refused(ShapeError, "a forward pass that kept nothing", "one for training")
     given = (*inputs, y, kept, *gradients)
-    _call("recurrent_backward", call, lengths, given, expected, outputs, room=tokens)
+    told = call, lengths, resets
+    _call("recurrent_backward", *told, given, expected, outputs, room=tokens)
     return outputs
 
 
@@ -187,33 +202,38 @@ class _Layer(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         y, _, _, kept = output
         ctx.mark_non_differentiable(kept)
-        ctx.save_for_backward(*inputs[:7], y, kept, inputs[7])
-        ctx.call = inputs[8]
+        ctx.save_for_backward(*inputs[:9], y, kept)
+        ctx.call = inputs[9]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        *saved, lengths = ctx.saved_tensors
-        if torch.is_grad_enabled() or not in_memory(*gradients[:3], *saved):
-            again = differentiable_vjp(ctx.call, saved[:7], gradients[:3], lengths)
-            return (*again, None, None, None)
+        *inputs, lengths, resets, y, kept = ctx.saved_tensors
+        of_results, told = gradients[:3], (lengths, resets, ctx.call)
+        if torch.is_grad_enabled() or not in_memory(*of_results, *inputs, y, kept):
+            return (*differentiable_vjp(inputs, of_results, *told), None, None, None, None)
         wants_x = ctx.needs_input_grad[0]
-        results = backward(gradients[:3], saved[:5], saved[7], saved[8], lengths, ctx.call, wants_x)
-        return (*results, None, None, None)
+        results = backward(of_results, inputs[:5], y, kept, *told, wants_x)
+        return (*results, None, None, None, None)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
         """Take the mapped axis for more rows; where the weights are mapped, run call after call."""
-        size, (*arrays, call, tokens) = info.batch_size, inputs
+        size, (*arrays, resets, call, tokens) = info.batch_size, inputs
+        arrays += [] if resets is None else [resets]
         mapped = [
             array.expand(size, *array.shape) if dim is None else array.movedim(dim, 0)
-            for array, dim in zip(arrays, in_dims[:8], strict=True)
+            for array, dim in zip(arrays, in_dims, strict=False)
         ]
         if call.layout != "padded" or any(dim is not None for dim in in_dims[3:7]):
-            calls = [_Layer.apply(*each, call, tokens) for each in zip(*mapped, strict=True)]
+            calls = [
+                _Layer.apply(*each[:8], *each[8:] or (None,), call, tokens)
+                for each in zip(*mapped, strict=True)
+            ]
             results = [torch.stack(each) for each in zip(*calls, strict=True)]
         else:
-            state, count = [array.flatten(0, 1) for array in mapped[:3]], mapped[7].flatten()
-            each = _Layer.apply(*state, *arrays[3:7], count, call, size * tokens)
+            *state, count = [array.flatten(0, 1) for array in (*mapped[:3], mapped[7])]
+            at = [array.flatten(0, 1) for array in mapped[8:]] or [None]
+            each = _Layer.apply(*state, *arrays[3:7], count, *at, call, size * tokens)
             results = [array.unflatten(0, (size, len(array) // size)) for array in each]
         return tuple(results), (0,) * len(results)
 
@@ -231,12 +251,18 @@ class _EagerLayer(torch.autograd.Function):
 
 
 def differentiable_vjp(
-    call: Call, inputs: Sequence[Tensor], gradients: Sequence[Tensor], lengths: Tensor
+    inputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    lengths: Tensor,
+    resets: Tensor | None,
+    call: Call,
 ) -> tuple[Tensor, ...]:
     """Return what `backward` does, by plain operations, which have derivatives of their own."""
     valid, (x, *others), (dy, *of_state) = Lengths.unchecked(lengths, call.width), inputs, gradients
     x, dy = (layouts.to_padded(each, call.layout, valid) for each in (x, dy))
-    results = scan.vjp(call.mode, (x, *others), (dy, *of_state), valid, reverse=call.reverse)
+    at = None if resets is None else layouts.to_padded(resets, call.layout, valid)
+    told: Any = {"reverse": call.reverse, "resets": None if at is None else Resets(at, call.start)}
+    results = scan.vjp(call.mode, (x, *others), (dy, *of_state), valid, **told)
     places = inputs[0].shape[0]
     return layouts.from_padded(results[0], call.layout, valid, places), *results[1:]
 
@@ -245,6 +271,7 @@ def _call(
     function: str,
     call: Call,
     lengths: Tensor,
+    resets: Tensor | None,
     inputs: Sequence[Tensor],
     shapes: Sequence[Sequence[int]],
     outputs: Sequence[Tensor | None],
@@ -260,11 +287,13 @@ def _call(
     layout, threads = LAYOUTS.index(call.layout), torch.get_num_threads()
     sizes = (batch, call.width, math.prod(tokens), layout, call.reverse, features, hidden, room)
     count = readable(lengths, (batch,), torch.int64)
+    at_token = None if resets is None else readable(resets, x.shape[:-1], torch.bool)
     arrays = [readable(*each, dtype) for each in zip(inputs, shapes, strict=True)]
     addresses = [0 if array is None else array.data_ptr() for array in (*arrays, *outputs)]
     run = getattr(_load(call.mode, dtype), function)
-    sized, at = Sizes(*sizes, threads, True), Addresses(*addresses)
-    status = run(sized, count.data_ptr(), at, None, find_team())
+    sized = Sizes(*sizes, threads, True, False, call.start == "initial")
+    marks = None if at_token is None else at_token.data_ptr()
+    status = run(sized, count.data_ptr(), Addresses(*addresses), marks, find_team())
     kernels.raise_status(status)
 
 
@@ -281,7 +310,7 @@ def input_shapes(
     return ((*axes.get(call.layout, x.shape[:1]), features), *state, *weights)
 
 
-Sizes = ctypes.c_int64 * 12  # what a function of a library takes; the rest is XLA's, and 0 here
+Sizes = ctypes.c_int64 * 12  # what a function of a library takes
 Addresses = ctypes.c_void_p * 17  # as many as the backward pass has
 
 
@@ -289,6 +318,6 @@ Addresses = ctypes.c_void_p * 17  # as many as the backward pass has
 def _load(mode: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     library = kernels.load(SOURCE, mode, str(dtype).removeprefix("torch."))
     for function in FUNCTIONS if library else ():
-        pointers = (ctypes.c_void_p,) * 2  # resets, which are rows of their own here, and the team
+        pointers = (ctypes.c_void_p,) * 2  # resets, and the team
         getattr(library, function).argtypes = Sizes, ctypes.c_void_p, Addresses, *pointers
     return library

@@ -16,7 +16,7 @@ from array_api_compat import torch as xp
 from torch import Tensor
 
 from ragged.backend import load_backend
-from ragged.errors import DerivativeError, DeviceError, DtypeError, ShapeError
+from ragged.errors import DeviceError, DtypeError, ShapeError
 from ragged.kernels.cuda import layer
 from ragged.kernels.cuda.calls import CALLS, Rows
 from ragged.kernels.cuda.driver import Device, load_driver
@@ -29,6 +29,7 @@ from ragged_torch.recurrent.cpp import Call, differentiable_vjp, input_shapes
 from ragged_torch.recurrent.scan import WEIGHTS
 from ragged_torch.recurrent.stack import (
     LayerInputs,
+    Resets,
     Result,
     State,
     Weights,
@@ -49,18 +50,6 @@ class Target(NamedTuple):
 
     device: Device
     stream: Callable[[], int]
-
-
-class Reset(NamedTuple):
-    """Where the state of a row starts anew.
-
-    Args:
-        at: `(places,)` uint8 on the device: not 0 before such a token.
-        to_initial: to the row's initial state; else to zeros.
-    """
-
-    at: Tensor
-    to_initial: bool = False
 
 
 @cache
@@ -84,7 +73,8 @@ def run(inputs: LayerInputs, target: Target | None = None) -> tuple[Tensor, Stat
     """
     target = target or find_target(inputs.x.device.index)
     assert target is not None, "the dispatch asks before"
-    run_one = partial(_run_direction, layout=inputs.layout, target=target)
+    told: Any = {"layout": inputs.layout, "resets": inputs.resets, "target": target}
+    run_one = partial(_run_direction, **told)
     return run_directions(run_one, inputs)
 
 
@@ -98,18 +88,20 @@ def _run_direction(
     *,
     reverse: bool,
     layout: str,
+    resets: Resets | None,
     target: Target,
 ) -> Result:
     weights = with_biases(weights, x)
     count = lengths.to(load_backend(name), x).to(torch.int32)
-    call = Call(mode, lengths.width, reverse, layout)
+    at, start = resets or (None, "zeros")
+    call = Call(mode, lengths.width, reverse, layout, start)
     if lengths.is_traced:  # nobody has checked them
         places = math.prod(x.shape[:-1])
         count, wrong = layer.bound_lengths(xp, layout, count, lengths.width, places)
         h0 = torch.where(wrong[:, None], torch.nan, h0)
     else:
         _ = lengths.host  # read once, and refused where they cannot be
-    return run_layer(x, h0, c0, [weights[each] for each in WEIGHTS], count, call, target)
+    return run_layer(x, h0, c0, [weights[each] for each in WEIGHTS], count, call, target, at)
 
 
 def run_layer(
@@ -120,7 +112,7 @@ def run_layer(
     lengths: Tensor,
     call: Call,
     target: Target,
-    reset: Reset | None = None,
+    resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer in one direction, with its first derivatives.
 
@@ -132,7 +124,7 @@ def run_layer(
         lengths: `(batch,)` int32 on the device, each from 0 to the width.
         call: what else there is to be told.
         target: where to launch.
-        reset: where the state of a row starts anew.
+        resets: boolean, in the shape of the tokens of x, on the device; None = none.
 
     Returns:
         y, h and c.
@@ -143,7 +135,7 @@ def run_layer(
     """
     arrays = (x, h0, c0, *weights)
     _check(arrays, lengths, call)
-    return _Layer.apply(*arrays, lengths, call, target, reset)
+    return _Layer.apply(*arrays, lengths, call, target, resets)
 
 
 class _Layer(torch.autograd.Function):
@@ -160,7 +152,7 @@ class _Layer(torch.autograd.Function):
 
 
 def _forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-    x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, call, target, reset = inputs
+    x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, lengths, call, target, resets = inputs
     places, hidden = math.prod(x.shape[:-1]), h0.shape[1]
     tables = layer.make_tables(xp, call.layout, lengths, call.width, places, x.device)
     flat, state = x.reshape(places, x.shape[-1]), _states(call, h0, c0)
@@ -169,7 +161,7 @@ def _forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
     h, c = (x.new_empty(each.shape) for each in (h0, c0))
     keeps = CELLS[call.mode].kept * hidden if any(ctx.needs_input_grad) else 0
     kept = x.new_empty(places, keeps, dtype=torch.float32) if keeps else None
-    ctx.rows = lengths, call, target, reset, tables
+    ctx.rows = lengths, call, target, resets, tables
     given = {"of_x": of_x, "h0": state[0], "c0": state[1]}
     given |= {"weight_hh": weight_hh, "bias_hh": bias_hh}
     found = {"y": y, "h": h, "c": c if c.numel() else None, "kept": kept}
@@ -181,9 +173,9 @@ def _forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
 def _backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
     *inputs, y, kept = ctx.saved_tensors
     x, h0, c0, weight_ih, weight_hh, *_ = inputs
-    lengths, call, _, reset, tables = ctx.rows
+    lengths, call, _, resets, tables = ctx.rows
     if torch.is_grad_enabled():
-        return _differentiable(inputs, (dy, dh, dc), lengths, call, reset)
+        return differentiable_vjp(inputs, (dy, dh, dc), lengths, resets, call)
     places, hidden = y.shape
     state, dstate = _states(call, h0, c0), _states(call, dh, dc)
     dsums, before = y.new_zeros(places, SUMS[call.mode] * hidden), torch.zeros_like(y)
@@ -201,33 +193,18 @@ def _backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | No
     return dx, dh0, dc0, *weights
 
 
-def _differentiable(
-    inputs: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    lengths: Tensor,
-    call: Call,
-    reset: Reset | None,
-) -> tuple[Tensor, ...]:
-    """Return the gradients by plain operations, which have derivatives of their own."""
-    if reset is not None:
-        got, remedy = "given where a gradient is differentiated again", "Set RAGGED_KERNELS=0."
-        raise DerivativeError.of("recurrent kernel", "resets", got, "first derivatives", remedy)
-    return differentiable_vjp(call, inputs, gradients, lengths)
-
-
 def _launch(direction: str, of_rows: Any, y: Tensor, given: _Arrays, found: _Arrays) -> None:
     """Launch a pass; this is the one place where addresses leave Python.
 
     What was made for the call is written as it lies; all else may be copied.
     """
-    lengths, call, (device, stream), reset, tables = of_rows
+    lengths, call, (device, stream), resets, tables = of_rows
     batch, stored = len(lengths), str(y.dtype).removeprefix("torch.")
     size = device.gpu, device.processors, stored
     plan, clusters = plan_launch(call.mode, direction, y.shape[1], batch, *size)
-    at = _readable(reset.at) if reset else None
-    of_call = [tables.row_base, tables.step_base, _readable(lengths), tables.order, at]
-    to_initial = bool(reset and reset.to_initial)
-    rows = Rows(*map(_address, of_call), batch, call.reverse, to_initial)
+    of_call = [tables.row_base, tables.step_base, _readable(lengths), tables.order]
+    of_call.append(_readable(resets))
+    rows = Rows(*map(_address, of_call), batch, call.reverse, call.start == "initial")
     readable = {key: _readable(array) for key, array in given.items()}
     addresses = {key: _address(array) for key, array in (readable | dict(found)).items()}
     with torch.cuda.device_of(y):  # torch's stream may be the default one, of whatever is current

@@ -11,7 +11,6 @@ over the whole width, and a row of a wrong length gives NaN.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,16 +20,8 @@ from ragged.lengths import Lengths, check_lengths
 from ragged.recurrent.cells import CELLS
 from ragged_torch.operators import refuse_tangents, register_backward, without_wrong_rows
 from ragged_torch.recurrent import onnx_op, passes, scan
-from ragged_torch.recurrent.dispatch import run_padded
 from ragged_torch.recurrent.passes import Layer
-from ragged_torch.recurrent.stack import (
-    LayerInputs,
-    Result,
-    State,
-    Weights,
-    run_directions,
-    with_biases,
-)
+from ragged_torch.recurrent.stack import Resets, Result, Weights, with_biases
 from ragged_torch.transforms import is_jit_tracing
 
 
@@ -43,8 +34,7 @@ def recurrent_op(
     c0: Tensor,
     *,
     reverse: bool = False,
-    resets: Tensor | None = None,
-    start: str = "zeros",
+    resets: Resets | None = None,
 ) -> Result:
     """Run one layer in one direction as the operator: y, h and c.
 
@@ -56,8 +46,7 @@ def recurrent_op(
         h0: `(batch, size)`.
         c0: `(batch, hidden)`; `(batch, 0)` for a cell without c.
         reverse: read each row from its last valid step back.
-        resets: boolean `(batch, time)`, where the state is reset before a step; None = nowhere.
-        start: what state it is reset to, "zeros" or "initial".
+        resets: None = nowhere.
     """
     has_onnx = "weight_hr" not in weights and resets is None
     if onnx_op.is_exporting() and has_onnx:
@@ -65,7 +54,8 @@ def recurrent_op(
     layer = Layer(x, lengths, h0, c0, **with_biases(weights, x))
     train = torch.is_grad_enabled() and any(value.requires_grad for value in layer.differentiable)
     train = train or is_jit_tracing()  # a traced program may be trained later
-    y, h, c, _ = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, train, resets, start)
+    at, start = resets or (None, "zeros")
+    y, h, c, _ = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, train, at, start)
     return y, h, c
 
 
@@ -106,8 +96,9 @@ def recurrent_layer(
     """
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     lengths_ = _checked(layer, mode, resets)
-    both = passes.passes_of(layer, mode, resets, start)
-    y, state, kept = both.forward(layer, lengths_, mode, reverse, train)
+    marks = None if resets is None else Resets(resets, start)
+    run = passes.passes_of(layer, mode).forward
+    y, state, kept = run(layer, lengths_, marks, mode, reverse, train)
     results = [without_wrong_rows(result, lengths_) for result in (y, *state)]
     return _unshared([*results, kept], [h0, c0])
 
@@ -126,10 +117,10 @@ def _unshared(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
 @recurrent_layer.register_fake
 def _(*inputs: Any) -> tuple[Tensor, ...]:
     refuse_tangents("recurrent_layer")
-    layer, (mode, _, train, resets, _) = Layer(*inputs[:9]), inputs[9:]
+    layer, (mode, _, train, *_) = Layer(*inputs[:9]), inputs[9:]
     x, h0, c0 = layer.x, layer.h0, layer.c0
     y = x.new_empty(*x.shape[:2], h0.shape[1])
-    kept = passes.empty(layer, mode, passes.saved_rows(layer, mode, train, resets))
+    kept = passes.empty(layer, mode, passes.saved_rows(layer, mode, train))
     return y, x.new_empty(h0.shape), x.new_empty(c0.shape), kept
 
 
@@ -156,9 +147,9 @@ def recurrent_layer_backward(
     """Return the gradients of x, h0, c0 and all weights but None."""
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     gradients = (grad_y, grad_h, grad_c)
-    results = passes.passes_of(layer, mode, resets, start).backward(
-        layer, _checked(layer, mode, resets), mode, reverse, y, kept, gradients
-    )
+    marks = None if resets is None else Resets(resets, start)
+    told = _checked(layer, mode, resets), marks, mode, reverse
+    results = passes.passes_of(layer, mode).backward(layer, *told, y, kept, gradients)
     return list(_unshared(results, gradients))
 
 
@@ -213,8 +204,9 @@ class _Gradients(torch.autograd.Function):
         layer = Layer(*inputs)
 
         def vjp(gradients: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-            told = ctx.mode, ctx.reverse, resets, ctx.start
-            return _vjp(Layer.of(layer.lengths, tensors), gradients, *told)
+            marks = None if resets is None else Resets(resets, ctx.start)
+            inputs = Layer.of(layer.lengths, tensors)
+            return _vjp(inputs, gradients, marks, ctx.mode, ctx.reverse)
 
         gradients = (grad_y, grad_h, grad_c)
         of_gradients, dx, *others = torch.func.vjp(vjp, gradients, *layer.differentiable)[1](grads)
@@ -225,26 +217,20 @@ class _Gradients(torch.autograd.Function):
 def _vjp(
     layer: Layer,
     gradients: Sequence[Tensor],
+    resets: Resets | None,
     mode: str,
     reverse: bool,
-    resets: Tensor | None,
-    start: str,
 ) -> tuple[Tensor, ...]:
     """Return the gradients of `layer.differentiable` from those of y, h and c, differentiably."""
     lengths = Lengths.unchecked(layer.lengths, layer.x.shape[1])
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         inputs = Layer.of(layer.lengths, tensors)
-        options: dict[str, Any] = {"resets": resets, "start": start, "run": _run_scan}
-        y, state = passes.run_layer(inputs, lengths, mode, reverse, **options)
+        y, state = passes.run_layer(inputs, lengths, resets, mode, reverse, run=scan.run)
         return y, *state
 
     results: tuple[Tensor, ...] = torch.func.vjp(run, *layer.differentiable)[1](tuple(gradients))
     return results
-
-
-def _run_scan(inputs: LayerInputs) -> tuple[Tensor, State]:
-    return run_padded(partial(run_directions, scan.run_layer), inputs)
 
 
 def _map(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> list[Any]:

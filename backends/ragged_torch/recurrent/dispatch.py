@@ -21,6 +21,7 @@ from ragged.recurrent.dispatch import (
     CPU_KERNELS,
     CUDA_KERNELS,
     OF_ANY_LAYOUT,
+    OF_RESETS,
     LayerCall,
     cuda_kernels_reason,
     describe_batch,
@@ -33,7 +34,8 @@ from ragged_torch.precision import allows_tf32
 from ragged_torch.recurrent import cpp, cuda_kernels, packed, padded, scan
 from ragged_torch.recurrent.cuda_trial import Arrays, find_verdict
 from ragged_torch.recurrent.layouts import from_padded, to_padded
-from ragged_torch.recurrent.stack import LayerInputs, State, run_directions
+from ragged_torch.recurrent.resets import run_pieces
+from ragged_torch.recurrent.stack import LayerInputs, State
 from ragged_torch.transforms import (
     FakeTensor,
     has_subclass,
@@ -146,7 +148,7 @@ IMPLEMENTATIONS: tuple[Implementation[LayerCall], ...] = (
     Implementation(CUDA_KERNELS, _cuda_kernels_reason, cuda_kernels.run),
     Implementation("packed", _packed_reason, packed.run),
     Implementation("padded", _padded_reason, padded.run),
-    Implementation("scan", no_reason, partial(run_directions, scan.run_layer)),
+    Implementation("scan", no_reason, scan.run),
 )
 
 
@@ -161,6 +163,8 @@ def run_by_choice(inputs: LayerInputs, surrounding: str | None = None) -> tuple[
         inputs = inputs._replace(lengths=inputs.lengths.on_device(load_backend(name), inputs.x))
     call = describe(inputs.x, inputs.shape, inputs.lengths, surrounding)
     chosen = choose(IMPLEMENTATIONS, call)
+    if inputs.resets is not None and chosen.name not in OF_RESETS:
+        return run_pieces(partial(run_by_choice, surrounding=surrounding), inputs)
     of_any_layout = chosen.name in OF_ANY_LAYOUT
     return chosen.run(inputs) if of_any_layout else run_padded(chosen.run, inputs)
 
@@ -169,8 +173,11 @@ def run_padded(
     run: Callable[[LayerInputs], tuple[Tensor, State]], inputs: LayerInputs
 ) -> tuple[Tensor, State]:
     """Run a call of any layout by what takes padded rows alone."""
-    x, layout, lengths = inputs.x, inputs.layout, inputs.lengths
-    y, state = run(inputs._replace(x=to_padded(x, layout, lengths), layout="padded"))
+    x, layout, lengths, resets = inputs.x, inputs.layout, inputs.lengths, inputs.resets
+    if resets is not None:
+        resets = resets._replace(at=to_padded(resets.at, layout, lengths))
+    padded = inputs._replace(x=to_padded(x, layout, lengths), layout="padded", resets=resets)
+    y, state = run(padded)
     return from_padded(y, layout, lengths, x.shape[0]), state
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +14,11 @@ from ragged.ops.alignment import flip
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import asarray, name
-from ragged_torch.recurrent import cpp
+from ragged_torch.recurrent import cpp, scan
 from ragged_torch.recurrent.cpp import computed_in
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe, run_by_choice
-from ragged_torch.recurrent.resets import run_pieces
 from ragged_torch.recurrent.scan import WEIGHTS
-from ragged_torch.recurrent.stack import LayerInputs, State, Weights
+from ragged_torch.recurrent.stack import LayerInputs, Resets, State, Weights
 
 
 class Layer(NamedTuple):
@@ -75,33 +73,24 @@ class Layer(NamedTuple):
         return RecurrentShape(self.x.shape[2], hidden_size, proj_size=proj_size, mode=mode)
 
 
-LayerRun = Callable[[Layer, Lengths, str, bool], tuple[Tensor, State]]
-
-
 class Passes(NamedTuple):
     """The two passes of a layer.
 
     Args:
         saves: whether `forward` saves values for `backward`.
-        forward: `(layer, lengths, mode, reverse, train) -> (y, (h, c), kept)`, with kept of as many
-            rows as `saved_rows` says.
-        backward: `(layer, lengths, mode, reverse, y, kept, (grad_y, grad_h, grad_c)) ->` the
-            gradients of `layer.differentiable`.
+        forward: `(layer, lengths, resets, mode, reverse, train) -> (y, (h, c), kept)`, with kept of
+            as many rows as `saved_rows` says.
+        backward: `(layer, lengths, resets, mode, reverse, y, kept, (grad_y, grad_h, grad_c)) ->`
+            the gradients of `layer.differentiable`.
     """
 
     saves: bool
-    forward: Callable[[Layer, Lengths, str, bool, bool], tuple[Tensor, State, Tensor]]
-    backward: Callable[[Layer, Lengths, str, bool, Tensor, Tensor, Sequence[Tensor]], list[Tensor]]
+    forward: Callable[..., tuple[Tensor, State, Tensor]]
+    backward: Callable[..., list[Tensor]]
 
 
-def passes_of(
-    layer: Layer, mode: str, resets: Tensor | None = None, start: str = "zeros"
-) -> Passes:
+def passes_of(layer: Layer, mode: str) -> Passes:
     """Choose the passes of a layer for any lengths."""
-    if resets is not None:
-        run = partial(run_layer, resets=resets, start=start)
-        forward, backward = partial(composed_forward, run=run), partial(composed_backward, run=run)
-        return Passes(False, forward, backward)
     # The C++ kernels come first. The others are composed, and chosen among when they run: compilers
     # ask here too, while nothing can be tried out.
     kernels, *_ = IMPLEMENTATIONS
@@ -109,58 +98,52 @@ def passes_of(
     return COMPOSED if reason else KERNELS
 
 
-def saved_rows(layer: Layer, mode: str, train: bool, resets: Tensor | None = None) -> int:
+def saved_rows(layer: Layer, mode: str, train: bool) -> int:
     """Return the number of saved rows: one for every step where the passes save, else 0."""
-    saves = train and passes_of(layer, mode, resets).saves
+    saves = train and passes_of(layer, mode).saves
     return layer.x.shape[0] * layer.x.shape[1] if saves else 0
 
 
 def composed_forward(
-    layer: Layer,
-    lengths: Lengths,
-    mode: str,
-    reverse: bool,
-    train: bool,
-    *,
-    run: LayerRun | None = None,
+    layer: Layer, lengths: Lengths, resets: Resets | None, mode: str, reverse: bool, train: bool
 ) -> tuple[Tensor, State, Tensor]:
     """Run the first implementation that can, and save nothing."""
     with torch.no_grad():
-        y, state = (run or run_layer)(layer, lengths, mode, reverse)
+        y, state = run_layer(layer, lengths, resets, mode, reverse)
     return y, state, empty(layer, mode, 0)
 
 
 def composed_backward(
     layer: Layer,
     lengths: Lengths,
+    resets: Resets | None,
     mode: str,
     reverse: bool,
     y: Tensor,
     kept: Tensor,
     gradients: Sequence[Tensor],
-    *,
-    run: LayerRun | None = None,
 ) -> list[Tensor]:
     """Run forward again, and differentiate by autograd."""
     layer = layer.detached()
     leaves = [value.requires_grad_() for value in layer.differentiable]
     with torch.enable_grad():
-        y, state = (run or run_layer)(layer, lengths, mode, reverse)
+        y, state = run_layer(layer, lengths, resets, mode, reverse)
     pairs = zip((y, *state), gradients, strict=True)
     outputs, grads = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
     return list(torch.autograd.grad(outputs, leaves, grads, materialize_grads=True))
 
 
 def kernels_forward(
-    layer: Layer, lengths: Lengths, mode: str, reverse: bool, train: bool
+    layer: Layer, lengths: Lengths, resets: Resets | None, mode: str, reverse: bool, train: bool
 ) -> tuple[Tensor, State, Tensor]:
     """Run ragged's kernels."""
     count = asarray(lengths.host)  # the checked copy, not the tensor
     inputs = _computed([layer.x, layer.h0, layer.c0, *layer[4:8]])
-    call = cpp.Call(mode, lengths.width, reverse)
+    at, start = resets or (None, "zeros")
+    call = cpp.Call(mode, lengths.width, reverse, start=start)
     tokens = saved_rows(layer, mode, train)
     run: Any = cpp.forward
-    *results, kept = run(*inputs, count, call, tokens)
+    *results, kept = run(*inputs, count, at, call, tokens)
     kept[lengths.tokens :] = 0  # rows beyond the tokens
     y, h, c = (result.to(layer.x.dtype) for result in results)
     return y, (h, c), kept
@@ -169,6 +152,7 @@ def kernels_forward(
 def kernels_backward(
     layer: Layer,
     lengths: Lengths,
+    resets: Resets | None,
     mode: str,
     reverse: bool,
     y: Tensor,
@@ -178,8 +162,9 @@ def kernels_backward(
     """Run their backward pass."""
     inputs = _computed((layer.x, layer.h0, layer.c0, *layer[4:6]))
     y, kept, *gradients = _computed((y, kept, *gradients))
-    call, count = cpp.Call(mode, lengths.width, reverse), asarray(lengths.host)
-    results = cpp.backward(gradients, inputs, y, kept, count, call, wants_x=True)
+    at, start = resets or (None, "zeros")
+    call, count = cpp.Call(mode, lengths.width, reverse, start=start), asarray(lengths.host)
+    results = cpp.backward(gradients, inputs, y, kept, count, at, call, wants_x=True)
     return [value.to(layer.x.dtype) for value in results if value is not None]
 
 
@@ -195,11 +180,10 @@ COMPOSED = Passes(False, composed_forward, composed_backward)
 def run_layer(
     layer: Layer,
     lengths: Lengths,
+    resets: Resets | None,
     mode: str,
     reverse: bool,
     *,
-    resets: Tensor | None = None,
-    start: str = "zeros",
     run: Callable[[LayerInputs], tuple[Tensor, State]] = run_by_choice,
 ) -> tuple[Tensor, State]:
     """Run a layer of one direction: y, and h and c.
@@ -207,20 +191,19 @@ def run_layer(
     Args:
         layer: its tensors.
         lengths: of its rows.
+        resets: of its rows; None = none.
         mode: of the cell.
         reverse: read each row from its last valid step back.
-        resets: boolean `(batch, time)`; None = none.
-        start: what state they reset to.
-        run: runs a layer that reads its rows from the first step on, without resets.
+        run: runs a layer that reads its rows from the first step on.
     """
     backend, shape = load_backend(name), layer.shape(mode)
     x = flip(backend, layer.x, lengths) if reverse else layer.x
     parameters = {f"{key}_l0": value for key, value in layer.weights.items()}
     inputs = LayerInputs(shape, parameters, x, lengths, (layer.h0[None], layer.c0[None]))
-    if resets is None:
-        y, (h, c) = run(inputs)
-    else:
-        y, (h, c) = run_pieces(run, inputs, resets, start, reverse=reverse)
+    if resets is not None:
+        at = scan.fresh_steps(resets, lengths, reverse=reverse)
+        inputs = inputs._replace(resets=resets._replace(at=at))
+    y, (h, c) = run(inputs)
     return (flip(backend, y, lengths) if reverse else y), (h[0], c[0])
 
 

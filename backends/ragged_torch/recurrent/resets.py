@@ -8,62 +8,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ragged.errors import DerivativeError
 from ragged.lengths import Lengths
-from ragged.recurrent.resets import Pieces, cut_rows, read_backwards
+from ragged.recurrent.resets import Pieces, cut_rows
 from ragged.recurrent.shape import RecurrentShape
-from ragged_torch.arrays import asarray, is_traced, to_numpy
+from ragged_torch.arrays import asarray, to_numpy
 from ragged_torch.recurrent.layouts import token_positions
 from ragged_torch.recurrent.stack import LayerInputs, State
 
 
 def run_pieces(
-    run: Callable[[LayerInputs], tuple[Tensor, State]],
-    inputs: LayerInputs,
-    resets: Tensor,
-    start: str,
-    *,
-    reverse: bool = False,
+    run: Callable[[LayerInputs], tuple[Tensor, State]], inputs: LayerInputs
 ) -> tuple[Tensor, State]:
     """Run a checked layer whose state is reset before some tokens; the cost is that of its tokens.
 
     Args:
         run: runs a layer without resets, over jagged rows.
-        inputs: of the call.
-        resets: boolean, in the shape of the tokens of x, True where the state is reset; padding is
-            not read.
-        start: to what: "zeros", or the row's "initial" state.
-        reverse: x has the steps of each row in reverse; resets have them as they stand.
-
-    Raises:
-        DerivativeError: resets are traced or mapped, so that their values cannot be read.
+        inputs: of the call, with resets whose values can be read.
     """
-    shape, x, lengths = inputs.shape, inputs.x, inputs.lengths
-    reset_values = _read_resets(shape.cell.name, resets)
+    shape, x, lengths, resets = inputs.shape, inputs.x, inputs.lengths, inputs.resets
+    assert resets is not None
     positions = token_positions(inputs.layout, lengths, x)
-    marks = reset_values.reshape(-1)[to_numpy(positions)]
-    marks = read_backwards(lengths.host, marks) if reverse else marks
+    marks = to_numpy(resets.at).reshape(-1)[to_numpy(positions)]
     pieces = cut_rows(lengths.host, marks)
-    h, c = (_starts(part, pieces, shape, start) for part in inputs.state)
+    h, c = (_starts(part, pieces, shape, resets.start) for part in inputs.state)
     widest = int(pieces.lengths.max(initial=0))
     cut = inputs._replace(
         x=x.reshape(-1, x.shape[-1]).index_select(0, positions),
         lengths=Lengths(pieces.lengths, widest, lengths.policy),
         state=(h, c),
         layout="jagged",
+        resets=None,
     )
     y, (h, c) = run(cut)
     empty = y.new_zeros(x.shape[:-1].numel(), y.shape[-1])
     y = empty.index_copy(0, positions, y).reshape(*x.shape[:-1], y.shape[-1])
     return y, (_ends(h, pieces, shape), _ends(c, pieces, shape))
-
-
-def _read_resets(function: str, resets: Tensor) -> np.ndarray:
-    if is_traced(resets):
-        got, expected = "held by a transformation", "values, as rows are cut by them"
-        remedy = "Close over resets instead of mapping or tracing them."
-        raise DerivativeError.of(function, "resets", got, expected, remedy)
-    return to_numpy(resets)
 
 
 def _directions(shape: RecurrentShape) -> list[bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,9 +14,14 @@ from ragged_torch.arrays import is_compiling, name
 from ragged_torch.operators import as_recorded, recorded_lengths
 from ragged_torch.recurrent.custom_op import recurrent_op
 from ragged_torch.recurrent.dispatch import RECORDED, find_surrounding, run_by_choice, run_padded
-from ragged_torch.recurrent.layouts import to_padded
-from ragged_torch.recurrent.resets import run_pieces
-from ragged_torch.recurrent.stack import LayerInputs, Result, State, Weights, run_directions
+from ragged_torch.recurrent.stack import (
+    LayerInputs,
+    Resets,
+    Result,
+    State,
+    Weights,
+    run_directions,
+)
 from ragged_torch.transforms import is_transformed, unwrap
 
 
@@ -53,16 +57,13 @@ def run_recurrent(
     if lengths.is_traced and not is_compiling() and is_transformed():
         _check_mapped(shape.cell.name, lengths)
     h0, c0 = state if len(state) > 1 else (state[0], state[0][..., :0])
-    inputs = LayerInputs(shape, parameters, x, lengths, (h0, c0), between_layers, layout)
+    marks = None if resets is None else Resets(resets, start)
+    inputs = LayerInputs(shape, parameters, x, lengths, (h0, c0), between_layers, layout, marks)
     surrounding = find_surrounding(lengths, (x, *state, *parameters.values()))
-    run = partial(run_by_choice, surrounding=surrounding)
     if surrounding == RECORDED:
-        marks = None if resets is None else to_padded(resets[..., None], layout, lengths)[..., 0]
-        y, final = run_padded(partial(recorded, resets=marks, start=start), inputs)
-    elif resets is None:
-        y, final = run(inputs)
+        y, final = run_padded(recorded, inputs)
     else:
-        y, final = run_pieces(run, inputs, resets, start)
+        y, final = run_by_choice(inputs, surrounding)
     return y, final[: len(state)]
 
 
@@ -73,18 +74,17 @@ def _check_mapped(function: str, lengths: Lengths) -> None:
         check_lengths(values.flatten(), lengths.width, function=function)
 
 
-def recorded(
-    inputs: LayerInputs, resets: Tensor | None = None, start: str = "zeros"
-) -> tuple[Tensor, State]:
+def recorded(inputs: LayerInputs) -> tuple[Tensor, State]:
     """Run one operator a layer and direction, which a compiler leaves as it is."""
-    count = recorded_lengths(inputs.lengths, inputs.x)
-    resets = None if resets is None else as_recorded(resets, inputs.x)
+    count, resets = recorded_lengths(inputs.lengths, inputs.x), inputs.resets
+    if resets is not None:
+        resets = resets._replace(at=as_recorded(resets.at, inputs.x))
 
     def run_layer(
         mode: str, weights: Weights, x: Tensor, lengths: Lengths, *state: Tensor, reverse: bool
     ) -> Result:
         h0, c0 = state
         told = mode, weights, x, count, h0, c0
-        return recurrent_op(*told, reverse=reverse, resets=resets, start=start)
+        return recurrent_op(*told, reverse=reverse, resets=resets)
 
     return run_directions(run_layer, inputs)

@@ -22,6 +22,18 @@ Result = tuple[Tensor, Tensor, Tensor]
 LayerRun = Callable[[list[Weights], Tensor, State], tuple[Tensor, State]]  # all its directions
 
 
+class Resets(NamedTuple):
+    """Where the state of rows starts anew.
+
+    Args:
+        at: boolean, in the shape of the tokens of x, True before such a step; not read at padding.
+        start: from what: "zeros", or the row's "initial" state.
+    """
+
+    at: Tensor
+    start: str = "zeros"
+
+
 class LayerInputs(NamedTuple):
     """What every implementation is given: a checked, batch-first call.
 
@@ -33,6 +45,7 @@ class LayerInputs(NamedTuple):
         state: h and c, `(layers * directions, batch, size)`.
         between_layers: applied to every layer's output but the last one's.
         layout: how the tokens of x lie; kernels alone run another than "padded".
+        resets: None = nowhere; `dispatch` says who runs them.
     """
 
     shape: RecurrentShape
@@ -42,6 +55,7 @@ class LayerInputs(NamedTuple):
     state: State
     between_layers: Callable[[Tensor], Tensor] | None = None
     layout: str = "padded"
+    resets: Resets | None = None
 
     @property
     def mode(self) -> str:

@@ -254,7 +254,7 @@ CLASSES = (
     ),
     fault(
         "labels that are no class taken",
-        "ragged.losses.classification:_refuse",
+        "ragged.losses.classification:refuse_elements",
         "not backend.to_numpy(backend.xp.any(wrong))",
         "True",
         refused_target("label too large"),

@@ -26,6 +26,7 @@ from ragged.errors import BackendError, MissingMemberError, MixedFrameworksError
 from ragged.protocol import MEMBERS, Backend, HostData
 
 ENTRY_POINT_GROUP = "ragged.backends"
+FRAMEWORKS = {"ragged_torch": "torch", "ragged_jax": "flax"}  # of the bundled backends
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _default: str | None = None
@@ -294,7 +295,7 @@ def _module_of(name: str) -> str:
 @functools.cache
 def _is_installed(module: str) -> bool:
     """Whether a backend module, and the framework of a bundled one, can be found."""
-    framework = {"ragged_torch": "torch", "ragged_jax": "flax"}.get(module)
+    framework = FRAMEWORKS.get(module)
     try:
         return find_spec(module) is not None and (
             framework is None or find_spec(framework) is not None
@@ -311,5 +312,8 @@ def _import(name: str) -> ModuleType:
     except ImportError as error:
         got = f"{name!r} ({error})"
         expected = f"one of {names} with its framework installed, or the path of a backend module"
-        remedy = f"Check the spelling, or pip install 'ragged-sequences[{name}]'."
+        remedy = "Check the spelling, or install the module."
+        if module_name in FRAMEWORKS:
+            extra = module_name.removeprefix("ragged_")
+            remedy = f"Install the extra: pip install 'ragged-sequences[{extra}]'."
         raise BackendError.of("set_backend", "name", got, expected, remedy) from error

@@ -142,10 +142,18 @@ def test_unknown_names_are_refused_with_the_known_ones(monkeypatch):
     for choose in (ragged.set_backend, load_backend):
         with pytest.raises(BackendError, match=text) as caught:
             choose("tensorflov")
-        assert "Check the spelling" in str(caught.value)
+        assert str(caught.value).endswith("Check the spelling, or install the module.")
     monkeypatch.setenv("RAGGED_BACKEND", "tensorflov")
     with pytest.raises(BackendError, match=text):
         ragged.get_backend()
+
+
+@pytest.mark.parametrize("name", ["jax", "ragged_jax"])
+def test_a_backend_without_its_framework_names_the_extra(monkeypatch, name):
+    monkeypatch.setattr(ragged.backend, "_loaded", {})
+    monkeypatch.setitem(sys.modules, "ragged_jax", None)
+    with pytest.raises(BackendError, match=r"Install the extra: .*'ragged-sequences\[jax\]'"):
+        ragged.set_backend(name)
 
 
 def test_an_incomplete_module_is_told_all_it_lacks_at_once(module):

@@ -79,7 +79,7 @@ test-start: .venv/installed  ## run the scripts of the pages in environments tha
 test: lint  ## every check and every test
 	$(MAKE) --jobs=2 typecheck test-suite
 
-test-suite: .venv/installed .venv/xla_cuda  ## every test
+test-suite: .venv/installed .venv/xla_cuda .venv/forecasting  ## every test
 	$(PYTEST) $(OPTIMISED:%=$(SUITE)/test_%.py) $(JITTED) --backend jax
 	$(QUICK) $(PYTEST) conformance --dtype float64
 	$(QUICK) $(PYTEST) conformance ragged backends tests $(DOCTESTS) $(PROVEN) \
@@ -133,10 +133,11 @@ wheel: .venv/installed  ## build a wheel that carries the compiled kernels into 
 		jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version
 	touch $@
 
-# Libraries that docs/coming-from compares with, without what they require and the comparison does not.
+# Libraries that docs/coming-from compares with, without what they require but no comparison uses.
 .venv/forecasting: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps pytorch-forecasting==1.8.0 darts==0.48.1 \
 		lightning==2.6.6 pytorch-lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 scikit-base==1.0.0
+	rm -rf .venv/lib/python*/site-packages/tests  # pytorch-forecasting brings its own, in the way of ours
 	touch $@
 
 .venv-cuda/installed: pyproject.toml

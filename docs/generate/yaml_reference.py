@@ -96,7 +96,7 @@ def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
     for name, type_name, default, meaning in rows:
         cells = f"`{name}`", f"`{type_name}`", default, " ".join(meaning.split())
         lines.append("| " + " | ".join(map(_escape, cells)) + " |")
-    return lines
+    return lines if lines[2:] else ["It has no arguments."]
 
 
 def _escape(cell: str) -> str:

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import re
+import shlex
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 import ragged.backend
+from ragged.cli import commands
+from ragged.cli import main as cli
 from ragged.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +26,14 @@ BLOCKS = [
     pytest.param(textwrap.dedent(code), textwrap.dedent(output), id=f"{name}-{place}")
     for name, text in TEXTS.items()
     for place, (_, code, output) in enumerate(BLOCK.findall(text))
+]
+CODE = re.compile(r"^( *)```(?!text)\w+[^\n]*\n(.*?)^\1```", re.M | re.S)
+CHARACTERS = 92  # of a line of code, beside both menus on a screen of 1280 pixels
+COMMANDS = [
+    command
+    for text in TEXTS.values()
+    for block in re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S)
+    for command in re.findall(r"^ragged .*?(?=  +#| >|$)", block, re.M)
 ]
 # By `make docs`.
 MADE = (
@@ -83,6 +94,31 @@ def _run(code: str) -> str:
 def test_a_claim_is_found_on_its_line_or_below() -> None:
     code = 'x = 1  # one\nprint(x)  # 1\nprint(\n    x\n)\n# 2\nprint(3)\nprint("#")  # #\n'
     assert claims(code) == ["1", "2", "#"]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_lines_of_code_are_seen_whole(name: str) -> None:
+    for indent, code in CODE.findall(TEXTS[name]):
+        for line in code.splitlines():
+            assert len(line) - len(indent) <= CHARACTERS, line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command: str, monkeypatch, need) -> None:
+    need("jsonargparse")
+    for name in ("train", "resume", "evaluate", "report", "predict", "backtest", "export", "info"):
+        monkeypatch.setattr(commands, name, lambda *given, **named: None)
+    monkeypatch.setattr(cli, "_run_conformance", lambda **named: 0)
+    with contextlib.suppress(SystemExit):  # of --print_config
+        assert main(shlex.split(command)[1:]) == 0
+
+
+def test_make_targets_and_modules_exist() -> None:
+    text = "\n".join(TEXTS.values())
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)) <= targets
+    for module in re.findall(r"python -m ((?:benchmarks|tests)[\w.]*)", text):
+        assert find_spec(module), module
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -213,3 +213,15 @@ def test_every_argument_in_the_reference_is_documented() -> None:
             named = {each.name for each in arguments if each.kind not in (2, 4)}
             missing |= {name: sorted(named - told)} if named - told else {}
     assert not missing
+
+
+def test_every_array_in_the_reference_has_a_shape() -> None:
+    parsing = pytest.importorskip("docstring_parser")
+    for name in re.findall(r"^::: ([\w.]+)$", _reference(), re.MULTILINE):
+        module, _, attribute = name.rpartition(".")
+        value = getattr(import_module(module), attribute, None)
+        types = getattr(value, "__annotations__", {})
+        said = parsing.parse(inspect.getdoc(value) or "", parsing.DocstringStyle.GOOGLE)
+        for each in said.params:
+            if re.match(r"(np\.)?(Array|ndarray|Tensor)\b", str(types.get(each.arg_name))):
+                assert re.search(r"\(|shape", each.description or ""), f"{name}: {each.arg_name}"

@@ -25,10 +25,13 @@ def tested(request: pytest.FixtureRequest, adapter: Adapter) -> Runner:
 # Layers alone test the schedules; models forward their lengths to them.
 LAYERS = {name: one for name, one in SUBJECTS.items() if not one.operation.startswith("models.")}
 ALL_POLICIES = {name: one for name, one in SUBJECTS.items() if not one.forwards_lengths}
-# Subjects with the graph of another one, up to their cell or a scale.
-ONE_GRAPH = ("LSTM", "RNN_TANH", "PFTemporalFusionTransformer")
-COMPILED = {name: one for name, one in SUBJECTS.items() if name != "RNN_TANH"}
-DISTINCT = {name: subject for name, subject in SUBJECTS.items() if name not in ONE_GRAPH}
+# What is left out has the graph of one of these, up to a scale, a nonlinearity or the cell.
+COMPILED = {
+    name: subject
+    for name, subject in SUBJECTS.items()
+    if name not in ("RNN_TANH", "PFTemporalFusionTransformer")
+}
+DISTINCT = {name: subject for name, subject in COMPILED.items() if name != "LSTM"}
 by_policy = pytest.mark.parametrize(
     ("name", "policy"),
     [
@@ -199,8 +202,6 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
     from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
     adapter, subject = torch_adapter, SUBJECTS[name]
-    if adapter.dtype == "float64":
-        pytest.skip("float32 shows it, and each graph takes seconds to record")
     module, rng = runner(adapter, subject).module, np.random.default_rng(0)
 
     class Doubled(torch.nn.Module):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tests.mutants.mutant import plant
+
 
 class CudaFault(NamedTuple):
     """A mistake in the kernels' source.
@@ -27,12 +29,7 @@ class CudaFault(NamedTuple):
 
     def edit(self, text: str, number: int) -> str:
         """Let a source do the wrong thing where `planted` is this fault's number."""
-        assert text.count(self.old) == 1, f"{self.file} holds {self.old!r} not once"
-        if self.old.endswith(";"):
-            both = f"if (planted == {number}) {{ {self.new} }} else {{ {self.old} }}"
-        else:
-            both = f"(planted == {number} ? {self.new} : {self.old})"
-        return text.replace(self.old, both)
+        return plant(text, self.old, self.new, number, self.file)
 
 
 FAULTS = (

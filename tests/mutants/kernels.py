@@ -5,12 +5,19 @@ from __future__ import annotations
 from tests.mutants.mutant import header_fault
 from tests.mutants.names import forward, gradients
 
+
+def products_with_h(first: str) -> str:
+    """The statement that adds h's products with the weights, to which sums on."""
+    weights = "weights + inputs * pitch, pitch, hidden"
+    return f"accumulate<U * GATES, Into<Cell, {first}>>(sums, h, 1, {weights});"
+
+
 SKELETON = (
     header_fault(
         "kernels: gate o opened by tanh",
         "cells.hpp",
-        "o = sigmoid<T>(sum[3])",
-        "o = tanh<T>(sum[3])",
+        "sigmoid<T>(sum[3])",
+        "tanh<T>(sum[3])",
         forward("mixed"),
     ),
     header_fault(
@@ -30,8 +37,8 @@ SKELETON = (
     header_fault(
         "kernels: second bias forgotten",
         "forward.hpp",
-        "if (sum >= SUMS - GATES)",
-        "if (false)",
+        "sum >= SUMS - GATES",
+        "false",
         forward("mixed"),
         forward("mixed", cell="GRU"),
         forward("mixed", cell="RNN_TANH"),
@@ -54,15 +61,15 @@ SKELETON = (
     header_fault(
         "kernels: rows get each other's initial c",
         "forward.hpp",
-        "std::copy_n(states.start(in.c0, piece), hidden",
-        "std::copy_n(in.c0, hidden",
+        "states.start(in.c0, piece)",
+        "in.c0",
         forward("mixed"),
     ),
     header_fault(
         "kernels: rows get each other's initial h",
         "forward.hpp",
-        ": states.start(in.h0, piece);",
-        ": in.h0;",
+        "states.start(in.h0, piece)",
+        "in.h0",
         forward("length 0"),
         forward("mixed", cell="GRU"),
     ),
@@ -76,8 +83,8 @@ SKELETON = (
     header_fault(
         "kernels: first step's c before not the initial one",
         "backward.hpp",
-        ": states.start(in.c0, piece);",
-        ": values + (KEPT - 1) * hidden;",
+        "states.start(in.c0, piece)",
+        "values + (KEPT - 1) * hidden",
         gradients("one layer"),
     ),
     header_fault(
@@ -101,8 +108,8 @@ CELLS = tuple(
     for name, old, new, *caught_by in (
         (
             "GRU's gates r and z swapped",
-            "r = sigmoid<T>(sum[1]), z = sigmoid<T>(sum[2])",
-            "r = sigmoid<T>(sum[2]), z = sigmoid<T>(sum[1])",
+            "return (T(1) - z) * n + z * h;",
+            "return (T(1) - r) * tanh<T>(sum[0] + z * sum[3]) + r * h;",
             forward("mixed", cell="GRU"),
         ),
         (
@@ -193,8 +200,8 @@ SUMS = (
     header_fault(
         "kernels: sums of h's products with a GRU's gates moved by one",
         "forward.hpp",
-        "Into<Cell, SUMS - GATES>>(sums, h",
-        "Into<Cell, 0>>(sums, h",
+        products_with_h("SUMS - GATES"),
+        products_with_h("0"),
         forward("mixed", cell="GRU"),
     ),
 )

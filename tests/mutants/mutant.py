@@ -7,13 +7,14 @@ wherever a function was imported to, and it refuses to be applied to source it n
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
+import os
 import pkgutil
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -74,13 +75,18 @@ class Edit:
             function.__code__ = before
 
 
+# All faults of the kernels' headers, which one library of a cell holds: it is compiled once.
+HEADER_EDITS: list[HeaderEdit] = []
+PLANTED = '#include <cstdlib>\n#define planted std::atoi(std::getenv("PLANTED"))\n'
+
+
 @dataclass(frozen=True)
 class HeaderEdit:
-    """One expression of a C++ header, replaced; torch's kernels are compiled with it.
+    """An expression or a statement of a C++ header, replaced; torch's kernels are compiled with it.
 
     Args:
         file: a header of `ragged.kernels`.
-        old: a fragment of it that stands there once.
+        old: an expression, or a statement with its semicolon, that stands there once.
         new: what takes its place.
     """
 
@@ -88,41 +94,81 @@ class HeaderEdit:
     old: str
     new: str
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Run a block with the fragment replaced."""
-        from ragged_torch.ragged_attention import cpp as attention
-        from ragged_torch.recurrent import cpp as recurrent
+        return with_planted(HEADER_EDITS.index(self) + 1)
 
-        from ragged import kernels
-        from ragged.backend import available_backends, load_backend
 
-        for backend in available_backends():  # one first imported inside would keep the copy's path
-            load_backend(backend)
-        text = (kernels.HEADERS / self.file).read_text()
-        if text.count(self.old) != 1:
-            raise StaleFaultError(f"{self.file} does not hold {self.old!r} once.")
-        users = recurrent, attention
-        before, flags = kernels.HEADERS, kernels.FLAGS
-        sources = [own.SOURCE for own in users]
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder)
-            for file in before.glob("*.[ch]pp"):
-                shutil.copy(file, copy)
-            (copy / self.file).write_text(text.replace(self.old, self.new))
-            kernels.HEADERS, kernels.FLAGS = copy, (*flags, "-O0")
-            for own, source in zip(users, sources, strict=True):
-                own.SOURCE = copy / source.name  # which finds the headers beside it
-                own._load.cache_clear()
-            kernels._load.cache_clear()
-            try:
-                yield
-            finally:
-                kernels.HEADERS, kernels.FLAGS = before, flags
-                for own, source in zip(users, sources, strict=True):
-                    own.SOURCE = source
-                    own._load.cache_clear()
-                kernels._load.cache_clear()
+@contextmanager
+def with_planted(number: int) -> Iterator[None]:
+    """Run a block with kernels that hold all edits of headers; this one is in force, or 0: none."""
+    from ragged_torch.ragged_attention import cpp as attention
+    from ragged_torch.recurrent import cpp as recurrent
+
+    from ragged import kernels
+    from ragged.backend import available_backends, load_backend
+
+    for backend in available_backends():  # one first imported inside would keep the copy's path
+        load_backend(backend)
+    users, folder = (recurrent, attention), planted_sources()
+    before, flags = kernels.HEADERS, kernels.FLAGS
+    sources = [own.SOURCE for own in users]
+    os.environ["PLANTED"] = str(number)
+    kernels.HEADERS = folder
+    kernels.FLAGS = (*flags, "-O0", "-include", str(folder / "planted.hpp"))
+    for own, source in zip(users, sources, strict=True):
+        own.SOURCE = folder / source.name  # which finds the headers beside it
+        own._load.cache_clear()
+    kernels._load.cache_clear()
+    try:
+        yield
+    finally:
+        kernels.HEADERS, kernels.FLAGS = before, flags
+        for own, source in zip(users, sources, strict=True):
+            own.SOURCE = source
+            own._load.cache_clear()
+        kernels._load.cache_clear()
+        del os.environ["PLANTED"]
+
+
+@functools.cache
+def planted_sources() -> Path:
+    """Copy the kernels' sources with all edits in them, to one folder for all processes."""
+    from ragged import kernels
+
+    texts = {file.name: file.read_text() for file in sorted(kernels.HEADERS.glob("*.[ch]pp"))}
+    for number, edit in enumerate(HEADER_EDITS, 1):
+        texts[edit.file] = plant(texts[edit.file], edit.old, edit.new, number, edit.file)
+    texts["planted.hpp"] = PLANTED
+    digest = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:16]
+    folder = Path(sys.prefix) / "planted" / digest
+    folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        for name, text in texts.items():
+            Path(made, name).write_text(text)
+        with suppress(OSError):  # another process was first
+            Path(made).rename(folder)
+            Path(made).mkdir()
+    return folder
+
+
+def plant(text: str, old: str, new: str, number: int, file: str) -> str:
+    """Let C++ do the wrong thing where `planted` is a number.
+
+    Args:
+        text: of a file.
+        old: an expression, or a statement with its semicolon, that stands there once.
+        new: what takes its place.
+        number: of the fault, from 1.
+        file: its name.
+    """
+    if text.count(old) != 1:
+        raise StaleFaultError(f"{file} does not hold {old!r} once.")
+    if old.endswith(";"):
+        both = f"if (planted == {number}) {{ {new} }} else {{ {old} }}"
+    else:
+        both = f"(planted == {number} ? {new} : {old})"
+    return text.replace(old, both)
 
 
 @dataclass(frozen=True)
@@ -161,7 +207,8 @@ def fault(name: str, target: str, old: str, new: str, *caught_by: str) -> Fault:
 
 def header_fault(name: str, file: str, old: str, new: str, *caught_by: str) -> Fault:
     """Make a fault of one edit of a C++ header."""
-    return Fault(name, (HeaderEdit(file, old, new),), caught_by)
+    HEADER_EDITS.append(HeaderEdit(file, old, new))
+    return Fault(name, (HEADER_EDITS[-1],), caught_by)
 
 
 def forget_programs() -> None:

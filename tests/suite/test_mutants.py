@@ -20,7 +20,14 @@ from ragged_conformance.evaluation import one_torch_thread
 
 from ragged.errors import RaggedError
 from tests.mutants import BOTH, FAULTS, SHARED, SHARED_JAX
-from tests.mutants.mutant import Fault, StaleFaultError, fault
+from tests.mutants.mutant import (
+    Fault,
+    HeaderEdit,
+    StaleFaultError,
+    fault,
+    forget_programs,
+    with_planted,
+)
 
 TESTS = Path(__file__).parents[1]
 SUITE = TESTS.parent / "conformance" / "ragged_conformance"
@@ -132,6 +139,20 @@ def test_the_same_tests_are_green_without_a_fault(run_suite, pytestconfig, backe
     assert not [result.test for result in results if result.outcome == "failed"]
     expected = named if everything else one_of_each
     assert {r.test for r in results if r.outcome == "passed"} >= set(map(in_file, expected))
+
+
+def test_kernels_that_hold_all_faults_are_green_while_none_is_planted(run_suite) -> None:
+    named = {
+        test
+        for one in FAULTS["torch"]
+        if any(isinstance(edit, HeaderEdit) for edit in one.edits)
+        for test in one.tests("torch")
+    }
+    forget_programs()
+    with with_planted(0):
+        results = run_suite("torch", sorted(named))
+    forget_programs()
+    assert {r.test for r in results if r.outcome == "passed"} == set(map(in_file, named))
 
 
 @pytest.mark.parametrize(("backend", "fault"), CASES, ids=[f"{b}-{f.name}" for b, f in CASES])

@@ -34,9 +34,10 @@ def season_that_shows(
         return 1
     ratios = []
     for target in targets:
-        errors = [_errors(event.columns[target], season, horizon or season) for event in events]
-        by_season, by_last = np.sum([(0.0, 0.0), *errors], axis=0)
-        ratios.append(by_season / by_last if by_last > 0 else 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # normalisation refuses such numbers
+            errors = [_errors(event.columns[target], season, horizon or season) for event in events]
+            by_season, by_last = np.sum([(0.0, 0.0), *errors], axis=0)
+            ratios.append(by_season / by_last if by_last > 0 else 1.0)
     return season if np.mean(ratios) < 1 else 1
 
 

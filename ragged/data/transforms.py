@@ -106,9 +106,18 @@ class Affine(Transform, ABC):
         """Return the centre and the spread of training values that differ."""
 
     def fit(self, values: np.ndarray, driver: np.ndarray | None = None) -> Transform:
-        """Learn the constants left at None; values that never change get scale 1."""
+        """Learn the constants left at None; values that never change get scale 1.
+
+        Raises:
+            DataError: values whose spread exceeds float64.
+        """
         is_constant = bool(values.min() == values.max())
-        center, scale = (float(values[0]), 1.0) if is_constant else self.learn(values)
+        with np.errstate(over="ignore"):
+            center, scale = (float(values[0]), 1.0) if is_constant else self.learn(values)
+        if not np.isfinite([center, scale]).all():
+            got, expected = f"as large as {np.abs(values).max():.3g}", "a spread within float64"
+            remedy = "Give the column in larger units, or transform it by Log before."
+            raise DataError.of(f"{type(self).__name__}.fit", "values", got, expected, remedy)
         return replace(
             self,
             center=center if self.center is None else self.center,

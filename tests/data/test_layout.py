@@ -123,6 +123,8 @@ def test_a_season_has_to_show_in_training():
         ]
         assert EncoderDecoderDataModule(source).season == expected
     assert season_that_shows([], ["y"], 7) == 1
+    huge = Series("0", np.arange(9.0), {"y": 1e300 * np.arange(9.0)})
+    assert season_that_shows([huge], ["y"], 3) == 1  # without a warning
     short = Series("0", np.arange(3.0), {"y": np.arange(3.0)})
     assert season_that_shows([short], ["y"], 7) == 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
 import pytest
@@ -33,6 +33,9 @@ def read(cells, time_format: str | None = None):
         (["20240131", "20240201"], "2024-02-01"),
         ([20240131, 20240201], "2024-02-01"),
         (["202401", "202402"], "2024-02-01"),
+        ([2024013123, 2024020100], "2024-02-01"),
+        (["202401312330", "202402010000"], "2024-02-01"),
+        (["20240131235959", "20240201000000"], "2024-02-01"),
         (["1970 Q1", "1970 Q2"], "1970-04-01"),
         (["1974Q1", "1974q4"], "1974-10-01"),
         (["Q1-2001", "Q3-2001"], "2001-07-01"),
@@ -106,6 +109,8 @@ def test_a_zone_may_be_written_by_its_name(name):
         (["0 days 00:00:00", "1 days 12:00:00"], [0, 36]),
         (["00:15", "00:30"], [0.25, 0.5]),
         ([timedelta(0), timedelta(hours=2)], [0, 2]),
+        ([time(0, 30), time(2)], [0.5, 2]),  # as Excel has them
+        ([1609459200, 1609462800], [1609459200, 1609462800]),
     ],
 )
 def test_numbers_and_durations(cells, values):

@@ -251,6 +251,8 @@ def test_refusals():
         Normalization.fit([], ROLES)
     with refuses("column 't' of event 'e': Log.transform(): `values` is 0 at step 1; expected"):
         fitted([1.0, 0.0], Log())
+    with refuses("StandardScaler.fit(): `values` is as large as 2e+300; expected a spread within"):
+        fitted([1e300, 2e300], StandardScaler())
     with refuses("`driver` is 'k' with 3 different values over the training steps; expected more"):
         fitted([1.0, 2.0, 3.0], CalibrationCurve("k", 3))
     with refuses("Normalization.inverse(): `column` is 'w'; expected one of ['k', 't']"):

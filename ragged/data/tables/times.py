@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from itertools import product
 from typing import Any
 
@@ -35,7 +35,12 @@ CLOCKS = (
     *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", " %H"),
     *(" %I:%M %p", " %I:%M:%S %p", " %I:%M%p", ", %H:%M", ", %H:%M:%S", ":%H:%M:%S"),
 )
-COMPACT = (("%Y%m%d", r"(1[6-9]|2[0-2])\d{6}"), ("%Y%m", r"(1[6-9]|2[0-2])\d{4}"))
+COMPACT = (
+    *(("%Y%m%d", r"(1[6-9]|2[0-2])\d{6}"), ("%Y%m", r"(1[6-9]|2[0-2])\d{4}")),
+    *(("%Y%m%d%H", r"(19|20)\d{8}"), ("%Y%m%d%H%M", r"(19|20)\d{10}")),
+    ("%Y%m%d%H%M%S", r"(19|20)\d{12}"),
+)
+LARGEST_COMPACT = 1e14
 QUARTER = r"(?P<year>\d{4})\s*[-:/. ]?\s*Q(?P<quarter>[1-4])"
 QUARTER_FIRST = r"Q(?P<quarter>[1-4])\s*[-:/. ]?\s*(?P<year>\d{4})"
 WEEK = r"(?P<year>\d{4})-?W(?P<week>\d{2})(?:-?(?P<day>[1-7]))?"  # of ISO 8601
@@ -65,8 +70,9 @@ class Times:
 def read_times(table: Table, column: str, time_format: str | None = None) -> Times:
     """Read a column of time, no cell of it empty.
 
-    Numbers stay numbers, unless all are dates such as 20240131 or 202401. Text is read as ISO 8601,
-    weeks too, quarters, durations, or in one of many common forms, the same for all rows.
+    Numbers stay numbers, unless all are dates such as 20240131, 202401 or 202401312359. Text is
+    read as ISO 8601, weeks too, quarters, durations, or in one of many common forms, the same for
+    all rows.
 
     Args:
         table: the table.
@@ -170,6 +176,8 @@ def _objects(table: Table, column: str, series: Any) -> Times:
     first = series.iloc[0]
     if isinstance(first, int | float):
         return _numbers(table, column, None)
+    if isinstance(first, time):
+        series = series.map(lambda cell: str(cell) if isinstance(cell, time) else cell)
     if hasattr(first, "year"):
         in_utc = getattr(first, "tzinfo", None) is not None
         values = pandas.to_datetime(series, errors="coerce", utc=in_utc)
@@ -186,7 +194,7 @@ def _numbers(table: Table, column: str, time_format: str | None) -> Times:
     values = table.numbers(column, fill=FILL)
     if time_format == NUMBER or not (values == np.floor(values)).all() or values.min() < 0:
         return Times(values)
-    if values.max() >= 1e8:
+    if values.max() >= LARGEST_COMPACT:
         return Times(values)
     import pandas
 

@@ -41,7 +41,7 @@ class Forward {
   Forward(const Rows& rows, const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
       : rows(rows), sizes(sizes), in(in), out(out), token(rows, sizes, out.kept),
         states(rows, sizes.hidden), of_y(rows, out.y, sizes.hidden),
-        of_kept(rows, out.kept, KEPT * sizes.hidden, sizes.as_output ? 0 : sizes.room),
+        of_kept(rows, out.kept, KEPT * sizes.hidden, sizes.room),
         cells(Cell::HAS_C ? rows.count() * sizes.hidden : 0) {}
 
   void run(Index threads, const Parallel& parallel) {
@@ -119,7 +119,6 @@ class Forward {
     for (Index piece : tile) {
       if (Cell::HAS_C) std::copy_n(states.start(in.c0, piece), hidden, &cells[piece * hidden]);
       of_y.clear_row(piece);
-      of_kept.clear_row(piece);
     }
     Index alive = Index(tile.size());
     for (Index step = 0;; ++step) {

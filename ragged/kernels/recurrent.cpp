@@ -5,13 +5,13 @@
 using namespace ragged;
 
 // sizes: batch, width, places, layout, reverse, inputs, hidden, room, threads, whether the team is
-// OpenMP's, whether what is kept lies as y does, whether resets are to the initial state. arrays: in
-// the order of the structs, null where there is none. resets: null where there are none.
+// OpenMP's, whether resets are to the initial state. arrays: in the order of the structs, null where
+// there is none. resets: null where there are none.
 static Rows rows_of(const Index* s, const Index* lengths, const bool* resets) {
-  return {Layout(s[3]), s[0], s[1], s[2], s[4] != 0, lengths, {resets, s[11] != 0}};
+  return {Layout(s[3]), s[0], s[1], s[2], s[4] != 0, lengths, {resets, s[10] != 0}};
 }
 
-static Sizes sizes_of(const Index* s) { return {s[5], s[6], s[7], s[10] != 0}; }
+static Sizes sizes_of(const Index* s) { return {s[5], s[6], s[7]}; }
 
 extern "C" Status recurrent_forward(const Index* sizes, const Index* lengths, REAL* const* a,
                                     const bool* resets, Team team) {

@@ -124,9 +124,11 @@ class Padding {
   // array, nothing is done.
   Padding(const Rows& rows, T* array, Index features, Index room = 0)
       : rows(rows), array(array), features(features), places(room ? room : rows.places),
-        end_to_end(room || !rows.pitch) {
-    const Index bytes = (places - rows.tokens()) * features * Index(sizeof(T));
-    is_clear = !array || (bytes >= WORTH_A_CALL && renew(array, array + places * features));
+        end_to_end(room || !rows.pitch), is_clear(!array) {
+    if (is_clear) return;
+    T *const end = array + places * features, *const rest = array + rows.tokens() * features;
+    const bool is_worth = (end - rest) * Index(sizeof(T)) >= WORTH_A_CALL;
+    is_clear = is_worth && renew(end_to_end ? rest : array, end);
   }
 
   // Clear a row's, with the last of its pieces.
@@ -183,8 +185,7 @@ class States {
 // What a layer is asked for.
 struct Sizes {
   Index inputs, hidden;
-  Index room = 0;        // tokens that fit into what is kept for the backward pass
-  bool as_output = false;  // it lies as y does, 0 at padding; else rows lie end to end
+  Index room = 0;  // tokens that fit into what is kept for the backward pass, end to end
 };
 
 // How many of `threads` find enough to do.
@@ -198,20 +199,15 @@ inline Index count_workers(const Rows& rows, const Sizes& sizes, int gates, Inde
 // Where the n-th step that is read of a piece is kept.
 class Tokens {
  public:
-  Tokens(const Rows& rows, const Sizes& sizes, bool keeps)
-      : rows(rows), as_output(sizes.as_output), first(rows.count() + 1, 0) {
-    if (keeps && sizes.room < (as_output ? rows.places : rows.tokens())) throw BadLengths();
+  Tokens(const Rows& rows, const Sizes& sizes, bool keeps) : first(rows.count() + 1, 0) {
+    if (keeps && sizes.room < rows.tokens()) throw BadLengths();
     for (Index piece = 0; piece < rows.count(); ++piece)
       first[piece + 1] = first[piece] + rows.length(piece);
   }
 
-  Index operator()(Index piece, Index step) const {
-    return as_output ? rows.place(piece, step) : first[piece] + step;
-  }
+  Index operator()(Index piece, Index step) const { return first[piece] + step; }
 
  private:
-  const Rows& rows;
-  const bool as_output;
   std::vector<Index> first;
 };
 

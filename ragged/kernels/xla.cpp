@@ -70,7 +70,7 @@ static ffi::Error recurrent(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::
     const auto x = a.shape(0);
     const Index places = x.size() == 3 ? x[0] * x[1] : x[0];
     const Index sizes[] = {Index(lengths.size()), width, places, layout, reverse, x.back(), a.shape(1).back(),
-                           places, pool.num_threads(), false, true, to_initial};
+                           places, pool.num_threads(), false, to_initial};
     std::vector<void*> arrays;
     for (std::size_t k = 0; k < (pass == FORWARD ? 7 : 5); ++k) arrays.push_back(a.in(k));
     if (pass == BACKWARD) {

@@ -28,7 +28,7 @@ struct Choice {
   Layout layout;
   bool reverse;
   Index threads, free;  // room beyond the tokens where they lie end to end
-  bool kept_as_output, wants_x, trains;
+  bool wants_x, trains;
   bool resets = false, to_initial = false;
 };
 
@@ -51,8 +51,7 @@ class Case {
         bias_ih(drawn<T>(GATES * s.hidden)), bias_hh(drawn<T>(GATES * s.hidden)),
         of_y(drawn<T>(places * s.hidden)), of_h(drawn<T>(s.batch * s.hidden)), of_c(drawn<T>(states)),
         resets(new bool[places]), rows(make_rows()),
-        sizes{s.inputs, s.hidden, choice.kept_as_output ? places : tokens + choice.free,
-              choice.kept_as_output} {
+        sizes{s.inputs, s.hidden, tokens + choice.free} {
     for (Index row = 0; row < s.batch; ++row)
       for (Index step = 0; step < lengths[row]; ++step) is_token[place(row, step)] = true;
     for (Index at = 0; at < places; ++at) {  // padding is never read
@@ -72,8 +71,7 @@ class Case {
     for (Index at = 0; at < sizes.room; ++at)
       for (Index k = 0; k < KEPT * s.hidden; ++k) {
         const T value = kept[at * KEPT * s.hidden + k];
-        const bool is_kept = choice.kept_as_output ? is_token[at] : at < tokens;
-        expect(is_kept ? !std::isnan(value) : value == 0, "kept", at);
+        expect(at < tokens ? !std::isnan(value) : value == 0, "kept", at);
       }
     std::vector<T> gx(choice.wants_x ? x.size() : 0, T(NAN)), gh(h0.size(), T(NAN)), gc(states, T(NAN));
     std::vector<T> gih(weight_ih.size(), T(NAN)), ghh(weight_hh.size(), T(NAN));
@@ -278,22 +276,22 @@ void check_shapes() {
   for (const Shape& shape : shapes)
     for (int k = 0; k < 4; ++k) {
       const bool odd = k & 1;
-      Case<T>(shape, {Layout(k), odd, 1 + odd, odd ? 7 : 0, k == 1 || k == 2, k != 2, true}).check();
-      Case<T>(shape, {Layout(k), !odd, 1 + odd, 3, k > 1, true, true, true, k == 1 || k == 2}).check();
+      Case<T>(shape, {Layout(k), odd, 1 + odd, odd ? 7 : 0, k != 2, true}).check();
+      Case<T>(shape, {Layout(k), !odd, 1 + odd, 3, true, true, true, k == 1 || k == 2}).check();
     }
   for (int k = 0; k < 24; ++k) {
     const Shape shape{any(9), any(7), any(2 * LANES<T>), 1 + any(2 * wide)};
-    const bool reverse = any(1), as_output = any(1), wants_x = any(1), trains = any(3);
+    const bool reverse = any(1), wants_x = any(1), trains = any(3);
     const bool resets = any(1), to_initial = any(1);
-    Case<T>(shape, {Layout(k % 4), reverse, 1 + any(1), any(5), as_output, wants_x, trains, resets,
-                    to_initial}).check();
+    Case<T>(shape, {Layout(k % 4), reverse, 1 + any(1), any(5), wants_x, trains, resets, to_initial})
+        .check();
   }
 }
 
 // The calls that Python makes.
 static Status call(const std::vector<Index>& lengths, Layout layout, Index width, Index places, Index room) {
   const Index rows = Index(lengths.size()), inputs = 8, hidden = 32, states = Plain::HAS_C ? hidden : 0;
-  const Index sizes[] = {rows, width, places, Index(layout), 0, inputs, hidden, room, 2, 0, 0, 0};
+  const Index sizes[] = {rows, width, places, Index(layout), 0, inputs, hidden, room, 2, 0, 0};
   const Index of_inputs[] = {places * inputs, rows * hidden, rows * states, GATES * hidden * inputs,
                              GATES * hidden * hidden, GATES * hidden, GATES * hidden};
   const Index of_outputs[] = {places * hidden, rows * hidden, rows * states, room * KEPT * hidden};

@@ -291,7 +291,7 @@ def _call(
     arrays = [readable(*each, dtype) for each in zip(inputs, shapes, strict=True)]
     addresses = [0 if array is None else array.data_ptr() for array in (*arrays, *outputs)]
     run = getattr(_load(call.mode, dtype), function)
-    sized = Sizes(*sizes, threads, True, False, call.start == "initial")
+    sized = Sizes(*sizes, threads, True, call.start == "initial")
     marks = None if at_token is None else at_token.data_ptr()
     status = run(sized, count.data_ptr(), Addresses(*addresses), marks, find_team())
     kernels.raise_status(status)
@@ -310,7 +310,7 @@ def input_shapes(
     return ((*axes.get(call.layout, x.shape[:1]), features), *state, *weights)
 
 
-Sizes = ctypes.c_int64 * 12  # what a function of a library takes
+Sizes = ctypes.c_int64 * 11  # what a function of a library takes
 Addresses = ctypes.c_void_p * 17  # as many as the backward pass has
 
 

@@ -194,7 +194,7 @@ SCAN = (
     fault(
         "scan: the gradient of what rows start anew from lost",
         "ragged_torch.recurrent.scan:vjp",
-        "dh + of_starts[0]",
+        "dh + of_initial[0]",
         "dh",
         mapped_resets("1-initial"),
     ),

@@ -127,7 +127,6 @@ FLAX = {"LSTM": "OptimizedLSTMCell", "GRU": "GRUCell", "RNN": "SimpleCell"}
 
 def jax_runs(name: str, case: Case, lengths: np.ndarray) -> dict[str, Callable[[], None]]:
     """Ours on JAX, and flax's cell."""
-    import jax
     import jax.numpy as jnp
     from flax import nnx
 
@@ -141,23 +140,32 @@ def jax_runs(name: str, case: Case, lengths: np.ndarray) -> dict[str, Callable[[
     x = jnp.asarray(np.random.default_rng(0).normal(size=(case.batch, case.width, case.inputs)))
     valid, counts = ragged.Lengths(lengths, case.width), jnp.asarray(lengths)
 
-    @nnx.jit
-    def ours(layer: Any, x: Any) -> Any:
-        return nnx.grad(lambda layer, x: layer(x, valid)[0].sum(), argnums=(0, 1))(layer, x)
-
-    @nnx.jit
-    def flax(stack: Any, x: Any) -> Any:
-        def total(stack: Any, x: Any) -> Any:
-            for each in stack:
-                x = each(x, seq_lengths=counts)
-            return x.sum()
-
-        return nnx.grad(total, argnums=(0, 1))(stack, x)
+    def of_flax(stack: Any, x: Any) -> Any:
+        for each in stack:
+            x = each(x, seq_lengths=counts, rngs=nnx.Rngs(0))
+        return x.sum()
 
     return {
-        "JAX": lambda: jax.block_until_ready(jax.tree.leaves(ours(layer, x))),
-        "flax": lambda: jax.block_until_ready(jax.tree.leaves(flax(stack, x))),
+        "JAX": _jax_step(layer, lambda layer, x: layer(x, valid)[0].sum(), x),
+        "flax": _jax_step(stack, of_flax, x),
     }
+
+
+def _jax_step(module: Any, total: Callable[..., Any], x: Any) -> Callable[[], None]:
+    """Run what sums up a module's outputs and go back through it, without `nnx.jit`'s own time."""
+    import jax
+    from flax import nnx
+
+    graph, parameters, rest = nnx.split(module, nnx.Param, ...)
+
+    @jax.jit
+    def gradients(parameters: Any, x: Any) -> Any:
+        def of_parameters(parameters: Any, x: Any) -> Any:
+            return total(nnx.merge(graph, parameters, rest), x)
+
+        return jax.grad(of_parameters, argnums=(0, 1))(parameters, x)
+
+    return lambda: jax.block_until_ready(gradients(parameters, x))
 
 
 def episodes(name: str, budget: float) -> dict[str, Any]:
@@ -210,30 +218,19 @@ def jax_episodes(name: str, starts: np.ndarray) -> dict[str, Callable[[], None]]
     cell = getattr(nnx, FLAX[name])(inputs, hidden, rngs=nnx.Rngs(0))
     x, resets = jnp.ones((batch, steps, inputs)), jnp.asarray(starts.T)
 
-    @nnx.jit
-    def ours(layer: Any, x: Any) -> Any:
-        return nnx.grad(lambda layer, x: layer(x, resets=resets)[0].sum(), argnums=(0, 1))(layer, x)
-
-    @nnx.jit
     def scan(cell: Any, x: Any) -> Any:
-        graph, parameters = nnx.split(cell)
+        carry = cell.initialize_carry((batch, inputs), nnx.Rngs(0))
 
-        def total(parameters: Any, x: Any) -> Any:
-            merged = nnx.merge(graph, parameters)
-            carry = merged.initialize_carry((batch, inputs), nnx.Rngs(0))
+        def step(carry: Any, given: Any) -> Any:
+            x, start = given
+            carry = jax.tree.map(lambda each: jnp.where(start[:, None], 0, each), carry)
+            return cell(carry, x)
 
-            def step(carry: Any, given: Any) -> Any:
-                x, start = given
-                carry = jax.tree.map(lambda each: jnp.where(start[:, None], 0, each), carry)
-                return merged(carry, x)
-
-            return jax.lax.scan(step, carry, (x.swapaxes(0, 1), resets.T))[1].sum()
-
-        return jax.grad(total, argnums=(0, 1))(parameters, x)
+        return jax.lax.scan(step, carry, (x.swapaxes(0, 1), resets.T))[1].sum()
 
     return {
-        "JAX": lambda: jax.block_until_ready(jax.tree.leaves(ours(layer, x))),
-        "scan": lambda: jax.block_until_ready(jax.tree.leaves(scan(cell, x))),
+        "JAX": _jax_step(layer, lambda layer, x: layer(x, resets=resets)[0].sum(), x),
+        "scan": _jax_step(cell, scan, x),
     }
 
 

@@ -59,7 +59,8 @@ def ours(task: Task, model: str, kind: str, seed: int, steps: int = STEPS) -> Fo
             options["context_length"] = data.longest_context
         module = chosen(
             data.past_features, data.future_features, hidden_size=HIDDEN, output_size=len(LEVELS),
-            row_normalization=kind, season=data.season, seed=seed, **options,
+            row_normalization=kind, season=data.season, cardinalities=data.cardinalities, seed=seed,
+            **options,
         )  # fmt: skip
         per_epoch = -(-len(data.train) // data.batch_size)
         trainer = TrainerConfig(

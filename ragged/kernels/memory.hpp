@@ -1,4 +1,4 @@
-// Memory that reads as 0.
+// Memory that frameworks have allocated: pages of it that read as 0, and huge ones.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 namespace ragged {
 
 constexpr Index WORTH_A_CALL = 8 << 20;  // bytes: fewer are written faster than given back
+constexpr Index HUGE_PAGE = 2 << 20;     // bytes, of most systems
 
 // Let an array that a framework has allocated read as 0 by giving its pages back to the system, which
 // makes zeros of them when they are touched: padding then costs no memory. False if it cannot be.
@@ -35,6 +36,17 @@ bool renew(T* from, T* to) {
   }
 #endif
   return false;
+}
+
+// Ask for huge pages below an array, all of which is about to be written: what a framework allocates anew
+// for each call is touched for the first time here, and every page that is costs a fault.
+template <class T>
+void take_huge_pages(T* from, T* to) {
+#ifdef __linux__
+  const auto first = (std::uintptr_t(from) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+  const auto last = std::uintptr_t(to) / HUGE_PAGE * HUGE_PAGE;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 }  // namespace ragged

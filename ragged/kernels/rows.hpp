@@ -129,6 +129,7 @@ class Padding {
     T *const end = array + places * features, *const rest = array + rows.tokens() * features;
     const bool is_worth = (end - rest) * Index(sizeof(T)) >= WORTH_A_CALL;
     is_clear = is_worth && renew(end_to_end ? rest : array, end);
+    if (end_to_end || !is_clear) take_huge_pages(array, end_to_end ? rest : end);
   }
 
   // Clear a row's, with the last of its pieces.

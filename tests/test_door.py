@@ -341,6 +341,13 @@ def test_arguments_of_another_type_are_refused_by_name(own, case):
         call(own(X))
 
 
+def test_a_model_names_itself_where_arguments_are_missing_or_unknown():
+    with pytest.raises(ArgumentError, match=r"^XTFT\(\): missing .*'future_features'. See help\("):
+        ragged.models.XTFT(2)
+    with pytest.raises(ArgumentError, match=r"^XTFT\(\): .* unexpected .*'hiden_size'. See help\("):
+        ragged.models.XTFT(2, 1, hiden_size=4)
+
+
 def test_integers_that_jax_has_no_dtype_for_are_refused():
     pytest.importorskip("flax")
     with ragged.use_backend("jax"), pytest.raises(DtypeError, match="beyond int32"):

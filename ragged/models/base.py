@@ -18,6 +18,7 @@ from typing import (
 import numpy as np
 
 from ragged.backend import get_backend
+from ragged.errors import ArgumentError
 from ragged.models.config import ModelConfig
 from ragged.protocol import Array
 
@@ -74,7 +75,16 @@ class ModelType(type):
     if not TYPE_CHECKING:  # type checkers take the module for an instance of the class
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-            """Build the chosen backend's native module."""
+            """Build the chosen backend's native module.
+
+            Raises:
+                ArgumentError: an argument is missing or unknown.
+            """
+            try:
+                inspect.signature(cls).bind(*args, **kwargs)
+            except TypeError as error:
+                name = cls.__name__
+                raise ArgumentError(f"{name}(): {error}. See help(ragged.models.{name}).") from None
             return get_backend().create_model(cls.describe(*args, **kwargs))
 
     def __instancecheck__(cls, module: object) -> bool:

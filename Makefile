@@ -94,7 +94,7 @@ ON_GPU  := -k "(oracle or alone or cannot_speak or equal_the_formula) and not co
 test-cuda: .venv-cuda/installed  ## what needs a CUDA device, with the torch and JAX of PYTHON
 	.venv-cuda/bin/python -m tests.cuda.devices
 	timeout 150 .venv-cuda/bin/python -m pytest -p no:xdist tests/cuda
-	timeout 80 .venv-cuda/bin/python -m pytest -p no:xdist tests/kernels/test_cuda_gpu.py
+	timeout 120 .venv-cuda/bin/python -m pytest -p no:xdist tests/kernels/test_cuda_gpu.py
 	for backend in $$(.venv-cuda/bin/python -m tests.cuda.devices); do \
 		timeout 150 $(ON_CUDA) --backend $$backend $(addprefix $(SUITE)/test_,promises.py recurrent.py) \
 			$(SUITE)/test_training_steps.py --report runs/cuda/$$backend $(ON_GPU) || exit 1; \

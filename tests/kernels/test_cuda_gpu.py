@@ -17,16 +17,17 @@ trial = pytest.importorskip("ragged_torch.recurrent.cuda_trial")
 pytestmark = pytest.mark.skipif(
     not (cubins.is_available() and load_driver()), reason="no GPU here, or no NVRTC"
 )
-CASES = [*product(plans.GATES, (5, 64, 100, 128, 256, 512), ["float32"])]
-CASES += product(["LSTM", "GRU"], (64, 128), ["bfloat16", "float16"])
+CASES = [*product(plans.GATES, (5, 64, 100, 128, 256, 512), ["float32"], [8])]
+CASES += product(["LSTM", "GRU"], (64, 128), ["bfloat16", "float16"], [8])
+CASES += product(plans.GATES, (100,), ["float32"], [256, 1024])  # several rows go together
 
 
-@pytest.mark.parametrize(("cell", "hidden", "dtype"), CASES)
-def test_kernels_are_right_on_this_gpu(cell, hidden, dtype):
+@pytest.mark.parametrize(("cell", "hidden", "dtype", "rows"), CASES)
+def test_kernels_are_right_on_this_gpu(cell, hidden, dtype, rows):
     target, device = glue.find_target(0), torch.device("cuda", 0)
     if not plans.has_plan(cell, hidden, target.device.gpu):
         pytest.skip("this GPU has no kernel of this size")
-    call = LayerCall("cuda", dtype, hidden_size=hidden, rows=8, width=8, mode=cell)
+    call = LayerCall("cuda", dtype, hidden_size=hidden, rows=rows, width=8, mode=cell)
     question = trial.ask(target, call)
     held = trial.TorchTrial(question, target, device, other=lambda arrays: ())
     assert held.find_error() <= 1

@@ -88,7 +88,8 @@ class JaxLayer:
 )
 def test_outputs_and_gradients_are_the_oracles(fake_driver_of, target, layout, options):
     fake_driver_of("LSTM").forget()
-    check(JaxLayer.launched(target), *solved("LSTM", **options), layout)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        check(JaxLayer.launched(target), *solved("LSTM", **options), layout)
 
 
 def test_lengths_that_are_traced_leave_no_array(fake_driver_of, target):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ragged.kernels.cuda.verdicts import Judge, describe
+from ragged.kernels.cuda.verdicts import Judge, checked_lengths, describe
 from ragged.recurrent.dispatch import LayerCall
 from tests.kernels.cuda_cases import LENGTHS, WIDTH, check, solved
 
@@ -12,6 +12,7 @@ pytest.importorskip("ragged_jax")
 import ragged_jax  # noqa: E402
 from jax.experimental import rnn  # noqa: E402
 from ragged_jax import primitives  # noqa: E402
+from ragged_jax.precision import use_tf32  # noqa: E402
 from ragged_jax.recurrent import cuda_trial, cudnn, dispatch  # noqa: E402
 
 from tests.kernels.test_cuda_jax import JaxLayer  # noqa: E402
@@ -102,19 +103,23 @@ def test_a_layer_runs_on_it_where_a_trial_says_so(gpu, monkeypatch):
     calls, real = [], rnn.lstm
     monkeypatch.setattr(rnn, "lstm", lambda *given: calls.append(1) or real(*given))
     jax.clear_caches()
-    jax.jit(loss).lower(x)
-    assert len(held) == 10  # one trial
-    calls.clear()
-    found = [jax.jit(each)(x) for each in programs]
+    with jax.debug_nans(True):
+        jax.jit(loss).lower(x)
+        assert len(held) == 10  # one trial
+        calls.clear()
+        found = [programs[0](x), *(jax.jit(each)(x) for each in programs[1:])]
     assert len(calls) > len(programs)
     assert len(held) == 10
     for actual, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_slower_one_gives_way_to_the_scan_and_info_says_so(gpu):
-    held = gpu(2.0)
-    reasons = dispatch.recurrent_reasons(CALL)
+def test_a_slower_one_gives_way_to_the_scan_and_info_says_so(gpu, monkeypatch):
+    held, rows, real = gpu(2.0), [], rnn.lstm
+    monkeypatch.setattr(rnn, "lstm", lambda x, *given: rows.append(len(x)) or real(x, *given))
+    with use_tf32(True):  # a trial is held in float32
+        reasons = dispatch.recurrent_reasons(CALL)
+    assert {*rows} == {*map(len, checked_lengths(CALL.rows))} == {5, 8}
     assert reasons["cudnn"] == "on this GPU they take 2.00 times as long as what runs instead"
     assert (reasons["scan"], len(held)) == (None, 10)
     layer = f"LSTM 5 float32 by cuDNN of JAX {jax.__version__}"

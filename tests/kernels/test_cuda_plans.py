@@ -4,6 +4,7 @@ import pytest
 
 from ragged.errors import KernelError
 from ragged.kernels.cuda.plans import GATES, PASSES, ROWS, Gpu, choose_rows, has_plan, make_plan
+from ragged.kernels.cuda.verdicts import checked_lengths
 
 AMPERE, HOPPER, BLACKWELL = (Gpu.of(each) for each in [(8, 0), (9, 0), (10, 0)])
 LARGEST = {  # hidden units that both passes have a kernel for
@@ -43,6 +44,7 @@ def test_only_gpus_with_clusters_get_them():
     assert make_plan("LSTM", "Forward", 128, gpu=HOPPER).cluster == 2
     assert make_plan("LSTM", "Forward", 128, gpu=AMPERE).cluster == 1
     assert make_plan("LSTM", "Forward", 512, gpu=BLACKWELL).cluster == 16
+    assert Gpu.of((7, 5)).shared < 64 * 1024  # the least of all
     consumer = Gpu.of((12, 0))  # has clusters of 8, and less shared memory
     assert has_plan("LSTM", 256, consumer)
     assert not has_plan("LSTM", 512, consumer)
@@ -60,3 +62,13 @@ def test_what_has_no_kernel_is_refused(changed):
 
 def test_few_rows_are_spread_over_all_clusters():
     assert [choose_rows(batch, 8) for batch in (0, 8, 9, 16, 17, 1000)] == [1, 1, 2, 2, 4, 4]
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 8, 66, 108, 132])
+def test_a_trial_checks_every_kernel_that_batches_of_its_class_run(clusters):
+    for largest in (1, 2, 8, 64, 128, 256, 512):
+        of_class = range(largest // 2 + 1, largest + 1)
+        checked = map(len, checked_lengths(largest))
+        assert {choose_rows(batch, clusters) for batch in of_class} == {
+            choose_rows(batch, clusters) for batch in checked
+        }

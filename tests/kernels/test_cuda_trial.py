@@ -4,7 +4,7 @@ import pytest
 
 from ragged import kernels
 from ragged.kernels.cuda import cubins, layer
-from ragged.kernels.cuda.verdicts import Judge
+from ragged.kernels.cuda.verdicts import Judge, checked_lengths
 from ragged.recurrent.dispatch import LayerCall
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
@@ -38,9 +38,12 @@ def make(fake_driver_of, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU"])
-def test_a_right_kernel_is_found_right(make, cell):
+def test_a_right_kernel_is_found_right(make, monkeypatch, cell):
     _, held = make(cell)
+    draw, rows = held._draw, []
+    monkeypatch.setattr(held, "_draw", lambda of, *told: rows.append(len(of)) or draw(of, *told))
     assert held.find_error() < 0.1
+    assert rows == [*map(len, checked_lengths(8))] == [5, 8]
 
 
 def test_the_verdict_is_about_the_batch_and_leaves_the_generator_alone(make):

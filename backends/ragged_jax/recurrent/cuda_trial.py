@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -22,14 +22,15 @@ from ragged.kernels.cuda.verdicts import (
     ALLOWED,
     CUDNN,
     INPUTS,
-    SMALL,
     Judge,
     Question,
     Verdict,
+    checked_lengths,
 )
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import LayerCall, verdict_question
 from ragged_jax.arrays import name
+from ragged_jax.precision import use_tf32
 from ragged_jax.recurrent import cuda_kernels, cudnn, scan
 from ragged_jax.recurrent.cuda_kernels import Target, find_target
 
@@ -92,6 +93,17 @@ def find_cudnn_verdict(call: LayerCall) -> Verdict:
     return JUDGE.decide(question, JaxTrial(question, cudnn.PASSES, lambda: scan.PASSES))
 
 
+def alone(held: Callable[[JaxTrial], float]) -> Callable[[JaxTrial], float]:
+    """Hold a part of a trial whatever is set around the program that asks for it."""
+
+    @wraps(held)
+    def hold(trial: JaxTrial) -> float:
+        with use_tf32(False), jax.debug_nans(False), jax.disable_jit(False):
+            return held(trial)
+
+    return hold
+
+
 class JaxTrial:
     """A trial of a kernel in JAX, checked against the scan.
 
@@ -112,12 +124,13 @@ class JaxTrial:
         self._question, self._passes, self._other = question, passes, other
         self._clock = clock
 
+    @alone
     def find_error(self) -> float:
         """Return the greatest error beside plain operations, both directions and all gradients."""
         allowed = ALLOWED[self._question.dtype]
         errors = []
-        for reverse in (False, True):
-            arrays = self._draw(np.array(SMALL), max(SMALL) + 1)
+        for k, lengths in enumerate(checked_lengths(self._question.batch)):
+            arrays, reverse = self._draw(np.array(lengths), max(lengths) + 1), bool(k)
             exact = jax.tree.map(_in_float32, arrays)
             found, right = (
                 self._run(self._passes, arrays, reverse),
@@ -127,10 +140,12 @@ class JaxTrial:
             errors += [_error(*pair) / allowed for pair in pairs if pair[1].size]
         return max(errors, key=lambda error: (error != error, error))
 
+    @alone
     def time_kernel(self) -> float:
         """Return the seconds that the kernel takes."""
         return self._time(self._passes)
 
+    @alone
     def time_other(self) -> float:
         """Return the seconds that what would run instead takes."""
         return self._time(self._other())

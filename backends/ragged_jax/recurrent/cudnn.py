@@ -69,12 +69,16 @@ def _binding_error() -> str | None:
 def run_direction(
     lengths: Array, resets: Array, *inputs: Array, keep: bool, **options: Any
 ) -> tuple[Array, ...]:
-    """Return what `scan.run_direction` does; what it keeps is NaN, which nothing reads."""
+    """Return what `scan.run_direction` does; what it keeps nothing reads.
+
+    It is no NaN, which `jax.debug_nans` would find, but so great that who read it would give NaN.
+    """
     outputs = sequential_vmap(partial(_run, reverse=options["reverse"]))(lengths, *inputs)
     if not keep:
         return outputs
     kept_features = CELLS[options["mode"]].kept * inputs[1].shape[1]
-    return *outputs, jnp.full((*inputs[0].shape[:2], kept_features), jnp.nan, inputs[0].dtype)
+    shape, dtype = (*inputs[0].shape[:2], kept_features), inputs[0].dtype
+    return *outputs, jnp.full(shape, jnp.finfo(dtype).max, dtype)
 
 
 def vjp_direction(

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from ragged.backend import load_backend
 from ragged.errors import KernelError
-from ragged.kernels.cuda.verdicts import ALLOWED, INPUTS, SMALL, Judge, Question, Verdict
+from ragged.kernels.cuda.verdicts import (
+    ALLOWED,
+    INPUTS,
+    Judge,
+    Question,
+    Verdict,
+    checked_lengths,
+)
 from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import LayerCall, verdict_question
@@ -134,8 +141,8 @@ class TorchTrial:
         """Return the greatest error beside plain operations, both directions and all gradients."""
         allowed = ALLOWED[self._question.dtype]
         errors = []
-        for reverse in (False, True):
-            arrays = self._draw(SMALL, max(SMALL) + 1, reverse)
+        for reverse, lengths in enumerate(checked_lengths(self._question.batch)):
+            arrays = self._draw(lengths, max(lengths) + 1, bool(reverse))
             pairs = zip(_differentiate(self._kernel, arrays), _reference(arrays), strict=True)
             errors += [_error(found, right) / allowed for found, right in pairs]
         return max(errors, key=lambda error: (error != error, error))

@@ -74,13 +74,14 @@ def make_tables(
     steps = xp.arange(width, dtype=xp.int32, device=device)
     ends = xp.cumulative_sum(lengths, dtype=xp.int32)
     if layout == "padded":
-        rows, valid = rows * width, steps < lengths[:, None]
+        rows, valid = rows * width, steps[None, :] < lengths[:, None]
     elif layout == "time_major":
-        steps, valid = steps * batch, steps[:, None] < lengths
+        steps, valid = steps * batch, steps[:, None] < lengths[None, :]
     elif layout == "jagged":
         rows, valid = ends - lengths, _first(xp, places, lengths, device)
     elif layout == "packed":
-        alive = xp.sum(xp.astype(steps[:, None] < lengths, xp.int32), axis=1, dtype=xp.int32)
+        reached = steps[:, None] < lengths[None, :]
+        alive = xp.sum(xp.astype(reached, xp.int32), axis=1, dtype=xp.int32)
         steps = xp.cumulative_sum(alive, dtype=xp.int32) - alive
         valid = _first(xp, places, lengths, device)
     else:
@@ -120,7 +121,7 @@ def bound_lengths(
 
 def multiply_x(xp: Any, x: Array, weight_ih: Array, bias_ih: Array) -> Array:
     """Return what the sums take of x `(places, inputs)`; what comes of padding is never read."""
-    return x @ xp.matrix_transpose(weight_ih) + bias_ih
+    return x @ xp.matrix_transpose(weight_ih) + bias_ih[None, :]
 
 
 def differentiate(
@@ -162,7 +163,7 @@ def differentiate(
 
 def _first(xp: Any, places: int, lengths: Array, device: Any) -> Array:
     """Mark the first places, where tokens lie end to end."""
-    return xp.arange(places, dtype=xp.int32, device=device) < xp.sum(lengths)
+    return xp.arange(places, dtype=xp.int32, device=device) < xp.sum(lengths, dtype=xp.int32)
 
 
 def _in_torch_order(xp: Any, cell: str, sums: Array, hidden: int) -> Array:

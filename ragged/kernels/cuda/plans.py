@@ -58,7 +58,7 @@ class Gpu(NamedTuple):
         >>> Gpu.of((8, 6)).cluster
         1
         """
-        kibibytes = {(8, 0): 164, (8, 7): 164, (9, 0): 228, (10, 0): 228, (10, 3): 228}
+        kibibytes = {(7, 5): 64, (8, 0): 164, (8, 7): 164, (9, 0): 228, (10, 0): 228, (10, 3): 228}
         cluster = 1 if capability < (9, 0) else 16 if capability in kibibytes else 8
         return cls(capability, kibibytes.get(capability, 100) * 1024 - RESERVED, cluster)
 

@@ -1,7 +1,7 @@
 """Whether a kernel may be used on a GPU: nothing that was not measured there is trusted.
 
-At its first use for a shape class on a device a kernel is compared with the reference on a small
-batch, and timed beside what would run instead. A kernel that is wrong is told of and never used;
+At its first use for a shape class on a device a kernel is compared with the reference on short
+rows, and timed beside what would run instead. A kernel that is wrong is told of and never used;
 one that is slower is not used. The verdict is kept beside the compiled kernels.
 """
 
@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -22,7 +23,7 @@ from ragged.kernels.cuda import cubins
 from ragged.kernels.libraries import cache_folder, read_content, seal
 
 ROUNDS = 5  # of timing; the median counts
-SMALL = (3, 0, 7, 1, 3, 2, 0, 5)  # lengths of the batch that is checked
+SMALL = (3, 0, 7, 1, 3, 2, 0, 5)  # lengths of the rows that are checked, again and again
 INPUTS = 8  # features of the batches
 ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}  # of the greatest value, and of 0.1
 FASTER, SLOWER, WRONG, FAILED = "faster", "slower", "wrong", "failed"
@@ -122,6 +123,18 @@ def shape_class(batch: int, width: int) -> tuple[int, int]:
     (64, 512)
     """
     return 1 << max(batch - 1, 0).bit_length(), 1 << max(width - 1, 0).bit_length()
+
+
+def checked_lengths(batch: int) -> tuple[list[int], list[int]]:
+    """Return the lengths of the batches that are checked: the smallest and the largest of a class.
+
+    Which kernel runs depends on the rows, but no class has more than two.
+
+    >>> [len(lengths) for lengths in checked_lengths(64)]
+    [33, 64]
+    """
+    smallest, largest = (list(islice(cycle(SMALL), rows)) for rows in (batch // 2 + 1, batch))
+    return smallest, largest
 
 
 class Judge:

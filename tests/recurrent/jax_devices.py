@@ -69,6 +69,12 @@ class Layer:
             found = jax.value_and_grad(lambda *a: self.total("auto")(*a), WRT)(*arrays)
         assert_equal(found, self.expected, f"eager, {kind}")
 
+    def check_what_ran_on_one(self) -> None:
+        """The forward pass on one device, by kernels, and the backward pass on both."""
+        value, pull = jax.vjp(jax.jit(self.total("auto")), *self.arrays[:3])
+        spread = jax.device_put(jnp.ones_like(value), NamedSharding(meshes(AxisType.Auto), P()))
+        assert_equal(pull(spread), self.expected[1], "a backward pass on both")
+
     def check_shard_map(self, check_vma: bool) -> None:
         spread = partial(jax.shard_map, mesh=meshes(AxisType.Auto), check_vma=check_vma)
 
@@ -108,6 +114,7 @@ if __name__ == "__main__":
     for layer in (lstm, gru):
         layer.check_arrays_on_both(AxisType.Explicit, "auto")
         layer.check_eager_gradient(AxisType.Explicit)
+        layer.check_what_ran_on_one()
         layer.check_shard_map(check_vma=True)
     lstm.check_shard_map(check_vma=False)
     lstm.check_pmap()

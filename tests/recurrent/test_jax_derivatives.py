@@ -71,6 +71,13 @@ def test_programs_for_other_platforms_call_no_kernel(compiler: str) -> None:
     assert_equal(exported.call(*ARRAYS, COUNTS), run(*ARRAYS, COUNTS), "export")
 
 
+def test_an_exported_tangent_reads_nothing_that_kernels_kept() -> None:
+    tangents = jax.tree.map(jnp.ones_like, ARRAYS)
+    push = jax.jit(jax.linearize(jax.jit(total("auto")), *ARRAYS)[1])
+    exported = jax.export.export(push)(*tangents)
+    assert_equal(exported.call(*tangents), push(*tangents), "an exported tangent")
+
+
 def has_kernels() -> bool:
     from ragged_jax.recurrent import cpp
 

@@ -94,6 +94,9 @@ def _choose(
     """Give the pass that runs a primitive where it is lowered for."""
     where = _with_rows(call, shapes)._replace(device=device, surrounding=surrounding)
     passes = choose(IMPLEMENTATIONS, where).run
+    if surrounding is not None and "cpu" in device:
+        # The forward pass may be another program's, on one CPU, whose kernels keep what they like.
+        passes = scan.PASSES_OF_INPUTS
     return partial(passes[primitive.name], **_told(call), **options)
 
 

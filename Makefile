@@ -40,7 +40,7 @@ test-docs test-fast test-suite: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.ve
 test-docs test-fast test-suite: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 
 # For every save: the examples in docstrings, what a call refuses, the choice of a backend, data, and
-# the promises on torch in float64, for which no JAX program has to be compiled.
+# the promises on torch in float64, for which no program has to be compiled.
 SUITE := conformance/ragged_conformance
 FAST  := ragged tests/test_refusals.py tests/test_backend.py tests/data \
 	$(addprefix $(SUITE)/test_,promises.py recurrent.py losses.py masks.py alignment.py packing.py)
@@ -60,7 +60,7 @@ PROVEN    := $(ANY_DTYPE:%=--ignore=$(SUITE)/test_%.py) $(COMPILED:%=--deselect=
 DOCTESTS := docs/generate/doctests.py
 
 test-fast: lint  ## lint and the quick tests, for every save
-	$(QUICK) $(PYTEST) $(FAST) --backend torch --dtype float64
+	$(QUICK) $(PYTEST) $(FAST) --backend torch --dtype float64 $(COMPILED:%=--deselect=%)
 
 docs docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed  ## build the documentation site into site/

@@ -171,9 +171,10 @@ class JaxAdapter(Adapter):
         return nullcontext()
 
     def differentiate(self, function: Function, values: Mapping[str, Any]) -> dict[str, Array]:
-        """Differentiate by `jax.grad`."""
+        """Differentiate by `jax.grad`, operation by operation."""
         import jax
 
+        # Under jit XLA makes a product with a mask a selection, which hides a NaN of padding.
         return jax.grad(function)(dict(values))
 
     def functional(self, module: Any) -> tuple[dict[str, Array], Function]:

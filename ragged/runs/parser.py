@@ -93,7 +93,8 @@ def parse(parser: Any, arguments: Sequence[str] | dict[str, Any]) -> Any:
         else:
             config = parser.parse_args(list(arguments))
     except (ArgumentError, argparse.ArgumentError, TypeError, ValueError) as error:
-        raise ConfigError(_explain(str(error))) from error
+        words = [] if isinstance(arguments, dict) else arguments[:1]
+        raise ConfigError(_explain(str(error), *words)) from error
     except RecursionError as error:
         raise ConfigError("config: a value is nested too deeply. Write it flat.") from error
     for name, value in config.items():
@@ -124,13 +125,15 @@ def build(parser: Any, config: Any, instantiators: Any = None) -> Any:
         raise ConfigError(f"config: {error}") from error
 
 
-def _explain(message: str) -> str:
-    """Add the remedy to a message of the parser."""
+def _explain(message: str, command: str = "train") -> str:
+    """Add the remedy to a message of the parser; the first word may be a command or an option."""
     if "not allowed" in message:
         remedy = "Only classes of ragged can be named; --allow-import MODULE admits another module."
         return f"config: {message.strip()}\n{remedy}"
     if re.search("are required|expected one argument|invalid choice", message):
         return f"config: {message.strip()}\nSee `--help`, which shows an example of each command."
+    if command.isalpha() and command != "train":
+        return f"config: {message.strip()}\nSee `ragged {command} --help`, which shows an example."
     named = re.findall(r"(?:[Oo]ption|arguments:|string:|attribute) ['\"]?-*([\w.]+)", message)
     known = _known_names()
     unknown = [part for name in named for part in name.split(".") if part not in known]

@@ -32,6 +32,7 @@ from ragged.errors import ConfigError
         (["train", "--name="], "`name` is ''"),
         (["train", "--name", "/tmp/x"], "`name` is '/tmp/x'"),
         (["train", "--resume", "x", "--seed=1"], "`--resume` is given with --seed"),
+        (["evaluate", "x", "--nope"], "See `ragged evaluate --help`"),
     ],
 )
 def test_bad_usage_is_2(refused, arguments, expected):

@@ -52,7 +52,6 @@ class InterpretableAttention(nnx.Module):
         """
         memory = visible.arrange(memory)
         q, k, v = self._heads(self.query(query)), self._heads(self.key(memory)), self.value(memory)
-        drops = self.weights_dropout.is_on
         mixed, weights = attend(
             q,
             k,
@@ -62,8 +61,8 @@ class InterpretableAttention(nnx.Module):
             layout=visible.layout,
             causal=visible.causal,
             diagonal=-1,
-            dropout=self.weights_dropout.rate if drops else 0.0,
-            seed=self.weights_dropout.words() if drops else None,
+            dropout=self.weights_dropout.rate_now,
+            seed=self.weights_dropout.words(),
             need_weights=need_weights,
         )
         explained = None if weights is None else visible.explain(weights)

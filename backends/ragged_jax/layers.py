@@ -7,6 +7,7 @@ their input have one more axis, the first.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_jax.arrays import asarray, name
 from ragged_jax.tokens import Tokens
+
+Drop = Callable[[Array], Array]
 
 
 class Dropout(nnx.Dropout):
@@ -51,23 +54,17 @@ class Dropout(nnx.Dropout):
             self.rngs = nnx.RngStream(int(child.integers(2**31)), tag="dropout")
 
     @property
-    def is_on(self) -> bool:
-        """Whether anything is dropped: in training, at a rate above 0."""
-        return self.rate > 0 and not self.deterministic
+    def rate_now(self) -> float:
+        """The share that is dropped: 0 in inference."""
+        return 0.0 if self.deterministic else self.rate
 
-    def words(self) -> Array:
-        """Draw a seed of two words, uint32 `(2,)`."""
-        return jax.random.key_data(self.rngs())[:2]
+    def words(self) -> Array | None:
+        """Draw a seed of two words, uint32 `(2,)`; None where nothing or all is dropped."""
+        return jax.random.key_data(self.rngs())[:2] if 0 < self.rate_now < 1 else None
 
     def __call__(self, x: Array) -> Array:
         """Drop elements in training and scale the others up."""
-        if not self.is_on:
-            return x
-        if self.rate == 1:  # all are dropped
-            return jnp.zeros_like(x)
-        threshold = jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))
-        bits = hashed_bits(self.words(), x.shape)
-        return jnp.where(bits >= threshold, x / (1 - self.rate), 0)
+        return drop(x, self.words(), self.rate_now)
 
 
 class Linear(nnx.Module):
@@ -147,9 +144,9 @@ class GLU(nnx.Module):
             inputs, 2 * outputs, initializer=init.xavier_uniform, num_copies=num_copies, rng=rng
         )
 
-    def __call__(self, x: Array) -> Array:
-        """Map `(..., inputs)` to `(..., outputs)`."""
-        return jax.nn.glu(self.linear(self.dropout(x)))
+    def __call__(self, x: Array, drop: Drop | None = None) -> Array:
+        """Map `(..., inputs)` to `(..., outputs)`; `drop` stands in for its own dropout."""
+        return jax.nn.glu(self.linear((drop or self.dropout)(x)))
 
 
 class AddNorm(nnx.Module):
@@ -235,13 +232,17 @@ class GRN(nnx.Module):
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def __call__(
-        self, x: Array, context: Array | None = None, tokens: Tokens | None = None
+        self,
+        x: Array,
+        context: Array | None = None,
+        tokens: Tokens | None = None,
+        drop: Drop | None = None,
     ) -> Array:
         """Map tokens, `(..., inputs)`, to outputs, with a context `(batch, context_size)`."""
         hidden = self.hidden(x)
         if context is not None and tokens is not None:
             hidden = hidden + tokens.spread(self.context(context))
-        gated = self.gate(self.output(jax.nn.elu(hidden)))
+        gated = self.gate(self.output(jax.nn.elu(hidden)), drop)
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
 
 
@@ -274,83 +275,21 @@ class Embeddings(nnx.List[Embedding]):
         return jnp.concatenate([*numbers, *(table(x[..., place]) for table, place in tables)], -1)
 
 
-class VariableSelection(nnx.Module):
-    """Sum the features' embeddings at every step, weighted by a softmax.
-
-        p_i    = Linear_i(x_i), or x_i, embedded       v_i = GRN_i(p_i)
-        w      = softmax(GRN([p_1, ..., p_F], context))
-        output = sum_i w_i * v_i
-
-    Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 6 to 8.
-    """
-
-    def __init__(
-        self,
-        variables: Variables,
-        hidden_continuous_size: int,
-        hidden_size: int,
-        dropout: float = 0.0,
-        *,
-        context_size: int | None = None,
-        rng: np.random.Generator,
-    ) -> None:
-        small, numbers = hidden_continuous_size, len(variables.numbers)
-        features = numbers + len(variables.categories)
-        self.variables, self.size = variables, small
-        self.linears = Linear(1, small, num_copies=numbers, rng=rng) if numbers else None
-        self.grns = GRN(
-            small,
-            min(small, hidden_size),
-            hidden_size,
-            dropout,
-            interpolate=True,
-            num_copies=features,
-            rng=rng,
-        )
-        if features > 1:
-            self.weights = GRN(
-                features * small,
-                min(hidden_size, features),
-                features,
-                dropout,
-                context_size=context_size,
-                interpolate=True,
-                rng=rng,
-            )
-
-    def __call__(
-        self, x: Array, context: Array | None = None, tokens: Tokens | None = None
-    ) -> tuple[Array, Array]:
-        """Map tokens, `(..., features)`, to `(..., hidden_size)` and the weights.
-
-        Of the features the numbers stand before the embedded labels; the weights have their order.
-        """
-        projected = self._project(x)
-        values = self.grns(projected)
-        if len(values) == 1:
-            return values[0], jnp.ones_like(x[..., :1])
-        together = jnp.concatenate(list(projected), -1)
-        weights = jax.nn.softmax(self.weights(together, context, tokens), -1)
-        order = np.array(self.variables.order) if self.variables.categories else slice(None)
-        return jnp.einsum("...f,f...d->...d", weights, values), weights[..., order]
-
-    def _project(self, x: Array) -> Array:
-        """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""
-        count, parts = len(self.variables.numbers), []
-        if self.linears is not None:
-            parts.append(self.linears(jnp.moveaxis(x[..., :count], -1, 0)[..., None]))
-        if self.variables.categories:
-            embedded = x[..., count:].reshape(*x.shape[:-1], -1, self.size)
-            parts.append(jnp.moveaxis(embedded, -2, 0))
-        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+def drop(x: Array, words: Array | None, rate: float, first: Array | int = 0) -> Array:
+    """Drop elements by a hash of their places, of which x has those from `first` on."""
+    if words is None:
+        return jnp.zeros_like(x) if rate else x
+    threshold = jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+    bits = hashed_bits(words, x.shape, first)
+    return jnp.where(bits >= threshold, x / (1 - rate), 0)
 
 
-def hashed_bits(words: Array, shape: tuple[int, ...]) -> Array:
+def hashed_bits(words: Array, shape: tuple[int, ...], first: Array | int = 0) -> Array:
     """Draw uint32 of random bits, by hashing each element's place with the words of a seed.
 
     Source: the function lowbias32 of C. Wellons, Hash Prospector (2018), once for each word.
     """
-    bits = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    bits = jnp.uint32(first) + jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     for word in words:
         bits = bits ^ word
         for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):

@@ -85,7 +85,7 @@ def test_grn_with_an_interpolated_residual(name, recorded, given):
 
 
 def test_variable_selection(name, recorded, given):
-    blocks = import_module(f"ragged_{name}.layers")
+    blocks = import_module(f"ragged_{name}.variable_selection")
     block = blocks.VariableSelection(
         Variables((0, 1, 2)), SMALL, SIZE, context_size=SIZE, rng=rng()
     )

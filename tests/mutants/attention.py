@@ -177,7 +177,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "variables weighed over time",
-            f"{blocks}:VariableSelection.{call}",
+            f"ragged_{backend}.variable_selection:VariableSelection.{call}",
             f"{softmax}(self.weights(together, context, tokens), -1)",
             f"{softmax}(self.weights(together, context, tokens), 0)",
             seen_in(FUSION),

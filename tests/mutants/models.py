@@ -139,7 +139,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "selections of labels in another order than the features",
-            f"ragged_{backend}.layers:VariableSelection.{CALL[backend]}",
+            f"ragged_{backend}.variable_selection:VariableSelection.{CALL[backend]}",
             "weights[..., order]",
             "weights",
             embeddings("TemporalFusionTransformer"),

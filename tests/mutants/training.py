@@ -94,7 +94,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         *STEPS[backend],
         fault(
             "what is to be dropped kept, and the rest dropped",
-            f"ragged_{backend}.layers:Dropout.{CALL[backend]}",
+            f"ragged_{backend}.layers:{'Dropout.forward' if backend == 'torch' else 'drop'}",
             "bits >= ",
             "bits < ",
             dropout("rate_and_scale"),

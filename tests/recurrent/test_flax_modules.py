@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import ragged_jax
 from flax import nnx
-from ragged_jax.layers import hashed_bits
+from ragged_jax.layers import drop, hashed_bits
+from ragged_jax.variable_selection import VariableSelection
 
 import ragged
 from ragged.backend import use_backend
+from ragged.models.categories import Variables
 
 X, LENGTHS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32), [3, 5]
 SIZES: dict[str, Any] = {"hidden_size": 4, "num_layers": 2, "dropout": 0.5}
@@ -156,6 +159,18 @@ def test_all_may_drop():
     layer = ragged_jax.LSTM(3, 4, 2, dropout=1.0, seed=0)
     gradient = jax.grad(lambda x: layer(x, LENGTHS)[0].sum())(jnp.asarray(X))
     np.testing.assert_array_equal(gradient, 0)
+
+
+def test_variables_selected_one_by_one_drop_as_all_at_once_do():
+    """Each at places of its own: the sum of all side by side, of which one draw drops."""
+    rng = np.random.default_rng(0)
+    block = VariableSelection(Variables((0, 0, 0)), 4, 6, 0.5, rng=rng)
+    x, again = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32), nnx.clone(block)
+    selected, weights = block(x)
+    words = again.grns.gate.dropout.words()
+    values = again.grns(again._project(x), drop=partial(drop, words=words, rate=0.5))
+    expected = jnp.einsum("tf,ftd->td", weights, values)
+    np.testing.assert_allclose(selected, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_bits_of_dropout_are_even_and_independent():

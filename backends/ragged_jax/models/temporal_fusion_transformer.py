@@ -14,10 +14,11 @@ from ragged.models.base import Forecast
 from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
 from ragged.recurrent import init
 from ragged_jax.attention import InterpretableAttention
-from ragged_jax.layers import GRN, Embeddings, GateAddNorm, Linear, VariableSelection
+from ragged_jax.layers import GRN, Embeddings, GateAddNorm, Linear
 from ragged_jax.models.base import AttentionModel
 from ragged_jax.precision import float32_products
 from ragged_jax.recurrent.layers import LSTM
+from ragged_jax.variable_selection import VariableSelection
 
 
 class Contexts(NamedTuple):

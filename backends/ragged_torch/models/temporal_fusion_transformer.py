@@ -12,10 +12,11 @@ from ragged.models.base import Forecast
 from ragged.models.temporal_fusion_transformer import TemporalFusionConfig
 from ragged.recurrent import init
 from ragged_torch.attention import InterpretableAttention
-from ragged_torch.layers import GRN, Embeddings, GateAddNorm, Linear, VariableSelection
+from ragged_torch.layers import GRN, Embeddings, GateAddNorm, Linear
 from ragged_torch.models.base import AttentionModel
 from ragged_torch.parameters import draw_seed
 from ragged_torch.recurrent.layers import Recurrent
+from ragged_torch.variable_selection import VariableSelection
 
 
 class Contexts(NamedTuple):

@@ -1,0 +1,82 @@
+"""Variable selection, on torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ragged.models.categories import Variables
+from ragged_torch.layers import GRN, Linear
+from ragged_torch.tokens import Tokens
+
+
+class VariableSelection(nn.Module):
+    """Sum the features' embeddings at every step, weighted by a softmax.
+
+        p_i    = Linear_i(x_i), or x_i, embedded       v_i = GRN_i(p_i)
+        w      = softmax(GRN([p_1, ..., p_F], context))
+        output = sum_i w_i * v_i
+
+    Source: B. Lim and others, Temporal Fusion Transformers (2021), equations 6 to 8.
+    """
+
+    def __init__(
+        self,
+        variables: Variables,
+        hidden_continuous_size: int,
+        hidden_size: int,
+        dropout: float = 0.0,
+        *,
+        context_size: int | None = None,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__()
+        small, numbers = hidden_continuous_size, len(variables.numbers)
+        features = numbers + len(variables.categories)
+        self.variables, self.size = variables, small
+        self.linears = Linear(1, small, num_copies=numbers, rng=rng) if numbers else None
+        self.grns = GRN(
+            small,
+            min(small, hidden_size),
+            hidden_size,
+            dropout,
+            interpolate=True,
+            num_copies=features,
+            rng=rng,
+        )
+        if features > 1:
+            self.weights = GRN(
+                features * small,
+                min(hidden_size, features),
+                features,
+                dropout,
+                context_size=context_size,
+                interpolate=True,
+                rng=rng,
+            )
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, tokens: Tokens | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map tokens, `(..., features)`, to `(..., hidden_size)` and the weights.
+
+        Of the features the numbers stand before the embedded labels; the weights have their order.
+        """
+        projected = self._project(x)
+        values = self.grns(projected)
+        if len(values) == 1:
+            return values[0], torch.ones_like(x[..., :1])
+        together = projected.movedim(0, -2).flatten(-2)
+        weights = torch.softmax(self.weights(together, context, tokens), -1)
+        order = self.variables.order if self.variables.categories else slice(None)
+        return torch.einsum("...f,f...d->...d", weights, values), weights[..., order]
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""
+        count, parts = len(self.variables.numbers), []
+        if self.linears is not None:
+            parts.append(self.linears(x[..., :count].movedim(-1, 0)[..., None]))
+        if self.variables.categories:
+            parts.append(x[..., count:].unflatten(-1, (-1, self.size)).movedim(-2, 0))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

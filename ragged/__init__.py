@@ -1,6 +1,7 @@
 """Sequence models on batches whose rows differ in length: exact and fast, on PyTorch and JAX."""
 
 from ragged import losses, models
+from ragged.attend.explain import explain_attention
 from ragged.attend.function import attention
 from ragged.backend import available_backends, get_backend, set_backend, use_backend
 from ragged.errors import RaggedError
@@ -32,6 +33,7 @@ __all__ = [
     "available_backends",
     "create_padding_mask",
     "explain",
+    "explain_attention",
     "flip_sequences",
     "get_backend",
     "gru",

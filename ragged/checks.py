@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_SIZE = 2**31 - 1  # lengths are int32 in JAX and in the kernels
 MAX_STEPS = 2**28  # of a row padded to `max_length`: a longer one is a mistake
 MAX_ELEMENTS = 2**31
+DTYPES = ("float16", "bfloat16", "float32", "float64")  # that layers have
 MAX_PARAMETERS = 2**30  # of a stack of layers, 4 GiB in float32
 
 

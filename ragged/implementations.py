@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 Call = TypeVar("Call")
@@ -38,6 +38,25 @@ def choose(implementations: Sequence[Implementation[Call]], call: Call) -> Imple
 def reasons(implementations: Sequence[Implementation[Call]], call: Call) -> dict[str, str | None]:
     """Give the reason of each implementation by its name, in order."""
     return {each.name: each.unsupported_reason(call) for each in implementations}
+
+
+def first_of(reasons: Mapping[str, str | None]) -> str:
+    """Name the implementation that runs."""
+    return next(name for name, reason in reasons.items() if reason is None)
+
+
+def print_choice(reasons: Mapping[str, str | None], condition: str = "first in order") -> None:
+    """Print a line for each implementation: that it runs, or why not.
+
+    >>> print_choice({"gpu": "no GPU", "cpu": None, "any": None})
+    gpu  no GPU
+    cpu  runs, first in order
+    any  cpu comes first
+    """
+    chosen, widest = first_of(reasons), max(map(len, reasons))
+    for name, reason in reasons.items():
+        other = reason or f"{chosen} comes first"
+        print(f"{name:<{widest}}  {f'runs, {condition}' if name == chosen else other}")
 
 
 def no_reason(call: object) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 
 from ragged.backend import is_traced, to_host
 from ragged.checks import as_array, as_choice, as_host, as_size, shown
-from ragged.errors import LengthsError
+from ragged.errors import ArgumentError, LengthsError
 from ragged.protocol import Array, Backend, HostData
 
 POLICIES = ("auto", "rule", "always", "never")
+_OFFSETS = "Give where each row begins, and where the last one ends."
 
 
 class Lengths(HostData):
@@ -315,3 +316,50 @@ def _to_host(lengths: object, function: str, argument: str = "lengths") -> np.nd
     except Exception as error:  # conversion runs code of the value's class
         expected, remedy = "integers of shape (batch,)", "Give one integer for each row."
         raise LengthsError.of(function, argument, shown(lengths), expected, remedy) from error
+
+
+def lengths_of_offsets(
+    function: str,
+    backend: Backend,
+    offsets: object,
+    tokens: int,
+    lengths: object,
+    max_length: object,
+    *,
+    side: str = "",
+) -> Lengths:
+    """Read the lengths of rows that lie end to end; traced offsets are checked as they run.
+
+    Args:
+        function: whose arguments these are.
+        backend: whose arrays.
+        offsets: `(batch + 1,)` integers.
+        tokens: how many there are, of rows and beyond.
+        lengths: refused.
+        max_length: the longest that a row may be; None = read from offsets, or all tokens.
+        side: what the arguments' names begin with, "q_" say.
+
+    Raises:
+        ArgumentError: lengths beside offsets.
+        LengthsError: offsets that do not rise from 0 to at most the tokens that there are.
+    """
+    if lengths is not None:
+        remedy = "Leave lengths out: offsets tell them."
+        raise ArgumentError.of(function, f"{side}lengths", shown(lengths), "None", remedy)
+    width = None if max_length is None else as_size(function, f"{side}max_length", max_length)
+    argument = f"{side}offsets"
+    ends = as_array(backend, function, argument, offsets)
+    if ends.ndim != 1 or ends.shape[0] < 1 or "int" not in str(ends.dtype):
+        got = f"{ends.dtype} of shape {tuple(ends.shape)}"
+        raise LengthsError.of(function, argument, got, "integers (batch + 1,)", _OFFSETS)
+    if backend.is_compiling() or backend.is_traced(ends):
+        counts = ends[1:] - ends[:-1]
+        is_whole = (ends[0] == 0) & (ends[-1] <= tokens)
+        counts = backend.xp.where(is_whole, counts, backend.xp.full_like(counts, -1))
+        return Lengths.unchecked(counts, tokens if width is None else width)
+    host = as_host(function, argument, backend.to_numpy(ends)).astype(np.int64)
+    if host[0] != 0 or (np.diff(host) < 0).any() or host[-1] > tokens:
+        expected = f"integers (batch + 1,) that rise from 0 to at most {tokens}"
+        raise LengthsError.of(function, argument, shown(host.tolist()), expected, _OFFSETS)
+    counts = np.diff(host)
+    return Lengths(counts, int(counts.max(initial=0)) if width is None else width)

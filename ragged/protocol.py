@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from ragged.attend.call import AttentionCall
     from ragged.export.program import Exported
     from ragged.lengths import Lengths
     from ragged.recurrent.dispatch import LayerCall
@@ -149,6 +150,9 @@ class Backend(Protocol):
 
     def recurrent_reasons(self, call: LayerCall) -> dict[str, str | None]:
         """Return why each implementation, in order, does not run a call; None = it can."""
+
+    def attention_reasons(self, call: AttentionCall) -> dict[str, str | None]:
+        """Return why each implementation of attention does not run a call; None = it can."""
 
     def create_model(self, description: Any) -> Any:
         """Build the native module that a `ragged.models` description describes."""

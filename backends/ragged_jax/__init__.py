@@ -21,6 +21,7 @@ from ragged_jax.models import create_model
 from ragged_jax.packing import PackedSequence, pack_sequences, unpack_to_fixed_length
 from ragged_jax.parameters import get_parameters, set_parameters, to
 from ragged_jax.ragged_attention.attend import attend
+from ragged_jax.ragged_attention.dispatch import attention_reasons
 from ragged_jax.recurrent.dispatch import recurrent_reasons
 from ragged_jax.recurrent.layers import GRU, LSTM, Recurrent, run_recurrent
 from ragged_jax.recurrent.rnn import RNN, Bidirectional
@@ -37,6 +38,7 @@ __all__ = [
     "arange_like",
     "asarray",
     "attend",
+    "attention_reasons",
     "create_model",
     "devices",
     "export_formats",

@@ -26,6 +26,8 @@ from ragged_torch.models import create_model
 from ragged_torch.packing import pack_sequences, unpack_to_fixed_length
 from ragged_torch.parameters import get_parameters, set_parameters, to
 from ragged_torch.ragged_attention.attend import attend
+from ragged_torch.ragged_attention.dispatch import attention_reasons
+from ragged_torch.ragged_attention.nested import nested_attention
 from ragged_torch.recurrent.dispatch import recurrent_reasons
 from ragged_torch.recurrent.layers import Recurrent
 from ragged_torch.recurrent.replace import replace_recurrent
@@ -42,6 +44,7 @@ __all__ = [
     "arange_like",
     "asarray",
     "attend",
+    "attention_reasons",
     "create_model",
     "devices",
     "export_formats",
@@ -55,6 +58,7 @@ __all__ = [
     "is_traced",
     "load_exported",
     "name",
+    "nested_attention",
     "onnx_translations",
     "owns",
     "pack_sequences",

@@ -196,10 +196,13 @@ def test_jagged_rows_give_what_padded_rows_give(adapter: Adapter, form: str) -> 
         return np.concatenate([*rows, np.full((room, *x.shape[2:]), beyond)])
 
     def run(layout: str, q: Any, k: Any, v: Any) -> Any:
-        of_q, of_k = map(ragged.Lengths, lengths, (Q_TIME, K_TIME))
-        options = options_of(form)
-        return adapter.backend.attend(q, k, v, of_q, of_k, layout=layout, **options)[0]
+        told = named(lengths) if layout == "padded" else ends
+        return ragged.attention(q, k, v, **told, **options_of(form))
 
+    ends = {
+        f"{side}_offsets": adapter.array(np.append(0, np.cumsum(each)))
+        for side, each in zip("qk", lengths, strict=True)
+    }
     padded = filled(values, lengths)
     tokens = {name: flat(x, lengths[0 if name == "q" else 1], np.nan) for name, x in values.items()}
     out = adapter.to_numpy(run("padded", **adapter.arrays(padded)))
@@ -253,6 +256,8 @@ def test_long_rows_give_what_plain_operations_give(
     assert_all_close(of_inputs, of_plain, adapter.dtype)
 
 
+FLAT: Arrays = {name: np.ones((3, 2, 4)) for name in "qkv"}
+OFFSETS = {"q_offsets": [0, 1, 3], "k_offsets": [0, 1, 3]}
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "q of three axes": ({"q": np.ones((2, 3, 4))}, ragged.errors.ShapeError, "`q` is of shape"),
     "no heads": ({"q": np.ones((2, 3, 0, 4))}, ragged.errors.ShapeError, "`q` is of shape"),
@@ -266,6 +271,37 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "rate": ({"dropout": 1.5, "seed": 1}, ragged.errors.OptionError, "`dropout` is 1.5"),
     "diagonal": ({"diagonal": 0.5}, ragged.errors.OptionError, "`diagonal` is 0.5"),
     "scale": ({"scale": "one"}, ragged.errors.OptionError, "`scale` is 'one'"),
+    "offsets of one side": (
+        {"q_offsets": [0, 2]},
+        ragged.errors.ArgumentError,
+        "`k_offsets` is None; expected offsets",
+    ),
+    "offsets of padded rows": (OFFSETS, ragged.errors.ShapeError, "expected .tokens, heads, size"),
+    "a longest row without offsets": (
+        {"k_max_length": 3},
+        ragged.errors.ArgumentError,
+        "`k_max_length` is 3; expected None without offsets",
+    ),
+    "offsets beside lengths": (
+        {**FLAT, **OFFSETS, "k_lengths": [1, 2]},
+        ragged.errors.ArgumentError,
+        "`k_lengths` is",
+    ),
+    "offsets that fall": (
+        {**FLAT, "q_offsets": [0, 2, 1], "k_offsets": [0, 1, 2]},
+        ragged.errors.LengthsError,
+        "`q_offsets` is",
+    ),
+    "offsets of other rows": (
+        {**FLAT, "q_offsets": [0, 3], "k_offsets": [0, 1, 3]},
+        ragged.errors.LengthsError,
+        "`k_offsets` is of 2 rows",
+    ),
+    "flat keys of other heads": (
+        {**FLAT, **OFFSETS, "k": np.ones((3, 1, 4))},
+        ragged.errors.ShapeError,
+        "`k` is of shape",
+    ),
 }
 
 

@@ -104,6 +104,33 @@ def test_steps_computed_are_tokens_or_the_padded_batch(adapter: Adapter) -> None
         assert computed_steps(name, lengths) == expected
 
 
+def test_attention_is_explained(
+    adapter: Adapter, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines(*lengths: Any, **options: Any) -> list[str]:
+        ragged.explain_attention(*lengths, **options)
+        return list(capsys.readouterr().out.splitlines())
+
+    head, *both = lines([4, 0, 2], [6, 3, 1], causal=True)
+    seen = "19 pairs are seen, 26 % of the padded batch's"  # 3 + 4 + 5 + 6, and 1 of the last row
+    assert head == f"3 rows: 6 queries, 10 keys, {seen}"
+    assert both == ["kernels  runs, first in order", "plain    kernels comes first"]
+    assert "30 pairs are seen" in lines([4, 0, 3], [6, 3, 2])[0]
+    assert "13 pairs are seen" in lines([4], causal=True, diagonal=1)[0]
+    assert lines([], [])[0].startswith("0 rows: 0 queries, 0 keys, 0 pairs")
+    for options, reason in (
+        ({"need_weights": True}, "they keep no weights, which were asked for"),
+        ({"device": "cuda"}, "they run on a CPU alone"),
+        ({}, "no C++ compiler was found, or RAGGED_KERNELS=0"),
+    ):
+        if not options:
+            monkeypatch.setenv("RAGGED_KERNELS", "0")
+        _, *both = lines([4], **options)
+        assert both == [f"kernels  {reason}", "plain    runs, first in order"]
+    with pytest.raises(ragged.errors.LengthsError, match="`k_lengths` is 1 lengths; expected 2"):
+        ragged.explain_attention([1, 2], [3])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

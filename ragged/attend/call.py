@@ -37,6 +37,7 @@ class AttentionCall(NamedTuple):
         compiler: whether there are kernels in the package, or a C++ compiler.
         surrounding: what the framework does around the call, said as a reason; None = nothing.
         options: what it is told.
+        need_weights: whether it is to return the weights too.
     """
 
     device: str
@@ -44,6 +45,7 @@ class AttentionCall(NamedTuple):
     compiler: bool = True
     surrounding: str | None = None
     options: AttentionOptions = AttentionOptions()
+    need_weights: bool = False
 
 
 def kernels_reason(call: AttentionCall, has_kernels: Callable[[str], bool]) -> str | None:
@@ -55,6 +57,8 @@ def kernels_reason(call: AttentionCall, has_kernels: Callable[[str], bool]) -> s
     """
     if call.surrounding is not None:
         return call.surrounding
+    if call.need_weights:
+        return "they keep no weights, which were asked for"
     if call.device != "cpu":
         return "they run on a CPU alone"
     if not call.compiler:

@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ragged.backend import check_frameworks
-from ragged.checks import as_array, as_choice, as_flag, as_host, as_size, shown
-from ragged.errors import ArgumentError, LengthsError, ShapeError
-from ragged.lengths import Lengths
+from ragged.checks import as_array, as_choice, as_flag, shown
+from ragged.errors import ShapeError
+from ragged.lengths import Lengths, lengths_of_offsets
 from ragged.protocol import Array, Backend, State
 from ragged.recurrent.cells import CELLS, Cell
 from ragged.recurrent.resets import START_STATES
 from ragged.recurrent.shape import RecurrentShape
-
-_OFFSETS = "Give where each row begins, and where the last one ends."
 
 
 def validate_and_call(
@@ -103,41 +99,6 @@ def check_resets(
         remedy = "Mark each token: True where the state starts anew."
         raise ShapeError.of(function, "resets", got, f"bool of shape {expected}", remedy)
     return marks if batch_first else backend.xp.permute_dims(marks, (1, 0))
-
-
-def lengths_of_offsets(
-    function: str,
-    backend: Backend,
-    offsets: object,
-    tokens: int,
-    lengths: object,
-    max_length: object,
-) -> Lengths:
-    """Read the lengths of rows that lie end to end; traced offsets are checked as they run.
-
-    Raises:
-        ArgumentError: lengths beside offsets.
-        LengthsError: offsets that do not rise from 0 to at most the tokens that there are.
-    """
-    if lengths is not None:
-        remedy = "Leave lengths out: offsets tell them."
-        raise ArgumentError.of(function, "lengths", shown(lengths), "None", remedy)
-    width = None if max_length is None else as_size(function, "max_length", max_length)
-    ends = as_array(backend, function, "offsets", offsets)
-    if ends.ndim != 1 or ends.shape[0] < 1 or "int" not in str(ends.dtype):
-        got = f"{ends.dtype} of shape {tuple(ends.shape)}"
-        raise LengthsError.of(function, "offsets", got, "integers (batch + 1,)", _OFFSETS)
-    if backend.is_compiling() or backend.is_traced(ends):
-        counts = ends[1:] - ends[:-1]
-        is_whole = (ends[0] == 0) & (ends[-1] <= tokens)
-        counts = backend.xp.where(is_whole, counts, backend.xp.full_like(counts, -1))
-        return Lengths.unchecked(counts, tokens if width is None else width)
-    host = as_host(function, "offsets", backend.to_numpy(ends)).astype(np.int64)
-    if host[0] != 0 or (np.diff(host) < 0).any() or host[-1] > tokens:
-        expected = f"integers (batch + 1,) that rise from 0 to at most {tokens}"
-        raise LengthsError.of(function, "offsets", shown(host.tolist()), expected, _OFFSETS)
-    counts = np.diff(host)
-    return Lengths(counts, int(counts.max(initial=0)) if width is None else width)
 
 
 def stack_layers(

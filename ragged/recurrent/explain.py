@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from ragged.backend import get_backend
-from ragged.checks import as_choice, as_size
+from ragged.checks import DTYPES, as_choice, as_size
+from ragged.implementations import first_of, print_choice
 from ragged.lengths import POLICIES, Lengths
 from ragged.protocol import Backend
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import describe_batch
 from ragged.recurrent.shape import RecurrentShape
-
-DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def explain(
@@ -62,16 +61,12 @@ def explain(
     device = as_choice("explain", "device", device, ("cpu", "cuda"))
     dtype = as_choice("explain", "dtype", dtype, DTYPES)
     reasons = recurrent_reasons(get_backend(), valid, device, dtype, hidden_size, proj_size, mode)
-    chosen = _first(reasons)
     print(
         f"{len(valid)} rows, width {valid.width}: {valid.tokens} tokens, "
         f"{100 * valid.padding_fraction:.0f} % of the padded batch is padding"
     )
     condition = "first in order" if valid.policy == "auto" else f"since policy={valid.policy!r}"
-    widest = max(map(len, reasons))
-    for name, reason in reasons.items():
-        other = reason or f"{chosen} comes first"
-        print(f"{name:<{widest}}  {f'runs, {condition}' if name == chosen else other}")
+    print_choice(reasons, condition)
 
 
 def recurrent_reasons(
@@ -93,8 +88,4 @@ def recurrent_implementation(
     backend: Backend, lengths: Lengths, device: str, hidden_size: int = 1
 ) -> str:
     """Name the implementation that runs an eager call of an LSTM in float32."""
-    return _first(recurrent_reasons(backend, lengths, device, hidden_size=hidden_size))
-
-
-def _first(reasons: dict[str, str | None]) -> str:
-    return next(name for name, reason in reasons.items() if reason is None)
+    return first_of(recurrent_reasons(backend, lengths, device, hidden_size=hidden_size))

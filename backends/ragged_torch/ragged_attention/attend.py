@@ -51,7 +51,7 @@ def attend(
     if not need_weights and surrounding == RECORDED and not is_exporting():
         counts = recorded_lengths(q_lengths, q), recorded_lengths(k_lengths, q)
         return attention_op(tokens, counts, _as_tensor(seed, options), options).to(dtype), None
-    if not need_weights and takes_kernels(tokens.q, surrounding):
+    if takes_kernels(tokens.q, surrounding, need_weights=need_weights):
         host = asarray(q_lengths.host), asarray(k_lengths.host)
         value = int(seed) if options.dropout and seed is not None else 0
         return cpp.attend(tokens, host, value, options).to(dtype), None

@@ -8,16 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ragged.attend.call import AttentionCall, AttentionOptions, kernels_reason
-from ragged.implementations import Implementation, choose, no_reason
+from ragged.attend.call import AttentionCall, kernels_reason
+from ragged.implementations import Implementation, choose, no_reason, reasons
 from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged_torch.ragged_attention import cpp, plain
+from ragged_torch.recurrent.cpp import computed_in
 from ragged_torch.recurrent.dispatch import find_surrounding
 
 
 def _kernels_reason(call: AttentionCall) -> str | None:
-    return kernels_reason(call, lambda dtype: cpp.has_kernels(getattr(torch, dtype)))
+    return kernels_reason(call, lambda dtype: cpp.has_kernels(computed_in(getattr(torch, dtype))))
 
 
 IMPLEMENTATIONS: tuple[Implementation[AttentionCall], ...] = (
@@ -26,11 +27,16 @@ IMPLEMENTATIONS: tuple[Implementation[AttentionCall], ...] = (
 )
 
 
-def takes_kernels(q: Tensor, surrounding: str | None = None) -> bool:
+def attention_reasons(call: AttentionCall) -> dict[str, str | None]:
+    """Say why each implementation, in order, does not run a call; None = it can."""
+    return reasons(IMPLEMENTATIONS, call)
+
+
+def takes_kernels(q: Tensor, surrounding: str | None = None, *, need_weights: bool = False) -> bool:
     """Whether kernels run a call with queries of a device and dtype."""
     dtype = str(q.dtype).removeprefix("torch.")
     compiler = surrounding is None and available()
-    call = AttentionCall(q.device.type, dtype, compiler, surrounding, AttentionOptions())
+    call = AttentionCall(q.device.type, dtype, compiler, surrounding, need_weights=need_weights)
     return choose(IMPLEMENTATIONS, call).name == "kernels"
 
 

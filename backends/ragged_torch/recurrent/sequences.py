@@ -13,8 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from ragged.backend import load_backend
 from ragged.checks import as_array, shown
 from ragged.errors import ArgumentError, DeviceError, DtypeError, LengthsError, ShapeError
-from ragged.lengths import Lengths
-from ragged.recurrent.call import lengths_of_offsets
+from ragged.lengths import Lengths, lengths_of_offsets
 from ragged_torch.arrays import name, to_numpy
 from ragged_torch.transforms import is_jit_tracing, is_transformed
 

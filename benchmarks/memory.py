@@ -12,6 +12,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,11 @@ def step_memory(case: Case, kind: str, name: str, device: str) -> dict[str, floa
     Suite(TINY, device, {}).make(name, lengths_of(TINY, kind))()
     lengths = lengths_of(case, kind)
     run = Suite(case, device, {}).prepare(name, lengths)
-    if device == "cuda":
-        return {"mib": _cuda_peak(run, name)}
+    return {"mib": _cuda_peak(run, name)} if device == "cuda" else peak_of(run)
+
+
+def peak_of(run: Callable[[], object]) -> dict[str, float]:
+    """Count what a run adds to this process at its peak, on a CPU, in MiB."""
     gc.collect()
     _give_back()
     exact = _reset_peak()
@@ -61,8 +65,13 @@ def step_memory(case: Case, kind: str, name: str, device: str) -> dict[str, floa
 
 def _in_process(case: Case, kind: str, name: str, device: str) -> dict[str, float]:
     sizes = (case.batch, case.width, case.inputs, case.hidden, case.layers)
-    command = [sys.executable, "-m", "benchmarks.memory", name, ",".join(map(str, sizes)), kind]
-    done = subprocess.run([*command, device], capture_output=True, text=True, check=False)
+    return in_process("benchmarks.memory", name, ",".join(map(str, sizes)), kind, device)
+
+
+def in_process(module: str, *arguments: str) -> dict[str, float]:
+    """Run a module in a process of its own; what its last line says, or the last of its error."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1]}  # type: ignore[dict-item]
     return json.loads(done.stdout.splitlines()[-1])

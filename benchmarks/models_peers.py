@@ -1,28 +1,33 @@
 """Time a training step of our models beside the same graphs with padding, in one process.
 
     python -m benchmarks.models_peers --models TemporalFusionTransformer --threads 1
+    python -m benchmarks.models_peers --quick      # one tiny batch, to see that it runs
 
 The TFT runs beside pytorch-forecasting's module, which asks for an older pandas than ours, so:
 
     pip install --no-deps pytorch-forecasting lightning pytorch-lightning lightning-utilities \\
         torchmetrics scikit-base scikit-learn joblib threadpoolctl cloudpickle
 
-It drops no attention weights, so ours are timed with and without. The other models run beside the
-graphs of `plain_models`.
+It drops no attention weights, so ours are timed with and without; where it is not installed, ours
+run alone. The other models run beside the graphs of `plain_models`. The floor, `models_floor`, is
+the matrix products of ours. Peak memory is what a step adds, in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.memory import in_process, peak_of
 from benchmarks.report import table
 from benchmarks.timing import interleave
 
@@ -38,7 +43,13 @@ HEADS = (
     "ours (ms)",
     "peer (ms)",
     "peer / ours",
+    "floor (ms)",
+    "ours / floor",
+    "ours (MiB)",
+    "peer (MiB)",
 )
+TINY = (4, 6, 8, 8)
+OURS, UNDROPPED, PEER, ON_JAX = "ours", "ours, weights not dropped", "peer", "ours on JAX"
 Step = Callable[[], object]
 
 
@@ -50,21 +61,30 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=20.0, help="seconds for each line")
     parser.add_argument("--jax", action="store_true", help="time the models on JAX too")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--quick", action="store_true", help="a tiny batch, nothing is written")
+    parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(chosen.threads))
     import torch
 
     torch.set_num_threads(chosen.threads)
+    if chosen.memory:
+        print(json.dumps(step_memory(*chosen.memory)))
+        return
+    shapes, budget = ((TINY,), 0.0) if chosen.quick else (SHAPES, chosen.budget)
     rows = [
         row
         for model in chosen.models
-        for shape in SHAPES
+        for shape in shapes
         for kind in KINDS
-        for row in compare(model, shape, kind, chosen.budget, with_jax=chosen.jax)
+        for row in compare(model, shape, kind, budget, with_jax=chosen.jax)
     ]
+    if chosen.quick:
+        return
     about = ", ".join(f"{key} {value}" for key, value in machine.describe("cpu").items())
     text = f"# Models beside padded ones\n\n{about}, {chosen.threads} threads.\n\n"
-    text += "Medians of interleaved training steps, forward, backward and AdamW.\n\n"
+    text += "Medians of interleaved training steps, forward, backward and AdamW, and the MiB that "
+    text += "a step adds at its peak.\n\n"
     text += f"{table(HEADS, rows)}\n"
     (chosen.out / f"models_peers_cpu_{chosen.threads}.md").write_text(text)
 
@@ -86,28 +106,63 @@ def compare(
     model: str, shape: tuple[int, ...], kind: str, budget: float, *, with_jax: bool
 ) -> list[list[str]]:
     """Time one model and its peer on one batch, with what ours does with attention weights."""
+    names = [OURS, UNDROPPED, *([PEER] if has_peer(model) else []), *([ON_JAX] if with_jax else [])]
+    runs = {name: make_step(name, model, shape, kind) for name in names}
+    found = interleave(runs | {"floor": make_step("floor", model, shape, kind)}, budget=budget)
+    mib = {name: memory_of(name, model, shape, kind) for name in names}
+    floor, peer = found["floor"].median, found[PEER].median if PEER in names else math.nan
+    rows = []
+    for name in names:
+        if name != PEER:
+            ours, label = found[name].median, f"{model}{name.removeprefix(OURS)}"
+            times = f"{1e3 * ours:.0f}", f"{1e3 * peer:.0f}", f"{peer / ours:.2f}"
+            beside = f"{1e3 * floor:.0f}", f"{ours / floor:.2f}"
+            memory = f"{mib[name]:.0f}", f"{mib.get(PEER, math.nan):.0f}"
+            rows.append([label, ", ".join(map(str, shape)), kind, *times, *beside, *memory])
+            print(*rows[-1], sep=" | ", flush=True)
+    return rows
+
+
+def has_peer(model: str) -> bool:
+    """Whether a model's peer is installed."""
+    return model != "TemporalFusionTransformer" or find_spec("pytorch_forecasting") is not None
+
+
+def make_step(name: str, model: str, shape: tuple[int, ...], kind: str) -> Step:
+    """Give a training step of one contestant, or the floor."""
     from benchmarks import plain_models
 
     batch, encoder, decoder, hidden = shape
     sizes = (batch, encoder, decoder)
-    counts = lengths_of(kind, batch, encoder), lengths_of(kind, batch, decoder)
-    runs: dict[str, Step] = {
-        "ours": our_step(model, sizes, hidden, counts),
-        "ours, weights not dropped": our_step(model, sizes, hidden, counts, drops_weights=False),
-        "peer": plain_models.step(model, sizes, hidden, counts),
-    }
-    if with_jax:
-        runs["ours on JAX"] = jax_step(model, sizes, hidden, counts)
-    found = interleave(runs, budget=budget)
-    rows = []
-    for name, timing in found.items():
-        if name != "peer":
-            ours, peer = timing.median, found["peer"].median
-            label = f"{model}{name.removeprefix('ours')}"
-            cells = [label, ", ".join(map(str, shape)), kind]
-            rows.append([*cells, f"{1e3 * ours:.0f}", f"{1e3 * peer:.0f}", f"{peer / ours:.2f}"])
-            print(*rows[-1], sep=" | ", flush=True)
-    return rows
+    call = (
+        model,
+        sizes,
+        hidden,
+        (lengths_of(kind, batch, encoder), lengths_of(kind, batch, decoder)),
+    )
+    if name == "floor":
+        from benchmarks.models_floor import model_floor
+
+        return model_floor(*our_step(*call))
+    if name == PEER:
+        return plain_models.step(*call)
+    return jax_step(*call) if name == ON_JAX else our_step(*call, drops_weights=name == OURS)[1]
+
+
+def memory_of(name: str, model: str, shape: tuple[int, ...], kind: str) -> float:
+    """Count what a training step adds at its peak, in a process of its own, in MiB."""
+    told = name, model, ",".join(map(str, shape)), kind
+    found = in_process("benchmarks.models_peers", "--memory", *told)
+    if "error" in found:
+        print(name, model, found["error"])
+    return found.get("mib", math.nan)
+
+
+def step_memory(name: str, model: str, sizes: str, kind: str) -> dict[str, float]:
+    """Count it in this one; a step goes ahead, which compiles and fills what stays."""
+    run = make_step(name, model, tuple(map(int, sizes.split(","))), kind)
+    run()
+    return peak_of(run)
 
 
 def batch_of(
@@ -139,8 +194,8 @@ def our_step(
     counts: tuple[np.ndarray, np.ndarray],
     *,
     drops_weights: bool = True,
-) -> Step:
-    """Give a training step of our model on torch."""
+) -> tuple[Any, Step]:
+    """Give our model on torch, and a training step of it."""
     import torch
     from ragged_torch.attention import InterpretableAttention
 
@@ -163,7 +218,7 @@ def our_step(
         optimizer.step()
         return loss.item()
 
-    return step
+    return module, step
 
 
 def jax_step(

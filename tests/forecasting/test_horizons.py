@@ -57,6 +57,18 @@ def test_a_series_too_short_to_measure_is_rolled_on_too(fitted, new_frame):
         assert len(fitted.predict(new_frame(6), horizon=5)) == 10
 
 
+def test_a_series_too_short_to_forecast_is_left_out_where_training_drops_it(
+    new_forecaster, frame, new_frame
+):
+    forecaster = new_forecaster(max_epochs=1, short_events="drop").fit(frame)
+    short = new_frame(2, ("west",))
+    with pytest.warns(UserWarning, match="left out, too short to forecast: west/7"):
+        found = forecaster.predict(pandas.concat([frame, short]))
+    pandas.testing.assert_frame_equal(found, forecaster.predict(frame))
+    with pytest.raises(DataError, match="of 2 known and 3 further steps in 'west/7'"):
+        forecaster.predict(short)
+
+
 def test_whole_events_have_no_trained_horizon(new_forecaster, new_frame):
     forecaster = new_forecaster(horizon=None, context=None, min_context=None, split="events")
     forecaster.set_params(max_epochs=1).fit(new_frame(20, ("a", "b", "c", "d")))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragged.errors import ConversionError, OptionError, RaggedError
+from ragged.errors import ArgumentError, ConversionError, OptionError, RaggedError
 from ragged.recurrent.convert import (
     from_flax,
     from_haiku,
@@ -265,7 +265,13 @@ def test_layers_and_directions_make_a_stack_that_torch_loads():
     single = torch.nn.LSTM(FEATURES, HIDDEN, batch_first=True)
     single.load_state_dict({name: torch.from_numpy(v) for name, v in one.items()})
     assert_same(single(torch.from_numpy(X))[0].detach(), loop(one, "LSTM"))
-    assert_identical(to_keras(module.state_dict(), "LSTM"), to_keras(parameters, "LSTM"))
+    own = to_keras(parameters, "LSTM")
+    for given in (module.state_dict(), dict(module.named_parameters())):
+        assert_identical(to_keras(given, "LSTM"), own)
+    halves = {name: value.bfloat16() for name, value in module.state_dict().items()}
+    assert_identical(
+        to_keras(halves, "LSTM"), to_keras({k: v.float() for k, v in halves.items()}, "LSTM")
+    )
 
 
 def test_the_slow_loop_is_torch():
@@ -384,3 +390,5 @@ def test_cells_layers_and_directions_are_checked(function):
     for wrong in ({"layer": -1}, {"reverse": "yes"}):
         with pytest.raises(RaggedError, match=f"`{next(iter(wrong))}` is"):
             function(given, cell, **wrong)
+    with pytest.raises(ArgumentError, match=r"`parameters` is \[.* expected a mapping of names to"):
+        function(list(given.values()), cell)

@@ -8,7 +8,14 @@ import numpy as np
 
 from ragged.checks import as_choice
 from ragged.errors import ConversionError
-from ragged.recurrent.convert.layer import Arrays, Layer, Parameters, open_arrays, stack_gates
+from ragged.recurrent.convert.layer import (
+    Arrays,
+    Layer,
+    Parameters,
+    check_mapping,
+    open_arrays,
+    stack_gates,
+)
 
 
 class Form(NamedTuple):
@@ -61,6 +68,7 @@ def from_flax(
     Raises:
         ConversionError: names or shapes that the cell has not.
         OptionError: an unknown cell.
+        ArgumentError: parameters that are no mapping.
 
     Example:
         >>> dense = {"kernel": np.ones((2, 3)), "bias": np.ones(3)}
@@ -71,6 +79,7 @@ def from_flax(
     Source: flax.nnx.nn.recurrent and flax.linen.recurrent of flax 0.12.
     """
     form = FORMS[as_choice("from_flax", "cell", cell, tuple(FORMS))]
+    check_mapping("from_flax", parameters)
     arrays = parameters["params"] if set(parameters) == {"params"} else parameters
     names = (*form.inputs, *form.hidden)
     array_names = {n: ("kernel", "bias") if n in form.biased else ("kernel",) for n in names}
@@ -104,6 +113,7 @@ def to_flax(
         ConversionError: there is no such layer, or it has not the cell's number of gates; a
             projection; or an n part of a GRU's `bias_hh` that is not 0, which nnx.GRUCell lacks.
         OptionError: an unknown cell.
+        ArgumentError: parameters that are no mapping.
 
     Example:
         >>> stack = {"weight_ih_l0": np.ones((3, 2)), "weight_hh_l0": np.eye(3)}

@@ -14,6 +14,7 @@ from ragged.recurrent.convert.layer import (
     Arrays,
     Layer,
     Parameters,
+    check_mapping,
     open_arrays,
     reorder_gates,
 )
@@ -43,6 +44,7 @@ def from_haiku(
         ConversionError: names or shapes that the core has not; or a GRU, where haiku multiplies h
             by `r` before the product with the weights and torch after it.
         OptionError: an unknown cell.
+        ArgumentError: parameters that are no mapping.
 
     Example:
         >>> linear = {"w": np.zeros((3, 4)), "b": np.zeros(4)}
@@ -52,6 +54,7 @@ def from_haiku(
     Source: haiku._src.recurrent of dm-haiku.
     """
     _check_cell("from_haiku", cell)
+    check_mapping("from_haiku", parameters)
     if cell == "VanillaRNN":
         biased = "b" in parameters.get("linear_1", ())
         names = {"linear": ("w", "b"), "linear_1": ("w", "b") if biased else ("w",)}
@@ -83,6 +86,7 @@ def to_haiku(
         ConversionError: there is no such layer, or it has not the core's number of gates; a
             projection; or a GRU.
         OptionError: an unknown cell.
+        ArgumentError: parameters that are no mapping.
 
     Example:
         >>> stack = {"weight_ih_l0": np.ones((4, 2)), "weight_hh_l0": np.ones((4, 1))}

@@ -11,6 +11,7 @@ from ragged.recurrent.convert.layer import (
     Arrays,
     Layer,
     Parameters,
+    check_mapping,
     open_arrays,
     reorder_gates,
 )
@@ -40,6 +41,7 @@ def from_keras(
         ConversionError: names or shapes that the layer has not; or the bias of a GRU with
             `reset_after=False`, which torch has not. Without a bias it looks like any other.
         OptionError: an unknown cell.
+        ArgumentError: parameters that are no mapping.
 
     Example:
         >>> gru = {"kernel": np.array([[1.0, 2.0, 3.0]]), "recurrent_kernel": np.ones((1, 3))}
@@ -49,6 +51,7 @@ def from_keras(
     Source: keras.src.layers.rnn of Keras 3.
     """
     order = GATES[as_choice("from_keras", "cell", cell, tuple(GATES))]
+    check_mapping("from_keras", parameters)
     biased = "bias" in parameters
     names = ("kernel", "recurrent_kernel", *(("bias",) if biased else ()))
     arrays = open_arrays("from_keras", {"": parameters}, {"": names})[""]
@@ -87,6 +90,7 @@ def to_keras(parameters: Parameters, cell: str, *, layer: int = 0, reverse: bool
         ConversionError: there is no such layer, or it has not the cell's number of gates; or a
             projection.
         OptionError: an unknown cell.
+        ArgumentError: parameters that are no mapping.
 
     Example:
         >>> stack = {"weight_ih_l0": np.ones((3, 2)), "weight_hh_l0": np.eye(3)}

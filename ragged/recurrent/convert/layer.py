@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ragged.checks import as_flag, as_host, as_size
-from ragged.errors import ConversionError
+from ragged.backend import to_host
+from ragged.checks import as_flag, as_host, as_size, shown
+from ragged.errors import ArgumentError, ConversionError
 
 Parameters = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -52,6 +53,7 @@ class Layer(NamedTuple):
         cls, function: str, parameters: Parameters, gates: int, layer: int, reverse: bool
     ) -> tuple[Layer, bool]:
         """Select a layer of a stack, and return whether it has biases; missing ones are 0."""
+        check_mapping(function, parameters)
         suffix = _suffix(function, layer, reverse)
         if f"weight_hr{suffix}" in parameters:
             got, expected = f"with weight_hr{suffix}, a projection", "a layer without one"
@@ -63,12 +65,19 @@ class Layer(NamedTuple):
             expected = f"weight_ih{suffix} and weight_hh{suffix}, and both biases or none"
             remedy = "Name a layer and a direction of the stack."
             raise ConversionError.of(function, "parameters", got, expected, remedy)
-        arrays = [as_host(function, name + suffix, parameters[name + suffix]) for name in names]
+        arrays = [_read(function, name + suffix, parameters[name + suffix]) for name in names]
         if len(arrays) == 2:
             arrays += [np.zeros(arrays[0].shape[:1], arrays[0].dtype)] * 2
         result = cls(*arrays)
         result.check(function, gates)
         return result, len(names) == 4
+
+
+def check_mapping(function: str, parameters: object) -> None:
+    """Refuse parameters without names, such as a list of a library's weights."""
+    if not isinstance(parameters, Mapping):
+        expected, remedy = "a mapping of names to arrays", "Name each, as its library does."
+        raise ArgumentError.of(function, "parameters", shown(parameters), expected, remedy)
 
 
 def open_arrays(
@@ -85,7 +94,7 @@ def open_arrays(
         got, expected = f"named {_format_names(actual)}", _format_names(expected_names)
         raise ConversionError.of(function, "parameters", got, expected, remedy)
     return {
-        part: {name: as_host(function, name, parameters[part][name]) for name in keys}
+        part: {name: _read(function, name, parameters[part][name]) for name in keys}
         for part, keys in names.items()
     }
 
@@ -105,6 +114,11 @@ def reorder_gates(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
         return array  # `Layer.check` refuses it
     blocks = np.split(array, len(order))
     return np.concatenate([blocks[k] for k in order])
+
+
+def _read(function: str, name: str, value: object) -> np.ndarray:
+    """Read an array of any framework, a parameter that requires a gradient too."""
+    return as_host(function, name, to_host(value))
 
 
 def _format_names(names: Mapping[str, Any]) -> str:

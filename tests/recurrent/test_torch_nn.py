@@ -205,6 +205,15 @@ def test_states_may_be_detached_in_place(layer: str) -> None:
                 state.detach_()
 
 
+@pytest.mark.parametrize("layer", ["LSTM", "GRU", "RNN, tanh"])
+def test_outputs_changed_in_place_are_refused_by_autograd(layer: str) -> None:
+    for each in build(layer, "plain", torch.float32)[0 if layer == "LSTM" else 1 :]:
+        y, _ = each(torch.ones(2, 2, INPUT))
+        y += 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
 @layers
 def test_second_derivatives_in_every_layout(layer: str) -> None:
     _, ours = build(layer, "two layers, both ways")

@@ -104,6 +104,7 @@ def test_steps_computed_are_tokens_or_the_padded_batch(adapter: Adapter) -> None
         assert computed_steps(name, lengths) == expected
 
 
+@pytest.mark.operation("explain_attention")
 def test_attention_is_explained(
     adapter: Adapter, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,8 +53,9 @@ inline ffi::Error told(Status status, const std::string& function) {
       return ffi::Error::Success();
     case Status::bad_lengths:
       return ffi::Error::InvalidArgument(
-          function + ": `lengths` are not all between 0 and the width; expected the valid steps of each "
-          "row. Check them before they are traced, e.g. by ragged.Lengths(lengths, width).");
+          function + ": `lengths` are not all between 0 and the width, or more in all than there is room "
+          "for; expected the valid steps of each row. Check them before they are traced, e.g. by "
+          "ragged.Lengths(lengths, width), and their sum against `token_capacity` where one is given.");
     case Status::no_memory:
       return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                         function + ": no memory is left for the kernels. Give fewer rows at once.");

@@ -249,11 +249,21 @@ def device_error(function: str, argument: str, device: object, other: object) ->
     return DeviceError.of(function, argument, got, expected, remedy)
 
 
+class _Short(reprlib.Repr):
+    """Show lists cut short; it is sure to end whatever their elements are."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return shown(x)
+
+
+_SHORT = _Short()
+
+
 def shown(value: object) -> str:
     """Show a value in a message: plain ones as they are, others by their type.
 
-    >>> shown("top"), shown([[1], [2, 3]]), shown(10**30), shown(object())
-    ("'top'", '[[1], [2, 3]]', 'an integer of 100 bits', 'an object')
+    >>> shown("top"), shown([[1], [2, 3]]), shown([10**5000]), shown(object())
+    ("'top'", '[[1], [2, 3]]', '[an integer of 16610 bits]', 'an object')
     """
     if isinstance(value, int) and abs(value).bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"
@@ -263,6 +273,6 @@ def shown(value: object) -> str:
         text = repr(value[:60])
         return text if len(value) <= 60 else f"{text}..."
     if isinstance(value, (list, tuple)):
-        return reprlib.repr(value)  # cut short, and sure to end whatever its elements are
+        return _SHORT.repr(value)
     name = type(value).__name__
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"

@@ -62,9 +62,12 @@ def calls(own, folder):
     def checked(path):  # nothing is to be written where a case happens to point
         return folder / "model" if isinstance(path, (str, Path)) and "\0" not in str(path) else path
 
-    def explain(**arguments):
-        with contextlib.redirect_stdout(io.StringIO()):
-            ragged.explain(**arguments)
+    def quiet(function):
+        def run(**arguments):
+            with contextlib.redirect_stdout(io.StringIO()):
+                function(**arguments)
+
+        return run
 
     rows = {"x": x, "lengths": lengths}
     sizes = {"hidden_size": 8, "input_size": 8, "proj_size": 2}
@@ -90,13 +93,26 @@ def calls(own, folder):
             ragged.unpack_to_fixed_length,
             {"packed": packed, "lengths": lengths, "max_length": 5},
         ),
-        "explain": (explain, {"lengths": lengths, **sizes}),
+        "explain": (quiet(ragged.explain), {"lengths": lengths, **sizes}),
+        "explain_attention": (
+            quiet(ragged.explain_attention),
+            {"q_lengths": lengths, "k_lengths": lengths[::-1].copy(), "causal": True,
+             "diagonal": 0, "need_weights": False, "device": "cpu", "dtype": "float32"},
+        ),
         "attention": (
             ragged.attention,
             {
                 **{name: whole(BATCH, WIDTH, 2, FEATURES) for name in "qkv"},
                 "q_lengths": lengths, "k_lengths": lengths[::-1].copy(), "causal": True,
                 "diagonal": 0, "scale": 0.5, "dropout": 0.0, "seed": 0, "need_weights": False,
+            },
+        ),
+        "attention, offsets": (
+            ragged.attention,
+            {
+                **{name: whole(8, 2, FEATURES) for name in "qkv"},
+                "q_offsets": np.array([0, 2, 2, 7]), "k_offsets": np.array([0, 5, 6, 8]),
+                "q_max_length": 5, "k_max_length": 5, "causal": True, "need_weights": False,
             },
         ),
         "LSTM": (

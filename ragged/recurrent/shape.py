@@ -90,7 +90,7 @@ class RecurrentShape:
         height = self.cell.gates * self.hidden_size
         parameters = self.num_layers * count * height * (inputs + self.output_size)
         if parameters > MAX_PARAMETERS:
-            got = f"{self.hidden_size}, in layers of {shown(parameters)} parameters in all"
+            got = f"{shown(self.hidden_size)}, in layers of {shown(parameters)} parameters in all"
             expected = f"at most {MAX_PARAMETERS} parameters"
             raise OptionError.of(self.cell.name, "hidden_size", got, expected, "Lower the sizes.")
 

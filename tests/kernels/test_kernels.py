@@ -156,19 +156,19 @@ def test_what_is_kept_has_room_and_never_too_little(need, mode):
     layer, lengths, call = build(mode, 2, 3), torch.tensor([3, 0, 2]), own.Call(mode, 4)
     state = torch.zeros(3, 3), torch.zeros(3, 3 if mode == "LSTM" else 0)
     inputs = [torch.ones(3, 4, 2), *state, *(each.detach() for each in layer.parameters())]
-    *results, kept = own.forward(*inputs, lengths, call, 12)
+    *results, kept = own.forward(*inputs, lengths, None, call, 12)
     assert kept.shape == (12, 3 * CELLS[mode].kept)
     assert (kept[:5] != 0).all()
     assert (kept[5:] == 0).all()
     for wrong in ([3, 0, 5], [-1, 0, 2]):
         with pytest.raises(LengthsError, match="`lengths` is not all between 0 and the width"):
-            own.forward(*inputs, torch.tensor(wrong), call, 0)
+            own.forward(*inputs, torch.tensor(wrong), None, call, 0)
     if not CELLS[mode].kept:
         return
     with pytest.raises(LengthsError):
-        own.forward(*inputs, lengths, call, 4)
+        own.forward(*inputs, lengths, None, call, 4)
     with pytest.raises(LengthsError):
-        own.backward(results, inputs[:5], results[0], kept[:4], lengths, call, True)
+        own.backward(results, inputs[:5], results[0], kept[:4], lengths, None, call, True)
 
 
 def build(mode, inputs, hidden):

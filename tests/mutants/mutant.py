@@ -207,8 +207,10 @@ def fault(name: str, target: str, old: str, new: str, *caught_by: str) -> Fault:
 
 def header_fault(name: str, file: str, old: str, new: str, *caught_by: str) -> Fault:
     """Make a fault of one edit of a C++ header."""
-    HEADER_EDITS.append(HeaderEdit(file, old, new))
-    return Fault(name, (HEADER_EDITS[-1],), caught_by)
+    edit = HeaderEdit(file, old, new)
+    if edit not in HEADER_EDITS:  # whose module is imported again is known
+        HEADER_EDITS.append(edit)
+    return Fault(name, (edit,), caught_by)
 
 
 def forget_programs() -> None:

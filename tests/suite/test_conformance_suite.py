@@ -20,8 +20,9 @@ from ragged.cli.main import main
 
 THIRD_PARTY = Path(__file__).parents[1] / "third_party"
 LACKING = (  # sorted
-    "Recurrent, TrainingStep, attend, create_model, export_formats, export_model, get_parameters, "
-    "init_process_group, load_exported, predict, recurrent_reasons, set_parameters, to"
+    "Recurrent, TrainingStep, attend, attention_reasons, create_model, export_formats, "
+    "export_model, get_parameters, init_process_group, load_exported, predict, "
+    "recurrent_reasons, set_parameters, to"
 )
 
 

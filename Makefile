@@ -100,7 +100,7 @@ test-cuda: .venv-cuda/installed  ## what needs a CUDA device, with the torch and
 			$(SUITE)/test_training_steps.py --report runs/cuda/$$backend $(ON_GPU) || exit 1; \
 	done
 
-models: .venv/installed  ## train all models on the storms with both backends; half an hour
+models: .venv/installed  ## train all models on the storms with both backends; eleven minutes
 	$(BIN)/python -m benchmarks.models
 
 # Nothing is set here: the benchmarks take every core there is.

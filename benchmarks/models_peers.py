@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--memory", nargs=4, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(chosen.threads))
+    if hasattr(os, "sched_setaffinity"):  # XLA takes a thread for each core that there is
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: chosen.threads])
     import torch
 
     torch.set_num_threads(chosen.threads)

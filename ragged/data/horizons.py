@@ -97,11 +97,10 @@ def check_horizons(
 def _is_left_out(data: EncoderDecoderDataModule, event: Series) -> bool:
     """Whether an event is too short, and not refused for it: parts of series never are."""
     may_be = event.part_of is not None or data.short_events == "drop"
-    return may_be and _is_too_short(data, event)
+    return may_be and _is_too_short(data, event, _split_of(data, event))
 
 
-def _is_too_short(data: EncoderDecoderDataModule, event: Series) -> bool:
-    split = _split_of(data, event)
+def _is_too_short(data: EncoderDecoderDataModule, event: Series, split: int | None) -> bool:
     if split is None:
         return event.steps < data.layout.shortest.steps
     return data.trained_horizon is not None and split < data.shortest_context
@@ -116,7 +115,7 @@ def _cuts_of(data: EncoderDecoderDataModule, index: int, event: Series) -> np.nd
     if split is None:
         data.check_steps(event, event.steps)
         return data.cuts_of(Section(index, 0, event.steps))
-    if _is_too_short(data, event):
+    if _is_too_short(data, event, split):
         raise _refuse(data, event, split, event.steps)
     return np.array([[index, data.context_start(split), split, event.steps]])
 

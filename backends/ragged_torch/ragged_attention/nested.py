@@ -9,6 +9,7 @@ from torch import Tensor
 
 import ragged
 from ragged.errors import LengthsError, ShapeError
+from ragged_torch.recurrent.sequences import take_nested_apart
 
 
 def nested_attention(
@@ -60,7 +61,4 @@ def _take_apart(name: str, x: Any) -> tuple[Tensor, Tensor]:
         expected = "one of layout torch.jagged, (batch, ragged time, ...), as all three"
         remedy = "Make it with torch.nested.nested_tensor(rows, layout=torch.jagged)."
         raise ShapeError.of("nested_attention", name, got, expected, remedy)
-    if x.lengths() is not None:
-        remedy = "Call .contiguous() on it first."
-        raise ShapeError.of("nested_attention", name, "rows with holes", "rows end to end", remedy)
-    return x.values(), x.offsets()
+    return take_nested_apart("nested_attention", name, x)

@@ -32,6 +32,7 @@ from ragged_torch.recurrent.stack import (
     State,
     Weights,
     run_directions,
+    take_apart,
     with_biases,
 )
 from ragged_torch.transforms import in_memory, is_transformed
@@ -89,7 +90,7 @@ def run_layer(
 
     `x` and y lie as `layout` says.
     """
-    at, start = resets or (None, "zeros")
+    at, start = take_apart(resets)
     weights = with_biases(weights, x)
     arrays = [each.contiguous() for each in (x, h0, c0, *(weights[name] for name in WEIGHTS))]
     count = lengths.to(load_backend(name)) if lengths.is_traced else asarray(lengths.host)
@@ -261,7 +262,7 @@ def differentiable_vjp(
     valid, (x, *others), (dy, *of_state) = Lengths.unchecked(lengths, call.width), inputs, gradients
     x, dy = (layouts.to_padded(each, call.layout, valid) for each in (x, dy))
     at = None if resets is None else layouts.to_padded(resets, call.layout, valid)
-    told: Any = {"reverse": call.reverse, "resets": None if at is None else Resets(at, call.start)}
+    told: Any = {"reverse": call.reverse, "resets": Resets.of(at, call.start)}
     results = scan.vjp(call.mode, (x, *others), (dy, *of_state), valid, **told)
     places = inputs[0].shape[0]
     return layouts.from_padded(results[0], call.layout, valid, places), *results[1:]

@@ -34,6 +34,7 @@ from ragged_torch.recurrent.stack import (
     State,
     Weights,
     run_directions,
+    take_apart,
     with_biases,
 )
 
@@ -93,7 +94,7 @@ def _run_direction(
 ) -> Result:
     weights = with_biases(weights, x)
     count = lengths.to(load_backend(name), x).to(torch.int32)
-    at, start = resets or (None, "zeros")
+    at, start = take_apart(resets)
     call = Call(mode, lengths.width, reverse, layout, start)
     if lengths.is_traced:  # nobody has checked them
         places = math.prod(x.shape[:-1])

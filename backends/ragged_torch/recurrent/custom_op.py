@@ -21,7 +21,7 @@ from ragged.recurrent.cells import CELLS
 from ragged_torch.operators import refuse_tangents, register_backward, without_wrong_rows
 from ragged_torch.recurrent import onnx_op, passes, scan
 from ragged_torch.recurrent.passes import Layer
-from ragged_torch.recurrent.stack import Resets, Result, Weights, with_biases
+from ragged_torch.recurrent.stack import Resets, Result, Weights, take_apart, with_biases
 from ragged_torch.transforms import is_jit_tracing
 
 
@@ -54,7 +54,7 @@ def recurrent_op(
     layer = Layer(x, lengths, h0, c0, **with_biases(weights, x))
     train = torch.is_grad_enabled() and any(value.requires_grad for value in layer.differentiable)
     train = train or is_jit_tracing()  # a traced program may be trained later
-    at, start = resets or (None, "zeros")
+    at, start = take_apart(resets)
     y, h, c, _ = torch.ops.ragged.recurrent_layer(*layer, mode, reverse, train, at, start)
     return y, h, c
 
@@ -96,9 +96,8 @@ def recurrent_layer(
     """
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     lengths_ = _checked(layer, mode, resets)
-    marks = None if resets is None else Resets(resets, start)
     run = passes.passes_of(layer, mode).forward
-    y, state, kept = run(layer, lengths_, marks, mode, reverse, train)
+    y, state, kept = run(layer, lengths_, Resets.of(resets, start), mode, reverse, train)
     results = [without_wrong_rows(result, lengths_) for result in (y, *state)]
     return _unshared([*results, kept], [h0, c0])
 
@@ -147,8 +146,7 @@ def recurrent_layer_backward(
     """Return the gradients of x, h0, c0 and all weights but None."""
     layer = Layer(x, lengths, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     gradients = (grad_y, grad_h, grad_c)
-    marks = None if resets is None else Resets(resets, start)
-    told = _checked(layer, mode, resets), marks, mode, reverse
+    told = _checked(layer, mode, resets), Resets.of(resets, start), mode, reverse
     results = passes.passes_of(layer, mode).backward(layer, *told, y, kept, gradients)
     return list(_unshared(results, gradients))
 
@@ -204,9 +202,8 @@ class _Gradients(torch.autograd.Function):
         layer = Layer(*inputs)
 
         def vjp(gradients: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-            marks = None if resets is None else Resets(resets, ctx.start)
-            inputs = Layer.of(layer.lengths, tensors)
-            return _vjp(inputs, gradients, marks, ctx.mode, ctx.reverse)
+            told = Resets.of(resets, ctx.start), ctx.mode, ctx.reverse
+            return _vjp(Layer.of(layer.lengths, tensors), gradients, *told)
 
         gradients = (grad_y, grad_h, grad_c)
         of_gradients, dx, *others = torch.func.vjp(vjp, gradients, *layer.differentiable)[1](grads)

@@ -18,7 +18,7 @@ from ragged_torch.recurrent import cpp, scan
 from ragged_torch.recurrent.cpp import computed_in
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe, run_by_choice
 from ragged_torch.recurrent.scan import WEIGHTS
-from ragged_torch.recurrent.stack import LayerInputs, Resets, State, Weights
+from ragged_torch.recurrent.stack import LayerInputs, Resets, State, Weights, take_apart
 
 
 class Layer(NamedTuple):
@@ -139,7 +139,7 @@ def kernels_forward(
     """Run ragged's kernels."""
     count = asarray(lengths.host)  # the checked copy, not the tensor
     inputs = _computed([layer.x, layer.h0, layer.c0, *layer[4:8]])
-    at, start = resets or (None, "zeros")
+    at, start = take_apart(resets)
     call = cpp.Call(mode, lengths.width, reverse, start=start)
     tokens = saved_rows(layer, mode, train)
     run: Any = cpp.forward
@@ -162,7 +162,7 @@ def kernels_backward(
     """Run their backward pass."""
     inputs = _computed((layer.x, layer.h0, layer.c0, *layer[4:6]))
     y, kept, *gradients = _computed((y, kept, *gradients))
-    at, start = resets or (None, "zeros")
+    at, start = take_apart(resets)
     call, count = cpp.Call(mode, lengths.width, reverse, start=start), asarray(lengths.host)
     results = cpp.backward(gradients, inputs, y, kept, count, at, call, wants_x=True)
     return [value.to(layer.x.dtype) for value in results if value is not None]

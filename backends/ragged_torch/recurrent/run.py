@@ -57,8 +57,8 @@ def run_recurrent(
     if lengths.is_traced and not is_compiling() and is_transformed():
         _check_mapped(shape.cell.name, lengths)
     h0, c0 = state if len(state) > 1 else (state[0], state[0][..., :0])
-    marks = None if resets is None else Resets(resets, start)
-    inputs = LayerInputs(shape, parameters, x, lengths, (h0, c0), between_layers, layout, marks)
+    rows = x, lengths, (h0, c0), between_layers, layout, Resets.of(resets, start)
+    inputs = LayerInputs(shape, parameters, *rows)
     surrounding = find_surrounding(lengths, (x, *state, *parameters.values()))
     if surrounding == RECORDED:
         y, final = run_padded(recorded, inputs)

@@ -103,7 +103,8 @@ def vjp(
         keeps.append(kept)
     grad_y, dh, dc = gradients
     carry = dc if mode == "LSTM" else torch.zeros_like(dh)  # of a GRU: what reaches h directly
-    of_initial = [torch.zeros_like(dh), torch.zeros_like(carry)]  # of what steps start anew from
+    is_initial = resets is not None and resets.start == "initial"
+    of_initial = [torch.zeros_like(dh), torch.zeros_like(carry)] if is_initial else []
     dx_products, dh_products = [], []
     grads = read_steps(grad_y, lengths, reverse).unbind(1)
     walk = zip(valids, fresh, keeps, entering, states[1:], grads, strict=True)
@@ -114,10 +115,12 @@ def vjp(
         dh = _select(valid, of_h @ weights["weight_hh"], dh)
         carry = _select(valid, new_carry, carry)
         if starts is not None:  # what comes before has no part in it
-            at_start = [torch.where(starts, each, 0.0) for each in (dh, carry)]
-            of_initial = [total + each for total, each in zip(of_initial, at_start, strict=True)]
+            of_initial = [
+                total + torch.where(starts, each, 0.0)
+                for total, each in zip(of_initial, (dh, carry), strict=False)  # to zeros: none
+            ]
             dh, carry = (torch.where(starts, 0.0, each) for each in (dh, carry))
-    if resets is not None and resets.start == "initial":
+    if is_initial:
         dh, carry = dh + of_initial[0], carry + of_initial[1]
     dh, dc = (dh, carry) if mode == "LSTM" else (dh + carry, dc)
     if not dx_products:

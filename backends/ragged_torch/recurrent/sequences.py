@@ -151,15 +151,26 @@ def _read_nested(function: str, given: Any) -> Sequences:
         expected = "one of layout torch.jagged, (batch, ragged time, features)"
         remedy = "Make it with torch.nested.nested_tensor(rows, layout=torch.jagged)."
         raise InputShapeError.of(function, "input", got, expected, remedy)
-    if given.lengths() is not None:
-        remedy = "Call .contiguous() on it first."
-        raise InputShapeError.of(function, "input", "rows with holes", "rows end to end", remedy)
-    offsets = given.offsets()
+    values, offsets = take_nested_apart(function, "input", given, InputShapeError)
 
     def wrap(y: Tensor) -> Tensor:
         return torch.nested.nested_tensor_from_jagged(y, offsets)
 
-    return _read_flat(function, given.values(), offsets)._replace(wrap=wrap)
+    return _read_flat(function, values, offsets)._replace(wrap=wrap)
+
+
+def take_nested_apart(
+    function: str, argument: str, nested: Any, error: type[ShapeError] = ShapeError
+) -> tuple[Tensor, Tensor]:
+    """Return the tokens and offsets of a nested tensor of jagged layout, without holes.
+
+    Raises:
+        ShapeError: there are holes between its rows.
+    """
+    if nested.lengths() is not None:
+        remedy = "Call .contiguous() on it first."
+        raise error.of(function, argument, "rows with holes", "rows end to end", remedy)
+    return nested.values(), nested.offsets()
 
 
 def _read_flat(function: str, given: Tensor, offsets: Any) -> Sequences:

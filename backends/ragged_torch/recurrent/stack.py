@@ -33,6 +33,16 @@ class Resets(NamedTuple):
     at: Tensor
     start: str = "zeros"
 
+    @classmethod
+    def of(cls, at: Tensor | None, start: str) -> Resets | None:
+        """Give the resets of a call; None without."""
+        return None if at is None else cls(at, start)
+
+
+def take_apart(resets: Resets | None) -> tuple[Tensor | None, str]:
+    """Undo `Resets.of`."""
+    return resets or (None, "zeros")
+
 
 class LayerInputs(NamedTuple):
     """What every implementation is given: a checked, batch-first call.

@@ -150,8 +150,10 @@ def _days_between(days: np.ndarray, of_week: str) -> np.ndarray:
 
 def _find_business_days(median: float, dates: Any) -> Frequency | None:
     """Return the days of the week on which all rows lie, if most others are passed over alone."""
-    seen = " ".join(day for number, day in enumerate(DAYS) if number in set(dates.day_of_week))
-    if median != DAY or len(seen.split()) == len(DAYS):
+    if median != DAY:
+        return None
+    seen = " ".join(DAYS[number] for number in np.unique(dates.day_of_week))
+    if len(seen.split()) == len(DAYS):
         return None
     days = _days(dates)
     longer = np.flatnonzero(np.diff(days).astype(np.int64) > 1)

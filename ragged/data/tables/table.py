@@ -276,7 +276,7 @@ class Table:
     def _header_below(self, column: str) -> int | None:
         """Return the lines above a row that names a column, of the first rows."""
         for row in range(min(len(self), FIRST_ROWS)):
-            cells = [_cells(_as_series(c)[row : row + 1])[0] for c in self.columns]
+            cells = [_cells(_as_series(each[row : row + 1]))[0] for each in self.columns]
             if column in {name.strip() for c in cells for name in re.split(r"[,;\t|]", str(c))}:
                 return self.line_of(row) - 1
         return None

@@ -51,7 +51,8 @@ class Forecaster:
             name, "init_args": {...}}`.
         target: the column to forecast, or several.
         group: the column, or the columns, that tell series apart.
-        time: the column of time; without it, and without an index of dates, steps are counted.
+        time: the column of time, or those that a date is made of, as year and month; without it,
+            and without an index of dates, steps are counted.
         known: columns that are known over the horizon too.
         past: columns that are known in the context only.
         static: columns with one value a series.
@@ -89,7 +90,7 @@ class Forecaster:
         *,
         target: str | Sequence[str],
         group: str | Sequence[str] | None = None,
-        time: str | None = None,
+        time: str | Sequence[str] | None = None,
         known: Sequence[str] = (),
         past: Sequence[str] = (),
         static: Sequence[str] = (),
@@ -331,7 +332,7 @@ class Forecaster:
 
     def _read(self, trained: TrainedModel, function: str, frame: Any, future: Any = None) -> Any:
         """Return a frame, and rows of the future behind it, as pandas."""
-        time = _tables(trained).time
+        time = _tables(trained).time_columns
         read, _ = to_pandas(function, frame, self._targets[0], time)
         if future is None:
             return read

@@ -11,7 +11,10 @@ from ragged.errors import DataError, MissingExtraError
 DATES = ("M", "m")  # kinds of an index that is a time
 
 
-def to_pandas(function: str, frame: Any, target: str, time: str | None) -> tuple[Any, str | None]:
+Time = str | Sequence[str] | None
+
+
+def to_pandas(function: str, frame: Any, target: str, time: Time) -> tuple[Any, Time]:
     """Return a frame of pandas, and the name of its column of time.
 
     A pandas Series becomes the target; an index of dates, periods or durations becomes a column
@@ -21,7 +24,7 @@ def to_pandas(function: str, frame: Any, target: str, time: str | None) -> tuple
         function: for the error.
         frame: a DataFrame or Series of pandas, or a frame that hands out Arrow's streams.
         target: the name of a Series.
-        time: the column of time, if it is named.
+        time: the column of time, if it is named, or the columns that make it.
 
     Raises:
         DataError: something else.
@@ -46,8 +49,10 @@ def to_pandas(function: str, frame: Any, target: str, time: str | None) -> tuple
     is_time = not isinstance(index, pandas.MultiIndex) and (
         index.dtype.kind in DATES or isinstance(index, pandas.PeriodIndex)
     )
-    if is_time and (time is None or time not in frame.columns):
-        time = time or index.name or "time"
+    names = (time,) if isinstance(time, str) else tuple(time or ())
+    is_there = len(names) > 1 or (bool(names) and names[0] in frame.columns)
+    if is_time and not is_there:
+        time = names[0] if names else index.name or "time"
         frame = frame.rename_axis(index=time).reset_index()
     return frame, time
 

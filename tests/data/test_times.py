@@ -40,6 +40,11 @@ def read(cells, time_format: str | None = None):
         (["1974Q1", "1974q4"], "1974-10-01"),
         (["Q1-2001", "Q3-2001"], "2001-07-01"),
         (["2020-W53", "2021-W01"], "2021-01-04"),
+        (["1998/99", "1999/00"], "1999-01-01"),
+        (["1960-1961", "1961-1962"], "1961-01-01"),
+        (["2020-02-28 23:00", "2020-02-28 24:00"], "2020-02-29"),
+        (["31.12.2020 12:30", "31.12.2020 24:00"], "2021-01-01"),
+        (["12/31/2020 12", "12/31/2020 24"], "2021-01-01"),
         (["2020W53", "2021W012"], "2021-01-05"),
         (["2015M01", "2015M02"], "2015-02-01"),
         (["1991 Jul", "1991 Aug"], "1991-08-01"),
@@ -66,6 +71,9 @@ def test_dates_in_common_forms(cells, second):
     ("cells", "time_format", "second"),
     [
         (["202053", "202101"], "%G%V", "2021-01-04"),
+        (["2001-02", "2002-03"], "years", "2002-01-01"),
+        (["2001-02", "2002-03"], "%Y-%m", "2002-03-01"),
+        (["2020123123", "2020123124"], "%Y%m%d%H", "2021-01-01"),
         (["2020/52", "2021/01"], "%Y/%U", "2021-01-03"),  # weeks that start on Sunday
         (["2020/52", "2021/01"], "%Y/%W", "2021-01-04"),
         ([1609459200, 1609462800.5], "s", "2021-01-01T01:00:00.5"),
@@ -138,6 +146,20 @@ def test_a_day_that_may_be_the_month_is_refused_until_it_is_said(cells, forms):
     month_first, day_first = forms.split("' or '")
     assert read(cells, month_first).dates[0].month == 1
     assert read(cells, day_first).dates[0].month == 2
+
+
+def test_two_years_that_may_be_a_month_are_refused_until_it_is_said():
+    with refuses("not both two years and %Y-%m. Set time_format to years or '%Y-%m'."):
+        read(["2001-02", "2002-03", "2003-04"])
+    assert [date.month for date in read(["2001-02", "2001-02"]).dates] == [2, 2]
+    with refuses("is '1961/63' at row 1, column 't' in the frame; expected two years on end"):
+        read(["1960/61", "1961/63"], "years")
+
+
+def test_an_hour_24_with_minutes_is_refused():
+    with refuses("'2020-02-28 24:30' at row 0"):
+        read(["2020-02-28 24:30"])
+    assert read(["23:00", "24:00"]).seconds.tolist() == [23, 24]  # durations
 
 
 def test_days_that_are_the_month_on_all_rows_are_clear():

@@ -172,6 +172,19 @@ def test_several_targets_have_their_names_in_front(new_forecaster, frame):
     assert forecaster.predict(frame).columns.tolist() == names
 
 
+def test_time_in_several_columns_is_one_date(new_forecaster, frame, fitted, tmp_path):
+    months = frame["month"].dt
+    parts = frame.assign(month=months.month, year=months.year)
+    forecaster = new_forecaster(time=["year", "month"]).fit(parts)
+    found = forecaster.predict(parts)
+    expected = fitted.predict(frame).rename(columns={"month": "year month"})
+    pandas.testing.assert_frame_equal(found, expected)
+    forecaster.save(tmp_path / "run")
+    loaded = Forecaster.load(tmp_path / "run")
+    assert loaded.get_params()["time"] == ["year", "month"]
+    pandas.testing.assert_frame_equal(loaded.predict(parts), found)
+
+
 def test_a_score_is_r2_and_is_1_for_a_perfect_model(fitted, frame, monkeypatch):
     assert fitted.score(frame) < 1
     from ragged.forecasting import forecaster as module

@@ -28,6 +28,7 @@ from ragged.data.tables.rows import (
     without_duplicates,
 )
 from ragged.data.tables.table import Table
+from ragged.data.tables.time_columns import form_of, joined_name, with_joined
 from ragged.data.tables.times import Times, likely_format, read_times
 from ragged.errors import DataError
 
@@ -81,7 +82,7 @@ class SeriesReader:
     Args:
         roles: the columns as the user names them.
         groups: the columns that name the series of a row.
-        time: the column of time, or None.
+        time_columns: the column of time, or the columns that make it, or none.
         fills: whether unknown cells of any column are taken.
         gaps: "error", "split" or "keep".
         sort: whether rows are sorted.
@@ -92,13 +93,18 @@ class SeriesReader:
 
     roles: Roles
     groups: tuple[str, ...]
-    time: str | None
+    time_columns: tuple[str, ...]
     fills: bool
     gaps: str
     sort: bool
     duplicates: str
     holidays: str | None = None
     words: CategoryOptions = field(default_factory=CategoryOptions)
+
+    @property
+    def time(self) -> str | None:
+        """The name of the column of time."""
+        return joined_name(self.time_columns)
 
     def is_resolved(self, options: Resolved) -> bool:
         """Whether options leave no column to the data."""
@@ -141,6 +147,7 @@ class SeriesReader:
             DataError: a table that cannot be used; see `Tables`.
         """
         notes = Notes(others=list(others))
+        tables = [with_joined(table, self.time_columns) for table in tables]
         tables = [self._without_empty_rows(table, notes) for table in tables]
         if to_learn:
             self._check_not_empty(tables)
@@ -202,7 +209,7 @@ class SeriesReader:
     def _times(self, table: Table, time_format: str | None) -> Times:
         if self.time is None:
             return Times(np.arange(float(len(table))))
-        return read_times(table, self.time, time_format)
+        return read_times(table, self.time, time_format or form_of(table, self.time_columns))
 
     def _check_kinds(self, times: Sequence[Times]) -> None:
         """Refuse numbers in one table and dates in another."""

@@ -23,6 +23,7 @@ from ragged.data.tables.reader import read_tables, table_from_frame
 from ragged.data.tables.rows import DUPLICATES, GAPS
 from ragged.data.tables.series import FILL, Reading, Resolved, SeriesReader
 from ragged.data.tables.table import Table
+from ragged.data.tables.time_columns import joined_name
 from ragged.errors import DataError, OptionError
 
 
@@ -66,7 +67,8 @@ class Tables(Source):
         group: the column, or the columns, that name the series of a row. Without it each file is
             one series, named after the file. Series of a folder are named file/group.
         time: the column of time: numbers, durations, which become hours, or dates, which become
-            hours since the start of the series. Without it steps are counted.
+            hours since the start of the series; or the columns that a date is made of, as year and
+            month, or day and hour. Without it steps are counted.
         units: the unit of each column, and of `time`, for labels.
         missing: "error" refuses unknown cells; "ffill" repeats the last known value.
         gaps: "error" refuses gaps in time; "split" makes parts of the series, which stay one series
@@ -80,8 +82,9 @@ class Tables(Source):
         encoding: of text.
         na_values: words and numbers for an unknown cell, such as -999, beside the usual words.
         time_format: the form of dates, such as "%d.%m.%Y"; "s", "ms", "us" or "ns" for numbers
-            since 1970, "year" for years with decimals, "number" for other numbers; by default what
-            fits all rows.
+            since 1970, "year" for years with decimals, "years" for two as 1960/61, "number" for
+            other numbers; by default what fits all rows. Of several columns of time it is that of
+            their cells with blanks between them, as "%Y %j".
         frequency: the usual step, as pandas writes it: YS, QS, MS, B (business days), W, D, h, min,
             s, with a number in front or not; or the business days, as in Sun Mon Tue Wed Thu. By
             default found in each series.
@@ -123,7 +126,7 @@ class Tables(Source):
         past: Sequence[str] = (),
         static: Sequence[str] = (),
         group: str | Sequence[str] | None = None,
-        time: str | None = None,
+        time: str | Sequence[str] | None = None,
         units: dict[str, str] | None = None,
         missing: Literal["error", "ffill"] = "error",
         gaps: Literal["error", "split", "keep"] = "error",
@@ -151,7 +154,9 @@ class Tables(Source):
         check_choice("duplicates", duplicates, DUPLICATES)
         unknown = na_values if isinstance(na_values, str) else [str(word) for word in na_values]
         self._dialect = Dialect(separator, decimal, encoding, unknown, thousands, skip_rows, names)
-        self.path, self.time, self.missing = path, time, missing
+        self.time_columns = (time,) if isinstance(time, str) else tuple(time or ())
+        self.time = time = joined_name(self.time_columns)
+        self.path, self.missing = path, missing
         check_driver(driver, known)
         self._driver = driver
         self._named = Roles(**{role: tuple(columns) for role, columns in roles.items()})
@@ -162,7 +167,7 @@ class Tables(Source):
         fills = missing == "ffill"
         words = check_categories(categories, labels, self._named)
         self._reader = SeriesReader(
-            self._named, groups, time, fills, gaps, sort, duplicates, holidays, words
+            self._named, groups, self.time_columns, fills, gaps, sort, duplicates, holidays, words
         )
         self._options = Resolved(
             time_format,

@@ -106,11 +106,11 @@ class Table:
         Raises:
             DataError: a missing column, an empty cell, or bytes that are no UTF-8.
         """
-        empty = self._each(column, self._is_empty_label)
+        empty = self.convert(column, self._is_empty_label)
         if any(empty):
             expected, remedy = "the name of an event", "Name the event on every row."
             self.refuse_cell(empty.index(True), column, expected, remedy)
-        labels = self._each(
+        labels = self.convert(
             column, lambda cell: cell if isinstance(cell, bytes) else label_of(cell)
         )
         for row, label in enumerate(labels):
@@ -124,7 +124,7 @@ class Table:
         Raises:
             DataError: a missing column.
         """
-        return self._each(column, lambda cell: None if self.is_unknown(cell) else label_of(cell))
+        return self.convert(column, lambda cell: None if self.is_unknown(cell) else label_of(cell))
 
     def unknown(self, column: str) -> np.ndarray:
         """Return where a column is unknown, `(rows,)` bool.
@@ -132,7 +132,7 @@ class Table:
         Raises:
             DataError: a missing column.
         """
-        return np.array(self._each(column, self.is_unknown), dtype=bool)
+        return np.array(self.convert(column, self.is_unknown), dtype=bool)
 
     def is_empty(self, column: str) -> bool:
         """Whether a column has no known cell.
@@ -236,7 +236,7 @@ class Table:
             remedy += " Where these are no names, list the names of all in names."
         self.refuse(f"without column '{column}'", f"a column '{column}'", remedy)
 
-    def _each(self, column: str, convert: Callable[[Any], Any]) -> list[Any]:
+    def convert(self, column: str, convert: Callable[[Any], Any]) -> list[Any]:
         """Convert each cell of a column, equal texts once."""
         cells = self._cells_of(column)
         if not _is_arrow(cells):

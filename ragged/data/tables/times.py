@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, time
-from itertools import product
+from datetime import time
 from typing import Any
 
 import numpy as np
 
+from ragged.data.tables.forms import (
+    YEARS,
+    first_years,
+    forms_of,
+    months_of_years,
+    without_hour_24,
+)
 from ragged.data.tables.frequency import HOUR
 from ragged.data.tables.table import Table, label_of
 from ragged.errors import OptionError
@@ -23,18 +28,6 @@ MONTH_ERROR = 0.07  # months by which decimals of years may be off, as those of 
 LAST_SECOND = 253402300800.0  # of the year 9999, the last that Python has
 FILL = "Give the time of every row."
 
-DAYS = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y/%m", "%Y.%m", "%m/%Y", "%m-%Y", "%m.%Y"),
-    *("%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%m.%d.%Y", "%d.%m.%Y"),
-    *("%m/%d/%y", "%d/%m/%y", "%m-%d-%y", "%d-%m-%y", "%m.%d.%y", "%d.%m.%y"),
-    *("%Y %b", "%Y %B", "%Y-%b", "%b %Y", "%B %Y", "%b-%Y", "%B-%Y", "%b-%y", "%Y %b %d"),
-    *("%b %d %Y", "%B %d %Y", "%b %d, %Y", "%B %d, %Y", "%b-%d-%Y", "%Y-%b-%d"),
-    *("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d-%b-%y", "%d.%b.%Y", "%d/%b/%Y", "%YM%m"),
-)
-CLOCKS = (
-    *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", " %H"),
-    *(" %I:%M %p", " %I:%M:%S %p", " %I:%M%p", ", %H:%M", ", %H:%M:%S", ":%H:%M:%S"),
-)
 COMPACT = (
     *(("%Y%m%d", r"(1[6-9]|2[0-2])\d{6}"), ("%Y%m", r"(1[6-9]|2[0-2])\d{4}")),
     *(("%Y%m%d%H", r"(19|20)\d{8}"), ("%Y%m%d%H%M", r"(19|20)\d{10}")),
@@ -79,7 +72,7 @@ def read_times(table: Table, column: str, time_format: str | None = None) -> Tim
         column: its column of time.
         time_format: the form of the dates, as `datetime.strptime` takes it; a week without a day is
             its first one; "s", "ms", "us" or "ns" since 1970; "year" for years with decimals;
-            "number" for numbers.
+            "years" for two on end, as 1960/61, at the start of the first; "number" for numbers.
 
     Raises:
         DataError: a missing column; an empty cell; a cell that is no time, or of another form than
@@ -110,7 +103,11 @@ def read_times(table: Table, column: str, time_format: str | None = None) -> Tim
         return _dates(series.dt.to_timestamp())
     if not isinstance(series.iloc[0], str):
         return _objects(table, column, series)
-    return _text(table, column, series.astype(str).str.strip(), time_format)
+    text, is_next_day = without_hour_24(series.astype(str).str.strip(), time_format)
+    times = _text(table, column, text, time_format)
+    if times.dates is None or not is_next_day.any():
+        return times
+    return _dates(times.dates + pandas.to_timedelta(is_next_day.astype(int), "D"), times.format)
 
 
 def likely_format(values: np.ndarray) -> str | None:
@@ -214,11 +211,18 @@ def _compact(text: Any) -> Times | None:
 
 
 def _text(table: Table, column: str, text: Any, time_format: str | None) -> Times:
+    if time_format == YEARS:
+        return _years(table, column, text)
     if time_format is not None:
         return _in_format(table, column, text, time_format)
     if _is_number(table, text.iloc[0]):
         return _numbers(table, column, None)
-    found = _quarters(text) or _weeks(text) or _text_durations(text)
+    found = (
+        _quarters(text)
+        or _weeks(text)
+        or _clear_years(table, column, text)
+        or _text_durations(text)
+    )
     if found is not None:
         return found
     text = text.str.replace(r"(?<=\d\d) ?(UTC|GMT)$", "Z", regex=True)
@@ -248,7 +252,7 @@ def _in_format(table: Table, column: str, text: Any, time_format: str) -> Times:
         dates = pandas.to_datetime(cells, format=form, errors="coerce", utc="%z" in form)
     except ValueError as error:
         got, remedy = f"{time_format!r} ({error})", "Write it as in '%d.%m.%Y %H:%M'."
-        expected = "a form of datetime.strptime, s, ms, us, ns, year, or number"
+        expected = "a form of datetime.strptime, s, ms, us, ns, year, years, or number"
         raise OptionError.of("Tables", "time_format", got, expected, remedy) from error
     wrong = dates.isna().to_numpy()
     if wrong.any():
@@ -284,6 +288,29 @@ def _iso(table: Table, column: str, text: Any) -> Times:
     if len(zones) == 1 and zones[0] != "Z":  # else, as where the clocks change, in UTC
         dates = pandas.to_datetime(text, format="ISO8601")
     return _dates(dates)
+
+
+def _years(table: Table, column: str, text: Any) -> Times:
+    """Read two years on end as the start of the first."""
+    import pandas
+
+    first = first_years(text)
+    if first is None:
+        row = next(row for row in range(len(text)) if first_years(text.iloc[[row]]) is None)
+        expected = "two years on end, as 1960/61"
+        table.refuse_cell(row, column, expected, "Correct the cell, or time_format.")
+    return _dates(pandas.to_datetime(first, format="%Y"), YEARS)
+
+
+def _clear_years(table: Table, column: str, text: Any) -> Times | None:
+    """Read two years on end, if they are that on all rows and are no months."""
+    if first_years(text.iloc[:1]) is None or text.nunique() == 1 or first_years(text) is None:
+        return None
+    form = months_of_years(text)
+    if form is not None:
+        remedy = f"Set time_format to {YEARS} or '{form}'."
+        table.refuse_cell(0, column, f"a time that is not both two years and {form}", remedy)
+    return _years(table, column, text)
 
 
 def _quarters(text: Any) -> Times | None:
@@ -325,7 +352,7 @@ def _common_form(table: Table, column: str, text: Any) -> Times:
     """Read dates in the one common form that fits all rows."""
     import pandas
 
-    forms = _forms_of(text.iloc[0])
+    forms = forms_of(text.iloc[0])
     if not forms:
         remedy = "Correct the cell, or name its form in time_format, as in '%d.%m.%Y %H:%M'."
         table.refuse_cell(0, column, "a time in a common form", remedy)
@@ -343,21 +370,6 @@ def _common_form(table: Table, column: str, text: Any) -> Times:
         remedy = f"Set time_format to '{fitting[0]}' or '{other}'."
         table.refuse_cell(row, column, expected, remedy)
     return _dates(read[fitting[0]], fitting[0])
-
-
-def _forms_of(cell: str) -> Sequence[str]:
-    """Return the common forms that a cell may have."""
-    marks = re.sub(r"[^\W_]", "", cell)  # strptime is slow: those with other marks are passed over
-    forms = [day + clock for day, clock in product(DAYS, CLOCKS)]
-    return [f for f in forms if re.sub("%?[a-zA-Z]", "", f) == marks and _fits(cell, f)]
-
-
-def _fits(cell: str, form: str) -> bool:
-    try:
-        datetime.strptime(cell, form)
-    except ValueError:
-        return False
-    return True
 
 
 def _dates(values: Any, form: str | None = None) -> Times:

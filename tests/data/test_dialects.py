@@ -216,6 +216,29 @@ def test_excel_is_read(tmp_path):
         read_table(tmp_path / "a.xlsx")
 
 
+def test_a_sheet_is_named(tmp_path):
+    pytest.importorskip("openpyxl")
+    path = tmp_path / "a.xlsx"
+    with pandas.ExcelWriter(path) as book:
+        for sheet, column in (("about", "text"), ("data", "y")):
+            pandas.DataFrame({column: [1.5, 2.5]}).to_excel(book, sheet_name=sheet, index=False)
+    with refuses("Or set sheet to one of ['data']."):
+        read_table(path).numbers("y")
+    assert numbers(path, "y", sheet="data") == [[1.5, 2.5]]
+    with refuses("without sheet 'x' in"):
+        read_table(path, Dialect(sheet="x"))
+    source = Tables(str(path), ["text"])
+    source.events()
+    assert source.notes == ["read of the first sheet alone, not of data"]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.json", "a.tar"])
+def test_files_that_are_no_tables_say_what_to_do(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80")
+    with refuses("Unpack"):
+        read_table(tmp_path / name)
+
+
 def test_old_excel_is_refused(tmp_path):
     (tmp_path / "a.xls").write_bytes(b"\xd0\xcf\x11\xe0")
     with refuses("is an Excel file of before 2007 in"):

@@ -5,18 +5,26 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from ragged.checks import as_size
+from ragged.data.tables.lines import (
+    BLANKS,
+    above,
+    below,
+    cells_of_blanks,
+    may_be_blanks,
+    with_all_names,
+)
 from ragged.data.tables.table import Table
 from ragged.errors import OptionError
 
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE = 20  # rows that show the separator
+FOOTER = 10  # rows of another width at the end that may be remarks
 BLOCK = 2**24  # bytes; no row may be longer
 
 Origin = tuple[str, str, str]
@@ -27,14 +35,17 @@ class Dialect:
     """How tables are written as text.
 
     Args:
-        separator: between cells, one character; by default the one of comma, semicolon, tab and
-            bar that gives every row as many cells as the header.
+        separator: between cells, one character; " " is any number of blanks and tabs. By default
+            the one of comma, semicolon, tab, bar and blanks that gives every row as many cells as
+            the header.
         decimal: the mark in front of decimals, "." or ",".
         encoding: of the text.
         na_values: words for an unknown cell, beside the usual ones.
         thousands: the mark between the digits of thousands, one character.
         skip_rows: the lines above the header.
         names: of the columns, of a table without a header.
+        skip_footer: the lines below the last row.
+        sheet: of an Excel file, by default the first.
 
     Raises:
         OptionError: a mark of several characters, another decimal mark, one mark for two things, an
@@ -49,6 +60,8 @@ class Dialect:
     thousands: str | None = None
     skip_rows: int = 0
     names: Sequence[str] | None = None
+    skip_footer: int = 0
+    sheet: str | None = None
 
     def __post_init__(self) -> None:
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '\r\n"'):
@@ -66,7 +79,8 @@ class Dialect:
         ):
             got, expected = repr(mark), "one character that is no digit and not the decimal mark"
             raise OptionError.of("Tables", "thousands", got, expected, "Write ',', '.' or ' '.")
-        as_size("Tables", "skip_rows", self.skip_rows, minimum=0, maximum=None)
+        for argument in ("skip_rows", "skip_footer"):
+            as_size("Tables", argument, getattr(self, argument), minimum=0, maximum=None)
         try:
             codecs.lookup(self.encoding)
         except LookupError as error:
@@ -94,9 +108,11 @@ def read_text(content: bytes, name: str, origin: Origin, dialect: Dialect) -> Ta
     """
     blank = Table(name, origin, (), (), int)
     text = _decoded(content, blank, dialect.encoding)
-    text = _below(text, dialect.skip_rows)
+    text = above(below(text, dialect.skip_rows), dialect.skip_footer)
     separator = dialect.separator or _find_separator(text, blank)
-    first = list(islice((row for _, row in _rows(text, separator, blank)), 2))
+    if separator == BLANKS:
+        text, separator = cells_of_blanks(text), "\t"
+    first = [row for _, row in islice(_rows(text, separator, blank), SAMPLE)]
     has_header = dialect.names is None
     if len(first) < 1 + has_header:
         got = "a header without rows" if first else "an empty file"
@@ -104,9 +120,7 @@ def read_text(content: bytes, name: str, origin: Origin, dialect: Dialect) -> Ta
     header = check_names(dialect.names, len(first[0]), blank) or [cell.strip() for cell in first[0]]
     if len(header) == 1:
         _check_no_blank_lines(text, separator, blank)
-    columns = [
-        cells.slice(int(has_header)) for cells in _columns(text, separator, len(header), blank)
-    ]
+    header, columns = _columns(text, separator, header, has_header, [*map(len, first)], blank)
 
     def line_of(row: int) -> int:
         return next(islice(_rows(text, separator, blank), row + has_header, None))[0]
@@ -125,12 +139,6 @@ def check_names(names: Sequence[str] | None, columns: int, table: Table) -> list
         remedy = "List all columns in names, in their order."
         table.refuse(f"{columns} columns", f"{len(names)}, as names has", remedy)
     return list(names or ())
-
-
-def _below(text: str, lines: int) -> str:
-    """Make the first lines blank, so that those below keep their numbers."""
-    found = re.match(rf"(?:[^\r\n]*(?:\r\n|\r|\n)){{{lines}}}", text)
-    return "\n" * lines + text[found.end() :] if found else ""
 
 
 def _decoded(content: bytes, table: Table, encoding: str) -> str:
@@ -170,11 +178,39 @@ def _find_separator(text: str, table: Table) -> str:
         table.refuse(got, "one separator", "Name it in `separator`.")
     # Rows of different widths are refused later, with their line, for the separator of the header.
     of_header = [mark for mark, widths in several.items() if widths[0] > 1]
+    if not even and not of_header:
+        rows = islice(_rows(cells_of_blanks(_first(text)), "\t", table), SAMPLE)
+        if may_be_blanks([len(cells) for _, cells in rows]):
+            return BLANKS
     return next(iter([*even, *of_header, ","]))
 
 
-def _columns(text: str, separator: str, width: int, table: Table) -> Sequence[Any]:
-    """Return the columns, the header with them, as Arrow's columns of text."""
+def _columns(
+    text: str, separator: str, header: list[str], has_header: bool, widths: list[int], table: Table
+) -> tuple[list[str], list[Any]]:
+    """Return the names of the columns and their cells, as Arrow's columns of text.
+
+    Args:
+        text: the rows.
+        separator: between cells.
+        header: the names that there are.
+        has_header: whether they are the first row.
+        widths: of the first rows.
+        table: for errors.
+    """
+    width = widths[-1]
+    if has_header and width != len(header) and set(widths[1:]) == {width}:
+        start = next(line for line, _ in _rows(text, separator, table))
+        columns = _cells(below(text, start), separator, width, table)
+        names = with_all_names(header, width, columns)
+        if names is not None:
+            return names, columns[:width]
+    cells = _cells(text, separator, len(header), table)
+    return header, [column.slice(int(has_header)) for column in cells]
+
+
+def _cells(text: str, separator: str, width: int, table: Table) -> list[Any]:
+    """Return all rows of a text as Arrow's columns."""
     import pyarrow
     from pyarrow import csv as arrow_csv
 
@@ -188,28 +224,36 @@ def _columns(text: str, separator: str, width: int, table: Table) -> Sequence[An
     )
     try:
         content = io.BytesIO(text.encode())
-        cells = arrow_csv.read_csv(content, read, parse, convert)
+        return list(arrow_csv.read_csv(content, read, parse, convert).columns)
     except (pyarrow.ArrowException, UnicodeError) as error:
         _refuse_row(text, separator, width, table)
         got = f"unreadable ({type(error).__name__}: {error})"
         table.refuse(got, "a table of text", "Write the file again.")
-    return cells.columns
 
 
 def _refuse_row(text: str, separator: str, width: int, table: Table) -> None:
     """Refuse the first row that has not the width of the header."""
-    rows = list(islice(_rows(text, separator, table), SAMPLE))
-    for line, cells in _rows(text, separator, table):
-        if len(cells) != width:
-            got = f"a row of {len(cells)} cells at line {line} of {table.origin[2]}"
-            remedy = "Repair the row, or name its first column in the header; or set separator."
-            if len(cells) > width and line <= rows[-1][0]:
-                remedy = (
-                    f"Repair the row, or set separator. If it is the header, set skip_rows to "
-                    f"{line - 1}; if the header lacks a name, set skip_rows to {rows[0][0]} and "
-                    "list all in names."
-                )
-            table.refuse(got, f"{width} cells, as the header has", remedy)
+    rows = list(_rows(text, separator, table))
+    for row, (line, cells) in enumerate(rows):
+        if len(cells) == width:
+            continue
+        got = f"a row of {len(cells)} cells at line {line} of {table.origin[2]}"
+        remedy = "Repair the row, or name its first column in the header; or set separator."
+        rest = [len(cells) for _, cells in rows[row:]]
+        if len(cells) > width and row < SAMPLE:
+            remedy = (
+                f"Repair the row, or set separator. If it is the header, set skip_rows to "
+                f"{line - 1}; if the header lacks a name, set skip_rows to {rows[0][0]} and "
+                "list all in names."
+            )
+        elif row > 1 and len(rest) <= FOOTER and width not in rest:
+            remedy = f"Repair it, or, if it is below the last row, set skip_footer to {len(rest)}."
+        table.refuse(got, f"{width} cells, as the header has", remedy)
+
+
+def _first(text: str) -> str:
+    """Return the beginning of a text, which holds more than the first rows."""
+    return "".join(islice(io.StringIO(text, newline=""), 10 * SAMPLE))
 
 
 def _check_no_blank_lines(text: str, separator: str, table: Table) -> None:
@@ -219,6 +263,9 @@ def _check_no_blank_lines(text: str, separator: str, table: Table) -> None:
     for cells in reader:
         if below_header and not cells:
             got = f"a blank line at line {reader.line_num} of {table.origin[2]}"
-            remedy = 'Write "" if a cell is empty there, or drop the line.'
+            remedy = (
+                'Write "" if a cell is empty there, or drop the line. If the header is further '
+                "down, set skip_rows."
+            )
             table.refuse(got, 'a value, or "" where unknown', remedy)
         below_header = below_header or bool(cells)

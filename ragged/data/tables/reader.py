@@ -21,6 +21,9 @@ TEXT = (".csv", ".tsv")
 SUFFIXES = (*TEXT, *(f"{kind}.gz" for kind in TEXT), *(f"{kind}.zip" for kind in TEXT))
 SUFFIXES += (".zip", ".parquet", ".xlsx")
 Origin = tuple[str, str, str]  # the function, the argument and its value, for errors
+ARCHIVES = (".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z")
+OTHER = (*ARCHIVES, ".json", ".arrow", ".feather", ".ods", ".rda", ".rds", ".dta", ".h5", ".db")
+SHEETS = "ragged: other sheets"
 INSTALL = "Install the extra: pip install 'ragged-sequences[tables]'."
 
 
@@ -50,13 +53,18 @@ def read_table(path: Path, dialect: Dialect | None = None, function: str = "Tabl
         if suffix == ".parquet":
             return _from_binary(path, "Parquet", _read_parquet, dialect, origin)
         if suffix in (".xlsx", ".xlsm"):
-            read = partial(_read_excel, dialect=dialect)
+            read = partial(_read_excel, dialect=dialect, origin=origin)
             table = _from_binary(path, "Excel", read, dialect, origin)
             names = check_names(dialect.names, len(table.header), table) or table.header
             above = dialect.skip_rows + (dialect.names is None)
             return replace(table, header=names, line_of=lambda row: above + row + 1)
         if suffix == ".xls":
             _refuse(origin, "an Excel file of before 2007", "an .xlsx file", "Save it as .xlsx.")
+        if suffix in OTHER:
+            got, expected = f"a {suffix} file", f"a table that ends in one of {SUFFIXES}, or text"
+            _refuse(
+                origin, got, expected, "Unpack or convert it; Forecaster takes frames of pandas."
+            )
         return read_text(_bytes(path, origin), stem(path), origin, dialect)
     except ImportError as error:
         got = f"a file that {error.name or 'another package'} reads"
@@ -140,6 +148,9 @@ def _is_table(path: Path) -> bool:
 def _bytes(path: Path, origin: Origin) -> bytes:
     """Return the content of a file, decompressed."""
     try:
+        if re.search(r"\.tar\.gz$", path.name, re.IGNORECASE):
+            got = "an archive of files"
+            _refuse(origin, got, "one table", "Unpack it, and give the folder or one of the files.")
         if path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 return stream.read()
@@ -167,6 +178,8 @@ def _from_binary(
     """Return the table in a file of pandas' own readers."""
     try:
         frame = read(io.BytesIO(path.read_bytes()))
+    except DataError:
+        raise
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         _refuse_unreadable(origin, error, f"{'an' if kind == 'Excel' else 'a'} {kind} table")
     return _from_frame(frame, stem(path), origin, dialect)
@@ -178,17 +191,27 @@ def _read_parquet(content: io.BytesIO) -> Any:
     return pandas.read_parquet(content)
 
 
-def _read_excel(content: io.BytesIO, dialect: Dialect) -> Any:
+def _read_excel(content: io.BytesIO, dialect: Dialect, origin: Origin) -> Any:
+    """Read a sheet; the names of the others are an attribute of the frame."""
     import pandas
 
-    return pandas.read_excel(
-        content,
-        header=0 if dialect.names is None else None,
-        skiprows=dialect.skip_rows,
-        dtype=object,
-        keep_default_na=False,
-        na_values=[""],
-    )
+    with pandas.ExcelFile(content) as book:
+        sheets = [str(name) for name in book.sheet_names]
+        sheet = sheets[0] if dialect.sheet is None else dialect.sheet
+        if sheet not in sheets:
+            _refuse(origin, f"without sheet '{sheet}'", f"one of {sheets}", "Name one in sheet.")
+        frame = pandas.read_excel(
+            book,
+            sheet_name=sheet,
+            header=0 if dialect.names is None else None,
+            skiprows=dialect.skip_rows,
+            skipfooter=dialect.skip_footer,
+            dtype=object,
+            keep_default_na=False,
+            na_values=[""],
+        )
+    frame.attrs[SHEETS] = [] if dialect.sheet else [name for name in sheets if name != sheet]
+    return frame
 
 
 def _from_frame(frame: Any, name: str, origin: Origin, dialect: Dialect) -> Table:
@@ -197,7 +220,8 @@ def _from_frame(frame: Any, name: str, origin: Origin, dialect: Dialect) -> Tabl
     header = [str(column).strip() for column in frame.columns]
     columns = [frame.iloc[:, index] for index in range(len(header))]
     marks = dialect.decimal, dialect.na_values, dialect.thousands
-    table = Table(name, origin, header, columns, int, "row", *marks)
+    sheets = frame.attrs.get(SHEETS, ())
+    table = Table(name, origin, header, columns, int, "row", *marks, sheets=sheets)
     if not len(frame):
         table.refuse("without rows", "a table with rows", "Give a table with data.")
     return table

@@ -98,11 +98,11 @@ def without_duplicates(
     if is_new.all():
         return rows
     if duplicates == "error":
-        remedy = "Set duplicates to first, last or mean."
-        if not grouped:
-            remedy = (
-                f"If the rows are of several series, name their column in group. Else: {remedy}"
-            )
+        columns = "their other columns" if grouped else "their column"
+        remedy = (
+            f"If the rows are of several series, name {columns} in group. "
+            "Else: Set duplicates to first, last or mean."
+        )
         step = int(np.argmin(is_new))
         raise _refuse_time(rows, column, step, "a greater value on each row", remedy)
     starts = np.flatnonzero(is_new)

@@ -146,7 +146,7 @@ class SeriesReader:
         Raises:
             DataError: a table that cannot be used; see `Tables`.
         """
-        notes = Notes(others=list(others))
+        notes = Notes(list(others), [name for table in tables for name in table.sheets])
         tables = [with_joined(table, self.time_columns) for table in tables]
         tables = [self._without_empty_rows(table, notes) for table in tables]
         if to_learn:

@@ -58,7 +58,7 @@ class Tables(Source):
 
     Args:
         path: a file or a folder of files: `.csv`, `.tsv` or `.txt`, alone or in `.gz` or `.zip`,
-            `.parquet`, or `.xlsx`, of which the first sheet is read.
+            `.parquet`, or `.xlsx`.
         target: the columns to forecast.
         known: columns that are known over the horizon too. With dates those of `calendar` come to
             them; if there is none at all, the data module adds the step within the row.
@@ -74,11 +74,13 @@ class Tables(Source):
         gaps: "error" refuses gaps in time; "split" makes parts of the series, which stay one series
             where training, validation and test are told apart; "keep" leaves them, and the time
             since the row before becomes a known column.
-        separator: between the cells of text; by default the one that fits.
+        separator: between the cells of text, " " for any number of blanks; by default what fits.
         decimal: the mark in front of decimals, "." or ",".
         thousands: the mark between the digits of thousands, as in 1,234,567; by default none.
         skip_rows: the lines above the header, such as titles and remarks.
         names: of all columns, where there is no header, or it was left out by `skip_rows`.
+        skip_footer: the lines below the last row, such as totals and sources.
+        sheet: of an Excel file; by default the first.
         encoding: of text.
         na_values: words and numbers for an unknown cell, such as -999, beside the usual words.
         time_format: the form of dates, such as "%d.%m.%Y"; "s", "ms", "us" or "ns" for numbers
@@ -146,6 +148,8 @@ class Tables(Source):
         thousands: str | None = None,
         skip_rows: int = 0,
         names: list[str] | None = None,
+        skip_footer: int = 0,
+        sheet: str | None = None,
     ) -> None:
         roles = {"target": target, "known": known, "past": past, "static": static}
         check_roles(roles)
@@ -153,7 +157,9 @@ class Tables(Source):
         check_choice("gaps", gaps, GAPS)
         check_choice("duplicates", duplicates, DUPLICATES)
         unknown = na_values if isinstance(na_values, str) else [str(word) for word in na_values]
-        self._dialect = Dialect(separator, decimal, encoding, unknown, thousands, skip_rows, names)
+        self._dialect = Dialect(
+            separator, decimal, encoding, unknown, thousands, skip_rows, names, skip_footer, sheet
+        )
         self.time_columns = (time,) if isinstance(time, str) else tuple(time or ())
         self.time = time = joined_name(self.time_columns)
         self.path, self.missing = path, missing

@@ -5,34 +5,32 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import Any, NoReturn
 
 import numpy as np
 
+from ragged.data.tables.cells import (
+    GROUPED,
+    NUMBER,
+    TRUTH,
+    UNKNOWN,
+    as_series,
+    cells_of,
+    is_arrow,
+    is_like_number,
+    label_of,
+    plain,
+    shown,
+    without_sign,
+)
 from ragged.errors import DataError
 
 CORRECT = "Correct the cell, or list it in na_values if it stands for an unknown value."
-FILL = "Fill the cell; only targets may be empty, and only when forecasting."
-# What pandas takes for unknown, and what statistics offices write.
-UNKNOWN = frozenset(
-    (
-        *("", "NA", "N/A", "n/a", "na", "#N/A", "#NA", "#N/A N/A", "<NA>", "NULL", "null", "None"),
-        *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "-", ".", "?"),
-    )
-)
-NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
-# With marks of thousands: 1,234.5 or 1 234 567.
-GROUPED = (
-    r"[-+]?\d{1,3}(?P<groups>(?P<mark>[.,' _\u00a0\u202f])\d{3}((?P=mark)\d{3})*)"
-    r"((?P<decimal>(?!(?P=mark))[.,])\d*)?"
-)
 FIRST_ROWS = 10  # of which one may be the header
-LIKE_NUMBER = r"[-+]?[\d.,]*\d[\d.,]*(e[-+]?\d+)?|[-+]?inf(inity)?"
-TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+LAST_ROWS = 3  # that may be remarks
+FILL = "Fill the cell; only targets may be empty, and only when forecasting."
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +47,7 @@ class Table:
         decimal: the mark in front of decimals in text.
         na_values: further words for an unknown cell.
         thousands: the mark between the digits of thousands in text, or None.
+        sheets: the other sheets of an Excel file, of which none was named.
     """
 
     name: str
@@ -60,6 +59,7 @@ class Table:
     decimal: str = "."
     na_values: Sequence[str] = ()
     thousands: str | None = None
+    sheets: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -70,7 +70,7 @@ class Table:
         Raises:
             DataError: no column of this name, or two.
         """
-        return _as_series(self._cells_of(column))
+        return as_series(self._cells_of(column))
 
     def numbers(self, column: str, *, may_be_empty: bool = False, fill: str = FILL) -> np.ndarray:
         """Return a column as `(rows,)` float64; an unknown cell becomes NaN, true 1 and false 0.
@@ -85,13 +85,10 @@ class Table:
         """
         values = self._plain_numbers(column)
         if values is None:
-            cells = _cells(self.series(column))
-            try:
-                if not isinstance(cells, np.ndarray):
-                    cells = [self.number(cell) for cell in cells]
-                values = np.array(cells, dtype=np.float64)
-            except (TypeError, ValueError):
-                self._refuse_first(column, cells)
+            cells = cells_of(self.series(column))
+            if not isinstance(cells, np.ndarray):
+                cells = self._converted(column, cells)
+            values = np.array(cells, dtype=np.float64)
         values[np.isin(values, self._unknown_numbers)] = np.nan
         wrong = np.isinf(values) if may_be_empty else ~np.isfinite(values)
         if wrong.any():
@@ -141,7 +138,7 @@ class Table:
             DataError: a missing column.
         """
         cells = self._cells_of(column)
-        each = (cell.as_py() for cell in cells) if _is_arrow(cells) else _cells(cells)
+        each = (cell.as_py() for cell in cells) if is_arrow(cells) else cells_of(cells)
         return all(self.is_unknown(cell) for cell in each)
 
     def has_labels(self, column: str) -> bool:
@@ -152,13 +149,13 @@ class Table:
         cells = self._cells_of(column)
         if hasattr(cells.dtype if hasattr(cells, "dtype") else None, "categories"):
             return True
-        if not _is_arrow(cells) and cells.dtype.kind in "iufbMm":
+        if not is_arrow(cells) and cells.dtype.kind in "iufbMm":
             return False
         has_words = False
-        for cell in cells.unique().to_pylist() if _is_arrow(cells) else _cells(cells):
+        for cell in cells.unique().to_pylist() if is_arrow(cells) else cells_of(cells):
             if self.is_unknown(cell):
                 continue
-            if _is_like_number(cell):
+            if is_like_number(cell):
                 return False
             has_words |= not isinstance(cell, str) or cell.strip().lower() not in TRUTH
         return has_words
@@ -190,7 +187,7 @@ class Table:
         if self.is_unknown(cell):
             return math.nan
         if isinstance(cell, str):
-            text = cell.strip()
+            cell = text = plain(cell)
             if text.lower() in TRUTH:
                 return TRUTH[text.lower()]
             if self.thousands is not None:
@@ -218,9 +215,21 @@ class Table:
 
     def refuse_cell(self, row: int, column: str, expected: str, remedy: str) -> NoReturn:
         """Raise the error for a cell that cannot be used."""
-        cell = _shown(_cells(self.series(column)[row : row + 1])[0])
-        got = f"{cell} at {self.unit} {self.line_of(row)}, column '{column}'"
+        cell = cells_of(self.series(column)[row : row + 1])[0]
+        got = f"{shown(cell)} at {self.unit} {self.line_of(row)}, column '{column}'"
+        if self.origin[1] == "path" and not is_like_number(cell):
+            remedy += self._where_no_row(row)
         self.refuse(got, expected, remedy)
+
+    def _where_no_row(self, row: int) -> str:
+        """Return the remedy where a line may hold units, or stand below the last row."""
+        cells = [cells_of(as_series(each[row : row + 1]))[0] for each in self.columns]
+        if row == 0 and len(self) > 1 and not any(map(is_like_number, cells)):
+            line = self.line_of(row)
+            return f" If the line holds units, set skip_rows to {line} and list all names in names."
+        if len(self) - LAST_ROWS <= row and len(self) > FIRST_ROWS:
+            return f" If it is below the last row, set skip_footer to {len(self) - row}."
+        return ""
 
     def _cells_of(self, column: str) -> Any:
         count = list(self.header).count(column)
@@ -232,15 +241,17 @@ class Table:
         remedy = f"Rename '{near[0]}'." if near else f"It has the columns {list(self.header)}."
         if (header := self._header_below(column)) is not None:
             remedy = f"Set skip_rows to {header}."
-        elif any(map(_is_like_number, self.header)):
+        elif any(map(is_like_number, self.header)):
             remedy += " Where these are no names, list the names of all in names."
+        if self.sheets:
+            remedy += f" Or set sheet to one of {list(self.sheets)}."
         self.refuse(f"without column '{column}'", f"a column '{column}'", remedy)
 
     def convert(self, column: str, convert: Callable[[Any], Any]) -> list[Any]:
         """Convert each cell of a column, equal texts once."""
         cells = self._cells_of(column)
-        if not _is_arrow(cells):
-            return [convert(cell) for cell in _cells(cells)]
+        if not is_arrow(cells):
+            return [convert(cell) for cell in cells_of(cells)]
         encoded = cells.combine_chunks().dictionary_encode()
         converted = [convert(text) for text in encoded.dictionary.to_pylist()]
         return [converted[index] for index in encoded.indices.to_pylist()]
@@ -248,7 +259,7 @@ class Table:
     def _plain_numbers(self, column: str) -> np.ndarray | None:
         """Return a column of text as numbers, NaN where it is unknown; None if Arrow cannot."""
         text = self._cells_of(column)
-        if not _is_arrow(text) or self.decimal != "." or self.thousands is not None:
+        if not is_arrow(text) or self.decimal != "." or self.thousands is not None:
             return None
         import pyarrow
         from pyarrow import compute
@@ -276,7 +287,7 @@ class Table:
     def _header_below(self, column: str) -> int | None:
         """Return the lines above a row that names a column, of the first rows."""
         for row in range(min(len(self), FIRST_ROWS)):
-            cells = [_cells(_as_series(each[row : row + 1]))[0] for each in self.columns]
+            cells = [cells_of(as_series(each[row : row + 1]))[0] for each in self.columns]
             if column in {name.strip() for c in cells for name in re.split(r"[,;\t|]", str(c))}:
                 return self.line_of(row) - 1
         return None
@@ -287,14 +298,24 @@ class Table:
             return not cell.strip() or cell.strip() in self.na_values
         return self.is_unknown(cell)
 
-    def _refuse_first(self, column: str, cells: Sequence[Any] | np.ndarray) -> NoReturn:
-        """Refuse the first cell that is no number."""
-        for row, cell in enumerate(cells):
+    def _converted(self, column: str, cells: Sequence[Any]) -> list[float]:
+        """Return cells as numbers, without the sign that all of them have."""
+        try:
+            return [self.number(cell) for cell in cells]
+        except (TypeError, ValueError):
+            pairs = [("", "") if self.is_unknown(cell) else without_sign(cell) for cell in cells]
+        signs = {sign for text, sign in pairs if text != ""}
+        has_one = len(signs) == 1
+        numbers = []
+        for row, (cell, (text, _)) in enumerate(zip(cells, pairs, strict=True)):
             try:
-                self.number(cell)
+                numbers.append(self.number(text if has_one else cell))
             except (TypeError, ValueError):
-                self.refuse_cell(row, column, "a number", self._remedy_for_number(cell))
-        raise AssertionError
+                remedy = self._remedy_for_number(text if has_one else cell)
+                if not has_one and without_sign(cell)[1]:
+                    remedy = "Write the same sign, of money or percent, in all cells, or none."
+                self.refuse_cell(row, column, "a number", remedy)
+        return numbers
 
     def _remedy_for_number(self, cell: Any) -> str:
         text = cell.strip() if isinstance(cell, str) else ""
@@ -316,61 +337,3 @@ class Table:
             return f"Set {both}."
         as_decimal = f"set decimal to '{mark}'" if mark != "." else "leave decimal out"
         return f"Set {both} if it is above 999; else {as_decimal}."
-
-
-def label_of(cell: Any) -> str:
-    """Return a cell as text; whole numbers have no decimals where a column has unknown cells."""
-    value = _to_python(cell)
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _as_series(cells: Any) -> Any:
-    return cells.to_pandas() if _is_arrow(cells) else cells
-
-
-def _is_arrow(cells: Any) -> bool:
-    """Whether cells are Arrow's, which those of text files are."""
-    return hasattr(cells, "dictionary_encode")
-
-
-def _cells(series: Any) -> Any:
-    """Return the cells of a Series: numbers as an array, others as a list, None where unknown."""
-    kind = series.dtype.kind
-    if kind in "iu" and not series.hasnans:
-        return series.to_numpy(dtype=np.int64 if kind == "i" else np.uint64)
-    if kind in "iuf":
-        return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    if kind == "M":
-        return [None if stamp != stamp else stamp.to_pydatetime(warn=False) for stamp in series]
-    return [_decoded(cell) for cell in series.to_numpy(dtype=object, na_value=None)]
-
-
-def _decoded(cell: Any) -> Any:
-    """Decode bytes; those that are not UTF-8 are returned, and refused by `Table`."""
-    try:
-        return cell.decode() if isinstance(cell, bytes) else cell
-    except UnicodeDecodeError:
-        return cell
-
-
-def _is_like_number(cell: Any) -> bool:
-    """Whether a cell is a number, or was meant as one: 1.234,5 is, with another decimal mark."""
-    if not isinstance(cell, str):
-        return not isinstance(cell, bytes)
-    text = cell.strip()
-    return re.fullmatch(LIKE_NUMBER, text, re.IGNORECASE) is not None
-
-
-def _to_python(cell: Any) -> Any:
-    """Convert a cell to a plain value: stripped text, or a Python scalar for a NumPy one."""
-    return cell.strip() if isinstance(cell, str) else getattr(cell, "item", lambda: cell)()
-
-
-def _shown(cell: Any) -> str:
-    """Format a cell for an error message."""
-    value = _to_python(cell)
-    if value is None or value != value or value == "":
-        return "an empty cell"
-    if isinstance(value, int) and abs(value) > sys.float_info.max:
-        return "a number beyond float64"  # its digits may be too many for Python to print
-    return repr(str(value) if isinstance(value, date) else value)

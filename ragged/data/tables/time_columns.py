@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import datetime, time
 from typing import Any
 
-from ragged.data.tables.table import Table, label_of
+from ragged.data.tables.cells import label_of
+from ragged.data.tables.table import Table
 
 # Names of columns in English, and what `datetime.strptime` calls such cells.
 NAMES = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ragged.data.tables.cells import label_of
 from ragged.data.tables.forms import (
     YEARS,
     first_years,
@@ -17,7 +18,7 @@ from ragged.data.tables.forms import (
     without_hour_24,
 )
 from ragged.data.tables.frequency import HOUR
-from ragged.data.tables.table import Table, label_of
+from ragged.data.tables.table import Table
 from ragged.errors import OptionError
 
 NUMBER = "number"  # as a time_format: numbers that look like dates stay numbers

@@ -72,7 +72,7 @@ def storms(backend: str, device: str, epochs: int = 2) -> dict[str, Any]:
         for epoch in range(1, epochs + 1):
             for name, run in runs.items():
                 times[name].append(run.epoch(epoch))
-        filler = {name: waste(run.made) for name, run in runs.items()}
+        filler = {name: run.waste() for name, run in runs.items()}
     return {
         "backend": backend,
         "seconds": times,
@@ -107,7 +107,7 @@ class _StormRun:
 
     def __init__(self, make: Any, device: str) -> None:
         parts = storm_parts()
-        self.make, self.data = make, parts.data
+        self.make, self.data, self.device = make, parts.data, device
         self.step = ragged.backend.get_backend().TrainingStep(
             parts.model,
             parts.trainer.objective(parts.model.config, self.data),
@@ -125,12 +125,17 @@ class _StormRun:
         rows = self.data.train_epoch(SEED, epoch)
         start, values, self.made = time.perf_counter(), [], []
         for batch in islice(self.make(rows, self.data.batch_size, epoch), most):
-            values.append(self.step.step(batch))
+            values.append(self.step.launch(batch))  # as training does, which reads it later
             self.made.append(batch)
+        values = [float(value) for value in values]
         seconds = time.perf_counter() - start
         counts = [batch.decoder_lengths.tokens for batch in self.made]
         self.loss = float(np.average(values, weights=counts))
         return seconds
+
+    def waste(self) -> dict[str, float]:
+        """What was computed beyond the real tokens in the last epoch."""
+        return waste(self.made, self.device, self.step.model.config.hidden_size)
 
     def validation_loss(self) -> float:
         """The mean loss over the validation rows' steps."""
@@ -154,7 +159,7 @@ def random_lengths(device: str, quick: bool) -> dict[str, Any]:
             step.step(batch)
             seconds.append(time.perf_counter() - start)
             made.append(batch)
-        filler = waste(made)
+        filler = waste(made, device, model.config.hidden_size)
     return {
         "batches": len(made),
         "programs": programs(step),
@@ -166,12 +171,12 @@ def random_lengths(device: str, quick: bool) -> dict[str, Any]:
     }
 
 
-def waste(made: list[Batch]) -> dict[str, float]:
-    """What is computed beyond the real tokens, as a share: by arrays, as run."""
+def waste(made: list[Batch], device: str, hidden_size: int) -> dict[str, float]:
+    """What a model's layers compute beyond the real tokens, as a share: by arrays, as run."""
     sides = [side for b in made for side in (b.encoder_lengths, b.decoder_lengths)]
     tokens = sum(side.tokens for side in sides)
     padded = sum(len(side) * side.width for side in sides)
-    computed = sum(_computed(side) for side in sides)
+    computed = sum(_computed(side, device, hidden_size) for side in sides)
     return {"arrays": padded / tokens - 1, "computed": computed / tokens - 1}
 
 
@@ -192,13 +197,14 @@ def measure(device: str, quick: bool) -> dict[str, Any]:
     return {"storms": storm_runs, "random lengths": found}
 
 
-def _computed(lengths: Lengths) -> int:
-    """The steps of rows that the backend computes."""
+def _computed(lengths: Lengths, device: str, hidden_size: int) -> int:
+    """The steps of rows that a layer of the backend computes on a device."""
     from ragged.backend import get_backend
     from ragged.recurrent.dispatch import computed_steps
     from ragged.recurrent.explain import recurrent_implementation
 
-    return computed_steps(recurrent_implementation(get_backend(), lengths, "cpu"), lengths)
+    runs = recurrent_implementation(get_backend(), lengths, device, hidden_size)
+    return computed_steps(runs, lengths)
 
 
 def _random_dataset(count: int) -> RaggedDataset:

@@ -116,6 +116,14 @@ def devices() -> tuple[str, ...]:
     return ("cuda", "cpu") if "cuda" in platforms else ("cpu",)
 
 
+def find_gpu() -> jax.Device | None:
+    """Find the first CUDA device of this process; None where it has none."""
+    try:
+        return jax.local_devices(backend="cuda")[0]
+    except RuntimeError:  # a JAX without CUDA
+        return None
+
+
 def _flatten(lengths: Lengths) -> tuple[tuple[Any], tuple[int, str]]:
     return (lengths.leaf,), (lengths.width, lengths.policy)
 

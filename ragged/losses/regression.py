@@ -146,8 +146,7 @@ def quantile(
             expected = "one level inside 0..1 for each prediction"
             remedy = "Name the levels that the model predicts."
             raise OptionError.of("quantile", "quantiles", got, expected, remedy)
-        q = backend.asarray(np.asarray(levels), like=prediction)
-        q = backend.xp.astype(q, prediction.dtype)
+        q = _on_device(backend, levels, like=prediction)
         error = target[..., None] - prediction
         return backend.xp.mean(backend.xp.maximum(q * error, (q - 1) * error), axis=-1)
 
@@ -186,6 +185,16 @@ def gaussian_nll(
         return (log_variance + scaled + constant) / 2
 
     return masked(gaussian_nll, elementwise, prediction, target, **masking)
+
+
+def _on_device(backend: Backend, values: Sequence[float], *, like: Array) -> Array:
+    """Make an array of numbers where another is, of its dtype.
+
+    It is filled there: an array of the host would be copied to a GPU at every step, for which no
+    CUDA graph could be recorded.
+    """
+    one = backend.xp.astype(backend.arange_like(1, like=like), like.dtype)
+    return backend.xp.concat([backend.xp.full_like(one, float(value)) for value in values])
 
 
 def _positive(function: str, argument: str, value: Any) -> float:

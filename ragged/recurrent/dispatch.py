@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ragged.kernels import available
 from ragged.kernels.cuda import cubins
+from ragged.kernels.cuda.layer import MOST_PLACES
 from ragged.kernels.cuda.plans import STORED, Gpu, has_plan
 from ragged.kernels.cuda.verdicts import Question, Verdict, shape_class
 from ragged.lengths import Lengths
@@ -63,6 +64,13 @@ class LayerCall(NamedTuple):
         """The share of the padded batch that is padding; 0 where it is not known."""
         size = self.rows * self.width
         return 1 - self.tokens / size if size and self.tokens is not None else 0.0
+
+    @property
+    def places(self) -> int:
+        """How many an array of its tokens has, as far as it is known; else the most."""
+        if self.tokens is None or self.layout in ("padded", "time_major"):
+            return self.rows * self.width
+        return self.tokens
 
 
 def resolve_policy(lengths: Lengths) -> str:
@@ -140,6 +148,10 @@ def cuda_kernels_reason(
     gpu = find_gpu(call) if cubins.is_available() else None
     if gpu is None:
         return "no driver and NVRTC were found for this device, or RAGGED_KERNELS=0"
+    if (reason := cubins.gpu_reason(gpu)) is not None:
+        return reason
+    if call.places >= MOST_PLACES:
+        return f"they count fewer than {MOST_PLACES} places of tokens"
     if not has_plan(call.mode, call.hidden_size, gpu):
         return f"no weights of {call.hidden_size} hidden units find room in this GPU's registers"
     if (verdict := find_verdict(call)) is None:
@@ -152,7 +164,7 @@ def verdict_question(call: LayerCall, backend: str, device: str, driver: int) ->
 
     Args:
         call: the call.
-        backend: whose call it is.
+        backend: whose call it is, with its version: another brings other implementations.
         device: the GPU's name.
         driver: the driver's version.
     """

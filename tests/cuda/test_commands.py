@@ -7,8 +7,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from ragged import backend
+from ragged.lengths import Lengths
+from ragged.recurrent import explain
 
 ROOT = Path(__file__).parents[2]
 MOST = 600  # seconds, in all
@@ -30,6 +35,23 @@ def test_a_gpu_is_taken_for_ten_minutes_at_most_with_what_is_installed_there(tar
         assert (ROOT / path).exists(), path
     for module in re.findall(r"-m ((?:tests|benchmarks)\.[\w.]+)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_wasted_is_that_of_the_measured_device_and_layer(monkeypatch, device):
+    epochs = pytest.importorskip("benchmarks.epochs")
+    asked = []
+
+    def implementation(backend, lengths, *call):
+        asked.append(call)
+        return "padded"
+
+    monkeypatch.setattr(explain, "recurrent_implementation", implementation)
+    monkeypatch.setattr(backend, "get_backend", lambda: None)
+    side = Lengths([1, 3])
+    made = [SimpleNamespace(encoder_lengths=side, decoder_lengths=side)]
+    assert epochs.waste(made, device, 64) == {"arrays": 0.5, "computed": 0.5}
+    assert {*asked} == {(device, 64)}
 
 
 class EndedError(Exception):

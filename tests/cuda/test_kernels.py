@@ -74,6 +74,7 @@ def test_without_a_gpu_there_is_none_to_run_them(monkeypatch):
         ({"policy": "always"}, "asks for packing"),
         ({"dtype": "float64"}, "compute no float64"),
         ({"hidden_size": 2000}, "find room"),
+        ({"rows": 2**20, "width": 2**11}, "fewer than 2147483648 places"),
         ({"surrounding": "something around"}, "something around"),
     ],
 )
@@ -83,6 +84,12 @@ def test_what_they_cannot_run_needs_no_trial(played, changed, reason):
     with use_tf32(True):
         assert "TF32" in recurrent_reasons(CALL)[NAME]
     assert not clock.rounds
+
+
+def test_tokens_end_to_end_are_counted_without_padding():
+    call = CALL._replace(rows=2**20, width=2**11)
+    assert (call.places, call._replace(layout="jagged").places) == (2**31, 6)
+    assert call._replace(layout="jagged", tokens=None).places == 2**31
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from ragged.errors import DivergenceError  # noqa: E402
 from ragged.io import checkpoint  # noqa: E402
 from ragged.training import TrainerConfig  # noqa: E402
 from ragged.training.loop import TrainLoop  # noqa: E402
-from ragged.training.optimizers import AdamW  # noqa: E402
+from ragged.training.objective import Objective  # noqa: E402
+from ragged.training.optimizers import SGD, AdamW  # noqa: E402
 from tests.cuda import pretended_device  # noqa: E402
 
 SMALL = {"hidden_size": 4, "num_layers": 1, "seed": 0, "dropout": 0.0}
@@ -28,10 +29,10 @@ LEFT = {"encoder_alignment": "left"}
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "EncoderDecoderLSTM": ({"decoder_hidden_size": 2}, 140),
     "AttentionLSTM": ({"num_heads": 2}, 220),
-    "TransformerLSTM": ({"num_heads": 2, "num_blocks": 1}, 340),
-    "TemporalFusionTransformer": ({"num_heads": 2, "context_length": 5, **LEFT}, 630),
-    "PFTemporalFusionTransformer": ({"num_heads": 2, "reference_length": 5, **LEFT}, 630),
-    "XTFT": ({"num_heads": 2, **LEFT}, 440),
+    "TransformerLSTM": ({"num_heads": 2, "num_blocks": 1}, 350),
+    "TemporalFusionTransformer": ({"num_heads": 2, "context_length": 5, **LEFT}, 650),
+    "PFTemporalFusionTransformer": ({"num_heads": 2, "reference_length": 5, **LEFT}, 650),
+    "XTFT": ({"num_heads": 2, **LEFT}, 460),
 }
 
 
@@ -41,12 +42,16 @@ def _torch() -> Iterator[None]:
         yield
 
 
-def make_batch(seed: int = 0, last: int = 3) -> Any:
+def make_batch(seed: int = 0, last: int = 3, labels: int = 0) -> Any:
+    """Make a batch; the feature that past and future share may be one of so many labels."""
     rng, rows = np.random.default_rng(seed), []
     for k, (context, horizon) in enumerate(((3, 4), (5, 1), (2, last))):
         past, future, target = (rng.normal(size=(n, 1)) for n in (context, horizon, horizon))
         event = Series(str(k), np.arange(float(context + horizon)), {})
-        rows.append(Sample(np.repeat(past, 2, 1), future, target, event, context))
+        past = np.repeat(past, 2, 1)
+        if labels:
+            past[:, :1], future = (rng.integers(labels, size=(n, 1)) for n in (context, horizon))
+        rows.append(Sample(past, future, target, event, context))
     return collate(rows, batch_size=4)
 
 
@@ -56,11 +61,15 @@ def make_step(
     dtype: str = "float32",
     dropout: float = 0.0,
     optimizer: Any = None,
+    described: Any = None,
+    loss: str | None = None,
     **options: Any,
 ) -> Any:
-    own = {**SMALL, **MODELS[name][0], "dropout": dropout}
-    model = getattr(ragged.models, name)(2, 1, output_size=1, **own)
-    given = model, ragged.losses.mse, optimizer or AdamW(learning_rate=0.01)
+    """Make a step of a model with its own loss, quantiles' for the fusion models."""
+    own = {**SMALL, **MODELS[name][0], "dropout": dropout, **(described or {})}
+    model = getattr(ragged.models, name)(2, 1, **own)
+    objective = Objective.of(loss, None, model.config, 1)
+    given = model, objective, optimizer or AdamW(learning_rate=0.01)
     return ragged.get_backend().TrainingStep(*given, device=device, dtype=dtype, **options)
 
 
@@ -94,6 +103,37 @@ def test_a_step_copies_twice_and_waits_for_nothing(counted, cuda, name):
     with counted() as evaluated:
         step.evaluate(batch)
     assert evaluated["weights copied"] == 0, "nor those of the average"
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "TF32": {"dtype": "tf32"},
+    "float64": {"dtype": "float64"},
+    "dropout": {"dropout": 0.3},
+    "any norm of the gradient": {"max_grad_norm": None},
+    "SGD": {"optimizer": SGD(momentum=0.9)},
+    "several layers": {"described": {"num_layers": 2}},
+    "quantiles": {"described": {"output_size": 7}, "loss": "quantile"},
+    "a Gaussian": {"described": {"output_size": 2}, "loss": "gaussian_nll"},
+    "labels": {"described": {"cardinalities": (3, 0)}},
+    "rows less their last value": {"described": {"row_normalization": "last_value"}},
+    "rows of one scale": {"described": {"row_normalization": "standard"}},
+    "rows less a season": {"described": {"row_normalization": "seasonal", "season": 2}},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_copy_nothing_more_and_wait_for_nothing(counted, cuda, name):
+    batches = [make_batch(seed, labels=3 if name == "labels" else 0) for seed in (0, 1)]
+    step = make_step("EncoderDecoderLSTM", cuda, **{"ema_decay": 0.9, **OPTIONS[name]})
+    float(step.launch(*batches))
+    with counted() as found:
+        step.launch(*batches)
+    assert found["copy to device"] == 2 * len(batches), "of each batch, and its lengths"
+    assert found["unpinned"] == found["synchronisation"] == found["weights copied"] == 0
+    with counted() as evaluated:
+        step.evaluate(batches[0])
+    assert evaluated["copy to device"] == 2
+    assert (evaluated["unpinned"], evaluated["synchronisation"]) == (0, 1)
 
 
 @pytest.mark.parametrize("name", MODELS)

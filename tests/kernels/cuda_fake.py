@@ -12,7 +12,7 @@ class Launched(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_uint) for name in ("grid", "threads", "shared")),
         ("stream", ctypes.c_void_p),
-        *((name, ctypes.c_int) for name in ("limit", "nonportable", "launches")),
+        *((name, ctypes.c_int) for name in ("limit", "nonportable", "launches", "device")),
     )
 
 
@@ -24,6 +24,7 @@ class FakeDriver:
         self.library = ctypes.CDLL(str(self.path))
         self.library.get_launched.restype = ctypes.POINTER(Launched)
         self.fail_with, self.forget = self.library.fail_with, self.library.forget
+        self.let_framework, self.capture = self.library.let_framework, self.library.capture
 
     @property
     def launched(self):
@@ -31,7 +32,10 @@ class FakeDriver:
 
     @property
     def device(self):
-        return Driver(self.library).device(0)
+        return self.device_at(0)
+
+    def device_at(self, index):
+        return Driver(self.library).device(index)
 
 
 class DrivenLayer(HostLayer):

@@ -117,6 +117,25 @@ def test_where_it_cannot_be_kept_it_is_compiled_each_time(fresh):
     assert list(fresh.iterdir()) == []
 
 
+def test_where_it_cannot_be_written_it_is_compiled_once(fresh, monkeypatch):
+    made, compile_plan = [], cubins.compile_plan
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(cubins, "seal", refuse)
+    monkeypatch.setattr(cubins, "compile_plan", lambda *p: made.append(p) or compile_plan(*p))
+    with pytest.warns(RuntimeWarning, match="cannot be kept: .*Read-only file system"):
+        assert cubins.load(SMALL)
+    assert (len(made), [*fresh.iterdir()]) == (1, [])
+
+
+def test_gpus_that_the_compiler_does_not_know_have_a_reason():
+    assert cubins.gpu_reason(Gpu.of((9, 0))) is cubins.gpu_reason(Gpu.of((12, 0))) is None
+    reason = cubins.gpu_reason(Gpu.of((1, 3)))
+    assert re.fullmatch(r"NVRTC [\d.]+ compiles nothing for compute capability 1\.3", reason)
+
+
 def test_what_the_compiler_refuses_is_told(fresh, monkeypatch):
     unknown = SMALL._replace(gpu=SMALL.gpu._replace(capability=(1, 0)))
     with pytest.warns(RuntimeWarning, match="so a slower path runs.*NVRTC"):

@@ -1,5 +1,7 @@
 """The driver's glue with a library that plays the driver: no GPU is needed, and none has run it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,23 @@ def test_nothing_is_launched_for_no_rows(fake):
 def test_large_clusters_are_allowed_first(fake):
     assert fake.device.prepare(PLAN._replace(cluster=16))
     assert fake.launched.nonportable == 1
+
+
+@pytest.mark.parametrize("framework", [-1, 0])
+def test_a_launch_is_in_the_context_of_its_gpu_whatever_the_threads_is(fake, framework):
+    fake.let_framework(framework)  # none, as in a fresh thread, or another GPU's
+    layer = DrivenLayer(PLAN, fake.device_at(1))
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(check, layer, *solved("LSTM"), "packed").result()
+        assert thread.submit(fake.library.get_current).result() == framework
+    assert fake.launched.device == 1
+
+
+def test_kernels_are_loaded_while_a_graph_is_captured_and_nothing_stays_relaxed(fake):
+    fake.capture(True)
+    check(DrivenLayer(PLAN, fake.device), *solved("LSTM"), "packed")
+    with pytest.raises(KernelError, match=r"cuKernelGetFunction.*\(900\)"):
+        fake.device.driver._call("cuKernelGetFunction", *2 * [fake.library.get_launched()])
 
 
 def test_what_the_driver_refuses_is_named(fake, monkeypatch):

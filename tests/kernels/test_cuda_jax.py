@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ 
 jax = pytest.importorskip("jax")
 glue = pytest.importorskip("ragged_jax.recurrent.cuda_kernels")
 import ragged_jax  # noqa: E402
-from ragged_jax.recurrent import dispatch  # noqa: E402
+from ragged_jax.recurrent import dispatch, scan  # noqa: E402
 
 jnp = jax.numpy
 
@@ -111,6 +111,15 @@ def test_what_the_driver_refuses_is_named(fake_driver_of, target):
     fake.fail_with(719)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"cuL.* gave 719\. Set RAGGED_KERNELS=0"):
         check(JaxLayer.launched(target), *solved("LSTM"), "padded")
+    fake.forget()
+
+
+def test_kernels_are_loaded_while_xla_captures_a_graph(fake_driver_of, target, monkeypatch):
+    fake = fake_driver_of("LSTM")
+    fake.forget()
+    monkeypatch.setattr(glue, "_digest", lambda cubin: "not loaded yet")
+    fake.capture(True)
+    check(JaxLayer.launched(target), *solved("LSTM"), "padded")
     fake.forget()
 
 
@@ -213,6 +222,35 @@ def test_a_layer_runs_on_them_where_a_trial_says_so(fake_driver_of, played):
     np.testing.assert_allclose(moved, expected[1].sum(), rtol=1e-5)
     assert len(held) == 10
     jax.clear_caches()
+
+
+def test_what_is_timed_compiles_nothing(played):
+    from ragged_jax.recurrent import cuda_trial
+
+    traces = []
+
+    def noting(run):
+        return lambda *given, **options: traces.append(run) or run(*given, **options)
+
+    def clock(run):
+        before = len(traces)
+        run()
+        assert len(traces) == before > 0
+        return 1.0
+
+    question = cuda_trial.ask(cuda_trial.find_target(), CALL)
+    passes = {key: noting(run) for key, run in scan.PASSES.items()}
+    trial = cuda_trial.JaxTrial(question, passes, lambda: passes, clock)
+    assert trial.time_kernel() == trial.time_kernel() == trial.time_other() == 1
+
+
+def test_a_trial_that_fails_late_is_a_verdict(fake_driver_of, played):
+    played(0.5)
+    fake_driver_of("LSTM").fail_with(719)
+    with pytest.warns(RuntimeWarning, match=r"failed on .*cuL.* gave 719"):
+        reason = dispatch.recurrent_reasons(CALL)["cuda_kernels"]
+    assert reason == "they failed on this GPU"
+    fake_driver_of("LSTM").forget()
 
 
 def test_a_wrong_kernel_is_never_used(played, monkeypatch):

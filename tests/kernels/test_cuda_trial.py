@@ -48,7 +48,7 @@ def test_a_right_kernel_is_found_right(make, monkeypatch, cell):
 
 def test_the_verdict_is_about_the_batch_and_leaves_the_generator_alone(make):
     question, held = make("LSTM")
-    assert question[:3] == ("torch", "Played GPU", 13000)
+    assert question[:3] == (f"torch {torch.__version__}", "Played GPU", 13000)
     assert question[4:] == ("LSTM", 5, "float32", 8, 4)
     before = torch.get_rng_state()
     verdict = Judge().decide(question, held)

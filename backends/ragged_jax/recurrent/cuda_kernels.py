@@ -25,6 +25,7 @@ from ragged.kernels.cuda.plans import SUMS, Gpu, Plan, plan_launch
 from ragged.kernels.recipe import FUNCTIONS
 from ragged.recurrent.cells import CELLS
 from ragged_jax import custom_calls
+from ragged_jax.arrays import find_gpu
 from ragged_jax.custom_calls import load_library
 from ragged_jax.precision import float32_products
 
@@ -52,9 +53,7 @@ class Target(NamedTuple):
 @cache
 def find_target() -> Target | None:
     """Find the GPUs of this process; None where kernels cannot be launched."""
-    try:
-        device = jax.devices("cuda")[0]
-    except RuntimeError:  # a JAX without CUDA
+    if (device := find_gpu()) is None:
         return None
     # The library launches any kernel; a cell and a dtype only name one that is kept.
     library = load_library(SOURCE, "LSTM", "float32")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ from ragged.kernels.cuda.verdicts import (
 )
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import LayerCall, verdict_question
-from ragged_jax.arrays import name
+from ragged_jax.arrays import find_gpu, name
 from ragged_jax.precision import use_tf32
 from ragged_jax.recurrent import cuda_kernels, cudnn, scan
 from ragged_jax.recurrent.cuda_kernels import Target, find_target
@@ -37,6 +37,7 @@ from ragged_jax.recurrent.cuda_kernels import Target, find_target
 JUDGE = Judge()
 Clock = Callable[[Callable[[], Any]], float]
 Passes = Mapping[str, Callable[..., tuple[Array, ...]]]
+Program = Callable[..., list[Array]]
 
 
 class Arrays(NamedTuple):
@@ -58,16 +59,21 @@ class Arrays(NamedTuple):
 
 
 def host_clock(run: Callable[[], Any]) -> float:
-    """Return the seconds until all results of a run are there."""
+    """Return the seconds that a run takes, which waits for its results."""
     begin = time.perf_counter()
-    jax.block_until_ready(run())
+    run()
     return time.perf_counter() - begin
 
 
 def ask(target: Target, call: LayerCall) -> Question:
     """Name the verdict that a call needs."""
+    return _ask(call, target.name)
+
+
+def _ask(call: LayerCall, device: str) -> Question:
     driver = load_driver()
-    return verdict_question(call, name, target.name, driver.version if driver else 0)
+    backend = f"{name} {jax.__version__}"
+    return verdict_question(call, backend, device, driver.version if driver else 0)
 
 
 def find_verdict(call: LayerCall, other: Callable[[], Passes] = lambda: scan.PASSES) -> Verdict:
@@ -86,19 +92,19 @@ def find_verdict(call: LayerCall, other: Callable[[], Passes] = lambda: scan.PAS
 
 def find_cudnn_verdict(call: LayerCall) -> Verdict:
     """Find the verdict on cuDNN for a call that it takes, by a trial if there was none."""
-    driver, device = load_driver(), cudnn.find_device()
+    device = cudnn.find_device()
     assert device is not None
-    question = verdict_question(call, name, device, driver.version if driver else 0)
-    question = question._replace(sources=f"{CUDNN} of JAX {jax.__version__}")
+    question = _ask(call, device)._replace(sources=f"{CUDNN} of JAX {jax.__version__}")
     return JUDGE.decide(question, JaxTrial(question, cudnn.PASSES, lambda: scan.PASSES))
 
 
 def alone(held: Callable[[JaxTrial], float]) -> Callable[[JaxTrial], float]:
-    """Hold a part of a trial whatever is set around the program that asks for it."""
+    """Hold a part of a trial on a GPU, whatever is set around the program that asks for it."""
 
     @wraps(held)
     def hold(trial: JaxTrial) -> float:
-        with use_tf32(False), jax.debug_nans(False), jax.disable_jit(False):
+        on_gpu = jax.default_device(find_gpu())
+        with on_gpu, use_tf32(False), jax.debug_nans(False), jax.disable_jit(False):
             return held(trial)
 
     return hold
@@ -121,8 +127,8 @@ class JaxTrial:
         other: Callable[[], Passes],
         clock: Clock = host_clock,
     ) -> None:
-        self._question, self._passes, self._other = question, passes, other
-        self._clock = clock
+        self._question, self._find_other, self._clock = question, other, clock
+        self._kernel, self._exact = self._compile(passes), self._compile(scan.PASSES)
 
     @alone
     def find_error(self) -> float:
@@ -132,10 +138,7 @@ class JaxTrial:
         for k, lengths in enumerate(checked_lengths(self._question.batch)):
             arrays, reverse = self._draw(np.array(lengths), max(lengths) + 1), bool(k)
             exact = jax.tree.map(_in_float32, arrays)
-            found, right = (
-                self._run(self._passes, arrays, reverse),
-                self._run(scan.PASSES, exact, reverse),
-            )
+            found, right = _run(self._kernel, arrays, reverse), _run(self._exact, exact, reverse)
             pairs = zip(found, right, strict=True)
             errors += [_error(*pair) / allowed for pair in pairs if pair[1].size]
         return max(errors, key=lambda error: (error != error, error))
@@ -143,26 +146,27 @@ class JaxTrial:
     @alone
     def time_kernel(self) -> float:
         """Return the seconds that the kernel takes."""
-        return self._time(self._passes)
+        return self._time(self._kernel)
 
     @alone
     def time_other(self) -> float:
         """Return the seconds that what would run instead takes."""
-        return self._time(self._other())
+        return self._time(self._other)
 
-    def _time(self, passes: Any) -> float:
+    @cached_property
+    def _other(self) -> Program:
+        return self._compile(self._find_other())
+
+    def _time(self, program: Program) -> float:
         batch, width = self._question.batch, self._question.width
         arrays = self._draw(np.linspace(1, width, batch).astype(int), width)
-        jax.block_until_ready(self._run(passes, arrays, False))  # compiled
-        return self._clock(lambda: self._run(passes, arrays, False))
+        _run(program, arrays, False)  # which compiles it where it was not
+        return self._clock(lambda: _run(program, arrays, False))
 
-    def _run(self, passes: Any, arrays: Arrays, reverse: bool) -> list[Array]:
-        run = partial(_differentiate, passes, mode=self._question.cell, reverse=reverse)
-        try:
-            return jax.jit(run)(arrays)
-        except jax.errors.JaxRuntimeError as error:
-            expected, remedy = "a trial that runs", "Set RAGGED_KERNELS=0 to hold none."
-            raise KernelError.of("trial", "kernel", error, expected, remedy) from error
+    def _compile(self, passes: Passes) -> Program:
+        """Make one program of both passes, for the runs that are timed not to compile it anew."""
+        run = partial(_differentiate, passes, mode=self._question.cell)
+        return jax.jit(run, static_argnames="reverse")
 
     def _draw(self, lengths: np.ndarray, width: int) -> Arrays:
         """Draw a batch."""
@@ -179,6 +183,15 @@ class JaxTrial:
         weights = tuple(draw(*shape, scale=hidden**-0.5) for shape in shapes)
         states = draw(batch, hidden), draw(batch, hidden if "c" in cell.states else 0)
         return Arrays(jnp.asarray(lengths, jnp.int32), x, *states, weights)
+
+
+def _run(program: Program, arrays: Arrays, reverse: bool) -> list[Array]:
+    """Run a program and wait for it, since an error may come as late as its results."""
+    try:
+        return jax.block_until_ready(program(arrays, reverse=reverse))
+    except jax.errors.JaxRuntimeError as error:
+        expected, remedy = "a trial that runs", "Set RAGGED_KERNELS=0 to hold none."
+        raise KernelError.of("trial", "kernel", error, expected, remedy) from error
 
 
 def _differentiate(passes: Any, arrays: Arrays, *, mode: str, reverse: bool) -> list[Array]:

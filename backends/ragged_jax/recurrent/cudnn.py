@@ -17,6 +17,7 @@ from jax.custom_batching import sequential_vmap
 
 from ragged.recurrent.cells import CELLS
 from ragged.recurrent.dispatch import NO_PROJECTION, LayerCall, policy_reason
+from ragged_jax.arrays import find_gpu
 from ragged_jax.precision import allows_tf32
 from ragged_jax.recurrent import scan
 
@@ -46,10 +47,8 @@ def cudnn_reason(call: LayerCall) -> str | None:
 @cache
 def find_device() -> str | None:
     """Return the name of this process's first GPU; None without one."""
-    try:
-        return str(jax.devices("cuda")[0].device_kind)
-    except RuntimeError:  # a JAX without CUDA
-        return None
+    device = find_gpu()
+    return None if device is None else str(device.device_kind)
 
 
 @cache

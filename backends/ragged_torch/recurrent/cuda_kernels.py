@@ -208,8 +208,7 @@ def _launch(direction: str, of_rows: Any, y: Tensor, given: _Arrays, found: _Arr
     rows = Rows(*map(_address, of_call), batch, call.reverse, call.start == "initial")
     readable = {key: _readable(array) for key, array in given.items()}
     addresses = {key: _address(array) for key, array in (readable | dict(found)).items()}
-    with torch.cuda.device_of(y):  # torch's stream may be the default one, of whatever is current
-        device.launch(plan, CALLS[direction](rows=rows, **addresses), clusters, stream())
+    device.launch(plan, CALLS[direction](rows=rows, **addresses), clusters, stream())
 
 
 def _readable(tensor: Tensor | None) -> Tensor | None:

@@ -73,7 +73,8 @@ def cuda_clock(run: Callable[[], object]) -> float:
 
 def ask(target: Target, call: LayerCall) -> Question:
     """Name the verdict that a call needs."""
-    return verdict_question(call, name, target.device.name, target.device.driver.version)
+    device, backend = target.device, f"{name} {torch.__version__}"
+    return verdict_question(call, backend, device.name, device.driver.version)
 
 
 def find_verdict(call: LayerCall, other: Run) -> Verdict | None:
@@ -89,10 +90,11 @@ def find_verdict(call: LayerCall, other: Run) -> Verdict | None:
     """
     target = find_target(call.device_index)
     assert target is not None
-    question = ask(target, call)
-    if torch.cuda.is_current_stream_capturing() and not JUDGE.knows(question):
-        return None
-    device = torch.device("cuda", call.device_index)
+    question, device = ask(target, call), torch.device("cuda", call.device_index)
+    if not JUDGE.knows(question):
+        with torch.cuda.device(device):  # whose current stream is asked
+            if torch.cuda.is_current_stream_capturing():
+                return None
     return JUDGE.decide(question, TorchTrial(question, target, device, other))
 
 

@@ -161,7 +161,7 @@ def run_by_choice(inputs: LayerInputs, surrounding: str | None = None) -> tuple[
     """Run a call by the first implementation that can; y lies as x does."""
     if surrounding is None and inputs.x.is_cuda and not inputs.lengths.is_full:
         inputs = inputs._replace(lengths=inputs.lengths.on_device(load_backend(name), inputs.x))
-    call = describe(inputs.x, inputs.shape, inputs.lengths, surrounding)
+    call = describe(inputs.x, inputs.shape, inputs.lengths, surrounding, inputs.layout)
     chosen = choose(IMPLEMENTATIONS, call)
     if inputs.resets is not None and chosen.name not in OF_RESETS:
         return run_pieces(partial(run_by_choice, surrounding=surrounding), inputs)
@@ -207,6 +207,7 @@ def describe(
     shape: RecurrentShape,
     lengths: Lengths | None = None,
     surrounding: str | None = None,
+    layout: str = "padded",
 ) -> LayerCall:
     """Describe a call to those who choose.
 
@@ -215,11 +216,12 @@ def describe(
         shape: the layer's sizes and cell.
         lengths: of the rows; None = they are not known yet, and "auto" is their policy.
         surrounding: what torch does around the call.
+        layout: how its tokens lie.
     """
     device, dtype = x.device.type, str(x.dtype).removeprefix("torch.")
     known: dict[str, Any] = {"device": device, "dtype": dtype, "surrounding": surrounding}
     known |= {"hidden_size": shape.hidden_size, "proj_size": shape.proj_size, "mode": shape.mode}
-    known["device_index"] = x.device.index or 0
+    known |= {"device_index": x.device.index or 0, "layout": layout}
     if lengths is not None and surrounding is None:
         if not lengths.is_traced:
             return describe_batch(lengths, **known)

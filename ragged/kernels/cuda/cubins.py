@@ -17,7 +17,7 @@ from pathlib import Path
 from ragged import kernels
 from ragged.errors import KernelError
 from ragged.kernels.cuda import nvrtc
-from ragged.kernels.cuda.plans import Plan
+from ragged.kernels.cuda.plans import Gpu, Plan
 from ragged.kernels.libraries import cache_folder, locked, read_content, seal
 
 FOLDER = Path(__file__).parent
@@ -41,6 +41,18 @@ def is_available() -> bool:
     True
     """
     return kernels.is_enabled() and nvrtc.find_library() is not None
+
+
+def gpu_reason(gpu: Gpu) -> str | None:
+    """Say why nothing can be compiled for a GPU; None = it can, or the first kernel will tell."""
+    try:
+        compiler = nvrtc.load_compiler()
+    except OSError:
+        return None
+    if compiler is None or gpu.architecture in compiler.architectures:
+        return None
+    major, minor = gpu.capability
+    return f"NVRTC {compiler.version} compiles nothing for compute capability {major}.{minor}"
 
 
 @cache
@@ -96,6 +108,7 @@ def describe() -> str:
 
 
 def _load(plan: Plan, compiler: nvrtc.Compiler) -> bytes:
+    cubin = None
     try:
         with cache_folder() as folder, locked(folder, kernels.TIMEOUT):
             path = folder / _name(plan, compiler.version)
@@ -103,13 +116,12 @@ def _load(plan: Plan, compiler: nvrtc.Compiler) -> bytes:
                 return kept
             cubin = compile_plan(plan, compiler).cubin
             _keep(cubin, path)
-            return cubin
     except OSError as error:
         _warn(
             f"kernels for the GPU are compiled anew by each process, because they cannot be kept: "
             f"{error}. Set XDG_CACHE_HOME to a folder that you alone can write."
         )
-    return compile_plan(plan, compiler).cubin
+    return cubin or compile_plan(plan, compiler).cubin
 
 
 def _keep(cubin: bytes, path: Path) -> None:

@@ -7,6 +7,8 @@ functions, which runs the kernels on the host, stands in for it in the tests.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
 
@@ -21,6 +23,7 @@ PORTABLE_CLUSTER = 8  # blocks: a larger cluster has to be allowed
 # The driver's numbers for attributes of a device and of a kernel.
 PROCESSORS, MAJOR, MINOR, SHARED = 16, 75, 76, 97
 KERNEL_SHARED, KERNEL_CLUSTER = 8, 14
+RELAXED = 2  # what a thread may do while a CUDA graph is captured: all
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (ctypes.c_uint,),
@@ -28,10 +31,15 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGet": (ctypes.c_void_p, ctypes.c_int),
     "cuDeviceGetName": (ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
     "cuDeviceGetAttribute": (ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
+    "cuDevicePrimaryCtxRetain": (ctypes.c_void_p, ctypes.c_int),
+    "cuCtxPushCurrent_v2": (ctypes.c_void_p,),
+    "cuCtxPopCurrent_v2": (ctypes.c_void_p,),
+    "cuThreadExchangeStreamCaptureMode": (ctypes.c_void_p,),
     "cuGetErrorName": (ctypes.c_int, ctypes.c_void_p),
     "cuLibraryLoadData": (ctypes.c_void_p, ctypes.c_char_p, *(ctypes.c_void_p,) * 2,
                           ctypes.c_uint, *(ctypes.c_void_p,) * 2, ctypes.c_uint),
     "cuLibraryGetKernel": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p),
+    "cuKernelGetFunction": (ctypes.c_void_p, ctypes.c_void_p),
     "cuKernelSetAttribute": (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int),
     "cuLaunchKernel": (ctypes.c_void_p, *(ctypes.c_uint,) * 7, *(ctypes.c_void_p,) * 3),
 }  # fmt: skip
@@ -63,6 +71,16 @@ class Driver:
         self._call("cuDeviceGet", ctypes.byref(handle), index)
         self._call("cuDeviceGetName", name, len(name), handle)
         return Device(self, handle.value, name.value.decode(errors="replace"))
+
+    @contextmanager
+    def relaxed(self) -> Iterator[None]:
+        """Let this thread load kernels while a CUDA graph is captured, which does not record it."""
+        mode = ctypes.c_int(RELAXED)
+        self._call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
+        try:
+            yield
+        finally:
+            self._call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
 
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
@@ -126,17 +144,39 @@ class Device:
         kernel = self._kernels[plan]
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(call))
         sizes = (clusters * plan.cluster, 1, 1, plan.threads, 1, 1, plan.shared)
-        self.driver._call("cuLaunchKernel", kernel, *sizes, stream, arguments, None)
+        with self._current():
+            self.driver._call("cuLaunchKernel", kernel, *sizes, stream, arguments, None)
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """Let the framework's context of this GPU be this thread's, which may have another or none.
+
+        A thread of autograd's has one once the framework has launched something there.
+        """
+        self.driver._call("cuCtxPushCurrent_v2", self._context)
+        try:
+            yield
+        finally:
+            self.driver._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+
+    @cached_property
+    def _context(self) -> ctypes.c_void_p:
+        context = ctypes.c_void_p()
+        self.driver._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._handle)
+        return context
 
     def _load(self, plan: Plan, cubin: bytes) -> ctypes.c_void_p:
-        library, kernel = ctypes.c_void_p(), ctypes.c_void_p()
+        library, kernel, function = (ctypes.c_void_p() for _ in range(3))
         nothing = (None, None, 0, None, None, 0)
         call = self.driver._call
-        call("cuLibraryLoadData", ctypes.byref(library), cubin, *nothing)
-        call("cuLibraryGetKernel", ctypes.byref(kernel), library, cubins.FUNCTION.encode())
-        call("cuKernelSetAttribute", KERNEL_SHARED, plan.shared, kernel, self._handle)
-        if plan.cluster > PORTABLE_CLUSTER:
-            call("cuKernelSetAttribute", KERNEL_CLUSTER, 1, kernel, self._handle)
+        with self._current(), self.driver.relaxed():
+            call("cuLibraryLoadData", ctypes.byref(library), cubin, *nothing)
+            call("cuLibraryGetKernel", ctypes.byref(kernel), library, cubins.FUNCTION.encode())
+            call("cuKernelSetAttribute", KERNEL_SHARED, plan.shared, kernel, self._handle)
+            if plan.cluster > PORTABLE_CLUSTER:
+                call("cuKernelSetAttribute", KERNEL_CLUSTER, 1, kernel, self._handle)
+            # Or it would be loaded at its first launch, which may be captured.
+            call("cuKernelGetFunction", ctypes.byref(function), kernel)
         return kernel
 
     def _attribute(self, number: int) -> int:

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -21,11 +22,13 @@ namespace {
 
 constexpr int SHARED = 8, CLUSTER = 14;  // the driver's numbers for attributes of a kernel
 constexpr int PORTABLE_CLUSTER = 8;
+constexpr int RELAXED = 2;  // what a thread may do while a CUDA graph is captured: all
 
 struct Kernel {
   std::string cubin;
   unsigned cluster, threads, shared;
   void* handle = nullptr;
+  std::set<int> devices;  // where it is ready
 };
 
 std::mutex mutex;
@@ -46,6 +49,8 @@ struct Driver {
 
   using Load = int(void**, const void*, void*, void*, unsigned, void*, void*, unsigned);
   using Get = int(void**, void*, const char*);
+  using GetFunction = int(void**, void*);
+  using ExchangeMode = int(int*);
   using GetDevice = int(int*);
   using SetAttribute = int(int, int, void*, int);
   using Launch = int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
@@ -54,12 +59,16 @@ struct Driver {
 
   Load* load = find<Load>("cuLibraryLoadData");
   Get* get = find<Get>("cuLibraryGetKernel");
+  GetFunction* get_function = find<GetFunction>("cuKernelGetFunction");
+  ExchangeMode* exchange_mode = find<ExchangeMode>("cuThreadExchangeStreamCaptureMode");
   GetDevice* get_device = find<GetDevice>("cuCtxGetDevice");
   SetAttribute* set_attribute = find<SetAttribute>("cuKernelSetAttribute");
   Launch* launch = find<Launch>("cuLaunchKernel");
   Clear* clear = find<Clear>("cuMemsetD8Async");
 
-  bool is_complete() const { return load && get && get_device && set_attribute && launch && clear; }
+  bool is_complete() const {
+    return load && get && get_function && exchange_mode && get_device && set_attribute && launch && clear;
+  }
 };
 
 const Driver& driver() {
@@ -72,9 +81,24 @@ ffi::Error failed(const char* function, int status) {
                               std::to_string(status) + ". Set RAGGED_KERNELS=0 to do without kernels.");
 }
 
+// XLA may be capturing a CUDA graph, which does not record what is loaded: this thread may load for as
+// long as there is one of these.
+class Relaxed {
+ public:
+  Relaxed() { driver().exchange_mode(&mode); }
+  ~Relaxed() { driver().exchange_mode(&mode); }
+
+ private:
+  int mode = RELAXED;
+};
+
 // Load a kernel once, and let it have its memory on this device.
 ffi::Error prepare(Kernel& kernel) {
   std::lock_guard lock(mutex);
+  int device;
+  if (int status = driver().get_device(&device)) return failed("cuCtxGetDevice", status);
+  if (kernel.devices.count(device)) return ffi::Error::Success();
+  Relaxed relaxed;
   if (!kernel.handle) {
     void *library, *handle;
     if (int status = driver().load(&library, kernel.cubin.data(), nullptr, nullptr, 0, nullptr, nullptr, 0))
@@ -82,13 +106,15 @@ ffi::Error prepare(Kernel& kernel) {
     if (int status = driver().get(&handle, library, "recurrent")) return failed("cuLibraryGetKernel", status);
     kernel.handle = handle;
   }
-  int device;
-  if (int status = driver().get_device(&device)) return failed("cuCtxGetDevice", status);
   if (int status = driver().set_attribute(SHARED, int(kernel.shared), kernel.handle, device))
     return failed("cuKernelSetAttribute", status);
   if (kernel.cluster > PORTABLE_CLUSTER)
     if (int status = driver().set_attribute(CLUSTER, 1, kernel.handle, device))
       return failed("cuKernelSetAttribute", status);
+  void* function;  // or it would be loaded at its first launch, which may be captured
+  if (int status = driver().get_function(&function, kernel.handle))
+    return failed("cuKernelGetFunction", status);
+  kernel.devices.insert(device);
   return ffi::Error::Success();
 }
 

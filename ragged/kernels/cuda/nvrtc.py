@@ -44,6 +44,7 @@ class Compiler:
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._check(self._library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
         self.version = f"{major.value}.{minor.value}"
+        self.architectures = self._find_architectures()
 
     def compile(
         self, source: str, headers: Mapping[str, str], options: Sequence[str], name: str
@@ -77,6 +78,14 @@ class Compiler:
             return Compiled(self._read(program, "CUBIN"), log)
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))
+
+    def _find_architectures(self) -> frozenset[str]:
+        """Name the GPUs that it compiles for, such as "sm_90"."""
+        count = ctypes.c_int()
+        self._check(self._library.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
+        numbers = (ctypes.c_int * count.value)()
+        self._check(self._library.nvrtcGetSupportedArchs(numbers))
+        return frozenset(f"sm_{number}" for number in numbers)
 
     def _read(self, program: ctypes.c_void_p, what: str) -> bytes:
         size = ctypes.c_size_t()

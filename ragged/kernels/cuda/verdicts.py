@@ -23,6 +23,7 @@ from ragged.kernels.cuda import cubins
 from ragged.kernels.libraries import cache_folder, read_content, seal
 
 ROUNDS = 5  # of timing; the median counts
+MOST_TIMED = 2**20  # steps of all rows: more of them tell no more, and would not find room
 SMALL = (3, 0, 7, 1, 3, 2, 0, 5)  # lengths of the rows that are checked, again and again
 INPUTS = 8  # features of the batches
 ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}  # of the greatest value, and of 0.1
@@ -34,15 +35,15 @@ class Question(NamedTuple):
     """What a verdict holds for.
 
     Args:
-        backend: whose other implementations it is timed beside.
+        backend: whose other implementations it is timed beside, with its version.
         device: the GPU's name.
         driver: the driver's version.
         sources: digest of the kernels' sources and compiler, or cuDNN with whoever binds it.
         cell: of the layer.
         hidden: its hidden units.
         dtype: of its arrays.
-        batch: rows, rounded up to a power of 2.
-        width: steps, rounded up to a power of 2.
+        batch: rows, as `shape_class` has them.
+        width: steps, as `shape_class` has them.
     """
 
     backend: str
@@ -119,10 +120,13 @@ class Trial(Protocol):
 def shape_class(batch: int, width: int) -> tuple[int, int]:
     """Round a shape up, so that few trials serve all batches; lengths stay on the device.
 
-    >>> shape_class(48, 300)
-    (64, 512)
+    Of many rows the width goes no further than a trial can be held for.
+
+    >>> shape_class(48, 300), shape_class(100_000, 3000)
+    ((64, 512), (131072, 8))
     """
-    return 1 << max(batch - 1, 0).bit_length(), 1 << max(width - 1, 0).bit_length()
+    rows, steps = (1 << max(size - 1, 0).bit_length() for size in (batch, width))
+    return rows, min(steps, max(1, MOST_TIMED // rows))
 
 
 def checked_lengths(batch: int) -> tuple[list[int], list[int]]:

@@ -33,8 +33,11 @@ typecheck: .venv/installed  ## mypy, strict
 # program that several tests run is compiled by the first of them. What XLA compiles for a user the
 # tests in OPTIMISED and JITTED prove, of JAX in float32; elsewhere it compiles faster, to slower code.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
-QUICK  := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false \
-	JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0
+# A program is one piece for LLVM, not thirty: what each piece costs by itself is most of it.
+QUICK  := JAX_DISABLE_MOST_OPTIMIZATIONS=1 JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0 \
+	XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+# Hundreds of processes import the sources: the first compiles them.
+unexport PYTHONDONTWRITEBYTECODE
 test-docs test-fast test-suite: export OMP_NUM_THREADS = 1
 test-docs test-fast test-suite: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv/programs
 test-docs test-fast test-suite: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0

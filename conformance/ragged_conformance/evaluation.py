@@ -61,7 +61,11 @@ def fast_options() -> dict[str, Any] | None:
     """Return the options that make XLA's CPU compiler fast, as far as this version has them."""
     import jax
 
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    options = {
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
     supported = {}
     for name, value in options.items():
         with suppress(jax.errors.JaxRuntimeError):

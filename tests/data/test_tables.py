@@ -188,6 +188,13 @@ def test_gaps_split_events(write):
     assert events[1].start == datetime(2020, 1, 9)
 
 
+def test_a_gap_between_numbers_that_may_be_dates_names_their_form(write):
+    text = HEADER + "".join(f"a,{t},{t},1\n" for t in (199051, 199052, 199101, 199102))
+    with refuses("If the numbers are dates, name their form in time_format"):
+        wells(write(text)).events()
+    assert len(wells(write(text), time_format="%G%V").events()) == 1
+
+
 def test_months_leave_no_gap(write):
     text = HEADER + "".join(f"a,2021-{month:02d}-01,1,1\n" for month in range(1, 13))
     assert [event.steps for event in wells(write(text)).events()] == [12]

@@ -185,6 +185,15 @@ def test_time_in_several_columns_is_one_date(new_forecaster, frame, fitted, tmp_
     pandas.testing.assert_frame_equal(loaded.predict(parts), found)
 
 
+def test_each_column_of_a_wide_frame_is_a_series(new_forecaster, frame, fitted):
+    wide = frame.pivot(index="month", columns="shop", values="sales")
+    forecaster = new_forecaster(series=["north", "south"], group=None, time=None).fit(wide)
+    expected = fitted.predict(frame).drop(columns="item").rename(columns={"shop": "series"})
+    pandas.testing.assert_frame_equal(forecaster.predict(wide), expected, check_dtype=False)
+    with pytest.raises(DataError, match="without column 'south'"):
+        forecaster.predict(wide[["north"]])
+
+
 def test_a_score_is_r2_and_is_1_for_a_perfect_model(fitted, frame, monkeypatch):
     assert fitted.score(frame) < 1
     from ragged.forecasting import forecaster as module

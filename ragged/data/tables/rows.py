@@ -15,6 +15,7 @@ from ragged.errors import DataError
 
 DUPLICATES = ("error", "first", "last", "mean")
 GAPS = ("error", "split", "keep")
+SHORTEST_DATE = 10_000  # smaller numbers are years, or no dates
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +152,8 @@ def refuse_gap(rows: Rows, column: str, row: int, frequency: Frequency) -> DataE
         "Fill the gap, or set gaps to split; where rows come at any time, set gaps to keep: the "
         "time since the row before becomes a column."
     )
+    if rows.dates is None and rows.seconds[row] >= SHORTEST_DATE:
+        remedy += " If the numbers are dates, name their form in time_format, as '%y%m%d'."
     return DataError.of("Tables", column, got, f"steps of about {usual}", remedy)
 
 

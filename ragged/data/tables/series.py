@@ -15,6 +15,7 @@ from ragged.data.tables.frequency import HOUR, Frequency
 from ragged.data.tables.future import Future
 from ragged.data.tables.holidays import holiday_column, holiday_name
 from ragged.data.tables.notes import Notes
+from ragged.data.tables.resolved import Reading, Resolved, resolve
 from ragged.data.tables.rows import (
     Rows,
     frequency_of,
@@ -30,49 +31,10 @@ from ragged.data.tables.rows import (
 from ragged.data.tables.table import Table
 from ragged.data.tables.time_columns import form_of, joined_name, with_joined
 from ragged.data.tables.times import Times, likely_format, read_times
+from ragged.data.tables.wide import narrow
 from ragged.errors import DataError
 
 FILL = "Fill the cell, or set missing to ffill."
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What the data decide on where a user leaves it open; None is open.
-
-    Args:
-        time_format: the form of dates; None also where the next table needs none.
-        frequency: the usual step; None also where series differ in theirs.
-        calendar: the cycles whose columns are added.
-        categories: the columns of words, with the labels of each.
-    """
-
-    time_format: str | None = None
-    frequency: Frequency | None = None
-    calendar: tuple[str, ...] | None = None
-    categories: Categories | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """Series that were read.
-
-    Args:
-        series: those with dates sorted by their start.
-        resolved: what the data decided on, with the calendar and the columns of words.
-        notes: for the user.
-        has_dates: whether their time is of dates.
-        are_hours: whether it is of durations.
-        in_folder: whether the tables are of a folder.
-        unknown_labels: those of the notes that are about labels.
-    """
-
-    series: list[Series]
-    resolved: Resolved
-    notes: list[str]
-    has_dates: bool
-    are_hours: bool
-    in_folder: bool = False
-    unknown_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +51,7 @@ class SeriesReader:
         duplicates: "error", "first", "last" or "mean".
         holidays: the country whose holidays become a column, or None.
         words: which columns are of words.
+        wide: the columns of a wide table, each of which is one series of the target, or `REST`.
     """
 
     roles: Roles
@@ -100,6 +63,7 @@ class SeriesReader:
     duplicates: str
     holidays: str | None = None
     words: CategoryOptions = field(default_factory=CategoryOptions)
+    wide: Sequence[str] | str = ()
 
     @property
     def time(self) -> str | None:
@@ -147,7 +111,9 @@ class SeriesReader:
             DataError: a table that cannot be used; see `Tables`.
         """
         notes = Notes(list(others), [name for table in tables for name in table.sheets])
-        tables = [with_joined(table, self.time_columns) for table in tables]
+        if in_folder:
+            tables = [replace(table, named=(table.name,)) for table in tables]
+        tables = [with_joined(table, self.time_columns) for table in self._narrow(tables)]
         tables = [self._without_empty_rows(table, notes) for table in tables]
         if to_learn:
             self._check_not_empty(tables)
@@ -158,13 +124,12 @@ class SeriesReader:
         self._check_kinds(times)
         series: list[Rows] = []
         for table, time in zip(tables, times, strict=True):
-            file = (table.name,) if in_folder else ()
-            series += self._rows_of(table, time, categories, file, notes)
+            series += self._rows_of(table, time, categories, notes)
         if to_learn:
             series = self._without_unknown(series, notes)
         frequencies = [frequency_of(rows, options.frequency) for rows in series]
         self._check_dates(options, times[0])
-        resolved = _resolve(options, categories, times, series, frequencies)
+        resolved = resolve(options, categories, times, series, frequencies)
         notes.added += self._added(resolved)
         notes.form = times[0].format if options.time_format is None else None
         if self.time is not None and times[0].dates is None and options.time_format is None:
@@ -230,19 +195,22 @@ class SeriesReader:
                 remedy = f"Name the form of its dates in time_format, or leave {argument} out."
                 raise DataError.of("Tables", argument, got, f"dates in `{self.time}`", remedy)
 
+    def _narrow(self, tables: Sequence[Table]) -> list[Table]:
+        """Return a table for each series of wide ones."""
+        if not self.wide:
+            return list(tables)
+        target, roles = self.roles.target[0], self.roles
+        others = [*self.time_columns, *self.groups, *roles.known, *roles.past, *roles.static]
+        return [part for table in tables for part in narrow(table, self.wide, target, others)]
+
     def _rows_of(
-        self,
-        table: Table,
-        time: Times,
-        categories: Categories,
-        file: tuple[str, ...],
-        notes: Notes,
+        self, table: Table, time: Times, categories: Categories, notes: Notes
     ) -> list[Rows]:
         """Return the rows of each series of a table, in the order of time."""
         columns = self._columns(table, categories, notes)
         statics = categories.names(self.roles.static)
         groups = [table.series(column) for column in self.groups]
-        prefix = "".join(f"{name}/" for name in file) if groups else ""
+        prefix = "".join(f"{name}/" for name in table.named) if groups else ""
         series = []
         for name, indices in group_rows(self._names(table)).items():
             dates = None if time.dates is None else time.dates[indices]
@@ -250,7 +218,7 @@ class SeriesReader:
             seconds = (
                 time.seconds[indices] if self.time is not None else np.arange(float(len(indices)))
             )
-            cells = (*file, *(_stripped(column.iloc[indices[0]]) for column in groups))
+            cells = (*table.named, *(_stripped(column.iloc[indices[0]]) for column in groups))
             rows = Rows(prefix + name, seconds, dates, values, labels=cells)
             rows = self._ordered(rows, categories, notes)
             series.append(with_statics(rows, statics, categories.shown))
@@ -258,7 +226,7 @@ class SeriesReader:
 
     def _names(self, table: Table) -> list[str]:
         if not self.groups:
-            return [table.name] * len(table)
+            return ["/".join(table.named) or table.name] * len(table)
         labels = [table.labels(column) for column in self.groups]
         return ["/".join(parts) for parts in zip(*labels, strict=True)]
 
@@ -351,31 +319,6 @@ class SeriesReader:
         if self.holidays is not None:
             columns[holiday_name(self.holidays)] = holiday_column(rows.dates, self.holidays)
         return replace(rows, columns=columns)
-
-
-def _resolve(
-    options: Resolved,
-    categories: Categories,
-    times: Sequence[Times],
-    series: Sequence[Rows],
-    frequencies: Sequence[Frequency],
-) -> Resolved:
-    """Return what options say, and where they leave it open what the data show."""
-    time_format = options.time_format
-    if time_format is None and len({time.format for time in times}) == 1:
-        time_format = times[0].format
-    cycles = options.calendar
-    if times[0].dates is None:
-        cycles = ()
-    elif cycles is None:
-        ends = [second for rows in series for second in (rows.seconds[0], rows.seconds[-1])]
-        usual = min(frequencies, key=lambda frequency: frequency.seconds)
-        cycles = tuple(calendars.useful_cycles(usual, max(ends) - min(ends)))
-    frequency = options.frequency
-    found = {frequency for frequency in frequencies if frequency.name}  # a single row has none
-    if frequency is None and times[0].dates is not None and len(found) == 1:
-        (frequency,) = found
-    return Resolved(time_format, frequency, cycles, categories)
 
 
 def _series(rows: Rows) -> Series:

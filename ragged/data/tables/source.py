@@ -20,10 +20,12 @@ from ragged.data.tables.options import (
     check_units,
 )
 from ragged.data.tables.reader import read_tables, table_from_frame
+from ragged.data.tables.resolved import Reading, Resolved
 from ragged.data.tables.rows import DUPLICATES, GAPS
-from ragged.data.tables.series import FILL, Reading, Resolved, SeriesReader
+from ragged.data.tables.series import FILL, SeriesReader
 from ragged.data.tables.table import Table
 from ragged.data.tables.time_columns import joined_name
+from ragged.data.tables.wide import check_wide
 from ragged.errors import DataError, OptionError
 
 
@@ -81,6 +83,8 @@ class Tables(Source):
         names: of all columns, where there is no header, or it was left out by `skip_rows`.
         skip_footer: the lines below the last row, such as totals and sources.
         sheet: of an Excel file; by default the first.
+        series: of a wide table, the columns each of which is a series, or "rest", all without a
+            role. Their cells become the target, which has a name of your own.
         encoding: of text.
         na_values: words and numbers for an unknown cell, such as -999, beside the usual words.
         time_format: the form of dates, such as "%d.%m.%Y"; "s", "ms", "us" or "ns" for numbers
@@ -150,6 +154,7 @@ class Tables(Source):
         names: list[str] | None = None,
         skip_footer: int = 0,
         sheet: str | None = None,
+        series: Sequence[str] | Literal["rest"] = (),
     ) -> None:
         roles = {"target": target, "known": known, "past": past, "static": static}
         check_roles(roles)
@@ -169,12 +174,14 @@ class Tables(Source):
         self._units = check_units(
             units or {}, [*self._named.columns, *([] if time is None else [time])]
         )
+        check_wide(series, target, [*self._named.columns, *self.time_columns])
         groups = (group,) if isinstance(group, str) else tuple(group or ())
         fills = missing == "ffill"
         words = check_categories(categories, labels, self._named)
         self._reader = SeriesReader(
-            self._named, groups, self.time_columns, fills, gaps, sort, duplicates, holidays, words
-        )
+            self._named, groups, self.time_columns, fills, gaps, sort, duplicates, holidays, words,
+            series,
+        )  # fmt: skip
         self._options = Resolved(
             time_format,
             None if frequency == "auto" else parse_frequency(frequency),
@@ -278,9 +285,10 @@ class Tables(Source):
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """The columns of `group`, after that of the file where the tables are of a folder."""
+        """The columns of `group`, after the file in a folder and the series of a wide table."""
         in_folder = self._last is not None and self._last.in_folder
-        return (*(("file",) if in_folder else ()), *self._reader.groups)
+        added = {"file": in_folder, "series": bool(self._reader.wide)}
+        return (*(name for name, is_there in added.items() if is_there), *self._reader.groups)
 
     def raw_unit(self, name: str) -> str:
         """Return the unit given for a target."""

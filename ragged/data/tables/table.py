@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -48,6 +48,8 @@ class Table:
         na_values: further words for an unknown cell.
         thousands: the mark between the digits of thousands in text, or None.
         sheets: the other sheets of an Excel file, of which none was named.
+        named: what tells its series apart from those of other tables.
+        renamed: the names that columns have in the file, where they were changed.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Table:
     na_values: Sequence[str] = ()
     thousands: str | None = None
     sheets: Sequence[str] = ()
+    named: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -216,7 +220,8 @@ class Table:
     def refuse_cell(self, row: int, column: str, expected: str, remedy: str) -> NoReturn:
         """Raise the error for a cell that cannot be used."""
         cell = cells_of(self.series(column)[row : row + 1])[0]
-        got = f"{shown(cell)} at {self.unit} {self.line_of(row)}, column '{column}'"
+        name = self.renamed.get(column, column)
+        got = f"{shown(cell)} at {self.unit} {self.line_of(row)}, column '{name}'"
         if self.origin[1] == "path" and not is_like_number(cell):
             remedy += self._where_no_row(row)
         self.refuse(got, expected, remedy)

@@ -35,8 +35,8 @@ COMPACT = (
     ("%Y%m%d%H%M%S", r"(19|20)\d{12}"),
 )
 LARGEST_COMPACT = 1e14
-QUARTER = r"(?P<year>\d{4})\s*[-:/. ]?\s*Q(?P<quarter>[1-4])"
-QUARTER_FIRST = r"Q(?P<quarter>[1-4])\s*[-:/. ]?\s*(?P<year>\d{4})"
+QUARTER = r"(?P<year>\d{4})\s*[-:/. ]?\s*Q0?(?P<quarter>[1-4])"
+QUARTER_FIRST = r"Q0?(?P<quarter>[1-4])\s*[-:/. ]?\s*(?P<year>\d{4})"
 WEEK = r"(?P<year>\d{4})-?W(?P<week>\d{2})(?:-?(?P<day>[1-7]))?"  # of ISO 8601
 CLOCK = r"\d+:\d{2}(:\d{2}(\.\d+)?)?"
 DURATION = rf"-?(\d+ days?,?( {CLOCK})?|{CLOCK})"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.cases import Case, lengths_of
+from benchmarks.machine import FRAMEWORKS
 from benchmarks.passes import Run
 from benchmarks.suite import Suite
 from benchmarks.timing import Timing, interleave
@@ -32,10 +33,15 @@ RIVALS = {
 
 
 def measure_case(
-    case: Case, kinds: list[str], device: str, keras: Mapping[str, Any], budget: float
+    case: Case,
+    kinds: list[str],
+    device: str,
+    keras: Mapping[str, Any],
+    budget: float,
+    frameworks: Sequence[str] = FRAMEWORKS,
 ) -> dict[str, Any]:
     """Measure one case with all its spreads of lengths; the first one times everyone."""
-    suite = Suite(case, device, keras)
+    suite = Suite(case, device, keras, frameworks)
     kinds = sorted(kinds, key=lambda kind: kind != "log-normal")
     points: list[dict[str, Any]] = []
     for kind in kinds:
@@ -86,7 +92,7 @@ def _remember(losses: dict[str, float], name: str, run: Run) -> Run:
 
 def _other_work(losses: dict[str, float]) -> list[str]:
     """Name those whose loss is not ours; the floor has none, and padded states are never right."""
-    own = losses["torch auto"]
+    own = next(losses[name] for name in ("torch auto", "jax auto") if name in losses)
     judged = [n for n in losses if not n.endswith("floor") and n != "torch padded"]
     return [name for name in judged if not abs(losses[name] - own) <= SAME * (1 + abs(own))]
 

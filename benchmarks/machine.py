@@ -7,7 +7,27 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ragged.backend import load_backend
+
 PACKAGES = ("numpy", "torch", "jax", "flax", "keras")
+FRAMEWORKS = ("torch", "jax")
+
+
+def find_frameworks(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Name the frameworks that see a device, and say why the others are left out.
+
+    A machine has its own versions of them: what their import raises is told, not raised.
+    """
+    seen, reasons = [], {}
+    for name in FRAMEWORKS:
+        try:
+            if device in load_backend(name).devices():
+                seen.append(name)
+            else:
+                reasons[name] = f"it sees no {device}"
+        except Exception as error:
+            reasons[name] = f"{type(error).__name__}: {error}"
+    return tuple(seen), reasons
 
 
 def describe(device: str) -> dict[str, object]:
@@ -20,11 +40,18 @@ def describe(device: str) -> dict[str, object]:
         "device": device,
     }
     if device == "cuda":
+        found |= _describe_gpu(find_frameworks(device)[0])
+    return found | {package: _version(package) for package in PACKAGES}
+
+
+def _describe_gpu(frameworks: tuple[str, ...]) -> dict[str, object]:
+    if "torch" in frameworks:
         import torch
 
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda
-    return found | {package: _version(package) for package in PACKAGES}
+        return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    import jax
+
+    return {"gpu": jax.devices("cuda")[0].device_kind}
 
 
 def _processor() -> str:

@@ -12,12 +12,13 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES, Case, lengths_of
+from benchmarks.machine import FRAMEWORKS
 from benchmarks.suite import Suite
 
 CHOSEN = ((CASES[3], "log-normal"), (CASES[0], "storms"))
@@ -28,10 +29,13 @@ TINY = Case(4, 8, 4, 8, 1)
 MIB = 2**20
 
 
-def measure(device: str, quick: bool) -> list[dict[str, Any]]:
+def measure(
+    device: str, quick: bool, frameworks: Sequence[str] = FRAMEWORKS
+) -> list[dict[str, Any]]:
     """Measure the chosen cases; the processes do not wait for each other, for none is timed."""
     chosen = CHOSEN[1:] if quick else CHOSEN
-    jobs = [(c, kind, name) for c, kind in chosen for name in NAMES]
+    names = [name for name in NAMES if name.split()[0] in frameworks]
+    jobs = [(c, kind, name) for c, kind in chosen for name in names]
     jobs = [job for job in jobs if (job[0].name, job[2]) not in TOO_SLOW]
     with ThreadPoolExecutor(1 if device == "cuda" else 2) as pool:
         found = list(pool.map(lambda job: _in_process(job[0], job[1], job[2], device), jobs))

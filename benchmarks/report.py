@@ -29,14 +29,19 @@ def markdown(results: dict[str, Any], device: str) -> str:
     parts = [f"# Benchmarks on {device}", f"{machine}. {results['seconds']:.0f} s in all."]
     if results.get("missing"):
         parts += [f"**Ended before its time: not all of {', '.join(results['missing'])} is here.**"]
+    parts += [f"Without {name}: {why}." for name, why in results.get("left out", {}).items()]
     points = all_points(results.get("grid", []))
     if points:
         parts += ["## In one look", _summary(points)]
         parts += [f"![Ratios]({device}_ratios.png)", f"![Times]({device}_times.png)"]
-        parts += ["## torch, forward and backward (ms)", _torch(points)]
-        parts += ["## JAX, forward and backward (ms)", _jax(points)]
+        without = results.get("left out", {})
+        if "torch" not in without:
+            parts += ["## torch, forward and backward (ms)", _torch(points)]
+        if "jax" not in without:
+            parts += ["## JAX, forward and backward (ms)", _jax(points)]
         parts += ["## Forward only (ms)", _forward(points)]
-        parts += ["## Compiling on JAX", _compiling(results["grid"])]
+        if "jax" not in without:
+            parts += ["## Compiling on JAX", _compiling(results["grid"])]
     if "memory" in results:
         parts += ["## Peak memory of a training step (MiB)", _memory(results["memory"])]
     if "epochs" in results:
@@ -134,13 +139,17 @@ def _epochs(found: dict[str, Any]) -> str:
         before = ", ".join(f"{v:.6f}" for v in each["loss before training"].values())
         filler = ", ".join(f"{v['computed']:.0%}" for v in each["waste"].values())
         rows.append([each["backend"], *seconds, f"{each['ratio']:.2f}", before, filler])
+    text = "Epochs of `ragged train --config storms`:\n\n" + table(heads, rows)
+    return text + (f"\n\n{_random_lengths(found)}" if "random lengths" in found else "")
+
+
+def _random_lengths(found: dict[str, Any]) -> str:
     other = found["random lengths"]
-    text = (
+    return (
         f"{other['batches']} batches of random lengths at hidden 128 on JAX: {other['programs']} "
         f"programs, {other['waste']['computed']:.1%} computed beyond the real tokens, first step "
         f"{other['first step']:.1f} s, then {1e3 * other['median step']:.0f} ms in the median."
     )
-    return "Epochs of `ragged train --config storms`:\n\n" + table(heads, rows) + "\n\n" + text
 
 
 _HEADS = ("batch, width, in, hidden, layers", "lengths", "waste")

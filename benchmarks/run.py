@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -37,7 +38,11 @@ def main() -> None:
 
     started = time.perf_counter()
     missing = [part for part in PARTS if part in chosen.parts]
+    chosen.frameworks, reasons = machine.find_frameworks(chosen.device)
+    if not chosen.frameworks:
+        sys.exit(f"no framework sees {chosen.device}: {reasons}")
     results: dict[str, Any] = {"machine": machine.describe(chosen.device), "missing": missing}
+    results["left out"] = reasons
     for part in [*missing]:
         for found in _measure(part, chosen):
             results[part] = found
@@ -65,10 +70,11 @@ def _measure(part: str, chosen: argparse.Namespace) -> Iterator[Any]:
     if part == "grid":
         yield from _grid(chosen)
     elif part == "memory":
-        yield memory.measure(chosen.device, chosen.quick)
+        yield memory.measure(chosen.device, chosen.quick, chosen.frameworks)
     else:
         with get_context("spawn").Pool(1) as fresh:  # the grid leaves full caches behind
-            yield fresh.apply(epochs.measure, (chosen.device, chosen.quick))
+            told = chosen.device, chosen.quick, chosen.frameworks
+            yield fresh.apply(epochs.measure, told)
 
 
 def _grid(chosen: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
@@ -80,12 +86,13 @@ def _grid(chosen: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     grid: tuple[Case, ...] = QUICK_CASES if chosen.quick else CASES
     cases = [case for case in grid if re.search(chosen.only, case.name)]
     with_keras = find_spec("keras") is not None and not chosen.no_keras
-    names = ("torch", "jax") if with_keras else ()
+    names = chosen.frameworks if with_keras else ()
     keras = {name: Worker(name, chosen.device) for name in names}
     found: list[dict[str, Any]] = []
     try:
         for case in cases:
-            found.append(measure_case(case, kinds, chosen.device, keras, chosen.budget))
+            told = kinds, chosen.device, keras, chosen.budget, chosen.frameworks
+            found.append(measure_case(case, *told))
             yield found
     finally:
         for worker in keras.values():

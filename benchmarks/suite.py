@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks import ours, peers
 from benchmarks.cases import Case
 from benchmarks.floor import JaxFloor, torch_floor
+from benchmarks.machine import FRAMEWORKS
 from benchmarks.passes import JaxPass, Run, Work
 
 TORCH = ("auto", "never", "always", "PackedSequence", "padded", "Keras", "floor")
@@ -25,10 +26,17 @@ class Suite:
         case: sizes of the layer and the batch.
         device: "cpu" or "cuda".
         keras: a worker for each framework that Keras is to run on.
+        frameworks: that see the device.
     """
 
-    def __init__(self, case: Case, device: str, keras: Mapping[str, Any]) -> None:
-        self.case, self.device, self.keras = case, device, keras
+    def __init__(
+        self,
+        case: Case,
+        device: str,
+        keras: Mapping[str, Any],
+        frameworks: Sequence[str] = FRAMEWORKS,
+    ) -> None:
+        self.case, self.device, self.keras, self.frameworks = case, device, keras, frameworks
         self.work = Work(case, device)
         self._jax: dict[str, JaxPass] = {}
 
@@ -37,7 +45,8 @@ class Suite:
         torch = [what for what in TORCH if what != "Keras" or "torch" in self.keras]
         jax = [what for what in JAX if what != "Keras" or "jax" in self.keras]
         jax += ["cuDNN"] if self.device == "cuda" else []
-        return [f"torch {what}" for what in torch] + [f"jax {what}" for what in jax]
+        names = [f"torch {what}" for what in torch] + [f"jax {what}" for what in jax]
+        return [name for name in names if name.split()[0] in self.frameworks]
 
     def make(self, name: str, lengths: np.ndarray, backward: bool = True) -> Run:
         """Prepare a contestant for lengths."""
@@ -62,7 +71,7 @@ class Suite:
     def twins(self, names: list[str], lengths: np.ndarray) -> dict[str, str]:
         """Name those of ours that come to the very same work as another: they need no own time."""
         twins: dict[str, str] = {}
-        for framework in ("torch", "jax"):
+        for framework in self.frameworks:
             found: dict[object, str] = {}
             for what in POLICIES:
                 name = f"{framework} {what}"

@@ -1,11 +1,13 @@
-"""Print the backends that see a CUDA device, and fail if there is none."""
+"""Print the backends that see a CUDA device, say why others do not, and fail if there is none."""
 
 import sys
 
-from ragged.backend import available_backends, load_backend
+from benchmarks.machine import find_frameworks
 
 if __name__ == "__main__":
-    found = [name for name in available_backends() if "cuda" in load_backend(name).devices()]
+    found, reasons = find_frameworks("cuda")
     print(*found)
+    for name, reason in reasons.items():
+        print(f"{name} is left out: {reason}", file=sys.stderr)
     if not found:
-        sys.exit(f"no CUDA device is seen by any of: {', '.join(available_backends())}")
+        sys.exit(f"no CUDA device is seen by any of: {', '.join(reasons)}")

@@ -54,6 +54,33 @@ def test_what_is_wasted_is_that_of_the_measured_device_and_layer(monkeypatch, de
     assert {*asked} == {(device, 64)}
 
 
+def test_a_framework_that_does_not_see_the_gpu_is_told_and_left_out(monkeypatch):
+    names = "machine", "suite", "cases", "memory", "report"
+    machine, suite, cases, memory, report = (
+        pytest.importorskip(f"benchmarks.{name}") for name in names
+    )
+
+    def load(name):
+        if name == "jax":
+            raise ImportError("libcudart.so: not found")
+        return SimpleNamespace(devices=lambda: ("cuda", "cpu"))
+
+    monkeypatch.setattr(machine, "load_backend", load)
+    seen, reasons = machine.find_frameworks("cuda")
+    assert (seen, reasons) == (("torch",), {"jax": "ImportError: libcudart.so: not found"})
+    contestants = suite.Suite(cases.CASES[0], "cuda", {}, seen).names()
+    assert {name.split()[0] for name in contestants} == {"torch"}
+    measured = []
+    monkeypatch.setattr(memory, "_in_process", lambda *job: measured.append(job[2]) or {})
+    memory.measure("cuda", True, seen)
+    assert {name.split()[0] for name in measured} == {"torch"}
+    epochs = {"epochs": {"storms": []}, "left out": reasons}
+    text = report.markdown({"machine": {}, "seconds": 0, **epochs}, "cuda")
+    assert "Without jax: ImportError: libcudart.so: not found." in text
+    monkeypatch.setattr(machine, "load_backend", lambda name: load("torch"))
+    assert machine.find_frameworks("tpu") == ((), dict.fromkeys((*seen, "jax"), "it sees no tpu"))
+
+
 class EndedError(Exception):
     """The time limit of a run."""
 

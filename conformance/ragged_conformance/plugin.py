@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen = config.getoption("backend")
     backends = [chosen] if chosen else [n for n in ADAPTERS if n in ragged.available_backends()]
     config.pluginmanager.register(Recorder(config, backends))
-    if not chosen and _is_xdist_controller(config):
+    if chosen in (None, *ADAPTERS) and _is_xdist_controller(config):
         return
     for name in backends:
         load_backend(name, partial=True)
@@ -58,9 +58,10 @@ def _is_xdist_controller(config: pytest.Config) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Report what a partial backend lacks."""
+    """Report what a partial backend lacks; those of the suite's own adapters lack nothing."""
     chosen = config.getoption("backend")
-    missing = missing_members(load_backend(chosen, partial=True)) if chosen else ()
+    is_other = chosen not in (None, *ADAPTERS)
+    missing = missing_members(load_backend(chosen, partial=True)) if is_other else ()
     if missing:
         terminalreporter.write_line(f"backend {chosen!r} lacks {', '.join(missing)}")
 

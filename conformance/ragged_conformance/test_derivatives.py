@@ -51,18 +51,21 @@ def loss_inputs(name: str, seed: int = 0, lengths: Any = GRADIENT_LENGTHS) -> li
     return [*padded, weights]
 
 
-def reductions(name: str, lengths: Any = GRADIENT_LENGTHS) -> Callable[..., tuple[Any, ...]]:
-    """A loss in all its reductions to a scalar, as a function of arrays alone."""
+def reduced(name: str, reduction: str, lengths: Any = GRADIENT_LENGTHS) -> Callable[..., Any]:
+    """A loss as a function of arrays alone."""
 
-    def run(prediction: Any, target: Any, weights: Any) -> tuple[Any, ...]:
-        return tuple(
-            getattr(ragged.losses, name)(
-                prediction, target, lengths=lengths, weights=weights, reduction=reduction
-            )
-            for reduction in ("mean", "sum", "sequence_mean")
+    def run(prediction: Any, target: Any, weights: Any) -> Any:
+        return getattr(ragged.losses, name)(
+            prediction, target, lengths=lengths, weights=weights, reduction=reduction
         )
 
     return run
+
+
+def reductions(name: str, lengths: Any = GRADIENT_LENGTHS) -> Callable[..., tuple[Any, ...]]:
+    """A loss in all its reductions to a scalar, as a function of arrays alone."""
+    losses = [reduced(name, each, lengths) for each in ("mean", "sum", "sequence_mean")]
+    return lambda *arrays: tuple(loss(*arrays) for loss in losses)
 
 
 @losses
@@ -81,9 +84,7 @@ def test_jax_losses_pass_check_grads_twice(jax_adapter: Adapter, name: str) -> N
     import jax
     from jax.test_util import check_grads
 
-    def loss(*arrays: Any) -> Any:
-        return reductions(name)(*arrays)[-1]
-
+    loss = reduced(name, "sequence_mean")
     arrays = [jax_adapter.array(array) for array in loss_inputs(name)]
     check_grads(jax.jit(loss), arrays, order=1, modes=("fwd", "rev"))
     check_grads(jax.jit(jax.grad(loss, argnums=(0, 1, 2))), arrays, order=1, modes=("fwd",))

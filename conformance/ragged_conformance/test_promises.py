@@ -9,7 +9,7 @@ import pytest
 import ragged
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import EMULATED, PADDING_VALUES, POLICIES, normal
-from ragged_conformance.evaluation import Results
+from ragged_conformance.evaluation import Results, forward
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.runner import Runner, lengths_of, runner
 from ragged_conformance.subjects import SUBJECTS, Batch, marked
@@ -61,13 +61,13 @@ def test_gradients_of_a_batch_are_the_sum_of_its_rows(adapter: Adapter, name: st
     initial, call = adapter.functional(runner(adapter, subject).module)
 
     def gradients_of(batch: Batch) -> Results:
-        def total(**parameters: Any) -> Any:
+        def total(parameters: Any) -> Any:
             outputs = subject.call(
                 lambda *a: call(parameters, *a), adapter.arrays(batch.arrays), batch.lengths
             )
             return sum((output**2).sum() for output in outputs.values())
 
-        return adapter.gradients(total, initial)
+        return forward(adapter, lambda leaves: adapter.differentiate(total, leaves))(initial)
 
     rows = [gradients_of(subject.batch.rows([row]).trimmed()) for row in range(4)]
     summed = {name: np.sum([row[name] for row in rows], axis=0) for name in initial}

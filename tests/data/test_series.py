@@ -249,6 +249,24 @@ def test_empty_rows_are_no_steps(tmp_path):
         Tables(str(path), ["y"], known=["x"], time="t").events()
 
 
+def test_without_a_time_remarks_below_the_last_value_are_no_steps(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,y\na,1\n,\nb,2\nSource:,\nthe office,\n")
+    source = Tables(str(path), ["y"], missing="ffill")
+    np.testing.assert_array_equal(source.events()[0].columns["y"], [1, nan, 2])
+    assert source.notes == ["empty rows, left out: 2"]
+    assert len(source.read(path)[0].time) == 5  # to forecast
+
+
+@pytest.mark.parametrize(("step", "name"), [("16ms", "16ms"), ("250us", "250us"), ("90s", "90s")])
+def test_a_short_step_is_read_again_from_what_was_kept(step, name):
+    stamps = pandas.date_range("2024-01-01 00:04:40.016", periods=4, freq=step)
+    source = tables({"t": stamps, "y": np.arange(4.0)})
+    assert source.resolved["frequency"] == name
+    again = tables({"t": stamps, "y": np.arange(4.0)}, frequency=name)
+    assert [len(event.time) for event in again.events()] == [4]
+
+
 def test_what_the_data_decided_reads_another_table_alike(tmp_path):
     days = pandas.date_range("2021-01-01", "2021-02-28").strftime("%d/%m/%Y")
     source = tables({"t": days, "kind": ["a", "b"] * 29 + ["a"], "y": range(59)}, known=["kind"])

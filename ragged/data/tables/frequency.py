@@ -13,7 +13,7 @@ from ragged.errors import OptionError
 GAP = 1.5  # a longer step, in units of the usual one, is a gap
 HOLIDAYS = 5  # business days from one row to the next that are no gap yet: four holidays
 HOUR, DAY = 3600.0, 86400.0  # seconds
-SECONDS = {"W": 7 * DAY, "D": DAY, "h": HOUR, "min": 60.0, "s": 1.0}
+SECONDS = {"W": 7 * DAY, "D": DAY, "h": HOUR, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 MONTHS = {"YS": 12, "YE": 12, "QS": 3, "QE": 3, "MS": 1, "ME": 1}
 NAMES = (*MONTHS, "B", *SECONDS)
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -170,8 +170,13 @@ def _find_business_days(median: float, dates: Any) -> Frequency | None:
 
 
 def _even(median: float) -> Frequency:
-    for name, size in SECONDS.items():
-        if median >= size and median % size == 0:
-            count = int(median // size)
-            return Frequency(f"{count if count > 1 else ''}{name}", median)
-    return Frequency(f"{median:.15g}s", median)
+    """Return a step of one length, in the longest unit of which it is a whole number.
+
+    >>> [str(_even(seconds)) for seconds in (86400.0, 900.0, 90.5, 0.0159999999999627)]
+    ['D', '15min', '90500ms', '16ms']
+    """
+    steps = max(1, round(median * 1e6))  # whole microseconds
+    sizes = {name: round(size * 1e6) for name, size in SECONDS.items()}
+    name, size = next((name, size) for name, size in sizes.items() if steps % size == 0)
+    count = steps // size
+    return Frequency(f"{count if count > 1 else ''}{name}", steps / 1e6)

@@ -114,7 +114,7 @@ class SeriesReader:
         if in_folder:
             tables = [replace(table, named=(table.name,)) for table in tables]
         tables = [with_joined(table, self.time_columns) for table in self._narrow(tables)]
-        tables = [self._without_empty_rows(table, notes) for table in tables]
+        tables = [self._without_empty_rows(table, notes, to_learn=to_learn) for table in tables]
         if to_learn:
             self._check_not_empty(tables)
         categories = options.categories
@@ -154,13 +154,21 @@ class SeriesReader:
     def _since(self) -> str:
         return f"{self.time} since the row before"
 
-    def _without_empty_rows(self, table: Table, notes: Notes) -> Table:
-        """Leave out rows without a time and a value: they are no steps."""
-        if self.time is None:
+    def _without_empty_rows(self, table: Table, notes: Notes, *, to_learn: bool) -> Table:
+        """Leave out rows without a time and a value: they are no steps.
+
+        Without a column of time an empty row is a step, but to learn not below the last value.
+        """
+        columns = [*self.groups, *self.roles.columns]
+        if self.time is None and not to_learn:
             return table
-        empty = table.empty_rows([self.time, *self.groups, *self.roles.columns])
+        empty = table.empty_rows([*([] if self.time is None else [self.time]), *columns])
+        if self.time is None:
+            empty = np.logical_and.accumulate(empty[::-1])[::-1]
+        if empty.all() or not empty.any():
+            return table
         notes.empty_rows += int(empty.sum())
-        return table.take(np.flatnonzero(~empty)) if empty.any() else table
+        return table.take(np.flatnonzero(~empty))
 
     def _check_not_empty(self, tables: Sequence[Table]) -> None:
         """Refuse an input that is never known; one cell alone is refused with its line."""

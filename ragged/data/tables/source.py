@@ -92,8 +92,8 @@ class Tables(Source):
             other numbers; by default what fits all rows. Of several columns of time it is that of
             their cells with blanks between them, as "%Y %j".
         frequency: the usual step, as pandas writes it: YS, QS, MS, B (business days), W, D, h, min,
-            s, with a number in front or not; or the business days, as in Sun Mon Tue Wed Thu. By
-            default found in each series.
+            s, ms, us, with a number in front or not; or the business days, as in Sun Mon Tue Wed
+            Thu. By default found in each series.
         sort: whether rows are sorted by time.
         duplicates: "error" refuses a time that is there twice in a series; "first", "last" and
             "mean" make one row of such rows.

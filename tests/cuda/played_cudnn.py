@@ -57,6 +57,14 @@ def layout(weights: Sequence[Tensor], per_direction: int) -> tuple[list[int], in
     return [places[id(weight)] for weight in weights], size
 
 
+def parts_of(buffer: Tensor, weights: Sequence[Tensor], per_direction: int) -> list[Tensor]:
+    """Return what cuDNN reads of a buffer, and not of the weights."""
+    places, size = layout(weights, per_direction)
+    assert buffer.shape == (size,)
+    pairs = zip(weights, places, strict=True)
+    return [buffer[place : place + w.numel()].view(w.shape) for w, place in pairs]
+
+
 def cudnn_rnn(note: Callable[[str, str], None]) -> Callable[..., Any]:
     """Play the forward pass."""
 
@@ -69,6 +77,8 @@ def cudnn_rnn(note: Callable[[str, str], None]) -> Callable[..., Any]:
         note("cudnn packed" if settings.batch_sizes else "cudnn dense", MODES[settings.mode])
         if buffer is None:
             note("weights copied", MODES[settings.mode])
+        else:
+            weights = parts_of(buffer, weights, stride)
         inputs = [x, hx, *([] if cx is None else [cx]), *weights]
         with torch.no_grad():
             results = _on_host([_host(tensor) for tensor in inputs], cx is not None, settings)
@@ -93,6 +103,7 @@ def cudnn_rnn_backward(note: Callable[[str, str], None]) -> Callable[..., Any]:
             raise RuntimeError("what the forward pass kept was overwritten by a backward pass")
         kept.add_(1)
         note("launch", "cudnn backward")
+        weights = weights if buffer is None else parts_of(buffer, weights, stride)
         given = [x, hx, *([] if cx is None else [cx]), *weights]
         inputs = [_host(tensor).detach() for tensor in given]
         of_results = [None if grad is None else _host(grad) for grad in grads]

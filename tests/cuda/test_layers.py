@@ -111,16 +111,30 @@ def test_weights_in_another_order_are_no_buffer(cuda):
     assert cudnn.buffer_of("LSTM", weights, 4, 4) is None
 
 
-@pytest.mark.parametrize("lengths", ["full", "much padding"])
+@pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("kind", ["LSTM, both directions", "GRU, both directions", "RNN"])
 def test_a_call_copies_no_weights_and_waits_for_nothing(counted, cuda, kind, lengths):
-    layer, x = make_layer(kind, cuda), make_input(3, cuda)
+    layer, x = make_layer(kind, cuda), make_input(len(LENGTHS[lengths]), cuda)
     with counted() as found:
         y, _ = layer(x, LENGTHS[lengths])
         y.sum().backward()
     assert found["weights copied"] == 0
     assert found["synchronisation"] == 0
     assert found["copy to device"] == (lengths != "full"), "the lengths, once"
+
+
+@pytest.mark.parametrize("kind", ["LSTM, both directions", "LSTM, no bias", "LSTM, projection"])
+def test_weights_that_are_no_buffer_become_one_for_a_call(counted, cuda, kind):
+    layer, x = make_layer(kind, cuda), make_input(3, cuda)
+    expected = layer(x, [2, 0, 4])[0]
+    apart = {
+        name: value.clone() for name, value in layer.named_parameters()
+    }  # as a cast leaves them
+    with counted() as found:
+        y, _ = torch.func.functional_call(layer, apart, (x, [2, 0, 4]))
+        y.sum().backward()
+    assert found["cudnn packed"] > found["weights copied"] == 0
+    torch.testing.assert_close(y, expected)
 
 
 def test_the_order_of_packed_rows_is_made_on_the_device(counted, cuda):
@@ -232,6 +246,7 @@ def test_a_compiled_layer_waits_for_nothing(counted, cuda):
         y = run(x, lengths)
         y.sum().backward()
     assert found["synchronisation"] == found["copy to device"] == found["copy to host"] == 0
+    assert found["weights copied"] == 0
     torch.testing.assert_close(y, layer(x, lengths)[0], **CLOSE)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -85,6 +86,8 @@ def _run(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     data, h0, c0, *weights = tensors
     stride, size = len(call.names), h0.shape[2]
     buffer = buffer_of(call.mode, weights, stride, size)
+    if buffer is None:  # torch would copy weight by weight, and warn
+        buffer = gather(call.mode, weights, stride, size)
     states = h0.contiguous(), c0.contiguous() if call.mode == "LSTM" else None
     with float32_products(tf32=call.tf32):
         results: tuple[Tensor, ...] = torch.ops.aten._cudnn_rnn(
@@ -246,6 +249,21 @@ def buffer_of(mode: str, weights: Sequence[Tensor], stride: int, size: int) -> T
     if found != places or not is_dense or storage.nbytes() < elements * first.element_size():
         return None
     return first.detach().as_strided((elements,), (1,), 0)
+
+
+def gather(mode: str, weights: Sequence[Tensor], stride: int, size: int) -> Tensor | None:
+    """Copy weights that are not one buffer into one, by one launch; None where cuDNN leaves gaps.
+
+    Args are those of `flatten`.
+    """
+    first, shapes = weights[0], tuple(tuple(weight.shape) for weight in weights)
+    places, elements = _layout(mode, shapes, stride, size, first.dtype, first.device)
+    inside = [weights[k] for k in sorted(range(len(places)), key=places.__getitem__)]
+    ends = [0, *accumulate(weight.numel() for weight in inside)]
+    if sorted(places) != ends[:-1]:
+        return None
+    rest = first.new_zeros(elements - ends[-1])  # of biases, which cuDNN has where a layer has none
+    return torch.cat([*(weight.detach().reshape(-1) for weight in inside), rest])
 
 
 @lru_cache(maxsize=256)

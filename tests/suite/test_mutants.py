@@ -34,10 +34,13 @@ SUITE = TESTS.parent / "conformance" / "ragged_conformance"
 OUTSIDE = (SHARED, SHARED_JAX)
 CASES = [(backend, one) for backend, faults in FAULTS.items() for one in faults]
 
-# Nothing that the outer session has set up for this process may be taken down by the inner one.
+# Nothing that the outer session has set up for this process may be taken down by the inner one, of
+# which there are hundreds: they also do without what no test of the suite needs.
 HERMETIC = (
     *("-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:logging"),
     *("-p", "no:unraisableexception", "-p", "no:threadexception"),
+    *("-p", "no:junitxml", "-p", "no:pastebin", "-p", "no:stepwise", "-p", "no:unittest"),
+    *("-p", "no:setuponly", "-p", "no:setupplan", "-p", "no:subtests", "-p", "no:legacypath"),
     *("--capture=no", "--tb=short", "-o", "addopts=--import-mode=importlib"),
 )
 

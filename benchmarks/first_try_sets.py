@@ -45,9 +45,6 @@ class PublicSet:
         return Path(next(iter(spec.submodule_search_locations))) / self.file
 
 
-DIETOX = ["row", "Weight", "Feed", "Time", "Pig", "Evit", "Cu", "Litter"]  # as R wrote it
-
-
 def _set(package: str, file: str, target: str, *, setting: Any = None, **more: Any) -> PublicSet:
     return PublicSet(package, file, {"target": [target], **more}, setting or {})
 
@@ -121,7 +118,6 @@ SETS = (
         "Weight",
         time="Time",
         group="Pig",
-        setting={"skip_rows": 1, "names": DIETOX},
     ),
     _sktime("Airline", "Passengers", time="Date"),
     _sktime("Longley", "TOTEMP", time="YEAR"),

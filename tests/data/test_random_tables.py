@@ -163,3 +163,30 @@ def test_series_do_not_depend_on_the_order_of_their_rows(order, duplicates, data
     np.testing.assert_array_equal(one.time, sorted(set(days)))
     np.testing.assert_array_equal(one.time, other.time)
     np.testing.assert_array_equal(one.columns["y"], other.columns["y"])
+
+
+@settings(quick, max_examples=40)
+@given(
+    st.lists(st.tuples(numbers, numbers), min_size=2, max_size=6),
+    st.sampled_from(["blanks", "row numbers", "ends in a separator", "remarks below", "percent"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_other_layouts_come_back_equal(rows, layout, newline):
+    lines = ["x,y", *(f"{x!r},{y!r}" for x, y in rows)]
+    dialect = Dialect()
+    if layout == "blanks":
+        lines = [f"  {line.replace(',', '     ')} " for line in lines]
+    elif layout == "row numbers":
+        lines[1:] = [f"{number},{line}" for number, line in enumerate(lines[1:], start=1)]
+    elif layout == "ends in a separator":
+        lines[1:] = [f"{line}," for line in lines[1:]]
+    elif layout == "remarks below":
+        lines, dialect = [*lines, "", "Source: office", "none"], Dialect(skip_footer=2)
+    else:
+        lines[1:] = [line.replace(",", "%,") + " %" for line in lines[1:]]
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "a.csv")
+        path.write_text(newline.join(lines) + newline, newline="")
+        table = read_table(path, dialect)
+        for name, expected in zip("xy", zip(*rows, strict=True), strict=True):
+            np.testing.assert_array_equal(table.numbers(name), [float(cell) for cell in expected])

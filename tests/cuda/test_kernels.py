@@ -42,6 +42,7 @@ class Clock:
 @pytest.fixture
 def played(monkeypatch, tmp_path):
     """Play a GPU: its kernels take this many times as long as what would run instead."""
+    from tests.kernels.cuda_fake import keep_verdicts_in
     from tests.kernels.played_suite import PlayedDevice
 
     def play(ratio: float = 0.5) -> Clock:
@@ -53,7 +54,7 @@ def played(monkeypatch, tmp_path):
         monkeypatch.setattr(cuda_trial.TorchTrial.__init__, "__defaults__", (clock,))
         return clock
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keep_verdicts_in(tmp_path, monkeypatch)
     monkeypatch.setattr(cubins, "is_available", lambda: True)
     monkeypatch.setattr(cubins, "digest_sources", lambda: "these")
     monkeypatch.setattr(cuda_trial, "JUDGE", Judge())

@@ -1,9 +1,16 @@
 """The driver's functions played by the host: launches are run by its threads, and remembered."""
 
 import ctypes
+from contextlib import nullcontext
 
+from ragged.kernels.cuda import verdicts
 from ragged.kernels.cuda.driver import Driver
 from tests.kernels.cuda_host import SOURCE, HostLayer, compile_library
+
+
+def keep_verdicts_in(folder, monkeypatch):
+    """Keep verdicts in a test's own folder; libraries stay where they were compiled before."""
+    monkeypatch.setattr(verdicts, "cache_folder", lambda: nullcontext(folder))
 
 
 class Launched(ctypes.Structure):

@@ -19,6 +19,7 @@ from ragged.kernels.cuda.verdicts import Judge
 from ragged.kernels.recipe import xla_interface
 from ragged.recurrent.dispatch import LayerCall
 from tests.kernels.cuda_cases import LENGTHS, WIDTH, check, solved
+from tests.kernels.cuda_fake import keep_verdicts_in
 from tests.kernels.cuda_host import HOPPER
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
@@ -174,7 +175,7 @@ def played(fake_driver_of, target, monkeypatch, tmp_path):
         return "cuda", find_surrounding(ctx)[1]
 
     fake_driver_of("LSTM").forget()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keep_verdicts_in(tmp_path, monkeypatch)
     for owner, name, value in (
         (cubins, "is_available", lambda: True),
         (cubins, "digest_sources", lambda: "these"),

@@ -6,6 +6,7 @@ from ragged import kernels
 from ragged.kernels.cuda import cubins, layer
 from ragged.kernels.cuda.verdicts import Judge, checked_lengths
 from ragged.recurrent.dispatch import LayerCall
+from tests.kernels.cuda_fake import keep_verdicts_in
 
 pytestmark = pytest.mark.skipif(kernels.find_compiler() is None, reason="no C++ compiler here")
 torch = pytest.importorskip("torch")
@@ -16,7 +17,7 @@ from ragged_torch.recurrent.cuda_kernels import Target  # noqa: E402
 @pytest.fixture
 def make(fake_driver_of, monkeypatch, tmp_path):
     """A trial of a cell: the question and itself; what would run instead takes 2 seconds."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "verdicts"))
+    keep_verdicts_in(tmp_path, monkeypatch)
     monkeypatch.setattr(cubins, "digest_sources", lambda: "these")
 
     def clock(run):

@@ -2,8 +2,8 @@
 
 Without that variable, and in an editable install, this does nothing: the wheel is pure Python.
 RAGGED_WHEEL_ARCH names the architecture to compile for, by default this machine's,
-RAGGED_WHEEL_LEVELS its levels, RAGGED_WHEEL_CELLS the cells (and ATTENTION), RAGGED_WHEEL_DTYPES
-the dtypes; unless given, all are.
+RAGGED_WHEEL_LEVELS its levels, RAGGED_WHEEL_CELLS the cells (and ATTENTION, SELECTION),
+RAGGED_WHEEL_DTYPES the dtypes; unless given, all are.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Kernels(BuildHookInterface):
 def _compile_all(kernels: Path, folder: Path, machine: str) -> list[Path]:
     recipe, libraries = (_read(kernels / f"{name}.py") for name in ("recipe", "libraries"))
     levels = _chosen("RAGGED_WHEEL_LEVELS", recipe.LEVELS[machine])
-    cells = _chosen("RAGGED_WHEEL_CELLS", (*recipe.CELLS, recipe.ATTENTION))
+    cells = _chosen("RAGGED_WHEEL_CELLS", (*recipe.CELLS, recipe.ATTENTION, recipe.SELECTION))
     dtypes = _chosen("RAGGED_WHEEL_DTYPES", recipe.REALS)
     usual = "c++" if machine == platform.machine() else f"{machine}-linux-gnu-g++"
     compiler = shlex.split(os.environ.get("CXX", "").strip() or usual)

@@ -198,9 +198,13 @@ class Interpolation(nn.Module):
             self.matrix = self.matrix.to(self.scale.device)
         return self
 
+    def stretch(self, like: Tensor) -> Tensor:
+        """Give the matrix that stretches and scales, `(inputs, outputs)`, of each copy."""
+        return self.matrix.to(like) * (2 * torch.sigmoid(self.scale)).unsqueeze(-2)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        matrix = self.matrix.to(x) * (2 * torch.sigmoid(self.scale)).unsqueeze(-2)
+        matrix = self.stretch(x)
         if matrix.ndim == 2:
             return self.norm(x @ matrix)
         return self.norm((x.flatten(1, -2) @ matrix).unflatten(1, x.shape[1:-1]))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ragged.models.categories import Variables
 from ragged_torch.layers import GRN, Linear
+from ragged_torch.selection_kernels import select, takes_kernels
 from ragged_torch.tokens import Tokens
 
 
@@ -64,13 +65,17 @@ class VariableSelection(nn.Module):
         Of the features the numbers stand before the embedded labels; the weights have their order.
         """
         projected = self._project(x)
-        values = self.grns(projected)
-        if len(values) == 1:
-            return values[0], torch.ones_like(x[..., :1])
+        if len(projected) == 1:
+            return self.grns(projected)[0], torch.ones_like(x[..., :1])
         together = projected.movedim(0, -2).flatten(-2)
         weights = torch.softmax(self.weights(together, context, tokens), -1)
         order = self.variables.order if self.variables.categories else slice(None)
-        return torch.einsum("...f,f...d->...d", weights, values), weights[..., order]
+        return self._select(projected, weights), weights[..., order]
+
+    def _select(self, projected: Tensor, weights: Tensor) -> Tensor:
+        if takes_kernels(self.grns, projected, weights):
+            return select(self.grns, projected, weights)
+        return torch.einsum("...f,f...d->...d", weights, self.grns(projected))
 
     def _project(self, x: Tensor) -> Tensor:
         """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""

@@ -8,10 +8,11 @@
 // The backward pass computes them again from each query's log of its sum of exponentials.
 #pragma once
 
-#include <cmath>
 #include <limits>
 #include <vector>
 
+#include "dropped.hpp"
+#include "products.hpp"
 #include "rows.hpp"
 
 namespace ragged {
@@ -65,95 +66,6 @@ struct Attended {
     return std::max<Index>(0, std::min(keys, keys - queries + diagonal + query + 1));
   }
 };
-
-// Which weights are dropped: a hash of the seed and of where a weight stands, the same wherever and
-// however often it is computed; `keep_mask` of both backends gives the same.
-//
-// Source: lowbias32 of C. Wellons, Hash Prospector (2018).
-class Dropped {
- public:
-  Dropped(const Attended& call)
-      : threshold(std::uint64_t(std::min(std::round(call.dropout * 4294967296.0), 4294967295.0))),
-        kept(call.dropout < 1 ? 1 / (1 - call.dropout) : 0) {
-    words[0] = mix(mix(std::uint32_t(call.seed)) ^ std::uint32_t(call.seed >> 32));
-    words[1] = mix(words[0] ^ 0x9E3779B9u);
-  }
-
-  const std::uint64_t threshold;
-  const double kept;  // what is not dropped is multiplied by it
-
-  // The two words of a query of a row and a head.
-  struct Query {
-    std::uint32_t first, second;
-  };
-  Query query(Index row, Index head, Index query) const {
-    Query q{words[0], words[1]};
-    for (const Index part : {row, head, query}) {
-      q.first = mix(q.first ^ std::uint32_t(part));
-      q.second = mix(q.second ^ std::uint32_t(part));
-    }
-    return q;
-  }
-
-  // Of LANES keys: all ones where a weight is kept.
-  template <class T>
-  auto keeps(Query q, Index key) const {
-    using Integer = typename Simd<T>::Integer;
-    typename Simd<T>::Integers bits = (count_lanes<T>() + Integer(key)) ^ Integer(q.first);
-    bits = multiply<T>(bits ^ (bits >> 16), 0x7FEB352Du) ^ Integer(q.second);
-    bits = multiply<T>(bits ^ (bits >> 15), 0x846CA68Bu);
-    bits ^= bits >> 16;
-    return bits >= Integer(threshold);
-  }
-
- private:
-  std::uint32_t words[2];
-
-  static std::uint32_t mix(std::uint32_t x) {
-    x = (x ^ (x >> 16)) * 0x7FEB352Du;
-    x = (x ^ (x >> 15)) * 0x846CA68Bu;
-    return x ^ (x >> 16);
-  }
-
-  // 0, 1, 2 and so on.
-  template <class T>
-  static typename Simd<T>::Integers count_lanes() {
-    typename Simd<T>::Integers lanes{};
-#pragma GCC unroll 16
-    for (int lane = 0; lane < LANES<T>; ++lane) lanes[lane] = typename Simd<T>::Integer(lane);
-    return lanes;
-  }
-
-  template <class T>
-  static typename Simd<T>::Integers multiply(typename Simd<T>::Integers x, std::uint32_t factor) {
-    x *= typename Simd<T>::Integer(factor);
-    if constexpr (sizeof(T) == 8) x &= typename Simd<T>::Integer(0xFFFFFFFFu);
-    return x;
-  }
-};
-
-// to[r][v] = (or +=) sum over k of a[r * a_pitch + k * a_stride] * b[k * b_pitch + v].
-template <bool ADDS, class T>
-void multiply(Index rows, Index vectors, Index count, const T* a, Index a_pitch, Index a_stride,
-              const T* b, Index b_pitch, T* to, Index to_pitch) {
-  constexpr Index L = LANES<T>;
-  in_parts<VECTORS>(vectors, [&](Index vector, auto width) {
-    constexpr int V = decltype(width)::value;
-    in_parts<V == 1 ? 2 * ROWS : ROWS>(rows, [&](Index row, auto height) {
-      constexpr int R = decltype(height)::value;
-      const T* from[R];
-      for (int r = 0; r < R; ++r) from[r] = a + (row + r) * a_pitch;
-      T* target = to + row * to_pitch + vector * L;
-      Vec<T> sums[R][V] = {};
-      if (ADDS)
-        for (int r = 0; r < R; ++r)
-          for (int v = 0; v < V; ++v) sums[r][v] = load(target + r * to_pitch + v * L);
-      accumulate<V>(sums, from, a_stride, b + vector * L, b_pitch, count);
-      for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v) store(target + r * to_pitch + v * L, sums[r][v]);
-    });
-  });
-}
 
 // A row's tokens in one head, copied so that products read them in order: as rows of whole
 // vectors, and transposed, in panels of WIDE tokens.
@@ -210,13 +122,6 @@ Index pitch_of(Index visible) {
   return (round_up(visible, LANES<T>) / LANES<T> | 1) * LANES<T>;
 }
 
-template <class T>
-T add_lanes(Vec<T> sum) {
-  T total = 0;
-  for (Index lane = 0; lane < LANES<T>; ++lane) total += sum[lane];
-  return total;
-}
-
 // Queries of a row that one worker takes.
 struct Part {
   Index row, first, last;
@@ -261,14 +166,5 @@ struct Row {
       to[head].read(from + keys.starts[row] * pitch + head * size, pitch, keys.lengths[row], size);
   }
 };
-
-// Run body(worker, n) for n below count, each in whichever worker comes for it.
-template <class Body>
-void share(Index count, Index workers, const Parallel& parallel, Body&& body) {
-  std::atomic<Index> next{0};
-  parallel(std::max<Index>(1, std::min(workers, count)), [&](Index worker) {
-    for (Index n; (n = next++) < count;) body(worker, n);
-  });
-}
 
 }  // namespace ragged

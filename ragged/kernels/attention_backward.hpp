@@ -28,7 +28,7 @@ class AttentionBackward {
   AttentionBackward(const Spans& queries, const Spans& keys, const Attended& call,
                     const AttentionInputs<T>& in, const AttentionKept<T>& kept,
                     const AttentionGradients<T>& found)
-      : queries(queries), keys(keys), call(call), in(in), kept(kept), found(found), dropped(call),
+      : queries(queries), keys(keys), call(call), in(in), kept(kept), found(found), dropped(call.dropout, call.seed),
         parts(cut(queries, keys, SEGMENT)), sums(parts.size()) {}
 
   void run(Index threads, const Parallel& parallel) {

@@ -20,7 +20,7 @@ class AttentionForward {
  public:
   AttentionForward(const Spans& queries, const Spans& keys, const Attended& call,
                    const AttentionInputs<T>& in, const AttentionOutputs<T>& out)
-      : queries(queries), keys(keys), call(call), in(in), out(out), dropped(call) {}
+      : queries(queries), keys(keys), call(call), in(in), out(out), dropped(call.dropout, call.seed) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(queries, keys, call, threads);

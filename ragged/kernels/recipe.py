@@ -24,8 +24,15 @@ FUNCTIONS = ("recurrent_forward", "recurrent_backward")  # of every cell's libra
 CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")  # of `cells.hpp`; a library has one
 ATTENTION = "ATTENTION"  # has libraries of its own
 ATTENTION_FUNCTIONS = ("attention_forward", "attention_backward")
+SELECTION = "SELECTION"  # of variables: libraries of its own too, which torch alone calls
+SELECTION_FUNCTIONS = ("selection_forward", "selection_backward")
 XLA = "XLA"  # has one library, which calls those of all cells and dtypes from XLA's programs
-SOURCES = {**dict.fromkeys(CELLS, "recurrent.cpp"), ATTENTION: "attention.cpp", XLA: "xla.cpp"}
+SOURCES = {
+    **dict.fromkeys(CELLS, "recurrent.cpp"),
+    ATTENTION: "attention.cpp",
+    SELECTION: "selection.cpp",
+    XLA: "xla.cpp",
+}
 
 # The features of an architecture's levels beyond the next lower one, by the names of Linux: `abm`
 # has lzcnt, `pni` is SSE3. The highest level comes first.
@@ -83,7 +90,7 @@ def functions_of(cell: str) -> tuple[str, ...]:
     """
     if cell == XLA:
         return *FUNCTIONS, *ATTENTION_FUNCTIONS, "bind_kernels"
-    return ATTENTION_FUNCTIONS if cell == ATTENTION else FUNCTIONS
+    return {ATTENTION: ATTENTION_FUNCTIONS, SELECTION: SELECTION_FUNCTIONS}.get(cell, FUNCTIONS)
 
 
 def digest_sources(flags: Sequence[str], source: Path, headers: Path) -> str:

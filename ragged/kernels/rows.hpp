@@ -10,8 +10,7 @@
 
 namespace ragged {
 
-constexpr Index TILE = 48;                // most rows that go through the weights together
-constexpr double WORTH_A_WORKER = 5e5;    // products: fewer take less time than it takes to wake up
+constexpr Index TILE = 48;  // most rows that go through the weights together
 
 // How the tokens of x and y lie. Each is one filling of the two tables of `Rows`.
 enum class Layout : Index { padded, time_major, jagged, packed };

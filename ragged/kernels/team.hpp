@@ -1,6 +1,7 @@
 // The tasks of a call shared among threads, and what leaves a call instead of an exception.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <functional>
@@ -10,6 +11,8 @@
 #include "simd.hpp"
 
 namespace ragged {
+
+constexpr double WORTH_A_WORKER = 5e5;  // products: fewer take less time than it takes to wake up
 
 // Runs task(worker) for every worker, in whatever threads there are.
 using Task = std::function<void(Index)>;
@@ -46,6 +49,15 @@ class Tasks {
   std::atomic_flag failed = ATOMIC_FLAG_INIT;
   std::exception_ptr thrown;
 };
+
+// Run body(worker, n) for n below count, each in whichever worker comes for it.
+template <class Body>
+void share(Index count, Index workers, const Parallel& parallel, Body&& body) {
+  std::atomic<Index> next{0};
+  parallel(std::max<Index>(1, std::min(workers, count)), [&](Index worker) {
+    for (Index n; (n = next++) < count;) body(worker, n);
+  });
+}
 
 // What became of a call; `ragged.kernels` knows these numbers too.
 enum class Status : int { done, bad_lengths, no_memory, failed };

@@ -112,7 +112,7 @@ class Case {
         seen.push_back(j);
     Values weights(seen.size()), kept(seen.size()), dweights(seen.size());
     double total = 0, mean = 0;
-    const Dropped dropped(call);
+    const Dropped dropped(call.dropout, call.seed);
     for (std::size_t n = 0; n < seen.size(); ++n) {
       double score = 0;
       for (Index c = 0; c < s.size; ++c) score += double(q[at + c]) * k[k_at(seen[n]) + c];

@@ -41,7 +41,11 @@ SANITIZERS = {
 # Cells differ in how many values they have a unit (a ReLU in as many as a tanh), dtypes in how many
 # fit a vector, both in the skeleton of all cells, where all threads are too.
 SANITIZED = [("address", "LSTM", "float64")]
-SANITIZED += [("address", cell, "float32") for cell in ("GRU", "RNN_TANH", kernels.ATTENTION)]
+BESIDE = {  # the harness of what is no cell
+    kernels.ATTENTION: "attention_harness.cpp",
+    kernels.SELECTION: "selection_harness.cpp",
+}
+SANITIZED += [("address", cell, "float32") for cell in ("GRU", "RNN_TANH", *BESIDE)]
 SANITIZED += [("thread", cell, "float32") for cell in ("LSTM", kernels.ATTENTION)]
 
 
@@ -51,7 +55,7 @@ def test_sanitizers_find_nothing(tmp_path, name, cell, dtype):
     if compile_source("nothing.cpp", made, *SANITIZERS[name]):
         pytest.skip(f"the compiler has no sanitizer of {name}")
     chosen = kernels.choices(cell, dtype)
-    source = "attention_harness.cpp" if cell == kernels.ATTENTION else "harness.cpp"
+    source = BESIDE.get(cell, "harness.cpp")
     assert not compile_source(source, made, "-march=native", *chosen, *SANITIZERS[name])
     done = subprocess.run([made], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -64,7 +68,7 @@ CROSS, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarc
 @pytest.mark.parametrize("cell", ["LSTM", kernels.ATTENTION])
 def test_another_architecture_computes_what_plain_loops_do(tmp_path, cell):
     made, options = tmp_path / "harness", ("-O1", "-static", "-march=armv8-a")
-    source = "attention_harness.cpp" if cell == kernels.ATTENTION else "harness.cpp"
+    source = BESIDE.get(cell, "harness.cpp")
     chosen = kernels.choices(cell, "float32")
     assert not compile_source(source, made, *options, *chosen, compiler=[CROSS])
     done = subprocess.run([EMULATOR, made], capture_output=True, text=True, check=False)

@@ -12,6 +12,7 @@ from tests.mutants import (
     losses,
     models,
     ragged_attention,
+    selection,
     torch,
     training,
 )
@@ -35,5 +36,5 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 }
 FAULTS["torch"] += (*losses.TORCH, *ragged_attention.KERNELS)
 FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)
-FAULTS[SHARED] = bookkeeping.FAULTS
+FAULTS[SHARED] = (*bookkeeping.FAULTS, *selection.FAULTS)
 FAULTS[SHARED_JAX] = jax.WITHOUT_KERNELS

@@ -170,7 +170,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "interpolation not scaled",
-            f"{blocks}:Interpolation.{call}",
+            f"{blocks}:Interpolation.{'stretch' if backend == 'torch' else call}",
             "sigmoid(self.scale)" if backend == "torch" else "spread(self.scale",
             "sigmoid(0 * self.scale)" if backend == "torch" else "spread(0 * self.scale",
             seen_in(SIMPLE),

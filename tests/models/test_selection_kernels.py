@@ -1,0 +1,176 @@
+"""Variable selection by kernels, beside the modules whose work they do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ragged import kernels
+from ragged.models.categories import Variables
+
+FEATURES, SMALL = 3, 5
+
+torch = pytest.importorskip("torch")
+selection_kernels = pytest.importorskip("ragged_torch.selection_kernels")
+variable_selection = pytest.importorskip("ragged_torch.variable_selection")
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here")
+
+
+def selection(size=12, dropout=0.0, dtype=torch.float64):
+    """A selection whose parameters are all away from their initial ones and zeros."""
+    rng = np.random.default_rng(1)
+    variables = Variables(tuple(range(FEATURES)))
+    made = variable_selection.VariableSelection(variables, SMALL, size, dropout, rng=rng).to(dtype)
+    for parameter in made.parameters():
+        parameter.data += torch.from_numpy(rng.normal(size=parameter.shape)) * 0.3
+    return made
+
+
+def inputs(tokens=60, dtype=torch.float64):
+    drawn = np.random.default_rng(2)
+    x = torch.from_numpy(drawn.normal(size=(FEATURES, tokens, SMALL))).to(dtype)
+    weights = torch.from_numpy(drawn.dirichlet(np.ones(FEATURES), size=tokens)).to(dtype)
+    return x.requires_grad_(), weights.requires_grad_()
+
+
+def gradients(y, *of, create_graph=False):
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
+    total = (weights * y).sum() + y.square().sum()
+    return torch.autograd.grad(total, of, create_graph=create_graph, retain_graph=True)
+
+
+def close(found, expected, tolerance=1e-12):
+    for one, other in zip(found, expected, strict=True):
+        scale = other.abs().max().item() or 1.0
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("size", [3, 8, 37])
+@pytest.mark.parametrize("tokens", [37, 48, 250])
+def test_results_and_gradients_are_those_of_the_modules(size, tokens):
+    grns, (x, weights) = selection(size).grns, inputs(tokens)
+    assert selection_kernels.takes_kernels(grns, x, weights)
+    of = x, weights, *grns.parameters()
+    found = selection_kernels.select(grns, x, weights)
+    expected = torch.einsum("tf,ftd->td", weights, grns(x))
+    close([found, *gradients(found, *of)], [expected, *gradients(expected, *of)])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
+def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate):
+    grns, (x, weights) = selection(dropout=rate).grns, inputs()
+    of = x, weights, *grns.parameters()
+    torch.manual_seed(0)
+    found = selection_kernels.select(grns, x, weights)
+    torch.manual_seed(0)
+    seed = int(torch.randint(2**62, ())) if rate else 0
+    dropping = selection_kernels.Dropping(rate, seed)
+    networks = selection_kernels.networks_of(grns, x)
+    expected = selection_kernels._plain(x, weights, networks, dropping)
+    close([found, *gradients(found, *of)], [expected, *gradients(expected, *of)])
+    if 0 < rate < 1:
+        assert not torch.equal(found, selection_kernels.select(grns, x, weights))
+
+
+def test_second_derivatives_are_those_of_the_modules():
+    grns, (x, weights) = selection().grns, inputs(20)
+    of = x, weights, *grns.parameters()
+    ways = (
+        selection_kernels.select(grns, x, weights),
+        torch.einsum("tf,ftd->td", weights, grns(x)),
+    )
+    found, expected = (
+        [g.square().sum() for g in gradients(y, *of, create_graph=True)] for y in ways
+    )
+    close(torch.autograd.grad(sum(found), of), torch.autograd.grad(sum(expected), of))
+
+
+def test_frozen_parameters_and_batched_gradients():
+    grns, (x, weights) = selection().grns, inputs(20)
+    grns.hidden.weight.requires_grad_(False)
+    ways = (
+        selection_kernels.select(grns, x, weights),
+        torch.einsum("tf,ftd->td", weights, grns(x)),
+    )
+    many = torch.randn(4, *ways[0].shape, dtype=x.dtype)
+    of = x, weights, grns.output.weight
+    found, expected = (torch.autograd.grad(y, of, many, is_grads_batched=True) for y in ways)
+    close(found, expected)
+
+
+def test_segments_add_up_and_threads_change_nothing():
+    grns, (x, weights) = selection(4).grns, inputs(4200)
+    of, before, found = (x, weights, *grns.parameters()), torch.get_num_threads(), []
+    expected = torch.einsum("tf,ftd->td", weights, grns(x))
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            y = selection_kernels.select(grns, x, weights)
+            found.append((y, *gradients(y, *of)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *found))
+    close(found[0], [expected, *gradients(expected, *of)])
+
+
+def test_wide_networks_are_multiplied_in_pieces():
+    grns, (x, weights) = selection(130).grns, inputs(130)
+    expected = torch.einsum("tf,ftd->td", weights, grns(x))
+    close([selection_kernels.select(grns, x, weights)], [expected])
+
+
+def test_nan_of_a_token_stays_with_it():
+    grns, (x, weights) = selection().grns, inputs()
+    with torch.no_grad():
+        x[1, 7] = torch.nan
+    y = selection_kernels.select(grns, x, weights)
+    assert y.isnan().all(-1).nonzero().flatten().tolist() == [7]
+    assert y.isnan().any(-1).sum() == 1
+
+
+def watch(grns):
+    grns.gate.register_forward_hook(lambda *_: None)
+
+
+def replace(grns):
+    grns.output.forward = grns.output.forward
+
+
+def observe_all(grns):
+    torch.nn.utils.parametrize.register_parametrization(grns.norm, "bias", torch.nn.Identity())
+
+
+@pytest.mark.parametrize("seen", [watch, replace, observe_all])
+def test_who_watches_a_module_sees_it_run(seen):
+    grns, (x, weights) = selection().grns, inputs()
+    assert selection_kernels.takes_kernels(grns, x, weights)
+    seen(grns)
+    assert not selection_kernels.takes_kernels(grns, x, weights)
+
+
+def test_kernels_stay_out_of_what_they_cannot_do(monkeypatch):
+    grns, (x, weights) = selection().grns, inputs()
+    with torch.autocast("cpu"):
+        assert not selection_kernels.takes_kernels(grns, x, weights)
+    half = x.to(torch.bfloat16), weights.to(torch.bfloat16)
+    assert not selection_kernels.takes_kernels(grns.to(torch.bfloat16), *half)
+    grns = selection().grns
+    assert not selection_kernels.takes_kernels(grns, x[:, :2], weights[:2])  # too few to gain
+    monkeypatch.setenv("RAGGED_KERNELS", "0")
+    assert not selection_kernels.takes_kernels(grns, x, weights)
+
+
+def test_transformations_see_the_modules():
+    chosen, seen = selection(4), []
+    x = torch.randn(20, FEATURES, dtype=torch.float64)
+
+    def run(x):
+        projected = chosen._project(x)
+        seen.append(selection_kernels.takes_kernels(chosen.grns, projected, x))
+        return chosen(x)[0].sum()
+
+    value = run(x)
+    close([torch.func.vmap(run)(x[None])], [value[None]])
+    mapped, at = torch.func.grad(run)(x), x.clone().requires_grad_()
+    close([mapped], torch.autograd.grad(run(at), at))
+    assert seen == [True, False, False, True]

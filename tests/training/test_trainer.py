@@ -227,6 +227,15 @@ def test_other_batches_or_data_do_not_go_on_with_a_run(tmp_path):
             other.resume()
 
 
+def test_steps_whose_gradients_overflow_are_counted(name, tmp_path):
+    with use_backend(name):
+        fit = make_fit(tmp_path, precision="float16", max_epochs=1)
+        fit.step.scale.value = 2.0**32
+        fit.run()
+    (record,) = records(tmp_path)
+    assert record["skipped_steps"] == fit.steps_per_epoch - fit.step.steps > 0
+
+
 @pytest.mark.parametrize("scale", [[0.0, 0.0], [1.0, -1.0]])
 def test_a_damaged_loss_scale_is_refused(tmp_path, scale):
     with use_backend(ragged.available_backends()[0]):

@@ -168,6 +168,7 @@ def test_archives_hold_one_table(tmp_path):
     path = tmp_path / "a.csv.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("inner.csv", "y\n1\n2\n")
+        archive.writestr("__MACOSX/._inner.csv", "what macOS adds")
     assert (read_table(path).name, numbers(path, "y")) == ("a", [[1, 2]])
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("other.csv", "y\n3\n")

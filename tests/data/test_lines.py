@@ -140,3 +140,13 @@ def test_a_decimal_comma_between_commas_is_no_name_of_a_row(tmp_path):
     path.write_text("year,x\n1949,12,5\n1950,13,5\n")
     with refuses("is a row of 3 cells at line 2"):
         read_table(path)
+
+
+@pytest.mark.parametrize("text", ['x, g\n1, "2"\n3 , "4" \n', '"x" , "g" \r\n1,2\r\n3,4\r\n'])
+def test_blanks_around_quotes_are_left_out(tmp_path, text):
+    path = tmp_path / "a.csv"
+    path.write_text(text, newline="")
+    assert numbers(path, "x", "g") == [[1, 3], [2, 4]]
+    path.write_text('t, x\n1, "a, b"\n"c ""d"" ,", 2\n5" e,3\n')
+    assert read_table(path).labels("x") == ["a, b", "2", "3"]
+    assert read_table(path).labels("t") == ["1", 'c "d" ,', '5" e']

@@ -58,6 +58,9 @@ def read(cells, time_format: str | None = None):
         (["30.04.2021 12:00", "01.05.2021 12:00"], "2021-05-01T12:00"),
         (["04/30/2021 1:00 AM", "04/30/2021 1:00 PM"], "2021-04-30T13:00"),
         (["5-Jan-99", "6-Jan-99"], "1999-01-06"),
+        (["Mon, 06 Jan 2020 10:00", "Tue, 07 Jan 2020 10:00"], "2020-01-07T10:00"),
+        (["Monday, January 6, 2020", "Tuesday, January 7, 2020"], "2020-01-07"),
+        (["Jan-20", "Feb-20"], "2020-02-01"),
         ([date(2020, 1, 1), date(2020, 1, 2)], "2020-01-02"),
         (pandas.period_range("2020-03", periods=2, freq="M"), "2020-04-01"),
         (pandas.period_range("2020Q1", periods=2, freq="Q"), "2020-04-01"),
@@ -157,6 +160,12 @@ def test_two_years_that_may_be_a_month_are_refused_until_it_is_said():
     assert [date.month for date in read(["2001-02", "2001-02"]).dates] == [2, 2]
     with refuses("is '1961/63' at row 1, column 't' in the frame; expected two years on end"):
         read(["1960/61", "1961/63"], "years")
+
+
+def test_days_that_may_be_years_are_refused_until_it_is_said():
+    with refuses("Set time_format to '%b-%y' or '%b-%d'."):
+        read(["Jan-01", "Jan-02", "Jan-03"])
+    assert [date.year for date in read(["Jan-01", "Jan-02"], "%b-%y").dates] == [2001, 2002]
 
 
 def test_an_hour_24_with_minutes_is_refused():

@@ -17,6 +17,7 @@ from ragged.data.tables.lines import (
     below,
     cells_of_blanks,
     may_be_blanks,
+    quotes_at_edges,
     with_all_names,
 )
 from ragged.data.tables.table import Table
@@ -112,6 +113,7 @@ def read_text(content: bytes, name: str, origin: Origin, dialect: Dialect) -> Ta
     separator = dialect.separator or _find_separator(text, blank)
     if separator == BLANKS:
         text, separator = cells_of_blanks(text), "\t"
+    text = quotes_at_edges(text, separator)
     first = [row for _, row in islice(_rows(text, separator, blank), SAMPLE)]
     has_header = dialect.names is None
     if len(first) < 1 + has_header:

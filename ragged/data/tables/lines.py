@@ -48,6 +48,18 @@ def cells_of_blanks(text: str) -> str:
     )
 
 
+def quotes_at_edges(text: str, separator: str) -> str:
+    """Leave out blanks between separators and quotes, as in 1, "a, b".
+
+    >>> quotes_at_edges('x, "y" ,z\\n1, "a, b", "c"\\n', ",")
+    'x,"y",z\\n1,"a, b","c"\\n'
+    """
+    mark = re.escape(separator)
+    if separator in " \t" or not re.search(rf'(?m)(^|{mark}) +"|" +({mark}|$)', text):
+        return text
+    return re.sub(rf'(?m)(^|{mark}) *("(?:[^"]|"")*") *', r"\1\2", text)
+
+
 def may_be_blanks(widths: Sequence[int]) -> bool:
     """Whether blanks may separate rows that have so many cells then, the header first.
 

@@ -162,6 +162,7 @@ def _bytes(path: Path, origin: Origin) -> bytes:
 def _unzipped(path: Path, origin: Origin) -> bytes:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
+        names = [name for name in names if not name.startswith("__MACOSX/")]
         if len(names) != 1:
             got = f"an archive of {len(names)} files"
             _refuse(origin, got, "one table", "Unpack it, and give the folder or one of the files.")

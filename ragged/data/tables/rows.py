@@ -152,7 +152,7 @@ def refuse_gap(rows: Rows, column: str, row: int, frequency: Frequency) -> DataE
         "Fill the gap, or set gaps to split; where rows come at any time, set gaps to keep: the "
         "time since the row before becomes a column."
     )
-    if rows.dates is None and rows.seconds[row] >= SHORTEST_DATE:
+    if rows.dates is None and (rows.seconds[row] >= SHORTEST_DATE or rows.seconds[row] % 1):
         remedy += " If the numbers are dates, name their form in time_format, as '%y%m%d'."
     return DataError.of("Tables", column, got, f"steps of about {usual}", remedy)
 

@@ -28,6 +28,7 @@ CLOCK_YEARS = (631152000.0, 4102444800.0)  # seconds since 1970 of the years 199
 MONTH_ERROR = 0.07  # months by which decimals of years may be off, as those of 1949.08 are
 LAST_SECOND = 253402300800.0  # of the year 9999, the last that Python has
 FILL = "Give the time of every row."
+DAY_OR_YEAR = "%b-%y"  # Jan-01, Jan-02: two years, or two days
 
 COMPACT = (
     *(("%Y%m%d", r"(1[6-9]|2[0-2])\d{6}"), ("%Y%m", r"(1[6-9]|2[0-2])\d{4}")),
@@ -364,6 +365,10 @@ def _common_form(table: Table, column: str, text: Any) -> Times:
         furthest = max(failed, key=lambda form: failed[form])
         remedy = "Correct the cell, or name the form of all in time_format."
         table.refuse_cell(failed[furthest], column, f"a time written as {furthest}", remedy)
+    first = read[fitting[0]].iloc[:2].dt
+    if fitting == [DAY_OR_YEAR] and first.month.nunique() < first.year.nunique():
+        remedy = f"Set time_format to '{DAY_OR_YEAR}' or '%b-%d'."
+        table.refuse_cell(0, column, "a month and a year that are no month and day", remedy)
     other = next((f for f in fitting[1:] if not read[f].equals(read[fitting[0]])), None)
     if other is not None:
         expected = f"a time that is not both {fitting[0]} and {other}"

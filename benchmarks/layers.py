@@ -154,11 +154,12 @@ def jax_runs(name: str, case: Case, lengths: np.ndarray) -> dict[str, Callable[[
 def _jax_step(module: Any, total: Callable[..., Any], x: Any) -> Callable[[], None]:
     """Run what sums up a module's outputs and go back through it, without `nnx.jit`'s own time."""
     import jax
+    import ragged_jax
     from flax import nnx
 
     graph, parameters, rest = nnx.split(module, nnx.Param, ...)
 
-    @jax.jit
+    @ragged_jax.jit
     def gradients(parameters: Any, x: Any) -> Any:
         def of_parameters(parameters: Any, x: Any) -> Any:
             return total(nnx.merge(graph, parameters, rest), x)

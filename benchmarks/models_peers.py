@@ -230,6 +230,7 @@ def jax_step(
     import jax
     import jax.numpy as jnp
     import optax
+    import ragged_jax
     from flax import nnx
 
     from ragged import Lengths
@@ -248,7 +249,7 @@ def jax_step(
         valid = (jnp.arange(sizes[2]) < lengths[1].leaf[:, None])[..., None]
         return jnp.where(valid, (output - target) ** 2, 0.0).sum() / math.prod(sizes)
 
-    @jax.jit
+    @ragged_jax.jit
     def advance(params: Any, moments: Any, lengths: Any) -> Any:
         loss, gradients = jax.value_and_grad(loss_of)(params, lengths)
         updates, moments = transform.update(gradients, moments, params)

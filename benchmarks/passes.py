@@ -86,6 +86,7 @@ class JaxPass:
 
     def __init__(self, forward: Any, parameters: Any, x: np.ndarray, device: str) -> None:
         import jax
+        import ragged_jax
 
         self.device = jax.devices("gpu" if device == "cuda" else "cpu")[0]
         self.parameters, self.x = jax.device_put((parameters, x), self.device)
@@ -95,8 +96,8 @@ class JaxPass:
             return (y * factor).sum() + c.sum()
 
         self.compiled: dict[bool, Any] = {
-            True: jax.jit(jax.value_and_grad(loss, argnums=(0, 1))),
-            False: jax.jit(loss),
+            True: ragged_jax.jit(jax.value_and_grad(loss, argnums=(0, 1))),
+            False: ragged_jax.jit(loss),
         }
 
     def __call__(self, lengths: Any, factor: np.ndarray, backward: bool) -> Run:

@@ -15,6 +15,7 @@ from ragged_jax.arrays import (
     to_numpy,
     xp,
 )
+from ragged_jax.compiling import jit
 from ragged_jax.distributed import init_process_group
 from ragged_jax.export import export_formats, export_model, load_exported
 from ragged_jax.models import create_model
@@ -50,6 +51,7 @@ __all__ = [
     "init_process_group",
     "is_compiling",
     "is_traced",
+    "jit",
     "load_exported",
     "name",
     "owns",

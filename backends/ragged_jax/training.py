@@ -22,6 +22,7 @@ from ragged.training.cuda_graphs import warn_without_graphs
 from ragged.training.optimizers import Optimizer
 from ragged.training.precision import LossScale, compute_dtype, param_dtype, ramped_decay
 from ragged_jax.arrays import to_numpy
+from ragged_jax.compiling import jit
 from ragged_jax.distributed import ProcessGroup
 from ragged_jax.parameters import named, to
 from ragged_jax.precision import use_tf32
@@ -81,10 +82,10 @@ class TrainingStep:
         self._params = self.workers.replicate(params)
         self._moments = self.workers.replicate(self._first_moments())
         self._averaged = None if ema_decay is None else jax.tree.map(jnp.copy, self._params)
-        self._differentiate = jax.jit(self._differentiated, static_argnums=2)
+        self._differentiate = jit(self._differentiated, static_argnums=(2,))
         self._add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
         self._apply = jax.jit(self._applied, donate_argnums=(0, 1, 2))
-        self._evaluate = jax.jit(self._evaluated, static_argnums=2)
+        self._evaluate = jit(self._evaluated, static_argnums=(2,))
 
     def step(self, *batches: Any, rate: float | None = None) -> float:
         """Make one step on one batch, or on several as if they were one, and wait for it.

@@ -123,5 +123,6 @@ def _cuts_of(data: EncoderDecoderDataModule, index: int, event: Series) -> np.nd
 def _refuse(data: EncoderDecoderDataModule, event: Series, split: int, stop: int) -> DataError:
     got = f"of {split} known and {stop - split} further steps in '{event.name}'"
     expected = f"{data.shortest_context} or more, then at most {data.trained_horizon}"
-    remedy = "Give what the windows are made for, or train with others."
+    drop = "Set short_events to drop. " if split < data.shortest_context else ""
+    remedy = f"{drop}Give what the windows are made for, or train with others."
     return DataError.of(type(data).__name__, "event", got, expected, remedy)

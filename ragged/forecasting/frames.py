@@ -43,6 +43,8 @@ def to_pandas(function: str, frame: Any, target: str, time: Time) -> tuple[Any, 
             got = f"of type {type(frame).__name__}"
             expected = "a DataFrame of pandas, polars or pyarrow, or a Series of pandas"
             remedy = "Read a file with pandas.read_csv, say, or train with `ragged train`."
+            if hasattr(frame, "collect"):
+                remedy = "Call its collect()."
             raise DataError.of(function, "frame", got, expected, remedy)
         frame = pyarrow.table(frame).to_pandas()
     index = frame.index

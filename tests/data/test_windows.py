@@ -181,7 +181,7 @@ def test_forecasts_take_the_last_context_and_no_longer_horizon():
         data.rows_for([event])
     short = data.source.event(0, 2)
     short.columns["t"][1:] = np.nan
-    with refuses("of 1 known and 1 further steps in 'e0'"):
+    with refuses("Set short_events to drop"):
         data.rows_for([short])
 
 

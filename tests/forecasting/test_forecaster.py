@@ -278,6 +278,9 @@ def test_what_is_not_trained_says_so(new_forecaster, frame):
 def test_what_is_no_frame_is_refused(fitted):
     with pytest.raises(DataError, match="`frame` is of type list; expected a DataFrame of pandas"):
         fitted.predict([1, 2])
+    lazy = type("LazyFrame", (), {"collect": lambda self: self})()
+    with pytest.raises(DataError, match=r"of type LazyFrame; .*Call its collect\(\)\."):
+        fitted.predict(lazy)
     with pytest.raises(OptionError, match="horizon"):
         fitted.predict(None, horizon=0)
 

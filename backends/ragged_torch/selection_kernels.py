@@ -147,8 +147,9 @@ def _differentiable_vjp(
     """Return what `backward` does, by plain operations, which have derivatives of their own."""
     creates = torch.is_grad_enabled()
     with torch.enable_grad():
+        # Views: an input may depend on another, which counts once, in the graph around this call.
         inputs = [
-            each if each.requires_grad and creates else each.detach().requires_grad_()
+            each.view_as(each) if each.requires_grad and creates else each.detach().requires_grad_()
             for each in tensors
         ]
         selected = _plain(inputs[0], inputs[1], Networks(*inputs[2:]), dropping)

@@ -73,8 +73,9 @@ def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate)
 
 
 def test_second_derivatives_are_those_of_the_modules():
-    grns, (x, weights) = selection().grns, inputs(20)
-    of = x, weights, *grns.parameters()
+    grns, (x, drawn) = selection().grns, inputs(20)
+    of = x, drawn, *grns.parameters()
+    weights = drawn * x.square().sum(-1).T  # they depend on what they weigh, as in the module
     ways = (
         selection_kernels.select(grns, x, weights),
         torch.einsum("tf,ftd->td", weights, grns(x)),
@@ -82,7 +83,7 @@ def test_second_derivatives_are_those_of_the_modules():
     found, expected = (
         [g.square().sum() for g in gradients(y, *of, create_graph=True)] for y in ways
     )
-    close(torch.autograd.grad(sum(found), of), torch.autograd.grad(sum(expected), of))
+    close(*(torch.autograd.grad(sum(each), of, retain_graph=True) for each in (found, expected)))
 
 
 def test_frozen_parameters_and_batched_gradients():

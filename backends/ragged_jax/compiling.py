@@ -30,6 +30,9 @@ def jit(
     cut into pieces of 16 MiB, of which glibc keeps most, all if they are not many. Numbers are the
     same, and so are programs on other devices.
 
+    XLA cannot write such a program to disk, so where JAX has a persistent cache of programs
+    (`jax_compilation_cache_dir`) they have one block, as ever.
+
     For whole training steps; called within a function that JAX traces, it is `jax.jit`.
 
     Args:
@@ -76,7 +79,7 @@ class Jitted:
             return self._plain(*arguments)
         key = *static, tree, *_settings(), *map(_kind, leaves)
         if key not in self._programs:
-            has_pieces = _on_one_cpu(leaves) and takes_pieces()
+            has_pieces = _on_one_cpu(leaves) and not _is_kept_on_disk() and takes_pieces()
             self._programs[key] = _compile(self._plain.trace(*arguments)) if has_pieces else None
         program = self._programs[key]
         return self._plain(*arguments) if program is None else program(*dynamic)
@@ -108,6 +111,12 @@ def _on_one_cpu(leaves: Sequence[Any]) -> bool:
     used = set[jax.Device]().union(*(x.devices() for x in leaves if isinstance(x, jax.Array)))
     platforms = {device.platform for device in used} or {jax.default_backend()}
     return len(used) < 2 and platforms == {"cpu"}
+
+
+def _is_kept_on_disk() -> bool:
+    """Whether JAX writes its programs to a cache, which XLA refuses with several pieces."""
+    names = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
+    return all(getattr(jax.config, name) for name in names)
 
 
 def _settings() -> tuple[Any, ...]:

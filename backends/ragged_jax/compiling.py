@@ -91,7 +91,7 @@ class Jitted:
 
 def _compile(traced: Any) -> Callable[..., Any]:
     """Compile with pieces that hold the largest array at least, of which XLA else warns."""
-    size = max(PIECE, *_sizes(traced.jaxpr.jaxpr), 0)
+    size = max([PIECE, *_sizes(traced.jaxpr.jaxpr)])
     compiled: Callable[..., Any] = traced.lower().compile(compiler_options={PIECES: size})
     return compiled
 
@@ -140,7 +140,5 @@ def _sizes(jaxpr: Jaxpr) -> Iterator[int]:
         for inner in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda x: isinstance(x, (Jaxpr, ClosedJaxpr))
         ):
-            if isinstance(inner, ClosedJaxpr):
-                yield from _sizes(inner.jaxpr)
-            elif isinstance(inner, Jaxpr):
-                yield from _sizes(inner)
+            if isinstance(inner, (Jaxpr, ClosedJaxpr)):
+                yield from _sizes(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)

@@ -145,15 +145,12 @@ def _differentiable_vjp(
     tensors: Sequence[Tensor], dropping: Dropping, gradient: Tensor
 ) -> tuple[Tensor, ...]:
     """Return what `backward` does, by plain operations, which have derivatives of their own."""
-    creates = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Views: an input may depend on another, which counts once, in the graph around this call.
-        inputs = [
-            each.view_as(each) if each.requires_grad and creates else each.detach().requires_grad_()
-            for each in tensors
-        ]
-        selected = _plain(inputs[0], inputs[1], Networks(*inputs[2:]), dropping)
-    return torch.autograd.grad(selected, inputs, gradient, create_graph=creates)
+
+    def run(*each: Tensor) -> Tensor:
+        return _plain(each[0], each[1], Networks(*each[2:]), dropping)
+
+    results: tuple[Tensor, ...] = torch.func.vjp(run, *tensors)[1](gradient)
+    return results
 
 
 def _plain(x: Tensor, weights: Tensor, networks: Networks, dropping: Dropping) -> Tensor:

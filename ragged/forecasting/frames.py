@@ -9,8 +9,6 @@ from ragged.data.tables.reader import INSTALL
 from ragged.errors import DataError, MissingExtraError
 
 DATES = ("M", "m")  # kinds of an index that is a time
-
-
 Time = str | Sequence[str] | None
 
 

@@ -270,9 +270,7 @@ class TrainLoop:
                 "seconds": epoch.seconds,
                 "tokens_per_second": epoch.tokens / epoch.seconds,
             }
-            if (
-                self.trainer.precision == "float16"
-            ):  # how many so far, since their gradients overflowed
+            if self.trainer.precision == "float16":  # so far, since their gradients overflowed
                 record["skipped_steps"] = state.epoch * self.steps_per_epoch - self.step.steps
             self.records.append(record)
             if logs is not None:

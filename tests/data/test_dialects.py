@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from ragged.data import Tables
 from ragged.data.tables.dialect import Dialect
 from ragged.data.tables.reader import read_table, read_tables
 from ragged.errors import DataError, MissingExtraError, OptionError
+from tests.data.samples import numbers
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
@@ -21,11 +21,6 @@ pytest.importorskip("pyarrow")
 
 def refuses(message: str, error: type[Exception] = DataError):
     return pytest.raises(error, match=re.escape(message))
-
-
-def numbers(path: Path, *columns: str, **dialect: object) -> list[list[float]]:
-    table = read_table(path, Dialect(**dialect))
-    return [table.numbers(column, may_be_empty=True).tolist() for column in columns]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])

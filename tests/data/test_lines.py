@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from ragged.data import Tables
 from ragged.data.tables.dialect import Dialect
 from ragged.data.tables.reader import read_table
 from ragged.errors import DataError
+from tests.data.samples import numbers
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
@@ -19,11 +19,6 @@ pytest.importorskip("pyarrow")
 
 def refuses(message: str, error: type[Exception] = DataError):
     return pytest.raises(error, match=re.escape(message))
-
-
-def numbers(path: Path, *columns: str, **dialect: object) -> list[list[float]]:
-    table = read_table(path, Dialect(**dialect))
-    return [table.numbers(column, may_be_empty=True).tolist() for column in columns]
 
 
 @pytest.mark.parametrize(

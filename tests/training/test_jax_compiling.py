@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import subprocess
@@ -18,7 +19,6 @@ from jax.experimental.compilation_cache import compilation_cache
 from ragged_jax import compiling
 
 CACHE, FOLDER = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
-WIDE = 2**20  # numbers of 4 MiB: nine of them are more than the C library keeps in one piece
 
 
 @pytest.fixture(autouse=True)
@@ -85,18 +85,17 @@ def test_no_piece_is_smaller_than_an_array(capfd: pytest.CaptureFixture[str]) ->
     def long(x: Any) -> Any:
         return jax.lax.fori_loop(0, 3, lambda _, y: jnp.sort(y * x[0]), jnp.repeat(x, 5)).sum()
 
-    compiling.jit(long)(jnp.ones(WIDE))
+    compiling.jit(long)(jnp.ones(2**20))  # 4 MiB, and 20 within
     assert not capfd.readouterr().err  # XLA warns where a piece is too small for an array
 
 
-FAULTS = """
-import resource, sys
+FAULTS = f"""
+import resource
+from typing import Any
 import jax, jax.numpy as jnp
 from ragged_jax import compiling
 
-def waves(x):
-    return sum(jax.lax.optimization_barrier([jnp.sin(k * x) for k in range(1, 10)])).sum()
-
+{inspect.getsource(waves)}
 for jit in (compiling.jit, jax.jit):
     run, x = jit(waves), jnp.ones(2**20)  # nine arrays of 4 MiB: more than glibc keeps in one block
     jax.block_until_ready(run(x))

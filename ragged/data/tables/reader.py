@@ -24,6 +24,7 @@ Origin = tuple[str, str, str]  # the function, the argument and its value, for e
 ARCHIVES = (".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z")
 OTHER = (*ARCHIVES, ".json", ".arrow", ".feather", ".ods", ".rda", ".rds", ".dta", ".h5", ".db")
 SHEETS = "ragged: other sheets"
+UNPACK = "Unpack it, and give the folder or one of the files."
 INSTALL = "Install the extra: pip install 'ragged-sequences[tables]'."
 
 
@@ -150,7 +151,7 @@ def _bytes(path: Path, origin: Origin) -> bytes:
     try:
         if re.search(r"\.tar\.gz$", path.name, re.IGNORECASE):
             got = "an archive of files"
-            _refuse(origin, got, "one table", "Unpack it, and give the folder or one of the files.")
+            _refuse(origin, got, "one table", UNPACK)
         if path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 return stream.read()
@@ -161,11 +162,11 @@ def _bytes(path: Path, origin: Origin) -> bytes:
 
 def _unzipped(path: Path, origin: Origin) -> bytes:
     with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/")]
-        names = [name for name in names if not name.startswith("__MACOSX/")]
+        entries = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+        names = [name for name in entries if not name.endswith("/")]
         if len(names) != 1:
             got = f"an archive of {len(names)} files"
-            _refuse(origin, got, "one table", "Unpack it, and give the folder or one of the files.")
+            _refuse(origin, got, "one table", UNPACK)
         return archive.read(names[0])
 
 

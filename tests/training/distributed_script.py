@@ -1,12 +1,18 @@
-"""Train a few steps on very unequal rows and print losses and parameters: one worker, or more.
+"""Train a few steps on very unequal rows, by two workers and alone, and print what comes of each.
 
-python workers_script.py torch|jax [devices]
+Both are of one process, in which the framework is imported once: torch's workers are its forks,
+JAX's are two devices.
+
+python distributed_script.py torch|jax
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
+import traceback
 
 import numpy as np
 
@@ -50,13 +56,52 @@ def train(backend: object, name: str, devices: int) -> dict[str, list]:
     return {**found, **{n: v.tolist() for n, v in parameters.items()}}
 
 
-def main(name: str, devices: int = 1) -> None:
-    """Print what every model comes to, once."""
+def train_all(name: str, devices: int = 1) -> None:
+    """Train each model, and let one worker print what it comes to."""
     with use_backend(name) as backend, backend.init_process_group() as workers:
         found = {model: train(backend, model, devices) for model in MODELS}
         if workers.rank == 0:
-            print(json.dumps(found))
+            print(json.dumps(found), flush=True)
+
+
+def train_in_two_processes() -> None:
+    """Train on torch in two forks of this process."""
+    import torch._dynamo  # noqa: F401  # each optimizer imports it: here, once for both
+
+    with use_backend("torch"), socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = [start_worker(rank, port) for rank in (0, 1)]
+    for worker in workers:
+        assert os.waitpid(worker, 0)[1] == 0
+
+
+def start_worker(rank: int, port: int) -> int:
+    """Fork a worker as torchrun starts one."""
+    worker = os.fork()
+    if worker:
+        return worker
+    group = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    group |= {"RANK": rank, "LOCAL_RANK": rank}
+    os.environ.update({key: str(value) for key, value in group.items()})
+    status = 1
+    try:
+        train_all("torch")
+        status = 0
+    finally:
+        if status:
+            traceback.print_exc()
+        os._exit(status)
+
+
+def main(name: str) -> None:
+    """Train by two workers, then alone."""
+    if name == "torch":
+        train_in_two_processes()
+    else:
+        train_all(name, devices=2)
+    train_all(name)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    main(sys.argv[1])

@@ -71,13 +71,15 @@ print(*seen)
 
 # Trains in forks, killed at moments spread evenly over a whole run and shifted by chance, by the
 # processor's time, which other work on the machine does not take; then each run is resumed in
-# another fork.
+# another fork. The configuration is parsed once, which takes as long as many epochs.
 TRAINING = """
-import contextlib, os, random, signal, sys, threading, time
+import contextlib, os, random, signal, sys, threading, time, traceback
 from pathlib import Path
 from tqdm import tqdm
+from ragged.cli import commands
 from ragged.cli import main as cli
 from ragged.report import figures
+from ragged.runs.folder import read_config
 
 tqdm.monitor_interval = 0  # a thread, which a fork would lose
 tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a killed one may hold it
@@ -85,16 +87,21 @@ assert figures.save_loss_curves and figures.save_forecasts
 figures.save_loss_curves = figures.save_forecasts = lambda *a: None  # most of a tiny run's time
 root, count, options = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 
-def run(*arguments):
-    nothing = open(os.devnull, "w")
-    with contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-        return cli.main([str(argument) for argument in arguments])
-
-def start(*arguments):
+def start(command, *arguments):
     child = os.fork()
     if child == 0:
-        os._exit(run(*arguments))
+        os._exit(run(command, *arguments))
     return child
+
+def run(command, *arguments):
+    try:
+        nothing = open(os.devnull, "w")
+        with contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+            command(*arguments)
+            return 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
 
 def end(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -111,19 +118,26 @@ def sleep_until(child, moment):
                 break
             time.sleep(0.001)
 
-assert run(*options, "--runs", root / "warm") == 0  # imports what a run imports
-whole = timed(start(*options, "--runs", root / "unbroken"))
+def train(runs):
+    config.runs = str(runs)
+    return commands.train(parser, config)
+
+run(cli.main, [*options, "--runs", str(root / "warm")])  # imports what a run imports
+parser = cli.train_parser()
+(warm,) = (root / "warm").glob("*/*")
+config = read_config(warm, parser)
+whole = timed(start(train, root / "unbroken"))
 moments = random.Random(0)
 for number in range(count):
     runs = root / str(number)
-    child = start(*options, "--runs", runs)
+    child = start(train, runs)
     sleep_until(child, whole * (number + moments.random()) / count)
     os.kill(child, signal.SIGKILL)
     status = end(child)
     found = list(runs.glob("*/*"))
     saved = bool(found) and (found[0] / "checkpoints" / "last").exists()
     if found and (found[0] / "config.yaml").exists():
-        status = end(start("train", "--resume", found[0]))
+        status = end(start(commands.resume, found[0], parser))
         print(number, status, saved, found[0])
     else:
         print(number, "unborn", saved, runs)
@@ -170,7 +184,7 @@ def remains(run: Path) -> dict[str, object]:
 def test_a_run_killed_at_12_moments_always_ends_as_the_unbroken_one(need, tiny_arguments, tmp_path):
     need("torch")
     pytest.importorskip("jsonargparse")
-    options = tiny_arguments(tmp_path, "torch", trainer__max_epochs=30)
+    options = tiny_arguments(tmp_path, "torch", trainer__max_epochs=12)
     place = options.index("--runs")
     lines = helper(TRAINING, tmp_path, 12, *options[:place], *options[place + 2 :])
     (unbroken,) = (tmp_path / "unbroken").glob("*/*")

@@ -65,37 +65,29 @@ def without(framework: str, code: str, **environment: str) -> subprocess.Complet
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statements", "needed"),
     [
-        "import ragged",
-        "import ragged.data, ragged.models, ragged.training, ragged.io.checkpoint",
-        "import ragged.cli.main; ragged.cli.main.create_parser()",
-        "import ragged; ragged.Lengths([1, 2]); ragged.available_backends()",
+        ("import ragged; ragged.Lengths([1, 2]); ragged.available_backends()", "numpy"),
+        (
+            "import ragged.data, ragged.models, ragged.training, ragged.io.checkpoint\n"
+            "import ragged.cli.main; ragged.cli.main.create_parser()",
+            "jsonargparse",
+        ),
     ],
 )
-def test_ragged_loads_no_framework(statement):
-    if "cli" in statement or "training" in statement:
-        pytest.importorskip("jsonargparse")
-    assert loaded_by(statement) == set()
+def test_ragged_loads_no_framework(statements, needed):
+    pytest.importorskip(needed)
+    assert loaded_by(statements) == set()
 
 
-def test_ragged_loads_no_framework_can_fail():
-    pytest.importorskip("torch")
-    assert loaded_by("import ragged; ragged.use_backend('torch').__enter__()") == {
-        "torch",
-        "ragged_torch",
-    }
+def test_jax_does_not_load_torch():
+    pytest.importorskip("flax")
+    loaded = loaded_by("import ragged_jax")
+    assert {"jax", "ragged_jax"} <= loaded
+    assert loaded.isdisjoint({*FRAMEWORKS["torch"], "ragged_torch"})
 
 
-@pytest.mark.parametrize(("name", "other"), [("torch", "jax"), ("jax", "torch")])
-def test_a_backend_does_not_load_the_other_framework(name, other):
-    pytest.importorskip("torch" if name == "torch" else "flax")
-    loaded = loaded_by(f"import ragged_{name}")
-    assert {name, f"ragged_{name}"} <= loaded
-    assert loaded.isdisjoint({*FRAMEWORKS[other], f"ragged_{other}"})
-
-
-def test_a_call_on_torch_does_not_load_its_compiler():
+def test_a_call_on_torch_loads_neither_its_compiler_nor_jax():
     pytest.importorskip("torch")
     loaded = loaded_by(
         "import torch, ragged\n"
@@ -137,24 +129,25 @@ def test_the_checkout_leaks_no_tests_or_backends_folder(tmp_path):
     assert done.stdout.strip() == "[]"
 
 
-SUITE = """
-import pytest
-arguments = [
-    "conformance/ragged_conformance/test_recurrent.py",
-    "conformance/ragged_conformance/test_losses.py",
-    "-x", "-p", "no:cacheprovider", "-k",
-    "test_state_is_zero or test_width_zero or nothing_valid or add_up",
-]
-raise SystemExit(pytest.main(arguments))
-"""
-TRAINING = """
+# A sample of the suite: each loss is the same code of `ragged`, and compiles programs of its own.
+ALONE = """
 import sys, tempfile
+import ragged
+assert ragged.available_backends() == ({name!r},), ragged.available_backends()
+assert ragged.get_backend().name == {name!r}
 from ragged.cli.main import main
-found = main([
+assert main([
     "train", "--config", "magnet", "--backend", {name!r}, "--runs", tempfile.mkdtemp(),
     "--data.source.init_args.cycles", "6", "--data.source.init_args.max_steps", "40",
     "--model.init_args.hidden_size", "4", "--trainer.max_epochs", "1",
     "--trainer.device", "cpu",
+]) == 0
+import pytest
+found = pytest.main([
+    "conformance/ragged_conformance/test_recurrent.py",
+    "conformance/ragged_conformance/test_losses.py",
+    "-x", "-p", "no:cacheprovider", "-k",
+    "test_state_is_zero or test_width_zero or mse and (nothing_valid or add_up)",
 ])
 assert not {other!r} & set(sys.modules)
 raise SystemExit(found)
@@ -163,26 +156,15 @@ raise SystemExit(found)
 
 @needs_checkout
 @pytest.mark.parametrize(("name", "other"), [("torch", "jax"), ("jax", "torch")])
-def test_one_framework_alone_passes_the_conformance_suite(name, other):
-    pytest.importorskip("torch" if name == "torch" else "flax")
-    done = without(other, SUITE, PYTHONPATH=str(ROOT / "conformance"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
-    assert "failed" not in done.stdout
-
-
-@pytest.mark.parametrize(("name", "other"), [("torch", "jax"), ("jax", "torch")])
-def test_one_framework_alone_trains_and_is_the_default(name, other):
+def test_one_framework_alone_is_the_default_trains_and_passes_the_suite(name, other):
     pytest.importorskip("torch" if name == "torch" else "flax")
     pytest.importorskip("jsonargparse")
-    code = (
-        "import ragged\n"
-        f"assert ragged.available_backends() == ({name!r},), ragged.available_backends()\n"
-        f"assert ragged.get_backend().name == {name!r}\n"
-    )
-    done = without(other, code + TRAINING.format(name=name, other=FRAMEWORKS[other]))
+    code = ALONE.format(name=name, other=FRAMEWORKS[other])
+    done = without(other, code, PYTHONPATH=str(ROOT / "conformance"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test events" in done.stdout
+    assert re.search("[1-9][0-9]* passed", done.stdout)
+    assert "failed" not in done.stdout
 
 
 @pytest.mark.parametrize(("name", "other"), [("torch", "jax"), ("jax", "torch")])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
 import struct
 import sys
 from pathlib import Path
@@ -18,7 +17,9 @@ pytest.importorskip("jsonargparse")
 import ragged
 from ragged.cli import main as cli
 from ragged.errors import CheckpointError
-from ragged.io import checkpoint
+from ragged.forecasting.training import prepare
+from ragged.runs.folder import open_run, read_config
+from ragged.runs.parser import train_parser
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="untrusted files as Linux has them")
 
@@ -31,6 +32,43 @@ class Mark:
 
     def __reduce__(self):
         return (Path.touch, (self.path,))
+
+
+@pytest.fixture(scope="module")
+def parser():
+    """The parser of a run's configuration."""
+    return train_parser()
+
+
+@pytest.fixture(scope="module")
+def config(tiny_run, need, parser):
+    """The configuration of the copied runs, parsed once."""
+    need("torch")
+    return read_config(tiny_run("torch"), parser)
+
+
+@pytest.fixture
+def resume_refused(config, parser):
+    """Resume a run as its command does, which must be refused, and give what is said."""
+
+    def _refused(run: Path) -> str:
+        with ragged.use_backend("torch"), pytest.raises(CheckpointError) as caught:
+            prepare(config.clone(), parser, run).resume()
+        return str(caught.value)
+
+    return _refused
+
+
+@pytest.fixture
+def open_refused(parser):
+    """Open a run as the commands that read one do, which must be refused."""
+
+    def _refused(run: Path) -> str:
+        with pytest.raises(CheckpointError) as caught, open_run(run, parser):
+            pass
+        return str(caught.value)
+
+    return _refused
 
 
 def verbs(run: Path) -> list[list[object]]:
@@ -83,13 +121,13 @@ def absurd(dtype: str, shape: list[int], start: int, end: int) -> bytes:
         header({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}} | {"x" * 9: []}),
     ],
 )
-def test_a_file_that_is_no_safetensors_is_refused(copied, refused, content):
+def test_a_file_that_is_no_safetensors_is_refused(copied, resume_refused, content):
     for name in ("model", "optimizer"):
         path = copied / "checkpoints" / "last" / f"{name}.safetensors"
         kept = path.read_bytes()
         path.write_bytes(content)
         refuses(path.parent, path.name)
-        assert path.name in refused("train", "--resume", copied)
+        assert path.name in resume_refused(copied)
         path.write_bytes(kept)
 
 
@@ -149,14 +187,14 @@ NAME = "encoder.weight_hh_l0"
         (lambda t: t.update({"more": t[NAME]}), "the configured model has no such tensor"),
     ],
 )
-def test_tensors_are_checked_one_by_one(copied, refused, change, expected):
+def test_tensors_are_checked_one_by_one(copied, open_refused, resume_refused, change, expected):
     best, last = copied / "checkpoints" / "best", copied / "checkpoints" / "last"
     tensors(best / "model.safetensors", change)
     refuses(best, "model.safetensors", expected)
-    assert expected in refused("evaluate", copied)
+    assert expected in open_refused(copied)
     prefix = "exp_avg_sq."
     tensors(last / "optimizer.safetensors", lambda t: renamed(t, prefix, change))
-    assert expected in refused("train", "--resume", copied)
+    assert expected in resume_refused(copied)
 
 
 def renamed(found: dict[str, np.ndarray], prefix: str, change) -> None:
@@ -169,10 +207,10 @@ def renamed(found: dict[str, np.ndarray], prefix: str, change) -> None:
 @pytest.mark.parametrize(
     "steps", [np.array(-1), np.array(2**40), np.array([1]), np.array(1.5), None]
 )
-def test_the_count_of_steps_is_checked(copied, refused, steps):
+def test_the_count_of_steps_is_checked(copied, resume_refused, steps):
     path = copied / "checkpoints" / "last" / "optimizer.safetensors"
     tensors(path, lambda t: t.pop("steps") if steps is None else t.update(steps=steps))
-    said = refused("train", "--resume", copied)
+    said = resume_refused(copied)
     assert "steps" in said
     assert "optimizer.safetensors" in said
 
@@ -201,9 +239,9 @@ def test_the_count_of_steps_is_checked(copied, refused, steps):
         ({"format_version": [1] * 1000}, "format version [1, 1"),
     ],
 )
-def test_how_far_training_came_is_checked(copied, refused, changes, expected):
+def test_how_far_training_came_is_checked(copied, resume_refused, changes, expected):
     edit_state(copied / "checkpoints" / "last", changes)
-    said = refused("train", "--resume", copied)
+    said = resume_refused(copied)
     assert expected in said
     assert len(said) < 1000
 
@@ -235,20 +273,30 @@ def edit_state(folder: Path, changes: dict[str, object]) -> None:
         ({"normalization": {}}, "`normalization.current` of"),
     ],
 )
-def test_the_normalisation_is_checked(copied, refused, changes, expected):
+def test_the_normalisation_is_checked(copied, open_refused, changes, expected):
     edit_state(copied / "checkpoints" / "best", changes)
-    for arguments in verbs(copied)[1:]:
-        assert expected in refused(*arguments)
+    assert expected in open_refused(copied)
+
+
+def test_each_command_tells_in_a_line_what_is_refused(copied, refused):
+    for folder in ("last", "best"):
+        edit_state(copied / "checkpoints" / folder, {"normalization": 3, "training": None})
+    for arguments, expected in zip(
+        verbs(copied), ("`losses`", "`normalization`", "`normalization`"), strict=True
+    ):
+        said = refused(*arguments)
+        assert expected in said
+        assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     "content", ["[" * 100_000, "9" * 5000, "[]", '{"format_version": 1', " " * 2**21]
 )
-def test_a_hostile_state_is_refused(copied, refused, content):
+def test_a_hostile_state_is_refused(copied, resume_refused, content):
     last = copied / "checkpoints" / "last"
     (last / "state.json").write_text(content)
     refuses(last)
-    refused("train", "--resume", copied)
+    resume_refused(copied)
 
 
 @pytest.mark.parametrize(
@@ -267,30 +315,11 @@ def test_a_hostile_state_is_refused(copied, refused, content):
         ("a: &a [1]\nb: *a", "alias"),
     ],
 )  # fmt: skip
-def test_a_hostile_description_is_refused(copied, refused, text, expected):
-    for folder, arguments in zip(("last", "best"), verbs(copied)[:2], strict=True):
+def test_a_hostile_description_is_refused(copied, open_refused, resume_refused, text, expected):
+    for folder, read in (("last", resume_refused), ("best", open_refused)):
         (copied / "checkpoints" / folder / "config.yaml").write_text(text)
         refuses(copied / "checkpoints" / folder, "config.yaml", expected)
-        assert expected in refused(*arguments)
-
-
-def test_training_replaces_a_link_and_not_what_it_points_at(copied, tmp_path):
-    precious = tmp_path / "precious"
-    shutil.copytree(copied / "checkpoints" / "last", precious)
-    (precious / "thesis.txt").write_text("years of work")
-    before = {path.name: path.read_bytes() for path in precious.iterdir()}
-    for name in ("last", "best", ".last.old", ".best.old", ".best.new.x"):
-        path = copied / "checkpoints" / name
-        shutil.rmtree(path, ignore_errors=True)
-        path.symlink_to(precious)
-    edit_state(precious, {})
-    before["state.json"] = (precious / "state.json").read_bytes()
-    config = copied / "config.yaml"
-    config.write_text(config.read_text().replace("max_epochs: 3", "max_epochs: 5"))
-    assert cli.main(["train", "--resume", str(copied)]) == 0
-    assert {path.name: path.read_bytes() for path in precious.iterdir()} == before
-    assert sorted(os.listdir(copied / "checkpoints"))[-1] == "last"
-    assert not (copied / "checkpoints" / "last").is_symlink()
+        assert expected in read(copied)
 
 
 @pytest.mark.parametrize(
@@ -301,68 +330,6 @@ def test_hostile_records_are_refused(copied, capsys, content):
     assert cli.main(["train", "--resume", str(copied)]) == 2
     said = capsys.readouterr().err
     assert f"ragged: error: run: '{copied / 'metrics.jsonl'}' is damaged or truncated (" in said
-
-
-def test_saving_replaces_nothing_but_checkpoints(tmp_path, need):
-    need("torch")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "thesis.txt").write_text("years of work")
-    (tmp_path / "file").write_text("more")
-    with ragged.use_backend("torch"):
-        model = ragged.models.EncoderDecoderLSTM(1, 1, hidden_size=2, seed=0)
-        for name in ("folder", "file"):
-            with pytest.raises(CheckpointError, match=f"save\\(\\): `path` is .*{name}"):
-                ragged.save(model, tmp_path / name)
-        (tmp_path / "empty").mkdir()
-        ragged.save(model, tmp_path / "empty")
-    assert (tmp_path / "folder" / "thesis.txt").read_text() == "years of work"
-    assert (tmp_path / "file").read_text() == "more"
-
-
-def test_a_model_that_is_not_finite_is_not_saved(tmp_path, need):
-    need("torch")
-    with ragged.use_backend("torch") as backend:
-        model = ragged.models.EncoderDecoderLSTM(1, 1, hidden_size=2, seed=0)
-        values = backend.get_parameters(model)
-        backend.set_parameters(model, {**values, "head.bias": values["head.bias"] * np.nan})
-        with pytest.raises(CheckpointError, match=r"save\(\): tensor 'head.bias' .* not finite"):
-            ragged.save(model, tmp_path / "m")
-    assert not (tmp_path / "m").exists()
-
-
-def test_a_float64_model_is_read_as_it_was_saved(tmp_path, need):
-    need("torch")
-    with ragged.use_backend("torch") as backend:
-        model = ragged.models.EncoderDecoderLSTM(1, 1, hidden_size=2, seed=0)
-        model = backend.to(model, device="cpu", dtype="float64")
-        thirds = {n: np.full(v.shape, 1 / 3) for n, v in backend.get_parameters(model).items()}
-        backend.set_parameters(model, thirds)
-        ragged.save(model, tmp_path / "m")
-        found = backend.get_parameters(ragged.load(tmp_path / "m"))
-    assert all((value == 1 / 3).all() for value in found.values())
-
-
-def test_a_checkpoint_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
-    from ragged.io import atomic as files
-
-    def content(value: float) -> checkpoint.Checkpoint:
-        state = {"value": value}
-        return checkpoint.Checkpoint({"w": np.full(2, value, np.float32)}, state, state)
-
-    checkpoint.write(tmp_path / "m", content(1.0))
-    real, seen = files._read_bytes, []
-
-    def replaced_meanwhile(path: Path, most: int) -> bytes:
-        seen.append(path.name)
-        if len(seen) == 2:
-            checkpoint.write(tmp_path / "m", content(2.0))
-        return real(path, most)
-
-    monkeypatch.setattr(files, "_read_bytes", replaced_meanwhile)
-    found = checkpoint.read(tmp_path / "m")
-    assert (found.state["value"], found.model["value"]) == (2.0, 2.0)
-    assert (found.parameters["w"] == 2.0).all()
-    assert seen.count("state.json") == 2
 
 
 @pytest.mark.parametrize(

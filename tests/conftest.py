@@ -6,16 +6,20 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import ragged.backend
+from ragged.cli import commands
 from ragged.cli import main as cli
 from ragged.export.program import FORMATS
+from ragged.report import figures
 
 TINY = {
     "config": "magnet",
@@ -61,6 +65,28 @@ def need() -> Callable[..., None]:
     return _need
 
 
+@contextmanager
+def _pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "figures", figures)
+        yield
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Callable[[], AbstractContextManager[None]]:
+    """Draw the pictures of the runs inside a `with` block."""
+    return _pictures
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pictures() -> Iterator[None]:
+    """Draw no other run's: that takes longer than to train a tiny one."""
+    drawn = {name: lambda *_: None for name in ("save_loss_curves", "save_forecasts")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "figures", SimpleNamespace(**drawn))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_arguments() -> Callable[..., list[str]]:
     """Give the command line of a tiny training; keywords take `__` for the dots of a key."""
@@ -95,7 +121,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         _need(backend)
         pytest.importorskip("jsonargparse")
         if backend not in found:
-            found[backend] = _train(tmp_path_factory.mktemp(f"runs_{backend}"), backend)
+            with _pictures():
+                found[backend] = _train(tmp_path_factory.mktemp(f"runs_{backend}"), backend)
         return found[backend]
 
     return run

@@ -179,7 +179,9 @@ def test_predict_writes_times_to_their_last_digit(need, tiny_run, tmp_path, writ
     assert [time for _, time, _ in rows_of(output)[1:]] == [str(10**9 + s) for s in range(12, 35)]
 
 
-def test_predict_on_storms_is_in_the_units_of_the_table(need, tmp_path, capsys, write_storms):
+def test_predict_on_storms_is_in_the_units_of_the_table(
+    need, tmp_path, capsys, write_storms, pictures
+):
     name = ragged.available_backends()[0]
     table = write_storms(tmp_path / "train.csv")
     options = {
@@ -187,8 +189,10 @@ def test_predict_on_storms_is_in_the_units_of_the_table(need, tmp_path, capsys, 
         "data.source.init_args.path": table, "model.init_args.hidden_size": 4,
         "trainer.device": "cpu",
     }  # fmt: skip
-    assert main(["train", *(f"--{key}={value}" for key, value in options.items())]) == 0
+    with pictures():
+        assert main(["train", *(f"--{key}={value}" for key, value in options.items())]) == 0
     (run,) = (tmp_path / "runs").glob("storms/*")
+    assert (run / "forecast.png").exists()
     # The table the run was trained on is not needed to forecast another.
     table.unlink()
     new = write_storms(tmp_path / "new.csv", events=2, known=10)

@@ -59,10 +59,12 @@ def train(tmp_path, need):
     return _train
 
 
-def test_a_table_with_dates_and_words_is_forecast(train, tmp_path, capsys, monkeypatch):
+def test_a_table_with_dates_and_words_is_forecast(train, tmp_path, capsys, monkeypatch, pictures):
     reads, read_tables = [], source.read_tables
     monkeypatch.setattr(source, "read_tables", lambda *a: (reads.append(a), read_tables(*a))[1])
-    run = train(", past: [kind]")
+    with pictures():
+        run = train(", past: [kind]")
+    assert (run / "forecast.png").exists()
     assert len(reads) == 1
     said = capsys.readouterr().out
     assert "training: 42 rows, 78 steps; validation: 2 rows, 12 steps; test: 4 rows, 22" in said

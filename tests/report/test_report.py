@@ -53,7 +53,7 @@ class Untrusted(Source):
 
 
 @pytest.fixture(scope="module")
-def untrusted(tmp_path_factory, need):
+def untrusted(tmp_path_factory, need, pictures):
     """The run of a model with attention, selection and quantiles of two untrusted targets."""
     need("torch")
     folder = tmp_path_factory.mktemp("untrusted")
@@ -66,8 +66,10 @@ def untrusted(tmp_path_factory, need):
         "trainer.quantiles": "[0.1,0.5,0.9]", "trainer.max_epochs": 2, "trainer.device": "cpu",
     }  # fmt: skip
     allow = "--allow-import=untrusted_source"
-    assert main(["train", allow, *(f"--{key}={value}" for key, value in options.items())]) == 0
+    with pictures():
+        assert main(["train", allow, *(f"--{key}={value}" for key, value in options.items())]) == 0
     (run,) = (folder / "magnet").iterdir()
+    assert (run / "forecast.png").exists()
     yield run
     sys.path.remove(str(folder))
     sys.modules.pop("untrusted_source", None)
@@ -222,9 +224,11 @@ def test_a_model_that_explains_nothing_is_reported_too(name, tiny_run, tmp_path)
     assert versions[name] in reader.text
 
 
-def test_a_run_without_test_events_is_reported_too(train_tiny, need, tmp_path, capsys):
+def test_a_run_without_test_events_is_reported_too(train_tiny, need, tmp_path, capsys, pictures):
     need("torch")
-    run = train_tiny(tmp_path, "torch", data__test=0, trainer__max_epochs=1)
+    with pictures():
+        run = train_tiny(tmp_path, "torch", data__test=0, trainer__max_epochs=1)
+    assert [path.name for path in run.glob("*.png")] == ["loss.png"]
     assert "no test events to score" in capsys.readouterr().out
     assert json.loads((run / "scores.json").read_text()) == {"targets": {}}
     reader = Reader(report_of(run).read_text())

@@ -199,8 +199,10 @@ def test_the_kept_model_is_the_averaged_one(name, tmp_path):
             np.testing.assert_array_equal(found[parameter], value)
 
 
-def test_without_validation_the_last_epoch_is_kept(name, tmp_path, train_tiny):
-    run = train_tiny(tmp_path, name, **{"data.validation": 0, "trainer.max_epochs": 2})
+def test_without_validation_the_last_epoch_is_kept(name, tmp_path, train_tiny, pictures):
+    with pictures():
+        run = train_tiny(tmp_path, name, **{"data.validation": 0, "trainer.max_epochs": 2})
+    assert (run / "loss.png").exists()
     assert [record["validation_loss"] for record in records(run)] == [None, None]
     found = contents(run)
     best, last = (found[f"checkpoints/{kept}/model.safetensors"] for kept in ("best", "last"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +15,9 @@ import numpy as np
 import pytest
 
 import ragged
+from ragged import losses
 from ragged.backend import load_backend, use_backend
-from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, batches
+from ragged.data import EncoderDecoderDataModule, MagnetHysteresis, RaggedDataset, Storms, batches
 from ragged.errors import CheckpointError, DivergenceError, OptionError
 from ragged.io import checkpoint
 from ragged.training import TrainerConfig
@@ -28,28 +27,6 @@ from ragged.training.progress import Progress
 from ragged.training.signals import StopRequest
 
 BACKENDS = ("torch", "jax")
-
-TRAJECTORY = """
-import itertools, json, sys
-from ragged import losses, models
-from ragged.backend import use_backend
-from ragged.data import RaggedDataset, EncoderDecoderDataModule, Storms, batches
-from ragged.training.optimizers import AdamW
-
-def steps(name, dtype, count):
-    rows = [row for row in EncoderDecoderDataModule(Storms()).train.rows if len(row.future) < 60]
-    assert len(rows) == 28
-    train = RaggedDataset(rows)  # the short storms: twenty steps take seconds
-    endless = (
-        batch
-        for epoch in itertools.count()
-        for batch in batches(train, 16, shuffle_seed=0, epoch=epoch, dtype=dtype, buckets=1)
-    )
-    with use_backend(name) as backend:
-        model = models.EncoderDecoderLSTM(3, 2, hidden_size=16, dropout=0.0, seed=0)
-        step = backend.TrainingStep(model, losses.mse, AdamW(), device="cpu", dtype=dtype)
-        return [step.step(batch) for batch in itertools.islice(endless, count)]
-"""
 
 
 @pytest.fixture(params=BACKENDS)
@@ -105,28 +82,31 @@ def test_other_seeds_give_other_parameters(name):
     assert all(not np.array_equal(found[0][key], found[1][key]) for key in found[0])
 
 
-def test_float32_trajectories_agree(need):
-    need(*BACKENDS)
-    scope: dict = {}
-    exec(TRAJECTORY, scope)
-    torch, jax = (np.array(scope["steps"](name, "float32", 20)) for name in BACKENDS)
-    assert len(set(torch)) == 20
-    np.testing.assert_allclose(jax, torch, rtol=1e-4)
-
-
-def test_float64_trajectories_agree(need):
-    need(*BACKENDS)
-    code = TRAJECTORY + "print(json.dumps([steps(n, 'float64', 20) for n in ('torch', 'jax')]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "JAX_ENABLE_X64": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
+def losses_of_steps(name: str, dtype: str, count: int) -> np.ndarray:
+    """Train some steps on the short storms, on which twenty take seconds."""
+    rows = [row for row in EncoderDecoderDataModule(Storms()).train.rows if len(row.future) < 60]
+    assert len(rows) == 28
+    train = RaggedDataset(rows)
+    endless = (
+        batch
+        for epoch in itertools.count()
+        for batch in batches(train, 16, shuffle_seed=0, epoch=epoch, dtype=dtype, buckets=1)
     )
-    assert done.returncode == 0, done.stderr
-    torch, jax = map(np.array, json.loads(done.stdout))
-    np.testing.assert_allclose(jax, torch, rtol=1e-8)
+    with use_backend(name) as backend:
+        model = ragged.models.EncoderDecoderLSTM(3, 2, hidden_size=16, dropout=0.0, seed=0)
+        step = backend.TrainingStep(model, losses.mse, AdamW(), device="cpu", dtype=dtype)
+        return np.array([step.step(batch) for batch in itertools.islice(endless, count)])
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-4), ("float64", 1e-8)])
+def test_trajectories_agree(need, dtype, rtol):
+    need(*BACKENDS)
+    import jax
+
+    with jax.enable_x64(dtype == "float64"):
+        on_torch, on_jax = (losses_of_steps(name, dtype, 20) for name in BACKENDS)
+    assert len(set(on_torch)) == 20
+    np.testing.assert_allclose(on_jax, on_torch, rtol=rtol)
 
 
 def test_float64_without_64_bits_is_refused_on_jax(need, tmp_path):
@@ -161,11 +141,22 @@ def continued(run: Path, epochs: int) -> None:
     path.write_text(yaml.safe_dump(config))
 
 
+@pytest.fixture(scope="module")
+def first_epoch(train_tiny, tmp_path_factory):
+    """Give a copy of a backend's tiny run that has trained one epoch."""
+
+    @functools.cache
+    def trained(name: str) -> Path:
+        return train_tiny(tmp_path_factory.mktemp("first_epoch"), name, trainer__max_epochs=1)
+
+    return lambda name, folder: Path(shutil.copytree(trained(name), folder / "run"))
+
+
 def test_a_resumed_run_equals_the_unbroken_one(
-    name, tiny_run, train_tiny, read_losses, tmp_path, capsys
+    name, tiny_run, first_epoch, read_losses, tmp_path, capsys
 ):
     unbroken = tiny_run(name)
-    run = train_tiny(tmp_path, name, trainer__max_epochs=1)
+    run = first_epoch(name, tmp_path)
     assert finished(run, read_losses) != finished(unbroken, read_losses)
     continued(run, 3)
     with (run / "metrics.jsonl").open("a") as file:
@@ -187,22 +178,18 @@ def test_dropout_is_at_work_in_the_resumed_run(name, tiny_run, train_tiny, read_
     assert read_losses(plain)[0][1] != read_losses(tiny_run(name))[0][1]
 
 
-def test_equal_seeds_give_equal_runs(name, tiny_run, train_tiny, read_losses, tmp_path):
-    again = train_tiny(tmp_path, name)
-    assert finished(again, read_losses) == finished(tiny_run(name), read_losses)
-
-
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(
-    name, tiny_run, train_tiny, read_losses, tmp_path
+    name, tiny_run, first_epoch, read_losses, tmp_path
 ):
-    run = train_tiny(tmp_path, name, trainer__max_epochs=1)
+    """All that equal seeds train twice is equal."""
+    run = first_epoch(name, tmp_path)
     continued(run, 3)
     shutil.rmtree(run / "checkpoints")
     assert ragged_main(["train", "--resume", str(run)]) == 0
     assert finished(run, read_losses) == finished(tiny_run(name), read_losses)
 
 
-def test_resuming_a_finished_run_changes_nothing(name, tiny_run, train_tiny, read_losses, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(name, tiny_run, read_losses, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tiny_run(name), run)
     before = finished(run, read_losses)

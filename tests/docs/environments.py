@@ -5,13 +5,14 @@ here, so nothing is fetched or copied; nor are kernels compiled for a path that 
 `FROM_INDEX` set all is as for a reader.
 """
 
+import functools
 import os
 import subprocess
 import sys
 import sysconfig
 import venv
 from importlib.metadata import Distribution, distribution, distributions
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
@@ -68,14 +69,18 @@ def _of_wheel(address: str) -> Distribution:
 def _link(package: Distribution, site: Path) -> None:
     """Link a distribution's packages, and each file that is in none: folders may be shared."""
     own = Path(str(package.locate_file("")))
-    for file in package.files or ():
-        if file.parts[0] == "..":
-            continue
-        parts = [Path(*file.parts[: n + 1]) for n in range(len(file.parts))]
-        part = next((p for p in parts if (own / p / "__init__.py").exists()), parts[-1])
+    files = [file for file in package.files or () if file.parts[0] != ".."]
+    for part in {_outermost_package(own, file.parent) or file for file in files}:
         (site / part).parent.mkdir(parents=True, exist_ok=True)
         if not (site / part).exists():
             (site / part).symlink_to(own / part)
+
+
+@functools.cache
+def _outermost_package(own: Path, folder: PurePath) -> PurePath | None:
+    """The package that a folder is or lies in; one answer serves all files of the folder."""
+    _, *folders = *reversed(folder.parents), folder
+    return next((each for each in folders if (own / each / "__init__.py").exists()), None)
 
 
 def _run(*command: object, cwd: Path | None = None) -> None:

@@ -155,9 +155,9 @@ def test_the_json_is_enough_to_feed_the_program_without_ragged(
 
 
 def test_a_program_that_forecasts_something_else_is_not_put_in_place(
-    quantile_run, need, monkeypatch, tmp_path, capsys
+    tiny_run, need, monkeypatch, tmp_path, capsys
 ):
-    need("jax")
+    need("torch", "jax")
     backend = load_backend("jax")
     real = backend.export_model
 
@@ -169,7 +169,7 @@ def test_a_program_that_forecasts_something_else_is_not_put_in_place(
 
     monkeypatch.setattr(backend, "export_model", wrong)
     options = ["--format", "stablehlo", "--output", str(tmp_path / "out")]
-    assert main(["export", str(quantile_run), *options]) == 1
+    assert main(["export", str(tiny_run("torch")), *options]) == 1
     said = capsys.readouterr().err
     assert re.search(
         r"error: export: the exported model forecasts \S+ in row \d+; expected \S+, as the check"
@@ -178,21 +178,19 @@ def test_a_program_that_forecasts_something_else_is_not_put_in_place(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_replaces_its_own_folder_and_nothing_else(
-    quantile_run, stablehlo, refused, tmp_path
-):
-    folder = tmp_path / "model"
+def test_an_export_replaces_its_own_folder_and_nothing_else(tiny_run, stablehlo, refused, tmp_path):
+    run, folder = tiny_run("torch"), tmp_path / "model"
     shutil.copytree(stablehlo, folder)
     before = (folder / "model.json").read_bytes()
     (folder / "model.stablehlo").write_bytes(b"old")
     options = ("--format", "stablehlo", "--output")
-    assert main(["export", str(quantile_run), *options, str(folder)]) == 0
+    assert main(["export", str(run), *options, str(folder)]) == 0
     assert json.loads((folder / "model.json").read_bytes()).keys() == json.loads(before).keys()
     assert (folder / "model.stablehlo").stat().st_size > 1000
     other = tmp_path / "notes"
     other.mkdir()
     (other / "mine.txt").write_text("mine")
-    said = refused("export", quantile_run, *options, other)
+    said = refused("export", run, *options, other)
     assert "which is no exported model; expected a new folder, an empty one, or one that" in said
     assert [path.name for path in other.iterdir()] == ["mine.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes"]

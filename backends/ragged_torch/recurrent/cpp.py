@@ -203,18 +203,23 @@ class _Layer(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         y, _, _, kept = output
         ctx.mark_non_differentiable(kept)
+        ctx.set_materialize_grads(False)  # zeros for `kept` would be written and never read
         ctx.save_for_backward(*inputs[:9], y, kept)
         ctx.call = inputs[9]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         *inputs, lengths, resets, y, kept = ctx.saved_tensors
-        of_results, told = gradients[:3], (lengths, resets, ctx.call)
+        told, results = (lengths, resets, ctx.call), (y, *inputs[1:3])
+        of_results = tuple(
+            result.new_zeros(result.shape) if given is None else given
+            for given, result in zip(gradients, results, strict=False)
+        )
         if torch.is_grad_enabled() or not in_memory(*of_results, *inputs, y, kept):
             return (*differentiable_vjp(inputs, of_results, *told), None, None, None, None)
         wants_x = ctx.needs_input_grad[0]
-        results = backward(of_results, inputs[:5], y, kept, *told, wants_x)
-        return (*results, None, None, None, None)
+        found = backward(of_results, inputs[:5], y, kept, *told, wants_x)
+        return (*found, None, None, None, None)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:

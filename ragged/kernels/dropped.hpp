@@ -28,13 +28,12 @@ class Dropped {
   struct Query {
     std::uint32_t first, second;
   };
-  Query query(Index row, Index head, Index query) const {
-    Query q{words[0], words[1]};
-    for (const Index part : {row, head, query}) {
-      q.first = mix(q.first ^ std::uint32_t(part));
-      q.second = mix(q.second ^ std::uint32_t(part));
-    }
-    return q;
+  Query query(Index row, Index head) const { return within(within({words[0], words[1]}, row), head); }
+  Query query(Index row, Index head, Index query) const { return within(this->query(row, head), query); }
+
+  // The words of one among several.
+  static Query within(Query all, Index one) {
+    return {mix(all.first ^ std::uint32_t(one)), mix(all.second ^ std::uint32_t(one))};
   }
 
   // Of LANES keys: all ones where a weight is kept.

@@ -2,7 +2,7 @@
 
 Without that variable, and in an editable install, this does nothing: the wheel is pure Python.
 RAGGED_WHEEL_ARCH names the architecture to compile for, by default this machine's,
-RAGGED_WHEEL_LEVELS its levels, RAGGED_WHEEL_CELLS the cells (and ATTENTION, SELECTION),
+RAGGED_WHEEL_LEVELS its levels, RAGGED_WHEEL_CELLS the cells (and ATTENTION, GATED),
 RAGGED_WHEEL_DTYPES the dtypes; unless given, all are.
 """
 
@@ -59,7 +59,7 @@ class Kernels(BuildHookInterface):
 def _compile_all(kernels: Path, folder: Path, machine: str) -> list[Path]:
     recipe, libraries = (_read(kernels / f"{name}.py") for name in ("recipe", "libraries"))
     levels = _chosen("RAGGED_WHEEL_LEVELS", recipe.LEVELS[machine])
-    cells = _chosen("RAGGED_WHEEL_CELLS", (*recipe.CELLS, recipe.ATTENTION, recipe.SELECTION))
+    cells = _chosen("RAGGED_WHEEL_CELLS", (*recipe.CELLS, recipe.ATTENTION, recipe.GATED))
     dtypes = _chosen("RAGGED_WHEEL_DTYPES", recipe.REALS)
     usual = "c++" if machine == platform.machine() else f"{machine}-linux-gnu-g++"
     compiler = shlex.split(os.environ.get("CXX", "").strip() or usual)

@@ -17,6 +17,7 @@ from ragged.models.categories import Variables, table_rows
 from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_torch.arrays import asarray, name
+from ragged_torch.gated_kernels import Parts, run_gate, run_grn, takes_kernels
 from ragged_torch.parameters import create_parameter
 from ragged_torch.tokens import Tokens
 from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
@@ -178,7 +179,18 @@ class GateAddNorm(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Gate x and add it to the residual, both `(..., size)`."""
+        if x.shape == residual.shape and takes_kernels(self.parts, x, residual):
+            return run_gate(self, x, residual)
         return self.add_norm(self.gate(x), residual)
+
+    @property
+    def parts(self) -> Parts:
+        """The modules whose work kernels do."""
+        gate, norm = self.gate, self.add_norm.norm
+        return Parts(
+            (self, gate, gate.dropout, gate.linear, self.add_norm, norm),
+            (GateAddNorm, GLU, Dropout, Linear, AddNorm, LayerNorm),
+        )
 
 
 class Interpolation(nn.Module):
@@ -250,17 +262,32 @@ class GRN(nn.Module):
         elif inputs != outputs:
             stretch = Linear(inputs, outputs, num_copies=num_copies, rng=rng)
         self.residual = stretch
+        self.is_stretched = isinstance(stretch, Interpolation)
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, tokens: Tokens | None = None
     ) -> Tensor:
         """Map tokens, `(..., inputs)`, to outputs, with a context `(batch, context_size)`."""
-        hidden = self.hidden(x)
+        added = None
         if context is not None and tokens is not None:
-            hidden = hidden + tokens.spread(self.context(context))
+            added = tokens.spread(self.context(context))
+        if self.norm.weight.ndim == 1 and takes_kernels(self.parts, x, added):
+            return run_grn(self, x, added)
+        hidden = self.hidden(x)
+        if added is not None:
+            hidden = hidden + added
         gated = self.gate(self.output(nn.functional.elu(hidden)))
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
+
+    @property
+    def parts(self) -> Parts:
+        """The modules whose work kernels do; Linears of context and residual run by themselves."""
+        gate, inner = self.gate, self.residual
+        own = self, self.hidden, self.output, gate, gate.dropout, gate.linear, self.norm
+        stretching = (inner, inner.norm) if isinstance(inner, Interpolation) else ()
+        kinds = GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm, Interpolation, LayerNorm
+        return Parts((*own, *stretching), kinds)
 
 
 class Embedding(nn.Module):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ragged.models.categories import Variables
+from ragged_torch.gated_kernels import select, takes_kernels
 from ragged_torch.layers import GRN, Linear
-from ragged_torch.selection_kernels import select, takes_kernels
 from ragged_torch.tokens import Tokens
 
 
@@ -66,16 +66,18 @@ class VariableSelection(nn.Module):
         """
         projected = self._project(x)
         if len(projected) == 1:
-            return self.grns(projected)[0], torch.ones_like(x[..., :1])
+            weights = torch.ones_like(x[..., :1])
+            return self._select(projected, weights), weights
         together = projected.movedim(0, -2).flatten(-2)
         weights = torch.softmax(self.weights(together, context, tokens), -1)
         order = self.variables.order if self.variables.categories else slice(None)
         return self._select(projected, weights), weights[..., order]
 
     def _select(self, projected: Tensor, weights: Tensor) -> Tensor:
-        if takes_kernels(self.grns, projected, weights):
+        if takes_kernels(self.grns.parts, projected, weights):
             return select(self.grns, projected, weights)
-        return torch.einsum("...f,f...d->...d", weights, self.grns(projected))
+        values: Tensor = self.grns(projected)
+        return values[0] if len(values) == 1 else torch.einsum("...f,f...d->...d", weights, values)
 
     def _project(self, x: Tensor) -> Tensor:
         """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""

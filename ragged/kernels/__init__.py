@@ -1,7 +1,7 @@
 """Kernels in C++: bundled with the package, or compiled at the first use.
 
 The sources beside this file use no framework: they take addresses, torch's and, `recurrent.cpp` and
-`attention.cpp` through the custom calls of `xla.cpp`, JAX's; torch alone calls `selection.cpp`. A
+`attention.cpp` through the custom calls of `xla.cpp`, JAX's; torch alone calls `gated.cpp`. A
 wheel may carry their libraries (see `bundled`). Else a compiler (`c++`, or what `CXX` names)
 compiles each once, for both backends; a library is kept in the user's cache folder under a name
 derived from sources, compiler and processor. Where it cannot be kept safely (see `libraries`), each
@@ -33,8 +33,8 @@ from ragged.kernels.recipe import (
     ATTENTION,
     CELLS,
     FLAGS,
+    GATED,
     REALS,
-    SELECTION,
     XLA,
     choices,
     digest_sources,
@@ -112,7 +112,7 @@ def load(
 
     Args:
         source: a C++ file that includes the headers beside this one and has all `functions_of` it.
-        cell: one of `CELLS`, or `ATTENTION`, `SELECTION` or `XLA`.
+        cell: one of `CELLS`, or `ATTENTION`, `GATED` or `XLA`.
         dtype: "float32" or "float64"; "" for `XLA`.
         include: more folders with headers.
         interface: the ABI that a bundled library has to be built for.
@@ -121,7 +121,7 @@ def load(
         The library; None if there is neither a library nor a compiler. If one cannot be compiled,
         loaded or cached, one warning a process gives the reason.
     """
-    is_known = dtype in REALS if cell in (*CELLS, ATTENTION, SELECTION) else cell + dtype == XLA
+    is_known = dtype in REALS if cell in (*CELLS, ATTENTION, GATED) else cell + dtype == XLA
     if not is_known or not available():
         return None
     if library := _load_bundled(source, cell, dtype, interface):

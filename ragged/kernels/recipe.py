@@ -24,13 +24,13 @@ FUNCTIONS = ("recurrent_forward", "recurrent_backward")  # of every cell's libra
 CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")  # of `cells.hpp`; a library has one
 ATTENTION = "ATTENTION"  # has libraries of its own
 ATTENTION_FUNCTIONS = ("attention_forward", "attention_backward")
-SELECTION = "SELECTION"  # of variables: libraries of its own too, which torch alone calls
-SELECTION_FUNCTIONS = ("selection_forward", "selection_backward")
+GATED = "GATED"  # of variables: libraries of its own too, which torch alone calls
+GATED_FUNCTIONS = ("gated_forward", "gated_backward")
 XLA = "XLA"  # has one library, which calls those of all cells and dtypes from XLA's programs
 SOURCES = {
     **dict.fromkeys(CELLS, "recurrent.cpp"),
     ATTENTION: "attention.cpp",
-    SELECTION: "selection.cpp",
+    GATED: "gated.cpp",
     XLA: "xla.cpp",
 }
 
@@ -90,7 +90,7 @@ def functions_of(cell: str) -> tuple[str, ...]:
     """
     if cell == XLA:
         return *FUNCTIONS, *ATTENTION_FUNCTIONS, "bind_kernels"
-    return {ATTENTION: ATTENTION_FUNCTIONS, SELECTION: SELECTION_FUNCTIONS}.get(cell, FUNCTIONS)
+    return {ATTENTION: ATTENTION_FUNCTIONS, GATED: GATED_FUNCTIONS}.get(cell, FUNCTIONS)
 
 
 def digest_sources(flags: Sequence[str], source: Path, headers: Path) -> str:

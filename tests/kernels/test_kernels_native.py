@@ -43,7 +43,7 @@ SANITIZERS = {
 SANITIZED = [("address", "LSTM", "float64")]
 BESIDE = {  # the harness of what is no cell
     kernels.ATTENTION: "attention_harness.cpp",
-    kernels.SELECTION: "selection_harness.cpp",
+    kernels.GATED: "gated_harness.cpp",
 }
 SANITIZED += [("address", cell, "float32") for cell in ("GRU", "RNN_TANH", *BESIDE)]
 SANITIZED += [("thread", cell, "float32") for cell in ("LSTM", kernels.ATTENTION)]

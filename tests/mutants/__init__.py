@@ -8,11 +8,11 @@ from tests.mutants import (
     bookkeeping,
     core,
     dispatch,
+    gated,
     jax,
     losses,
     models,
     ragged_attention,
-    selection,
     torch,
     training,
 )
@@ -36,5 +36,5 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 }
 FAULTS["torch"] += (*losses.TORCH, *ragged_attention.KERNELS)
 FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)
-FAULTS[SHARED] = (*bookkeeping.FAULTS, *selection.FAULTS)
+FAULTS[SHARED] = (*bookkeeping.FAULTS, *gated.FAULTS)
 FAULTS[SHARED_JAX] = jax.WITHOUT_KERNELS

@@ -102,7 +102,7 @@ class HeaderEdit:
 @contextmanager
 def with_planted(number: int) -> Iterator[None]:
     """Run a block with kernels that hold all edits of headers; this one is in force, or 0: none."""
-    from ragged_torch import selection_kernels as selection
+    from ragged_torch import gated_kernels as gated
     from ragged_torch.ragged_attention import cpp as attention
     from ragged_torch.recurrent import cpp as recurrent
 
@@ -111,7 +111,7 @@ def with_planted(number: int) -> Iterator[None]:
 
     for backend in available_backends():  # one first imported inside would keep the copy's path
         load_backend(backend)
-    users, folder = (recurrent, attention, selection), planted_sources()
+    users, folder = (recurrent, attention, gated), planted_sources()
     before, flags = kernels.HEADERS, kernels.FLAGS
     sources = [own.SOURCE for own in users]
     os.environ["PLANTED"] = str(number)

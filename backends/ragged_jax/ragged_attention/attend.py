@@ -14,9 +14,9 @@ from ragged.backend import load_backend
 from ragged.kernels import available
 from ragged.lengths import Lengths
 from ragged_jax.arrays import name
+from ragged_jax.dropped import as_words
 from ragged_jax.ragged_attention import plain
 from ragged_jax.ragged_attention.custom_op import attention_op
-from ragged_jax.ragged_attention.dropout import as_words
 from ragged_jax.recurrent.layers import as_int32
 from ragged_jax.recurrent.scan import computed_in
 from ragged_jax.recurrent.sharding import run_in_parts, vary_alike

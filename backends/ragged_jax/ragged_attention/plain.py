@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from ragged.attend.call import AttentionOptions
+from ragged_jax.dropped import keep_mask
 from ragged_jax.precision import float32_products
-from ragged_jax.ragged_attention.dropout import keep_mask
 from ragged_jax.recurrent import jagged
 
 

@@ -13,7 +13,7 @@ from ragged.backend import load_backend
 from ragged.lengths import Lengths
 from ragged.ops.masks import padding_mask
 from ragged_torch.arrays import arange_like, name
-from ragged_torch.ragged_attention.dropout import keep_mask
+from ragged_torch.dropped import keep_mask
 from ragged_torch.recurrent.layouts import from_padded, to_padded
 
 

@@ -1,4 +1,4 @@
-"""Variable selection by kernels, beside the modules whose work they do."""
+"""Gated residual networks by kernels, beside the modules whose work they do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ragged.models.categories import Variables
 FEATURES, SMALL = 3, 5
 
 torch = pytest.importorskip("torch")
-selection_kernels = pytest.importorskip("ragged_torch.selection_kernels")
+gated_kernels = pytest.importorskip("ragged_torch.gated_kernels")
 variable_selection = pytest.importorskip("ragged_torch.variable_selection")
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here")
 
@@ -49,9 +49,9 @@ def close(found, expected, tolerance=1e-12):
 @pytest.mark.parametrize("tokens", [37, 48, 250])
 def test_results_and_gradients_are_those_of_the_modules(size, tokens):
     grns, (x, weights) = selection(size).grns, inputs(tokens)
-    assert selection_kernels.takes_kernels(grns, x, weights)
+    assert gated_kernels.takes_kernels(grns.parts, x, weights)
     of = x, weights, *grns.parameters()
-    found = selection_kernels.select(grns, x, weights)
+    found = gated_kernels.select(grns, x, weights)
     expected = torch.einsum("tf,ftd->td", weights, grns(x))
     close([found, *gradients(found, *of)], [expected, *gradients(expected, *of)])
 
@@ -61,15 +61,16 @@ def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate)
     grns, (x, weights) = selection(dropout=rate).grns, inputs()
     of = x, weights, *grns.parameters()
     torch.manual_seed(0)
-    found = selection_kernels.select(grns, x, weights)
+    found = gated_kernels.select(grns, x, weights)
     torch.manual_seed(0)
     seed = int(torch.randint(2**62, ())) if rate else 0
-    dropping = selection_kernels.Dropping(rate, seed)
-    networks = selection_kernels.networks_of(grns, x)
-    expected = selection_kernels._plain(x, weights, networks, dropping)
+    dropping = gated_kernels.Dropping(rate, seed)
+    networks = gated_kernels.networks_of(grns, x)
+    given = gated_kernels.Given(x, weights)
+    expected = gated_kernels._plain(given, networks, dropping)
     close([found, *gradients(found, *of)], [expected, *gradients(expected, *of)])
     if 0 < rate < 1:
-        assert not torch.equal(found, selection_kernels.select(grns, x, weights))
+        assert not torch.equal(found, gated_kernels.select(grns, x, weights))
 
 
 def test_second_derivatives_are_those_of_the_modules():
@@ -77,7 +78,7 @@ def test_second_derivatives_are_those_of_the_modules():
     of = x, drawn, *grns.parameters()
     weights = drawn * x.square().sum(-1).T  # they depend on what they weigh, as in the module
     ways = (
-        selection_kernels.select(grns, x, weights),
+        gated_kernels.select(grns, x, weights),
         torch.einsum("tf,ftd->td", weights, grns(x)),
     )
     found, expected = (
@@ -90,7 +91,7 @@ def test_frozen_parameters_and_batched_gradients():
     grns, (x, weights) = selection().grns, inputs(20)
     grns.hidden.weight.requires_grad_(False)
     ways = (
-        selection_kernels.select(grns, x, weights),
+        gated_kernels.select(grns, x, weights),
         torch.einsum("tf,ftd->td", weights, grns(x)),
     )
     many = torch.randn(4, *ways[0].shape, dtype=x.dtype)
@@ -106,7 +107,7 @@ def test_segments_add_up_and_threads_change_nothing():
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            y = selection_kernels.select(grns, x, weights)
+            y = gated_kernels.select(grns, x, weights)
             found.append((y, *gradients(y, *of)))
     finally:
         torch.set_num_threads(before)
@@ -117,14 +118,14 @@ def test_segments_add_up_and_threads_change_nothing():
 def test_wide_networks_are_multiplied_in_pieces():
     grns, (x, weights) = selection(130).grns, inputs(130)
     expected = torch.einsum("tf,ftd->td", weights, grns(x))
-    close([selection_kernels.select(grns, x, weights)], [expected])
+    close([gated_kernels.select(grns, x, weights)], [expected])
 
 
 def test_nan_of_a_token_stays_with_it():
     grns, (x, weights) = selection().grns, inputs()
     with torch.no_grad():
         x[1, 7] = torch.nan
-    y = selection_kernels.select(grns, x, weights)
+    y = gated_kernels.select(grns, x, weights)
     assert y.isnan().all(-1).nonzero().flatten().tolist() == [7]
     assert y.isnan().any(-1).sum() == 1
 
@@ -144,21 +145,21 @@ def observe_all(grns):
 @pytest.mark.parametrize("seen", [watch, replace, observe_all])
 def test_who_watches_a_module_sees_it_run(seen):
     grns, (x, weights) = selection().grns, inputs()
-    assert selection_kernels.takes_kernels(grns, x, weights)
+    assert gated_kernels.takes_kernels(grns.parts, x, weights)
     seen(grns)
-    assert not selection_kernels.takes_kernels(grns, x, weights)
+    assert not gated_kernels.takes_kernels(grns.parts, x, weights)
 
 
 def test_kernels_stay_out_of_what_they_cannot_do(monkeypatch):
     grns, (x, weights) = selection().grns, inputs()
     with torch.autocast("cpu"):
-        assert not selection_kernels.takes_kernels(grns, x, weights)
+        assert not gated_kernels.takes_kernels(grns.parts, x, weights)
     half = x.to(torch.bfloat16), weights.to(torch.bfloat16)
-    assert not selection_kernels.takes_kernels(grns.to(torch.bfloat16), *half)
+    assert not gated_kernels.takes_kernels(grns.to(torch.bfloat16).parts, *half)
     grns = selection().grns
-    assert not selection_kernels.takes_kernels(grns, x[:, :2], weights[:2])  # too few to gain
+    assert not gated_kernels.takes_kernels(grns.parts, x[:, :2], weights[:2])  # too few to gain
     monkeypatch.setenv("RAGGED_KERNELS", "0")
-    assert not selection_kernels.takes_kernels(grns, x, weights)
+    assert not gated_kernels.takes_kernels(grns.parts, x, weights)
 
 
 def test_transformations_see_the_modules():
@@ -167,7 +168,7 @@ def test_transformations_see_the_modules():
 
     def run(x):
         projected = chosen._project(x)
-        seen.append(selection_kernels.takes_kernels(chosen.grns, projected, x))
+        seen.append(gated_kernels.takes_kernels(chosen.grns.parts, projected, x))
         return chosen(x)[0].sum()
 
     value = run(x)

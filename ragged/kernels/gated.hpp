@@ -1,9 +1,12 @@
-// The features of variable selection: what a gated residual network of its own makes of each, summed with weights.
+// Gated residual networks of tokens, and their gates alone.
 //
-//     h = elu(x @ hidden.T + b)                  o = dropped(h @ output.T + b)       [a, g] = o @ gate.T + b
-//     v = norm(a * sigmoid(g) + inner_norm(x @ stretch))          out = sum over the features of weight * v
+//     h = elu(x @ hidden.T + b + added)          o = dropped(h @ output.T + b)          [a, g] = o @ gate.T + b
+//     v = norm(a * sigmoid(g) + residual)
 //
-// One feature after the other goes over a few tokens, so that all between stays in cache. Nothing of it is
+// Without hidden units o = dropped(x). The residual is inner_norm(x @ stretch), or an array, or x. Variable selection
+// has a network for each feature and sums what they make with weights.
+//
+// One network after the other goes over a few tokens, so that all between stays in cache. Nothing of it is
 // kept: the backward pass computes it again.
 #pragma once
 
@@ -19,11 +22,20 @@ namespace ragged {
 constexpr Index BLOCK = 48;  // tokens that go through a network together
 constexpr Index DEEP = 96;   // rows of a matrix that a product takes at once: they stay in the first cache
 
-struct Selection {
+struct Gated {
   Index features, tokens, inputs, hidden, size;
+  bool stretched;  // whether the residual is
   double dropout;  // the share of `o` that is dropped
   std::uint64_t seed;
 };
+
+// What each token has, null = nothing, or the gradients: x (features, tokens, inputs), weights (tokens, features),
+// added (tokens, hidden), residual (tokens, size).
+template <class T>
+struct Tokens {
+  T *x, *weights, *added, *residual;
+};
+constexpr int TOKENS = 4;  // arrays of them
 
 // What a network learns, by matrices that stand in the cache as products read them.
 enum Field { HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS, VALUE, GATE, VALUE_BIAS, GATE_BIAS, STRETCH,
@@ -36,17 +48,18 @@ struct Place {
   Index each, first, rows, row, columns, column;
 };
 
-inline std::array<Place, FIELDS> places(const Selection& call) {
+inline std::array<Place, FIELDS> places(const Gated& call) {
   const Index inputs = call.inputs, hidden = call.hidden, size = call.size, half = size * size;
+  const Index deep = hidden ? size : 0, stretched = call.stretched ? size : 0;
   const auto vector = [&](int array, Index n) { return Place{array, n, 0, 1, 0, n, 1}; };
   const auto gate = [&](Index first) { return Place{4, 2 * half, first, size, 1, size, size}; };
   const auto gate_bias = [&](Index first) { return Place{5, 2 * size, first, 1, 0, size, 1}; };
   return {{{0, hidden * inputs, 0, inputs, 1, hidden, inputs},
            vector(1, hidden),
            {2, size * hidden, 0, hidden, 1, size, hidden},
-           vector(3, size), gate(0), gate(half), gate_bias(0), gate_bias(size),
-           {6, inputs * size, 0, inputs, size, size, 1},
-           vector(7, size), vector(8, size), vector(9, size), vector(10, size)}};
+           vector(3, deep), gate(0), gate(half), gate_bias(0), gate_bias(size),
+           {6, inputs * stretched, 0, inputs, stretched, stretched, 1},
+           vector(7, stretched), vector(8, stretched), vector(9, size), vector(10, size)}};
 }
 
 // A network's fields, or their gradients: each `(rows, whole vectors of columns)`, 0 beyond its columns.
@@ -57,12 +70,12 @@ struct Fields {
   T* operator[](Field field) { return of[field].data(); }
   const T* operator[](Field field) const { return of[field].data(); }
 
-  void read(const Selection& call, const T* const* arrays, Index feature) {
+  void read(const Gated& call, const T* const* arrays, Index feature) {
     clear(call);
     each(call, [&](Index n, Index place, const Place& p) { of[n][place] = arrays[p.array][feature * p.each + p.first]; });
   }
 
-  void clear(const Selection& call) {
+  void clear(const Gated& call) {
     const auto all = places(call);
     for (int n = 0; n < FIELDS; ++n) of[n].assign(all[n].rows * round_up(all[n].columns, LANES<T>), T(0));
   }
@@ -72,13 +85,13 @@ struct Fields {
       for (std::size_t i = 0; i < of[n].size(); ++i) of[n][i] += other.of[n][i];
   }
 
-  void write(const Selection& call, T* const* arrays, Index feature) {
+  void write(const Gated& call, T* const* arrays, Index feature) {
     each(call, [&](Index n, Index place, const Place& p) { arrays[p.array][feature * p.each + p.first] = of[n][place]; });
   }
 
  private:
   template <class Body>
-  static void each(const Selection& call, Body&& body) {
+  static void each(const Gated& call, Body&& body) {
     const auto all = places(call);
     for (int n = 0; n < FIELDS; ++n)
       for (Index r = 0; r < all[n].rows; ++r)
@@ -95,16 +108,18 @@ template <class T>
 class Lines {
  public:
   static constexpr Index L = LANES<T>;
-  Lines(Index features) : features(features), pitch(round_up(features, L)) {
+  Lines(Index features) : features(features), pitch(round_up(features, L)), share(T(1) / T(features)) {
     for (Index lane = 0; lane < L; ++lane) last[lane] = T(pitch - L + lane < features);
   }
 
   const Index features, pitch;
+  const T share;  // of a feature in a mean
 
   // body(first lane) for each vector of a row.
   template <class Body>
   void each(Body&& body) const {
-    for (Index n = 0; n < pitch; n += L) body(n);
+    const Index end = pitch;  // which stores might change, as far as a compiler knows
+    for (Index n = 0; n < end; n += L) body(n);
   }
 
   // A value for the vector at n, 0 beyond the features.
@@ -118,13 +133,13 @@ class Lines {
   T normalise(T* row) const {
     Vec<T> sum{}, squares{};
     each([&](Index n) { sum += load(row + n); });
-    const T mean = add_lanes<T>(sum) / T(features);
+    const T mean = add_lanes<T>(sum) * share;
     each([&](Index n) {
       const Vec<T> centred = within(n, load(row + n) - mean);
       squares += centred * centred;
       store(row + n, centred);
     });
-    const T scale = 1 / std::sqrt(add_lanes<T>(squares) / T(features) + T(1e-5));
+    const T scale = 1 / std::sqrt(add_lanes<T>(squares) * share + T(1e-5));
     each([&](Index n) { store(row + n, load(row + n) * scale); });
     return scale;
   }
@@ -132,7 +147,7 @@ class Lines {
   // The gradient of `normalise` in place of that of its result, which adds up to `sum`, and times the
   // result to `product`.
   void denormalise(T* gradient, const T* normalised, T scale, Vec<T> sum, Vec<T> product) const {
-    const T mean = add_lanes<T>(sum) / T(features), slope = add_lanes<T>(product) / T(features);
+    const T mean = add_lanes<T>(sum) * share, slope = add_lanes<T>(product) * share;
     each([&](Index n) {
       const Vec<T> own = load(gradient + n) - mean - load(normalised + n) * slope;
       store(gradient + n, within(n, own * scale));
@@ -147,46 +162,52 @@ class Lines {
 template <class T>
 class Network {
  public:
-  Network(const Selection& call)
+  Network(const Gated& call)
       : call(call), narrow(call.hidden), wide(call.size), dropped(call.dropout, call.seed),
         hidden(BLOCK * narrow.pitch), output(BLOCK * wide.pitch), value(output), gate(output), inner(output),
         normalised(output) {}
 
-  const Selection call;
+  const Gated call;
   const Lines<T> narrow, wide;
   const Dropped dropped;
   std::vector<T> hidden, output, value, gate;  // h, o, a and the sigmoid of g
   std::vector<T> inner, normalised;            // both norms without what they learn
   T inner_scale[BLOCK], scale[BLOCK];
 
-  void run(const Fields<T>& grn, const T* x, Index feature, Index first, Index count) {
-    start(grn[HIDDEN_BIAS], narrow, count, hidden);
-    multiply_rows(x, call.inputs, call.inputs, grn[HIDDEN], narrow, count, hidden);
-    for (Index n = 0; n < count * narrow.pitch; n += LANES<T>) {
-      const Vec<T> own = load(&hidden[n]);
-      store(&hidden[n], own > T(0) ? own : expm1<T>(own));
-    }
-    start(grn[OUTPUT_BIAS], wide, count, output);
-    multiply_rows(hidden.data(), narrow.pitch, call.hidden, grn[OUTPUT], wide, count, output);
+  void run(const Fields<T>& grn, const Tokens<const T>& given, Index feature, Index first, Index count) {
+    const T* const x = given.x + (feature * call.tokens + first) * call.inputs;
+    if (call.hidden)
+      run_hidden(grn, x, given.added ? given.added + first * call.hidden : nullptr, count);
+    else
+      copy(x, wide, count, output);
     drop(feature, first, count, output);
     start(grn[VALUE_BIAS], wide, count, value);
     start(grn[GATE_BIAS], wide, count, gate);
     multiply_rows(output.data(), wide.pitch, call.size, grn[VALUE], wide, count, value);
     multiply_rows(output.data(), wide.pitch, call.size, grn[GATE], wide, count, gate);
-    std::fill_n(inner.begin(), count * wide.pitch, T(0));
-    multiply_rows(x, call.inputs, call.inputs, grn[STRETCH], wide, count, inner);
-    for (Index r = 0; r < count; ++r) normalise(grn, r);
+    if (call.stretched) {
+      std::fill_n(inner.begin(), count * wide.pitch, T(0));
+      multiply_rows(x, call.inputs, call.inputs, grn[STRETCH], wide, count, inner);
+    } else {
+      copy(given.residual ? given.residual + first * call.size : x, wide, count, inner);
+    }
+    // Step by step for all rows: what waits for a sum of one row leaves room for the next one.
+    for (Index r = 0; call.stretched && r < count; ++r) inner_scale[r] = wide.normalise(&inner[r * wide.pitch]);
+    for (Index r = 0; r < count; ++r) open_gate(grn, r * wide.pitch);
+    for (Index r = 0; r < count; ++r) scale[r] = wide.normalise(&normalised[r * wide.pitch]);
   }
 
   // Drop what is dropped of a block, or of its gradient, and scale the rest up.
   void drop(Index feature, Index first, Index count, std::vector<T>& block) const {
     if (call.dropout <= 0) return;
+    const Dropped::Query of_feature = dropped.query(0, feature);
+    const Dropped drops = dropped;
     for (Index r = 0; r < count; ++r) {
-      const Dropped::Query token = dropped.query(0, feature, first + r);
+      const Dropped::Query token = Dropped::within(of_feature, first + r);
       T* row = &block[r * wide.pitch];
-      wide.each([&](Index n) {
-        const Vec<T> own = load(row + n) * T(dropped.kept);
-        store(row + n, dropped.keeps<T>(token, n) ? own : Vec<T>{});
+      wide.each([=](Index n) {
+        const Vec<T> own = load(row + n) * T(drops.kept);
+        store(row + n, drops.keeps<T>(token, n) ? own : Vec<T>{});
       });
     }
   }
@@ -201,43 +222,64 @@ class Network {
 
  private:
   static void start(const T* bias, const Lines<T>& lines, Index count, std::vector<T>& to) {
-    for (Index r = 0; r < count; ++r) std::copy_n(bias, lines.pitch, &to[r * lines.pitch]);
+    for (Index r = 0; r < count; ++r)
+      lines.each([&](Index n) { store(&to[r * lines.pitch + n], load(bias + n)); });
   }
 
-  void normalise(const Fields<T>& grn, Index r) {
-    T *const own = &normalised[r * wide.pitch], *const of_inner = &inner[r * wide.pitch];
-    inner_scale[r] = wide.normalise(of_inner);
-    wide.each([&](Index n) {
-      const Index at = r * wide.pitch + n;
-      const Vec<T> open = sigmoid<T>(load(&gate[at]));
-      store(&gate[at], open);
-      const Vec<T> residual = load(of_inner + n) * load(grn[INNER_WEIGHT] + n) + load(grn[INNER_BIAS] + n);
-      store(own + n, load(&value[at]) * open + residual);
+  static void copy(const T* rows, const Lines<T>& lines, Index count, std::vector<T>& to) {
+    for (Index r = 0; r < count; ++r)
+      lines.each([&](Index n) { store(&to[r * lines.pitch + n], lines.read(rows + r * lines.features, n)); });
+  }
+
+  void run_hidden(const Fields<T>& grn, const T* x, const T* added, Index count) {
+    start(grn[HIDDEN_BIAS], narrow, count, hidden);
+    if (added)
+      for (Index r = 0; r < count; ++r)
+        for (Index n = 0; n < call.hidden; ++n) hidden[r * narrow.pitch + n] += added[r * call.hidden + n];
+    multiply_rows(x, call.inputs, call.inputs, grn[HIDDEN], narrow, count, hidden);
+    for (Index n = 0; n < count * narrow.pitch; n += LANES<T>) {
+      const Vec<T> own = load(&hidden[n]);
+      store(&hidden[n], own > T(0) ? own : expm1<T>(own));
+    }
+    start(grn[OUTPUT_BIAS], wide, count, output);
+    multiply_rows(hidden.data(), narrow.pitch, call.hidden, grn[OUTPUT], wide, count, output);
+  }
+
+  // a * sigmoid(g) + residual of the row that begins there.
+  void open_gate(const Fields<T>& grn, Index row) {
+    T *const gates = &gate[row], *const sums = &normalised[row];
+    const T *const values = &value[row], *const residuals = &inner[row];
+    const T *const weight = call.stretched ? grn[INNER_WEIGHT] : nullptr, *const bias = grn[INNER_BIAS];
+    wide.each([=](Index n) {
+      const Vec<T> open = sigmoid<T>(load(gates + n));
+      store(gates + n, open);
+      Vec<T> residual = load(residuals + n);
+      if (weight) residual = residual * load(weight + n) + load(bias + n);
+      store(sums + n, load(values + n) * open + residual);
     });
-    scale[r] = wide.normalise(own);
   }
 };
 
 // How many of `threads` find enough to do.
-inline Index count_workers(const Selection& call, Index threads) {
+inline Index count_workers(const Gated& call, Index threads) {
   const double products = double(call.tokens) * double(call.features) * double(call.size) * double(call.size);
   return std::max<Index>(1, std::min(threads, Index(products / WORTH_A_WORKER)));
 }
 
 // Read the networks of all features.
 template <class T>
-std::vector<Fields<T>> read_fields(const Selection& call, const T* const* arrays) {
+std::vector<Fields<T>> read_fields(const Gated& call, const T* const* arrays) {
   std::vector<Fields<T>> fields(call.features);
   for (Index feature = 0; feature < call.features; ++feature) fields[feature].read(call, arrays, feature);
   return fields;
 }
 
 template <class T>
-class SelectionForward {
+class GatedForward {
  public:
-  // x (features, tokens, inputs), weights (tokens, features), out (tokens, size).
-  SelectionForward(const Selection& call, const T* x, const T* weights, const T* const* arrays, T* out)
-      : call(call), x(x), weights(weights), out(out), fields(read_fields(call, arrays)) {}
+  // out (tokens, size).
+  GatedForward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, T* out)
+      : call(call), given(given), out(out), fields(read_fields(call, arrays)) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index parts = (call.tokens + PART - 1) / PART, workers = count_workers(call, threads);
@@ -253,16 +295,16 @@ class SelectionForward {
 
  private:
   static constexpr Index PART = 4 * BLOCK;  // tokens
-  const Selection call;
-  const T *const x, *const weights;
+  const Gated call;
+  const Tokens<const T> given;
   T* const out;
   const std::vector<Fields<T>> fields;
 
   void add(Network<T>& own, Index feature, Index first, Index count) const {
     const Fields<T>& grn = fields[feature];
-    own.run(grn, x + (feature * call.tokens + first) * call.inputs, feature, first, count);
+    own.run(grn, given, feature, first, count);
     for (Index r = 0; r < count; ++r) {
-      const T weight = weights[(first + r) * call.features + feature];
+      const T weight = given.weights ? given.weights[(first + r) * call.features + feature] : T(1);
       T* const to = out + (first + r) * call.size;
       own.wide.each([&](Index n) {
         const Vec<T> value = load(&own.normalised[r * own.wide.pitch + n]) * load(grn[WEIGHT] + n) + load(grn[BIAS] + n);

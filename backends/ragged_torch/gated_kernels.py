@@ -1,0 +1,303 @@
+"""Gated residual networks by kernels of our own on a CPU, which compute again in the backward pass.
+
+Whatever else is to see the steps between, a compiler, a transformation, a hook, gets them from the
+modules themselves, which give the same numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ragged import kernels
+from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
+from ragged_torch.addresses import find_team, readable
+from ragged_torch.dropped import keep_mask
+from ragged_torch.transforms import FakeTensor, in_memory
+
+SOURCE = kernels.HEADERS / SOURCES[GATED]
+WIDEST = 160  # wider networks' parameters leave the cache: products of all tokens are faster
+WIDEST_ALONE = 64  # of one network, whose products of all tokens already are large
+Shape = tuple[int, ...]
+
+
+class Networks(NamedTuple):
+    """What the networks learn, in the kernels' order, of each feature where there are some.
+
+    All of one is None: the first four where x itself is what is gated, `stretch` and the two after
+    it where the residual is not stretched.
+    """
+
+    hidden: Tensor | None
+    hidden_bias: Tensor | None
+    output: Tensor | None
+    output_bias: Tensor | None
+    gate: Tensor
+    gate_bias: Tensor
+    stretch: Tensor | None
+    inner_weight: Tensor | None
+    inner_bias: Tensor | None
+    weight: Tensor
+    bias: Tensor
+
+
+class Given(NamedTuple):
+    """What the tokens have.
+
+    Args:
+        x: `(..., inputs)`, or `(features, ..., inputs)` with weights.
+        weights: `(..., features)`, of what a network of each feature's own makes of it; None =
+            there is one network.
+        added: `(..., hidden)`, to the hidden units before they are activated.
+        residual: `(..., size)`, where it is neither x nor x stretched.
+    """
+
+    x: Tensor
+    weights: Tensor | None = None
+    added: Tensor | None = None
+    residual: Tensor | None = None
+
+
+class Parts(NamedTuple):
+    """The modules of a block whose work kernels do, itself the first, and the types they had."""
+
+    modules: tuple[nn.Module, ...]
+    kinds: tuple[type[nn.Module], ...]
+
+    @property
+    def parameters(self) -> Iterator[Tensor]:
+        """What they learn."""
+        learned = (part._parameters.values() for part in self.modules)
+        return (each for some in learned for each in some if each is not None)
+
+    @property
+    def are_untouched(self) -> bool:
+        """Whether nobody else would see, or has replaced, what the modules do."""
+        if nn.modules.module._has_any_global_hook():
+            return False
+        pairs = zip(*self, strict=False)
+        return all(type(part) is kind and not _is_watched(part) for part, kind in pairs)
+
+
+class Dropping(NamedTuple):
+    """The share that is dropped before the gate, and the seed of what is."""
+
+    rate: float = 0.0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, dropout: Any) -> Dropping:
+        """Draw a seed where a layer drops something."""
+        drops = dropout.training and dropout.p > 0
+        return cls(dropout.p, int(torch.randint(2**62, ()))) if drops else cls()
+
+
+def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
+    """Whether kernels do the work of modules on what tokens have: see `Given`.
+
+    Where tokens are fewer than the result is wide, laying the parameters out would take longest.
+    """
+    if torch.compiler.is_compiling() or isinstance(x, FakeTensor) or not x.is_cpu:
+        return False
+    tensors = [x, *(each for each in others if each is not None), *parts.parameters]
+    *copies, size = tensors[-1].shape
+    widest, tokens = WIDEST if copies else WIDEST_ALONE, x.shape[len(copies) : -1].numel()
+    if size > min(widest, tokens) or torch.is_autocast_enabled("cpu"):
+        return False
+    are_alike = all(each.is_cpu and each.dtype == x.dtype for each in tensors)
+    is_fit = are_alike and in_memory(*tensors) and parts.are_untouched
+    return is_fit and kernels.available() and _load(x.dtype) is not None
+
+
+def select(grns: Any, x: Tensor, weights: Tensor) -> Tensor:
+    """Sum what copies of a GRN make of their features, weighted: `(..., size)`.
+
+    Args:
+        grns: the copies, whose residual is stretched.
+        x: `(features, ..., inputs)`.
+        weights: `(..., features)`.
+    """
+    return _run(Given(x, weights), networks_of(grns, x), grns.gate.dropout)
+
+
+def run_grn(grn: Any, x: Tensor, added: Tensor | None) -> Tensor:
+    """Run a GRN on tokens, with what its context adds to the hidden units of each."""
+    residual = None if grn.is_stretched or grn.residual is None else grn.residual(x)
+    added = None if added is None else added.expand(*x.shape[:-1], -1)
+    given = Given(x, added=added, residual=residual)
+    return _run(given, networks_of(grn, x), grn.gate.dropout)
+
+
+def run_gate(block: Any, x: Tensor, residual: Tensor) -> Tensor:
+    """Run a GateAddNorm on tokens."""
+    gate, norm = block.gate.linear, block.add_norm.norm
+    learned = (None,) * 4, (gate.weight, gate.bias), (None,) * 3, (norm.weight, norm.bias)
+    networks = Networks._make(each for some in learned for each in some)
+    return _run(Given(x, residual=residual), networks, block.gate.dropout)
+
+
+def networks_of(grn: Any, x: Tensor) -> Networks:
+    """Take from a GRN, or from copies of one, what it computes with on `x`."""
+    inner: Any = grn.residual
+    layers = grn.hidden, grn.output, grn.gate.linear
+    learned: list[Tensor | None] = [each for layer in layers for each in (layer.weight, layer.bias)]
+    if grn.is_stretched:
+        learned += inner.stretch(x), inner.norm.weight, inner.norm.bias
+    else:
+        learned += None, None, None
+    return Networks._make((*learned, grn.norm.weight, grn.norm.bias))
+
+
+def _run(given: Given, networks: Networks, dropout: Any) -> Tensor:
+    apply: Any = _Gated.apply
+    output: Tensor = apply(*given, *networks, Dropping.of(dropout))
+    return output
+
+
+def _is_watched(module: nn.Module) -> bool:
+    before = module._forward_pre_hooks, module._backward_pre_hooks
+    return any((*before, module._forward_hooks, module._backward_hooks)) or (
+        "forward" in module.__dict__
+    )
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, dropping = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.dropping = dropping
+        given, networks = _named(tensors)
+        places = given.x.shape[:-1] if given.weights is None else given.weights.shape[:-1]
+        out: Tensor = given.x.new_empty(*places, networks.weight.shape[-1])
+        _call("gated_forward", tensors, dropping, (), (out,))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        tensors, (gradient,) = ctx.saved_tensors, gradients
+        present = [each for each in tensors if each is not None]
+        if torch.is_grad_enabled() or not in_memory(gradient, *present):
+            found = iter(_differentiable_vjp(tensors, ctx.dropping, gradient))
+            return *(None if each is None else next(found) for each in tensors), None
+        results = [None if each is None else each.new_empty(each.shape) for each in tensors]
+        _call("gated_backward", tensors, ctx.dropping, (gradient,), results)
+        return *results, None
+
+
+def _named(tensors: Sequence[Any]) -> tuple[Given, Networks]:
+    count = len(Given._fields)
+    return Given(*tensors[:count]), Networks(*tensors[count:])
+
+
+def _differentiable_vjp(
+    tensors: Sequence[Tensor | None], dropping: Dropping, gradient: Tensor
+) -> tuple[Tensor, ...]:
+    """Return what `backward` does for the tensors there are, by operations with derivatives."""
+
+    def run(*present: Tensor) -> Tensor:
+        each = iter(present)
+        return _plain(*_named([None if one is None else next(each) for one in tensors]), dropping)
+
+    present = (each for each in tensors if each is not None)
+    results: tuple[Tensor, ...] = torch.func.vjp(run, *present)[1](gradient)
+    return results
+
+
+def _plain(given: Given, networks: Networks, dropping: Dropping) -> Tensor:
+    """Return what the kernels do."""
+    x, weights, added, residual = given
+    y = x
+    if networks.hidden is not None:
+        hidden = _linear(x, networks.hidden, networks.hidden_bias)
+        hidden = nn.functional.elu(hidden if added is None else hidden + added)
+        y = _linear(hidden, networks.output, networks.output_bias)
+    if dropping.rate:
+        tokens = (y.shape[0] if weights is not None else 1, -1, y.shape[-1])
+        shape = (1, *y.reshape(tokens).shape)
+        kept = keep_mask(torch.tensor(dropping.seed), dropping.rate, shape).view(y.shape)
+        y = torch.where(kept, y * (1 / (1 - dropping.rate) if dropping.rate < 1 else 0.0), 0.0)
+    gated = nn.functional.glu(_linear(y, networks.gate, networks.gate_bias))
+    if networks.stretch is not None:
+        stretched = _linear(x, networks.stretch.mT)
+        residual = _norm(stretched, networks.inner_weight, networks.inner_bias)
+    values = _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
+    return values if weights is None else torch.einsum("...f,f...d->...d", weights, values)
+
+
+def _linear(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
+    if weight.ndim == 2:
+        return nn.functional.linear(x, weight, bias)
+    product = (x.flatten(1, -2) @ weight.mT).unflatten(1, x.shape[1:-1])
+    return product if bias is None else product + _spread(bias, x)
+
+
+def _norm(x: Tensor, weight: Any, bias: Any) -> Tensor:
+    normalised = nn.functional.layer_norm(x, x.shape[-1:])
+    return torch.addcmul(_spread(bias, x), normalised, _spread(weight, x))
+
+
+def _spread(parameter: Tensor, like: Tensor) -> Tensor:
+    axes = (1,) * (like.ndim - parameter.ndim)
+    return parameter.view(*parameter.shape[:-1], *axes, parameter.shape[-1])
+
+
+def _call(
+    function: str,
+    tensors: Sequence[Tensor | None],
+    dropping: Dropping,
+    gradient: Sequence[Tensor],
+    outputs: Sequence[Tensor | None],
+) -> None:
+    """Call a function of the library; it lets go of Python meanwhile.
+
+    This is the one place where addresses leave Python: `outputs` were made for the call, and all
+    else is checked.
+    """
+    given, networks = _named(tensors)
+    (*axes, inputs), dtype = given.x.shape, given.x.dtype
+    size = networks.weight.shape[-1]
+    hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
+    copies, places = (axes[:1], axes[1:]) if given.weights is not None else ([], axes)
+    features = copies[0] if copies else 1
+    shapes = (*_shapes(copies, places, inputs, hidden, size), (*places, size))
+    pairs = zip((*tensors, *gradient), shapes, strict=False)
+    arrays = [None if each is None else readable(each, shape, dtype) for each, shape in pairs]
+    addresses = [0 if each is None else each.data_ptr() for each in (*arrays, *outputs)]
+    of_call = features, torch.Size(places).numel(), inputs, hidden, size
+    told = networks.stretch is not None, dropping.seed, torch.get_num_threads(), True
+    run = getattr(_load(dtype), function)
+    status = run(Sizes(*of_call, *told), dropping.rate, Addresses(*addresses), find_team())
+    kernels.raise_status(status, "gated residual network")
+
+
+def _shapes(
+    copies: Sequence[int], places: Sequence[int], inputs: int, hidden: int, size: int
+) -> tuple[Shape, ...]:
+    """The shapes of what is given and of what the networks learn."""
+    wide, narrow = (*copies, size), (*copies, hidden)
+    return (
+        (*copies, *places, inputs),
+        *((*places, *copies), (*places, hidden), (*places, size)),
+        *((*narrow, inputs), narrow, (*wide, hidden), wide),
+        *((*copies, 2 * size, size), (*copies, 2 * size), (*copies, inputs, size)),
+        *(wide,) * 4,
+    )
+
+
+Sizes = ctypes.c_int64 * 9  # what a function of the library takes, beside the rate and the team
+Addresses = ctypes.c_void_p * 31  # as many as the backward pass has
+
+
+@cache
+def _load(dtype: torch.dtype) -> ctypes.CDLL | None:
+    library = kernels.load(SOURCE, GATED, str(dtype).removeprefix("torch."))
+    for function in GATED_FUNCTIONS if library else ():
+        types = (Sizes, ctypes.c_double, Addresses, ctypes.c_void_p)
+        getattr(library, function).argtypes = types
+    return library

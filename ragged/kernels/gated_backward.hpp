@@ -1,0 +1,203 @@
+// The gradients of `gated.hpp`. What tokens add to those of a network is gathered over SEGMENT tokens,
+// whatever the number of workers, and added up in order.
+#pragma once
+
+#include "gated.hpp"
+
+namespace ragged {
+
+template <class T>
+class GatedBackward {
+ public:
+  // As the forward pass; dout (tokens, size); then the gradients of what is given and of the arrays.
+  GatedBackward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, const T* dout,
+                const Tokens<T>& gradients, T* const* darrays)
+      : call(call), given(given), dout(dout), gradients(gradients), darrays(darrays),
+        fields(read_fields(call, arrays)), turned(call.features), segments((call.tokens + SEGMENT - 1) / SEGMENT),
+        sums(call.features * segments) {
+    for (Index feature = 0; feature < call.features; ++feature)
+      for (const Field field : {HIDDEN, OUTPUT, VALUE, GATE, STRETCH})
+        turn(places(call)[field], fields[feature][field], turned[feature].of[field]);
+  }
+
+  void run(Index threads, const Parallel& parallel) {
+    const Index workers = count_workers(call, threads);
+    std::vector<Own> owns(workers, Own(call));
+    share(Index(sums.size()), workers, parallel, [&](Index worker, Index n) {
+      const Index feature = n / segments, begin = n % segments * SEGMENT;
+      const Index end = std::min(call.tokens, begin + SEGMENT);
+      sums[n].clear(call);
+      for (Index first = begin; first < end; first += BLOCK)
+        run_block(owns[worker], sums[n], feature, first, std::min(BLOCK, end - first));
+    });
+    share(call.features, workers, parallel, [&](Index, Index feature) {
+      Fields<T>& total = sums[feature * segments];
+      for (Index n = 1; n < segments; ++n) total.add(sums[feature * segments + n]);
+      total.write(call, darrays, feature);
+    });
+  }
+
+ private:
+  static constexpr Index L = LANES<T>, SEGMENT = 2048;
+  const Gated call;
+  const Tokens<const T> given;
+  const T* const dout;
+  const Tokens<T> gradients;
+  T* const* const darrays;
+  const std::vector<Fields<T>> fields;
+  std::vector<Fields<T>> turned;  // their matrices, the other way round
+  const Index segments;
+  std::vector<Fields<T>> sums;  // of each feature's segments
+
+  // What a worker has for itself: the block again, and gradients of what is between.
+  struct Own {
+    Own(const Gated& call)
+        : network(call), inputs(call.inputs), value(network.output), gate(value), inner(value), output(value),
+          hidden(network.hidden), x(BLOCK * inputs.pitch) {}
+    Network<T> network;
+    Lines<T> inputs;
+    std::vector<T> value, gate, inner, output, hidden, x;
+  };
+
+  static void turn(const Place& place, const T* from, std::vector<T>& to) {
+    const Index pitch = round_up(place.columns, L), turned = round_up(place.rows, L);
+    to.assign(place.columns * turned, T(0));
+    for (Index r = 0; r < place.rows; ++r)
+      for (Index c = 0; c < place.columns; ++c) to[c * turned + r] = from[r * pitch + c];
+  }
+
+  void run_block(Own& own, Fields<T>& sum, Index feature, Index first, Index count) const {
+    const Fields<T>& back = turned[feature];
+    Network<T>& net = own.network;
+    net.run(fields[feature], given, feature, first, count);
+    for (Index r = 0; r < count; ++r) leave_norms(own, sum, feature, first + r, r);
+
+    add_products(net.output.data(), net.wide.pitch, call.size, own.value, net.wide, count, sum[VALUE]);
+    add_products(net.output.data(), net.wide.pitch, call.size, own.gate, net.wide, count, sum[GATE]);
+    go_back(own.value, net.wide, back[VALUE], net.wide, count, false, own.output);
+    go_back(own.gate, net.wide, back[GATE], net.wide, count, true, own.output);
+    net.drop(feature, first, count, own.output);
+    const Index at = (feature * call.tokens + first) * call.inputs;
+    leave_residual(own, sum, back, given.x + at, first, count);
+    if (call.hidden)
+      leave_hidden(own, sum, back, given.x + at, first, count);
+    else
+      for (Index n = 0; n < count * net.wide.pitch; n += L) increase(&own.x[n], load(&own.output[n]));
+    write(own.x, own.inputs, count, gradients.x + at);
+  }
+
+  // From a token's result to the gate's two halves and to the residual. Pointers are copied, as stores might change
+  // their owners, as far as a compiler knows.
+  void leave_norms(Own& own, Fields<T>& sum, Index feature, Index token, Index r) const {
+    const Fields<T>& grn = fields[feature];
+    const Network<T>& net = own.network;
+    const Lines<T>& wide = net.wide;
+    const Index at = r * wide.pitch, place = token * call.features + feature;
+    T* const dinner = &own.inner[at];
+    const T of_weight = leave_norm(grn, sum, &net.normalised[at], given.weights ? given.weights[place] : T(1),
+                                   net.scale[r], wide, dout + token * call.size, dinner);
+    if (gradients.weights) gradients.weights[place] = of_weight;
+    T *const dvalue = &own.value[at], *const dgate = &own.gate[at];
+    T *const of_values = sum[VALUE_BIAS], *const of_gates = sum[GATE_BIAS];
+    const T *const gates = &net.gate[at], *const values = &net.value[at];
+    wide.each([=](Index n) {
+      const Vec<T> coming = load(dinner + n), open = load(gates + n);
+      const Vec<T> of_value = coming * open, of_gate = of_value * load(values + n) * (T(1) - open);
+      increase(of_values + n, of_value);
+      increase(of_gates + n, of_gate);
+      store(dvalue + n, of_value), store(dgate + n, of_gate);
+    });
+    if (call.stretched) leave_inner_norm(dinner, &net.inner[at], net.inner_scale[r], wide, grn, sum);
+  }
+
+  // From a token's result to the sum of gate and residual; returns the gradient of the token's weight.
+  static T leave_norm(const Fields<T>& grn, Fields<T>& sum, const T* normalised, T weight, T scale, const Lines<T>& wide,
+                      const T* of_token, T* gradient) {
+    T *const of_weights = sum[WEIGHT], *const of_biases = sum[BIAS];
+    const T *const weights = grn[WEIGHT], *const biases = grn[BIAS];
+    Vec<T> of_weight{}, total{}, product{};
+    wide.each([&](Index n) {
+      const Vec<T> coming = wide.read(of_token, n), own = load(normalised + n), by = load(weights + n);
+      of_weight += coming * (own * by + load(biases + n));
+      const Vec<T> weighted = coming * weight, slope = weighted * by;
+      increase(of_biases + n, weighted);
+      increase(of_weights + n, weighted * own);
+      store(gradient + n, slope);
+      total += slope, product += slope * own;
+    });
+    wide.denormalise(gradient, normalised, scale, total, product);
+    return add_lanes<T>(of_weight);
+  }
+
+  static void leave_inner_norm(T* gradient, const T* inner, T scale, const Lines<T>& wide, const Fields<T>& grn,
+                               Fields<T>& sum) {
+    T *const of_weights = sum[INNER_WEIGHT], *const of_biases = sum[INNER_BIAS];
+    const T* const weights = grn[INNER_WEIGHT];
+    Vec<T> total{}, product{};
+    wide.each([&](Index n) {
+      const Vec<T> coming = load(gradient + n), own = load(inner + n), slope = coming * load(weights + n);
+      increase(of_biases + n, coming);
+      increase(of_weights + n, coming * own);
+      store(gradient + n, slope);
+      total += slope, product += slope * own;
+    });
+    wide.denormalise(gradient, inner, scale, total, product);
+  }
+
+  // From the residual to x, or to what was given in its place.
+  void leave_residual(Own& own, Fields<T>& sum, const Fields<T>& back, const T* x, Index first, Index count) const {
+    const Lines<T>& wide = own.network.wide;
+    if (call.stretched) {
+      add_products(x, call.inputs, call.inputs, own.inner, wide, count, sum[STRETCH]);
+      go_back(own.inner, wide, back[STRETCH], own.inputs, count, false, own.x);
+    } else if (given.residual) {
+      write(own.inner, wide, count, gradients.residual + first * call.size);
+      std::fill_n(own.x.begin(), count * own.inputs.pitch, T(0));
+    } else {
+      std::copy_n(own.inner.begin(), count * wide.pitch, own.x.begin());
+    }
+  }
+
+  // From `o` to x and to what is added to the hidden units.
+  void leave_hidden(Own& own, Fields<T>& sum, const Fields<T>& back, const T* x, Index first, Index count) const {
+    const Network<T>& net = own.network;
+    add_rows(own.output, net.wide, count, sum[OUTPUT_BIAS]);
+    add_products(net.hidden.data(), net.narrow.pitch, call.hidden, own.output, net.wide, count, sum[OUTPUT]);
+    go_back(own.output, net.wide, back[OUTPUT], net.narrow, count, false, own.hidden);
+    for (Index n = 0; n < count * net.narrow.pitch; n += L) {
+      const Vec<T> h = load(&net.hidden[n]), slope = h + T(1);
+      store(&own.hidden[n], load(&own.hidden[n]) * (h > T(0) ? Vec<T>{} + T(1) : slope));
+    }
+    if (gradients.added) write(own.hidden, net.narrow, count, gradients.added + first * call.hidden);
+    add_rows(own.hidden, net.narrow, count, sum[HIDDEN_BIAS]);
+    add_products(x, call.inputs, call.inputs, own.hidden, net.narrow, count, sum[HIDDEN]);
+    go_back(own.hidden, net.narrow, back[HIDDEN], own.inputs, count, true, own.x);
+  }
+
+  static void write(const std::vector<T>& rows, const Lines<T>& lines, Index count, T* to) {
+    for (Index r = 0; r < count; ++r)
+      lines.each([&](Index n) { lines.write(to + r * lines.features, n, load(&rows[r * lines.pitch + n])); });
+  }
+
+  static void increase(T* to, Vec<T> value) { store(to, load(to) + value); }
+
+  // sum (features, pitch) += a (count, features).T @ b.
+  static void add_products(const T* a, Index pitch, Index features, const std::vector<T>& b, const Lines<T>& lines,
+                           Index count, T* sum) {
+    multiply<true>(features, lines.pitch / L, count, a, 1, pitch, b.data(), lines.pitch, sum, lines.pitch);
+  }
+
+  static void add_rows(const std::vector<T>& rows, const Lines<T>& lines, Index count, T* sum) {
+    for (Index r = 0; r < count; ++r)
+      lines.each([&](Index n) { increase(sum + n, load(&rows[r * lines.pitch + n])); });
+  }
+
+  // to = (or +=) gradient @ matrix.
+  static void go_back(const std::vector<T>& gradient, const Lines<T>& from, const T* matrix, const Lines<T>& lines,
+                      Index count, bool adds, std::vector<T>& to) {
+    if (!adds) std::fill_n(to.begin(), count * lines.pitch, T(0));
+    Network<T>::multiply_rows(gradient.data(), from.pitch, from.features, matrix, lines, count, to);
+  }
+};
+
+}  // namespace ragged

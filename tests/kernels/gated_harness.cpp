@@ -1,0 +1,86 @@
+// The kernels of gated residual networks over shapes past every boundary that they have: for sanitizers. Their
+// numbers are proven beside plain operations; here threads must not change them.
+//
+// Each array is of exactly the size that a call may touch. What is told goes to the standard error,
+// and the status is 1.
+#include "gated.cpp"
+
+#include "harness.hpp"
+
+using Array = std::vector<REAL>;
+
+// What tokens have beside x; one network has no weights.
+struct Others {
+  bool weights, added, residual;
+};
+
+class Case {
+ public:
+  Case(Gated call, Others others) : call(call) {
+    const Index tokens = call.tokens;
+    Index each[ARRAYS];
+    for (const Place& place : places(call)) each[place.array] = place.each;
+    given.push_back(drawn(call.features * tokens * call.inputs));
+    given.push_back(drawn(others.weights ? tokens * call.features : 0));
+    given.push_back(drawn(others.added ? tokens * call.hidden : 0));
+    given.push_back(drawn(others.residual ? tokens * call.size : 0));
+    for (Index size : each) given.push_back(drawn(call.features * size));
+    dout = drawn(tokens * call.size);
+  }
+
+  void check() {
+    expect(run(1) == Status::done, "one thread");
+    const std::vector<Array> alone = found;
+    expect(run(3) == Status::done, "three threads");
+    expect(alone == found, "threads change results", call.tokens);
+    for (const Array& each : found)
+      for (REAL value : each) expect(std::isfinite(value), "a number that was not written", call.tokens);
+  }
+
+  Status starve() {
+    return with_little_memory([&] { return run(2); });
+  }
+
+ private:
+  const Gated call;
+  std::vector<Array> given, found;  // the result and the gradients
+  Array dout;
+
+  static Array drawn(Index size) {
+    Array values(size);
+    for (REAL& value : values) value = std::uniform_real_distribution<REAL>(-1, 1)(generator);
+    return values;
+  }
+
+  static REAL* address(Array& array) { return array.empty() ? nullptr : array.data(); }
+
+  Status run(Index threads) {
+    const Index sizes[] = {call.features, call.tokens, call.inputs, call.hidden, call.size, call.stretched, 5, threads, 0};
+    const Index left = allocations_left.exchange(-1);
+    std::vector<REAL*> all, back;
+    found.assign(1, Array(dout.size(), REAL(NAN)));
+    for (Array& each : given) all.push_back(address(each)), found.push_back(Array(each.size(), REAL(NAN)));
+    back = all;
+    all.push_back(found[0].data()), back.push_back(dout.data());
+    for (std::size_t n = 1; n < found.size(); ++n) back.push_back(address(found[n]));
+    allocations_left = left;
+    const Status status = gated_forward(sizes, call.dropout, all.data(), nullptr);
+    return status == Status::done ? gated_backward(sizes, call.dropout, back.data(), nullptr) : status;
+  }
+};
+
+int main() {
+  const Others nothing{false, false, false}, selected{true, false, false}, added{false, true, true};
+  for (Index tokens : {1, 2, 47, 48, 49, 193})
+    for (Index size : {1, 3, 8, 17, 40}) {
+      const double dropout = any(1) ? 0.3 : 0.0;
+      Case({1 + any(3), tokens, 1 + any(9), 1 + any(9), size, true, dropout, 5}, selected).check();
+      Case({1, tokens, 1 + any(9), 1 + any(9), size, false, dropout, 5}, added).check();
+      Case({1, tokens, size, 1 + any(9), size, false, dropout, 5}, nothing).check();
+      Case({1, tokens, size, 0, size, false, dropout, 5}, {false, false, true}).check();
+    }
+  Case({2, 4100, 3, 2, 16, true, 0.1, 5}, selected).check();  // more than a segment
+  Case({1, 4100, 16, 0, 16, false, 0.1, 5}, nothing).check();
+  expect(Case({3, 100, 3, 2, 8, true, 0.1, 5}, selected).starve() == Status::done, "a call is done at last");
+  return 0;
+}

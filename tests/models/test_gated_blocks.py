@@ -1,0 +1,221 @@
+"""A gated residual network alone, and a gate alone, by kernels, beside their modules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ragged import kernels
+from ragged.models.categories import Variables
+
+torch = pytest.importorskip("torch")
+gated_kernels = pytest.importorskip("ragged_torch.gated_kernels")
+layers = pytest.importorskip("ragged_torch.layers")
+tokens_of = pytest.importorskip("ragged_torch.tokens")
+variable_selection = pytest.importorskip("ragged_torch.variable_selection")
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here")
+
+HIDDEN, CONTEXT, ROWS = 7, 3, 4
+BLOCKS = ("plain", "linear", "stretched", "context", "gate")
+
+
+class Rows:
+    """Tokens of which each belongs to a row."""
+
+    def __init__(self, tokens):
+        self.rows = torch.from_numpy(np.random.default_rng(3).integers(0, ROWS, tokens))
+
+    def spread(self, rows):
+        return rows.index_select(0, self.rows)
+
+
+class Block:
+    """A block, what it is called with, and what has gradients."""
+
+    def __init__(self, kind, size=12, tokens=60, dropout=0.0, dtype=torch.float64):
+        rng = np.random.default_rng(1)
+        inputs = size + 5 if kind in ("linear", "stretched") else size
+        options = {"context_size": CONTEXT if kind == "context" else None, "rng": rng}
+        options |= {"interpolate": kind == "stretched"}
+        if kind == "gate":
+            self.module = layers.GateAddNorm(size, dropout, rng=rng).to(dtype)
+        else:
+            self.module = layers.GRN(inputs, HIDDEN, size, dropout, **options).to(dtype)
+        for parameter in self.module.parameters():  # away from their initial ones and zeros
+            parameter.data += torch.from_numpy(rng.normal(size=parameter.shape)) * 0.3
+        drawn = [rng.normal(size=(tokens, inputs))]
+        if kind in ("gate", "context"):
+            drawn.append(rng.normal(size=(tokens, size) if kind == "gate" else (ROWS, CONTEXT)))
+        self.given = [torch.from_numpy(each).to(dtype).requires_grad_() for each in drawn]
+        self.rows = (Rows(tokens),) if kind == "context" else ()
+        self.of = *self.given, *self.module.parameters()
+
+    @property
+    def takes_kernels(self):
+        return gated_kernels.takes_kernels(self.module.parts, self.given[0])
+
+    def __call__(self):
+        return self.module(*self.given, *self.rows)
+
+    def by_modules(self):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layers, "takes_kernels", lambda *_: False)
+            return self()
+
+    def by_plain_operations(self):
+        class Plain:
+            @staticmethod
+            def apply(*inputs):
+                return gated_kernels._plain(*gated_kernels._named(inputs[:-1]), inputs[-1])
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gated_kernels, "_Gated", Plain)
+            return self()
+
+
+def gradients(y, of, create_graph=False):
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
+    total = (weights * y).sum() + y.square().sum()
+    return torch.autograd.grad(total, of, create_graph=create_graph, retain_graph=True)
+
+
+def close(found, expected, tolerance=1e-12):
+    for one, other in zip(found, expected, strict=True):
+        scale = other.abs().max().item() or 1.0
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize(("size", "tokens"), [(3, 37), (8, 48), (37, 250), (16, 2100)])
+def test_results_and_gradients_are_those_of_the_modules(kind, size, tokens):
+    block = Block(kind, size, tokens)
+    assert block.takes_kernels
+    ways = block(), block.by_modules()
+    close(*([y, *gradients(y, block.of)] for y in ways))
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_float32_is_as_near_to_float64_as_the_modules_are(kind):
+    block, exact = Block(kind, dtype=torch.float32), Block(kind)
+    for one, other in zip(exact.of, block.of, strict=True):
+        one.data = other.data.double()
+    y, expected = block(), exact.by_modules()
+    found = [each.double() for each in (y, *gradients(y, block.of))]
+    close(found, [expected, *gradients(expected, exact.of)], 1e-5)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("rate", [0.4, 1.0])
+def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(kind, rate):
+    block, found = Block(kind, dropout=rate), []
+    for way in (block, block.by_plain_operations):
+        torch.manual_seed(0)
+        y = way()
+        found.append([y, *gradients(y, block.of)])
+    close(*found)
+    assert torch.equal(block(), found[0][0]) == (rate == 1)
+    block.module.eval()
+    close([block()], [block.by_modules()])
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_second_derivatives_are_those_of_the_modules(kind):
+    block, found = Block(kind, tokens=20), []
+    for y in (block(), block.by_modules()):
+        total = sum(each.square().sum() for each in gradients(y, block.of, create_graph=True))
+        found.append(torch.autograd.grad(total, block.of, retain_graph=True))
+    close(*found)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_frozen_parameters_and_batched_gradients(kind):
+    block = Block(kind, tokens=20)
+    block.module.gate.linear.weight.requires_grad_(False)
+    of = [each for each in block.of if each.requires_grad]
+    ways = block(), block.by_modules()
+    many = torch.randn(4, *ways[0].shape, dtype=ways[0].dtype)
+    close(*(torch.autograd.grad(y, of, many, is_grads_batched=True) for y in ways))
+
+
+@pytest.mark.parametrize("kind", ["context", "gate"])
+def test_threads_change_nothing(kind):
+    block, before, found = Block(kind, 32, 4200), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            y = block()
+            found.append((y, *gradients(y, block.of)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("kind", ["context", "gate"])
+def test_padded_rows_are_tokens_too(kind):
+    block = Block(kind, 8, 40)
+    alone = block()
+    block.given[0] = block.given[0].unflatten(0, (ROWS, 10)).transpose(0, 1).contiguous()
+    if kind == "gate":
+        block.given[1] = block.given[1].unflatten(0, (ROWS, 10)).transpose(0, 1)
+    else:  # every row's tokens share its context
+        lengths = tokens_of.Lengths([10] * ROWS)
+        block.given[0] = block.given[0].transpose(0, 1)
+        block.rows = (tokens_of.Steps(lengths, block.given[0]),)
+    assert block.takes_kernels
+    found = block()
+    if kind == "gate":
+        close([found.transpose(0, 1).flatten(0, 1)], [alone])
+    close([found, *gradients(found, block.of)], [y := block.by_modules(), *gradients(y, block.of)])
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 11])
+def test_fewer_tokens_than_the_result_is_wide_are_for_modules(tokens):
+    block = Block("gate", 12, tokens)
+    assert not block.takes_kernels
+    assert block().shape == (tokens, 12)
+
+
+def test_wide_blocks_are_for_modules_unless_copies_share_the_tokens():
+    assert Block("gate", 64, 70).takes_kernels
+    assert not Block("gate", 65, 70).takes_kernels
+
+
+def test_a_residual_that_broadcasts_is_added_by_the_modules():
+    block = Block("gate")
+    block.given[1] = block.given[1][:1]
+    close([block()], [block.by_modules()])
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_every_module_that_is_watched_runs(kind):
+    for name, part in Block(kind).module.named_modules():
+        block, seen = Block(kind), []
+        expected, watched = block.by_modules(), block.module.get_submodule(name)
+        watched.register_forward_hook(lambda *_, seen=seen: seen.append(True))
+        close([block()], [expected])
+        assert seen, (name, part)
+
+
+def test_transformations_see_the_modules():
+    block, seen = Block("plain", 4), []
+
+    def run(x):
+        seen.append(gated_kernels.takes_kernels(block.module.parts, x))
+        return block.module(x).sum()
+
+    x = block.given[0].detach()
+    value, at = run(x), x.clone().requires_grad_()
+    close([torch.func.vmap(run)(x[None])], [value[None]])
+    close([torch.func.grad(run)(x)], torch.autograd.grad(run(at), at))
+    assert seen == [True, False, False, True]
+
+
+def test_one_feature_is_selected_by_kernels_too():
+    rng = np.random.default_rng(1)
+    chosen = variable_selection.VariableSelection(Variables((0,)), 5, 12, rng=rng).double()
+    x = torch.from_numpy(rng.normal(size=(60, 1)))
+    projected = chosen._project(x)
+    assert gated_kernels.takes_kernels(chosen.grns.parts, projected, torch.ones_like(x))
+    found, weights = chosen(x)
+    assert torch.equal(weights, torch.ones_like(x))
+    close([found], [chosen.grns(projected)[0]])

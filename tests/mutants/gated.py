@@ -1,0 +1,113 @@
+"""Faults in the kernels of gated residual networks."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import fault, header_fault
+
+TESTS = "models/test_gated_kernels.py::test"
+ALIKE = f"{TESTS}_results_and_gradients_are_those_of_the_modules[48-37]"
+DROPPED = f"{TESTS}_what_is_dropped_is_dropped_again_backward_and_by_plain_operations[0.4]"
+WATCHED = f"{TESTS}_who_watches_a_module_sees_it_run[watch]"
+BLOCKS = "models/test_gated_blocks.py::test"
+ALONE = f"{BLOCKS}_results_and_gradients_are_those_of_the_modules[8-48-{{}}]"
+FORWARD, BACKWARD = "gated.hpp", "gated_backward.hpp"
+
+FAULTS = (
+    *(
+        header_fault(f"gated kernels: {name}", file, old, new, *caught_by)
+        for name, file, old, new, *caught_by in (
+            (
+                "lanes beyond the features count",
+                FORWARD,
+                "n + L < pitch ? value : value * last",
+                "value",
+                ALIKE,
+            ),
+            (
+                "deep products read the first rows alone",
+                FORWARD,
+                "b + first * lines.pitch",
+                "b",
+                f"{TESTS}_wide_networks_are_multiplied_in_pieces",
+            ),
+            (
+                "all features drop the same",
+                FORWARD,
+                "dropped.query(0, feature)",
+                "dropped.query(0, 0)",
+                DROPPED,
+            ),
+            (
+                "the slope of an elu is 1",
+                BACKWARD,
+                "h > T(0) ? Vec<T>{} + T(1) : slope",
+                "Vec<T>{} + T(1)",
+                ALIKE,
+            ),
+            (
+                "nothing is dropped of gradients",
+                BACKWARD,
+                "net.drop(feature, first, count, own.output);",
+                ";",
+                DROPPED,
+            ),
+            (
+                "the last segment's gradients are left out",
+                BACKWARD,
+                "total.add(sums[feature * segments + n]);",
+                ";",
+                f"{TESTS}_segments_add_up_and_threads_change_nothing",
+            ),
+            (
+                "a context is left out",
+                FORWARD,
+                "given.added ? given.added + first * call.hidden : nullptr",
+                "nullptr",
+                ALONE.format("context"),
+            ),
+            (
+                "a context gets no gradient",
+                BACKWARD,
+                "write(own.hidden, net.narrow, count, gradients.added + first * call.hidden);",
+                "write(net.hidden, net.narrow, count, gradients.added + first * call.hidden);",
+                ALONE.format("context"),
+            ),
+            (
+                "x passes for the residual",
+                FORWARD,
+                "given.residual ? given.residual + first * call.size : x",
+                "x",
+                ALONE.format("gate"),
+            ),
+            (
+                "a residual's gradient goes to x too",
+                BACKWARD,
+                "std::fill_n(own.x.begin(), count * own.inputs.pitch, T(0));",
+                "std::copy_n(own.inner.begin(), count * own.inputs.pitch, own.x.begin());",
+                ALONE.format("gate"),
+            ),
+            (
+                "x is no residual to its gradient",
+                BACKWARD,
+                "std::copy_n(own.inner.begin(), count * wide.pitch, own.x.begin());",
+                "std::fill_n(own.x.begin(), count * wide.pitch, T(0));",
+                ALONE.format("plain"),
+            ),
+        )
+    ),
+    fault(
+        "gated kernels: hooks are passed by",
+        "ragged_torch.gated_kernels:Parts.are_untouched",
+        "not _is_watched(part)",
+        "True",
+        WATCHED,
+        f"{BLOCKS}_every_module_that_is_watched_runs[gate]",
+    ),
+    fault(
+        "gated kernels: a residual that broadcasts is read as if it were whole",
+        "ragged_torch.layers:GateAddNorm.forward",
+        "x.shape == residual.shape and ",
+        "",
+        f"{BLOCKS}_a_residual_that_broadcasts_is_added_by_the_modules",
+    ),
+)

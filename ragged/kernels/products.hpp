@@ -12,7 +12,7 @@ void multiply(Index rows, Index vectors, Index count, const T* a, Index a_pitch,
   constexpr Index L = LANES<T>;
   in_parts<VECTORS>(vectors, [&](Index vector, auto width) {
     constexpr int V = decltype(width)::value;
-    in_parts<V == 1 ? 2 * ROWS : ROWS>(rows, [&](Index row, auto height) {
+    in_parts<ROWS>(rows, [&](Index row, auto height) {
       constexpr int R = decltype(height)::value;
       const T* from[R];
       for (int r = 0; r < R; ++r) from[r] = a + (row + r) * a_pitch;

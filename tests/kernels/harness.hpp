@@ -28,6 +28,13 @@ void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 // The plain loops cost most of the time, and the kernels alone are on trial.
 #define UNWATCHED __attribute__((no_sanitize("address", "thread", "undefined")))
 
+// A sanitizer of threads has nothing to see in a call that one thread works at.
+#ifdef __SANITIZE_THREAD__
+constexpr Index LEAST_WORKERS = 2;
+#else
+constexpr Index LEAST_WORKERS = 1;
+#endif
+
 using Values = std::vector<double>;
 
 static std::mt19937 generator(0);

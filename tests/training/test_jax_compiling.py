@@ -19,16 +19,22 @@ from jax.experimental.compilation_cache import compilation_cache
 from ragged_jax import compiling
 
 CACHE, FOLDER = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
+SOONEST = "jax_persistent_cache_min_compile_time_secs"
 
 
 @pytest.fixture(autouse=True)
 def no_cache() -> Iterator[None]:
     """Keep no programs on disk, as the other tests do; JAX decides once for a process."""
     before = getattr(jax.config, CACHE)
-    jax.config.update(CACHE, False)
-    compilation_cache.reset_cache()
+    set_all({CACHE: False})
     yield
-    jax.config.update(CACHE, before)
+    set_all({CACHE: before})
+
+
+def set_all(settings: dict[str, Any]) -> None:
+    """Change JAX's settings; whether it has a cache on disk it decides anew."""
+    for name, value in settings.items():
+        jax.config.update(name, value)
     compilation_cache.reset_cache()
 
 
@@ -106,13 +112,10 @@ for jit in (compiling.jit, jax.jit):
 """
 
 
-def page_faults(folder: Path | None) -> list[int]:
+def page_faults() -> list[int]:
     """Return the page faults of ours and of jax.jit's program, in a process of their own."""
     unset = "JAX_COMPILATION_CACHE_DIR", "TF_CPP_MIN_LOG_LEVEL"
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    if folder is not None:
-        environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     command = [sys.executable, "-W", "error", "-c", FAULTS]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -121,10 +124,19 @@ def page_faults(folder: Path | None) -> list[int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this is how glibc allocates")
 def test_pages_stay_between_runs() -> None:
-    ours, theirs = page_faults(None)
+    ours, theirs = page_faults()
     assert ours < 0.8 * theirs
 
 
-def test_programs_that_are_kept_on_disk_have_one_block(tmp_path: Path) -> None:
-    page_faults(tmp_path)
+def test_programs_that_are_kept_on_disk_have_one_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "_compile", lambda _: pytest.fail("compiled with pieces"))
+    kept = {CACHE: True, FOLDER: str(tmp_path), SOONEST: 0}
+    before = {name: getattr(jax.config, name) for name in kept}
+    set_all(kept)
+    try:
+        assert compiling.jit(waves)(jnp.ones(3)) > 0
+    finally:
+        set_all(before)
     assert list(tmp_path.glob("jit_waves*"))  # XLA writes no program of several pieces

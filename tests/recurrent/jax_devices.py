@@ -1,4 +1,4 @@
-"""Run the layer on two devices in every way that JAX has: the same numbers, where the rows lie.
+"""Run layers and functions of rows on two devices: the same numbers, where the rows lie.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=2 JAX_ENABLE_X64=1 \\
     python -m tests.recurrent.jax_devices
@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import ragged
+from tests.recurrent import jax_rows
 from tests.recurrent.jax_layers import FUNCTIONS, LENGTHS, assert_equal, like, make_inputs, total
 
 COUNTS = jnp.asarray(LENGTHS)
@@ -118,3 +119,6 @@ if __name__ == "__main__":
         layer.check_shard_map(check_vma=True)
     lstm.check_shard_map(check_vma=False)
     lstm.check_pmap()
+    with jax.enable_x64(False):
+        for kind in (AxisType.Auto, AxisType.Explicit):
+            jax_rows.check_functions(kind)

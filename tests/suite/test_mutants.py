@@ -8,18 +8,18 @@ With `--exhaustive` a backend's faults meet the whole conformance suite instead 
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 from ragged_conformance.evaluation import one_torch_thread
 
-from ragged.errors import RaggedError
 from tests.mutants import BOTH, FAULTS, SHARED, SHARED_JAX
+from tests.mutants.inner import InnerSession, Result
 from tests.mutants.mutant import (
     Fault,
     HeaderEdit,
@@ -34,18 +34,11 @@ SUITE = TESTS.parent / "conformance" / "ragged_conformance"
 OUTSIDE = (SHARED, SHARED_JAX)
 CASES = [(backend, one) for backend, faults in FAULTS.items() for one in faults]
 
-# Nothing that the outer session has set up for this process may be taken down by the inner one, of
-# which there are hundreds: they also do without what no test of the suite needs.
-HERMETIC = (
-    *("-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:logging"),
-    *("-p", "no:unraisableexception", "-p", "no:threadexception"),
-    *("-p", "no:junitxml", "-p", "no:pastebin", "-p", "no:stepwise", "-p", "no:unittest"),
-    *("-p", "no:setuponly", "-p", "no:setupplan", "-p", "no:subtests", "-p", "no:legacypath"),
-    *("--capture=no", "--tb=short", "-o", "addopts=--import-mode=importlib"),
-)
 
-# A crash is no proof that the suite compares anything.
-RED = (AssertionError, pytest.fail.Exception, RaggedError)
+def files_of(backend: str) -> set[str]:
+    """The files of the tests that a backend's faults name."""
+    tests = (test for one in FAULTS[backend] for test in one.tests(backend))
+    return {test.partition("::")[0] for test in tests}
 
 
 @contextmanager
@@ -72,35 +65,6 @@ def cheap_jax(folder: Path) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def in_file(node: str) -> str:
-    """A test's name without the folders of its file."""
-    file, _, test = node.partition("::")
-    return f"{Path(file).name}::{test}"
-
-
-class Result(NamedTuple):
-    """What became of one test."""
-
-    test: str
-    outcome: str
-    is_red: bool
-
-
-class Recorder:
-    """A plugin that keeps what became of every test."""
-
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Iterator[None]:
-        report: Any = yield
-        if report.when == "call":
-            is_red = report.failed and isinstance(call.excinfo.value, RED)
-            self.results.append(Result(in_file(item.nodeid), report.outcome, is_red))
-        return report
-
-
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory) -> Path:
     """A folder that xdist's workers share."""
@@ -108,40 +72,54 @@ def programs(tmp_path_factory) -> Path:
     return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "programs"
 
 
+@pytest.fixture(scope="session")
+def everything(pytestconfig) -> bool:
+    return pytestconfig.getoption("exhaustive", False)
+
+
+@pytest.fixture(scope="session")
+def session_of(everything) -> Iterator[Callable[[str], InnerSession]]:
+    """Give a backend's session, whose tests are collected once in a process."""
+    with ExitStack() as opened:
+
+        @functools.cache
+        def session(backend: str) -> InnerSession:
+            options = [] if backend in (BOTH, *OUTSIDE) else ["--backend", backend]
+            if backend in OUTSIDE:
+                own = InnerSession(TESTS, files_of(backend), options)
+            else:
+                own = InnerSession(SUITE, () if everything else files_of(backend), options)
+            opened.callback(own.close)
+            return own
+
+        yield session
+
+
 @pytest.fixture
-def run_suite(need, monkeypatch, programs):
-    """Run conformance tests of a backend, all if none are named, in this process."""
-    for variable in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_CURRENT_TEST"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+def run_suite(need, session_of, programs):
+    """Run tests of a backend's session, all if none are named, in this process."""
 
     def run(backend: str, tests: list[str]) -> list[Result]:
         need(*backend.partition(",")[0].split(" = "))
-        chosen = [] if backend in (BOTH, *OUTSIDE) else ["--backend", backend]
-        folder = TESTS if backend in OUTSIDE else SUITE
-        places = [str(folder / test) for test in tests or [""]]
-        recorder = Recorder()
         with ExitStack() as stack:
             for name, cheap in (("torch", one_torch_thread()), ("flax", cheap_jax(programs))):
                 if find_spec(name):
                     stack.enter_context(cheap)
-            code = pytest.main([*HERMETIC, *chosen, *places], plugins=[recorder])
-        assert code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), f"it ended with {code!r}"
-        return recorder.results
+            return session_of(backend).run(tests)
 
     return run
 
 
 @pytest.mark.parametrize("backend", FAULTS)
-def test_the_same_tests_are_green_without_a_fault(run_suite, pytestconfig, backend: str) -> None:
+def test_the_same_tests_are_green_without_a_fault(run_suite, everything, backend: str) -> None:
     """One test of each file, to show that it can be green here; the suite itself runs them all."""
     named = sorted({test for one in FAULTS[backend] for test in one.tests(backend)})
     one_of_each = {test.partition("::")[0]: test for test in named}.values()
-    everything = pytestconfig.getoption("exhaustive", False) and backend not in OUTSIDE
-    results = run_suite(backend, [] if everything else list(one_of_each))
+    whole = everything and backend not in OUTSIDE
+    results = run_suite(backend, [] if whole else list(one_of_each))
     assert not [result.test for result in results if result.outcome == "failed"]
-    expected = named if everything else one_of_each
-    assert {r.test for r in results if r.outcome == "passed"} >= set(map(in_file, expected))
+    expected = named if whole else one_of_each
+    assert {r.test for r in results if r.outcome == "passed"} >= set(expected)
 
 
 def test_kernels_that_hold_all_faults_are_green_while_none_is_planted(run_suite) -> None:
@@ -155,21 +133,21 @@ def test_kernels_that_hold_all_faults_are_green_while_none_is_planted(run_suite)
     with with_planted(0):
         results = run_suite("torch", sorted(named))
     forget_programs()
-    assert {r.test for r in results if r.outcome == "passed"} == set(map(in_file, named))
+    assert {r.test for r in results if r.outcome == "passed"} == named
 
 
 @pytest.mark.parametrize(("backend", "fault"), CASES, ids=[f"{b}-{f.name}" for b, f in CASES])
 def test_fault_is_caught(
-    run_suite, record_property, pytestconfig, backend: str, fault: Fault
+    run_suite, record_property, everything, backend: str, fault: Fault
 ) -> None:
     named = fault.tests(backend)
-    everything = pytestconfig.getoption("exhaustive", False) and backend not in OUTSIDE
+    whole = everything and backend not in OUTSIDE
     with fault.applied():
-        results = run_suite(backend, [] if everything else named)
+        results = run_suite(backend, [] if whole else named)
     caught = [result.test for result in results if result.is_red]
     record_property("mutants", [fault.name, backend, caught])
     assert caught
-    assert everything or set(caught) == set(map(in_file, named))
+    assert whole or set(caught) == set(named)
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType
 
+from tests.mutants.programs import forget_programs
+
 
 class StaleFaultError(Exception):
     """A fault whose place in the source is gone."""
@@ -212,22 +214,6 @@ def header_fault(name: str, file: str, old: str, new: str, *caught_by: str) -> F
     if edit not in HEADER_EDITS:  # whose module is imported again is known
         HEADER_EDITS.append(edit)
     return Fault(name, (edit,), caught_by)
-
-
-KEPT = ("ragged_conformance.adapter",)  # which looks up what is installed, no product
-
-
-def forget_programs() -> None:
-    """Drop what the frameworks compiled, and what the suite computed from the product once."""
-    if "jax" in sys.modules:
-        sys.modules["jax"].clear_caches()
-    if "torch" in sys.modules:
-        sys.modules["torch"].compiler.reset()
-    for name, module in list(sys.modules.items()):
-        if name.startswith("ragged_conformance.") and name not in KEPT:
-            for value in list(vars(module).values()):
-                if isinstance(value, functools._lru_cache_wrapper):
-                    value.cache_clear()
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

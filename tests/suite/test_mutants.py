@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,9 +25,9 @@ from tests.mutants.mutant import (
     HeaderEdit,
     StaleFaultError,
     fault,
-    forget_programs,
     with_planted,
 )
+from tests.mutants.programs import forget_programs
 
 TESTS = Path(__file__).parents[1]
 SUITE = TESTS.parent / "conformance" / "ragged_conformance"
@@ -148,6 +148,16 @@ def test_fault_is_caught(
     record_property("mutants", [fault.name, backend, caught])
     assert caught
     assert whole or set(caught) == set(named)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_no_program_outlives_what_it_was_compiled_from(run_suite, backend: str) -> None:
+    (swapped,) = (one for one in FAULTS[backend] if one.name == "gates f and g swapped")
+    found = []
+    for planted in (nullcontext(), swapped.applied(), nullcontext()):
+        with planted:
+            found += [result.is_red for result in run_suite(backend, swapped.tests(backend))]
+    assert found == [False, True, False]
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])

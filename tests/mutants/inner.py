@@ -66,7 +66,8 @@ class InnerSession:
         return self._results
 
     def close(self) -> None:
-        """End the session."""
+        """End the session, without the summary of what faults turned red."""
+        self._config.pluginmanager.unregister(name="terminalreporter")
         with _environment():
             self._config.hook.pytest_sessionfinish(session=self._session, exitstatus=0)
             self._config._ensure_unconfigure()

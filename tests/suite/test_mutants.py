@@ -43,12 +43,16 @@ def files_of(backend: str) -> set[str]:
 
 @contextmanager
 def cheap_jax(folder: Path) -> Iterator[None]:
-    """Compile each program once for all faults that leave it as it is, and without optimising."""
+    """Compile each program once for all faults that leave it as it is, and without optimising.
+
+    A folder of programs names them by content, so that a faulty one is another: where there is a
+    folder, it serves.
+    """
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
     options = {
-        "jax_compilation_cache_dir": str(folder),  # by content: a faulty program is another one
+        "jax_compilation_cache_dir": jax.config.values["jax_compilation_cache_dir"] or str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": True,

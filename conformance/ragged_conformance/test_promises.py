@@ -233,7 +233,9 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
     batches = [_drawn(subject.batch, rng, *size) for size in ([7, 11, 9], *sizes)]
     try:
         for i, batch in enumerate([*batches, subject.batch.filled(np.nan)]):
-            with torch.set_grad_enabled(bool(differentiated)):
+            # A module's floats are constants, as without dynamic=True: else torch records twice.
+            constants = torch._dynamo.config.patch(specialize_float=True)
+            with constants, torch.set_grad_enabled(bool(differentiated)):
                 actual, expected = (
                     evaluate(run, batch, backward=i in differentiated) for run in (compiled, eager)
                 )

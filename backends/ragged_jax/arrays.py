@@ -65,7 +65,7 @@ def asarray(array: Any, *, dtype: str | None = None, like: jax.Array | None = No
         if host.dtype == np.float64 and not isinstance(array, np.ndarray):
             target_dtype = np.dtype(np.float32)  # as on the torch backend
         with np.errstate(over="ignore"):  # values beyond the range become infinite
-            array = xp.asarray(host.astype(target_dtype))
+            array = jax.device_put(host.astype(target_dtype))  # `jnp.asarray` compiles a program
     array = array if dtype is None else array.astype(dtype)
     if like is None or is_traced(like) or is_traced(array):
         return array

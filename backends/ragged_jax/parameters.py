@@ -52,7 +52,7 @@ def set_parameters(module: nnx.Module, parameters: Mapping[str, np.ndarray]) -> 
     params = nnx.state(module, nnx.Param)
     for name, leaf in named(params).items():
         old = leaf[...]
-        value = jnp.asarray(np.asarray(parameters[name]), dtype=old.dtype)
+        value = np.asarray(parameters[name]).astype(old.dtype)
         leaf[...] = jax.device_put(value, old.sharding)
     nnx.update(module, params)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.mutant import Fault, fault
-from tests.mutants.names import attention
+from tests.mutants.names import attention, transformed
 
 CALL = {"torch": "forward", "jax": "__call__"}
 LSTM, BRIDGED = "AttentionLSTM", "AttentionLSTM, bridge, ungated, all seen"
@@ -14,6 +14,11 @@ PF, FUSION, SIMPLE = "PFTemporalFusionTransformer", "XTFT", "XTFT, one feature"
 def seen_in(configuration: str, case: str = "mixed") -> str:
     """Name a test of a model's forecast."""
     return attention("forecast_equals_the_oracle", configuration, case)
+
+
+def seen_in_modules(backend: str, model: str) -> str:
+    """Name a test that runs a model's gated blocks by their modules: on torch's CPU kernels do."""
+    return transformed("func.functionalize", model) if backend == "torch" else seen_in(model)
 
 
 # The lengths of keys, host's or traced, and what takes their place.
@@ -152,14 +157,14 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             f"{blocks}:GateAddNorm.{call}",
             "self.add_norm(self.gate(x), residual)",
             "self.add_norm(x, residual)",
-            seen_in(LSTM),
+            seen_in_modules(backend, LSTM),
         ),
         fault(
             "relu for elu",
             f"{blocks}:GRN.{call}",
             f"{functions}.elu(",
             f"{functions}.relu(",
-            seen_in(TRANSFORMER),
+            seen_in_modules(backend, TRANSFORMER),
         ),
         fault(
             "context forgotten",

@@ -11,6 +11,7 @@ import numpy as np
 HOPELESS = 20  # times slower than its rival: one run says enough
 LONG = 0.5  # seconds: a first run that long has no cold caches worth a second one
 SHORT = 0.05  # seconds: below, it matters that the threads of the run before are still awake
+AWAKE = 0.02  # seconds: 300,000 turns of libgomp, which are 17 ms where a pause takes 140 cycles
 
 
 class Timing(NamedTuple):
@@ -38,7 +39,8 @@ def interleave(
     """Time each run in turn, round after round, so that a slow moment of the machine hits all.
 
     OpenMP's threads wait awake for a while after a call, which slows whoever comes next, while
-    one's own that sleep are slow to start. A short run is timed right after one more of its own.
+    one's own that sleep are slow to start. A short run is timed right after more of its own, until
+    the others' are asleep.
 
     Args:
         runs: called without arguments; each returns once its work is done.
@@ -68,10 +70,16 @@ def interleave(
         for name, run in going.items():
             if name not in brief or round_ == 0 or sum(times[name]) < share:
                 if warm[name] < SHORT:
-                    run()
+                    _repeat(run, AWAKE)
                 times[name].append(_seconds(run))
     times |= {name: [first[name]] for name in hopeless}
     return {name: _summary(times[name], first[name]) for name in runs}
+
+
+def _repeat(run: Callable[[], object], seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        run()
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -18,6 +18,7 @@ from ragged import kernels
 from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
 from ragged_torch.addresses import find_team, readable
 from ragged_torch.dropped import keep_mask
+from ragged_torch.parameters import spread
 from ragged_torch.transforms import FakeTensor, in_memory
 
 SOURCE = kernels.HEADERS / SOURCES[GATED]
@@ -234,17 +235,12 @@ def _linear(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
     if weight.ndim == 2:
         return nn.functional.linear(x, weight, bias)
     product = (x.flatten(1, -2) @ weight.mT).unflatten(1, x.shape[1:-1])
-    return product if bias is None else product + _spread(bias, x)
+    return product if bias is None else product + spread(bias, x)
 
 
 def _norm(x: Tensor, weight: Any, bias: Any) -> Tensor:
     normalised = nn.functional.layer_norm(x, x.shape[-1:])
-    return torch.addcmul(_spread(bias, x), normalised, _spread(weight, x))
-
-
-def _spread(parameter: Tensor, like: Tensor) -> Tensor:
-    axes = (1,) * (like.ndim - parameter.ndim)
-    return parameter.view(*parameter.shape[:-1], *axes, parameter.shape[-1])
+    return torch.addcmul(spread(bias, x), normalised, spread(weight, x))
 
 
 def _call(

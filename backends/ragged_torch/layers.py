@@ -18,7 +18,7 @@ from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_torch.arrays import asarray, name
 from ragged_torch.gated_kernels import Parts, run_gate, run_grn, takes_kernels
-from ragged_torch.parameters import create_parameter
+from ragged_torch.parameters import create_parameter, spread
 from ragged_torch.tokens import Tokens
 from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
 
@@ -318,10 +318,3 @@ class Embeddings(nn.ModuleList):
         numbers = [columns[place].unsqueeze(-1) for place in variables.numbers]
         tables = zip(self, variables.categories, strict=False)
         return torch.cat([*numbers, *(table(columns[place]) for table, place in tables)], -1)
-
-
-def spread(parameter: Tensor, like: Tensor) -> Tensor:
-    """Expand a parameter with num_copies to the axes of `like`, whose first one they are."""
-    if parameter.ndim == 1:
-        return parameter
-    return parameter.view(len(parameter), *(1 for _ in like.shape[2:]), -1)

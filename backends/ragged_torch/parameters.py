@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ragged.recurrent.init import Seed
 from ragged_torch.arrays import is_traced, to_numpy
@@ -45,3 +45,10 @@ def set_parameters(module: nn.Module, parameters: Mapping[str, np.ndarray]) -> N
 def to(module: nn.Module, *, device: str, dtype: str) -> nn.Module:
     """Move a module to a device and a floating dtype."""
     return module.to(device=device, dtype=getattr(torch, dtype))
+
+
+def spread(parameter: Tensor, like: Tensor) -> Tensor:
+    """Expand a parameter with num_copies to the axes of `like`, whose first one they are."""
+    if parameter.ndim == 1:
+        return parameter
+    return parameter.view(len(parameter), *(1 for _ in like.shape[2:]), -1)

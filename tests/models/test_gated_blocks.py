@@ -13,6 +13,8 @@ gated_kernels = pytest.importorskip("ragged_torch.gated_kernels")
 layers = pytest.importorskip("ragged_torch.layers")
 tokens_of = pytest.importorskip("ragged_torch.tokens")
 variable_selection = pytest.importorskip("ragged_torch.variable_selection")
+comparison = pytest.importorskip("tests.models.comparison")
+close, gradients = comparison.close, comparison.gradients
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here")
 
 HIDDEN, CONTEXT, ROWS = 7, 3, 4
@@ -71,18 +73,6 @@ class Block:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gated_kernels, "_Gated", Plain)
             return self()
-
-
-def gradients(y, of, create_graph=False):
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    total = (weights * y).sum() + y.square().sum()
-    return torch.autograd.grad(total, of, create_graph=create_graph, retain_graph=True)
-
-
-def close(found, expected, tolerance=1e-12):
-    for one, other in zip(found, expected, strict=True):
-        scale = other.abs().max().item() or 1.0
-        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)

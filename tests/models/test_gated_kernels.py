@@ -13,6 +13,8 @@ FEATURES, SMALL = 3, 5
 torch = pytest.importorskip("torch")
 gated_kernels = pytest.importorskip("ragged_torch.gated_kernels")
 variable_selection = pytest.importorskip("ragged_torch.variable_selection")
+comparison = pytest.importorskip("tests.models.comparison")
+close, gradients = comparison.close, comparison.gradients
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here")
 
 
@@ -33,18 +35,6 @@ def inputs(tokens=60, dtype=torch.float64):
     return x.requires_grad_(), weights.requires_grad_()
 
 
-def gradients(y, *of, create_graph=False):
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    total = (weights * y).sum() + y.square().sum()
-    return torch.autograd.grad(total, of, create_graph=create_graph, retain_graph=True)
-
-
-def close(found, expected, tolerance=1e-12):
-    for one, other in zip(found, expected, strict=True):
-        scale = other.abs().max().item() or 1.0
-        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * scale)
-
-
 @pytest.mark.parametrize("size", [3, 8, 37])
 @pytest.mark.parametrize("tokens", [37, 48, 250])
 def test_results_and_gradients_are_those_of_the_modules(size, tokens):
@@ -53,7 +43,7 @@ def test_results_and_gradients_are_those_of_the_modules(size, tokens):
     of = x, weights, *grns.parameters()
     found = gated_kernels.select(grns, x, weights)
     expected = torch.einsum("tf,ftd->td", weights, grns(x))
-    close([found, *gradients(found, *of)], [expected, *gradients(expected, *of)])
+    close([found, *gradients(found, of)], [expected, *gradients(expected, of)])
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
@@ -68,7 +58,7 @@ def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate)
     networks = gated_kernels.networks_of(grns, x)
     given = gated_kernels.Given(x, weights)
     expected = gated_kernels._plain(given, networks, dropping)
-    close([found, *gradients(found, *of)], [expected, *gradients(expected, *of)])
+    close([found, *gradients(found, of)], [expected, *gradients(expected, of)])
     if 0 < rate < 1:
         assert not torch.equal(found, gated_kernels.select(grns, x, weights))
 
@@ -82,7 +72,7 @@ def test_second_derivatives_are_those_of_the_modules():
         torch.einsum("tf,ftd->td", weights, grns(x)),
     )
     found, expected = (
-        [g.square().sum() for g in gradients(y, *of, create_graph=True)] for y in ways
+        [g.square().sum() for g in gradients(y, of, create_graph=True)] for y in ways
     )
     close(*(torch.autograd.grad(sum(each), of, retain_graph=True) for each in (found, expected)))
 
@@ -108,11 +98,11 @@ def test_segments_add_up_and_threads_change_nothing():
         for threads in (1, 2):
             torch.set_num_threads(threads)
             y = gated_kernels.select(grns, x, weights)
-            found.append((y, *gradients(y, *of)))
+            found.append((y, *gradients(y, of)))
     finally:
         torch.set_num_threads(before)
     assert all(map(torch.equal, *found))
-    close(found[0], [expected, *gradients(expected, *of)])
+    close(found[0], [expected, *gradients(expected, of)])
 
 
 def test_wide_networks_are_multiplied_in_pieces():

@@ -24,7 +24,7 @@ template <class T>
 struct Outputs {
   T *y;      // (places, hidden), 0 at padding
   T *h, *c;  // (batch, hidden), after each row's last step
-  T *kept;   // (room, KEPT * hidden), for the backward pass; or null
+  T *kept;   // (room, KEPT * hidden), for the backward pass, written where there are tokens; or null
 };
 
 // Which sum the v-th of some products is added to, where a cell's sums stand side by side.
@@ -41,8 +41,9 @@ class Forward {
   Forward(const Rows& rows, const Sizes& sizes, const Inputs<T>& in, const Outputs<T>& out)
       : rows(rows), sizes(sizes), in(in), out(out), token(rows, sizes, out.kept),
         states(rows, sizes.hidden), of_y(rows, out.y, sizes.hidden),
-        of_kept(rows, out.kept, KEPT * sizes.hidden, sizes.room),
-        cells(Cell::HAS_C ? rows.count() * sizes.hidden : 0) {}
+        cells(Cell::HAS_C ? rows.count() * sizes.hidden : 0) {
+    if (out.kept) take_huge_pages(out.kept, out.kept + rows.tokens() * KEPT * sizes.hidden);
+  }
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(rows, sizes, GATES, threads);
@@ -54,7 +55,6 @@ class Forward {
     parallel(workers, [&](Index worker) {
       for (std::size_t tile = worker; tile < tiles.size(); tile += workers) run_tile(tiles[tile]);
       of_y.clear_rest(worker, workers);
-      of_kept.clear_rest(worker, workers);
     });
   }
 
@@ -67,7 +67,7 @@ class Forward {
   const Outputs<T> out;
   const Tokens token;
   const States<T> states;
-  const Padding<T> of_y, of_kept;
+  const Padding<T> of_y;
   std::vector<T> cells;  // (pieces, hidden): c as it goes
   // For each block of units: (bias | products with x | with h, units, L). All of it is written.
   std::unique_ptr<T[]> packed;

@@ -39,13 +39,15 @@ bool renew(T* from, T* to) {
 }
 
 // Ask for huge pages below an array, all of which is about to be written: what a framework allocates anew
-// for each call is touched for the first time here, and every page that is costs a fault.
+// for each call is touched for the first time here, and every page that is costs a fault. They reach
+// beyond it on both sides, since arrays lie side by side in a heap, and most are of a few such pages.
 template <class T>
 void take_huge_pages(T* from, T* to) {
 #ifdef __linux__
-  const auto first = (std::uintptr_t(from) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-  const auto last = std::uintptr_t(to) / HUGE_PAGE * HUGE_PAGE;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  if (Index(sizeof(T)) * (to - from) < HUGE_PAGE / 4) return;
+  const auto first = std::uintptr_t(from) / HUGE_PAGE * HUGE_PAGE;
+  const auto last = (std::uintptr_t(to) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
 }
 

@@ -119,13 +119,11 @@ class Rows {
 template <class T>
 class Padding {
  public:
-  // `room`: the array has so many places, and rows lie end to end in it; 0 = it lies as x does. No
-  // array, nothing is done.
-  Padding(const Rows& rows, T* array, Index features, Index room = 0)
-      : rows(rows), array(array), features(features), places(room ? room : rows.places),
-        end_to_end(room || !rows.pitch), is_clear(!array) {
+  // No array, nothing is done.
+  Padding(const Rows& rows, T* array, Index features)
+      : rows(rows), array(array), features(features), end_to_end(!rows.pitch), is_clear(!array) {
     if (is_clear) return;
-    T *const end = array + places * features, *const rest = array + rows.tokens() * features;
+    T *const end = array + rows.places * features, *const rest = array + rows.tokens() * features;
     const bool is_worth = (end - rest) * Index(sizeof(T)) >= WORTH_A_CALL;
     is_clear = is_worth && renew(end_to_end ? rest : array, end);
     if (end_to_end || !is_clear) take_huge_pages(array, end_to_end ? rest : end);
@@ -145,7 +143,7 @@ class Padding {
   // Clear a worker's share of what lies beyond all tokens, where they lie end to end.
   void clear_rest(Index worker, Index workers) const {
     if (is_clear || !end_to_end) return;
-    const Index first = rows.tokens(), free = places - first;
+    const Index first = rows.tokens(), free = rows.places - first;
     std::fill(array + (first + free * worker / workers) * features,
               array + (first + free * (worker + 1) / workers) * features, T(0));
   }
@@ -153,7 +151,7 @@ class Padding {
  private:
   const Rows& rows;
   T* const array;
-  const Index features, places;
+  const Index features;
   const bool end_to_end;
   bool is_clear;
 };

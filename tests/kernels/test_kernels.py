@@ -147,7 +147,12 @@ def test_what_is_kept_has_room_and_never_too_little(need, mode):
     *results, kept = own.forward(*inputs, lengths, None, call, 12)
     assert kept.shape == (12, 3 * CELLS[mode].kept)
     assert (kept[:5] != 0).all()
-    assert (kept[5:] == 0).all()
+    gradients = (results, inputs[:5], results[0])
+    kept[5:] = 0
+    right = own.backward(*gradients, kept, lengths, None, call, True)
+    kept[5:] = torch.nan  # nothing writes there, and nothing reads
+    found = own.backward(*gradients, kept, lengths, None, call, True)
+    assert all(map(torch.equal, found, right))
     for wrong in ([3, 0, 5], [-1, 0, 2]):
         with pytest.raises(LengthsError, match="`lengths` is not all between 0 and the width"):
             own.forward(*inputs, torch.tensor(wrong), None, call, 0)
@@ -156,7 +161,7 @@ def test_what_is_kept_has_room_and_never_too_little(need, mode):
     with pytest.raises(LengthsError):
         own.forward(*inputs, lengths, None, call, 4)
     with pytest.raises(LengthsError):
-        own.backward(results, inputs[:5], results[0], kept[:4], lengths, None, call, True)
+        own.backward(*gradients, kept[:4], lengths, None, call, True)
 
 
 def build(mode, inputs, hidden):

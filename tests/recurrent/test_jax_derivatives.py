@@ -18,6 +18,7 @@ pytest.importorskip("flax")
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import ragged
 from ragged.backend import use_backend
@@ -109,6 +110,18 @@ def test_clean_data_stays_clean_under_the_strictest_settings(policy: str) -> Non
     expected = run(*jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half))
     for found, wanted in zip(*map(jax.tree.leaves, (outputs, expected)), strict=True):
         assert float(abs(found - wanted).max()) < 1e-2  # half precision is computed in float32
+
+
+def test_what_kernels_leave_unwritten_is_no_nan() -> None:
+    """The forward pass runs by itself, and gives what it keeps, in memory that has held NaN."""
+    x, lengths = jnp.ones((8, 64, 3)), ragged.Lengths([5] * 8, 64)
+    layer = ragged.LSTM(3, 16, seed=0)
+    for _ in range(3):
+        blocks = [np.full((8, 64, 5 * 16), np.nan, np.float32) for _ in range(8)]
+        del blocks
+        with jax.debug_nans(True):
+            outputs, vjp = jax.vjp(lambda x: layer(x, lengths)[0], x)
+            vjp(outputs)
 
 
 def test_rows_stay_on_their_devices() -> None:

@@ -104,7 +104,8 @@ from ragged_jax import compiling
 {inspect.getsource(waves)}
 for jit in (compiling.jit, jax.jit):
     run, x = jit(waves), jnp.ones(2**20)  # nine arrays of 4 MiB: more than glibc keeps in one block
-    jax.block_until_ready(run(x))
+    for _ in range(20):  # each of XLA's threads may have memory of its own
+        jax.block_until_ready(run(x))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(8):
         jax.block_until_ready(run(x))
@@ -125,7 +126,7 @@ def page_faults() -> list[int]:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this is how glibc allocates")
 def test_pages_stay_between_runs() -> None:
     """In most processes: which of glibc's arenas XLA's threads meet decides how many stay."""
-    assert any(ours < 0.8 * theirs for ours, theirs in (page_faults() for _ in range(5)))
+    assert any(ours < 0.15 * theirs for ours, theirs in (page_faults() for _ in range(5)))
 
 
 def test_programs_that_are_kept_on_disk_have_one_block(

@@ -20,7 +20,7 @@ from ragged.kernels.recipe import CELLS as MODES
 from ragged.kernels.recipe import SOURCES
 from ragged.recurrent.cells import CELLS
 from ragged_jax.custom_calls import load_kernels
-from ragged_jax.recurrent.scan import computed_in
+from ragged_jax.recurrent.scan import computed_in, kept_in
 
 SOURCE = kernels.HEADERS / SOURCES["LSTM"]
 LAYOUTS = {"padded": np.int64(0), "jagged": np.int64(2)}  # of `rows.hpp`
@@ -45,9 +45,10 @@ def run_direction(
     (*tokens, _), hidden = x.shape, h0.shape[1]
     kept_features = CELLS[options["mode"]].kept * hidden
     kept_shape = (*tokens, kept_features) if keep else (0, *tokens[1:], kept_features)
-    shapes = [(*tokens, hidden), h0.shape, c0.shape, kept_shape]
-    arrays = (x, h0, c0, *weights)
-    *outputs, kept = _call("recurrent_forward", shapes, arrays, lengths, resets, **options)
+    results = _results([(*tokens, hidden), h0.shape, c0.shape], x.dtype)
+    results += [jax.ShapeDtypeStruct(kept_shape, kept_in(x.dtype))]
+    arrays = _cast((x, h0, c0, *weights))
+    *outputs, kept = _call("recurrent_forward", results, arrays, lengths, resets, **options)
     return *(each.astype(x.dtype) for each in outputs), *([kept] if keep else [])
 
 
@@ -55,9 +56,11 @@ def vjp_direction(
     lengths: Array, resets: Array, x: Array, *others: Array, wants_x: bool, **options: Any
 ) -> tuple[Array, ...]:
     """Return what `scan.vjp_direction` does; without x's gradient, if it is not wanted."""
-    shapes = [array.shape for array in (x, *others[:6])[0 if wants_x else 1 :]]
-    arrays = (x, *others[:4], *others[6:])  # biases are not read
-    gradients = _call("recurrent_backward", shapes, arrays, lengths, resets, **options)
+    inputs = (x, *others[:6])[0 if wants_x else 1 :]
+    results = _results([array.shape for array in inputs], x.dtype)
+    h0, c0, weight_ih, weight_hh, _, _, y, kept, *of_outputs = others
+    arrays = [*_cast((x, h0, c0, weight_ih, weight_hh, y)), kept, *_cast(of_outputs)]
+    gradients = _call("recurrent_backward", results, arrays, lengths, resets, **options)
     return tuple(each.astype(x.dtype) for each in gradients)
 
 
@@ -67,9 +70,17 @@ PASSES = {  # `scan` has the others
 }
 
 
+def _results(shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(shape, computed_in(dtype)) for shape in shapes]
+
+
+def _cast(arrays: Sequence[Array]) -> list[Array]:
+    return [array.astype(computed_in(array.dtype)) for array in arrays]
+
+
 def _call(
     name: str,
-    shapes: Sequence[tuple[int, ...]],
+    results: Sequence[jax.ShapeDtypeStruct],
     arrays: Sequence[Array],
     lengths: Array,
     resets: Array,
@@ -80,12 +91,9 @@ def _call(
     reverse: bool,
     start: str,
 ) -> Sequence[Array]:
-    dtype = computed_in(arrays[0].dtype)
     width = arrays[0].shape[1] if layout == "padded" else width
-    results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    target = f"{name}_{_load(mode, dtype)}"
+    target = f"{name}_{_load(mode, arrays[0].dtype)}"
     call = jax.ffi.ffi_call(target, results, vmap_method="sequential")
-    inputs = (array.astype(dtype) for array in arrays)
     attributes: dict[str, Any] = {
         "cell": np.int64(MODES.index(mode)),
         "layout": LAYOUTS[layout],
@@ -93,7 +101,7 @@ def _call(
         "reverse": reverse,
         "to_initial": start == "initial",
     }
-    return call(*inputs, resets, lengths.astype(jnp.int32), **attributes)
+    return call(*arrays, resets, lengths.astype(jnp.int32), **attributes)
 
 
 @cache

@@ -28,6 +28,7 @@ from ragged_jax import custom_calls
 from ragged_jax.arrays import find_gpu
 from ragged_jax.custom_calls import load_library
 from ragged_jax.precision import float32_products
+from ragged_jax.recurrent.scan import kept_in
 
 SOURCE = Path(cubins.FOLDER) / "jax.cpp"
 
@@ -89,7 +90,7 @@ def run_direction(
     flat, places = _flat(x), math.prod(x.shape[:-1])
     of_x = layer.multiply_x(jnp, flat, weight_ih, bias_ih)
     kept_features = CELLS[options["mode"]].kept * h0.shape[1]
-    of_kept = jax.ShapeDtypeStruct((places if keep else 0, kept_features), jnp.float32)
+    of_kept = jax.ShapeDtypeStruct((places if keep else 0, kept_features), kept_in(x.dtype))
     shapes = [jax.ShapeDtypeStruct((places, h0.shape[1]), x.dtype), h0, c0, of_kept]
     arrays = (of_x, h0, c0, weight_hh, bias_hh)
     y, h, c, kept = _call("Forward", shapes, arrays, lengths, resets, x, target, **options)

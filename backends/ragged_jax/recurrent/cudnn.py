@@ -70,14 +70,14 @@ def run_direction(
 ) -> tuple[Array, ...]:
     """Return what `scan.run_direction` does; what it keeps nothing reads.
 
-    It is no NaN, which `jax.debug_nans` would find, but so great that who read it would give NaN.
+    Its bits are those of NaN, which whoever read it would give.
     """
     outputs = sequential_vmap(partial(_run, reverse=options["reverse"]))(lengths, *inputs)
     if not keep:
         return outputs
     kept_features = CELLS[options["mode"]].kept * inputs[1].shape[1]
-    shape, dtype = (*inputs[0].shape[:2], kept_features), inputs[0].dtype
-    return *outputs, jnp.full(shape, jnp.finfo(dtype).max, dtype)
+    shape, dtype = (*inputs[0].shape[:2], kept_features), scan.kept_in(inputs[0].dtype)
+    return *outputs, jnp.full(shape, jnp.iinfo(dtype).max, dtype)
 
 
 def vjp_direction(

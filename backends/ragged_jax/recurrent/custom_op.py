@@ -123,7 +123,7 @@ def _abstract_forward(
     if not keep:
         return outputs
     kept = (*x[:-1], CELLS[call.mode].kept * h0[1])
-    return outputs + _results(inputs, mapped, [kept], scan.computed_in(inputs[FIXED].dtype))
+    return outputs + _results(inputs, mapped, [kept], scan.kept_in(inputs[FIXED].dtype))
 
 
 def _abstract_tangent(*operands: Any, mapped: Mapped, **options: Any) -> list[Any]:

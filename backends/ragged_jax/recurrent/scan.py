@@ -24,7 +24,7 @@ from ragged_jax.recurrent.sharding import partition_rows, vary_alike
 State = tuple[Array, Array]  # h and c, the latter of no features where a cell has none
 Weights = dict[str, Array]
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-KNOWN = 11  # operands that both derivatives begin with
+KNOWN = 11  # operands that both derivatives begin with; the last is what is kept
 
 
 @partial(jax.jit, static_argnames=("call", "start"))
@@ -202,6 +202,14 @@ def computed_in(dtype: Any) -> Any:
     return jnp.dtype("float64" if dtype == "float64" else "float32")
 
 
+def kept_in(dtype: Any) -> Any:
+    """The dtype of the bits that a forward pass keeps.
+
+    They are of numbers, but kernels leave a part unwritten, where `jax.debug_nans` may find NaN.
+    """
+    return jnp.dtype(f"uint{8 * computed_in(dtype).itemsize}")
+
+
 def _add_bias(products: Array, bias: Array | None) -> Array:
     return products if bias is None else products + lax.expand_dims(bias, range(products.ndim - 1))
 
@@ -305,6 +313,29 @@ def _from_inputs(derivative: Callable[..., tuple[Array, ...]]) -> Callable[..., 
     return run
 
 
+def _to_bits(forward: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
+    """Let a forward pass keep bits."""
+
+    def run(*operands: Array, **options: Any) -> tuple[Array, ...]:
+        *outputs, last = forward(*operands, **options)
+        if options["keep"]:
+            last = lax.bitcast_convert_type(last, kept_in(last.dtype))
+        return *outputs, last
+
+    return run
+
+
+def _from_bits(derivative: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
+    """Let a derivative read what `_to_bits` has kept."""
+
+    def run(*operands: Array, **options: Any) -> tuple[Array, ...]:
+        x, bits = operands[2], operands[KNOWN - 1]
+        kept = lax.bitcast_convert_type(bits, computed_in(x.dtype))
+        return derivative(*operands[: KNOWN - 1], kept, *operands[KNOWN:], **options)
+
+    return run
+
+
 def _take_layout(options: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, int]]:
     pass_options = dict(options)
     return pass_options, (pass_options.pop("layout"), pass_options.pop("width"))
@@ -342,13 +373,13 @@ def _in_padded(
 
 
 PASSES: dict[str, Callable[..., tuple[Array, ...]]] = {  # by the operator's primitives
-    "recurrent_forward": _forward,
-    "recurrent_tangent": _tangent,
-    "recurrent_backward": _backward,
+    "recurrent_forward": _to_bits(_forward),
+    "recurrent_tangent": _from_bits(_tangent),
+    "recurrent_backward": _from_bits(_backward),
 }
 # Behind another's forward pass, whose `kept` is its own, and for derivatives of a higher order.
 PASSES_OF_INPUTS = {
-    "recurrent_forward": _forward,
+    "recurrent_forward": _to_bits(_forward),
     "recurrent_tangent": _from_inputs(_tangent),
     "recurrent_backward": _from_inputs(_backward),
 }

@@ -24,9 +24,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def drawn(*shape: int) -> jax.Array:
+def drawn(*shape: int, xp: Any = jnp) -> Any:
     """Normal numbers, float64 where JAX has it."""
-    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape))
+    return xp.asarray(np.random.default_rng(sum(shape)).normal(size=shape))
 
 
 def like(tree: Any) -> Any:
@@ -57,12 +57,12 @@ def total(policy: str, mode: str = "LSTM") -> Callable[..., jax.Array]:
     return run
 
 
-def loss_of(outputs: tuple[jax.Array, Any]) -> jax.Array:
+def loss_of(outputs: tuple[Any, Any], xp: Any = jnp) -> Any:
     """A number from what a layer returns, the sum of those of its rows."""
     y, state = outputs
     parts = enumerate(jax.tree.leaves(state))
-    return jnp.sum(jnp.sin(y) * drawn(*y.shape[1:])) + sum(
-        jnp.sum(part ** (3 + k)) for k, part in parts
+    return xp.sum(xp.sin(y) * drawn(*y.shape[1:], xp=xp)) + sum(
+        xp.sum(part ** (3 + k)) for k, part in parts
     )
 
 

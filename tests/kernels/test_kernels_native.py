@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +54,17 @@ SANITIZED += [("address", cell, "float32", LOWER) for cell in ("RNN_TANH", *BESI
 SANITIZED += [("thread", cell, "float32", LOWER) for cell in ("LSTM", kernels.ATTENTION)]
 
 
+@functools.cache
+def has_sanitizer(name):
+    """Whether the compiler has it, and its library."""
+    with tempfile.TemporaryDirectory() as folder:
+        return not compile_source("nothing.cpp", Path(folder) / "nothing", *SANITIZERS[name])
+
+
 @pytest.mark.parametrize(("name", "cell", "dtype", "level"), SANITIZED)
 def test_sanitizers_find_nothing(tmp_path, name, cell, dtype, level):
     made = tmp_path / "harness"
-    if compile_source("nothing.cpp", made, *SANITIZERS[name]):
+    if not has_sanitizer(name):
         pytest.skip(f"the compiler has no sanitizer of {name}")
     chosen = kernels.choices(cell, dtype)
     source = BESIDE.get(cell, "harness.cpp")

@@ -6,6 +6,7 @@ They come from the database that its tests of all modules read (`torch.testing._
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import pytest
@@ -16,24 +17,26 @@ pytest.importorskip("expecttest", reason="torch.testing._internal imports it")
 import ragged_torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence  # noqa: E402
-from torch.testing._internal.common_modules import module_db  # noqa: E402
-
-# Importing it forbids the process to set torch's flags.
-setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
 
 TYPES = {nn.RNN: ragged_torch.RNN, nn.LSTM: ragged_torch.LSTM, nn.GRU: ragged_torch.GRU}
-INFOS = [info for info in module_db if info.module_cls in TYPES]
 OPTIONS = {"device": "cpu", "dtype": torch.float64, "requires_grad": True}
+of_each_layer = pytest.mark.parametrize("kind", TYPES)
 
 
-def cases() -> Any:
-    """Every case, by the layer and its options."""
-    for info in INFOS:
-        for training in (True, False):
-            inputs = info.module_inputs_func(info, training=training, **OPTIONS)
-            for k, each in enumerate(inputs):
-                name = f"{info.module_cls.__name__}-{'train' if training else 'eval'}-{k}"
-                yield pytest.param(info.module_cls, training, each, id=name)
+@functools.cache
+def database() -> dict[Any, Any]:
+    """What torch tests of each layer; to import it takes as long as torch itself, so tests do."""
+    from torch.testing._internal.common_modules import module_db
+
+    # Importing it forbids the process to set torch's flags.
+    setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
+    return {info.module_cls: info for info in module_db if info.module_cls in TYPES}
+
+
+def cases(kind: Any, training: bool) -> list[Any]:
+    """Every case of a layer."""
+    info = database()[kind]
+    return list(info.module_inputs_func(info, training=training, **OPTIONS))
 
 
 def tensors(value: Any) -> list[Any]:
@@ -61,34 +64,32 @@ def outcome(kind: Any, training: bool, case: Any, state: Any = None) -> tuple[An
 
 
 def test_the_database_has_cases_of_every_layer() -> None:
-    assert {info.module_cls for info in INFOS} == set(TYPES)
-    assert len(list(cases())) > 100
+    assert database().keys() == TYPES.keys()
+    assert sum(len(cases(kind, training)) for kind in TYPES for training in (True, False)) > 100
 
 
-@pytest.mark.parametrize(("kind", "training", "case"), list(cases()))
-def test_outcomes_are_torchs(kind: Any, training: bool, case: Any) -> None:
-    expected, state = outcome(kind, training, case)
-    found, own = outcome(TYPES[kind], training, case)
-    assert list(own) == list(state)
-    assert all(map(torch.equal, own.values(), state.values()))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+@of_each_layer
+@pytest.mark.parametrize("training", [True, False])
+def test_outcomes_are_torchs(kind: Any, training: bool) -> None:
+    for number, case in enumerate(cases(kind, training)):
+        expected, state = outcome(kind, training, case)
+        found, own = outcome(TYPES[kind], training, case)
+        assert list(own) == list(state), number
+        assert all(map(torch.equal, own.values(), state.values())), number
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(
+                one, other, rtol=1e-9, atol=1e-11, msg=lambda said, n=number: f"case {n}: {said}"
+            )
 
 
-def errors() -> Any:
-    """Every case that torch refuses."""
-    for info in INFOS:
-        if info.module_error_inputs_func is None:
-            continue
-        made = info.module_error_inputs_func(info, training=True, **OPTIONS)
-        for k, each in enumerate(made):
-            yield pytest.param(info.module_cls, each, id=f"{info.module_cls.__name__}-{k}")
-
-
-@pytest.mark.parametrize(("kind", "case"), list(errors()))
-def test_refusals_are_torchs(kind: Any, case: Any) -> None:
-    made, given = case.module_error_input.constructor_input, case.module_error_input.forward_input
-    for each in (kind, TYPES[kind]):
-        with pytest.raises(case.error_type):  # noqa: PT012 - the constructor may be what refuses
-            layer = each(*made.args, **made.kwargs)
-            layer(*given.args, **given.kwargs)
+@of_each_layer
+def test_refusals_are_torchs(kind: Any) -> None:
+    info = database()[kind]
+    refused = info.module_error_inputs_func(info, training=True, **OPTIONS)
+    assert refused
+    for case in refused:
+        given = case.module_error_input
+        for each in (kind, TYPES[kind]):
+            with pytest.raises(case.error_type):  # noqa: PT012 - the constructor may refuse
+                layer = each(*given.constructor_input.args, **given.constructor_input.kwargs)
+                layer(*given.forward_input.args, **given.forward_input.kwargs)

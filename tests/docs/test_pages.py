@@ -193,7 +193,7 @@ def test_a_table_of_ones_own_becomes_a_page(tmp_path, monkeypatch, need) -> None
             main(["train", "--config", "wells.yaml", *(f"--{k}={v}" for k, v in options.items())])
             == 0
         )
-    (run,) = Path("runs/jax").iterdir()
+    (run,) = Path("runs/torch").iterdir()
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
     assert all(f"R² of {target}" in page for target in ("level", "turbidity"))

@@ -59,8 +59,8 @@ class Traced:
     """A training step that is traced for each batch by jit's own cache, and not run.
 
     What jit's cache does not find is traced, and what is traced is a program; `limit` of them are
-    let through. With `whole` each is traced to its end. What jit's cache finds depends on what a
-    program is given and not on what is in it, so that without, only the first is.
+    let through. What jit's cache finds depends on what a program is given and not on what is in it:
+    only with `whole` is each traced to its end.
     """
 
     def __init__(self, model: Any, limit: int = MOST, *, whole: bool = True) -> None:
@@ -69,7 +69,7 @@ class Traced:
         real = self.step._differentiated
 
         def traced(*arguments: Any) -> Any:
-            return real(*arguments) if whole or self.programs == 1 else arguments[0]
+            return real(*arguments) if whole else arguments[0]
 
         once = chex.assert_max_traces(traced, n=limit)
         self.programs = 0

@@ -20,7 +20,7 @@ HERMETIC = (
     *("-p", "no:unraisableexception", "-p", "no:threadexception"),
     *("-p", "no:junitxml", "-p", "no:pastebin", "-p", "no:stepwise", "-p", "no:unittest"),
     *("-p", "no:setuponly", "-p", "no:setupplan", "-p", "no:subtests", "-p", "no:legacypath"),
-    *("--capture=no", "--tb=short", "-o", "addopts=--import-mode=importlib"),
+    *("--capture=no", "--tb=native", "-o", "addopts=--import-mode=importlib"),
 )
 
 # A crash is no proof that the suite compares anything.

@@ -21,7 +21,7 @@ def forget_programs() -> None:
             _forget_all_but_operations()
         except (ImportError, AttributeError):  # other versions of JAX have other caches
             jax.clear_caches()
-    if "torch" in sys.modules:
+    if "torch._dynamo" in sys.modules:  # to import it takes longer than many faults
         sys.modules["torch"].compiler.reset()
     for name, module in list(sys.modules.items()):
         if name.startswith("ragged_conformance.") and name not in KEPT:

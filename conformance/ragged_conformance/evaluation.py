@@ -21,7 +21,8 @@ Evaluate = Callable[[Arrays, Arrays], tuple[Results, Results]]
 def evaluator(adapter: Adapter, function: Function) -> Evaluate:
     """Make `evaluate(inputs, constants) -> (outputs, gradients by the inputs)`.
 
-    On JAX it is one compiled program a shape; its constants, lengths too, are traced.
+    On JAX it is one compiled program a shape; its constants, lengths too, are traced. It is not
+    simplified: XLA would make a product with a mask a selection, which hides a NaN of padding.
     """
     if isinstance(adapter, JaxAdapter):
         return _compiled(adapter, function)
@@ -48,7 +49,7 @@ def _compiled(adapter: Adapter, function: Function) -> Evaluate:
 
 
 def compiled(adapter: Adapter, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for JAX without optimisation, which takes longer here than running."""
+    """Compile for JAX as it is written: to optimise takes longer here than to run."""
     if not isinstance(adapter, JaxAdapter):
         return function
     import jax
@@ -65,6 +66,7 @@ def fast_options() -> dict[str, Any] | None:
         "xla_backend_optimization_level": 0,
         "xla_cpu_use_fusion_emitters": False,
         "xla_cpu_parallel_codegen_split_count": 1,
+        "xla_disable_hlo_passes": "algsimp",
     }
     supported = {}
     for name, value in options.items():

@@ -1,5 +1,6 @@
 """Losses: means over valid elements, values and gradients, with NaN and infinities at padding."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from ragged_conformance.cases import (
     parametrize,
     target_of,
 )
-from ragged_conformance.evaluation import native
+from ragged_conformance.evaluation import Evaluate, evaluator, forward, native
 from ragged_conformance.oracle_losses import LOSSES, loss
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
 SHAPE = (4, 5, 2)
 LENGTHS = np.array([3, 5, 0, 1])
-REDUCTIONS = ("mean", "sum", "sequence_mean", "none")
+SCALARS = ("mean", "sum", "sequence_mean")
+REDUCTIONS = (*SCALARS, "none")
 OPTIONS: dict[str, dict[str, Any]] = {
     "huber": {"delta": 0.7},
     "mape": {"epsilon": 0.5},
@@ -86,6 +88,33 @@ def test_totals_and_counts_equal_the_oracle(adapter: Adapter, valid: str, weight
     assert_close(adapter.to_numpy(total), expected, adapter.dtype, LAYER, "mean * count")
 
 
+@functools.cache
+def make_evaluate(adapter: Adapter, name: str) -> Evaluate:
+    """Evaluate each scalar reduction, and the gradients of their sum in the `shares` given."""
+
+    def function(inputs: Any, constants: Any) -> tuple[Any, Any]:
+        common = {"lengths": constants["lengths"], **OPTIONS.get(name, {})}
+        values = {
+            reduction: getattr(ragged.losses, name)(**inputs, reduction=reduction, **common)
+            for reduction in SCALARS
+        }
+        shares = constants["shares"]
+        return sum(shares[i] * value for i, value in enumerate(values.values())), values
+
+    return evaluator(adapter, function)
+
+
+def evaluate(
+    adapter: Adapter, name: str, arrays: dict[str, np.ndarray], lengths: np.ndarray, reduction: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A reduction and its gradients; on JAX one program of a loss serves all tests."""
+    constants = {"lengths": lengths, "shares": np.array([float(r == reduction) for r in SCALARS])}
+    values, gradients = make_evaluate(adapter, name)(
+        adapter.arrays(arrays), adapter.arrays(constants)
+    )
+    return values[reduction], gradients
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sequence_mean"])
 @names
 def test_gradients_equal_the_oracle(adapter: Adapter, name: str, reduction: str) -> None:
@@ -100,10 +129,7 @@ def test_gradients_equal_the_oracle(adapter: Adapter, name: str, reduction: str)
     padding = ~oracle.padding_mask(LENGTHS, SHAPE[1])
     for value in PADDING_VALUES:
         padded = {what: fill_padding(x, LENGTHS, value) for what, x in arrays.items()}
-        gradients = adapter.gradients(
-            lambda **arrays: getattr(ragged.losses, name)(**arrays, **common),
-            adapter.arrays(padded),
-        )
+        _, gradients = evaluate(adapter, name, padded, LENGTHS, reduction)
         assert_close(gradients["prediction"], expected, adapter.dtype, MODEL, name)
         for argument, gradient in gradients.items():
             assert (gradient[padding] == 0).all(), f"{name}: by {argument} at padding, {value}"
@@ -112,45 +138,42 @@ def test_gradients_equal_the_oracle(adapter: Adapter, name: str, reduction: str)
 @names
 def test_gradients_are_finite_where_both_sides_are_zero(adapter: Adapter, name: str) -> None:
     prediction, target = batch(name)
-    gradient = adapter.gradients(
-        lambda prediction: getattr(ragged.losses, name)(
-            prediction, adapter.array(target), **OPTIONS.get(name, {})
-        ),
-        {"prediction": adapter.array(prediction)},
-    )["prediction"]
-    assert np.isfinite(gradient).all()
+    arrays = {"prediction": prediction, "target": target, "weights": np.ones(SHAPE[:2])}
+    _, gradients = evaluate(adapter, name, arrays, np.full(4, SHAPE[1]), "mean")
+    assert np.isfinite(gradients["prediction"]).all()
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "sequence_mean"])
+@pytest.mark.parametrize("reduction", SCALARS)
 @names
 def test_nothing_valid_gives_zero_with_zero_gradient(
     adapter: Adapter, name: str, reduction: str
 ) -> None:
-    prediction, target = batch(name)
-    nan = adapter.array(np.full_like(target, np.nan))
-
-    def total(prediction: Any) -> Any:
-        return getattr(ragged.losses, name)(
-            prediction, nan, lengths=[0] * 4, reduction=reduction, **OPTIONS.get(name, {})
-        )
-
-    inputs = {"prediction": adapter.array(np.full_like(prediction, np.nan))}
-    assert float(total(**inputs)) == 0.0
-    assert (adapter.gradients(total, inputs)["prediction"] == 0).all()
+    prediction, target = (np.full_like(x, np.nan) for x in batch(name))
+    arrays = {"prediction": prediction, "target": target}
+    nan, options = adapter.arrays(arrays), OPTIONS.get(name, {})
+    eager = getattr(ragged.losses, name)(**nan, lengths=[0] * 4, reduction=reduction, **options)
+    assert float(eager) == 0.0
+    weighted = {**arrays, "weights": np.full(SHAPE[:2], np.nan)}
+    value, gradients = evaluate(adapter, name, weighted, 0 * LENGTHS, reduction)
+    assert float(value) == 0.0
+    assert (gradients["prediction"] == 0).all()
 
 
 @names
 def test_totals_and_counts_add_up_over_micro_batches(adapter: Adapter, name: str) -> None:
-    prediction, target = batch(name)
-    measure = getattr(ragged.losses, name)
+    arrays = dict(zip(("prediction", "target"), batch(name), strict=True))
+
+    def measure(arrays: Any, lengths: Any) -> dict[str, Any]:
+        both = getattr(ragged.losses, name).total_and_count(**arrays, lengths=lengths)
+        return dict(zip(("total", "count"), both, strict=True))
+
+    run = forward(adapter, measure)  # on JAX parts of one shape are of one program
     parts = [
-        measure.total_and_count(
-            adapter.array(prediction[rows]), adapter.array(target[rows]), lengths=LENGTHS[rows]
-        )
-        for rows in (slice(0, 1), slice(1, 4))
+        run(adapter.arrays({what: x[rows] for what, x in arrays.items()}), LENGTHS[rows])
+        for rows in (slice(0, 2), slice(2, 4))
     ]
-    total, count = (sum(float(part[i]) for part in parts) for i in (0, 1))
-    expected = loss(name, prediction, target, lengths=LENGTHS)
+    total, count = (sum(float(part[what]) for part in parts) for what in ("total", "count"))
+    expected = loss(name, **arrays, lengths=LENGTHS)
     assert_close(np.array(total / count), np.array(expected), adapter.dtype, LAYER, name)
 
 

@@ -3,6 +3,8 @@
 What they share with all losses is in `test_losses`.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from ragged.errors import TargetError
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import fill_padding, normal, parametrize
-from ragged_conformance.evaluation import compiled, native
+from ragged_conformance.evaluation import Results, compiled, evaluator, native
 from ragged_conformance.oracle_losses import loss
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
 
@@ -26,6 +28,8 @@ LABELS = np.random.default_rng(0).integers(0, CLASSES, (4, 5))
 LOGITS = normal(4, 5, CLASSES, seed=1)
 SHARES = np.abs(normal(4, 5, CLASSES, seed=2)) / 8  # inside 0..1
 NAMES = ("cross_entropy", "binary_cross_entropy")
+
+Evaluate = Callable[..., tuple[Results, np.ndarray]]
 
 cross_entropy_only = pytest.mark.operation("losses.cross_entropy")
 binary_only = pytest.mark.operation("losses.binary_cross_entropy")
@@ -61,21 +65,41 @@ def assert_equals_the_oracle(
     elif target.dtype.kind == "f":
         padded_target = fill_padding(target, LENGTHS)
     logits = fill_padding(LOGITS, LENGTHS)
-    ours = getattr(ragged.losses, name)
     common: dict[str, Any] = {"lengths": LENGTHS, "weights": np.array([0.5, 2.0, 1.0, 3.0])}
-    arguments = native(adapter, {"target": padded_target, **common, **options})
-    for reduction in REDUCTIONS:
+    evaluate = make_evaluate(adapter, name, **native(adapter, options))
+    values, gradient = evaluate(logits, target=padded_target, **common)
+    for reduction, actual in values.items():
         expected = loss(name, LOGITS, target, reduction=reduction, **common, **options)
-        actual = ours(adapter.array(logits), reduction=reduction, **arguments)
-        assert_close(adapter.to_numpy(actual), expected, adapter.dtype, LAYER, reduction)
+        assert_close(actual, expected, adapter.dtype, LAYER, reduction)
     expected = oracle.gradient(
         lambda logits: loss(name, logits, target, **common, **options), {"logits": LOGITS}
     )["logits"]
-    actual = adapter.gradients(
-        lambda logits: ours(logits, **arguments), {"logits": adapter.array(logits)}
-    )["logits"]
-    assert_close(actual, expected, adapter.dtype, MODEL, "gradient")
-    assert (actual[~VALID] == 0).all()
+    assert_close(gradient, expected, adapter.dtype, MODEL, "gradient")
+    assert (gradient[~VALID] == 0).all()
+
+
+def make_evaluate(adapter: Adapter, name: str, **options: Any) -> Evaluate:
+    """Evaluate all reductions, and the gradient of the mean by the logits; on JAX compiled."""
+
+    def function(inputs: Any, constants: Any) -> tuple[Any, Any]:
+        values = {
+            reduction: getattr(ragged.losses, name)(
+                inputs["logits"], **constants, reduction=reduction, **options
+            )
+            for reduction in REDUCTIONS
+        }
+        return values["mean"], values
+
+    run = evaluator(adapter, function)
+
+    def evaluate(logits: np.ndarray, **arrays: np.ndarray) -> tuple[Results, np.ndarray]:
+        values, gradients = run({"logits": adapter.array(logits)}, adapter.arrays(arrays))
+        return values, gradients["logits"]
+
+    return evaluate
+
+
+without_options = functools.cache(make_evaluate)
 
 
 @cross_entropy_only
@@ -136,13 +160,11 @@ def test_rows_may_have_one_element(adapter: Adapter, name: str) -> None:
         LOGITS[:, 0, 0], LABELS[:, 0] % 2,
     )  # fmt: skip
     mask, weights = np.array([True, False, True, True]), np.array([1.0, np.nan, 2.0, 0.5])
-    for reduction in REDUCTIONS:
-        expected = loss(name, logits, labels, mask=mask, weights=weights, reduction=reduction)
-        actual = getattr(ragged.losses, name)(
-            adapter.array(logits), adapter.array(labels), mask=adapter.array(mask),
-            weights=adapter.array(weights), reduction=reduction,
-        )  # fmt: skip
-        assert_close(adapter.to_numpy(actual), expected, adapter.dtype, LAYER, reduction)
+    masking: dict[str, Any] = {"mask": mask, "weights": weights}
+    values, _ = without_options(adapter, name)(logits, target=labels, **masking)
+    for reduction, actual in values.items():
+        expected = loss(name, logits, labels, **masking, reduction=reduction)
+        assert_close(actual, expected, adapter.dtype, LAYER, reduction)
 
 
 @both
@@ -152,14 +174,8 @@ def test_large_logits_neither_overflow_nor_lose_the_loss(
 ) -> None:
     logits = size * np.array([[[1.0, -1.0, 0.0], [-1.0, 1.0, 1.0]]])
     target = np.array([[1, 1]]) if name == "cross_entropy" else np.eye(3)[np.array([[1, 1]])]
-    native_target = adapter.array(target)
-
-    def run(logits: Any) -> Any:
-        return getattr(ragged.losses, name)(logits, native_target)
-
-    expected = loss(name, logits, target)
-    assert_close(adapter.to_numpy(run(adapter.array(logits))), expected, adapter.dtype, LAYER)
-    gradient = adapter.gradients(run, {"logits": adapter.array(logits)})["logits"]
+    values, gradient = without_options(adapter, name)(logits, target=target)
+    assert_close(values["mean"], loss(name, logits, target), adapter.dtype, LAYER)
     expected = oracle.gradient(lambda logits: loss(name, logits, target), {"logits": logits})
     assert_close(gradient, expected["logits"], adapter.dtype, MODEL)
 
@@ -168,10 +184,10 @@ def test_large_logits_neither_overflow_nor_lose_the_loss(
 def test_what_is_certain_keeps_its_small_loss(adapter: Adapter, name: str) -> None:
     """log(1 + exp(-12)) is 6e-6, which a log of a rounded probability does not hold."""
     logits = np.array([[[12.0, 0.0]]]) if name == "cross_entropy" else np.array([[-12.0]])
-    actual = getattr(ragged.losses, name)(adapter.array(logits), adapter.array(np.array([[0]])))
+    actual = without_options(adapter, name)(logits, target=np.array([[0]]))[0]["mean"]
     single = "float64" if adapter.dtype == "float64" else "float32"
     rtol = 1e-10 if single == "float64" else 0.02 if name == "cross_entropy" else 1e-5
-    np.testing.assert_allclose(adapter.to_numpy(actual), np.log1p(np.exp(-12)), rtol=rtol)
+    np.testing.assert_allclose(actual, np.log1p(np.exp(-12)), rtol=rtol)
 
 
 def functions(adapter: Adapter) -> Any:

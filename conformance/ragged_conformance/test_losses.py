@@ -173,8 +173,9 @@ def test_totals_and_counts_add_up_over_micro_batches(adapter: Adapter, name: str
         for rows in (slice(0, 2), slice(2, 4))
     ]
     total, count = (sum(float(part[what]) for part in parts) for what in ("total", "count"))
-    expected = loss(name, **arrays, lengths=LENGTHS)
-    assert_close(np.array(total / count), np.array(expected), adapter.dtype, LAYER, name)
+    for reduction, actual in (("sum", total), ("mean", total / count)):
+        expected = loss(name, *arrays.values(), lengths=LENGTHS, reduction=reduction)
+        assert_close(np.array(actual), np.array(expected), adapter.dtype, LAYER, reduction)
 
 
 @names

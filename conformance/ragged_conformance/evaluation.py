@@ -87,6 +87,19 @@ def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., 
     return run
 
 
+def shapes(
+    adapter: Adapter, function: Callable[..., Arrays], *arrays: Any
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of a function's outputs, for which JAX compiles nothing."""
+    if isinstance(adapter, JaxAdapter):
+        import jax
+
+        outputs = jax.eval_shape(function, *arrays)
+    else:
+        outputs = function(*arrays)
+    return {name: tuple(output.shape) for name, output in outputs.items()}
+
+
 def native(adapter: Adapter, arguments: Arrays) -> dict[str, Any]:
     """Make arrays native and leave other values."""
     return {k: adapter.array(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}

@@ -15,6 +15,7 @@ from ragged_conformance.evaluation import (
     evaluator,
     forward,
     one_thread,
+    shapes,
     to_numpy,
 )
 from ragged_conformance.subjects import Batch, Subject
@@ -33,9 +34,10 @@ class Runner:
         self.adapter, self.subject, self._traced = adapter, subject, traced
         with ragged.use_backend(adapter.name):
             self.module = adapter.prepare(subject.build())
-        self._run = forward(
-            adapter, lambda arrays, lengths: subject.call(self.module, arrays, lengths)
-        )
+        self._run = forward(adapter, self._call)
+
+    def _call(self, arrays: Any, lengths: Any) -> Any:
+        return self.subject.call(self.module, arrays, lengths)
 
     def run(self, batch: Batch, lengths: Mapping[str, Any] | None = None) -> Results:
         """The outputs of a batch."""
@@ -82,8 +84,10 @@ class Runner:
     @functools.cached_property
     def features(self) -> dict[str, tuple[int, ...]]:
         """The shape of one row, or of one step, of each output."""
-        example, sequences = self.run(self.subject.batch), self.subject.sequences
-        return {name: x.shape[2 if name in sequences else 1 :] for name, x in example.items()}
+        batch, sequences = self.subject.batch, self.subject.sequences
+        arrays, lengths = self.adapter.arrays(batch.arrays), self._lengths(batch, None)
+        found = shapes(self.adapter, self._call, arrays, lengths)
+        return {name: shape[2 if name in sequences else 1 :] for name, shape in found.items()}
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -144,9 +144,13 @@ def encoder_decoder_lstm_subject(**options: Any) -> Subject:
 ATTENTION: dict[str, dict[str, Any]] = {
     "AttentionLSTM": {"decoder_hidden_size": 6},  # of 2 values a LayerNorm keeps only signs
     "TransformerLSTM": {"num_blocks": 1},
-    "TemporalFusionTransformer": {"context_length": 5, "encoder_alignment": "left"},
+    "TemporalFusionTransformer": {
+        "context_length": 5,
+        "encoder_alignment": "left",
+        "row_normalization": "last_value",
+    },
     "PFTemporalFusionTransformer": {"reference_length": 5, "encoder_alignment": "left"},
-    "XTFT": {"encoder_alignment": "left", "row_normalization": "last_value"},
+    "XTFT": {"encoder_alignment": "left"},
 }
 
 

@@ -9,6 +9,7 @@ CALL = {"torch": "forward", "jax": "__call__"}
 LSTM, BRIDGED = "AttentionLSTM", "AttentionLSTM, bridge, ungated, all seen"
 TRANSFORMER, SHARED = "TransformerLSTM", "TransformerLSTM, shared, all seen"
 PF, FUSION, SIMPLE = "PFTemporalFusionTransformer", "XTFT", "XTFT, one feature"
+STATICS = "TemporalFusionTransformer, statics, left, all seen"
 
 
 def seen_in(configuration: str, case: str = "mixed") -> str:
@@ -81,7 +82,7 @@ OF_TOKENS = {  # of the layout without padding
             "ragged_jax.tokens:BothSides.spread",
             "rows.at[both]",
             "rows.at[both + 1]",
-            seen_in(PF),
+            seen_in(STATICS),
         ),
         fault(
             "keys in the order of tokens, not of rows",

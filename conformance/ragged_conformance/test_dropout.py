@@ -10,7 +10,7 @@ import pytest
 import ragged
 from ragged_conformance.adapter import Adapter, JaxAdapter
 from ragged_conformance.cases import EMULATED, PADDING_VALUES, POLICIES
-from ragged_conformance.evaluation import compiled, to_numpy
+from ragged_conformance.evaluation import compiled, evaluator, to_numpy
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.runner import lengths_of
 from ragged_conformance.subjects import (
@@ -63,6 +63,7 @@ def program(adapter: Adapter, subject: Subject) -> Any:
     """The call of a module, which on JAX is compiled once for all modules of one structure."""
     if not isinstance(adapter, JaxAdapter):
         return subject.call
+    import jax
     from flax import nnx
 
     def functional(graph: Any, state: Any, arrays: Any, lengths: Any) -> Any:
@@ -72,7 +73,10 @@ def program(adapter: Adapter, subject: Subject) -> Any:
     run = compiled(adapter, functional)
 
     def call(module: Any, arrays: Any, lengths: Any) -> Any:
-        results, state = run(*nnx.split(module), arrays, lengths)
+        graph, state = nnx.split(module)
+        # A program's results are bound to its device: what is not, is a second program's.
+        state = jax.device_put(state, jax.tree.leaves(arrays)[0].sharding)
+        results, state = run(graph, state, arrays, lengths)
         nnx.update(module, state)
         return results
 
@@ -157,12 +161,13 @@ def test_gradients_at_padding_are_zero_in_training(adapter: Adapter, name: str) 
     with adapter.training(module, 3):
         initial, call = adapter.functional(module)
 
-        def total(**values: Any) -> Any:
+        def total(values: Any, lengths: Any) -> tuple[Any, Any]:
             parameters = {name: values[name] for name in initial}
-            results = subject.call(lambda *a: call(parameters, *a), values, batch.lengths)
-            return sum((output**2).sum() for output in results.values())
+            results = subject.call(lambda *a: call(parameters, *a), values, lengths)
+            return sum((output**2).sum() for output in results.values()), {}
 
-        gradients = adapter.gradients(total, {**adapter.arrays(batch.arrays), **initial})
+        values, lengths = {**adapter.arrays(batch.arrays), **initial}, lengths_of(batch, "auto")
+        _, gradients = evaluator(adapter, total)(values, lengths)
     padding = ~padding_mask(batch.lengths["x"], batch.arrays["x"].shape[1])
     assert (gradients["x"][padding] == 0).all()
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())

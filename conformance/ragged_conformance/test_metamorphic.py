@@ -213,8 +213,7 @@ def test_packing_policy_changes_nothing(
 
 
 def test_no_rows_give_no_rows(runner: Runner) -> None:
-    batch = runner.subject.batch.rows([])
-    actual = runner.run_uncompiled(batch, batch.lengths)
+    actual = runner.run(runner.subject.batch.rows([]))
     for name, features in runner.features.items():
         assert actual[name].shape[0] == 0
         assert actual[name].shape[-len(features) :] == features

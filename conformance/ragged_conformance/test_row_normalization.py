@@ -11,6 +11,7 @@ from ragged.errors import OptionError
 from ragged_conformance import oracle, oracle_models
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import fill_padding, normal
+from ragged_conformance.evaluation import Evaluate, evaluator
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
 
 pytestmark = pytest.mark.operation("models.EncoderDecoderLSTM")
@@ -24,6 +25,7 @@ OPTIONS: dict[str, Any] = {
     "target_features": TARGETS,
     "season": 2,
 }
+SUM = np.ones((len(CONTEXTS), HORIZON, OPTIONS["output_size"]))  # all weights 1
 kinds = pytest.mark.parametrize("kind", ["last_value", "standard", "seasonal"])
 
 
@@ -51,34 +53,54 @@ def expected(kind: str, arrays: dict[str, Any], parameters: dict[str, Any]) -> n
     return oracle_models.encoder_decoder_lstm(config, parameters, **arrays, **LENGTHS)
 
 
-def parameters_of(adapter: Adapter, model: Any) -> dict[str, np.ndarray]:
-    """A model's parameters in float64."""
-    found = adapter.backend.get_parameters(model)
+@functools.cache
+def parameters_of(kind: str) -> dict[str, np.ndarray]:
+    """A model's parameters in float64, the same of every backend."""
+    found = ragged.get_backend().get_parameters(make(kind))
     return {name: value.astype(float) for name, value in found.items()}
+
+
+@functools.cache
+def make_evaluate(adapter: Adapter, kind: str) -> Evaluate:
+    """Evaluate a model's forecast, and the gradients of its sum with the weights given."""
+    initial, call = adapter.functional(adapter.prepare(make(kind)))
+
+    def function(arrays: Any, constants: Any) -> tuple[Any, Any]:
+        parameters = {name: arrays[name] for name in initial}
+        output = call(parameters, arrays["past"], arrays["future"], **LENGTHS).output
+        return (output * constants["weight"]).sum(), {"output": output}
+
+    return evaluator(adapter, function)
+
+
+def evaluate(
+    adapter: Adapter, kind: str, arrays: dict[str, np.ndarray], weight: np.ndarray = SUM
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A forecast and the gradients; on JAX one program of a kind serves all tests."""
+    values, constants = {**arrays, **parameters_of(kind)}, {"weight": weight}
+    outputs, gradients = make_evaluate(adapter, kind)(
+        adapter.arrays(values), adapter.arrays(constants)
+    )
+    return outputs["output"], gradients
 
 
 @kinds
 def test_forecast_equals_the_oracle(adapter: Adapter, kind: str) -> None:
-    model = adapter.prepare(make(kind))
-    output = adapter.to_numpy(model(**adapter.arrays(inputs()), **LENGTHS).output)
-    assert_close(
-        output, expected(kind, inputs(), parameters_of(adapter, model)), adapter.dtype, MODEL
-    )
+    output, _ = evaluate(adapter, kind, inputs())
+    assert_close(output, expected(kind, inputs(), parameters_of(kind)), adapter.dtype, MODEL)
 
 
 @functools.cache
-def oracle_gradients(kind: str) -> tuple[dict[str, np.ndarray], np.ndarray, Any]:
-    """The parameters, the weights of the sum, and its gradient by inputs and parameters."""
-    initial = ragged.get_backend().get_parameters(make(kind))
-    parameters = {name: value.astype(float) for name, value in initial.items()}
+def oracle_gradients(kind: str) -> tuple[np.ndarray, Any]:
+    """The weights of the sum, and its gradient by inputs and parameters."""
 
     def run(past: Any, future: Any, **parameters: Any) -> Any:
         return expected(kind, {"past": past, "future": future}, parameters)
 
-    values = {**varied(0.0), **parameters}
+    values = {**varied(0.0), **parameters_of(kind)}
     weight = normal(*run(**values).shape, seed=7)
     gradient = oracle.gradient(lambda **v: (run(**v) * weight).sum(), values)
-    return parameters, weight, gradient
+    return weight, gradient
 
 
 def varied(value: float) -> dict[str, np.ndarray]:
@@ -90,36 +112,22 @@ def varied(value: float) -> dict[str, np.ndarray]:
 
 @kinds
 def test_gradients_equal_the_oracle(adapter: Adapter, kind: str) -> None:
-    parameters, weight, expected_gradients = oracle_gradients(kind)
-    _, call = adapter.functional(adapter.prepare(make(kind)))
-    initial = adapter.functional(adapter.prepare(make(kind)))[0]
-    assert set(initial) == set(parameters)
-    native = adapter.array(weight)
-
-    def total(past: Any, future: Any, **parameters: Any) -> Any:
-        return (call(parameters, past, future, **LENGTHS).output * native).sum()
-
-    actual = adapter.gradients(total, {**adapter.arrays(varied(float("nan"))), **initial})
+    weight, expected_gradients = oracle_gradients(kind)
+    _, actual = evaluate(adapter, kind, varied(float("nan")), weight)
     assert_all_close(actual, expected_gradients, adapter.dtype)
 
 
 @kinds
 def test_a_constant_row_gives_finite_numbers_and_gradients(adapter: Adapter, kind: str) -> None:
-    model = adapter.prepare(make(kind))
-
-    def total(past: Any, future: Any) -> Any:
-        return model(past, future, **LENGTHS).output.sum()
-
-    gradients = adapter.gradients(total, adapter.arrays(inputs()))
+    output, gradients = evaluate(adapter, kind, inputs())
+    assert np.isfinite(output).all()
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
 @kinds
 def test_a_level_moves_the_forecast_by_itself(adapter: Adapter, kind: str) -> None:
-    model = adapter.prepare(make(kind))
-
     def forecast(level: float) -> np.ndarray:
-        return adapter.to_numpy(model(**adapter.arrays(inputs(level=level)), **LENGTHS).output)
+        return evaluate(adapter, kind, inputs(level=level))[0]
 
     moved = np.zeros((len(CONTEXTS), HORIZON, 4))
     for row, (context, horizon) in enumerate(zip(CONTEXTS, HORIZONS, strict=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import ragged
 from ragged_conformance import oracle_attention
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import PADDING_VALUES, fill_padding, normal
+from ragged_conformance.evaluation import Evaluate, evaluator
 from ragged_conformance.oracle import gradient
 from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
 
@@ -64,16 +66,37 @@ def filled(values: Mapping[str, np.ndarray], lengths: Any, value: float = np.nan
     return {n: fill_padding(x, of_q if n == "q" else of_k, value) for n, x in values.items()}
 
 
-def gradients_of(adapter: Adapter, values: Values, lengths: Any, form: str) -> Values:
-    """Differentiate a weighted sum of the result, of the arrays as they are."""
-    weights: list[Any] = []
+def evaluate(
+    adapter: Adapter, values: Values, ends: Arrays, form: str, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, Values]:
+    """The result, and the gradients of a weighted sum of it, of the arrays as they are."""
+    if weights is None:
+        weights = weights_of(values)
+    constants = {"ends": ends, "weights": adapter.array(weights)}
+    run = make_evaluate(adapter, form, os.environ.get("RAGGED_KERNELS"))
+    outputs, gradients = run(adapter.arrays(values), constants)
+    return outputs["out"], gradients
 
-    def total(**arrays: Any) -> Any:
-        out = ragged.attention(**arrays, **named(lengths), **options_of(form))
-        weights[:] = weights or [adapter.array(normal(*out.shape, seed=4))]
-        return (out * weights[0]).sum()
 
-    return adapter.gradients(total, adapter.arrays(values))
+@functools.cache
+def make_evaluate(adapter: Adapter, form: str, _kernels: str | None) -> Evaluate:
+    """Evaluate a form, with kernels or without; on JAX one program of a layout serves all tests."""
+    return evaluator(adapter, functools.partial(total_and_result, options_of(form)))
+
+
+def total_and_result(options: Arrays, arrays: Any, constants: Any) -> tuple[Any, Arrays]:
+    out = ragged.attention(**arrays, **constants["ends"], **options)
+    return (out * constants["weights"]).sum(), {"out": out}
+
+
+def weights_of(values: Values) -> np.ndarray:
+    """Draw the weights of a result of padded rows."""
+    v = values["v"]
+    return normal(*values["q"].shape[:2], *v.shape[2:], seed=4)
+
+
+def native_lengths(adapter: Adapter, lengths: Any) -> Arrays:
+    return {name: adapter.array(np.array(each)) for name, each in named(lengths).items()}
 
 
 def named(lengths: Any) -> dict[str, Any]:
@@ -123,7 +146,8 @@ def oracle_gradients(form: str) -> Values:
 @pytest.mark.usefixtures("kernels")
 def test_gradients_equal_the_oracle(adapter: Adapter, form: str) -> None:
     lengths = LENGTHS["mixed"]
-    actual = gradients_of(adapter, filled(values_of(form, 4), lengths), lengths, form)
+    padded = filled(values_of(form, 4), lengths)
+    _, actual = evaluate(adapter, padded, native_lengths(adapter, lengths), form)
     assert_all_close(actual, oracle_gradients(form), adapter.dtype)
     for name, array in actual.items():
         for row, length in enumerate(lengths[0 if name == "q" else 1]):
@@ -134,13 +158,10 @@ def test_gradients_equal_the_oracle(adapter: Adapter, form: str) -> None:
 @pytest.mark.usefixtures("kernels")
 def test_padding_is_never_read(adapter: Adapter, value: float) -> None:
     form, lengths = "shared, causal, dropped", LENGTHS["mixed"]
-    values = values_of(form, 4)
-    results = []
-    for given in (filled(values, lengths, value), filled(values, lengths, 0.0)):
-        arrays = adapter.arrays(given)
-        out = ragged.attention(**arrays, **named(lengths), **options_of(form))
-        results.append((adapter.to_numpy(out), gradients_of(adapter, given, lengths, form)))
-    (out, of_inputs), (clean, of_clean) = results
+    values, ends = values_of(form, 4), native_lengths(adapter, lengths)
+    (out, of_inputs), (clean, of_clean) = (
+        evaluate(adapter, filled(values, lengths, each), ends, form) for each in (value, 0.0)
+    )
     np.testing.assert_array_equal(out, clean)
     for name, array in of_inputs.items():
         np.testing.assert_array_equal(array, of_clean[name], name)
@@ -201,33 +222,17 @@ def test_jagged_rows_give_what_padded_rows_give(adapter: Adapter, form: str) -> 
         rows = [x[row, :count] for row, count in enumerate(counts)]
         return np.concatenate([*rows, np.full((room, *x.shape[2:]), beyond)])
 
-    def run(layout: str, q: Any, k: Any, v: Any) -> Any:
-        told = named(lengths) if layout == "padded" else ends
-        return ragged.attention(q, k, v, **told, **options_of(form))
-
     ends = {
         f"{side}_offsets": adapter.array(np.append(0, np.cumsum(each)))
         for side, each in zip("qk", lengths, strict=True)
     }
     padded = filled(values, lengths)
     tokens = {name: flat(x, lengths[0 if name == "q" else 1], np.nan) for name, x in values.items()}
-    out = adapter.to_numpy(run("padded", **adapter.arrays(padded)))
-    jagged = adapter.to_numpy(run("jagged", **adapter.arrays(tokens)))
+    weights = weights_of(padded)
+    out, of_padded = evaluate(adapter, padded, native_lengths(adapter, lengths), form)
+    jagged, of_tokens = evaluate(adapter, tokens, ends, form, flat(weights, lengths[0], 1.0))
     assert_close(jagged, flat(out, lengths[0], 0.0), adapter.dtype, LAYER)
     assert (jagged[-room:] == 0).all(), "beyond the rows"
-    weights = normal(*out.shape, seed=4)
-    of_padded, of_tokens = (
-        adapter.gradients(
-            lambda layout=layout, weights=weights, **arrays: (
-                run(layout, **arrays) * adapter.array(weights)
-            ).sum(),
-            adapter.arrays(array),
-        )
-        for layout, array, weights in (
-            ("padded", padded, weights),
-            ("jagged", tokens, flat(weights, lengths[0], 1.0)),
-        )
-    )
     for name, array in of_padded.items():
         expected = flat(array, lengths[0 if name == "q" else 1], 0.0)
         assert_close(of_tokens[name], expected, adapter.dtype, LAYER, name)
@@ -247,13 +252,17 @@ def test_long_rows_give_what_plain_operations_give(
     }
     options: dict[str, Any] = {"causal": True, "diagonal": 430, **DROPPED}
 
-    def run() -> tuple[np.ndarray, Values]:
-        def total(**arrays: Any) -> Any:
-            return (ragged.attention(**arrays, **named(lengths), **options) ** 2).sum()
+    arrays = adapter.arrays(filled(values, lengths))
+    constants = {
+        "ends": native_lengths(adapter, lengths),
+        "weights": adapter.array(weights_of(values)),
+    }
 
-        arrays = adapter.arrays(filled(values, lengths))
-        out = ragged.attention(**arrays, **named(lengths), **options)
-        return adapter.to_numpy(out), adapter.gradients(total, arrays)
+    def run() -> tuple[np.ndarray, Values]:
+        outputs, gradients = evaluator(adapter, lambda *given: total_and_result(options, *given))(
+            arrays, constants
+        )
+        return outputs["out"], gradients
 
     out, of_inputs = run()
     monkeypatch.setenv("RAGGED_KERNELS", "0")

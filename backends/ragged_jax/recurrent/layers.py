@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -153,11 +154,13 @@ def run_recurrent(
         layout=layout,
         width=lengths.width if layout == "jagged" else 1,
     )
-    run: Any = custom_op.run_layer if takes_operator(call) else scan.run_layer
+    run: Any = partial(custom_op.run_layer, call=call)
+    if not takes_operator(call):  # without the policy: one program serves all
+        run = partial(scan.run_layer, mode=call.mode, layout=layout, width=call.width)
     marks = jnp.zeros((*x.shape[:-2], 0), bool) if resets is None else resets
 
     def run_layer(weights: list[Weights], x: Array, state: tuple[Array, ...]) -> Any:
-        return run(weights, x, counts, marks, state, call=call, start=start)
+        return run(weights, x, counts, marks, state, start=start)
 
     y, final = stack_layers(run_layer, shape, parameters, x, pair, jnp.concatenate, between_layers)
     return y, final[: len(state)]

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ragged.recurrent.dispatch import LayerCall
 from ragged_jax.precision import float32_products
 from ragged_jax.recurrent import jagged
 from ragged_jax.recurrent.cells import CELLS
@@ -27,7 +26,7 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 KNOWN = 11  # operands that both derivatives begin with; the last is what is kept
 
 
-@partial(jax.jit, static_argnames=("call", "start"))
+@partial(jax.jit, static_argnames=("mode", "layout", "width", "start"))
 @float32_products
 def run_layer(
     weights: list[Weights],
@@ -36,20 +35,22 @@ def run_layer(
     resets: Array,
     state: State,
     *,
-    call: LayerCall,
+    mode: str,
+    layout: str,
+    width: int,
     start: str = "zeros",
 ) -> tuple[Array, State]:
-    """Run one layer in all its directions; jagged rows are no longer than `call.width`."""
+    """Run one layer in all its directions; jagged rows are no longer than `width`."""
 
     def run(weights: Weights, x: Array, *others: Array, reverse: bool) -> tuple[Array, ...]:
         def run_padded(lengths: Array, resets: Array, x: Array, *state: Array) -> Any:
             return run_direction(
-                weights, x, lengths, resets, *state, mode=call.mode, reverse=reverse, start=start
+                weights, x, lengths, resets, *state, mode=mode, reverse=reverse, start=start
             )
 
         lengths, resets, *state = others
         operands = lengths, resets, x, *state
-        return _in_padded(run_padded, operands, (0,), (0,), call.layout, call.width)
+        return _in_padded(run_padded, operands, (0,), (0,), layout, width)
 
     return run_directions(run, weights, x, lengths, resets, state)
 

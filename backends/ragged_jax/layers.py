@@ -99,8 +99,8 @@ class LayerNorm(nnx.Module):
 
     def __init__(self, size: int, *, num_copies: int | None = None) -> None:
         shape = (size,) if num_copies is None else (num_copies, size)
-        self.weight = nnx.Param(jnp.ones(shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(shape, jnp.float32))
+        self.weight = nnx.Param(asarray(np.ones(shape, np.float32)))
+        self.bias = nnx.Param(asarray(np.zeros(shape, np.float32)))
 
     def __call__(self, x: Array) -> Array:
         """Normalise `(..., size)`."""
@@ -153,7 +153,7 @@ class AddNorm(nnx.Module):
     """`LayerNorm(x + y)`; trainable: y is scaled by `2 * sigmoid(scale)`, at first by 1."""
 
     def __init__(self, size: int, *, trainable: bool = False) -> None:
-        self.scale = nnx.Param(jnp.zeros(size, jnp.float32)) if trainable else None
+        self.scale = nnx.Param(asarray(np.zeros(size, np.float32))) if trainable else None
         self.norm = LayerNorm(size)
 
     def __call__(self, x: Array, y: Array) -> Array:
@@ -180,7 +180,7 @@ class Interpolation(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, num_copies: int | None = None) -> None:
         shape = (outputs,) if num_copies is None else (num_copies, outputs)
         self.sizes = (inputs, outputs)
-        self.scale = nnx.Param(jnp.zeros(shape, jnp.float32))
+        self.scale = nnx.Param(asarray(np.zeros(shape, np.float32)))
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def __call__(self, x: Array) -> Array:

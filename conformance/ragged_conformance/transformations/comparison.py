@@ -11,7 +11,7 @@ from ragged_conformance.evaluation import to_numpy
 from ragged_conformance.oracle import padding_mask
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
 from ragged_conformance.transformations.lines import Results
-from ragged_conformance.transformations.problems import Point, Trial
+from ragged_conformance.transformations.problems import Point, Trial, Values
 
 BATCHES = ("original", "other inputs")  # points of one shape, stacked
 RAGGED_BATCHES = ("original", "other lengths")
@@ -24,17 +24,16 @@ def check(trial: Trial, results: Results) -> None:
         CHECKS[what](trial, value)
 
 
-def _outputs(trial: Trial, value: Any, point: Point | None = None) -> None:
-    point = point or trial.point
-    subject, arrays = trial.subject, to_numpy(trial.adapter, value)
+def _outputs(trial: Trial, arrays: Values, point: Point | None = None) -> None:
+    subject, point = trial.subject, point or trial.point
     assert_all_close(arrays, point.outputs, trial.adapter.dtype, subject.kind)
     for output, source in subject.sequences.items():
         padding = ~padding_mask(point.batch.lengths[source], arrays[output].shape[1])
         assert (arrays[output][padding] == 0).all(), f"{output} at padding"
 
 
-def _gradient(trial: Trial, value: Any, point: Point | None = None) -> None:
-    point, arrays = point or trial.point, to_numpy(trial.adapter, value)
+def _gradient(trial: Trial, arrays: Values, point: Point | None = None) -> None:
+    point = point or trial.point
     for name, lengths in point.batch.lengths.items():
         padding = ~padding_mask(lengths, arrays[name].shape[1])
         assert (arrays[name][padding] == 0).all(), f"gradient of {name} at padding"
@@ -44,16 +43,14 @@ def _gradient(trial: Trial, value: Any, point: Point | None = None) -> None:
     assert_all_close(point.project(arrays), point.slopes, trial.adapter.dtype)
 
 
-def _tangent(trial: Trial, value: Any) -> None:
-    tangent = to_numpy(trial.adapter, value)
+def _tangent(trial: Trial, tangent: Values) -> None:
     assert_all_close(tangent, trial.point.tangent(), trial.adapter.dtype)
 
 
-def _jacobian(trial: Trial, value: Any) -> None:
+def _jacobian(trial: Trial, jacobian: Values) -> None:
     direction = trial.point.directions[trial.small]
     moved = {
-        name: np.tensordot(array, direction, direction.ndim)
-        for name, array in to_numpy(trial.adapter, value).items()
+        name: np.tensordot(array, direction, direction.ndim) for name, array in jacobian.items()
     }
     assert_all_close(moved, trial.point.tangent([trial.small]), trial.adapter.dtype)
 
@@ -75,20 +72,24 @@ def _shapes(trial: Trial, value: Any) -> None:
     assert value == {name: array.shape for name, array in trial.point.outputs.items()}
 
 
+def _on_host(compare: Callable[[Trial, Values], None]) -> Callable[[Trial, Any], None]:
+    return lambda trial, arrays: compare(trial, to_numpy(trial.adapter, arrays))
+
+
 def _for_all(points: tuple[str, ...], compare: Callable[..., None]) -> Callable[[Trial, Any], None]:
-    def compare_all(trial: Trial, stacked: Any) -> None:
+    def compare_all(trial: Trial, stacked: Values) -> None:
         for index, point in enumerate(points):
             arrays = {name: array[index] for name, array in stacked.items()}
             compare(trial, arrays, trial.problem.points[point])
 
-    return compare_all
+    return _on_host(compare_all)
 
 
 CHECKS: Mapping[str, Callable[[Trial, Any], None]] = {
-    "outputs": _outputs,
-    "gradient": _gradient,
-    "tangent": _tangent,
-    "Jacobian": _jacobian,
+    "outputs": _on_host(_outputs),
+    "gradient": _on_host(_gradient),
+    "tangent": _on_host(_tangent),
+    "Jacobian": _on_host(_jacobian),
     "curvature": _curvature,
     "Hessian": _hessian,
     "shapes": _shapes,

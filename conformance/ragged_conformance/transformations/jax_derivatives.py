@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ragged_conformance.transformations.comparison import MEMBERS, RAGGED_BATCHES
 from ragged_conformance.transformations.jax_tools import run, stack, stacked_lengths
@@ -77,21 +78,22 @@ def grad_of_grad(trial: Trial) -> Results:
     def slope(variables: Arrays) -> Any:
         return trial.along(jax.grad(trial.total)(variables))
 
-    return {"curvature": trial.along(run(trial, jax.grad(slope), trial.variables))}
+    return {"curvature": run(trial, lambda v: trial.along(jax.grad(slope)(v)), trial.variables)}
 
 
 def jvp_of_grad(trial: Trial) -> Results:
     def push(variables: Arrays) -> Any:
-        return jax.jvp(jax.grad(trial.total), (variables,), (trial.directions,))[1]
+        moved = jax.jvp(jax.grad(trial.total), (variables,), (trial.directions,))[1]
+        return trial.along(moved)
 
-    return {"curvature": trial.along(run(trial, push, trial.variables))}
+    return {"curvature": run(trial, push, trial.variables)}
 
 
 def grad_of_jvp(trial: Trial) -> Results:
     def slope(variables: Arrays) -> Any:
         return jax.jvp(trial.total, (variables,), (trial.directions,))[1]
 
-    return {"curvature": trial.along(run(trial, jax.grad(slope), trial.variables))}
+    return {"curvature": run(trial, lambda v: trial.along(jax.grad(slope)(v)), trial.variables)}
 
 
 def hessian(trial: Trial) -> Results:
@@ -118,8 +120,9 @@ def vmap_grad_batches(trial: Trial) -> Results:
 
 def vmap_jacrev(trial: Trial) -> Results:
     batched = jax.vmap(jax.jacrev(trial.vary))
-    jacobians = run(trial, batched, jnp.stack([trial.variables[trial.small]] * 2))
-    return {"Jacobian": {name: value[1] for name, value in jacobians.items()}}
+    value = trial.point.variables[trial.small]
+    jacobians = run(trial, batched, trial.adapter.array(np.stack([value] * 2)))
+    return {"Jacobian": {name: np.asarray(value)[1] for name, value in jacobians.items()}}
 
 
 def vmap_ensemble(trial: Trial) -> Results:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from ragged_conformance.evaluation import compiled
 from ragged_conformance.transformations.comparison import RAGGED_BATCHES
-from ragged_conformance.transformations.problems import Arrays, Trial
+from ragged_conformance.transformations.problems import Arrays, Trial, Values
 
 
 def run(trial: Trial, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -20,15 +19,20 @@ def run(trial: Trial, function: Callable[..., Any], *arguments: Any) -> Any:
 
 def stack(trial: Trial, points: tuple[str, ...]) -> Arrays:
     """The variables at several points, stacked."""
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *map(trial.at, points))
+    values = [trial.problem.points[point].variables for point in points]
+    return _stacked(trial, values)
 
 
 def stacked_lengths(trial: Trial) -> Arrays:
     """The lengths at the points of ragged batches, stacked."""
-    lengths = [native_lengths(trial, point) for point in RAGGED_BATCHES]
-    return jax.tree.map(lambda *counts: jnp.stack(counts), *lengths)
+    return _stacked(trial, [trial.problem.points[point].batch.lengths for point in RAGGED_BATCHES])
 
 
-def native_lengths(trial: Trial, point: str = "original") -> Arrays:
+def _stacked(trial: Trial, values: Sequence[Values]) -> Arrays:
+    """Stack on the host, where no shape is a program to compile."""
+    return trial.adapter.arrays({n: np.stack([each[n] for each in values]) for n in values[0]})
+
+
+def native_lengths(trial: Trial) -> Arrays:
     """The lengths as arrays, as programs take them."""
-    return trial.adapter.arrays(trial.problem.points[point].batch.lengths)
+    return trial.adapter.arrays(trial.point.batch.lengths)

@@ -13,19 +13,27 @@ from ragged_conformance.adapter import Adapter, JaxAdapter, TorchAdapter
 
 Results = dict[str, np.ndarray]
 Arrays = Mapping[str, Any]
+Options = dict[str, Any]  # of XLA's compiler
 # Of inputs and constants: a scalar to differentiate, and outputs by name.
 Function = Callable[[Arrays, Arrays], tuple[Any, Mapping[str, Any]]]
 Evaluate = Callable[[Arrays, Arrays], tuple[Results, Results]]
 
+# XLA's simplifier makes a product with a mask a selection, which hides a NaN of padding.
+KEEPS_NAN: Options = {"xla_disable_hlo_passes": "algsimp"}
+FAST: Options = KEEPS_NAN | {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 
-def evaluator(adapter: Adapter, function: Function) -> Evaluate:
+
+def evaluator(adapter: Adapter, function: Function, options: Options = FAST) -> Evaluate:
     """Make `evaluate(inputs, constants) -> (outputs, gradients by the inputs)`.
 
-    On JAX it is one compiled program a shape; its constants, lengths too, are traced. It is not
-    simplified: XLA would make a product with a mask a selection, which hides a NaN of padding.
+    On JAX it is one compiled program a shape; its constants, lengths too, are traced.
     """
     if isinstance(adapter, JaxAdapter):
-        return _compiled(adapter, function)
+        return _compiled(adapter, function, options)
 
     def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
         with one_thread(adapter):
@@ -36,10 +44,10 @@ def evaluator(adapter: Adapter, function: Function) -> Evaluate:
     return evaluate
 
 
-def _compiled(adapter: Adapter, function: Function) -> Evaluate:
+def _compiled(adapter: Adapter, function: Function, options: Options) -> Evaluate:
     import jax
 
-    program = compiled(adapter, jax.grad(function, has_aux=True))
+    program = compiled(adapter, jax.grad(function, has_aux=True), options)
 
     def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
         gradients, outputs = program(dict(inputs), dict(constants))
@@ -48,37 +56,36 @@ def _compiled(adapter: Adapter, function: Function) -> Evaluate:
     return evaluate
 
 
-def compiled(adapter: Adapter, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for JAX as it is written: to optimise takes longer here than to run."""
+def compiled(
+    adapter: Adapter, function: Callable[..., Any], options: Options = FAST
+) -> Callable[..., Any]:
+    """Compile for JAX; by default without optimisation, which takes longer here than running."""
     if not isinstance(adapter, JaxAdapter):
         return function
     import jax
 
-    return jax.jit(function, compiler_options=fast_options() if adapter.device == "cpu" else None)
+    supported = _supported(*options.items()) if adapter.device == "cpu" else {}
+    return jax.jit(function, compiler_options=supported or None)
 
 
 @functools.cache
-def fast_options() -> dict[str, Any] | None:
-    """Return the options that make XLA's CPU compiler fast, as far as this version has them."""
+def _supported(*options: tuple[str, Any]) -> Options:
+    """Leave out what this version's XLA does not have."""
     import jax
 
-    options = {
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
-        "xla_cpu_parallel_codegen_split_count": 1,
-        "xla_disable_hlo_passes": "algsimp",
-    }
     supported = {}
-    for name, value in options.items():
+    for name, value in options:
         with suppress(jax.errors.JaxRuntimeError):
             jax.jit(lambda: 0, compiler_options={name: value})()
             supported[name] = value
-    return supported or None
+    return supported
 
 
-def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., Results]:
+def forward(
+    adapter: Adapter, function: Callable[..., Arrays], options: Options = FAST
+) -> Callable[..., Results]:
     """Make a function that copies its outputs to the host; on JAX it is compiled."""
-    function = compiled(adapter, function)
+    function = compiled(adapter, function, options)
 
     def run(*arrays: Any) -> Results:
         with one_thread(adapter):

@@ -1,6 +1,5 @@
 """Concatenated rows give the results of padded rows at every token."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,9 @@ import pytest
 import ragged
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import INPUTS, WIDTH, fill_padding, normal
-from ragged_conformance.recurrent import LAYERS, arrays_of, as_state, marked
-from ragged_conformance.tolerances import LAYER, assert_all_close, assert_close
+from ragged_conformance.evaluation import Results, evaluator
+from ragged_conformance.recurrent import LAYERS, as_state, marked, named
+from ragged_conformance.tolerances import LAYER, assert_all_close
 
 NAMES = (
     "LSTM, bidirectional",
@@ -40,43 +40,32 @@ def test_outputs_states_and_gradients_are_those_of_padded_rows(adapter: Adapter,
     resets = np.zeros(VALID.shape, bool)
     resets[2, [1, 3]] = True
     loss_weights = normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8)
-    padded_resets = adapter.array(resets)
-    flat_resets, offsets = adapter.array(tokens_of(resets, True)), adapter.array(OFFSETS)
+    padded = {"lengths": LENGTHS, "resets": adapter.array(resets)}
+    jagged = {
+        "resets": adapter.array(tokens_of(resets, True)),
+        "offsets": adapter.array(OFFSETS),
+    }
 
-    def padded(parameters: Any, inputs: Any) -> Any:
-        start = as_state(inputs[part] for part in layer.states)
-        return call(parameters, inputs["x"], LENGTHS, start, resets=padded_resets)
+    def run(options: dict[str, Any], x: np.ndarray, weights: np.ndarray) -> tuple[Results, Results]:
+        def total(inputs: Any, constants: Any) -> tuple[Any, dict[str, Any]]:
+            start = as_state(inputs[part] for part in layer.states)
+            given = {name: inputs[name] for name in parameters}
+            results = named(call(given, inputs["x"], state=start, **options))
+            y, *finals = results.values()
+            return (y * constants["weights"]).sum() + sum((p**2).sum() for p in finals), results
 
-    def jagged(parameters: Any, inputs: Any) -> Any:
-        start = as_state(inputs[part] for part in layer.states)
-        return call(parameters, inputs["x"], None, start, resets=flat_resets, offsets=offsets)
+        inputs = {"x": adapter.array(x), **adapter.arrays(state), **parameters}
+        return evaluator(adapter, total)(
+            inputs, {"weights": adapter.array(weights)}
+        )
 
-    results = []
-    for run, array, weights in (
-        (padded, fill_padding(x, LENGTHS), loss_weights),
-        (jagged, tokens_of(x, np.nan), tokens_of(loss_weights, 1.0)),
-    ):
-        inputs = {"x": adapter.array(array), **adapter.arrays(state)}
-        weights = adapter.array(weights)
-
-        def total(parameters: Any, inputs: Any, run: Any = run, weights: Any = weights) -> Any:
-            y, *finals = arrays_of(run(parameters, inputs))
-            return (y * weights).sum() + sum((part**2).sum() for part in finals)
-
-        y, *final = map(adapter.to_numpy, arrays_of(run(parameters, inputs)))
-        gradients = adapter.differentiate(partial(total, inputs=inputs), parameters)
-        by_parameters = {key: adapter.to_numpy(value) for key, value in gradients.items()}
-        by_inputs = adapter.gradients(lambda **inputs: total(parameters, inputs), inputs)
-        results.append((y, final, by_parameters, by_inputs))
-    (y, final, of_parameters, of_inputs), (flat, flat_final, of_flat_parameters, of_flat) = results
-    assert_close(flat, tokens_of(y, 0.0), adapter.dtype, LAYER)
-    assert (flat[-ROOM:] == 0).all(), "what is beyond the last row"
-    for one, other in zip(flat_final, final, strict=True):
-        assert_close(one, other, adapter.dtype, LAYER)
-    assert_all_close(of_flat_parameters, of_parameters, adapter.dtype)
-    of_inputs["x"] = tokens_of(of_inputs["x"], 0.0)
-    assert_all_close(of_flat, of_inputs, adapter.dtype)
+    results, gradients = run(padded, fill_padding(x, LENGTHS), loss_weights)
+    flat, of_flat = run(jagged, tokens_of(x, np.nan), tokens_of(loss_weights, 1.0))
+    assert (flat["y"][-ROOM:] == 0).all(), "what is beyond the last row"
     assert (of_flat["x"][-ROOM:] == 0).all(), "the gradient beyond the last row"
+    results["y"], gradients["x"] = (tokens_of(each, 0.0) for each in (results["y"], gradients["x"]))
+    assert_all_close(flat, results, adapter.dtype, LAYER)
+    assert_all_close(of_flat, gradients, adapter.dtype)
 
 
 @layers

@@ -1,13 +1,16 @@
 """Resets: rows whose state is reset inside give what their episodes give as rows."""
 
+import functools
 import importlib
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import ragged
+from ragged_conformance import evaluation
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import INPUTS, WIDTH, fill_padding, normal
 from ragged_conformance.recurrent import LAYERS, Layer, arrays_of, as_state, marked
@@ -112,18 +115,43 @@ def run_alone(
     return [output, *ends]
 
 
+class Rows(NamedTuple):
+    """Every episode as a row, as arrays of one shape for all cases: one program of JAX serves them.
+
+    Args:
+        rows: where the episodes lie in the batch, `(episodes, 1)`.
+        steps: where they lie in these rows, `(episodes, width)`.
+        lengths: of the episodes.
+        enters: 1 where a row's initial state enters, `(layers * directions, episodes, 1)`.
+        leaves: the episode that leaves each row, `(layers * directions, rows)`.
+    """
+
+    rows: Any
+    steps: Any
+    lengths: Any
+    enters: Any
+    leaves: Any
+
+
+def rows_of(adapter: Adapter, layer: Layer, case: str, start: str) -> Rows:
+    """The episodes of a case, and empty ones behind them, which leave no row."""
+    spans, (enters, leaves) = episodes(case), crossings(layer, case, start)
+    room = len(episodes("every step")) - len(spans)
+    rows, firsts, ends = np.pad(np.array(spans), ((0, room), (0, 0))).T
+    steps = np.minimum(firsts[:, None] + np.arange(WIDTH), WIDTH - 1)
+    scale = np.pad(enters.astype(float), ((0, 0), (0, room), (0, 0)))
+    last = np.array([np.flatnonzero(each) for each in leaves])
+    return Rows(*map(adapter.array, (rows[:, None], steps, ends - firsts, scale, last)))
+
+
 def run_as_rows(
-    adapter: Adapter, layer: Layer, parameters: Any, x: Any, parts: list[Any], case: str, start: str
+    layer: Layer, parameters: Any, x: Any, parts: list[Any], told: Rows
 ) -> tuple[Any, list[Any]]:
     """Run every episode of arrays as a row, differentiably: y, and the states that leave rows."""
-    rows, firsts, _ = np.array(episodes(case)).T
-    steps = np.minimum(firsts[:, None] + np.arange(WIDTH), WIDTH - 1)
-    enters, leaves = crossings(layer, case, start)
-    scale = adapter.array(enters.astype(float))
-    initial = as_state(part[:, rows] * scale for part in parts)
-    call = parameters, x[rows[:, None], steps], lengths_of(case), initial
+    initial = as_state(part[:, told.rows[:, 0]] * told.enters for part in parts)
+    call = parameters, x[told.rows, told.steps], told.lengths, initial
     y, *finals = arrays_of(layer.function(*call))
-    ends = [part[at] for final in finals for part, at in zip(final, leaves, strict=True)]
+    ends = [part[at] for final in finals for part, at in zip(final, told.leaves, strict=True)]
     return y, ends
 
 
@@ -150,34 +178,47 @@ def test_episodes_are_rows_of_their_own(
             assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, policy)
 
 
+def split(layer: Layer, values: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any]]:
+    """Split arrays by name into the parameters, x and the states."""
+    parameters = {n: v for n, v in values.items() if n not in ("x", *layer.states)}
+    return parameters, values["x"], [values[part] for part in layer.states]
+
+
+@functools.cache
+def gradients_alone(adapter: Adapter, name: str) -> Callable[..., Any]:
+    """Make `gradients(inputs, weights of y, rows)` of episodes as rows; compiled once on JAX."""
+    layer = LAYERS[name]
+
+    def total(values: dict[str, Any], loss_weights: Any, told: Rows) -> Any:
+        y, ends = run_as_rows(layer, *split(layer, values), told)
+        weighted = (y * loss_weights[told.rows, told.steps]).sum()
+        return weighted + sum((part**2).sum() for part in ends)
+
+    return evaluation.forward(
+        adapter,
+        lambda inputs, *others: adapter.differentiate(lambda v: total(v, *others), inputs),
+    )
+
+
 @starts
 @layers
 def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, start: str) -> None:
     layer = LAYERS[name]
     arrays = {"x": fill_padding(normal(len(LENGTHS), WIDTH, INPUTS), LENGTHS)}
     arrays |= layer.state(len(LENGTHS)) | layer.parameters()
-    rows, firsts, _ = np.array(episodes("mixed")).T
-    steps = np.minimum(firsts[:, None] + np.arange(WIDTH), WIDTH - 1)
     loss_weights = adapter.array(normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8))
+    resets = adapter.array(resets_of("mixed"))
 
-    def split(values: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        parameters = {n: v for n, v in values.items() if n not in ("x", *layer.states)}
-        return parameters, values["x"], [values[part] for part in layer.states]
+    def total(values: dict[str, Any]) -> Any:
+        parameters, x, parts = split(layer, values)
+        call = parameters, x, LENGTHS, as_state(parts)
+        y, *finals = arrays_of(layer.function(*call, resets=resets, start=start))
+        return (y * loss_weights).sum() + sum((part**2).sum() for part in finals)
 
-    def with_resets(**values: Any) -> Any:
-        parameters, x, parts = split(values)
-        options = {"resets": adapter.array(resets_of("mixed")), "start": start}
-        y, final = layer.function(parameters, x, LENGTHS, as_state(parts), **options)
-        return (y * loss_weights).sum() + sum((part**2).sum() for part in arrays_of((y, final))[1:])
-
-    def alone(**values: Any) -> Any:
-        parameters, x, parts = split(values)
-        y, ends = run_as_rows(adapter, layer, parameters, x, parts, "mixed", start)
-        total = (y * loss_weights[rows[:, None], steps]).sum()
-        return total + sum((part**2).sum() for part in ends)
-
-    inputs = adapter.arrays(arrays)
-    actual, expected = adapter.gradients(with_resets, inputs), adapter.gradients(alone, inputs)
+    inputs, told = adapter.arrays(arrays), rows_of(adapter, layer, "mixed", start)
+    run = evaluation.forward(adapter, lambda v: adapter.differentiate(total, v))
+    expected = gradients_alone(adapter, name)(inputs, loss_weights, told)
+    actual = run(inputs)
     assert_all_close(actual, expected, adapter.dtype)
     assert_close(actual["x"], expected["x"], adapter.dtype, MODEL)
 
@@ -236,41 +277,62 @@ def test_one_program_serves_all_resets(adapter: Adapter, name: str, start: str) 
             assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, case)
 
 
+MAPPED = Layer("GRU", {"bidirectional": True})
+
+
+def slopes_of_curvature(adapter: Adapter, energy: Callable[..., Any]) -> Callable[..., Any]:
+    """Differentiate `energy(x, state, told)` by x and the state, and their squares again."""
+    module = {"torch": "torch.func", "jax": "jax"}[adapter.name]
+    grad = importlib.import_module(module).grad
+
+    def curvature(x: Any, state: Any, told: Any) -> Any:
+        of_x, of_state = grad(energy, (0, 1))(x, state, told)
+        return (of_x**2).sum() + (of_state**2).sum()
+
+    slopes: Callable[..., Any] = grad(curvature, (0, 1))
+    return slopes
+
+
+@functools.cache
+def slopes_alone(adapter: Adapter) -> Callable[..., Any]:
+    """Make `slopes(x, state, rows)` of episodes as rows; compiled once on JAX, without kernels."""
+    parameters = adapter.arrays(MAPPED.parameters())
+
+    def energy(x: Any, state: Any, told: Rows) -> Any:
+        y, ends = run_as_rows(MAPPED, parameters, x, [state], told)
+        return (y**3).sum() + sum((part**2).sum() for part in ends)
+
+    return evaluation.compiled(adapter, slopes_of_curvature(adapter, energy))
+
+
 @starts
 @pytest.mark.parametrize("kernels", ["1", "0"])
 def test_resets_are_mapped_and_differentiated_again(
     adapter: Adapter, kernels: str, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAGGED_KERNELS", kernels)
     if adapter.name not in ("torch", "jax"):
         pytest.skip(f"the suite knows no transformations of {adapter.name!r}")
-    transforms: Any = importlib.import_module({"torch": "torch.func", "jax": "jax"}[adapter.name])
-    grad, vmap, jit = transforms.grad, transforms.vmap, getattr(transforms, "jit", lambda run: run)
-    layer = Layer("GRU", {"bidirectional": True})
-    parameters = adapter.arrays(layer.parameters())
+    parameters = adapter.arrays(MAPPED.parameters())
     x = adapter.array(normal(len(LENGTHS), WIDTH, INPUTS))
-    (initial,) = map(adapter.array, layer.state(len(LENGTHS)).values())
+    (initial,) = map(adapter.array, MAPPED.state(len(LENGTHS)).values())
+    monkeypatch.setenv("RAGGED_KERNELS", "0")
+    names = ("mixed", "every step")
+    rows = [rows_of(adapter, MAPPED, case, start) for case in names]
+    expected = [slopes_alone(adapter)(x, initial, told) for told in rows]
 
     def energy(x: Any, state: Any, resets: Any) -> Any:
-        if isinstance(resets, str):
-            told = parameters, x, [state], resets, start
-            y, ends = run_as_rows(adapter, layer, *told)
-            return (y**3).sum() + sum((part**2).sum() for part in ends)
-        y, final = layer.function(parameters, x, LENGTHS, state, resets=resets, start=start)
+        y, final = MAPPED.function(parameters, x, LENGTHS, state, resets=resets, start=start)
         return (y**3).sum() + (final**2).sum()
 
-    def curvature(x: Any, state: Any, resets: Any) -> Any:
-        of_x, of_state = grad(energy, (0, 1))(x, state, resets)
-        return (of_x**2).sum() + (of_state**2).sum()
-
-    names = ("mixed", "every step")
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    vmap = importlib.import_module({"torch": "torch.func", "jax": "jax"}[adapter.name]).vmap
+    run = vmap(slopes_of_curvature(adapter, energy), (None, None, 0))
     resets = adapter.array(np.stack([resets_of(case) for case in names]))
-    mapped = jit(vmap(grad(curvature, (0, 1)), (None, None, 0)))(x, initial, resets)
+    mapped = evaluation.compiled(adapter, run)(x, initial, resets)
     for k, case in enumerate(names):
-        expected = jit(grad(lambda x, s, c=case: curvature(x, s, c), (0, 1)))(x, initial)
-        for one, each in zip(mapped, expected, strict=True):
-            got = adapter.to_numpy(one[k])
-            assert_close(got, adapter.to_numpy(each), adapter.dtype, MODEL, case)
+        for one, each in zip(mapped, expected[k], strict=True):
+            got, value = adapter.to_numpy(one)[k], adapter.to_numpy(each)
+            assert_close(got, value, adapter.dtype, MODEL, case)
 
 
 @layers

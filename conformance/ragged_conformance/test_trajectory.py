@@ -11,7 +11,7 @@ from ragged.training.lr_schedules import WarmupCosine
 from ragged.training.optimizers import AdamW
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import HIDDEN, LAST_AXIS, fill_padding, normal, parametrize, target_of
-from ragged_conformance.evaluation import forward
+from ragged_conformance.evaluation import Evaluate, Results, evaluator, forward
 from ragged_conformance.oracle_losses import LOSSES
 from ragged_conformance.subjects import ATTENTION, SUBJECTS, marked
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert_close
@@ -109,32 +109,30 @@ def test_parts_of_a_batch_add_up_to_its_loss(adapter: Adapter, name: str) -> Non
         "prediction": fill_padding(normal(4, 4, *LAST_AXIS.get(name, ()), seed=1), ROWS),
         "target": fill_padding(target_of(name, normal(4, 4, seed=2)), ROWS),
         "weights": 0.5 + np.abs(normal(4, 4, seed=3)),
+        "lengths": ROWS,
     }
     measure = getattr(ragged.losses, name)
 
-    def totals_of(rows: slice) -> tuple[Any, Any, np.ndarray]:
-        kwargs = {what: adapter.array(array[rows]) for what, array in arrays.items()}
-        prediction = kwargs.pop("prediction")
-        total, count = measure.total_and_count(prediction, **kwargs, lengths=ROWS[rows])
-        gradient = adapter.gradients(
-            lambda prediction: measure.total_and_count(prediction, **kwargs, lengths=ROWS[rows])[0],
-            {"prediction": prediction},
-        )["prediction"]
-        return total, count, gradient
+    def mean(predicted: Any, others: Any) -> tuple[Any, dict[str, Any]]:
+        loss = measure(**predicted, **others)
+        return loss, {"loss": loss}
 
-    totals, counts, gradients = zip(*(totals_of(rows) for rows in PARTS), strict=True)
-    total, count = sum(totals), sum(counts)
+    def summed(predicted: Any, others: Any) -> tuple[Any, dict[str, Any]]:
+        total, count = measure.total_and_count(**predicted, **others)
+        return total, {"total": total, "count": count}
 
-    kwargs = {what: adapter.array(array) for what, array in arrays.items()}
-    whole = measure(**kwargs, lengths=ROWS)
-    assert_close(adapter.to_numpy(total / count), adapter.to_numpy(whole), adapter.dtype, LAYER)
-    others = {what: kwargs[what] for what in ("target", "weights")}
-    expected = adapter.gradients(
-        lambda prediction: measure(prediction, **others, lengths=ROWS),
-        {"prediction": kwargs["prediction"]},
-    )["prediction"]
-    actual = np.concatenate(gradients) / float(count)
-    assert_close(actual, expected, adapter.dtype, MODEL)
+    def run(evaluate: Evaluate, rows: slice) -> tuple[Results, np.ndarray]:
+        others = {what: adapter.array(array[rows]) for what, array in arrays.items()}
+        predicted = {"prediction": others.pop("prediction")}
+        results, gradients = evaluate(predicted, others)
+        return results, gradients["prediction"]
+
+    whole, expected = run(evaluator(adapter, mean), slice(None))
+    evaluate = evaluator(adapter, summed)
+    totals, gradients = zip(*(run(evaluate, rows) for rows in PARTS), strict=True)
+    total, count = (sum(each[what] for each in totals) for what in ("total", "count"))
+    assert_close(total / count, whole["loss"], adapter.dtype, LAYER)
+    assert_close(np.concatenate(gradients) / count, expected, adapter.dtype, MODEL)
 
 
 @pytest.mark.parametrize("name", marked({n: SUBJECTS[n] for n in ("EncoderDecoderLSTM", "XTFT")}))

@@ -27,13 +27,13 @@ FAST: Options = KEEPS_NAN | {
 }
 
 
-def evaluator(adapter: Adapter, function: Function, options: Options = FAST) -> Evaluate:
+def evaluator(adapter: Adapter, function: Function) -> Evaluate:
     """Make `evaluate(inputs, constants) -> (outputs, gradients by the inputs)`.
 
     On JAX it is one compiled program a shape; its constants, lengths too, are traced.
     """
     if isinstance(adapter, JaxAdapter):
-        return _compiled(adapter, function, options)
+        return _compiled(adapter, function)
 
     def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
         with one_thread(adapter):
@@ -44,10 +44,10 @@ def evaluator(adapter: Adapter, function: Function, options: Options = FAST) -> 
     return evaluate
 
 
-def _compiled(adapter: Adapter, function: Function, options: Options) -> Evaluate:
+def _compiled(adapter: Adapter, function: Function) -> Evaluate:
     import jax
 
-    program = compiled(adapter, jax.grad(function, has_aux=True), options)
+    program = compiled(adapter, jax.grad(function, has_aux=True))
 
     def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
         gradients, outputs = program(dict(inputs), dict(constants))
@@ -81,11 +81,9 @@ def _supported(*options: tuple[str, Any]) -> Options:
     return supported
 
 
-def forward(
-    adapter: Adapter, function: Callable[..., Arrays], options: Options = FAST
-) -> Callable[..., Results]:
+def forward(adapter: Adapter, function: Callable[..., Arrays]) -> Callable[..., Results]:
     """Make a function that copies its outputs to the host; on JAX it is compiled."""
-    function = compiled(adapter, function, options)
+    function = compiled(adapter, function)
 
     def run(*arrays: Any) -> Results:
         with one_thread(adapter):

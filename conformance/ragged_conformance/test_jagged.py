@@ -55,9 +55,7 @@ def test_outputs_states_and_gradients_are_those_of_padded_rows(adapter: Adapter,
             return (y * constants["weights"]).sum() + sum((p**2).sum() for p in finals), results
 
         inputs = {"x": adapter.array(x), **adapter.arrays(state), **parameters}
-        return evaluator(adapter, total)(
-            inputs, {"weights": adapter.array(weights)}
-        )
+        return evaluator(adapter, total)(inputs, {"weights": adapter.array(weights)})
 
     results, gradients = run(padded, fill_padding(x, LENGTHS), loss_weights)
     flat, of_flat = run(jagged, tokens_of(x, np.nan), tokens_of(loss_weights, 1.0))

@@ -15,6 +15,8 @@ from ragged.kernels.recipe import (
     ATTENTION_FUNCTIONS,
     CELLS,
     FUNCTIONS,
+    GATED,
+    GATED_FUNCTIONS,
     REALS,
     SOURCES,
     XLA,
@@ -47,7 +49,7 @@ def load_kernels(source: Path, cell: str, dtype: str) -> str | None:
         return None
     calls, version = called
     pointers = (ctypes.cast(getattr(library, f), ctypes.c_void_p) for f in functions_of(cell))
-    places = (*CELLS, ATTENTION).index(cell), list(REALS).index(dtype)
+    places = (*CELLS, ATTENTION, GATED).index(cell), list(REALS).index(dtype)
     calls.bind_kernels(*map(ctypes.c_int64, places), *pointers)
     return version
 
@@ -57,7 +59,8 @@ def _calls() -> tuple[ctypes.CDLL, str] | None:
     library = load_library(CALLED, XLA, "")
     if library is None:
         return None
-    return library, register(library, (*FUNCTIONS, *ATTENTION_FUNCTIONS), "cpu")
+    functions = *FUNCTIONS, *ATTENTION_FUNCTIONS, *GATED_FUNCTIONS
+    return library, register(library, functions, "cpu")
 
 
 def register(

@@ -1,12 +1,11 @@
 """Kernels in C++: bundled with the package, or compiled at the first use.
 
-The sources beside this file use no framework: they take addresses, torch's and, `recurrent.cpp` and
-`attention.cpp` through the custom calls of `xla.cpp`, JAX's; torch alone calls `gated.cpp`. A
-wheel may carry their libraries (see `bundled`). Else a compiler (`c++`, or what `CXX` names)
-compiles each once, for both backends; a library is kept in the user's cache folder under a name
-derived from sources, compiler and processor. Where it cannot be kept safely (see `libraries`), each
-process compiles its own. Without either, or with `RAGGED_KERNELS=0`, backends run what their
-framework offers, which is slower and gives the same numbers.
+The sources beside this file use no framework: they take addresses, torch's and, through the custom
+calls of `xla.cpp`, JAX's. A wheel may carry their libraries (see `bundled`). Else a compiler
+(`c++`, or what `CXX` names) compiles each once, for both backends; a library is kept in the user's
+cache folder under a name derived from sources, compiler and processor. Where it cannot be kept
+safely (see `libraries`), each process compiles its own. Without either, or with `RAGGED_KERNELS=0`,
+backends run what their framework offers, which is slower and gives the same numbers.
 """
 
 from __future__ import annotations

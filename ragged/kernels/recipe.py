@@ -24,7 +24,7 @@ FUNCTIONS = ("recurrent_forward", "recurrent_backward")  # of every cell's libra
 CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")  # of `cells.hpp`; a library has one
 ATTENTION = "ATTENTION"  # has libraries of its own
 ATTENTION_FUNCTIONS = ("attention_forward", "attention_backward")
-GATED = "GATED"  # residual networks: libraries of its own too, which torch alone calls
+GATED = "GATED"  # residual networks: libraries of its own too
 GATED_FUNCTIONS = ("gated_forward", "gated_backward")
 XLA = "XLA"  # has one library, which calls those of all cells and dtypes from XLA's programs
 SOURCES = {
@@ -89,7 +89,7 @@ def functions_of(cell: str) -> tuple[str, ...]:
     ('attention_forward', 'attention_backward')
     """
     if cell == XLA:
-        return *FUNCTIONS, *ATTENTION_FUNCTIONS, "bind_kernels"
+        return *FUNCTIONS, *ATTENTION_FUNCTIONS, *GATED_FUNCTIONS, "bind_kernels"
     return {ATTENTION: ATTENTION_FUNCTIONS, GATED: GATED_FUNCTIONS}.get(cell, FUNCTIONS)
 
 

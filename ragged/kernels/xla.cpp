@@ -3,12 +3,14 @@
 
 using namespace ragged;
 
-// As `recurrent.cpp` and `attention.cpp` have them. They are compiled elsewhere: once for both backends.
+// As `recurrent.cpp`, `attention.cpp` and `gated.cpp` have them. They are compiled elsewhere: once for both backends.
 using Recurrent = Status (*)(const Index*, const Index*, void* const*, const bool*, Team);
 using Attention = Status (*)(const Index*, const double*, const Index*, const Index*, void* const*, Team);
+using Gated = Status (*)(const Index*, double, void* const*, Team);
 enum Pass : Index { FORWARD, BACKWARD };
-constexpr Index CELLS = 5, DTYPES = 2;  // attention is the last of the cells
-static void* functions[CELLS][DTYPES][2];
+constexpr Index CELLS = 4, OF_ATTENTION = 4, OF_GATED = 5, DTYPES = 2;
+constexpr Index GATED_ARRAYS = 15;  // of what tokens have and networks learn
+static void* functions[CELLS + 2][DTYPES][2];
 
 // What Python loaded: the functions of a cell and a dtype.
 extern "C" void bind_kernels(Index cell, Index dtype, void* forward, void* backward) {
@@ -38,6 +40,11 @@ class Arrays {
   ffi::RemainingRets rets;
 };
 
+static std::uint64_t seed(const ffi::AnyBuffer& words) {
+  const auto* data = words.typed_data<std::uint32_t>();
+  return data[0] | std::uint64_t(data[1]) << 32;
+}
+
 static std::vector<Index> widened(const ffi::AnyBuffer& lengths) {
   const auto* data = lengths.typed_data<std::int32_t>();
   return {data, data + lengths.element_count()};
@@ -62,7 +69,7 @@ template <Pass pass>
 static ffi::Error recurrent(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                             Index cell, Index layout, Index width, bool reverse, bool to_initial) {
   const Arrays a(args, rets);
-  void* function = 0 <= cell && cell < CELLS - 1 ? functions[cell][a.dtype()][pass] : nullptr;
+  void* function = 0 <= cell && cell < CELLS ? functions[cell][a.dtype()][pass] : nullptr;
   return run<Recurrent>("recurrent layer", function, pool, [&](Recurrent call) {
     const auto lengths = widened(a.last(1));
     const auto resets = a.last(2);
@@ -90,22 +97,42 @@ static ffi::Error attention(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::
                             Index layout, Index q_width, Index k_width, bool causal, Index diagonal,
                             double scale, double dropout) {
   const Arrays a(args, rets);
-  void* function = functions[CELLS - 1][a.dtype()][pass];
+  void* function = functions[OF_ATTENTION][a.dtype()][pass];
   return run<Attention>("attention", function, pool, [&](Attention call) {
     const auto q_lengths = widened(a.last(3)), k_lengths = widened(a.last(2));
-    const auto* words = a.last(1).typed_data<std::uint32_t>();
-    const std::uint64_t seed = words[0] | std::uint64_t(words[1]) << 32;
     const auto q = a.shape(0), k = a.shape(1), v = a.shape(2);
     // Padded tokens are (batch, time, heads, size), all else (tokens, heads, size).
     const auto places = [](const auto& of) { return of.size() == 4 ? of[0] * of[1] : of[0]; };
     const Index sizes[] = {layout, Index(q_lengths.size()), q_width, places(q), k_width, places(k),
                            q[q.size() - 2], q.back(), v.back(), v.size() < q.size(), causal, diagonal,
-                           Index(seed), pool.num_threads(), false};
+                           Index(seed(a.last(1))), pool.num_threads(), false};
     const double reals[] = {scale, dropout};
     std::vector<void*> arrays;
     for (std::size_t n = 0; n < (pass == FORWARD ? 3 : 5); ++n) arrays.push_back(a.in(n));
     for (std::size_t n = 0; n < a.results(); ++n) arrays.push_back(a.out(n));
     return call(sizes, reals, q_lengths.data(), k_lengths.data(), arrays.data(), in_pool);
+  });
+}
+
+// Arguments: those arrays of `gated.cpp` that there are, `present` has a bit for each; then the result's gradient, if any,
+// and the seed's words, last.
+template <Pass pass>
+static ffi::Error gated(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                        ffi::Span<const Index> sizes, Index present, double dropout) {
+  const Arrays a(args, rets);
+  return run<Gated>("gated residual network", functions[OF_GATED][a.dtype()][pass], pool, [&](Gated call) {
+    std::vector<Index> all(sizes.begin(), sizes.end());
+    all.insert(all.end(), {Index(seed(a.last(1))), pool.num_threads(), false});
+    std::vector<void*> arrays, results;
+    std::size_t count = 0;
+    for (Index bit = 0; bit < GATED_ARRAYS; ++bit) {
+      const bool is_there = present >> bit & 1;
+      results.push_back(is_there && pass == BACKWARD ? a.out(count) : nullptr);
+      arrays.push_back(is_there ? a.in(count++) : nullptr);
+    }
+    arrays.push_back(pass == FORWARD ? a.out(0) : a.in(count));
+    if (pass == BACKWARD) arrays.insert(arrays.end(), results.begin(), results.end());
+    return call(all.data(), dropout, arrays.data(), in_pool);
   });
 }
 
@@ -116,7 +143,11 @@ static ffi::Error attention(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::
 #define ATTENTION                                                                               \
   ARRAYS.Attr<Index>("layout").Attr<Index>("q_width").Attr<Index>("k_width").Attr<bool>("causal") \
       .Attr<Index>("diagonal").Attr<double>("scale").Attr<double>("dropout")
+#define GATED_NETWORKS \
+  ARRAYS.Attr<ffi::Span<const Index>>("sizes").Attr<Index>("present").Attr<double>("dropout")
 XLA_FFI_DEFINE_HANDLER_SYMBOL(recurrent_forward, recurrent<FORWARD>, RECURRENT);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(recurrent_backward, recurrent<BACKWARD>, RECURRENT);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_forward, attention<FORWARD>, ATTENTION);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention_backward, attention<BACKWARD>, ATTENTION);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(gated_forward, gated<FORWARD>, GATED_NETWORKS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(gated_backward, gated<BACKWARD>, GATED_NETWORKS);

@@ -237,3 +237,8 @@ def test_the_users_own_group_may_write_it(package, no_compiler, monkeypatch):
 def test_root_may_have_installed_it(package, no_compiler, monkeypatch):
     monkeypatch.setattr(libraries.os, "geteuid", lambda: 12345)
     assert is_bundled(load(package))
+
+
+def test_a_wheel_exports_what_each_library_is_loaded_for():
+    exported = recipe.functions_of(recipe.XLA)  # the one list that all are linked with
+    assert {f for cell in recipe.SOURCES for f in recipe.functions_of(cell)} <= set(exported)

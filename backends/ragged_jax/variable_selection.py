@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 
 from ragged.models.categories import Variables
 from ragged_jax.layers import GRN, Linear, drop
-from ragged_jax.recurrent.sharding import run_in_parts, vary_alike
+from ragged_jax.sharding import run_in_parts, vary_alike
 from ragged_jax.tokens import Tokens
 
 

@@ -19,7 +19,7 @@ from ragged_jax.ragged_attention import plain
 from ragged_jax.ragged_attention.custom_op import attention_op
 from ragged_jax.recurrent.layers import as_int32
 from ragged_jax.recurrent.scan import computed_in
-from ragged_jax.recurrent.sharding import run_in_parts, vary_alike
+from ragged_jax.sharding import run_in_parts, vary_alike
 
 
 def attend(

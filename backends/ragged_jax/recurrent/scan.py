@@ -18,7 +18,7 @@ from jax import Array, lax
 from ragged_jax.precision import float32_products
 from ragged_jax.recurrent import jagged
 from ragged_jax.recurrent.cells import CELLS
-from ragged_jax.recurrent.sharding import partition_rows, vary_alike
+from ragged_jax.sharding import partition_rows, vary_alike
 
 State = tuple[Array, Array]  # h and c, the latter of no features where a cell has none
 Weights = dict[str, Array]

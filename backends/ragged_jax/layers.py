@@ -21,6 +21,8 @@ from ragged.models.categories import Variables, table_rows
 from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_jax.arrays import asarray, name
+from ragged_jax.gated_kernels import Parts, run_gate, run_grn, takes_kernels
+from ragged_jax.parameters import spread
 from ragged_jax.tokens import Tokens
 
 Drop = Callable[[Array], Array]
@@ -88,9 +90,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        weight = self.weight[...]
-        flat = x if weight.ndim == 2 else x.reshape(len(x), x[0, ..., 0].size, x.shape[-1])
-        y = (flat @ weight.mT).reshape(*x.shape[:-1], weight.shape[-2])
+        y = multiply(x, self.weight[...].mT)
         return y if self.bias is None else y + spread(self.bias[...], y)
 
 
@@ -171,7 +171,18 @@ class GateAddNorm(nnx.Module):
 
     def __call__(self, x: Array, residual: Array) -> Array:
         """Gate x and add it to the residual, both `(..., size)`."""
+        if x.shape == residual.shape and takes_kernels(self.parts, x, residual):
+            return run_gate(self, x, residual)
         return self.add_norm(self.gate(x), residual)
+
+    @property
+    def parts(self) -> Parts:
+        """The modules whose work kernels do."""
+        gate, norm = self.gate, self.add_norm.norm
+        return Parts(
+            (self, gate, gate.dropout, gate.linear, self.add_norm, norm),
+            (GateAddNorm, GLU, Dropout, Linear, AddNorm, LayerNorm),
+        )
 
 
 class Interpolation(nnx.Module):
@@ -183,11 +194,15 @@ class Interpolation(nnx.Module):
         self.scale = nnx.Param(asarray(np.zeros(shape, np.float32)))
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
+    def stretch(self, like: Array) -> Array:
+        """Give the matrix that stretches and scales, `(inputs, outputs)`, of each copy."""
+        scale = 2 * jax.nn.sigmoid(self.scale[...])[..., None, :]
+        matrix = jnp.asarray(interpolation_matrix(*self.sizes), like.dtype)
+        return jnp.broadcast_to(matrix, (*scale.shape[:-2], *matrix.shape)) * scale
+
     def __call__(self, x: Array) -> Array:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        matrix = jnp.asarray(interpolation_matrix(*self.sizes), x.dtype)
-        stretched = x @ matrix
-        return self.norm(stretched * 2 * jax.nn.sigmoid(spread(self.scale[...], stretched)))
+        return self.norm(multiply(x, self.stretch(x)))
 
 
 class GRN(nnx.Module):
@@ -229,6 +244,7 @@ class GRN(nnx.Module):
         elif inputs != outputs:
             stretch = Linear(inputs, outputs, num_copies=num_copies, rng=rng)
         self.residual = stretch
+        self.is_stretched = isinstance(stretch, Interpolation)
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def __call__(
@@ -239,11 +255,25 @@ class GRN(nnx.Module):
         drop: Drop | None = None,
     ) -> Array:
         """Map tokens, `(..., inputs)`, to outputs, with a context `(batch, context_size)`."""
-        hidden = self.hidden(x)
+        added = None
         if context is not None and tokens is not None:
-            hidden = hidden + tokens.spread(self.context(context))
+            added = tokens.spread(self.context(context))
+        if drop is None and self.norm.weight.ndim == 1 and takes_kernels(self.parts, x, added):
+            return run_grn(self, x, added)
+        hidden = self.hidden(x)
+        if added is not None:
+            hidden = hidden + added
         gated = self.gate(self.output(jax.nn.elu(hidden)), drop)
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
+
+    @property
+    def parts(self) -> Parts:
+        """The modules whose work kernels do; Linears of context and residual run by themselves."""
+        gate, inner = self.gate, self.residual
+        own = self, self.hidden, self.output, gate, gate.dropout, gate.linear, self.norm
+        stretching = (inner, inner.norm) if isinstance(inner, Interpolation) else ()
+        kinds = GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm, Interpolation, LayerNorm
+        return Parts((*own, *stretching), kinds)
 
 
 class Embedding(nnx.Module):
@@ -273,6 +303,12 @@ class Embeddings(nnx.List[Embedding]):
         numbers = [x[..., place, None] for place in variables.numbers]
         tables = zip(self, variables.categories, strict=False)
         return jnp.concatenate([*numbers, *(table(x[..., place]) for table, place in tables)], -1)
+
+
+def multiply(x: Array, matrix: Array) -> Array:
+    """Multiply `(..., inputs)` by a matrix `(inputs, outputs)`, of each copy its own."""
+    flat = x if matrix.ndim == 2 else x.reshape(len(x), x[0, ..., 0].size, x.shape[-1])
+    return (flat @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
 def drop(x: Array, words: Array | None, rate: float, first: Array | int = 0) -> Array:
@@ -305,17 +341,3 @@ def _dropout_stream(rngs: nnx.Rngs) -> nnx.RngStream:
         got, expected = f"with streams {list(rngs)}", "a stream for dropout, or a default one"
         remedy = "Add one, nnx.Rngs(params=0, dropout=1), or set dropout to 0."
         raise OptionError.of("LSTM", "rngs", got, expected, remedy) from error
-
-
-def spread(parameter: Array, like: Array) -> Array:
-    """Expand a parameter to the axes of `like`; num_copies, if it has them, stay its first axis.
-
-    The gradient of half precision is summed over all tokens in float32.
-    """
-    if parameter.ndim == 1:  # for jax_numpy_rank_promotion="raise"
-        spread = jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
-    else:
-        spread = parameter.reshape(len(parameter), *(1 for _ in like.shape[2:]), -1)
-    if parameter.dtype.itemsize >= 4:
-        return spread
-    return jnp.broadcast_to(spread.astype(jnp.float32), like.shape).astype(parameter.dtype)

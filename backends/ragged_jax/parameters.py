@@ -57,6 +57,20 @@ def set_parameters(module: nnx.Module, parameters: Mapping[str, np.ndarray]) -> 
     nnx.update(module, params)
 
 
+def spread(parameter: Array, like: Array) -> Array:
+    """Expand a parameter to the axes of `like`; num_copies, if it has them, stay its first axis.
+
+    The gradient of half precision is summed over all tokens in float32.
+    """
+    if parameter.ndim == 1:  # for jax_numpy_rank_promotion="raise"
+        spread = jnp.expand_dims(parameter, tuple(range(like.ndim - 1)))
+    else:
+        spread = parameter.reshape(len(parameter), *(1 for _ in like.shape[2:]), -1)
+    if parameter.dtype.itemsize >= 4:
+        return spread
+    return jnp.broadcast_to(spread.astype(jnp.float32), like.shape).astype(parameter.dtype)
+
+
 def to(module: nnx.Module, *, device: str, dtype: str) -> nnx.Module:
     """Move a module to a device and a floating dtype, in place.
 

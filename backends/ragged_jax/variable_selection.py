@@ -13,6 +13,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from ragged.models.categories import Variables
+from ragged_jax.gated_kernels import select, takes_kernels
 from ragged_jax.layers import GRN, Linear, drop
 from ragged_jax.sharding import run_in_parts, vary_alike
 from ragged_jax.tokens import Tokens
@@ -71,7 +72,8 @@ class VariableSelection(nnx.Module):
         """
         projected = self._project(x)
         if len(projected) == 1:
-            return self.grns(projected)[0], jnp.ones_like(x[..., :1])
+            weights = jnp.ones_like(x[..., :1])
+            return self._select(projected, weights), weights
         together = jnp.concatenate(list(projected), -1)
         weights = jax.nn.softmax(self.weights(together, context, tokens), -1)
         order = np.array(self.variables.order) if self.variables.categories else slice(None)
@@ -88,6 +90,10 @@ class VariableSelection(nnx.Module):
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
     def _select(self, projected: Array, weights: Array) -> Array:
+        if takes_kernels(self.grns.parts, projected, weights):
+            return select(self.grns, projected, weights)
+        if len(projected) == 1:
+            return self.grns(projected)[0]
         dropout = self.grns.gate.dropout
         words, rate = dropout.words(), dropout.rate_now
         graph, *state = nnx.split(self.grns, nnx.Param, ...)

@@ -34,7 +34,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     )
     for backend, own in (("torch", torch), ("jax", jax))
 }
-FAULTS["torch"] += (*losses.TORCH, *ragged_attention.KERNELS)
+FAULTS["torch"] += (*losses.TORCH, *attention.TORCH, *ragged_attention.KERNELS)
 FAULTS[BOTH] = (*between.FAULTS, *training.BETWEEN)
 FAULTS[SHARED] = (*bookkeeping.FAULTS, *gated.FAULTS)
-FAULTS[SHARED_JAX] = jax.WITHOUT_KERNELS
+FAULTS[SHARED_JAX] = (*jax.WITHOUT_KERNELS, *gated.JAX)

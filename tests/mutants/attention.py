@@ -17,9 +17,32 @@ def seen_in(configuration: str, case: str = "mixed") -> str:
     return attention("forecast_equals_the_oracle", configuration, case)
 
 
-def seen_in_modules(backend: str, model: str) -> str:
-    """Name a test that runs a model's gated blocks by their modules: on torch's CPU kernels do."""
-    return transformed("func.functionalize", model) if backend == "torch" else seen_in(model)
+def of_modules(backend: str, gate: str, grn: str) -> tuple[Fault, ...]:
+    """Make faults of gated blocks' modules, whose work kernels do on a CPU where they can.
+
+    Args:
+        backend: whose modules.
+        gate: the test that runs a gate by its modules.
+        grn: the one that runs a gated residual network by them.
+    """
+    functions = {"torch": "nn.functional", "jax": "jax.nn"}[backend]
+    blocks = f"ragged_{backend}.layers"
+    return (
+        fault(
+            "gate left out",
+            f"{blocks}:GateAddNorm.{CALL[backend]}",
+            "self.add_norm(self.gate(x), residual)",
+            "self.add_norm(x, residual)",
+            gate,
+        ),
+        fault(
+            "relu for elu",
+            f"{blocks}:GRN.{CALL[backend]}",
+            f"{functions}.elu(",
+            f"{functions}.relu(",
+            grn,
+        ),
+    )
 
 
 # The lengths of keys, host's or traced, and what takes their place.
@@ -98,7 +121,6 @@ OF_TOKENS = {  # of the layout without padding
 def faults_of(backend: str) -> tuple[Fault, ...]:
     """Give the faults in a backend's blocks and models with attention."""
     call = CALL[backend]
-    functions = {"torch": "nn.functional", "jax": "jax.nn"}[backend]
     join = {"torch": "torch.cat", "jax": "jnp.concatenate"}[backend]
     blocks, models = f"ragged_{backend}.layers", f"ragged_{backend}.models"
     attend = f"ragged_{backend}.attention:InterpretableAttention.{call}"
@@ -154,20 +176,6 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             seen_in(BRIDGED),
         ),
         fault(
-            "gate left out",
-            f"{blocks}:GateAddNorm.{call}",
-            "self.add_norm(self.gate(x), residual)",
-            "self.add_norm(x, residual)",
-            seen_in_modules(backend, LSTM),
-        ),
-        fault(
-            "relu for elu",
-            f"{blocks}:GRN.{call}",
-            f"{functions}.elu(",
-            f"{functions}.relu(",
-            seen_in_modules(backend, TRANSFORMER),
-        ),
-        fault(
             "context forgotten",
             f"{blocks}:GRN.{call}",
             "if context is not None and tokens is not None:",
@@ -176,9 +184,9 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "interpolation not scaled",
-            f"{blocks}:Interpolation.{'stretch' if backend == 'torch' else call}",
-            "sigmoid(self.scale)" if backend == "torch" else "spread(self.scale",
-            "sigmoid(0 * self.scale)" if backend == "torch" else "spread(0 * self.scale",
+            f"{blocks}:Interpolation.stretch",
+            "sigmoid(self.scale",
+            "sigmoid(0 * self.scale",
             seen_in(SIMPLE),
         ),
         fault(
@@ -233,3 +241,10 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             attention("interpretation_is_that_of_the_oracle_and_of_its_own_side", LSTM),
         ),
     )
+
+
+TORCH = of_modules(
+    "torch",
+    transformed("func.functionalize", LSTM),
+    transformed("func.functionalize", TRANSFORMER),
+)

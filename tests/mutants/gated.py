@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.attention import of_modules
 from tests.mutants.mutant import fault, header_fault
 
 TESTS = "models/test_gated_kernels.py::test"
@@ -10,6 +11,8 @@ DROPPED = f"{TESTS}_what_is_dropped_is_dropped_again_backward_and_by_plain_opera
 WATCHED = f"{TESTS}_who_watches_a_module_sees_it_run[watch]"
 BLOCKS = "models/test_gated_blocks.py::test"
 ALONE = f"{BLOCKS}_results_and_gradients_are_those_of_the_modules[8-48-{{}}]"
+ON_JAX = "models/test_jax_gated_kernels.py::test"
+MODULES_ON_JAX = f"{ON_JAX}_results_and_gradients_are_those_of_the_modules"
 FORWARD, BACKWARD = "gated.hpp", "gated_backward.hpp"
 
 FAULTS = (
@@ -109,5 +112,56 @@ FAULTS = (
         "x.shape == residual.shape and ",
         "",
         f"{BLOCKS}_a_residual_that_broadcasts_is_added_by_the_modules",
+    ),
+)
+
+JAX = (
+    *of_modules("jax", f"{MODULES_ON_JAX}[gate]", f"{MODULES_ON_JAX}[plain]"),
+    *(
+        fault(f"gated networks: {name}", target, old, new, f"{ON_JAX}_{caught_by}")
+        for name, target, old, new, caught_by in (
+            (
+                "plain operations leave what is not dropped as it was",
+                "ragged_jax.gated_kernels:_run_network",
+                "1 / (1 - rate)",
+                "1",
+                "what_is_dropped_is_dropped_again_backward_and_by_plain_operations[selection]",
+            ),
+            (
+                "nothing is dropped",
+                "ragged_jax.gated_kernels:_run",
+                "dropout.rate_now",
+                "0.0",
+                "seed_and_step_decide_what_is_dropped[gate]",
+            ),
+            (
+                "modules that were replaced are passed by",
+                "ragged_jax.gated_kernels:takes_kernels",
+                "parts.are_untouched and ",
+                "",
+                "a_module_that_was_replaced_runs[gate]",
+            ),
+            (
+                "a residual that broadcasts is read as if it were whole",
+                "ragged_jax.layers:GateAddNorm.__call__",
+                "x.shape == residual.shape and ",
+                "",
+                "a_residual_that_broadcasts_is_added_by_the_modules",
+            ),
+            (
+                "programs for a GPU call kernels of a CPU",
+                "ragged_jax.gated_kernels:_choose",
+                'device == "cpu" and ',
+                "",
+                "programs_for_elsewhere_hold_no_kernel[context]",
+            ),
+            (
+                "kernels drop nothing",
+                "ragged_jax.gated_kernels:_run_kernels",
+                "call.rate",
+                "0.0",
+                "what_is_dropped_is_dropped_again_backward_and_by_plain_operations[gate]",
+            ),
+        )
     ),
 )

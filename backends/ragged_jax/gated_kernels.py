@@ -1,0 +1,372 @@
+"""Gated residual networks as an operator of JAX's programs: see `primitives`.
+
+In a program for one CPU kernels of our own run it, which compute again in the backward pass; in any
+other, plain operations that give the same numbers. Blocks whose modules somebody replaced, or of
+which there are no kernels, do not take it: they run their modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import ad
+from jax.sharding import PartitionSpec
+
+from ragged import kernels
+from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
+from ragged_jax.custom_calls import load_kernels
+from ragged_jax.dropped import keep_mask
+from ragged_jax.parameters import spread
+from ragged_jax.precision import float32_products
+from ragged_jax.primitives import (
+    Mapped,
+    abstract_results,
+    bind_tangent,
+    define,
+    inner_shapes,
+    sum_gradients,
+)
+from ragged_jax.sharding import run_in_parts, vary_alike
+
+SOURCE = kernels.HEADERS / SOURCES[GATED]
+WIDEST = 256  # wider networks' parameters leave the cache: products of all tokens are as fast
+WIDEST_ALONE = 64  # of one network, whose products of all tokens already are large
+
+# Their operands:
+#     forward   words of the seed; the arrays that there are, in the kernels' order
+#     tangent   the same; the tangents that are not 0
+#     backward  the same as forward; the gradient of the result
+forward_p = Primitive("gated_forward")
+tangent_p = Primitive("gated_tangent")
+backward_p = Primitive("gated_backward")
+FIXED = 1  # operands without derivatives, before x
+
+
+class Networks(NamedTuple):
+    """What the networks learn, in the kernels' order, of each feature where there are some.
+
+    All of one is None: the first four where x itself is what is gated, `stretch` and the two after
+    it where the residual is not stretched.
+    """
+
+    hidden: Array | None
+    hidden_bias: Array | None
+    output: Array | None
+    output_bias: Array | None
+    gate: Array
+    gate_bias: Array
+    stretch: Array | None
+    inner_weight: Array | None
+    inner_bias: Array | None
+    weight: Array
+    bias: Array
+
+
+class Given(NamedTuple):
+    """What the tokens have.
+
+    Args:
+        x: `(..., inputs)`, or `(features, ..., inputs)` with weights.
+        weights: `(..., features)`, of what a network of each feature's own makes of it; None =
+            there is one network.
+        added: `(..., hidden)`, to the hidden units before they are activated.
+        residual: `(..., size)`, where it is neither x nor x stretched.
+    """
+
+    x: Array
+    weights: Array | None = None
+    added: Array | None = None
+    residual: Array | None = None
+
+
+class Parts(NamedTuple):
+    """The modules of a block whose work kernels do, itself the first, and the types they had."""
+
+    modules: tuple[nnx.Module, ...]
+    kinds: tuple[type[nnx.Module], ...]
+
+    @property
+    def parameters(self) -> Iterator[Array]:
+        """What they learn."""
+        learned = (each for part in self.modules for each in vars(part).values())
+        return (each[...] for each in learned if isinstance(each, nnx.Param))
+
+    @property
+    def are_untouched(self) -> bool:
+        """Whether nobody has replaced what the modules do."""
+        return all(type(part) is kind for part, kind in zip(*self, strict=False))
+
+
+class GatedCall(NamedTuple):
+    """What the operator is told beside its arrays.
+
+    Args:
+        present: which of `Given` and `Networks` there are.
+        rate: the share that is dropped before the gate.
+    """
+
+    present: tuple[bool, ...]
+    rate: float
+
+    def named(self, arrays: Iterable[Any]) -> tuple[Any, Any]:
+        """Give the arrays that there are, or what stands for them, to their fields."""
+        each = iter(arrays)
+        arrays_or_none = [next(each) if is_there else None for is_there in self.present]
+        count = len(Given._fields)
+        return Given._make(arrays_or_none[:count]), Networks._make(arrays_or_none[count:])
+
+
+def takes_kernels(parts: Parts, x: Array, *others: Array | None) -> bool:
+    """Whether kernels do the work of modules on what tokens have: see `Given`.
+
+    Where tokens are fewer than the result is wide, laying the parameters out would take longest.
+    """
+    if not all(isinstance(size, int) for size in x.shape):  # an exported program's own
+        return False
+    arrays = [x, *(each for each in others if each is not None), *parts.parameters]
+    *copies, size = arrays[-1].shape
+    widest, tokens = WIDEST if copies else WIDEST_ALONE, math.prod(x.shape[len(copies) : -1])
+    if size > min(widest, tokens) or any(each.dtype != x.dtype for each in arrays):
+        return False
+    return parts.are_untouched and kernels.available() and _load(str(x.dtype)) is not None
+
+
+def select(grns: Any, x: Array, weights: Array) -> Array:
+    """Sum what copies of a GRN make of their features, weighted: `(..., size)`.
+
+    Args:
+        grns: the copies, whose residual is stretched.
+        x: `(features, ..., inputs)`.
+        weights: `(..., features)`.
+    """
+    return _run(Given(x, weights), networks_of(grns, x), grns.gate.dropout)
+
+
+def run_grn(grn: Any, x: Array, added: Array | None) -> Array:
+    """Run a GRN on tokens, with what its context adds to the hidden units of each."""
+    residual = None if grn.is_stretched or grn.residual is None else grn.residual(x)
+    added = None if added is None else jnp.broadcast_to(added, (*x.shape[:-1], added.shape[-1]))
+    given = Given(x, added=added, residual=residual)
+    return _run(given, networks_of(grn, x), grn.gate.dropout)
+
+
+def run_gate(block: Any, x: Array, residual: Array) -> Array:
+    """Run a GateAddNorm on tokens."""
+    gate, norm = block.gate.linear, block.add_norm.norm
+    of_gate, of_norm = ((each.weight[...], each.bias[...]) for each in (gate, norm))
+    networks = Networks._make((*(None,) * 4, *of_gate, *(None,) * 3, *of_norm))
+    return _run(Given(x, residual=residual), networks, block.gate.dropout)
+
+
+def networks_of(grn: Any, x: Array) -> Networks:
+    """Take from a GRN, or from copies of one, what it computes with on `x`."""
+    inner: Any = grn.residual
+    layers = grn.hidden, grn.output, grn.gate.linear
+    learned = [each[...] for layer in layers for each in (layer.weight, layer.bias)]
+    if grn.is_stretched:
+        learned += inner.stretch(x), inner.norm.weight[...], inner.norm.bias[...]
+    else:
+        learned += None, None, None
+    return Networks._make((*learned, grn.norm.weight[...], grn.norm.bias[...]))
+
+
+def _run(given: Given, networks: Networks, dropout: Any) -> Array:
+    words, arrays = dropout.words(), (*given, *networks)
+    call = GatedCall(tuple(each is not None for each in arrays), dropout.rate_now)
+    words = jnp.zeros(2, jnp.uint32) if words is None else words
+    return _gated(words, [each for each in arrays if each is not None], call=call)
+
+
+@partial(jax.jit, static_argnames="call")
+def _gated(words: Array, arrays: Sequence[Array], *, call: GatedCall) -> Array:
+    given, _ = call.named(arrays)
+    like = given.x if given.weights is None else given.weights
+
+    def run(*operands: Array) -> Array:
+        (out,) = forward_p.bind(*operands, mapped=(), call=call)
+        return out
+
+    def result(rows: Any) -> PartitionSpec:
+        return PartitionSpec(rows, *[None] * (like.ndim - 1))
+
+    out: Array = run_in_parts(run, like, result, *vary_alike((words, *arrays)))
+    return out
+
+
+@float32_products
+def _plain(words: Array, *arrays: Array, call: GatedCall) -> list[Array]:
+    """Return what the kernels do; of features one after the other, as variable selection does."""
+    given, networks = call.named(arrays)
+    kept, (*places, size) = None, _result_shape(*call.named(each.shape for each in arrays))
+    if call.rate:
+        features = 1 if given.weights is None else len(given.x)
+        kept = keep_mask(words, call.rate, (1, features, math.prod(places), size))
+        kept = kept.reshape(features, *places, size)
+    if given.weights is None:
+        return [_run_network(given, networks, None if kept is None else kept[0], call.rate)]
+
+    @partial(jax.checkpoint, prevent_cse=False)  # a loop keeps the two passes apart
+    def add(total: Array, feature: tuple[Any, ...]) -> tuple[Array, None]:
+        weight, x, networks, kept = feature
+        return total + weight[..., None] * _run_network(Given(x), networks, kept, call.rate), None
+
+    by_feature = jnp.moveaxis(given.weights, -1, 0), given.x, networks, kept
+    none = jnp.zeros((*places, size), given.x.dtype)
+    total, _ = jax.lax.scan(add, *vary_alike((none, by_feature)))
+    return [total]
+
+
+def _run_network(given: Given, networks: Networks, kept: Array | None, rate: float) -> Array:
+    x, _, added, residual = given
+    y = x
+    if networks.hidden is not None:
+        hidden = _linear(x, networks.hidden, networks.hidden_bias)
+        hidden = jax.nn.elu(hidden if added is None else hidden + added)
+        y = _linear(hidden, networks.output, networks.output_bias)
+    if kept is not None:
+        y = jnp.where(kept, y * (1 / (1 - rate) if rate < 1 else 0.0), 0)
+    gated = jax.nn.glu(_linear(y, networks.gate, networks.gate_bias))
+    if networks.stretch is not None:
+        residual = _norm(x @ networks.stretch, networks.inner_weight, networks.inner_bias)
+    return _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
+
+
+def _linear(x: Array, weight: Any, bias: Any) -> Array:
+    return x @ weight.T + spread(bias, x)
+
+
+def _norm(x: Array, weight: Any, bias: Any) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    normalised = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return normalised * spread(weight, x) + spread(bias, x)
+
+
+def _plain_tangent(
+    words: Array, *operands: Array, moving: Sequence[bool], call: GatedCall
+) -> list[Array]:
+    """Return the tangent of the result, linear in those of what moves among the arrays."""
+    arrays, tangents = operands[: len(moving)], iter(operands[len(moving) :])
+    directions = [
+        next(tangents) if moves else jnp.zeros_like(array)
+        for moves, array in zip(moving, arrays, strict=True)
+    ]
+    run: Callable[..., Any] = partial(_plain, words, call=call)
+    moved: list[Array] = jax.jvp(run, arrays, tuple(directions))[1]
+    return moved
+
+
+def _plain_backward(words: Array, *operands: Array, call: GatedCall) -> list[Array]:
+    """Return the gradients of the arrays, from that of the result."""
+    *arrays, gradient = operands
+    run: Callable[..., Any] = partial(_plain, words, call=call)
+    return list(jax.vjp(run, *arrays)[1]([gradient]))
+
+
+def _run_kernels(words: Array, *operands: Array, function: str, call: GatedCall) -> Sequence[Array]:
+    """Return what the plain pass does that is named like a function of the library."""
+    arrays = operands[: sum(call.present)]
+    given, networks = call.named(arrays)
+    of_arrays = [each.shape for each in arrays]
+    *places, size = shape = _result_shape(*call.named(of_arrays))
+    shapes = [shape] if function == "gated_forward" else of_arrays
+    results = [jax.ShapeDtypeStruct(each, given.x.dtype) for each in shapes]
+    target = f"{function}_{_load(str(given.x.dtype))}"
+    features = 1 if given.weights is None else len(given.x)
+    hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
+    of_call = features, math.prod(places), given.x.shape[-1], hidden, size
+    attributes: dict[str, Any] = {
+        "sizes": np.array([*of_call, networks.stretch is not None], np.int64),
+        "present": np.int64(sum(bit << n for n, bit in enumerate(call.present))),
+        "dropout": np.float64(call.rate),
+    }
+    run = jax.ffi.ffi_call(target, results, vmap_method="sequential")
+    found: Sequence[Array] = run(*operands, words, **attributes)
+    return found
+
+
+def _result_shape(given: Any, networks: Any) -> tuple[int, ...]:
+    """The result's shape, from those of the arrays."""
+    *places, _ = given.x if given.weights is None else given.weights
+    return *places, networks.weight[-1]
+
+
+@cache
+def _load(dtype: str) -> str | None:
+    """Make the kernels of a dtype known to XLA; their version, None without."""
+    return load_kernels(SOURCE, GATED, dtype)
+
+
+PLAIN: dict[str, Callable[..., Any]] = {
+    "gated_forward": _plain,
+    "gated_tangent": _plain_tangent,
+    "gated_backward": _plain_backward,
+}
+KERNELS: dict[str, Callable[..., Any]] = {
+    f: partial(_run_kernels, function=f) for f in GATED_FUNCTIONS
+}
+
+
+def _choose(
+    primitive: Primitive, shapes: object, device: str, surrounding: str | None, **options: Any
+) -> Callable[..., Any]:
+    """Give the pass that runs a primitive where it is lowered for."""
+    passes = {**PLAIN, **KERNELS} if device == "cpu" and surrounding is None else PLAIN
+    return partial(passes[primitive.name], **options)
+
+
+def _choose_plain(primitive: Primitive, **options: Any) -> Callable[..., Any]:
+    return partial(PLAIN[primitive.name], **options)
+
+
+def _abstract_result(*operands: Any, mapped: Mapped, call: GatedCall, **options: Any) -> list[Any]:
+    given, networks = call.named(inner_shapes(operands, mapped)[FIXED:])
+    shapes = [_result_shape(given, networks)]
+    return abstract_results(operands, mapped, shapes, operands[FIXED].dtype, like=FIXED)
+
+
+def _abstract_backward(*operands: Any, mapped: Mapped, **options: Any) -> list[Any]:
+    shapes = inner_shapes(operands, mapped)[FIXED:-1]
+    return abstract_results(operands, mapped, shapes, operands[FIXED].dtype, like=FIXED)
+
+
+def _jvp_forward(
+    operands: Sequence[Array], tangents: Sequence[Any], **options: Any
+) -> tuple[Any, Any]:
+    """Differentiate: what moves by the operator of tangents, which has a transpose."""
+    count = len(operands)
+    moved = bind_tangent(tangent_p, operands, tangents, inputs=count, fixed=FIXED, **options)
+    return forward_p.bind(*operands, **options), moved
+
+
+def _transpose(
+    gradients: Sequence[Any],
+    *operands: Any,
+    mapped: Mapped,
+    moving: Sequence[bool],
+    call: GatedCall,
+) -> list[Array | None]:
+    """Turn the gradient of the result into those of the tangents that the operator took."""
+    known = FIXED + len(moving)
+    gradient = ad.instantiate_zeros(gradients[0])
+    levels = tuple((*level[:known], True) for level in mapped)
+    of_inputs = backward_p.bind(*operands[:known], gradient, mapped=levels, call=call)
+    return sum_gradients(of_inputs, operands, mapped, moving, known=known)
+
+
+for primitive, abstract in (
+    (forward_p, _abstract_result),
+    (tangent_p, _abstract_result),
+    (backward_p, _abstract_backward),
+):
+    define(primitive, abstract, _choose, _choose_plain, fixed=FIXED, static=("call", "moving"))
+ad.primitive_jvps[forward_p] = _jvp_forward
+ad.primitive_transposes[tangent_p] = _transpose

@@ -22,6 +22,7 @@ from jax.interpreters import ad
 from jax.sharding import PartitionSpec
 
 from ragged import kernels
+from ragged.kernels.gated import WIDEST_ALONE, Given, Networks, split
 from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
 from ragged_jax.custom_calls import load_kernels
 from ragged_jax.dropped import keep_mask
@@ -39,7 +40,6 @@ from ragged_jax.sharding import run_in_parts, vary_alike
 
 SOURCE = kernels.HEADERS / SOURCES[GATED]
 WIDEST = 256  # wider networks' parameters leave the cache: products of all tokens are as fast
-WIDEST_ALONE = 64  # of one network, whose products of all tokens already are large
 
 # Their operands:
 #     forward   words of the seed; the arrays that there are, in the kernels' order
@@ -49,43 +49,6 @@ forward_p = Primitive("gated_forward")
 tangent_p = Primitive("gated_tangent")
 backward_p = Primitive("gated_backward")
 FIXED = 1  # operands without derivatives, before x
-
-
-class Networks(NamedTuple):
-    """What the networks learn, in the kernels' order, of each feature where there are some.
-
-    All of one is None: the first four where x itself is what is gated, `stretch` and the two after
-    it where the residual is not stretched.
-    """
-
-    hidden: Array | None
-    hidden_bias: Array | None
-    output: Array | None
-    output_bias: Array | None
-    gate: Array
-    gate_bias: Array
-    stretch: Array | None
-    inner_weight: Array | None
-    inner_bias: Array | None
-    weight: Array
-    bias: Array
-
-
-class Given(NamedTuple):
-    """What the tokens have.
-
-    Args:
-        x: `(..., inputs)`, or `(features, ..., inputs)` with weights.
-        weights: `(..., features)`, of what a network of each feature's own makes of it; None =
-            there is one network.
-        added: `(..., hidden)`, to the hidden units before they are activated.
-        residual: `(..., size)`, where it is neither x nor x stretched.
-    """
-
-    x: Array
-    weights: Array | None = None
-    added: Array | None = None
-    residual: Array | None = None
 
 
 class Parts(NamedTuple):
@@ -121,8 +84,7 @@ class GatedCall(NamedTuple):
         """Give the arrays that there are, or what stands for them, to their fields."""
         each = iter(arrays)
         arrays_or_none = [next(each) if is_there else None for is_there in self.present]
-        count = len(Given._fields)
-        return Given._make(arrays_or_none[:count]), Networks._make(arrays_or_none[count:])
+        return split(arrays_or_none)
 
 
 def takes_kernels(parts: Parts, x: Array, *others: Array | None) -> bool:
@@ -163,11 +125,11 @@ def run_gate(block: Any, x: Array, residual: Array) -> Array:
     """Run a GateAddNorm on tokens."""
     gate, norm = block.gate.linear, block.add_norm.norm
     of_gate, of_norm = ((each.weight[...], each.bias[...]) for each in (gate, norm))
-    networks = Networks._make((*(None,) * 4, *of_gate, *(None,) * 3, *of_norm))
+    networks: Networks[Array] = Networks._make((*(None,) * 4, *of_gate, *(None,) * 3, *of_norm))
     return _run(Given(x, residual=residual), networks, block.gate.dropout)
 
 
-def networks_of(grn: Any, x: Array) -> Networks:
+def networks_of(grn: Any, x: Array) -> Networks[Array]:
     """Take from a GRN, or from copies of one, what it computes with on `x`."""
     inner: Any = grn.residual
     layers = grn.hidden, grn.output, grn.gate.linear
@@ -179,7 +141,7 @@ def networks_of(grn: Any, x: Array) -> Networks:
     return Networks._make((*learned, grn.norm.weight[...], grn.norm.bias[...]))
 
 
-def _run(given: Given, networks: Networks, dropout: Any) -> Array:
+def _run(given: Given[Array], networks: Networks[Array], dropout: Any) -> Array:
     words, arrays = dropout.words(), (*given, *networks)
     call = GatedCall(tuple(each is not None for each in arrays), dropout.rate_now)
     words = jnp.zeros(2, jnp.uint32) if words is None else words
@@ -225,7 +187,9 @@ def _plain(words: Array, *arrays: Array, call: GatedCall) -> list[Array]:
     return [total]
 
 
-def _run_network(given: Given, networks: Networks, kept: Array | None, rate: float) -> Array:
+def _run_network(
+    given: Given[Array], networks: Networks[Array], kept: Array | None, rate: float
+) -> Array:
     x, _, added, residual = given
     y = x
     if networks.hidden is not None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ragged import kernels
+from ragged.kernels.gated import WIDEST_ALONE, Given, Networks, split
 from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
 from ragged_torch.addresses import find_team, readable
 from ragged_torch.dropped import keep_mask
@@ -23,45 +24,7 @@ from ragged_torch.transforms import FakeTensor, in_memory
 
 SOURCE = kernels.HEADERS / SOURCES[GATED]
 WIDEST = 160  # wider networks' parameters leave the cache: products of all tokens are faster
-WIDEST_ALONE = 64  # of one network, whose products of all tokens already are large
 Shape = tuple[int, ...]
-
-
-class Networks(NamedTuple):
-    """What the networks learn, in the kernels' order, of each feature where there are some.
-
-    All of one is None: the first four where x itself is what is gated, `stretch` and the two after
-    it where the residual is not stretched.
-    """
-
-    hidden: Tensor | None
-    hidden_bias: Tensor | None
-    output: Tensor | None
-    output_bias: Tensor | None
-    gate: Tensor
-    gate_bias: Tensor
-    stretch: Tensor | None
-    inner_weight: Tensor | None
-    inner_bias: Tensor | None
-    weight: Tensor
-    bias: Tensor
-
-
-class Given(NamedTuple):
-    """What the tokens have.
-
-    Args:
-        x: `(..., inputs)`, or `(features, ..., inputs)` with weights.
-        weights: `(..., features)`, of what a network of each feature's own makes of it; None =
-            there is one network.
-        added: `(..., hidden)`, to the hidden units before they are activated.
-        residual: `(..., size)`, where it is neither x nor x stretched.
-    """
-
-    x: Tensor
-    weights: Tensor | None = None
-    added: Tensor | None = None
-    residual: Tensor | None = None
 
 
 class Parts(NamedTuple):
@@ -138,11 +101,11 @@ def run_gate(block: Any, x: Tensor, residual: Tensor) -> Tensor:
     """Run a GateAddNorm on tokens."""
     gate, norm = block.gate.linear, block.add_norm.norm
     learned = (None,) * 4, (gate.weight, gate.bias), (None,) * 3, (norm.weight, norm.bias)
-    networks = Networks._make(each for some in learned for each in some)
+    networks: Networks[Tensor] = Networks._make(each for some in learned for each in some)
     return _run(Given(x, residual=residual), networks, block.gate.dropout)
 
 
-def networks_of(grn: Any, x: Tensor) -> Networks:
+def networks_of(grn: Any, x: Tensor) -> Networks[Tensor]:
     """Take from a GRN, or from copies of one, what it computes with on `x`."""
     inner: Any = grn.residual
     layers = grn.hidden, grn.output, grn.gate.linear
@@ -154,7 +117,7 @@ def networks_of(grn: Any, x: Tensor) -> Networks:
     return Networks._make((*learned, grn.norm.weight, grn.norm.bias))
 
 
-def _run(given: Given, networks: Networks, dropout: Any) -> Tensor:
+def _run(given: Given[Tensor], networks: Networks[Tensor], dropout: Any) -> Tensor:
     apply: Any = _Gated.apply
     output: Tensor = apply(*given, *networks, Dropping.of(dropout))
     return output
@@ -173,7 +136,7 @@ class _Gated(torch.autograd.Function):
         *tensors, dropping = inputs
         ctx.save_for_backward(*tensors)
         ctx.dropping = dropping
-        given, networks = _named(tensors)
+        given, networks = split(tensors)
         places = given.x.shape[:-1] if given.weights is None else given.weights.shape[:-1]
         out: Tensor = given.x.new_empty(*places, networks.weight.shape[-1])
         _call("gated_forward", tensors, dropping, (), (out,))
@@ -191,11 +154,6 @@ class _Gated(torch.autograd.Function):
         return *results, None
 
 
-def _named(tensors: Sequence[Any]) -> tuple[Given, Networks]:
-    count = len(Given._fields)
-    return Given(*tensors[:count]), Networks(*tensors[count:])
-
-
 def _differentiable_vjp(
     tensors: Sequence[Tensor | None], dropping: Dropping, gradient: Tensor
 ) -> tuple[Tensor, ...]:
@@ -203,14 +161,14 @@ def _differentiable_vjp(
 
     def run(*present: Tensor) -> Tensor:
         each = iter(present)
-        return _plain(*_named([None if one is None else next(each) for one in tensors]), dropping)
+        return _plain(*split([None if one is None else next(each) for one in tensors]), dropping)
 
     present = (each for each in tensors if each is not None)
     results: tuple[Tensor, ...] = torch.func.vjp(run, *present)[1](gradient)
     return results
 
 
-def _plain(given: Given, networks: Networks, dropping: Dropping) -> Tensor:
+def _plain(given: Given[Tensor], networks: Networks[Tensor], dropping: Dropping) -> Tensor:
     """Return what the kernels do."""
     x, weights, added, residual = given
     y = x
@@ -255,7 +213,7 @@ def _call(
     This is the one place where addresses leave Python: `outputs` were made for the call, and all
     else is checked.
     """
-    given, networks = _named(tensors)
+    given, networks = split(tensors)
     (*axes, inputs), dtype = given.x.shape, given.x.dtype
     size = networks.weight.shape[-1]
     hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ragged import kernels
+from ragged.kernels.gated import split
 from ragged.models.categories import Variables
 
 torch = pytest.importorskip("torch")
@@ -68,7 +69,7 @@ class Block:
         class Plain:
             @staticmethod
             def apply(*inputs):
-                return gated_kernels._plain(*gated_kernels._named(inputs[:-1]), inputs[-1])
+                return gated_kernels._plain(*split(inputs[:-1]), inputs[-1])
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gated_kernels, "_Gated", Plain)

@@ -18,6 +18,11 @@ close, gradients = comparison.close, comparison.gradients
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here")
 
 
+def by_modules(grns, x, weights):
+    """What the kernels are to give."""
+    return torch.einsum("tf,ftd->td", weights, grns(x))
+
+
 def selection(size=12, dropout=0.0, dtype=torch.float64):
     """A selection whose parameters are all away from their initial ones and zeros."""
     rng = np.random.default_rng(1)
@@ -42,7 +47,7 @@ def test_results_and_gradients_are_those_of_the_modules(size, tokens):
     assert gated_kernels.takes_kernels(grns.parts, x, weights)
     of = x, weights, *grns.parameters()
     found = gated_kernels.select(grns, x, weights)
-    expected = torch.einsum("tf,ftd->td", weights, grns(x))
+    expected = by_modules(grns, x, weights)
     close([found, *gradients(found, of)], [expected, *gradients(expected, of)])
 
 
@@ -69,7 +74,7 @@ def test_second_derivatives_are_those_of_the_modules():
     weights = drawn * x.square().sum(-1).T  # they depend on what they weigh, as in the module
     ways = (
         gated_kernels.select(grns, x, weights),
-        torch.einsum("tf,ftd->td", weights, grns(x)),
+        by_modules(grns, x, weights),
     )
     found, expected = (
         [g.square().sum() for g in gradients(y, of, create_graph=True)] for y in ways
@@ -82,7 +87,7 @@ def test_frozen_parameters_and_batched_gradients():
     grns.hidden.weight.requires_grad_(False)
     ways = (
         gated_kernels.select(grns, x, weights),
-        torch.einsum("tf,ftd->td", weights, grns(x)),
+        by_modules(grns, x, weights),
     )
     many = torch.randn(4, *ways[0].shape, dtype=x.dtype)
     of = x, weights, grns.output.weight
@@ -93,7 +98,7 @@ def test_frozen_parameters_and_batched_gradients():
 def test_segments_add_up_and_threads_change_nothing():
     grns, (x, weights) = selection(4).grns, inputs(4200)
     of, before, found = (x, weights, *grns.parameters()), torch.get_num_threads(), []
-    expected = torch.einsum("tf,ftd->td", weights, grns(x))
+    expected = by_modules(grns, x, weights)
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
@@ -107,7 +112,7 @@ def test_segments_add_up_and_threads_change_nothing():
 
 def test_wide_networks_are_multiplied_in_pieces():
     grns, (x, weights) = selection(130).grns, inputs(130)
-    expected = torch.einsum("tf,ftd->td", weights, grns(x))
+    expected = by_modules(grns, x, weights)
     close([gated_kernels.select(grns, x, weights)], [expected])
 
 

@@ -1,0 +1,52 @@
+"""What a gated residual network's kernels are given: see `gated.hpp`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+Array = TypeVar("Array")
+WIDEST_ALONE = 64  # wider, one network's products of all tokens are as fast by its framework
+
+
+class Given(NamedTuple, Generic[Array]):
+    """What the tokens have.
+
+    Args:
+        x: `(..., inputs)`, or `(features, ..., inputs)` with weights.
+        weights: `(..., features)`, of what a network of each feature's own makes of it; None =
+            there is one network.
+        added: `(..., hidden)`, to the hidden units before they are activated.
+        residual: `(..., size)`, where it is neither x nor x stretched.
+    """
+
+    x: Array
+    weights: Array | None = None
+    added: Array | None = None
+    residual: Array | None = None
+
+
+class Networks(NamedTuple, Generic[Array]):
+    """What the networks learn, in the kernels' order, of each feature where there are some.
+
+    All of one is None: the first four where x itself is what is gated, `stretch` and the two after
+    it where the residual is not stretched.
+    """
+
+    hidden: Array | None
+    hidden_bias: Array | None
+    output: Array | None
+    output_bias: Array | None
+    gate: Array
+    gate_bias: Array
+    stretch: Array | None
+    inner_weight: Array | None
+    inner_bias: Array | None
+    weight: Array
+    bias: Array
+
+
+def split(arrays: Sequence[Any]) -> tuple[Given[Any], Networks[Any]]:
+    """Tell what tokens have from what networks learn, in a list of both."""
+    count = len(Given._fields)
+    return Given(*arrays[:count]), Networks(*arrays[count:])

@@ -296,12 +296,16 @@ def _module_of(name: str) -> str:
 def _is_installed(module: str) -> bool:
     """Whether a backend module, and the framework of a bundled one, can be found."""
     framework = FRAMEWORKS.get(module)
+    return _is_found(module) and (framework is None or _is_found(framework))
+
+
+def _is_found(module: str) -> bool:
+    """Whether there is a module of a name; a folder without `__init__.py`, say of runs, is none."""
     try:
-        return find_spec(module) is not None and (
-            framework is None or find_spec(framework) is not None
-        )
+        spec = find_spec(module)
     except (ImportError, ValueError):
         return False
+    return spec is not None and spec.origin is not None
 
 
 def _import(name: str) -> ModuleType:

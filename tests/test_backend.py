@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 import sys
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import ragged
-from ragged.backend import _loaded, load_backend
+from ragged.backend import FRAMEWORKS, _is_installed, _loaded, load_backend
 from ragged.errors import BackendError, MixedFrameworksError, RaggedError
 from ragged.protocol import MEMBERS
 
@@ -241,3 +242,14 @@ def test_an_arrays_own_framework_wins_over_the_choice():
     with ragged.use_backend("jax"):
         y = ragged.flip_sequences(torch.zeros(1, 2), [1])
         assert load_backend("torch").owns(y)
+
+
+def test_a_folder_named_like_a_framework_is_none(tmp_path, monkeypatch):
+    (tmp_path / "no_such_framework").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(FRAMEWORKS, "ragged", "no_such_framework")
+    is_installed = _is_installed.__wrapped__
+    assert not is_installed("ragged")
+    (tmp_path / "no_such_framework" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert is_installed("ragged")

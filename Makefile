@@ -31,7 +31,7 @@ typecheck: .venv/installed  ## mypy, strict
 
 # Two workers on two cores: threads of their own would wait for each other at every kernel. A
 # program that several tests run is compiled by the first of them. What XLA compiles for a user the
-# tests in OPTIMISED and JITTED prove, of JAX in float32; elsewhere it compiles faster, to slower code.
+# tests OPTIMISED prove, of JAX in float32; elsewhere it compiles faster, to slower code.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # A program is one piece for LLVM, not thirty: what each piece costs by itself is most of it.
 QUICK  := JAX_DISABLE_MOST_OPTIMIZATIONS=1 JAX_TRACEBACK_IN_LOCATIONS_LIMIT=0 \
@@ -48,12 +48,18 @@ SUITE := conformance/ragged_conformance
 FAST  := ragged tests/test_refusals.py tests/test_backend.py tests/data \
 	$(addprefix $(SUITE)/test_,promises.py recurrent.py losses.py masks.py alignment.py packing.py)
 
-OPTIMISED := recurrent recurrent_function encoder_decoder_lstm training_steps
+# Each cell by each implementation, both derivatives of it, and the steps of a training. What only
+# stacks and turns what a cell computes, and rows of another number, XLA optimises no other way.
+RECURRENT := recurrent.py recurrent_function.py
+OPTIONS   := bias or bidirectional or two or short
+STEPS     := test_steps_equal_the_formula test_half_precision_computes_and_float32_keeps
 JITTED    := $(addprefix $(SUITE)/test_promises.py::,test_jit_changes_no_number test_nnx_jit_changes_no_number)
+OPTIMISED := $(addprefix $(SUITE)/test_,$(RECURRENT)) $(STEPS:%=$(SUITE)/test_training_steps.py::%) $(JITTED)
+OR        := $(subst $() $(), or ,$(RECURRENT:%=test_%))
+SHOWN     := ($(OR)) and not ($(OPTIONS)) or $(subst $() $(), or ,$(STEPS))
 # What a row's neighbours, width and padding may change is the same in every dtype: nothing. On JAX,
 # where each shape is a program to compile, float64 shows it, and the kernels in float32 are torch's.
-RELATIONS := promises
-OR        := $(subst $() $(), or ,$(patsubst %,test_%.py,$(OPTIMISED) $(RELATIONS)))
+RELATIONS := test_promises.py
 
 # What these say of a call and its relatives, or of where values lie, holds in every dtype or in none:
 # float64 alone, whose bounds are the narrowest, proves it here, and the sanitizers' harness runs the
@@ -86,10 +92,10 @@ test: lint  ## every check and every test
 	$(MAKE) --jobs=2 typecheck test-suite
 
 test-suite: .venv/installed .venv/xla_cuda .venv/forecasting  ## every test
-	$(PYTEST) $(OPTIMISED:%=$(SUITE)/test_%.py) $(JITTED) --backend jax
+	$(PYTEST) $(OPTIMISED) --backend jax -k "not ($(OPTIONS))"
 	$(QUICK) $(PYTEST) conformance --dtype float64
 	$(QUICK) $(PYTEST) conformance ragged backends tests $(DOCTESTS) $(PROVEN) \
-		-k "not (conformance and jax and ($(OR)))"
+		-k "not (conformance and jax and ($(SHOWN) or $(RELATIONS)))"
 
 sanitize: .venv/installed  ## the kernels under the sanitizers; part of `make test` too
 	$(BIN)/python -m pytest tests/kernels/test_kernels_native.py tests/kernels/test_cuda_host.py -k sanitizers

@@ -23,7 +23,7 @@ from ragged_conformance.cases import (
     fill_padding,
     normal,
 )
-from ragged_conformance.evaluation import to_numpy
+from ragged_conformance.evaluation import Evaluate, evaluator
 from ragged_conformance.recurrent import LAYERS, Layer, as_state, marked, named, weighted_sum
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close
 
@@ -54,23 +54,26 @@ def split_inputs(inputs: Arrays) -> tuple[Any, list[Any], Arrays]:
     return inputs["x"], states, {n: value for n, value in inputs.items() if n not in "xhc"}
 
 
-def assert_equals(adapter: Adapter, layer: Layer, inputs: Arrays, reference: Any) -> None:
-    """Compare our values and gradients with (values, gradients) of the reference."""
-    weights = [adapter.array(weight) for weight in weights_of_the_sum(layer)]
+@functools.cache
+def make_evaluate(adapter: Adapter, name: str) -> Evaluate:
+    """Evaluate a layer and its gradients, on JAX by one program for all references."""
+    weights = [adapter.array(weight) for weight in weights_of_the_sum(LAYERS[name])]
 
-    def run(**inputs: Any) -> Any:
+    def function(inputs: Any, _: Any) -> tuple[Any, Arrays]:
         x, states, parameters = split_inputs(inputs)
-        return layer.function(parameters, x, list(ROWS), as_state(states))
+        result = LAYERS[name].function(parameters, x, list(ROWS), as_state(states))
+        return weighted_sum(result, weights), named(result)
 
-    def total(**inputs: Any) -> Any:
-        return weighted_sum(run(**inputs), weights)
+    return evaluator(adapter, function)
 
+
+def assert_equals(adapter: Adapter, name: str, inputs: Arrays, reference: Any) -> None:
+    """Compare a layer's values and gradients with (values, gradients) of the reference."""
     values, gradients = reference
     values["y"] = fill_padding(values["y"], ROWS, 0.0)
-    native = adapter.arrays(inputs)
-    actual = to_numpy(adapter, named(run(**native)))
+    actual, actual_gradients = make_evaluate(adapter, name)(adapter.arrays(inputs), {})
     assert_all_close(actual, values, adapter.dtype, LAYER)
-    assert_all_close(adapter.gradients(total, native), gradients, adapter.dtype, MODEL)
+    assert_all_close(actual_gradients, gradients, adapter.dtype, MODEL)
 
 
 @pytest.mark.parametrize("name", marked(LAYERS))
@@ -94,7 +97,7 @@ def test_layer_equals_torch_on_a_packed_sequence(adapter: Adapter, name: str) ->
     leaves |= dict(layer.named_parameters())
     outputs = {name: array.detach().numpy() for name, array in named((y, final)).items()}
     gradients = {name: leaf.grad.numpy() for name, leaf in leaves.items()}
-    assert_equals(adapter, ours, inputs, (outputs, gradients))
+    assert_equals(adapter, name, inputs, (outputs, gradients))
 
 
 def differentiated(reference: Reference, layer: Layer) -> Reference:
@@ -149,7 +152,7 @@ def test_lstm_equals_the_reference_of_jax(adapter: Adapter, name: str) -> None:
     pytest.importorskip("jax.experimental.rnn")
     inputs = inputs_of(adapter, LAYERS[name])
     theirs = in_float64(reference_of_jax(name), inputs)
-    assert_equals(adapter, LAYERS[name], inputs, theirs)
+    assert_equals(adapter, name, inputs, theirs)
 
 
 def flax_lstm(kind: str, parameters: Arrays, suffix: str) -> Any:
@@ -254,7 +257,7 @@ def test_layer_equals_flax(adapter: Adapter, kind: str, name: str) -> None:
     pytest.importorskip("flax.nnx")
     inputs = inputs_of(adapter, LAYERS[name])
     theirs = in_float64(reference_of_flax(kind, name), inputs)
-    assert_equals(adapter, LAYERS[name], inputs, theirs)
+    assert_equals(adapter, name, inputs, theirs)
 
 
 @pytest.mark.operation("pack_sequences", "unpack_to_fixed_length")

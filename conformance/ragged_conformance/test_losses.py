@@ -61,7 +61,12 @@ def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("valid", VALID)
 @names
-def test_values_equal_the_oracle(adapter: Adapter, name: str, valid: str, weights: str) -> None:
+def test_values_equal_the_oracle(
+    adapter: Adapter, name: str, valid: str, weights: str, pytestconfig: pytest.Config
+) -> None:
+    is_plain = name in ("mse", "cross_entropy") or valid == "lengths" or weights == "none"
+    if adapter.name == "jax" and not is_plain and not pytestconfig.getoption("exhaustive"):
+        pytest.skip("masks and weights meet in one function: two losses, and torch, show all pairs")
     prediction, target = batch(name)
     common = {**VALID[valid], "weights": WEIGHTS[weights], **OPTIONS.get(name, {})}
     for reduction in REDUCTIONS:

@@ -181,7 +181,7 @@ TRANSFORMATIONS: dict[str, Transformation] = {
     "jacfwd": derivative(jacfwd, *WAYS, *SOME),
     "grad of grad": derivative(grad_of_grad, "LSTM", "lstm, projection", "GRU", "RNN_TANH"),
     "jvp of grad": derivative(jvp_of_grad, *WAYS, "RNN_TANH"),
-    "grad of jvp": derivative(grad_of_jvp, "LSTM", "lstm, projection", "GRU"),
+    "grad of jvp": derivative(grad_of_jvp, "LSTM, tied", "lstm, projection", "GRU"),
     "hessian": derivative(hessian, "LSTM", "RNN_RELU"),
     "vmap over batches": derivative(vmap_batches, *LAYERS, *SOME),
     "vmap of grad": derivative(vmap_grad_batches, *WAYS, *SOME, "AttentionLSTM"),

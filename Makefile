@@ -70,7 +70,7 @@ REPEATED  := test_references.py and not torch- \
 # What these say of a call and its relatives, or of where values lie, holds in every dtype or in none:
 # float64 alone, whose bounds are the narrowest, proves it here, and the sanitizers' harness runs the
 # kernels' layouts and resets in float32. `pytest conformance --dtype float32` runs them too.
-ANY_DTYPE := transformations attention_transformations metamorphic metamorphic_losses \
+ANY_DTYPE := attention_transformations metamorphic metamorphic_losses \
 	metamorphic_movement trajectory backends_agree alignment checkpoints dropout jagged masks packing resets
 COMPILED  := $(SUITE)/test_promises.py::test_torch_compile_changes_no_number_and_serves_every_batch
 PROVEN    := $(ANY_DTYPE:%=--ignore=$(SUITE)/test_%.py) $(COMPILED:%=--deselect=%) $(JITTED:%=--deselect=%)

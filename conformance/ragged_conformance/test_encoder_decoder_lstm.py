@@ -10,6 +10,7 @@ import ragged
 from ragged_conformance import oracle
 from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import HIDDEN, WIDTH, fill_padding, normal
+from ragged_conformance.evaluation import evaluator
 from ragged_conformance.tolerances import MODEL, assert_all_close, assert_close
 
 pytestmark = pytest.mark.operation("models.EncoderDecoderLSTM")
@@ -87,12 +88,15 @@ def test_gradients_equal_the_oracle(adapter: Adapter, configuration: str) -> Non
     model = adapter.prepare(make(configuration))
     initial, call = adapter.functional(model)
     assert set(initial) == set(parameters)
-    native = adapter.array(weight)
 
-    def total(past: Any, future: Any, **parameters: Any) -> Any:
-        return (call(parameters, past, future, **lengths_of("length 0")).output * native).sum()
+    def total(values: Any, constants: Any) -> tuple[Any, dict[str, Any]]:
+        parameters = {name: values[name] for name in initial}
+        given = {name: values[name] for name in ("past", "future")}
+        output = call(parameters, **given, **lengths_of("length 0")).output
+        return (output * constants["weight"]).sum(), {}
 
-    actual = adapter.gradients(total, {**adapter.arrays(inputs("length 0")), **initial})
+    values = {**adapter.arrays(inputs("length 0")), **initial}
+    _, actual = evaluator(adapter, total)(values, {"weight": adapter.array(weight)})
     assert_all_close(actual, expected, adapter.dtype)
 
 

@@ -27,13 +27,13 @@ FAST: Options = KEEPS_NAN | {
 }
 
 
-def evaluator(adapter: Adapter, function: Function) -> Evaluate:
+def evaluator(adapter: Adapter, function: Function, options: Options = FAST) -> Evaluate:
     """Make `evaluate(inputs, constants) -> (outputs, gradients by the inputs)`.
 
     On JAX it is one compiled program a shape; its constants, lengths too, are traced.
     """
     if isinstance(adapter, JaxAdapter):
-        return _compiled(adapter, function)
+        return _compiled(adapter, function, options)
 
     def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
         with one_thread(adapter):
@@ -44,10 +44,10 @@ def evaluator(adapter: Adapter, function: Function) -> Evaluate:
     return evaluate
 
 
-def _compiled(adapter: Adapter, function: Function) -> Evaluate:
+def _compiled(adapter: Adapter, function: Function, options: Options) -> Evaluate:
     import jax
 
-    program = compiled(adapter, jax.grad(function, has_aux=True))
+    program = compiled(adapter, jax.grad(function, has_aux=True), options)
 
     def evaluate(inputs: Arrays, constants: Arrays) -> tuple[Results, Results]:
         gradients, outputs = program(dict(inputs), dict(constants))

@@ -21,7 +21,7 @@ from ragged_conformance.cases import (
     fill_padding,
     normal,
 )
-from ragged_conformance.evaluation import KEEPS_NAN, compiled, to_numpy
+from ragged_conformance.evaluation import KEEPS_NAN, evaluator
 from ragged_conformance.recurrent import (
     LAYERS,
     MODES,
@@ -107,17 +107,6 @@ def oracle_gradients(name: str) -> tuple[dict[str, np.ndarray], list[np.ndarray]
     return inputs, weights, oracle.gradient(total, inputs)
 
 
-def differentiated(
-    adapter: Adapter, function: Callable[..., Any], *arguments: Any
-) -> dict[str, np.ndarray]:
-    """Differentiate by the first argument, on JAX as one program, optimised as by default."""
-
-    def gradients(inputs: dict[str, Any], *constants: Any) -> Any:
-        return adapter.differentiate(lambda leaves: function(leaves, *constants), inputs)
-
-    return to_numpy(adapter, compiled(adapter, gradients, KEEPS_NAN)(*arguments))
-
-
 @functions
 def test_gradients_equal_the_oracle(adapter: Adapter, name: str) -> None:
     inputs, weights, expected = oracle_gradients(name)
@@ -128,10 +117,11 @@ def test_gradients_equal_the_oracle(adapter: Adapter, name: str) -> None:
             continue
         lengths = ragged.Lengths(GRADIENT_LENGTHS, WIDTH, policy=policy)
 
-        def total(inputs: Any, lengths: Any = lengths) -> Any:
-            return weighted_sum(run(LAYERS[name].function, LAYERS[name], lengths, inputs), weights)
+        def total(inputs: Any, _: Any, lengths: Any = lengths) -> Any:
+            result = run(LAYERS[name].function, LAYERS[name], lengths, inputs)
+            return weighted_sum(result, weights), named(result)
 
-        gradients = differentiated(adapter, total, adapter.arrays(inputs))
+        _, gradients = evaluator(adapter, total, KEEPS_NAN)(adapter.arrays(inputs), {})
         assert_all_close(gradients, expected, adapter.dtype)
         padding = ~oracle.padding_mask(GRADIENT_LENGTHS, WIDTH)
         assert (gradients["x"][padding] == 0).all(), f"gradient at padding ({policy})"
@@ -157,19 +147,23 @@ def test_many_rows_and_units_are_as_few(adapter: Adapter, mode: str) -> None:
     weights = [adapter.array(normal(*array.shape, seed=7)) for array in arrays_of(expected)]
     arrays["x"] = fill_padding(arrays["x"], lengths)
 
-    def gradients(policy: str) -> dict[str, np.ndarray]:
+    def evaluate(policy: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         valid = ragged.Lengths(lengths, width, policy=policy)
 
-        def total(inputs: dict[str, Any], weights: Any) -> Any:
+        def total(inputs: Any, constants: Any) -> Any:
             parameters = {name: inputs[name] for name in initial}
-            return weighted_sum(both_ways.function(parameters, inputs["x"], valid), weights)
+            result = both_ways.function(parameters, inputs["x"], valid)
+            return weighted_sum(result, constants["weights"]), named(result)
 
-        return differentiated(adapter, total, adapter.arrays(arrays), weights)
+        constants = {"weights": weights}
+        return evaluator(adapter, total, KEEPS_NAN)(adapter.arrays(arrays), constants)
 
-    for policy in ("auto", "never"):
-        valid = ragged.Lengths(lengths, width, policy=policy)
-        assert_results_close(adapter, layer(adapter.array(arrays["x"]), valid), expected, policy)
-    assert_all_close(gradients("auto"), gradients("never"), adapter.dtype, MODEL)
+    alone = layer(adapter.array(arrays["x"]), ragged.Lengths(lengths, width))
+    assert_results_close(adapter, alone, expected, "without gradients")
+    (auto, gradients), (never, gradients_of_never) = map(evaluate, ("auto", "never"))
+    for outputs in (auto, never):
+        assert_all_close(outputs, named(expected), adapter.dtype, LAYER)
+    assert_all_close(gradients, gradients_of_never, adapter.dtype, MODEL)
 
 
 @pytest.mark.parametrize("mode", marked(MODES, module=False))

@@ -48,8 +48,8 @@ SUITE := conformance/ragged_conformance
 FAST  := ragged tests/test_refusals.py tests/test_backend.py tests/data \
 	$(addprefix $(SUITE)/test_,promises.py recurrent.py losses.py masks.py alignment.py packing.py)
 
-# Each cell by each implementation, both derivatives of it, and the steps of a training. What only
-# stacks and turns what a cell computes, and rows of another number, XLA optimises no other way.
+# Each cell by kernels and by a scan, its gradients, and the steps of a training. What only stacks and
+# turns what a cell computes, and rows of another number, XLA optimises no other way.
 RECURRENT := recurrent.py recurrent_function.py
 OPTIONS   := bias or bidirectional or two or short
 STEPS     := test_steps_equal_the_formula test_half_precision_computes_and_float32_keeps
@@ -60,8 +60,8 @@ SHOWN     := ($(OR)) and not ($(OPTIONS)) or $(subst $() $(), or ,$(STEPS))
 # What a row's neighbours, width and padding may change is the same in every dtype: nothing. On JAX,
 # where each shape is a program to compile, float64 shows it, and the kernels in float32 are torch's.
 RELATIONS := test_promises.py or jagged_rows_give or vmap_of_losses
-# Nor does float32 tell more of it than its dtypes and constants: each loss and one of the models that
-# have a module show these. Whoever implemented a layer elsewhere is compared with in float64.
+# Dtypes and constants of float32 on JAX: one case of each loss, and one model with each module, show
+# them. Other libraries' layers are compared with in float64.
 REPEATED  := test_references.py and not torch- \
 	or test_attention_models.py and (side or feature or shared or ungated or Temporal or AttentionLSTM and not forecast) \
 	or test_embeddings.py and not (EncoderDecoderLSTM or refused) \

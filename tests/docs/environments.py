@@ -39,7 +39,8 @@ def create(folder: Path, *requirements: str) -> dict[str, str]:
         for package in _required(requirements):
             _link(package, site)
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
-    _run(*pip, *options, *requirements)
+    # Nothing else is there that a package could be in conflict with.
+    _run(*pip, "--no-warn-conflicts", *options, *requirements)
     kept = {n: v for n, v in os.environ.items() if n not in ("PYTHONPATH", "RAGGED_BACKEND")}
     return {**kept, **settings, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
 

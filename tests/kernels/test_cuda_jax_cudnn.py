@@ -13,7 +13,7 @@ import ragged_jax  # noqa: E402
 from jax.experimental import rnn  # noqa: E402
 from ragged_jax import primitives  # noqa: E402
 from ragged_jax.precision import use_tf32  # noqa: E402
-from ragged_jax.recurrent import cuda_trial, cudnn, dispatch  # noqa: E402
+from ragged_jax.recurrent import cpp, cuda_trial, cudnn, dispatch  # noqa: E402
 
 from tests.kernels.test_cuda_jax import JaxLayer  # noqa: E402
 
@@ -61,6 +61,7 @@ def gpu(played, monkeypatch, tmp_path):
             monkeypatch.setattr(owner, name, value)
         return held
 
+    cpp.has_kernels("LSTM", "float32")  # are compiled where they are kept: what is judged is not
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.clear_caches()
     yield judge

@@ -18,7 +18,13 @@ from ragged_conformance.adapter import Adapter
 from ragged_conformance.cases import normal
 from ragged_conformance.recurrent import Layer
 from ragged_conformance.runner import lengths_of
-from ragged_conformance.subjects import SUBJECTS, Batch, Subject, recurrent_subject
+from ragged_conformance.subjects import (
+    SUBJECTS,
+    Batch,
+    Subject,
+    attention_subject,
+    recurrent_subject,
+)
 
 Values = dict[str, np.ndarray]
 Arrays = dict[str, Any]
@@ -253,8 +259,10 @@ def function_problem(mode: str, **options: Any) -> Problem:
 # in each of the derivatives.
 LSTM, ONE_LSTM = SUBJECTS["LSTM"], recurrent_subject("LSTM", bidirectional=True)
 GRU = recurrent_subject("GRU", bidirectional=True)
+# Rows of one or three steps, normalised, curve more than `oracle.curvature` resolves.
+TFT = "TemporalFusionTransformer"
+CHANGED = {"LSTM": ONE_LSTM, "GRU": GRU, TFT: attention_subject(TFT, row_normalization=None)}
 PROBLEMS: dict[str, Problem] = {
-    "LSTM": Problem(ONE_LSTM),
     "LSTM, never": Problem(ONE_LSTM, policy="never"),
     "LSTM, always": Problem(LSTM, policy="always"),
     "LSTM, no kernels": Problem(ONE_LSTM, kernels=False),
@@ -267,6 +275,5 @@ PROBLEMS: dict[str, Problem] = {
     "gru, no bias": function_problem("GRU", bias=False),
     "RNN_TANH, never": Problem(SUBJECTS["RNN_TANH"], policy="never"),
     "RNN_RELU, no kernels": Problem(SUBJECTS["RNN_RELU"], kernels=False),
-    "GRU": Problem(GRU),
-    **{name: Problem(subject) for name, subject in SUBJECTS.items() if name not in ("LSTM", "GRU")},
+    **{name: Problem(CHANGED.get(name, subject)) for name, subject in SUBJECTS.items()},
 }

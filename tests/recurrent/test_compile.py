@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from ragged_conformance.tolerances import LAYER, MODEL, assert_close
@@ -181,10 +183,17 @@ class OwnModel(torch.nn.Module):
         return self.head(self.norm(y) + h[-1][:, None])
 
 
+@pytest.fixture
+def short_kernels():
+    """Let inductor compile no vectors, and none of ten probes of what the processor has."""
+    config = importlib.import_module("torch._inductor.config")
+    with config.patch({"cpp.vec_isa_ok": False}):
+        yield
+
+
 @pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
-def test_a_users_own_training_step_is_one_graph(backend, monkeypatch):
-    # Else inductor compiles ten probes of what the processor has, and longer kernels.
-    monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", False)
+@pytest.mark.usefixtures("short_kernels")
+def test_a_users_own_training_step_is_one_graph(backend):
     torch.manual_seed(0)
     model = OwnModel()
     model.train(backend == "aot_eager")  # there with dropout

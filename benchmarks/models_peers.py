@@ -73,6 +73,7 @@ def main() -> None:
     if chosen.memory:
         print(json.dumps(step_memory(*chosen.memory)))
         return
+    chosen.out.mkdir(parents=True, exist_ok=True)
     shapes, budget = ((TINY,), 0.0) if chosen.quick else (SHAPES, chosen.budget)
     rows = [
         row

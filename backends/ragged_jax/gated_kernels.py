@@ -31,6 +31,7 @@ from ragged_jax.precision import float32_products
 from ragged_jax.primitives import (
     Mapped,
     abstract_results,
+    bind_backward,
     bind_tangent,
     define,
     inner_shapes,
@@ -320,9 +321,7 @@ def _transpose(
 ) -> list[Array | None]:
     """Turn the gradient of the result into those of the tangents that the operator took."""
     known = FIXED + len(moving)
-    gradient = ad.instantiate_zeros(gradients[0])
-    levels = tuple((*level[:known], True) for level in mapped)
-    of_inputs = backward_p.bind(*operands[:known], gradient, mapped=levels, call=call)
+    of_inputs = bind_backward(backward_p, gradients, operands, mapped, known=known, call=call)
     return sum_gradients(of_inputs, operands, mapped, moving, known=known)
 
 

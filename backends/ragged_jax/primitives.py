@@ -175,6 +175,28 @@ def bind_tangent(
     return tangent.bind(*known, *nonzero, mapped=levels, moving=moving, **options)
 
 
+def bind_backward(
+    backward: Primitive,
+    gradients: Sequence[Any],
+    operands: Sequence[Any],
+    mapped: Mapped,
+    *,
+    known: int,
+    **options: Any,
+) -> list[Array | None]:
+    """Bind an operator's gradients to those of its results.
+
+    Args:
+        backward: the primitive.
+        gradients: of the results, which every `vmap` maps.
+        operands: of the primitive of tangents; `known` of them come before its tangents.
+        mapped: of these operands.
+    """
+    every = [ad.instantiate_zeros(each) for each in gradients]
+    levels = tuple((*level[:known], *(True for _ in every)) for level in mapped)
+    return list(backward.bind(*operands[:known], *every, mapped=levels, **options))
+
+
 def sum_gradients(
     gradients: Sequence[Array | None],
     operands: Sequence[Any],

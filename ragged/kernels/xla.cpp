@@ -3,7 +3,8 @@
 
 using namespace ragged;
 
-// As `recurrent.cpp`, `attention.cpp` and `gated.cpp` have them. They are compiled elsewhere: once for both backends.
+// As `recurrent.cpp`, `attention.cpp` and `gated.cpp` have them. They are compiled elsewhere: once for both
+// backends.
 using Recurrent = Status (*)(const Index*, const Index*, void* const*, const bool*, Team);
 using Attention = Status (*)(const Index*, const double*, const Index*, const Index*, void* const*, Team);
 using Gated = Status (*)(const Index*, double, void* const*, Team);
@@ -114,8 +115,8 @@ static ffi::Error attention(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::
   });
 }
 
-// Arguments: those arrays of `gated.cpp` that there are, `present` has a bit for each; then the result's gradient, if any,
-// and the seed's words, last.
+// Arguments: those arrays of `gated.cpp` that there are, `present` has a bit for each; then the result's
+// gradient, if any, and the seed's words, last.
 template <Pass pass>
 static ffi::Error gated(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                         ffi::Span<const Index> sizes, Index present, double dropout) {

@@ -20,6 +20,7 @@ from ragged.implementations import choose
 from ragged_jax.primitives import (
     Mapped,
     abstract_results,
+    bind_backward,
     bind_tangent,
     define,
     inner_shapes,
@@ -100,9 +101,7 @@ def _transpose(
     gradients: Sequence[Any], *operands: Any, mapped: Mapped, moving: Sequence[bool], **options: Any
 ) -> list[Array | None]:
     """Turn the gradient of the result into those of the tangents that the operator took."""
-    gradient = ad.instantiate_zeros(gradients[0])
-    levels = tuple((*level[:KNOWN], True) for level in mapped)
-    of_inputs = backward_p.bind(*operands[:KNOWN], gradient, mapped=levels, **options)
+    of_inputs = bind_backward(backward_p, gradients, operands, mapped, known=KNOWN, **options)
     return sum_gradients(of_inputs, operands, mapped, moving, known=KNOWN)
 
 

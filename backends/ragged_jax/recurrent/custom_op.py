@@ -24,6 +24,7 @@ from ragged.recurrent.dispatch import LayerCall
 from ragged_jax.primitives import (
     Mapped,
     abstract_results,
+    bind_backward,
     bind_tangent,
     define,
     inner_shapes,
@@ -159,10 +160,8 @@ def _transpose(
     gradients: Sequence[Any], *operands: Any, mapped: Mapped, moving: Sequence[bool], **options: Any
 ) -> list[Array | None]:
     """Turn the gradients of y, h and c into those of the tangents that the operator took."""
-    known = operands[:KNOWN]
-    gradients = [ad.instantiate_zeros(each) for each in gradients]
-    levels = tuple((*level[:KNOWN], True, True, True) for level in mapped)
-    of_inputs = backward_p.bind(*known, *gradients, mapped=levels, wants_x=moving[0], **options)
+    options |= {"known": KNOWN, "wants_x": moving[0]}
+    of_inputs = bind_backward(backward_p, gradients, operands, mapped, **options)
     if not moving[0]:
         of_inputs = [None, *of_inputs]
     return sum_gradients(of_inputs, operands, mapped, moving, known=KNOWN)

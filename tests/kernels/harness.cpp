@@ -4,6 +4,7 @@
 // Each array is of exactly the size that a call may touch. What is told goes to the standard error,
 // and the status is 1.
 #include <memory>
+#include <string>
 
 #include "recurrent.cpp"
 
@@ -154,11 +155,15 @@ class Case {
 
   void near(const std::vector<T>& found, const Values& expected, const char* what) const {
     const double tolerance = sizeof(T) == 4 ? 2e-4 : 1e-11;
+    for (std::size_t i = 0; i < found.size(); ++i)
+      if (!(std::abs(found[i] - expected[i]) <= tolerance * (1 + std::abs(expected[i])))) tell(what, i);
+  }
+
+  void tell(const char* what, Index where) const {
     const auto shape = " of " + std::to_string(s.batch) + " rows, " + std::to_string(s.width) +
                        " steps, " + std::to_string(s.inputs) + " inputs, " + std::to_string(s.hidden) +
                        " units, layout " + std::to_string(int(choice.layout));
-    for (std::size_t i = 0; i < found.size(); ++i)
-      expect(std::abs(found[i] - expected[i]) <= tolerance * (1 + std::abs(expected[i])), what + shape, i);
+    expect(false, (what + shape).c_str(), where);
   }
 
   Inputs<T> inputs() const {

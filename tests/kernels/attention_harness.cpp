@@ -105,10 +105,13 @@ class Case {
     const Index value_heads = call.value_heads(), value_head = call.is_shared ? 0 : head;
     const Index at = ((queries.starts[row] + i) * s.heads + head) * s.size;
     const Index out_at = ((queries.starts[row] + i) * value_heads + value_head) * s.value_size;
-    const auto k_at = [&](Index j) { return ((keys.starts[row] + j) * s.heads + head) * s.size; };
-    const auto v_at = [&](Index j) {
+    const auto k_at = [&](Index j) UNWATCHED { return ((keys.starts[row] + j) * s.heads + head) * s.size; };
+    const auto v_at = [&](Index j) UNWATCHED {
       return ((keys.starts[row] + j) * value_heads + value_head) * s.value_size;
     };
+    // Vectors' own operators are watched.
+    const T *q = this->q.data(), *k = this->k.data(), *v = this->v.data(), *dout = this->dout.data();
+    double *e_out = this->e_out.data(), *e_q = this->e_q.data(), *e_k = this->e_k.data(), *e_v = this->e_v.data();
     std::vector<Index> seen;
     for (Index j = 0; j < keys.lengths[row]; ++j)
       if (!call.is_causal || j - i <= keys.lengths[row] - queries.lengths[row] + call.diagonal)

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import hashlib
 import os
 import shlex
 import shutil
@@ -29,6 +30,28 @@ def compile_source(name, made, *flags, compiler=None):
     command = [*compiler, *options, str(SOURCES / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stderr if done.returncode else ""
+
+
+KEPT = Path(sys.prefix) / "harnesses"
+
+
+def compile_kept(name, source, *flags):
+    """Compile a harness, or find it as it was compiled of the same sources before."""
+    compiler = kernels.find_compiler()
+    version = subprocess.check_output([*shlex.split(compiler), "--version"], text=True)
+    paths = [*sorted(SOURCES.glob("*.[ch]pp")), *sorted(kernels.HEADERS.glob("*.[ch]pp"))]
+    parts = [compiler, version, kernels._processor(), *flags, *(path.read_text() for path in paths)]
+    kept = KEPT / f"{name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
+    if not kept.exists():
+        KEPT.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=KEPT) as folder:
+            made = Path(folder) / "made"
+            said = compile_source(source, made, *flags)
+            assert not said, said
+            for old in KEPT.glob(f"{name}-*"):
+                old.unlink()
+            made.replace(kept)
+    return kept
 
 
 SANITIZERS = {
@@ -62,13 +85,12 @@ def has_sanitizer(name):
 
 
 @pytest.mark.parametrize(("name", "cell", "dtype", "level"), SANITIZED)
-def test_sanitizers_find_nothing(tmp_path, name, cell, dtype, level):
-    made = tmp_path / "harness"
+def test_sanitizers_find_nothing(name, cell, dtype, level):
     if not has_sanitizer(name):
         pytest.skip(f"the compiler has no sanitizer of {name}")
-    chosen = kernels.choices(cell, dtype)
+    flags = (f"-march={level}", *kernels.choices(cell, dtype), *SANITIZERS[name])
     source = BESIDE.get(cell, "harness.cpp")
-    assert not compile_source(source, made, f"-march={level}", *chosen, *SANITIZERS[name])
+    made = compile_kept(f"{name}-{cell}-{dtype}-{level}", source, *flags)
     done = subprocess.run([made], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

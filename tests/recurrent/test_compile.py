@@ -62,7 +62,9 @@ def test_compiled_transformations_are_those_of_the_layer_itself():
             func.vmap(grad)(torch.stack([x, 2 * x])),
         )
 
-    torch.testing.assert_close(compile_quickly(run)(x), run(x))
+    with torch.no_grad():  # what the transformations themselves give: no third derivatives
+        found = compile_quickly(run)(x)
+    torch.testing.assert_close(found, run(x))
     y = torch.export.export(layer, (x, lengths)).module()(x.requires_grad_(), lengths)[0]
     (first,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
     second = torch.autograd.grad(first.sin().sum(), x)

@@ -83,11 +83,16 @@ def test_an_ensemble_made_by_vmap_runs_under_vmap_and_scan():
     assert (one != two).any()
     layers.eval()
     definition, state = nnx.split(layers)
-    below, each = x, together(layers, x, lengths)
+
+    @jax.jit
+    def alone(place: int, x: Any) -> Any:
+        layer = nnx.merge(definition, jax.tree.map(lambda leaf: leaf[place], state))
+        return layer(x, lengths)[0]
+
+    below, each = x, np.asarray(together(layers, x, lengths))
     for place in range(3):
-        alone = nnx.merge(definition, jax.tree.map(lambda leaf, at=place: leaf[at], state))
-        np.testing.assert_allclose(each[place], alone(x, lengths)[0], rtol=1e-5, atol=1e-6)
-        below = alone(below, lengths)[0]
+        np.testing.assert_allclose(each[place], alone(place, x), rtol=1e-5, atol=1e-6)
+        below = alone(place, below)
     np.testing.assert_allclose(stacked(x, layers, lengths), below, rtol=1e-5, atol=1e-6)
 
 

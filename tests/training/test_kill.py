@@ -184,7 +184,7 @@ def remains(run: Path) -> dict[str, object]:
 def test_a_run_killed_at_12_moments_always_ends_as_the_unbroken_one(need, tiny_arguments, tmp_path):
     need("torch")
     pytest.importorskip("jsonargparse")
-    options = tiny_arguments(tmp_path, "torch", trainer__max_epochs=12)
+    options = tiny_arguments(tmp_path, "torch", trainer__max_epochs=6)
     place = options.index("--runs")
     lines = helper(TRAINING, tmp_path, 12, *options[:place], *options[place + 2 :])
     (unbroken,) = (tmp_path / "unbroken").glob("*/*")

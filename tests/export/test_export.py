@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import sys
 from types import SimpleNamespace
@@ -28,8 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
 ]
 
-DTYPE = "float64" if os.environ.get("JAX_ENABLE_X64") == "1" else "float32"
-RTOL, ATOL = {"float64": (1e-10, 1e-12), "float32": (1e-4, 1e-5)}[DTYPE]
+TOLERANCES = {"float64": (1e-10, 1e-12), "float32": (1e-4, 1e-5)}
 PAST, FUTURE = 2, 1
 SIZES = {"hidden_size": 4, "num_layers": 1, "seed": 0}
 LEFT = {"num_heads": 2, "encoder_alignment": "left"}
@@ -71,14 +69,14 @@ CASES = {
 }
 
 
-def inputs(case: str, static: int = 0, *, padding: float = 0.0) -> dict[str, np.ndarray]:
+def inputs(case: str, dtype: str, static: int, *, padding: float = 0.0) -> dict[str, np.ndarray]:
     """What a program is fed with; every case begins with the same rows, as far as they reach."""
     widths, *lengths = CASES[case]
     rng, found = np.random.default_rng(0), {}
     for side, kind, features, width, counts in zip(
         ("past", "future"), ("encoder", "decoder"), (PAST, FUTURE), widths, lengths, strict=True
     ):
-        values = rng.normal(size=(8, 9, features)).astype(DTYPE)[: len(counts), :width]
+        values = rng.normal(size=(8, 9, features)).astype(dtype)[: len(counts), :width]
         values[..., 0] = np.round(2 * values[..., 0])  # labels, and what is none
         counts = np.array(counts, np.int64)
         values[np.arange(width) >= counts[:, None]] = padding
@@ -87,9 +85,9 @@ def inputs(case: str, static: int = 0, *, padding: float = 0.0) -> dict[str, np.
     return {**found, "static": statics} if static else found
 
 
-def expected_of(backend, model, cases, static: int) -> dict[str, np.ndarray]:
+def expected_of(backend, model, cases, dtype: str, static: int) -> dict[str, np.ndarray]:
     """What the model itself forecasts, all cases in one batch: a row's neighbours do not count."""
-    given = [inputs(case, static) for case in cases]
+    given = [inputs(case, dtype, static) for case in cases]
     counts = [len(each["past"]) for each in given]
 
     def joined(name: str) -> np.ndarray:
@@ -113,11 +111,11 @@ def expected_of(backend, model, cases, static: int) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def model_of(kind: str, backend: str):
-    """A model in the dtype under test, one for all formats of its backend."""
+def model_of(kind: str, backend: str, dtype: str = "float32"):
+    """A model, one for all formats of its backend."""
     with use_backend(backend) as chosen:
         model = getattr(ragged.models, kind)(PAST, FUTURE, output_size=2, **SIZES, **MODELS[kind])
-        return chosen.to(model, device="cpu", dtype=DTYPE)
+        return chosen.to(model, device="cpu", dtype=dtype)
 
 
 @functools.cache
@@ -136,28 +134,42 @@ def test_one_file_forecasts_batches_of_every_size_as_the_model_does(
 ):
     if format == "onnx" and kind not in IN_ONNX and not pytestconfig.getoption("exhaustive", False):
         pytest.skip("torch records it, and ONNX has each operator of it in the others")
-    path = tmp_path / FORMATS[format].file
-    static = MODELS[kind].get("static_features", 0)
-    cases = CASES if kind == "EncoderDecoderLSTM" else COMMON
     if FORMATS[format].backend == "torch":
         monkeypatch.setattr("ragged_torch.export.record", recording())
+    assert_forecasts_as_the_model(kind, format, tmp_path)
+
+
+def test_a_file_of_float64_keeps_it(need, tmp_path):
+    need("jax")
+    import jax
+
+    with jax.enable_x64(True):
+        assert_forecasts_as_the_model("EncoderDecoderLSTM", "stablehlo", tmp_path, "float64")
+
+
+def assert_forecasts_as_the_model(kind, format, folder, dtype="float32"):
+    """Export a model, and compare what the file forecasts of each case, whatever is at padding."""
+    path = folder / FORMATS[format].file
+    static = MODELS[kind].get("static_features", 0)
+    cases = CASES if kind == "EncoderDecoderLSTM" else COMMON
+    given = functools.partial(inputs, dtype=dtype, static=static)
     with use_backend(FORMATS[format].backend) as backend:
-        model = model_of(kind, FORMATS[format].backend)
+        model = model_of(kind, FORMATS[format].backend, dtype)
         levels = LEVELS.get(kind, ())
         backend.export_model(model, path, format=format, quantiles=levels)
-        expected = expected_of(backend, model, cases, static)
+        expected = expected_of(backend, model, cases, dtype, static)
         if levels:
             assert any((output[..., 0] < output[..., 1]).any() for output in expected.values())
             expected = {c: -np.sort(-output, axis=-1) for c, output in expected.items()}
     program = load_exported(path, format=format)
-    assert program.inputs["past"] == Input(("batch", "encoder_time", PAST), DTYPE)
+    assert program.inputs["past"] == Input(("batch", "encoder_time", PAST), dtype)
     for case in cases:
-        found = program(**inputs(case, static))
-        np.testing.assert_allclose(found, expected[case], RTOL, ATOL, err_msg=case)
+        found = program(**given(case))
+        np.testing.assert_allclose(found, expected[case], *TOLERANCES[dtype], err_msg=case)
     first = next(iter(cases))
-    garbage = inputs(first, static, padding=np.nan)
+    garbage = given(first, padding=np.nan)
     found = program(**garbage)
-    np.testing.assert_array_equal(found, program(**inputs(first, static)))
+    np.testing.assert_array_equal(found, program(**given(first)))
     assert (found[np.arange(5) >= garbage["decoder_lengths"][:, None]] == 0).all()
 
 

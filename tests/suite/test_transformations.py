@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,18 +145,3 @@ def test_a_step_takes_every_buffer_over_and_copies_none(optimizer, options):
     assert step.step(batch) < first
     for leaf, before in zip(jax.tree.leaves(nnx.state(model, nnx.Param)), kept, strict=True):
         np.testing.assert_array_equal(leaf, before)  # what was handed out is a copy
-
-
-def test_export_in_float64_in_a_process_of_its_own():
-    test = "export/test_export.py::test_one_file_forecasts_batches_of_every_size_as_the_model_does"
-    folder = Path(__file__).parents[1]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
-            *("-k", "EncoderDecoderLSTM and stablehlo", str(folder / test)),
-        ],
-        env={**os.environ, "JAX_ENABLE_X64": "1"},
-        capture_output=True, text=True, check=False, cwd=folder.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout

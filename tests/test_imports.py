@@ -143,8 +143,8 @@ figures.save_loss_curves = figures.save_forecasts = lambda *given: None
 assert main([
     "train", "--config", "magnet", "--backend", {name!r}, "--runs", tempfile.mkdtemp(),
     "--data.source.init_args.cycles", "6", "--data.source.init_args.max_steps", "40",
-    "--model.init_args.hidden_size", "4", "--trainer.max_epochs", "1",
-    "--trainer.device", "cpu",
+    "--model.init_args.hidden_size", "4", "--model.init_args.num_layers", "1",
+    "--trainer.max_epochs", "1", "--trainer.device", "cpu",
 ]) == 0
 import pytest
 found = pytest.main([

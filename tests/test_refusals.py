@@ -69,7 +69,7 @@ def test_typing_errors_are_refused_with_the_nearest_name(tmp_path, refused, old,
     ],
 )
 def test_wrong_values_are_refused_and_leave_no_run(tmp_path, refused, need, arguments, text):
-    backend = ragged.available_backends()[0]
+    backend = ragged.available_backends()[-1]
     said = refused(
         "train", "--config", "magnet", "--backend", backend, "--runs", tmp_path / "r", *arguments
     )
@@ -106,7 +106,7 @@ def test_what_is_no_run_is_refused(tmp_path, refused, verb):
 
 
 def storms(table: Path, runs: Path) -> list[object]:
-    backend = ragged.available_backends()[0]
+    backend = ragged.available_backends()[-1]
     return ["train", "--config", "storms", "--backend", backend, "--runs", runs,
             "--data.source.init_args.path", table]  # fmt: skip
 
@@ -127,7 +127,7 @@ def test_an_unknown_target_in_training_data_is_refused(tmp_path, refused, write_
 
 def test_a_missing_table_is_refused(tmp_path, refused, tiny_run):
     assert "no.csv, which is no file" in refused(*storms(tmp_path / "no.csv", tmp_path / "r"))
-    run = tiny_run(ragged.available_backends()[0])
+    run = tiny_run(ragged.available_backends()[-1])
     output = tmp_path / "out.csv"
     said = refused("predict", run, "--input", tmp_path / "no.csv", "--output", output)
     assert "no.csv, which is no file" in said
@@ -135,7 +135,7 @@ def test_a_missing_table_is_refused(tmp_path, refused, tiny_run):
 
 
 def test_events_that_cannot_be_forecast_are_refused(tmp_path, refused, tiny_run, write_magnet):
-    run = tiny_run(ragged.available_backends()[0])
+    run = tiny_run(ragged.available_backends()[-1])
     table = write_magnet(tmp_path / "t.csv", known=0)
     said = refused("predict", run, "--input", table, "--output", tmp_path / "out.csv")
     assert "unknown at the first step of event 'c0'" in said
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, refused, tiny_run):
     import shutil
 
     run = tmp_path / "run"
-    shutil.copytree(tiny_run(ragged.available_backends()[0]), run)
+    shutil.copytree(tiny_run(ragged.available_backends()[-1]), run)
     path = run / "checkpoints" / "best" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     assert "is damaged or truncated" in refused("evaluate", run)
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, refused, tiny_run):
 def test_a_diverging_run_exits_with_1(tmp_path, need, tiny_arguments, capsys):
     arguments = tiny_arguments(
         tmp_path,
-        ragged.available_backends()[0],
+        ragged.available_backends()[-1],
         trainer__optimizer__learning_rate="1e30",
         trainer__max_grad_norm="null",
     )
@@ -206,7 +206,7 @@ def test_a_runs_configuration_is_held_to_the_same(tmp_path, refused, evil, tiny_
     import shutil
 
     run = tmp_path / "run"
-    shutil.copytree(tiny_run(ragged.available_backends()[0]), run)
+    shutil.copytree(tiny_run(ragged.available_backends()[-1]), run)
     text = (run / "config.yaml").read_text()
     text = text.replace("ragged.data.MagnetHysteresis", "evil_module.Evil")
     (run / "config.yaml").write_text(text)

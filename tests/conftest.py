@@ -105,6 +105,12 @@ def read_losses() -> Callable[[Path], list[tuple[Any, ...]]]:
     return _losses
 
 
+@pytest.fixture(scope="session")
+def any_backend() -> str:
+    """A backend's name, for what knows no framework; torch, where it is: it compiles nothing."""
+    return ragged.available_backends()[-1]
+
+
 @pytest.fixture
 def no_backend_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start with nothing chosen, and give back what was."""

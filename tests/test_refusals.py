@@ -68,10 +68,18 @@ def test_typing_errors_are_refused_with_the_nearest_name(tmp_path, refused, old,
         (["--seed", "-1"], "seed"),
     ],
 )
-def test_wrong_values_are_refused_and_leave_no_run(tmp_path, refused, need, arguments, text):
-    backend = ragged.available_backends()[-1]
+def test_wrong_values_are_refused_and_leave_no_run(
+    any_backend, tmp_path, refused, need, arguments, text
+):
     said = refused(
-        "train", "--config", "magnet", "--backend", backend, "--runs", tmp_path / "r", *arguments
+        "train",
+        "--config",
+        "magnet",
+        "--backend",
+        any_backend,
+        "--runs",
+        tmp_path / "r",
+        *arguments,
     )
     assert text in said
     assert not list(tmp_path.glob("r/*/*/checkpoints"))
@@ -125,36 +133,38 @@ def test_an_unknown_target_in_training_data_is_refused(tmp_path, refused, write_
     assert "`log_turbidity` is unknown in event 'e0' at step 20" in said
 
 
-def test_a_missing_table_is_refused(tmp_path, refused, tiny_run):
+def test_a_missing_table_is_refused(any_backend, tmp_path, refused, tiny_run):
     assert "no.csv, which is no file" in refused(*storms(tmp_path / "no.csv", tmp_path / "r"))
-    run = tiny_run(ragged.available_backends()[-1])
+    run = tiny_run(any_backend)
     output = tmp_path / "out.csv"
     said = refused("predict", run, "--input", tmp_path / "no.csv", "--output", output)
     assert "no.csv, which is no file" in said
     assert not output.exists()
 
 
-def test_events_that_cannot_be_forecast_are_refused(tmp_path, refused, tiny_run, write_magnet):
-    run = tiny_run(ragged.available_backends()[-1])
+def test_events_that_cannot_be_forecast_are_refused(
+    any_backend, tmp_path, refused, tiny_run, write_magnet
+):
+    run = tiny_run(any_backend)
     table = write_magnet(tmp_path / "t.csv", known=0)
     said = refused("predict", run, "--input", table, "--output", tmp_path / "out.csv")
     assert "unknown at the first step of event 'c0'" in said
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path, refused, tiny_run):
+def test_a_damaged_checkpoint_is_refused(any_backend, tmp_path, refused, tiny_run):
     import shutil
 
     run = tmp_path / "run"
-    shutil.copytree(tiny_run(ragged.available_backends()[-1]), run)
+    shutil.copytree(tiny_run(any_backend), run)
     path = run / "checkpoints" / "best" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     assert "is damaged or truncated" in refused("evaluate", run)
 
 
-def test_a_diverging_run_exits_with_1(tmp_path, need, tiny_arguments, capsys):
+def test_a_diverging_run_exits_with_1(any_backend, tmp_path, need, tiny_arguments, capsys):
     arguments = tiny_arguments(
         tmp_path,
-        ragged.available_backends()[-1],
+        any_backend,
         trainer__optimizer__learning_rate="1e30",
         trainer__max_grad_norm="null",
     )
@@ -202,11 +212,11 @@ def test_code_elsewhere_is_not_run(tmp_path, refused, monkeypatch, path):
     assert not (tmp_path / "r").exists()
 
 
-def test_a_runs_configuration_is_held_to_the_same(tmp_path, refused, evil, tiny_run):
+def test_a_runs_configuration_is_held_to_the_same(any_backend, tmp_path, refused, evil, tiny_run):
     import shutil
 
     run = tmp_path / "run"
-    shutil.copytree(tiny_run(ragged.available_backends()[-1]), run)
+    shutil.copytree(tiny_run(any_backend), run)
     text = (run / "config.yaml").read_text()
     text = text.replace("ragged.data.MagnetHysteresis", "evil_module.Evil")
     (run / "config.yaml").write_text(text)

@@ -122,16 +122,16 @@ def test_evaluate_gives_equal_scores_on_both_backends(writer, need, tiny_run, ca
         assert found[None][model] == pytest.approx(tuple(score.values()), abs=6e-4)
 
 
-def test_the_table_is_sorted_best_first(need, tiny_run, capsys):
-    run = tiny_run(ragged.available_backends()[-1])
+def test_the_table_is_sorted_best_first(any_backend, need, tiny_run, capsys):
+    run = tiny_run(any_backend)
     capsys.readouterr()
     assert main(["evaluate", str(run)]) == 0
     scores = [r2 for r2, *_ in table_of(capsys.readouterr().out).values()]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_evaluation_changes_nothing_in_the_run(need, tiny_run):
-    run = tiny_run(ragged.available_backends()[-1])
+def test_evaluation_changes_nothing_in_the_run(any_backend, need, tiny_run):
+    run = tiny_run(any_backend)
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     assert main(["evaluate", str(run)]) == 0
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
@@ -157,8 +157,10 @@ def test_predict_writes_the_unknown_steps(need, tiny_run, tmp_path, capsys, writ
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_forecast_does_not_depend_on_other_events(need, tiny_run, tmp_path, write_magnet):
-    run = tiny_run(ragged.available_backends()[-1])
+def test_a_forecast_does_not_depend_on_other_events(
+    any_backend, need, tiny_run, tmp_path, write_magnet
+):
+    run = tiny_run(any_backend)
     found = []
     for name, steps in (("both", (35, 33)), ("one", (35,))):
         table = write_magnet(tmp_path / f"{name}.csv", steps=steps)
@@ -169,25 +171,26 @@ def test_a_forecast_does_not_depend_on_other_events(need, tiny_run, tmp_path, wr
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
-def test_predict_writes_times_to_their_last_digit(need, tiny_run, tmp_path, write_magnet):
+def test_predict_writes_times_to_their_last_digit(
+    any_backend, need, tiny_run, tmp_path, write_magnet
+):
     table, output = write_magnet(tmp_path / "in.csv", steps=(35,)), tmp_path / "out.csv"
     head, *rows = rows_of(table)
     late = [[name, str(10**9 + int(step)), *values] for name, step, *values in rows]
     table.write_text("".join(",".join(row) + "\n" for row in [head, *late]))
-    run = tiny_run(ragged.available_backends()[-1])
+    run = tiny_run(any_backend)
     assert main(["predict", str(run), "--input", str(table), "--output", str(output)]) == 0
     assert [time for _, time, _ in rows_of(output)[1:]] == [str(10**9 + s) for s in range(12, 35)]
 
 
 def test_predict_on_storms_is_in_the_units_of_the_table(
-    need, tmp_path, capsys, write_storms, pictures
+    any_backend, need, tmp_path, capsys, write_storms, pictures
 ):
-    name = ragged.available_backends()[-1]
     table = write_storms(tmp_path / "train.csv")
     options = {
-        "config": "storms", "backend": name, "runs": tmp_path / "runs", "trainer.max_epochs": 1,
+        "config": "storms", "backend": any_backend, "runs": tmp_path / "runs",
         "data.source.init_args.path": table, "model.init_args.hidden_size": 4,
-        "trainer.device": "cpu",
+        "trainer.max_epochs": 1, "trainer.device": "cpu",
     }  # fmt: skip
     with pictures():
         assert main(["train", *(f"--{key}={value}" for key, value in options.items())]) == 0
@@ -239,11 +242,12 @@ def test_every_verbs_help_ends_with_an_example_of_its_own_that_parses(capsys):
         cli.parse(cli.create_parser(), cli._with_config(example[1:]))
 
 
-def test_print_config_gives_a_configuration_that_runs(need, tmp_path, tiny_arguments, capsys):
+def test_print_config_gives_a_configuration_that_runs(
+    any_backend, need, tmp_path, tiny_arguments, capsys
+):
     import yaml
 
-    name = ragged.available_backends()[-1]
-    arguments = tiny_arguments(tmp_path / "runs", name, trainer__max_epochs=1)
+    arguments = tiny_arguments(tmp_path / "runs", any_backend, trainer__max_epochs=1)
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--print_config"])
     assert caught.value.code == 0

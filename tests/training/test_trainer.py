@@ -161,10 +161,9 @@ def test_the_rate_follows_its_schedule(name, tmp_path, monkeypatch):
     assert first["learning_rate"] == pytest.approx(expected[1])  # of its last step
 
 
-def test_a_plateau_cuts_the_rate(tmp_path, monkeypatch, need):
-    name = ragged.available_backends()[-1]
+def test_a_plateau_cuts_the_rate(any_backend, tmp_path, monkeypatch, need):
     values = iter([3.0, 3.0, 2.0, 2.5])
-    with use_backend(name):
+    with use_backend(any_backend):
         fit = make_fit(
             tmp_path, max_epochs=4, lr_schedule=ReduceLROnPlateau(factor=0.1, patience=1)
         )
@@ -175,8 +174,8 @@ def test_a_plateau_cuts_the_rate(tmp_path, monkeypatch, need):
     assert taken[:: fit.steps_per_epoch] == pytest.approx([3e-3, 3e-3, 3e-4, 3e-4])
 
 
-def test_tensorboard_sees_every_epoch(tmp_path, need):
-    with use_backend(ragged.available_backends()[-1]):
+def test_tensorboard_sees_every_epoch(any_backend, tmp_path, need):
+    with use_backend(any_backend):
         make_fit(tmp_path).run()
     (events,) = (tmp_path / "tensorboard").iterdir()
     content = events.read_bytes()
@@ -199,9 +198,9 @@ def test_the_kept_model_is_the_averaged_one(name, tmp_path):
             np.testing.assert_array_equal(found[parameter], value)
 
 
-def test_without_validation_the_last_epoch_is_kept(name, tmp_path, train_tiny, pictures):
+def test_without_validation_the_last_epoch_is_kept(any_backend, tmp_path, train_tiny, pictures):
     with pictures():
-        run = train_tiny(tmp_path, name, **{"data.validation": 0, "trainer.max_epochs": 2})
+        run = train_tiny(tmp_path, any_backend, **{"data.validation": 0, "trainer.max_epochs": 2})
     assert (run / "loss.png").exists()
     assert [record["validation_loss"] for record in records(run)] == [None, None]
     found = contents(run)
@@ -210,15 +209,15 @@ def test_without_validation_the_last_epoch_is_kept(name, tmp_path, train_tiny, p
     assert (run / "scores.json").exists()
 
 
-def test_another_model_does_not_go_on_with_a_run(name, tmp_path):
-    with use_backend(name):
+def test_another_model_does_not_go_on_with_a_run(any_backend, tmp_path):
+    with use_backend(any_backend):
         make_fit(tmp_path, max_epochs=1).run()
         with pytest.raises(CheckpointError, match=r"resume: the model is now .*0\.1"):
             make_fit(tmp_path, dropout=0.1).resume()
 
 
-def test_other_batches_or_data_do_not_go_on_with_a_run(tmp_path):
-    with use_backend(ragged.available_backends()[-1]):
+def test_other_batches_or_data_do_not_go_on_with_a_run(any_backend, tmp_path):
+    with use_backend(any_backend):
         make_fit(tmp_path, max_epochs=1).run()
         with pytest.raises(CheckpointError, match=r"resume: the batches are now \[7, 2, 1\]; exp"):
             make_fit(tmp_path, batch_size=2).resume()
@@ -239,8 +238,8 @@ def test_steps_whose_gradients_overflow_are_counted(name, tmp_path):
 
 
 @pytest.mark.parametrize("scale", [[0.0, 0.0], [1.0, -1.0]])
-def test_a_damaged_loss_scale_is_refused(tmp_path, scale):
-    with use_backend(ragged.available_backends()[-1]):
+def test_a_damaged_loss_scale_is_refused(any_backend, tmp_path, scale):
+    with use_backend(any_backend):
         fit = make_fit(tmp_path, precision="float16", max_epochs=1)
         state = {**fit.step.state_dict(), "loss_scale": np.array(scale)}
         saved = checkpoint.Checkpoint({}, {}, {}, state)
@@ -249,8 +248,10 @@ def test_a_damaged_loss_scale_is_refused(tmp_path, scale):
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, loss):
-    with use_backend(ragged.available_backends()[-1]):
+def test_a_validation_loss_that_is_not_finite_stops_the_run(
+    any_backend, tmp_path, monkeypatch, loss
+):
+    with use_backend(any_backend):
         fit = make_fit(tmp_path)
         monkeypatch.setattr(fit, "_validation_loss", lambda: loss)
         text = rf"the validation loss is {loss} in epoch 1; expected .*json tells where\.$"
@@ -260,8 +261,8 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatc
     assert not fit.last.exists()
 
 
-def test_targets_that_are_nowhere_known_in_validation_keep_the_last_epoch(tmp_path):
-    with use_backend(ragged.available_backends()[-1]):
+def test_targets_that_are_nowhere_known_in_validation_keep_the_last_epoch(any_backend, tmp_path):
+    with use_backend(any_backend):
         fit = make_fit(tmp_path)
         row = fit.data.validation[0]
         fit.data.validation = RaggedDataset([replace(row, target=np.full_like(row.target, np.nan))])
@@ -281,13 +282,13 @@ def test_what_is_ignored_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_stop_names_the_run(tmp_path, monkeypatch, train_tiny, capsys):
+def test_a_stop_names_the_run(any_backend, tmp_path, monkeypatch, train_tiny, capsys):
     def stop(self: TrainLoop, progress: object) -> None:
         raise Stopped("runs/mine")
 
     monkeypatch.setattr(TrainLoop, "run", stop)
     with pytest.raises(AssertionError):
-        train_tiny(tmp_path, ragged.available_backends()[-1])
+        train_tiny(tmp_path, any_backend)
     assert "`ragged train --resume runs/mine` goes on" in capsys.readouterr().err
 
 

@@ -197,13 +197,13 @@ def test_resuming_a_finished_run_changes_nothing(name, tiny_run, read_losses, tm
     assert finished(run, read_losses) == before
 
 
-def test_a_checkpoint_without_moments_is_not_resumed(name, tmp_path):
-    with use_backend(name):
-        fit = small_fit(name, tmp_path, max_epochs=1)
+def test_a_checkpoint_without_moments_is_not_resumed(any_backend, tmp_path):
+    with use_backend(any_backend):
+        fit = small_fit(any_backend, tmp_path, max_epochs=1)
         fit.run()
         (fit.last / "optimizer.safetensors").unlink()
         with pytest.raises(CheckpointError, match=r"resume: .*holds no optimizer\.safetensors"):
-            small_fit(name, tmp_path).resume()
+            small_fit(any_backend, tmp_path).resume()
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(name, tmp_path, monkeypatch):
@@ -227,10 +227,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(name, tmp_path, mo
     assert next(count) == 4, "the loss is read a step late"
 
 
-def test_the_best_epoch_is_kept_and_patience_ends_the_run(name, tmp_path, monkeypatch):
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(any_backend, tmp_path, monkeypatch):
     values = iter([3.0, 2.0, 2.5, 2.0, 1.0])
-    with use_backend(name):
-        fit = small_fit(name, tmp_path, max_epochs=9, patience=2)
+    with use_backend(any_backend):
+        fit = small_fit(any_backend, tmp_path, max_epochs=9, patience=2)
         monkeypatch.setattr(fit, "_validation_loss", lambda: next(values))
         fit.run()
     standing = fit.state
@@ -239,10 +239,10 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(name, tmp_path, monkey
     assert checkpoint.read(fit.last).state["training"]["epoch"] == 4
 
 
-def test_a_later_epoch_within_the_tolerance_is_kept(name, tmp_path, monkeypatch):
+def test_a_later_epoch_within_the_tolerance_is_kept(any_backend, tmp_path, monkeypatch):
     values = iter([3.0, 2.0, 2.15, 2.25, 1.99, 2.5])
-    with use_backend(name):
-        fit = small_fit(name, tmp_path, max_epochs=6, tolerance=0.1)
+    with use_backend(any_backend):
+        fit = small_fit(any_backend, tmp_path, max_epochs=6, tolerance=0.1)
         monkeypatch.setattr(fit, "_validation_loss", lambda: next(values))
         kept = []
         while not fit.is_done:
@@ -334,10 +334,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_all_steps_are_reported_in_a_bar_of_80_columns(name, tmp_path):
+def test_all_steps_are_reported_in_a_bar_of_80_columns(any_backend, tmp_path):
     said = Terminal()
-    with use_backend(name), Progress(2, small_fit(name, tmp_path).steps_per_epoch, file=said) as p:
-        fit = small_fit(name, tmp_path)
+    with (
+        use_backend(any_backend),
+        Progress(2, small_fit(any_backend, tmp_path).steps_per_epoch, file=said) as p,
+    ):
+        fit = small_fit(any_backend, tmp_path)
         fit.run(p)
         assert p.bar.n == 2 * fit.steps_per_epoch == 2 * -(-len(fit.data.train) // 4)
     *_, last = said.getvalue().strip().split("\r")
@@ -346,10 +349,10 @@ def test_all_steps_are_reported_in_a_bar_of_80_columns(name, tmp_path):
     assert f", validation {fit.records[0]['validation_loss']:.4g}" in last
 
 
-def test_without_a_terminal_an_epoch_is_a_line(name, tmp_path):
+def test_without_a_terminal_an_epoch_is_a_line(any_backend, tmp_path):
     said = io.StringIO()
-    with use_backend(name), Progress(2, 1, file=said) as progress:
-        fit = small_fit(name, tmp_path)
+    with use_backend(any_backend), Progress(2, 1, file=said) as progress:
+        fit = small_fit(any_backend, tmp_path)
         fit.run(progress)
     losses = [(r["train_loss"], r["validation_loss"]) for r in fit.records]
     expected = [

@@ -88,7 +88,7 @@ class PackedTokens {
   }
 
   Index size = 0, columns = 0, padded = 0;
-  std::vector<T> rows, panels;
+  Numbers<T> rows, panels;
 
   Index panel_width(Index panel) const { return std::min(WIDE, padded - panel * WIDE); }
 
@@ -109,7 +109,7 @@ class PackedTokens {
 
 // Copy `count` tokens of a head, times a factor.
 template <class T>
-void gather(const T* from, Index pitch, Index count, Index size, T factor, std::vector<T>& to) {
+void gather(const T* from, Index pitch, Index count, Index size, T factor, Numbers<T>& to) {
   to.resize(QUERIES * size);
   for (Index r = 0; r < count; ++r)
     for (Index n = 0; n < size; ++n) to[r * size + n] = from[r * pitch + n] * factor;

@@ -68,7 +68,7 @@ class AttentionBackward {
 
   // What a part of a row's queries adds to the gradients of its keys and values, transposed.
   struct Sums {
-    std::vector<T> k, v;  // (heads, size, keys)
+    Numbers<T> k, v;  // (heads, size, keys)
   };
   const std::vector<Part> parts;
   std::vector<Sums> sums;  // of parts that are no whole rows
@@ -77,10 +77,10 @@ class AttentionBackward {
   struct Own {
     Row<T> row;
     Sums sum;                               // of a whole row
-    std::vector<T> q, dout;                 // (QUERIES, size): scaled
-    std::vector<T> weights, kept, dweights;  // (QUERIES, keys): of a head
-    std::vector<T> mixed;                   // (QUERIES, keys): the sum of the heads' kept weights
-    std::vector<T> dq;                      // (QUERIES, columns)
+    Numbers<T> q, dout;                 // (QUERIES, size): scaled
+    Numbers<T> weights, kept, dweights;  // (QUERIES, keys): of a head
+    Numbers<T> mixed;                   // (QUERIES, keys): the sum of the heads' kept weights
+    Numbers<T> dq;                      // (QUERIES, columns)
   };
 
   void run_tile(Index row, Index first, Index count, Sums& sum, Own& own) {
@@ -93,7 +93,7 @@ class AttentionBackward {
     if (call.dropout > 0) own.kept.resize(QUERIES * pitch);
     if (call.is_shared) own.mixed.assign(QUERIES * pitch, T(0));
     own.dq.resize(QUERIES * round_up(call.size, L));
-    std::vector<T>& kept_weights = call.dropout > 0 ? own.kept : own.weights;
+    Numbers<T>& kept_weights = call.dropout > 0 ? own.kept : own.weights;
     for (Index head = 0; head < heads; ++head) {
       if (!call.is_shared || !head) start_values(head, place, count, visible, pitch, seen, own);
       gather(in.q + (place * heads + head) * call.size, heads * call.size, count, call.size,
@@ -162,8 +162,8 @@ class AttentionBackward {
   }
 
   // sum[head] += tokens.T @ weights, over the queries of a tile.
-  void add(const std::vector<T>& tokens, Index size, Index count, const std::vector<T>& weights,
-           Index pitch, Index visible, std::vector<T>& sum, Index head, Index of_row) const {
+  void add(const Numbers<T>& tokens, Index size, Index count, const Numbers<T>& weights,
+           Index pitch, Index visible, Numbers<T>& sum, Index head, Index of_row) const {
     const Index padded = round_up(of_row, L);
     multiply<true>(size, round_up(visible, L) / L, count, tokens.data(), 1, size, weights.data(), pitch,
                    sum.data() + head * size * padded, padded);
@@ -183,7 +183,7 @@ class AttentionBackward {
     collect(row, own, &Sums::v, call.value_heads(), call.value_size, T(1), found.v);
   }
 
-  void collect(Index row, const std::vector<const Sums*>& own, std::vector<T> Sums::* of, Index heads,
+  void collect(Index row, const std::vector<const Sums*>& own, Numbers<T> Sums::* of, Index heads,
                Index size, T factor, T* to) const {
     const Index count = keys.lengths[row], padded = round_up(count, L), features = heads * size;
     to += keys.starts[row] * features;

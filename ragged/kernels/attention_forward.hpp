@@ -50,10 +50,10 @@ class AttentionForward {
   // What a worker has for itself.
   struct Own {
     Row<T> row;
-    std::vector<T> q;        // (QUERIES, size): scaled
-    std::vector<T> weights;  // (QUERIES, keys): of a head
-    std::vector<T> mixed;    // (QUERIES, keys): their mean over the heads
-    std::vector<T> out;      // (QUERIES, columns)
+    Numbers<T> q;        // (QUERIES, size): scaled
+    Numbers<T> weights;  // (QUERIES, keys): of a head
+    Numbers<T> mixed;    // (QUERIES, keys): their mean over the heads
+    Numbers<T> out;      // (QUERIES, columns)
   };
 
   void run_tile(Index row, Index first, Index count, Own& own) {
@@ -112,7 +112,7 @@ class AttentionForward {
   }
 
   void mix(const PackedTokens<T>& values, Index head, Index place, Index count, Index visible,
-           const std::vector<T>& weights, Index pitch, std::vector<T>& mixed) const {
+           const Numbers<T>& weights, Index pitch, Numbers<T>& mixed) const {
     const Index heads = call.value_heads();
     mixed.resize(QUERIES * round_up(call.value_size, L));
     values.mix(count, weights.data(), pitch, visible, mixed.data());

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "forward.hpp"
+#include "products.hpp"
 
 namespace ragged {
 
@@ -62,7 +63,7 @@ class Backward {
   // Weights in blocks of columns, (height, WIDE), with the rows in the order of the sums.
   struct Packed {
     const Index columns, height;  // whole vectors of columns
-    std::vector<T> blocks;
+    Numbers<T> blocks;
 
     template <class Gate>
     Packed(const T* weights, Index count, Index hidden, Gate gate, Index pitch)
@@ -85,8 +86,8 @@ class Backward {
 
   // The gradients of weights and biases, with the rows in the order of the sums.
   struct Totals {
-    std::vector<T> weight_ih, weight_hh;  // (GATES * hidden, columns)
-    std::vector<T> bias;                  // (SUMS * hidden,)
+    Numbers<T> weight_ih, weight_hh;  // (GATES * hidden, columns)
+    Numbers<T> bias;                  // (SUMS * hidden,)
   };
 
   const Rows& rows;
@@ -98,7 +99,7 @@ class Backward {
   const Tokens token;
   const States<T> states;
   const Padding<T> padding;  // of x's gradient
-  std::vector<T> starts;  // (1 or 2, pieces, hidden): the gradients of what pieces start from, h and c
+  Numbers<T> starts;  // (1 or 2, pieces, hidden): the gradients of what pieces start from, h and c
   const Packed of_h, of_x;  // the weights; x's only if its gradient is wanted
 
   Index x_columns() const { return round_up(sizes.inputs, L); }
@@ -106,10 +107,10 @@ class Backward {
 
   // What a worker has for itself.
   struct Own {
-    std::vector<T> dsums;     // (CHUNK, SUMS * hidden)
-    std::vector<T> x, h;      // (CHUNK, columns): what the sums were made of
-    std::vector<T> dh, dx;    // (TILE, columns): the gradients of h before and of x
-    std::vector<T> carry;     // (TILE, hidden): what reaches the token before besides
+    Numbers<T> dsums;     // (CHUNK, SUMS * hidden)
+    Numbers<T> x, h;      // (CHUNK, columns): what the sums were made of
+    Numbers<T> dh, dx;    // (TILE, columns): the gradients of h before and of x
+    Numbers<T> carry;     // (TILE, hidden): what reaches the token before besides
     Totals totals;
     Index tokens = 0;         // in the chunk
 
@@ -117,9 +118,9 @@ class Backward {
         : dsums(CHUNK * SUMS * all.sizes.hidden), x(CHUNK * all.x_columns()),
           h(CHUNK * all.h_columns()), dh(TILE * all.of_h.columns), dx(TILE * all.of_x.columns),
           carry(TILE * all.sizes.hidden),
-          totals{std::vector<T>(all.of_h.height * all.x_columns()),
-                 std::vector<T>(all.of_h.height * all.h_columns()),
-                 std::vector<T>(SUMS * all.sizes.hidden)} {}
+          totals{Numbers<T>(all.of_h.height * all.x_columns()),
+                 Numbers<T>(all.of_h.height * all.h_columns()),
+                 Numbers<T>(SUMS * all.sizes.hidden)} {}
   };
 
   void run_tile(const Tile& tile, Own& own) {
@@ -183,20 +184,10 @@ class Backward {
                   found.x + rows.place(tile[r], step) * sizes.inputs);
   }
 
-  void multiply(const Packed& weights, const T* dsums, Index alive, std::vector<T>& results) {
-    const Index pitch = SUMS * sizes.hidden;
-    in_parts<VECTORS>(weights.columns / L, [&](Index vector, auto vectors) {
-      in_parts<ROWS>(alive, [&](Index part, auto size) {
-        constexpr int R = decltype(size)::value, V = decltype(vectors)::value;
-        const T* a[R];
-        for (int r = 0; r < R; ++r) a[r] = dsums + (part + r) * pitch;
-        Vec<T> sums[R][V] = {};
-        accumulate<V>(sums, a, 1, weights.at(vector), WIDE, weights.height);
-        T* to = &results[part * weights.columns + vector * L];
-        for (int r = 0; r < R; ++r)
-          for (int v = 0; v < V; ++v) store(to + r * weights.columns + v * L, sums[r][v]);
-      });
-    });
+  void multiply(const Packed& weights, const T* dsums, Index alive, Numbers<T>& results) {
+    for (Index vector = 0; vector < weights.columns / L; vector += VECTORS)
+      ragged::multiply<false>(alive, std::min<Index>(VECTORS, weights.columns / L - vector), weights.height, dsums,
+                              SUMS * sizes.hidden, 1, weights.at(vector), WIDE, &results[vector * L], weights.columns);
   }
 
   // Add a chunk of tokens to the gradients of weights and biases.
@@ -209,22 +200,10 @@ class Backward {
     own.tokens = 0;
   }
 
-  void add_products(const Own& own, Index first, const std::vector<T>& made_of, Index columns,
-                    std::vector<T>& total) {
-    in_parts<VECTORS>(columns / L, [&](Index vector, auto vectors) {
-      in_parts<ROWS>(of_h.height, [&](Index part, auto size) {
-        constexpr int R = decltype(size)::value, V = decltype(vectors)::value;
-        const T* a[R];
-        for (int r = 0; r < R; ++r) a[r] = &own.dsums[first + part + r];
-        T* to = &total[part * columns + vector * L];
-        Vec<T> sums[R][V];
-        for (int r = 0; r < R; ++r)
-          for (int v = 0; v < V; ++v) sums[r][v] = load(to + r * columns + v * L);
-        accumulate<V>(sums, a, SUMS * sizes.hidden, &made_of[vector * L], columns, own.tokens);
-        for (int r = 0; r < R; ++r)
-          for (int v = 0; v < V; ++v) store(to + r * columns + v * L, sums[r][v]);
-      });
-    });
+  void add_products(const Own& own, Index first, const Numbers<T>& made_of, Index columns,
+                    Numbers<T>& total) {
+    ragged::multiply<true>(of_h.height, columns / L, own.tokens, &own.dsums[first], 1, SUMS * sizes.hidden,
+                           made_of.data(), columns, total.data(), columns);
   }
 
   // Add up what the workers found, always in the same order.
@@ -232,7 +211,7 @@ class Backward {
     const Index hidden = sizes.hidden;
     collect_starts(starts.data(), found.h0);
     if (Cell::HAS_C) collect_starts(starts.data() + rows.count() * hidden, found.c0);
-    const auto add = [&](std::vector<T> Totals::* part, Index from, Index count, T* to) {
+    const auto add = [&](Numbers<T> Totals::* part, Index from, Index count, T* to) {
       std::fill_n(to, count, T(0));
       for (const auto& total : totals)
         for (Index k = 0; k < count; ++k) to[k] += (total.*part)[from + k];

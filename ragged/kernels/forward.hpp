@@ -68,7 +68,7 @@ class Forward {
   const Tokens token;
   const States<T> states;
   const Padding<T> of_y;
-  std::vector<T> cells;  // (pieces, hidden): c as it goes
+  Numbers<T> cells;  // (pieces, hidden): c as it goes
   // For each block of units: (bias | products with x | with h, units, L). All of it is written.
   std::unique_ptr<T[]> packed;
 
@@ -149,14 +149,13 @@ class Forward {
     const Index inputs = sizes.inputs, hidden = sizes.hidden;
     constexpr Index pitch = U * GATES * L;
     const T *x[R], *h[R];
-    for (int r = 0; r < R; ++r) {
-      x[r] = in.x + rows.place(tile[r], step) * inputs;
-      h[r] = h_before(tile[r], step);
-    }
     const T* weights = block_of(block);
     Vec<T> sums[R][U * SUMS];
-    for (int r = 0; r < R; ++r)
-      for (int sum = 0; sum < U * SUMS; ++sum) sums[r][sum] = load(weights + sum * L);
+    repeat<R>([&](auto r) {
+      x[r] = in.x + rows.place(tile[r], step) * inputs;
+      h[r] = h_before(tile[r], step);
+      repeat<U * SUMS>([&](auto sum) { sums[r][sum] = load(weights + sum * L); });
+    });
     weights += U * SUMS * L;
     accumulate<U * GATES, Into<Cell, 0>>(sums, x, 1, weights, pitch, inputs);
     accumulate<U * GATES, Into<Cell, SUMS - GATES>>(sums, h, 1, weights + inputs * pitch, pitch, hidden);

@@ -65,7 +65,7 @@ inline std::array<Place, FIELDS> places(const Gated& call) {
 // A network's fields, or their gradients: each `(rows, whole vectors of columns)`, 0 beyond its columns.
 template <class T>
 struct Fields {
-  std::array<std::vector<T>, FIELDS> of;
+  std::array<Numbers<T>, FIELDS> of;
 
   T* operator[](Field field) { return of[field].data(); }
   const T* operator[](Field field) const { return of[field].data(); }
@@ -170,8 +170,8 @@ class Network {
   const Gated call;
   const Lines<T> narrow, wide;
   const Dropped dropped;
-  std::vector<T> hidden, output, value, gate;  // h, o, a and the sigmoid of g
-  std::vector<T> inner, normalised;            // both norms without what they learn
+  Numbers<T> hidden, output, value, gate;  // h, o, a and the sigmoid of g
+  Numbers<T> inner, normalised;            // both norms without what they learn
   T inner_scale[BLOCK], scale[BLOCK];
 
   void run(const Fields<T>& grn, const Tokens<const T>& given, Index feature, Index first, Index count) {
@@ -198,7 +198,7 @@ class Network {
   }
 
   // Drop what is dropped of a block, or of its gradient, and scale the rest up.
-  void drop(Index feature, Index first, Index count, std::vector<T>& block) const {
+  void drop(Index feature, Index first, Index count, Numbers<T>& block) const {
     if (call.dropout <= 0) return;
     const Dropped::Query of_feature = dropped.query(0, feature);
     const Dropped drops = dropped;
@@ -214,19 +214,19 @@ class Network {
 
   // to += a (count, features) @ b.
   static void multiply_rows(const T* a, Index pitch, Index features, const T* b, const Lines<T>& lines,
-                            Index count, std::vector<T>& to) {
+                            Index count, Numbers<T>& to) {
     for (Index first = 0; first < features; first += DEEP)
       multiply<true>(count, lines.pitch / LANES<T>, std::min(DEEP, features - first), a + first, pitch, 1,
                      b + first * lines.pitch, lines.pitch, to.data(), lines.pitch);
   }
 
  private:
-  static void start(const T* bias, const Lines<T>& lines, Index count, std::vector<T>& to) {
+  static void start(const T* bias, const Lines<T>& lines, Index count, Numbers<T>& to) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { store(&to[r * lines.pitch + n], load(bias + n)); });
   }
 
-  static void copy(const T* rows, const Lines<T>& lines, Index count, std::vector<T>& to) {
+  static void copy(const T* rows, const Lines<T>& lines, Index count, Numbers<T>& to) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { store(&to[r * lines.pitch + n], lines.read(rows + r * lines.features, n)); });
   }

@@ -56,10 +56,10 @@ class GatedBackward {
           hidden(network.hidden), x(BLOCK * inputs.pitch) {}
     Network<T> network;
     Lines<T> inputs;
-    std::vector<T> value, gate, inner, output, hidden, x;
+    Numbers<T> value, gate, inner, output, hidden, x;
   };
 
-  static void turn(const Place& place, const T* from, std::vector<T>& to) {
+  static void turn(const Place& place, const T* from, Numbers<T>& to) {
     const Index pitch = round_up(place.columns, L), turned = round_up(place.rows, L);
     to.assign(place.columns * turned, T(0));
     for (Index r = 0; r < place.rows; ++r)
@@ -174,7 +174,7 @@ class GatedBackward {
     go_back(own.hidden, net.narrow, back[HIDDEN], own.inputs, count, true, own.x);
   }
 
-  static void write(const std::vector<T>& rows, const Lines<T>& lines, Index count, T* to) {
+  static void write(const Numbers<T>& rows, const Lines<T>& lines, Index count, T* to) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { lines.write(to + r * lines.features, n, load(&rows[r * lines.pitch + n])); });
   }
@@ -182,19 +182,19 @@ class GatedBackward {
   static void increase(T* to, Vec<T> value) { store(to, load(to) + value); }
 
   // sum (features, pitch) += a (count, features).T @ b.
-  static void add_products(const T* a, Index pitch, Index features, const std::vector<T>& b, const Lines<T>& lines,
+  static void add_products(const T* a, Index pitch, Index features, const Numbers<T>& b, const Lines<T>& lines,
                            Index count, T* sum) {
     multiply<true>(features, lines.pitch / L, count, a, 1, pitch, b.data(), lines.pitch, sum, lines.pitch);
   }
 
-  static void add_rows(const std::vector<T>& rows, const Lines<T>& lines, Index count, T* sum) {
+  static void add_rows(const Numbers<T>& rows, const Lines<T>& lines, Index count, T* sum) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { increase(sum + n, load(&rows[r * lines.pitch + n])); });
   }
 
   // to = (or +=) gradient @ matrix.
-  static void go_back(const std::vector<T>& gradient, const Lines<T>& from, const T* matrix, const Lines<T>& lines,
-                      Index count, bool adds, std::vector<T>& to) {
+  static void go_back(const Numbers<T>& gradient, const Lines<T>& from, const T* matrix, const Lines<T>& lines,
+                      Index count, bool adds, Numbers<T>& to) {
     if (!adds) std::fill_n(to.begin(), count * lines.pitch, T(0));
     Network<T>::multiply_rows(gradient.data(), from.pitch, from.features, matrix, lines, count, to);
   }

@@ -5,25 +5,35 @@
 
 namespace ragged {
 
+// `multiply` of R rows and V vectors.
+template <bool ADDS, int R, int V, class T>
+void multiply_tile(Index count, const T* a, Index a_pitch, Index a_stride, const T* b, Index b_pitch, T* to,
+                   Index to_pitch) {
+  constexpr Index L = LANES<T>;
+  const T* from[R];
+  Vec<T> sums[R][V];
+  T* row = to;
+  repeat<R>([&](auto r) {
+    from[r] = a, a += a_pitch;
+    repeat<V>([&](auto v) { sums[r][v] = ADDS ? load(row + v * L) : Vec<T>{}; });
+    row += to_pitch;
+  });
+  accumulate<V>(sums, from, a_stride, b, b_pitch, count);
+  repeat<R>([&](auto r) {
+    repeat<V>([&](auto v) { store(to + v * L, sums[r][v]); });
+    to += to_pitch;
+  });
+}
+
 // to[r][v] = (or +=) sum over k of a[r * a_pitch + k * a_stride] * b[k * b_pitch + v].
 template <bool ADDS, class T>
 void multiply(Index rows, Index vectors, Index count, const T* a, Index a_pitch, Index a_stride,
               const T* b, Index b_pitch, T* to, Index to_pitch) {
-  constexpr Index L = LANES<T>;
-  in_parts<VECTORS>(vectors, [&](Index vector, auto width) {
-    constexpr int V = decltype(width)::value;
-    in_parts<ROWS>(rows, [&](Index row, auto height) {
-      constexpr int R = decltype(height)::value;
-      const T* from[R];
-      for (int r = 0; r < R; ++r) from[r] = a + (row + r) * a_pitch;
-      T* target = to + row * to_pitch + vector * L;
-      Vec<T> sums[R][V] = {};
-      if (ADDS)
-        for (int r = 0; r < R; ++r)
-          for (int v = 0; v < V; ++v) sums[r][v] = load(target + r * to_pitch + v * L);
-      accumulate<V>(sums, from, a_stride, b + vector * L, b_pitch, count);
-      for (int r = 0; r < R; ++r)
-        for (int v = 0; v < V; ++v) store(target + r * to_pitch + v * L, sums[r][v]);
+  in_parts<VECTORS>(vectors, [=](Index vector, auto width) {
+    in_parts<ROWS>(rows, [=](Index row, auto height) {
+      constexpr Index L = LANES<T>;
+      multiply_tile<ADDS, height, width>(count, a + row * a_pitch, a_pitch, a_stride, b + vector * L, b_pitch,
+                                         to + row * to_pitch + vector * L, to_pitch);
     });
   });
 }

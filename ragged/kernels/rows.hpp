@@ -177,7 +177,7 @@ class States {
  private:
   const Rows& rows;
   const Index hidden;
-  const std::vector<T> zeros;
+  const Numbers<T> zeros;
 };
 
 // What a layer is asked for.

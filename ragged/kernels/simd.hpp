@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <new>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace ragged {
 
@@ -33,6 +35,22 @@ template <class T>
 using Vec = typename Simd<T>::Vec;
 template <class T>
 constexpr Index LANES = BYTES / sizeof(T);
+
+// Memory that begins with a line of the cache: a vector that lies across two of them takes twice as long.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  static constexpr std::align_val_t LINE{64};
+  Aligned() = default;
+  template <class Other>
+  Aligned(const Aligned<Other>&) {}
+  T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), LINE)); }
+  void deallocate(T* from, std::size_t) { ::operator delete(from, LINE); }
+  friend bool operator==(const Aligned&, const Aligned&) { return true; }
+  friend bool operator!=(const Aligned&, const Aligned&) { return false; }
+};
+template <class T>
+using Numbers = std::vector<T, Aligned<T>>;
 
 inline Index round_up(Index value, Index grain) { return (value + grain - 1) / grain * grain; }
 
@@ -159,21 +177,28 @@ struct Straight {
   static constexpr int sum(int v) { return v; }
 };
 
+// body(0), body(1) and so on, N times, by constants: arrays that they index stay in registers.
+template <class Body, int... I>
+[[gnu::always_inline]] inline void repeat(Body&& body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+template <int N, class Body>
+[[gnu::always_inline]] inline void repeat(Body&& body) {
+  repeat(body, std::make_integer_sequence<int, N>());
+}
+
 // sums[r][v] += sum over k of a[r][k * stride] * b[k * pitch + v], for V vectors, in registers
 // throughout; `Into` says which sum v stands for.
 template <int V, class Into = Straight, class T, int R, int S>
-inline void accumulate(Vec<T> (&sums)[R][S], const T* const (&a)[R], Index stride, const T* b,
-                       Index pitch, Index count) {
+[[gnu::always_inline]] inline void accumulate(Vec<T> (&sums)[R][S], const T* const (&a)[R], Index stride, const T* b,
+                                              Index pitch, Index count) {
   for (Index k = 0; k < count; ++k, b += pitch) {
     Vec<T> weights[V];
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) weights[v] = load(b + v * LANES<T>);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
+    repeat<V>([&](auto v) { weights[v] = load(b + v * LANES<T>); });
+    repeat<R>([&](auto r) {
       const T factor = a[r][k * stride];
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sums[r][Into::sum(v)] += factor * weights[v];
-    }
+      repeat<V>([&](auto v) { sums[r][Into::sum(v)] += factor * weights[v]; });
+    });
   }
 }
 

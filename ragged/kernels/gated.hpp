@@ -37,32 +37,33 @@ struct Tokens {
 };
 constexpr int TOKENS = 4;  // arrays of them
 
-// What a network learns, by matrices that stand in the cache as products read them.
-enum Field { HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS, VALUE, GATE, VALUE_BIAS, GATE_BIAS, STRETCH,
-             INNER_WEIGHT, INNER_BIAS, WEIGHT, BIAS, FIELDS };
-constexpr int ARRAYS = 11;  // that hold them: those of the gate have two fields each
+// What a network learns, each in an array of its own: matrices stand in the cache as products read them.
+enum Field { HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS, GATE, GATE_BIAS, STRETCH, INNER_WEIGHT, INNER_BIAS, WEIGHT, BIAS,
+             FIELDS };
+constexpr int ARRAYS = FIELDS;
 
-// Where a field stands in an array `(features, each)`: (r, c) at first + r * row + c * column.
+// Where a field stands in its array `(features, each)`: (r, c) at r * row + c * column of each half.
 struct Place {
-  int array;
-  Index each, first, rows, row, columns, column;
+  Index each, rows, row, columns, column, halves = 1;  // the gate's: a and g stand side by side
+
+  template <class T>
+  Index width() const { return round_up(columns, LANES<T>); }
+  template <class T>
+  Index pitch() const { return halves * width<T>(); }
 };
 
 inline std::array<Place, FIELDS> places(const Gated& call) {
-  const Index inputs = call.inputs, hidden = call.hidden, size = call.size, half = size * size;
+  const Index inputs = call.inputs, hidden = call.hidden, size = call.size;
   const Index deep = hidden ? size : 0, stretched = call.stretched ? size : 0;
-  const auto vector = [&](int array, Index n) { return Place{array, n, 0, 1, 0, n, 1}; };
-  const auto gate = [&](Index first) { return Place{4, 2 * half, first, size, 1, size, size}; };
-  const auto gate_bias = [&](Index first) { return Place{5, 2 * size, first, 1, 0, size, 1}; };
-  return {{{0, hidden * inputs, 0, inputs, 1, hidden, inputs},
-           vector(1, hidden),
-           {2, size * hidden, 0, hidden, 1, size, hidden},
-           vector(3, deep), gate(0), gate(half), gate_bias(0), gate_bias(size),
-           {6, inputs * stretched, 0, inputs, stretched, stretched, 1},
-           vector(7, stretched), vector(8, stretched), vector(9, size), vector(10, size)}};
+  const auto vector = [](Index n) { return Place{n, 1, 0, n, 1}; };
+  return {{{hidden * inputs, inputs, 1, hidden, inputs}, vector(hidden),
+           {size * hidden, hidden, 1, size, hidden}, vector(deep),
+           {2 * size * size, size, 1, size, size, 2}, {2 * size, 1, 0, size, 1, 2},
+           {inputs * stretched, inputs, stretched, stretched, 1}, vector(stretched), vector(stretched),
+           vector(size), vector(size)}};
 }
 
-// A network's fields, or their gradients: each `(rows, whole vectors of columns)`, 0 beyond its columns.
+// A network's fields, or their gradients: each `(rows, halves, whole vectors of columns)`, 0 beyond its columns.
 template <class T>
 struct Fields {
   std::array<Numbers<T>, FIELDS> of;
@@ -72,12 +73,12 @@ struct Fields {
 
   void read(const Gated& call, const T* const* arrays, Index feature) {
     clear(call);
-    each(call, [&](Index n, Index place, const Place& p) { of[n][place] = arrays[p.array][feature * p.each + p.first]; });
+    each(call, feature, [&](int n, Index own, Index place) { of[n][own] = arrays[n][place]; });
   }
 
   void clear(const Gated& call) {
     const auto all = places(call);
-    for (int n = 0; n < FIELDS; ++n) of[n].assign(all[n].rows * round_up(all[n].columns, LANES<T>), T(0));
+    for (int n = 0; n < FIELDS; ++n) of[n].assign(all[n].rows * all[n].template pitch<T>(), T(0));
   }
 
   void add(const Fields& other) {
@@ -86,22 +87,26 @@ struct Fields {
   }
 
   void write(const Gated& call, T* const* arrays, Index feature) {
-    each(call, [&](Index n, Index place, const Place& p) { arrays[p.array][feature * p.each + p.first] = of[n][place]; });
+    each(call, feature, [&](int n, Index own, Index place) { arrays[n][place] = of[n][own]; });
   }
 
  private:
   template <class Body>
-  static void each(const Gated& call, Body&& body) {
+  static void each(const Gated& call, Index feature, Body&& body) {
     const auto all = places(call);
-    for (int n = 0; n < FIELDS; ++n)
-      for (Index r = 0; r < all[n].rows; ++r)
-        for (Index c = 0; c < all[n].columns; ++c) {
-          Place place = all[n];
-          place.first += r * place.row + c * place.column;
-          body(n, r * round_up(place.columns, LANES<T>) + c, place);
-        }
+    for (int n = 0; n < FIELDS; ++n) {
+      const Place& p = all[n];
+      for (Index r = 0; r < p.rows; ++r)
+        for (Index half = 0; half < p.halves; ++half)
+          for (Index c = 0; c < p.columns; ++c)
+            body(n, (r * p.halves + half) * p.template width<T>() + c,
+                 feature * p.each + half * (p.each / p.halves) + r * p.row + c * p.column);
+    }
   }
 };
+
+template <class T>
+void increase(T* to, Vec<T> value) { store(to, load(to) + value); }
 
 // Rows of whole vectors whose last ones have lanes beyond the features, which stay 0.
 template <class T>
@@ -164,14 +169,14 @@ class Network {
  public:
   Network(const Gated& call)
       : call(call), narrow(call.hidden), wide(call.size), dropped(call.dropout, call.seed),
-        hidden(BLOCK * narrow.pitch), output(BLOCK * wide.pitch), value(output), gate(output), inner(output),
+        hidden(BLOCK * narrow.pitch), output(BLOCK * wide.pitch), gates(2 * BLOCK * wide.pitch), inner(output),
         normalised(output) {}
 
   const Gated call;
   const Lines<T> narrow, wide;
   const Dropped dropped;
-  Numbers<T> hidden, output, value, gate;  // h, o, a and the sigmoid of g
-  Numbers<T> inner, normalised;            // both norms without what they learn
+  Numbers<T> hidden, output, gates;  // h, o, and of each token a, then the sigmoid of g
+  Numbers<T> inner, normalised;      // both norms without what they learn
   T inner_scale[BLOCK], scale[BLOCK];
 
   void run(const Fields<T>& grn, const Tokens<const T>& given, Index feature, Index first, Index count) {
@@ -181,16 +186,11 @@ class Network {
     else
       copy(x, wide, count, output);
     drop(feature, first, count, output);
-    start(grn[VALUE_BIAS], wide, count, value);
-    start(grn[GATE_BIAS], wide, count, gate);
-    multiply_rows(output.data(), wide.pitch, call.size, grn[VALUE], wide, count, value);
-    multiply_rows(output.data(), wide.pitch, call.size, grn[GATE], wide, count, gate);
-    if (call.stretched) {
-      std::fill_n(inner.begin(), count * wide.pitch, T(0));
-      multiply_rows(x, call.inputs, call.inputs, grn[STRETCH], wide, count, inner);
-    } else {
+    multiply_rows({grn[GATE_BIAS]}, output.data(), wide.pitch, call.size, grn[GATE], 2 * wide.pitch, count, gates);
+    if (call.stretched)
+      multiply_rows({}, x, call.inputs, call.inputs, grn[STRETCH], wide.pitch, count, inner);
+    else
       copy(given.residual ? given.residual + first * call.size : x, wide, count, inner);
-    }
     // Step by step for all rows: what waits for a sum of one row leaves room for the next one.
     for (Index r = 0; call.stretched && r < count; ++r) inner_scale[r] = wide.normalise(&inner[r * wide.pitch]);
     for (Index r = 0; r < count; ++r) open_gate(grn, r * wide.pitch);
@@ -212,47 +212,41 @@ class Network {
     }
   }
 
-  // to += a (count, features) @ b.
-  static void multiply_rows(const T* a, Index pitch, Index features, const T* b, const Lines<T>& lines,
+  // to (count, to_pitch) = what it begins with + a (count, features) @ b.
+  static void multiply_rows(Begin<T> begin, const T* a, Index pitch, Index features, const T* b, Index to_pitch,
                             Index count, Numbers<T>& to) {
-    for (Index first = 0; first < features; first += DEEP)
-      multiply<true>(count, lines.pitch / LANES<T>, std::min(DEEP, features - first), a + first, pitch, 1,
-                     b + first * lines.pitch, lines.pitch, to.data(), lines.pitch);
+    for (Index first = 0; first < features; first += DEEP, begin = {to.data(), to_pitch})
+      multiply_from(begin, count, to_pitch / LANES<T>, std::min(DEEP, features - first), a + first, pitch, 1,
+                    b + first * to_pitch, to_pitch, to.data(), to_pitch);
   }
 
  private:
-  static void start(const T* bias, const Lines<T>& lines, Index count, Numbers<T>& to) {
-    for (Index r = 0; r < count; ++r)
-      lines.each([&](Index n) { store(&to[r * lines.pitch + n], load(bias + n)); });
-  }
-
   static void copy(const T* rows, const Lines<T>& lines, Index count, Numbers<T>& to) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { store(&to[r * lines.pitch + n], lines.read(rows + r * lines.features, n)); });
   }
 
   void run_hidden(const Fields<T>& grn, const T* x, const T* added, Index count) {
-    start(grn[HIDDEN_BIAS], narrow, count, hidden);
-    if (added)
-      for (Index r = 0; r < count; ++r)
-        for (Index n = 0; n < call.hidden; ++n) hidden[r * narrow.pitch + n] += added[r * call.hidden + n];
-    multiply_rows(x, call.inputs, call.inputs, grn[HIDDEN], narrow, count, hidden);
+    if (added) copy(added, narrow, count, hidden);
+    for (Index r = 0; added && r < count; ++r)
+      narrow.each([&](Index n) { increase(&hidden[r * narrow.pitch + n], load(grn[HIDDEN_BIAS] + n)); });
+    const Begin<T> begin = added ? Begin<T>{hidden.data(), narrow.pitch} : Begin<T>{grn[HIDDEN_BIAS]};
+    multiply_rows(begin, x, call.inputs, call.inputs, grn[HIDDEN], narrow.pitch, count, hidden);
     for (Index n = 0; n < count * narrow.pitch; n += LANES<T>) {
       const Vec<T> own = load(&hidden[n]);
       store(&hidden[n], own > T(0) ? own : expm1<T>(own));
     }
-    start(grn[OUTPUT_BIAS], wide, count, output);
-    multiply_rows(hidden.data(), narrow.pitch, call.hidden, grn[OUTPUT], wide, count, output);
+    multiply_rows({grn[OUTPUT_BIAS]}, hidden.data(), narrow.pitch, call.hidden, grn[OUTPUT], wide.pitch, count, output);
   }
 
   // a * sigmoid(g) + residual of the row that begins there.
   void open_gate(const Fields<T>& grn, Index row) {
-    T *const gates = &gate[row], *const sums = &normalised[row];
-    const T *const values = &value[row], *const residuals = &inner[row];
+    T *const values = &gates[2 * row], *const opens = values + wide.pitch, *const sums = &normalised[row];
+    const T* const residuals = &inner[row];
     const T *const weight = call.stretched ? grn[INNER_WEIGHT] : nullptr, *const bias = grn[INNER_BIAS];
     wide.each([=](Index n) {
-      const Vec<T> open = sigmoid<T>(load(gates + n));
-      store(gates + n, open);
+      const Vec<T> open = sigmoid<T>(load(opens + n));
+      store(opens + n, open);
       Vec<T> residual = load(residuals + n);
       if (weight) residual = residual * load(weight + n) + load(bias + n);
       store(sums + n, load(values + n) * open + residual);

@@ -16,7 +16,7 @@ class GatedBackward {
         fields(read_fields(call, arrays)), turned(call.features), segments((call.tokens + SEGMENT - 1) / SEGMENT),
         sums(call.features * segments) {
     for (Index feature = 0; feature < call.features; ++feature)
-      for (const Field field : {HIDDEN, OUTPUT, VALUE, GATE, STRETCH})
+      for (const Field field : {HIDDEN, OUTPUT, GATE, STRETCH})
         turn(places(call)[field], fields[feature][field], turned[feature].of[field]);
   }
 
@@ -52,18 +52,18 @@ class GatedBackward {
   // What a worker has for itself: the block again, and gradients of what is between.
   struct Own {
     Own(const Gated& call)
-        : network(call), inputs(call.inputs), value(network.output), gate(value), inner(value), output(value),
+        : network(call), inputs(call.inputs), gates(network.gates), inner(network.inner), output(network.output),
           hidden(network.hidden), x(BLOCK * inputs.pitch) {}
     Network<T> network;
     Lines<T> inputs;
-    Numbers<T> value, gate, inner, output, hidden, x;
+    Numbers<T> gates, inner, output, hidden, x;
   };
 
   static void turn(const Place& place, const T* from, Numbers<T>& to) {
-    const Index pitch = round_up(place.columns, L), turned = round_up(place.rows, L);
-    to.assign(place.columns * turned, T(0));
+    const Index pitch = place.template pitch<T>(), turned = round_up(place.rows, L);
+    to.assign(pitch * turned, T(0));
     for (Index r = 0; r < place.rows; ++r)
-      for (Index c = 0; c < place.columns; ++c) to[c * turned + r] = from[r * pitch + c];
+      for (Index c = 0; c < pitch; ++c) to[c * turned + r] = from[r * pitch + c];
   }
 
   void run_block(Own& own, Fields<T>& sum, Index feature, Index first, Index count) const {
@@ -72,10 +72,9 @@ class GatedBackward {
     net.run(fields[feature], given, feature, first, count);
     for (Index r = 0; r < count; ++r) leave_norms(own, sum, feature, first + r, r);
 
-    add_products(net.output.data(), net.wide.pitch, call.size, own.value, net.wide, count, sum[VALUE]);
-    add_products(net.output.data(), net.wide.pitch, call.size, own.gate, net.wide, count, sum[GATE]);
-    go_back(own.value, net.wide, back[VALUE], net.wide, count, false, own.output);
-    go_back(own.gate, net.wide, back[GATE], net.wide, count, true, own.output);
+    const Index pitch = net.wide.pitch;
+    add_products(net.output.data(), pitch, call.size, own.gates, 2 * pitch, count, sum[GATE]);
+    Network<T>::multiply_rows({}, own.gates.data(), 2 * pitch, 2 * pitch, back[GATE], pitch, count, own.output);
     net.drop(feature, first, count, own.output);
     const Index at = (feature * call.tokens + first) * call.inputs;
     leave_residual(own, sum, back, given.x + at, first, count);
@@ -97,9 +96,9 @@ class GatedBackward {
     const T of_weight = leave_norm(grn, sum, &net.normalised[at], given.weights ? given.weights[place] : T(1),
                                    net.scale[r], wide, dout + token * call.size, dinner);
     if (gradients.weights) gradients.weights[place] = of_weight;
-    T *const dvalue = &own.value[at], *const dgate = &own.gate[at];
-    T *const of_values = sum[VALUE_BIAS], *const of_gates = sum[GATE_BIAS];
-    const T *const gates = &net.gate[at], *const values = &net.value[at];
+    T *const dvalue = &own.gates[2 * at], *const dgate = dvalue + wide.pitch;
+    T *const of_values = sum[GATE_BIAS], *const of_gates = of_values + wide.pitch;
+    const T *const values = &net.gates[2 * at], *const gates = values + wide.pitch;
     wide.each([=](Index n) {
       const Vec<T> coming = load(dinner + n), open = load(gates + n);
       const Vec<T> of_value = coming * open, of_gate = of_value * load(values + n) * (T(1) - open);
@@ -148,7 +147,7 @@ class GatedBackward {
   void leave_residual(Own& own, Fields<T>& sum, const Fields<T>& back, const T* x, Index first, Index count) const {
     const Lines<T>& wide = own.network.wide;
     if (call.stretched) {
-      add_products(x, call.inputs, call.inputs, own.inner, wide, count, sum[STRETCH]);
+      add_products(x, call.inputs, call.inputs, own.inner, wide.pitch, count, sum[STRETCH]);
       go_back(own.inner, wide, back[STRETCH], own.inputs, count, false, own.x);
     } else if (given.residual) {
       write(own.inner, wide, count, gradients.residual + first * call.size);
@@ -162,7 +161,7 @@ class GatedBackward {
   void leave_hidden(Own& own, Fields<T>& sum, const Fields<T>& back, const T* x, Index first, Index count) const {
     const Network<T>& net = own.network;
     add_rows(own.output, net.wide, count, sum[OUTPUT_BIAS]);
-    add_products(net.hidden.data(), net.narrow.pitch, call.hidden, own.output, net.wide, count, sum[OUTPUT]);
+    add_products(net.hidden.data(), net.narrow.pitch, call.hidden, own.output, net.wide.pitch, count, sum[OUTPUT]);
     go_back(own.output, net.wide, back[OUTPUT], net.narrow, count, false, own.hidden);
     for (Index n = 0; n < count * net.narrow.pitch; n += L) {
       const Vec<T> h = load(&net.hidden[n]), slope = h + T(1);
@@ -170,7 +169,7 @@ class GatedBackward {
     }
     if (gradients.added) write(own.hidden, net.narrow, count, gradients.added + first * call.hidden);
     add_rows(own.hidden, net.narrow, count, sum[HIDDEN_BIAS]);
-    add_products(x, call.inputs, call.inputs, own.hidden, net.narrow, count, sum[HIDDEN]);
+    add_products(x, call.inputs, call.inputs, own.hidden, net.narrow.pitch, count, sum[HIDDEN]);
     go_back(own.hidden, net.narrow, back[HIDDEN], own.inputs, count, true, own.x);
   }
 
@@ -179,12 +178,10 @@ class GatedBackward {
       lines.each([&](Index n) { lines.write(to + r * lines.features, n, load(&rows[r * lines.pitch + n])); });
   }
 
-  static void increase(T* to, Vec<T> value) { store(to, load(to) + value); }
-
-  // sum (features, pitch) += a (count, features).T @ b.
-  static void add_products(const T* a, Index pitch, Index features, const Numbers<T>& b, const Lines<T>& lines,
-                           Index count, T* sum) {
-    multiply<true>(features, lines.pitch / L, count, a, 1, pitch, b.data(), lines.pitch, sum, lines.pitch);
+  // sum (features, b_pitch) += a (count, features).T @ b.
+  static void add_products(const T* a, Index pitch, Index features, const Numbers<T>& b, Index b_pitch, Index count,
+                           T* sum) {
+    multiply<true>(features, b_pitch / L, count, a, 1, pitch, b.data(), b_pitch, sum, b_pitch);
   }
 
   static void add_rows(const Numbers<T>& rows, const Lines<T>& lines, Index count, T* sum) {
@@ -195,8 +192,8 @@ class GatedBackward {
   // to = (or +=) gradient @ matrix.
   static void go_back(const Numbers<T>& gradient, const Lines<T>& from, const T* matrix, const Lines<T>& lines,
                       Index count, bool adds, Numbers<T>& to) {
-    if (!adds) std::fill_n(to.begin(), count * lines.pitch, T(0));
-    Network<T>::multiply_rows(gradient.data(), from.pitch, from.features, matrix, lines, count, to);
+    const Begin<T> begin = adds ? Begin<T>{to.data(), lines.pitch} : Begin<T>{};
+    Network<T>::multiply_rows(begin, gradient.data(), from.pitch, from.features, matrix, lines.pitch, count, to);
   }
 };
 

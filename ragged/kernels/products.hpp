@@ -5,18 +5,24 @@
 
 namespace ragged {
 
-// `multiply` of R rows and V vectors.
-template <bool ADDS, int R, int V, class T>
-void multiply_tile(Index count, const T* a, Index a_pitch, Index a_stride, const T* b, Index b_pitch, T* to,
-                   Index to_pitch) {
+// What the sums of a product begin with: (r, v) at from[r * pitch + v]; nowhere = 0.
+template <class T>
+struct Begin {
+  const T* from = nullptr;
+  Index pitch = 0;
+};
+
+// `multiply_from` of R rows and V vectors.
+template <int R, int V, class T>
+void multiply_tile(Index count, const T* a, Index a_pitch, Index a_stride, const T* b, Index b_pitch, Begin<T> begin,
+                   T* to, Index to_pitch) {
   constexpr Index L = LANES<T>;
   const T* from[R];
   Vec<T> sums[R][V];
-  T* row = to;
   repeat<R>([&](auto r) {
     from[r] = a, a += a_pitch;
-    repeat<V>([&](auto v) { sums[r][v] = ADDS ? load(row + v * L) : Vec<T>{}; });
-    row += to_pitch;
+    repeat<V>([&](auto v) { sums[r][v] = begin.from ? load(begin.from + v * L) : Vec<T>{}; });
+    begin.from += begin.pitch;
   });
   accumulate<V>(sums, from, a_stride, b, b_pitch, count);
   repeat<R>([&](auto r) {
@@ -25,17 +31,26 @@ void multiply_tile(Index count, const T* a, Index a_pitch, Index a_stride, const
   });
 }
 
-// to[r][v] = (or +=) sum over k of a[r * a_pitch + k * a_stride] * b[k * b_pitch + v].
-template <bool ADDS, class T>
-void multiply(Index rows, Index vectors, Index count, const T* a, Index a_pitch, Index a_stride,
-              const T* b, Index b_pitch, T* to, Index to_pitch) {
+// to[r][v] = what it begins with + sum over k of a[r * a_pitch + k * a_stride] * b[k * b_pitch + v].
+template <class T>
+void multiply_from(Begin<T> begin, Index rows, Index vectors, Index count, const T* a, Index a_pitch, Index a_stride,
+                   const T* b, Index b_pitch, T* to, Index to_pitch) {
   in_parts<VECTORS>(vectors, [=](Index vector, auto width) {
     in_parts<ROWS>(rows, [=](Index row, auto height) {
-      constexpr Index L = LANES<T>;
-      multiply_tile<ADDS, height, width>(count, a + row * a_pitch, a_pitch, a_stride, b + vector * L, b_pitch,
-                                         to + row * to_pitch + vector * L, to_pitch);
+      const Index at = vector * LANES<T>;
+      const Begin<T> own{begin.from ? begin.from + row * begin.pitch + at : nullptr, begin.pitch};
+      multiply_tile<height, width>(count, a + row * a_pitch, a_pitch, a_stride, b + at, b_pitch, own,
+                                   to + row * to_pitch + at, to_pitch);
     });
   });
+}
+
+// to[r][v] = (or +=) the same sum.
+template <bool ADDS, class T>
+void multiply(Index rows, Index vectors, Index count, const T* a, Index a_pitch, Index a_stride, const T* b,
+              Index b_pitch, T* to, Index to_pitch) {
+  const Begin<T> begin = ADDS ? Begin<T>{to, to_pitch} : Begin<T>{};
+  multiply_from(begin, rows, vectors, count, a, a_pitch, a_stride, b, b_pitch, to, to_pitch);
 }
 
 // The sum of N lanes that lie in memory, halves added to halves: no lane waits for the one before it.

@@ -19,7 +19,7 @@ class Case {
   Case(Gated call, Others others) : call(call) {
     const Index tokens = call.tokens;
     Index each[ARRAYS];
-    for (const Place& place : places(call)) each[place.array] = place.each;
+    for (int n = 0; n < ARRAYS; ++n) each[n] = places(call)[n].each;
     given.push_back(drawn(call.features * tokens * call.inputs));
     given.push_back(drawn(others.weights ? tokens * call.features : 0));
     given.push_back(drawn(others.added ? tokens * call.hidden : 0));

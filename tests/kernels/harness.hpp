@@ -12,16 +12,26 @@
 
 static std::atomic<Index> allocations_left{-1};  // negative: any number
 
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  if (allocations_left == 0) return nullptr;
+static bool may_allocate() {
+  if (allocations_left == 0) return false;
   if (allocations_left > 0) --allocations_left;
-  return std::malloc(size ? size : 1);
+  return true;
+}
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return may_allocate() ? std::malloc(size ? size : 1) : nullptr;
 }
 void* operator new(std::size_t size) {
   if (void* found = operator new(size, std::nothrow)) return found;
   throw std::bad_alloc();
 }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  void* found = nullptr;
+  if (!may_allocate() || posix_memalign(&found, std::size_t(alignment), size)) throw std::bad_alloc();
+  return found;
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 // The plain loops cost most of the time, and the kernels alone are on trial.

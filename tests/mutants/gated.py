@@ -29,7 +29,7 @@ FAULTS = (
             (
                 "deep products read the first rows alone",
                 FORWARD,
-                "b + first * lines.pitch",
+                "b + first * to_pitch",
                 "b",
                 f"{TESTS}_wide_networks_are_multiplied_in_pieces",
             ),

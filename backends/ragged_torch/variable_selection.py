@@ -69,7 +69,7 @@ class VariableSelection(nn.Module):
             weights = torch.ones_like(x[..., :1])
             return self._select(projected, weights), weights
         together = projected.movedim(0, -2).flatten(-2)
-        weights = torch.softmax(self.weights(together, context, tokens), -1)
+        weights = _softmax(self.weights(together, context, tokens))
         order = self.variables.order if self.variables.categories else slice(None)
         return self._select(projected, weights), weights[..., order]
 
@@ -87,3 +87,13 @@ class VariableSelection(nn.Module):
         if self.variables.categories:
             parts.append(x[..., count:].unflatten(-1, (-1, self.size)).movedim(-2, 0))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Take the softmax of each token's few scores.
+
+    On a CPU torch's own takes rows of fewer than 16 number by number, columns by vectors.
+    """
+    if scores.is_cpu and scores.shape[-1] < 16:
+        return torch.softmax(scores.mT, -2).mT.contiguous()
+    return torch.softmax(scores, -1)

@@ -210,3 +210,18 @@ def test_one_feature_is_selected_by_kernels_too():
     found, weights = chosen(x)
     assert torch.equal(weights, torch.ones_like(x))
     close([found], [chosen.grns(projected)[0]])
+
+
+@pytest.mark.parametrize("features", [2, 15, 16, 20])
+@pytest.mark.parametrize("axes", [(60,), (4, 15)], ids=["tokens", "rows"])
+def test_weights_are_a_softmax_of_scores_however_many_features(features, axes):
+    rng = np.random.default_rng(1)
+    of = Variables((0,) * features)
+    block = variable_selection.VariableSelection(of, 5, 12, rng=rng).double()
+    scores = torch.from_numpy(rng.normal(size=(*axes, features))).requires_grad_()
+    block.weights.forward = lambda *given: scores
+    found = block(torch.zeros(*axes, features, dtype=torch.float64))[1]
+    expected = torch.exp(scores) / torch.exp(scores).sum(-1, keepdim=True)
+    into = torch.from_numpy(rng.normal(size=expected.shape))
+    slopes = [torch.autograd.grad(each, scores, into)[0] for each in (found, expected)]
+    close([found, slopes[0]], [expected, slopes[1]])

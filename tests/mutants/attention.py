@@ -54,6 +54,15 @@ JOINED = {
     ),
 }
 
+WEIGHED_OVER_TIME = {
+    "torch": ("_softmax", "torch.softmax(scores.mT, -2)", "torch.softmax(scores.mT, -1)"),
+    "jax": (
+        "VariableSelection.__call__",
+        "jax.nn.softmax(self.weights(together, context, tokens), -1)",
+        "jax.nn.softmax(self.weights(together, context, tokens), 0)",
+    ),
+}
+
 OF_TOKENS = {  # of the layout without padding
     "torch": (
         fault(
@@ -129,7 +138,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
     fusion = f"{models}.temporal_fusion_transformer:TemporalFusionTransformer.{call}"
     statics = f"{models}.temporal_fusion_transformer:StaticContexts.{call}"
     tokens = f"ragged_{backend}.tokens"
-    softmax = {"torch": "torch.softmax", "jax": "jax.nn.softmax"}[backend]
+    selection, *weighed = WEIGHED_OVER_TIME[backend]
     return (
         fault("decoder step sees itself", attend, "diagonal=-1", "diagonal=0", seen_in(LSTM)),
         fault(
@@ -191,9 +200,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "variables weighed over time",
-            f"ragged_{backend}.variable_selection:VariableSelection.{call}",
-            f"{softmax}(self.weights(together, context, tokens), -1)",
-            f"{softmax}(self.weights(together, context, tokens), 0)",
+            f"ragged_{backend}.variable_selection:{selection}",
+            *weighed,
             seen_in(FUSION),
         ),
         fault(

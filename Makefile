@@ -52,7 +52,7 @@ FAST  := ragged tests/test_refusals.py tests/test_backend.py tests/data \
 # Each cell by kernels and by a scan, its gradients, and the steps of a training. What only stacks and
 # turns what a cell computes, and rows of another number, XLA optimises no other way.
 RECURRENT := recurrent.py recurrent_function.py
-OPTIONS   := bias or bidirectional or two or short
+OPTIONS   := bias or bidirectional or two or everything or short
 STEPS     := test_steps_equal_the_formula test_half_precision_computes_and_float32_keeps
 JITTED    := $(addprefix $(SUITE)/test_promises.py::,test_jit_changes_no_number test_nnx_jit_changes_no_number)
 OPTIMISED := $(addprefix $(SUITE)/test_,$(RECURRENT)) $(STEPS:%=$(SUITE)/test_training_steps.py::%) $(JITTED)

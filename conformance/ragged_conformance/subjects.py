@@ -44,6 +44,10 @@ class Batch:
         """Cut a batch of one row to its length: no padding is left."""
         return self._map(lambda x, lengths: x[:, : lengths[0]])
 
+    def laid_out(self) -> Batch:
+        """Lay every array out row by row in memory."""
+        return Batch({n: np.ascontiguousarray(x) for n, x in self.arrays.items()}, self.lengths)
+
     def emptied(self) -> Batch:
         """Give every row length 0."""
         return Batch(self.arrays, {name: 0 * value for name, value in self.lengths.items()})

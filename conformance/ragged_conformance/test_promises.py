@@ -248,8 +248,11 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
     compiled = torch.compile(eager, fullgraph=True, dynamic=True, backend=backend)
     sizes = rng.integers(2, 12, (48, 3)).tolist()
     batches = [_drawn(subject.batch, rng, *size) for size in ([7, 11, 9], *sizes)]
+    # One layer's states lie otherwise in its last batch, for which torch records another program.
+    turned = name == "RNN_RELU"
+    last = subject.batch.filled(np.nan)
     try:
-        for i, batch in enumerate([*batches, subject.batch.filled(np.nan)]):
+        for i, batch in enumerate([*batches, last if turned else last.laid_out()]):
             # A module's floats are constants, as without dynamic=True: else torch records twice.
             constants = torch._dynamo.config.patch(specialize_float=True)
             with constants, torch.set_grad_enabled(bool(differentiated)):
@@ -263,7 +266,7 @@ def test_torch_compile_changes_no_number_and_serves_every_batch(
         programs = len(_debug_get_cache_entry_list(Doubled.forward.__code__))
     finally:
         torch.compiler.reset()
-    assert programs <= 2, "one for all batches, and one where memory is laid out otherwise"
+    assert programs == 1 + turned, "one for all batches whose memory is laid out alike"
 
 
 def _drawn(batch: Batch, rng: np.random.Generator, rows: int, *widths: int) -> Batch:

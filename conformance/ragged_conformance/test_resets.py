@@ -16,13 +16,14 @@ from ragged_conformance.cases import INPUTS, WIDTH, fill_padding, normal
 from ragged_conformance.recurrent import LAYERS, Layer, arrays_of, as_state, marked
 from ragged_conformance.tolerances import LAYER, MODEL, assert_all_close, assert_close
 
-NAMES = (
-    "LSTM, bidirectional",
-    "LSTM, everything",
-    "GRU, two layers, bidirectional",
-    "RNN_TANH, two layers, bidirectional",
-)
-layers = pytest.mark.parametrize("name", marked({name: LAYERS[name] for name in NAMES}))
+# Layers are stacked by one function for all cells, resets among what it passes on.
+BOTH_WAYS: dict[str, Layer] = {
+    "LSTM, bidirectional": LAYERS["LSTM, bidirectional"],
+    "LSTM, everything": LAYERS["LSTM, everything"],
+    "GRU, bidirectional": Layer("GRU", {"bidirectional": True}),
+    "RNN_TANH, bidirectional": Layer("RNN_TANH", {"bidirectional": True}),
+}
+layers = pytest.mark.parametrize("name", marked(BOTH_WAYS))
 starts = pytest.mark.parametrize("start", ["zeros", "initial"])
 LENGTHS = [WIDTH, 0, 4, 1, 3]
 RESETS: dict[str, list[set[int]]] = {  # of each row, before which steps
@@ -161,7 +162,7 @@ def run_as_rows(
 def test_episodes_are_rows_of_their_own(
     adapter: Adapter, name: str, start: str, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layer = LAYERS[name]
+    layer = BOTH_WAYS[name]
     module = adapter.prepare(layer.build(seed=0))
     parameters = {
         parameter: value.astype(float)
@@ -187,7 +188,7 @@ def split(layer: Layer, values: dict[str, Any]) -> tuple[dict[str, Any], Any, li
 @functools.cache
 def gradients_alone(adapter: Adapter, name: str) -> Callable[..., Any]:
     """Make `gradients(inputs, weights of y, rows)` of episodes as rows; compiled once on JAX."""
-    layer = LAYERS[name]
+    layer = BOTH_WAYS[name]
 
     def total(values: dict[str, Any], loss_weights: Any, told: Rows) -> Any:
         y, ends = run_as_rows(layer, *split(layer, values), told)
@@ -203,7 +204,7 @@ def gradients_alone(adapter: Adapter, name: str) -> Callable[..., Any]:
 @starts
 @layers
 def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, start: str) -> None:
-    layer = LAYERS[name]
+    layer = BOTH_WAYS[name]
     arrays = {"x": fill_padding(normal(len(LENGTHS), WIDTH, INPUTS), LENGTHS)}
     arrays |= layer.state(len(LENGTHS)) | layer.parameters()
     loss_weights = adapter.array(normal(len(LENGTHS), WIDTH, 2 * layer.output, seed=8))
@@ -227,7 +228,7 @@ def test_gradients_are_those_of_rows_of_their_own(adapter: Adapter, name: str, s
 @layers
 def test_states_of_every_episode_come_by_offsets(adapter: Adapter, name: str, start: str) -> None:
     """Episodes as rows that lie end to end: what a call with resets computes, and all states."""
-    layer, case = LAYERS[name], "mixed"
+    layer, case = BOTH_WAYS[name], "mixed"
     module = adapter.prepare(layer.build(seed=0))
     parameters = {
         parameter: value.astype(float)
@@ -257,10 +258,10 @@ def compiled(adapter: Adapter, function: Any) -> Any:
     return pytest.skip(f"the suite knows no compiler of {adapter.name!r}")
 
 
-@pytest.mark.parametrize("name", marked({NAMES[0]: LAYERS[NAMES[0]]}, module=False))
+@pytest.mark.operation("lstm")
 @starts
-def test_one_program_serves_all_resets(adapter: Adapter, name: str, start: str) -> None:
-    layer = LAYERS[name]
+def test_one_program_serves_all_resets(adapter: Adapter, start: str) -> None:
+    layer = BOTH_WAYS["LSTM, bidirectional"]
     parameters, lengths = layer.parameters(), adapter.array(np.array(LENGTHS))
     x, state = normal(len(LENGTHS), WIDTH, INPUTS), layer.state(len(LENGTHS))
     arrays = [adapter.arrays(parameters), adapter.array(fill_padding(x, LENGTHS))]
@@ -277,7 +278,7 @@ def test_one_program_serves_all_resets(adapter: Adapter, name: str, start: str) 
             assert_close(adapter.to_numpy(array), value, adapter.dtype, LAYER, case)
 
 
-MAPPED = Layer("GRU", {"bidirectional": True})
+MAPPED = BOTH_WAYS["GRU, bidirectional"]
 
 
 def slopes_of_curvature(adapter: Adapter, energy: Callable[..., Any]) -> Callable[..., Any]:
@@ -312,6 +313,8 @@ def test_resets_are_mapped_and_differentiated_again(
 ) -> None:
     if adapter.name not in ("torch", "jax"):
         pytest.skip(f"the suite knows no transformations of {adapter.name!r}")
+    if (adapter.name, kernels, start) == ("jax", "0", "zeros"):
+        pytest.skip("the scan that kernels leave derivatives to starts from zeros too")
     parameters = adapter.arrays(MAPPED.parameters())
     x = adapter.array(normal(len(LENGTHS), WIDTH, INPUTS))
     (initial,) = map(adapter.array, MAPPED.state(len(LENGTHS)).values())
@@ -337,7 +340,7 @@ def test_resets_are_mapped_and_differentiated_again(
 
 @layers
 def test_resets_of_another_kind_are_refused(adapter: Adapter, name: str) -> None:
-    layer = LAYERS[name]
+    layer = BOTH_WAYS[name]
     module = adapter.prepare(layer.build(seed=0))
     x = adapter.array(normal(2, 3, INPUTS))
     for resets in (np.zeros((2, 3)), np.zeros((3, 2), bool)):

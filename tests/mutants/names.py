@@ -54,9 +54,7 @@ def transformed(transformation: str, problem: str) -> str:
 
 def recorded_resets(start: str) -> str:
     """Name a test of a compiled program that is given resets."""
-    return (
-        f"test_resets.py::test_one_program_serves_all_resets{_on(f'{start}-LSTM, bidirectional')}"
-    )
+    return f"test_resets.py::test_one_program_serves_all_resets{_on(start)}"
 
 
 def mapped_resets(case: str) -> str:

@@ -6,6 +6,7 @@ is analytic in its inputs, so that `gradient` can take derivatives by the comple
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -274,8 +275,14 @@ def linear(parameters: Arrays, name: str, x: np.ndarray) -> np.ndarray:
 
 def inside(parameters: Arrays, module: str) -> dict[str, np.ndarray]:
     """The parameters of a submodule, without its prefix."""
+    return {name: parameters[full] for full, name in _names_inside(tuple(parameters), module)}
+
+
+@functools.cache  # a model's derivatives take hundreds of thousands of calls
+def _names_inside(names: tuple[str, ...], module: str) -> list[tuple[str, str]]:
+    """The names of a submodule's parameters, and without its prefix."""
     prefix = module + "."
-    return {n.removeprefix(prefix): v for n, v in parameters.items() if n.startswith(prefix)}
+    return [(name, name.removeprefix(prefix)) for name in names if name.startswith(prefix)]
 
 
 def encoder_decoder_lstm(

@@ -238,6 +238,9 @@ def test_gradients_equal_the_oracle(
     adapter: Adapter, configuration: str, pytestconfig: pytest.Config
 ) -> None:
     skip_what_others_show(adapter, configuration, pytestconfig)
+    is_repeated = adapter.dtype == "float32" and configuration in COMPOSED
+    if is_repeated and adapter.device == "cpu" and not pytestconfig.getoption("exhaustive"):
+        pytest.skip("others have its operations, and float64, where a bound is tight, its gradient")
     weight, directions, expected = oracle_slopes(configuration)
     initial, call = adapter.functional(prepared(adapter, configuration))
     arrays, native = adapter.arrays(inputs(configuration, "length 0")), adapter.array(weight)

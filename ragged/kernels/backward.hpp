@@ -13,7 +13,7 @@ constexpr Index CHUNK = 128;  // tokens; at least TILE
 
 template <class T>
 struct Kept {
-  const T *y, *kept;  // of the forward pass
+  const T *y, *kept;  // of the forward pass; y is not read where the cell KEEPS_H
 };
 
 template <class T>
@@ -111,13 +111,14 @@ class Backward {
     Numbers<T> x, h;      // (CHUNK, columns): what the sums were made of
     Numbers<T> dh, dx;    // (TILE, columns): the gradients of h before and of x
     Numbers<T> carry;     // (TILE, hidden): what reaches the token before besides
+    Numbers<T> active;    // (TILE, hidden): its c as `activate` makes it, where the cell KEEPS_H
     Totals totals;
     Index tokens = 0;         // in the chunk
 
     explicit Own(const Backward& all)
         : dsums(CHUNK * SUMS * all.sizes.hidden), x(CHUNK * all.x_columns()),
           h(CHUNK * all.h_columns()), dh(TILE * all.of_h.columns), dx(TILE * all.of_x.columns),
-          carry(TILE * all.sizes.hidden),
+          carry(TILE * all.sizes.hidden), active(Cell::KEEPS_H ? TILE * all.sizes.hidden : 0),
           totals{Numbers<T>(all.of_h.height * all.x_columns()),
                  Numbers<T>(all.of_h.height * all.h_columns()),
                  Numbers<T>(SUMS * all.sizes.hidden)} {}
@@ -147,30 +148,58 @@ class Backward {
     }
   }
 
+  // What is read of a token, null where there is none: what was kept of it and of the one before it
+  // in its piece, its h, and the state before.
+  struct Read {
+    const T *values, *values_before, *h, *h_before, *c_before;
+  };
+
+  Read read(Index piece, Index step) const {
+    const Index hidden = sizes.hidden, pitch = KEPT * hidden;
+    const auto y = [&](Index at) {
+      return Cell::KEEPS_H ? nullptr : kept.y + rows.place(piece, at) * hidden;
+    };
+    const T* values = kept.kept + token(piece, step) * pitch;
+    if (!step)
+      return {values, nullptr, y(step), states.start(in.h0, piece),
+              Cell::HAS_C ? states.start(in.c0, piece) : nullptr};
+    const T* before = values - pitch;
+    return {values, before, y(step), y(step - 1), Cell::HAS_C ? before + (KEPT - 1) * hidden : nullptr};
+  }
+
   // A token's sums' gradients, from that of its h; and what its sums were made of.
   void differentiate(Index piece, Index step, Index r, Own& own) {
-    const Index hidden = sizes.hidden, place = rows.place(piece, step), pitch = KEPT * hidden;
-    const T* h = kept.y + place * hidden;
-    const T* h_before = step ? kept.y + rows.place(piece, step - 1) * hidden : states.start(in.h0, piece);
-    const T* values = kept.kept + token(piece, step) * pitch;
-    const T* c_before = nullptr;
-    if (Cell::HAS_C)
-      c_before = step ? kept.kept + token(piece, step - 1) * pitch + (KEPT - 1) * hidden
-                      : states.start(in.c0, piece);
+    const Index hidden = sizes.hidden, place = rows.place(piece, step);
+    const bool is_last = step + 1 == rows.length(piece);
+    const Read from = read(piece, step);
     const T *dy = given.y + place * hidden, *dh = &own.dh[r * of_h.columns];
     T *carry = &own.carry[r * hidden], *dsums = &own.dsums[(own.tokens + r) * SUMS * hidden];
+    T *active = own.active.data() + r * hidden, *h_before = &own.h[(own.tokens + r) * h_columns()];
     for (Index unit = 0; unit < hidden; unit += L) {
       const Index count = hidden - unit;
-      const auto at = [&](const T* from) { return load(from + unit, count); };
-      Vec<T> own_kept[KEPT + 1], own_dsums[SUMS], own_carry = at(carry);
-      for (int k = 0; k < KEPT; ++k) own_kept[k] = at(values + k * hidden);
-      Cell::backward(own_kept, at(h), at(h_before), Cell::HAS_C ? at(c_before) : Vec<T>{},
-                     at(dy) + at(dh), own_carry, own_dsums);
+      const auto at = [&](const T* array) { return array ? load(array + unit, count) : Vec<T>{}; };
+      Vec<T> own_kept[KEPT + 1], own_dsums[SUMS], own_carry = at(carry), before = at(from.h_before);
+      for (int k = 0; k < KEPT; ++k) own_kept[k] = at(from.values + k * hidden);
+      if constexpr (Cell::KEEPS_H) {
+        if (is_last) Cell::activate(own_kept);
+        else own_kept[KEPT - 1] = at(active);
+        if (step) before = h_of(from.values_before + unit, active + unit, count);
+      }
+      Cell::backward(own_kept, at(from.h), before, at(from.c_before), at(dy) + at(dh), own_carry, own_dsums);
       for (int sum = 0; sum < SUMS; ++sum) store(dsums + sum * hidden + unit, own_dsums[sum], count);
       store(carry + unit, own_carry, count);
+      store(h_before + unit, before, count);
     }
     std::copy_n(in.x + place * sizes.inputs, sizes.inputs, own.x.data() + (own.tokens + r) * x_columns());
-    std::copy_n(h_before, hidden, &own.h[(own.tokens + r) * h_columns()]);
+  }
+
+  // Some units' h, of what was kept; their c as `activate` makes it stays for the token itself.
+  Vec<T> h_of(const T* values, T* active, Index count) const {
+    Vec<T> own_kept[KEPT];
+    for (int k = 0; k < KEPT; ++k) own_kept[k] = load(values + k * sizes.hidden, count);
+    Cell::activate(own_kept);
+    store(active, own_kept[KEPT - 1], count);
+    return Cell::h(own_kept);
   }
 
   // The gradients of h before and of x, from those of the sums.

@@ -8,6 +8,8 @@
 //     forward   from the sums, h before and c before: h, c, and what is kept for the backward pass
 //     backward  from what was kept and the gradient of h: the gradients of the sums. `carry` is what
 //               reaches the token before other than by the weights: the gradient of c, or of h.
+//     h         where the cell KEEPS_H: from what was kept
+// The last two take what was kept after `activate`, which a token needs once.
 #pragma once
 
 #ifndef RAGGED_SCALAR  // a GPU's lane brings numbers of its own: cuda/scalar.cuh
@@ -22,7 +24,7 @@ namespace ragged {
 template <class T>
 struct LSTM {
   static constexpr int GATES = 4, SUMS = 4, KEPT = 5, UNITS = 1;
-  static constexpr bool HAS_C = true;
+  static constexpr bool HAS_C = true, KEEPS_H = true;
   static constexpr int x_gate(int sum) { return sum; }
   static constexpr int h_gate(int sum) { return sum; }
 
@@ -34,9 +36,12 @@ struct LSTM {
     return o * tanh<T>(c);
   }
 
+  static void activate(Vec<T>* kept) { kept[4] = tanh<T>(kept[4]); }
+  static Vec<T> h(const Vec<T>* kept) { return kept[3] * kept[4]; }
+
   static void backward(const Vec<T>* kept, Vec<T>, Vec<T>, Vec<T> c_before, Vec<T> dh, Vec<T>& carry,
                        Vec<T>* dsum) {
-    const Vec<T> i = kept[0], f = kept[1], g = kept[2], o = kept[3], tanh_c = tanh<T>(kept[4]);
+    const Vec<T> i = kept[0], f = kept[1], g = kept[2], o = kept[3], tanh_c = kept[4];
     const Vec<T> dc = carry + dh * o * (T(1) - tanh_c * tanh_c);
     dsum[0] = dc * g * i * (T(1) - i);
     dsum[1] = dc * c_before * f * (T(1) - f);
@@ -52,7 +57,7 @@ struct LSTM {
 template <class T>
 struct GRU {
   static constexpr int GATES = 3, SUMS = 4, KEPT = 4, UNITS = 1;
-  static constexpr bool HAS_C = false;
+  static constexpr bool HAS_C = false, KEEPS_H = false;
   static constexpr int x_gate(int sum) { return sum == 0 ? 2 : sum - 1; }  // n, r, z
   static constexpr int h_gate(int sum) { return sum; }                     // r, z, n
 
@@ -62,6 +67,8 @@ struct GRU {
     kept[0] = r, kept[1] = z, kept[2] = n, kept[3] = sum[3];
     return (T(1) - z) * n + z * h;
   }
+
+  static void activate(Vec<T>*) {}
 
   static void backward(const Vec<T>* kept, Vec<T>, Vec<T> h_before, Vec<T>, Vec<T> dh, Vec<T>& carry,
                        Vec<T>* dsum) {
@@ -79,13 +86,15 @@ struct GRU {
 template <class T, class Activation>
 struct RNN {
   static constexpr int GATES = 1, SUMS = 1, KEPT = 0, UNITS = 4;
-  static constexpr bool HAS_C = false;
+  static constexpr bool HAS_C = false, KEEPS_H = false;
   static constexpr int x_gate(int sum) { return sum; }
   static constexpr int h_gate(int sum) { return sum; }
 
   static Vec<T> forward(const Vec<T>* sum, Vec<T>, Vec<T>&, Vec<T>*) {
     return Activation::of(sum[0]);
   }
+
+  static void activate(Vec<T>*) {}
 
   static void backward(const Vec<T>*, Vec<T> h, Vec<T>, Vec<T>, Vec<T> dh, Vec<T>&, Vec<T>* dsum) {
     dsum[0] = Activation::backward(h, dh);

@@ -31,6 +31,7 @@ class Arrays {
   Index dtype() const { return get(0).element_type() == ffi::DataType::F64; }
 
   void* in(std::size_t place) const { return get(place).untyped_data(); }
+  bool has(std::size_t place) const { return get(place).element_count(); }
   void* out(std::size_t place) const {
     auto array = *rets.get<ffi::AnyBuffer>(place);
     return array->element_count() ? array->untyped_data() : nullptr;
@@ -65,7 +66,7 @@ static ffi::Error run(const char* name, void* function, ffi::ThreadPool& pool, B
 }
 
 // Arguments: x first, resets and lengths last, all else in the order of the structs. Of a cell without
-// c, or that keeps nothing, those arrays are of no features; without resets, they have no elements.
+// c, or that keeps nothing, or no y, those arrays are of no features; without resets, they have no elements.
 template <Pass pass>
 static ffi::Error recurrent(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                             Index cell, Index layout, Index width, bool reverse, bool to_initial) {
@@ -82,7 +83,8 @@ static ffi::Error recurrent(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::
     std::vector<void*> arrays;
     for (std::size_t k = 0; k < (pass == FORWARD ? 7 : 5); ++k) arrays.push_back(a.in(k));
     if (pass == BACKWARD) {
-      for (std::size_t k = 5; k < 10; ++k) arrays.push_back(a.in(k));
+      arrays.push_back(a.has(5) ? a.in(5) : nullptr);  // y
+      for (std::size_t k = 6; k < 10; ++k) arrays.push_back(a.in(k));
       if (a.results() == 6) arrays.push_back(nullptr);  // x's gradient is not wanted
     }
     for (std::size_t k = 0; k < a.results(); ++k) arrays.push_back(a.out(k));

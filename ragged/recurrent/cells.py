@@ -18,6 +18,7 @@ class Cell(NamedTuple):
         states: those passed from step to step.
         kept: values of each hidden unit and token, beside h, that the forward pass saves for the
             backward pass.
+        keeps_h: whether h is made of those alone, so that a backward pass needs no h.
     """
 
     mode: str
@@ -25,6 +26,7 @@ class Cell(NamedTuple):
     gates: int
     states: tuple[str, ...]
     kept: int
+    keeps_h: bool = False
 
     @property
     def function(self) -> str:
@@ -35,7 +37,7 @@ class Cell(NamedTuple):
 CELLS = {
     cell.mode: cell
     for cell in (
-        Cell("LSTM", "LSTM", gates=4, states=("h", "c"), kept=5),
+        Cell("LSTM", "LSTM", gates=4, states=("h", "c"), kept=5, keeps_h=True),
         Cell("GRU", "GRU", gates=3, states=("h",), kept=4),
         Cell("RNN_TANH", "RNN", gates=1, states=("h",), kept=0),
         Cell("RNN_RELU", "RNN", gates=1, states=("h",), kept=0),

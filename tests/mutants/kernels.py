@@ -88,6 +88,20 @@ SKELETON = (
         gradients("one layer"),
     ),
     header_fault(
+        "kernels: an LSTM's h before is made of the token's own gates",
+        "backward.hpp",
+        "from.values_before + unit",
+        "from.values + unit",
+        gradients("one layer"),
+    ),
+    header_fault(
+        "kernels: a row's last token reads the tanh of another c",
+        "backward.hpp",
+        "step + 1 == rows.length(piece)",
+        "false",
+        gradients("one layer"),
+    ),
+    header_fault(
         "kernels: gradient of x read forwards",
         "backward.hpp",
         "found.x + rows.place(tile[r], step) * sizes.inputs",

@@ -38,6 +38,11 @@ class Cell:
         raise NotImplementedError
 
     @staticmethod
+    def h(kept: Array) -> Array:
+        """Return h, of a cell that keeps what it is made of."""
+        raise NotImplementedError
+
+    @staticmethod
     def partials(kept: Array, h: Array, h_before: Array, c_before: Array) -> tuple[Array, ...]:
         """Return the partial derivatives of a step, from what `fwd` gave and read."""
         raise NotImplementedError
@@ -58,6 +63,12 @@ class LSTM(Cell):
         i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
         c = f * c + i * g
         return o * tanh(c), c, _join(i, f, g, o, c)
+
+    @staticmethod
+    def h(kept: Array) -> Array:
+        """Return the product of o and c's tanh."""
+        *_, o, c = _split(kept, 5)
+        return o * tanh(c)
 
     @staticmethod
     def partials(kept: Array, h: Array, h_before: Array, c_before: Array) -> tuple[Array, ...]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from ragged.errors import KernelError
 from ragged.kernels.cuda import cubins, layer, plans
@@ -28,7 +28,7 @@ from ragged_jax import custom_calls
 from ragged_jax.arrays import find_gpu
 from ragged_jax.custom_calls import load_library
 from ragged_jax.precision import float32_products
-from ragged_jax.recurrent.scan import kept_in
+from ragged_jax.recurrent.scan import computed_in, kept_in, y_of
 
 SOURCE = Path(cubins.FOLDER) / "jax.cpp"
 
@@ -116,6 +116,7 @@ def vjp_direction(
     mode = options["mode"]
     sums = jax.ShapeDtypeStruct((places, SUMS[mode] * hidden), x.dtype)
     shapes = [sums, jax.ShapeDtypeStruct((places, hidden), x.dtype), h0, c0]
+    y = y_of(mode, y, lax.bitcast_convert_type(kept, computed_in(x.dtype))).astype(x.dtype)
     arrays = (weight_hh, h0, c0, _flat(y), _flat(kept), _flat(dy), dh, dc)
     found = _call("Backward", shapes, arrays, lengths, resets, x, target, **options)
     dsums, h_before, dh0, dc0 = found

@@ -40,6 +40,7 @@ from ragged_jax.recurrent.scan import KNOWN, WEIGHTS, State, Weights
 #     forward   lengths, resets, x, h0, c0, weights and biases
 #     tangent   all of these, y, kept; the tangents that are not 0
 #     backward  all of these, y, kept; the gradients of y, h and c
+# Of a cell that keeps what h is made of, y has no features there, and need not stay in memory.
 forward_p = Primitive("recurrent_forward")
 tangent_p = Primitive("recurrent_tangent")
 backward_p = Primitive("recurrent_backward")
@@ -128,9 +129,8 @@ def _abstract_forward(
 
 
 def _abstract_tangent(*operands: Any, mapped: Mapped, **options: Any) -> list[Any]:
-    shapes = inner_shapes(operands, mapped)
-    y, h0, c0 = shapes[INPUTS], *shapes[FIXED + 1 : FIXED + 3]
-    return _results(operands, mapped, [y, h0, c0], operands[FIXED].dtype)
+    x, h0, c0 = inner_shapes(operands, mapped)[FIXED : FIXED + 3]
+    return _results(operands, mapped, [(*x[:-1], h0[1]), h0, c0], operands[FIXED].dtype)
 
 
 def _abstract_backward(*operands: Any, mapped: Mapped, wants_x: bool, **options: Any) -> list[Any]:
@@ -149,7 +149,7 @@ def _jvp_forward(
 ) -> tuple[Any, Any]:
     """Differentiate the layer: what moves by the operator of tangents, which has a transpose."""
     y, h, c, kept = forward_p.bind(*inputs, keep=True, **options)
-    known = (*inputs, y, kept)
+    known = (*inputs, y[..., :0] if CELLS[options["call"].mode].keeps_h else y, kept)
     moved = bind_tangent(tangent_p, known, tangents, inputs=INPUTS, fixed=FIXED, **options)
     if not keep:
         return (y, h, c), moved

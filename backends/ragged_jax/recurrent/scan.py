@@ -144,9 +144,11 @@ def jvp_direction(
 ) -> tuple[Array, ...]:
     """Return the tangents of y, h and c, linear in those of x, h0, c0, weights and biases.
 
-    None stands for a tangent of zeros. `y` and `kept` are results of `run_direction`.
+    None stands for a tangent of zeros. `y` and `kept` are results of `run_direction`; y may have no
+    features where the cell keeps what it is made of.
     """
     cell, valid, dtype_outside = CELLS[mode], _valid(lengths, x.shape[1]), x.dtype
+    y = y_of(mode, y, kept)
     x, h0, c0, weight_ih, weight_hh, y = (
         array.astype(kept.dtype)
         for array in (jnp.where(valid, x, 0), h0, c0, weight_ih, weight_hh, y)
@@ -196,6 +198,11 @@ def vjp_direction(
     known, gradients = operands[:KNOWN], operands[KNOWN:]
     jvp = partial(jvp_direction, *known, mode=mode, reverse=reverse, start=start)
     return jax.linear_transpose(jvp, *known[2:9])(gradients)
+
+
+def y_of(mode: str, y: Array, kept: Array) -> Array:
+    """Return y as the forward pass gave it, if need be from what it has kept."""
+    return y if y.shape[-1] else CELLS[mode].h(kept)
 
 
 def computed_in(dtype: Any) -> Any:

@@ -162,7 +162,7 @@ def forward(
 def backward(
     gradients: Sequence[Tensor],
     inputs: Sequence[Tensor],
-    y: Tensor,
+    y: Tensor | None,
     kept: Tensor,
     lengths: Tensor,
     resets: Tensor | None,
@@ -174,7 +174,7 @@ def backward(
     Args:
         gradients: of y, h and c.
         inputs: x, h0, c0, weight_ih, weight_hh.
-        y, kept: of the forward pass.
+        y, kept: of the forward pass; y may be None where the cell keeps what h is made of.
         lengths, resets, call: as in `forward`.
         wants_x: whether the gradient of x is wanted.
     """
@@ -204,18 +204,20 @@ class _Layer(torch.autograd.Function):
         y, _, _, kept = output
         ctx.mark_non_differentiable(kept)
         ctx.set_materialize_grads(False)  # zeros for `kept` would be written and never read
-        ctx.save_for_backward(*inputs[:9], y, kept)
         ctx.call = inputs[9]
+        ctx.save_for_backward(*inputs[:9], None if CELLS[ctx.call.mode].keeps_h else y, kept)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         *inputs, lengths, resets, y, kept = ctx.saved_tensors
-        told, results = (lengths, resets, ctx.call), (y, *inputs[1:3])
+        told, (x, h0, c0, *_) = (lengths, resets, ctx.call), inputs
+        shapes = (*x.shape[:-1], h0.shape[-1]), h0.shape, c0.shape
         of_results = tuple(
-            result.new_zeros(result.shape) if given is None else given
-            for given, result in zip(gradients, results, strict=False)
+            x.new_zeros(shape) if given is None else given
+            for given, shape in zip(gradients, shapes, strict=False)
         )
-        if torch.is_grad_enabled() or not in_memory(*of_results, *inputs, y, kept):
+        outputs = [] if y is None else [y]
+        if torch.is_grad_enabled() or not in_memory(*of_results, *inputs, *outputs, kept):
             return (*differentiable_vjp(inputs, of_results, *told), None, None, None, None)
         wants_x = ctx.needs_input_grad[0]
         found = backward(of_results, inputs[:5], y, kept, *told, wants_x)
@@ -278,7 +280,7 @@ def _call(
     call: Call,
     lengths: Tensor,
     resets: Tensor | None,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Tensor | None],
     shapes: Sequence[Sequence[int]],
     outputs: Sequence[Tensor | None],
     room: int = 0,
@@ -288,13 +290,19 @@ def _call(
     This is the one place where addresses leave Python: `outputs` were made for the call, and all
     else is checked. `room` is how many tokens fit into what the forward pass keeps.
     """
-    x, h0, dtype = inputs[0], inputs[1], inputs[0].dtype
+    x, h0, *_ = inputs
+    assert x is not None, "no call is without it"
+    assert h0 is not None, "no call is without it"
+    dtype = x.dtype
     (batch, hidden), (*tokens, features) = h0.shape, x.shape
     layout, threads = LAYOUTS.index(call.layout), torch.get_num_threads()
     sizes = (batch, call.width, math.prod(tokens), layout, call.reverse, features, hidden, room)
     count = readable(lengths, (batch,), torch.int64)
     at_token = None if resets is None else readable(resets, x.shape[:-1], torch.bool)
-    arrays = [readable(*each, dtype) for each in zip(inputs, shapes, strict=True)]
+    arrays = [
+        None if array is None else readable(array, shape, dtype)
+        for array, shape in zip(inputs, shapes, strict=True)
+    ]
     addresses = [0 if array is None else array.data_ptr() for array in (*arrays, *outputs)]
     run = getattr(_load(call.mode, dtype), function)
     sized = Sizes(*sizes, threads, True, call.start == "initial")

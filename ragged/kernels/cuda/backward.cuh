@@ -94,6 +94,7 @@ class Backward {
     h = of_token(call.y, place), dy = of_token(call.dy, place);
 #pragma unroll
     for (int k = 0; k < KEPT; ++k) kept[k] = kept_of(k, place);
+    Cell::activate(kept);
     const bool anew = slot.is_reset(step);
     if (step && !anew) {
       const long long before = slot.place(step - 1);

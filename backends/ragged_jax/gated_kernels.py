@@ -18,7 +18,6 @@ import numpy as np
 from flax import nnx
 from jax import Array
 from jax.extend.core import Primitive
-from jax.interpreters import ad
 from jax.sharding import PartitionSpec
 
 from ragged import kernels
@@ -33,7 +32,7 @@ from ragged_jax.primitives import (
     abstract_results,
     bind_backward,
     bind_tangent,
-    define,
+    define_operator,
     inner_shapes,
     sum_gradients,
 )
@@ -325,11 +324,12 @@ def _transpose(
     return sum_gradients(of_inputs, operands, mapped, moving, known=known)
 
 
-for primitive, abstract in (
-    (forward_p, _abstract_result),
-    (tangent_p, _abstract_result),
-    (backward_p, _abstract_backward),
-):
-    define(primitive, abstract, _choose, _choose_plain, fixed=FIXED, static=("call", "moving"))
-ad.primitive_jvps[forward_p] = _jvp_forward
-ad.primitive_transposes[tangent_p] = _transpose
+define_operator(
+    {forward_p: _abstract_result, tangent_p: _abstract_result, backward_p: _abstract_backward},
+    _choose,
+    _choose_plain,
+    jvp=_jvp_forward,
+    transpose=_transpose,
+    fixed=FIXED,
+    static=("call", "moving"),
+)

@@ -10,7 +10,7 @@ front. Kernels run member after member, plain operations all at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import compress
 from typing import Any
@@ -24,38 +24,46 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 Mapped = tuple[tuple[bool, ...], ...]
 Pass = Callable[..., Any]  # a primitive's function of its operands
+Abstract = Callable[..., list[Any]]
 
 # What JAX does around a call, as the reason why an implementation does not run it.
 EXPORTED = "exported programs run on other machines too"
 PARTITIONED = "XLA partitions the program over several devices"
 
 
-def define(
-    primitive: Primitive,
-    abstract: Callable[..., list[Any]],
+def define_operator(
+    results: Mapping[Primitive, Abstract],
     choose: Callable[..., Pass],
     plain: Callable[..., Pass],
     *,
+    jvp: Callable[..., Any],
+    transpose: Callable[..., Any],
     fixed: int,
     static: Sequence[str],
 ) -> None:
-    """Tell JAX a primitive's rules; its derivatives are those of plain operations.
+    """Tell JAX the rules of an operator's primitives; derivatives are those of plain operations.
 
     Args:
-        primitive: it.
-        abstract: gives its results' shapes and dtypes, of its operands'.
-        choose: `(primitive, shapes, device, surrounding, **options)` gives what runs it there, of
+        results: of each primitive, what gives its results' shapes and dtypes, of its operands': of
+            what the operator computes, of the tangents, of the gradients.
+        choose: `(primitive, shapes, device, surrounding, **options)` gives what runs one there, of
             its operands' shapes.
         plain: `(primitive, **options)` gives what does the same by plain operations.
+        jvp: differentiates what the operator computes.
+        transpose: of the tangents.
         fixed: how many operands have no derivatives.
-        static: the names of its options.
+        static: the names of the options.
     """
-    primitive.multiple_results = True
-    primitive.def_impl(_run_alone(primitive, static))
-    primitive.def_abstract_eval(abstract)
-    batching.primitive_batchers[primitive] = partial(_batch, primitive)
-    ad.primitive_jvps[primitive] = partial(jvp_by_plain, primitive, plain, fixed)
-    mlir.register_lowering(primitive, partial(_lower, primitive, choose))
+    forward, tangent, _ = results
+    for primitive, abstract in results.items():
+        primitive.multiple_results = True
+        primitive.def_impl(_run_alone(primitive, static))
+        primitive.def_abstract_eval(abstract)
+        batching.primitive_batchers[primitive] = partial(_batch, primitive)
+        ad.primitive_jvps[primitive] = partial(jvp_by_plain, primitive, plain, fixed)
+        mlir.register_lowering(primitive, partial(_lower, primitive, choose))
+    ad.primitive_jvps[forward] = jvp
+    ad.primitive_transposes[tangent] = transpose
 
 
 def vmapped(function: Pass, mapped: Mapped) -> Pass:

@@ -13,7 +13,6 @@ from typing import Any
 
 from jax import Array
 from jax.extend.core import Primitive
-from jax.interpreters import ad
 
 from ragged.attend.call import AttentionCall
 from ragged.implementations import choose
@@ -22,7 +21,7 @@ from ragged_jax.primitives import (
     abstract_results,
     bind_backward,
     bind_tangent,
-    define,
+    define_operator,
     inner_shapes,
     jvp_by_plain,
     sum_gradients,
@@ -105,11 +104,12 @@ def _transpose(
     return sum_gradients(of_inputs, operands, mapped, moving, known=KNOWN)
 
 
-for primitive, abstract in (
-    (forward_p, _abstract_forward),
-    (tangent_p, _abstract_tangent),
-    (backward_p, _abstract_backward),
-):
-    define(primitive, abstract, _choose, _plain, fixed=FIXED, static=("call", "keep", "moving"))
-ad.primitive_jvps[forward_p] = _jvp_forward
-ad.primitive_transposes[tangent_p] = _transpose
+define_operator(
+    {forward_p: _abstract_forward, tangent_p: _abstract_tangent, backward_p: _abstract_backward},
+    _choose,
+    _plain,
+    jvp=_jvp_forward,
+    transpose=_transpose,
+    fixed=FIXED,
+    static=("call", "keep", "moving"),
+)

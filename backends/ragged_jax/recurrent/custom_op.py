@@ -26,7 +26,7 @@ from ragged_jax.primitives import (
     abstract_results,
     bind_backward,
     bind_tangent,
-    define,
+    define_operator,
     inner_shapes,
     sum_gradients,
 )
@@ -167,12 +167,12 @@ def _transpose(
     return sum_gradients(of_inputs, operands, mapped, moving, known=KNOWN)
 
 
-STATIC = ("reverse", "start", "call", "keep", "moving", "wants_x")
-for primitive, abstract in (
-    (forward_p, _abstract_forward),
-    (tangent_p, _abstract_tangent),
-    (backward_p, _abstract_backward),
-):
-    define(primitive, abstract, _choose, _plain, fixed=FIXED, static=STATIC)
-ad.primitive_jvps[forward_p] = _jvp_forward
-ad.primitive_transposes[tangent_p] = _transpose
+define_operator(
+    {forward_p: _abstract_forward, tangent_p: _abstract_tangent, backward_p: _abstract_backward},
+    _choose,
+    _plain,
+    jvp=_jvp_forward,
+    transpose=_transpose,
+    fixed=FIXED,
+    static=("reverse", "start", "call", "keep", "moving", "wants_x"),
+)

@@ -216,8 +216,8 @@ class _Layer(torch.autograd.Function):
             x.new_zeros(shape) if given is None else given
             for given, shape in zip(gradients, shapes, strict=False)
         )
-        outputs = [] if y is None else [y]
-        if torch.is_grad_enabled() or not in_memory(*of_results, *inputs, *outputs, kept):
+        known = (*inputs, kept, *([] if y is None else [y]))
+        if torch.is_grad_enabled() or not in_memory(*of_results, *known):
             return (*differentiable_vjp(inputs, of_results, *told), None, None, None, None)
         wants_x = ctx.needs_input_grad[0]
         found = backward(of_results, inputs[:5], y, kept, *told, wants_x)
@@ -290,9 +290,7 @@ def _call(
     This is the one place where addresses leave Python: `outputs` were made for the call, and all
     else is checked. `room` is how many tokens fit into what the forward pass keeps.
     """
-    x, h0, *_ = inputs
-    assert x is not None, "no call is without it"
-    assert h0 is not None, "no call is without it"
+    x, h0 = (array for array in inputs[:2] if array is not None)
     dtype = x.dtype
     (batch, hidden), (*tokens, features) = h0.shape, x.shape
     layout, threads = LAYOUTS.index(call.layout), torch.get_num_threads()

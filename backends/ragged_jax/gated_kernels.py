@@ -99,7 +99,7 @@ def takes_kernels(parts: Parts, x: Array, *others: Array | None) -> bool:
     widest, tokens = WIDEST if copies else WIDEST_ALONE, math.prod(x.shape[len(copies) : -1])
     if size > min(widest, tokens) or any(each.dtype != x.dtype for each in arrays):
         return False
-    return parts.are_untouched and kernels.available() and _load(str(x.dtype)) is not None
+    return parts.are_untouched and kernels.is_enabled() and _load(str(x.dtype)) is not None
 
 
 def select(grns: Any, x: Array, weights: Array) -> Array:

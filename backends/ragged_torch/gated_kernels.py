@@ -7,7 +7,7 @@ modules themselves, which give the same numbers.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -34,18 +34,19 @@ class Parts(NamedTuple):
     kinds: tuple[type[nn.Module], ...]
 
     @property
-    def parameters(self) -> Iterator[Tensor]:
-        """What they learn."""
-        learned = (part._parameters.values() for part in self.modules)
-        return (each for some in learned for each in some if each is not None)
+    def parameters(self) -> list[Tensor]:
+        """What they learn, in their order: looked up one by one it takes longer than few tokens."""
+        learned = [part._parameters.values() for part in self.modules]
+        return [each for some in learned for each in some if each is not None]
 
     @property
     def are_untouched(self) -> bool:
         """Whether nobody else would see, or has replaced, what the modules do."""
         if nn.modules.module._has_any_global_hook():
             return False
-        pairs = zip(*self, strict=False)
-        return all(type(part) is kind and not _is_watched(part) for part, kind in pairs)
+        if any(type(part) is not kind for part, kind in zip(*self, strict=False)):
+            return False
+        return not any(map(_is_watched, self.modules))
 
 
 class Dropping(NamedTuple):
@@ -58,7 +59,7 @@ class Dropping(NamedTuple):
     def of(cls, dropout: Any) -> Dropping:
         """Draw a seed where a layer drops something."""
         drops = dropout.training and dropout.p > 0
-        return cls(dropout.p, int(torch.randint(2**62, ()))) if drops else cls()
+        return cls(dropout.p, int(torch.randint(2**62, ()).item())) if drops else cls()
 
 
 def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
@@ -75,7 +76,7 @@ def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
         return False
     are_alike = all(each.is_cpu and each.dtype == x.dtype for each in tensors)
     is_fit = are_alike and in_memory(*tensors) and parts.are_untouched
-    return is_fit and kernels.available() and _load(x.dtype) is not None
+    return is_fit and kernels.is_enabled() and _load(x.dtype) is not None
 
 
 def select(grns: Any, x: Tensor, weights: Tensor) -> Tensor:
@@ -86,35 +87,35 @@ def select(grns: Any, x: Tensor, weights: Tensor) -> Tensor:
         x: `(features, ..., inputs)`.
         weights: `(..., features)`.
     """
-    return _run(Given(x, weights), networks_of(grns, x), grns.gate.dropout)
+    return _run(Given(x, weights), networks_of(grns.parts, x), grns.gate.dropout)
 
 
-def run_grn(grn: Any, x: Tensor, added: Tensor | None) -> Tensor:
+def run_grn(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
     """Run a GRN on tokens, with what its context adds to the hidden units of each."""
+    grn: Any = parts.modules[0]
     residual = None if grn.is_stretched or grn.residual is None else grn.residual(x)
     added = None if added is None else added.expand(*x.shape[:-1], -1)
     given = Given(x, added=added, residual=residual)
-    return _run(given, networks_of(grn, x), grn.gate.dropout)
+    return _run(given, networks_of(parts, x), grn.gate.dropout)
 
 
-def run_gate(block: Any, x: Tensor, residual: Tensor) -> Tensor:
+def run_gate(parts: Parts, x: Tensor, residual: Tensor) -> Tensor:
     """Run a GateAddNorm on tokens."""
-    gate, norm = block.gate.linear, block.add_norm.norm
-    learned = (None,) * 4, (gate.weight, gate.bias), (None,) * 3, (norm.weight, norm.bias)
+    block: Any = parts.modules[0]
+    *of_gate, weight, bias = parts.parameters
+    learned = (None,) * 4, of_gate, (None,) * 3, (weight, bias)
     networks: Networks[Tensor] = Networks._make(each for some in learned for each in some)
     return _run(Given(x, residual=residual), networks, block.gate.dropout)
 
 
-def networks_of(grn: Any, x: Tensor) -> Networks[Tensor]:
-    """Take from a GRN, or from copies of one, what it computes with on `x`."""
-    inner: Any = grn.residual
-    layers = grn.hidden, grn.output, grn.gate.linear
-    learned: list[Tensor | None] = [each for layer in layers for each in (layer.weight, layer.bias)]
-    if grn.is_stretched:
-        learned += inner.stretch(x), inner.norm.weight, inner.norm.bias
-    else:
-        learned += None, None, None
-    return Networks._make((*learned, grn.norm.weight, grn.norm.bias))
+def networks_of(parts: Parts, x: Tensor) -> Networks[Tensor]:
+    """Take from the parts of a GRN, or of copies of one, what it computes with on `x`."""
+    *layers, weight, bias = parts.parameters[:8]
+    inner: tuple[Tensor | None, ...] = (None,) * 3
+    if len(parts.modules) > 7:
+        interpolation: Any = parts.modules[7]
+        inner = interpolation.stretch(x), *parts.parameters[-2:]
+    return Networks._make((*layers, *inner, weight, bias))
 
 
 def _run(given: Given[Tensor], networks: Networks[Tensor], dropout: Any) -> Tensor:
@@ -124,10 +125,8 @@ def _run(given: Given[Tensor], networks: Networks[Tensor], dropout: Any) -> Tens
 
 
 def _is_watched(module: nn.Module) -> bool:
-    before = module._forward_pre_hooks, module._backward_pre_hooks
-    return any((*before, module._forward_hooks, module._backward_hooks)) or (
-        "forward" in module.__dict__
-    )
+    forward = module._forward_pre_hooks or module._forward_hooks or "forward" in module.__dict__
+    return bool(forward or module._backward_pre_hooks or module._backward_hooks)
 
 
 class _Gated(torch.autograd.Function):
@@ -149,9 +148,14 @@ class _Gated(torch.autograd.Function):
         if torch.is_grad_enabled() or not in_memory(gradient, *present):
             found = iter(_differentiable_vjp(tensors, ctx.dropping, gradient))
             return *(None if each is None else next(found) for each in tensors), None
-        results = [None if each is None else each.new_empty(each.shape) for each in tensors]
+        results = [None if each is None else _like(each) for each in tensors]
         _call("gated_backward", tensors, ctx.dropping, (gradient,), results)
         return *results, None
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """Make room for a gradient: from a shape torch takes four times as long."""
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _differentiable_vjp(

@@ -179,8 +179,8 @@ class GateAddNorm(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Gate x and add it to the residual, both `(..., size)`."""
-        if x.shape == residual.shape and takes_kernels(self.parts, x, residual):
-            return run_gate(self, x, residual)
+        if x.shape == residual.shape and takes_kernels(parts := self.parts, x, residual):
+            return run_gate(parts, x, residual)
         return self.add_norm(self.gate(x), residual)
 
     @property
@@ -272,8 +272,8 @@ class GRN(nn.Module):
         added = None
         if context is not None and tokens is not None:
             added = tokens.spread(self.context(context))
-        if self.norm.weight.ndim == 1 and takes_kernels(self.parts, x, added):
-            return run_grn(self, x, added)
+        if self.norm.weight.ndim == 1 and takes_kernels(parts := self.parts, x, added):
+            return run_grn(parts, x, added)
         hidden = self.hidden(x)
         if added is not None:
             hidden = hidden + added

@@ -101,7 +101,7 @@ FAULTS = (
     fault(
         "gated kernels: hooks are passed by",
         "ragged_torch.gated_kernels:Parts.are_untouched",
-        "not _is_watched(part)",
+        "not any(map(_is_watched, self.modules))",
         "True",
         WATCHED,
         f"{BLOCKS}_every_module_that_is_watched_runs[gate]",

@@ -43,8 +43,8 @@ class Dropout(nn.Dropout):
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
         (torch.ops.ragged.draw_into if compiles else _draw_into)(words)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = bits >= dropped - 2**15
-        return x * kept.to(x.dtype).div_(1 - self.p)
+        kept = torch.ge(bits, dropped - 2**15, out=x.new_empty(x.shape))  # at once in x's dtype
+        return x * kept.div_(1 - self.p)
 
 
 def _draw_into(words: Tensor) -> None:

@@ -15,6 +15,10 @@ ALWAYS = {
     "torch": "nn.functional.dropout(y, self.dropout.p)",
     "jax": "nnx.Dropout(self.dropout.rate, rngs=nnx.Rngs(0))(y)",
 }
+COMPARED = {  # in dropout: what, and as what
+    "torch": ("ragged_torch.layers:Dropout.forward", "torch.ge(bits", "torch.lt(bits"),
+    "jax": ("ragged_jax.layers:drop", "bits >= ", "bits < "),
+}
 ONE_STEP = {"torch": "torch.ones_like(y[:, :1])", "jax": "jnp.ones_like(y[:, :1])"}
 BETWEEN_LAYERS = (
     "test_recurrent.py::test_between_layers_acts_there_and_nowhere_else[{backend}-LSTM]"
@@ -94,9 +98,7 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         *STEPS[backend],
         fault(
             "what is to be dropped kept, and the rest dropped",
-            f"ragged_{backend}.layers:{'Dropout.forward' if backend == 'torch' else 'drop'}",
-            "bits >= ",
-            "bits < ",
+            *COMPARED[backend],
             dropout("rate_and_scale"),
         ),
         *(fault(name, *how, test) for name, (test, *how) in OPTIMIZER[backend].items()),

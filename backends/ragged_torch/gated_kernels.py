@@ -34,10 +34,12 @@ class Parts(NamedTuple):
     kinds: tuple[type[nn.Module], ...]
 
     @property
-    def parameters(self) -> list[Tensor]:
-        """What they learn, in their order: looked up one by one it takes longer than few tokens."""
-        learned = [part._parameters.values() for part in self.modules]
-        return [each for some in learned for each in some if each is not None]
+    def parameters(self) -> list[Any]:
+        """What they learn, in their order, None where one was taken away.
+
+        By attributes, one by one, it would take longer than few tokens do.
+        """
+        return [each for part in self.modules for each in part._parameters.values()]
 
     @property
     def are_untouched(self) -> bool:
@@ -70,6 +72,8 @@ def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
     if torch.compiler.is_compiling() or isinstance(x, FakeTensor) or not x.is_cpu:
         return False
     tensors = [x, *(each for each in others if each is not None), *parts.parameters]
+    if any(each is None for each in tensors):
+        return False
     *copies, size = tensors[-1].shape
     widest, tokens = WIDEST if copies else WIDEST_ALONE, x.shape[len(copies) : -1].numel()
     if size > min(widest, tokens) or torch.is_autocast_enabled("cpu"):

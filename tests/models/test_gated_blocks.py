@@ -171,6 +171,18 @@ def test_wide_blocks_are_for_modules_unless_copies_share_the_tokens():
     assert not Block("gate", 65, 70).takes_kernels
 
 
+@pytest.mark.parametrize("kind", ["plain", "gate"])
+def test_a_block_whose_bias_was_taken_away_runs_by_modules(kind):
+    block = Block(kind)
+    linear = block.module.gate.linear if kind == "gate" else block.module.hidden
+    with torch.no_grad():
+        linear.bias.zero_()
+    expected = block()
+    linear.bias = None
+    assert not block.takes_kernels
+    close([block()], [expected])
+
+
 def test_a_residual_that_broadcasts_is_added_by_the_modules():
     block = Block("gate")
     block.given[1] = block.given[1][:1]

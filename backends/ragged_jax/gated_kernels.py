@@ -65,8 +65,9 @@ class Parts(NamedTuple):
 
     @property
     def are_untouched(self) -> bool:
-        """Whether nobody has replaced what the modules do."""
-        return all(type(part) is kind for part, kind in zip(*self, strict=False))
+        """Whether nobody has replaced what the modules do, or taken a bias away."""
+        are_whole = all(getattr(part, "bias", part) is not None for part in self.modules)
+        return are_whole and all(type(part) is kind for part, kind in zip(*self, strict=False))
 
 
 class GatedCall(NamedTuple):

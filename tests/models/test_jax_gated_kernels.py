@@ -295,6 +295,16 @@ def test_a_module_that_was_replaced_runs(kind):
     close(found, by_modules(block)[0])
 
 
+def test_a_block_whose_bias_was_taken_away_runs_by_modules():
+    block = Block("gate")
+    module = nnx.merge(block.graph, block.variables[0], block.streams)
+    linear = module.gate.linear
+    linear.bias[...] = jnp.zeros_like(linear.bias[...])
+    expected = module(*block.variables[1])
+    linear.bias = None
+    close(jax.jit(module)(*block.variables[1]), expected)
+
+
 @pytest.mark.parametrize("kind", ["context", "selection"])
 def test_programs_for_elsewhere_hold_no_kernel(kind):
     block = Block(kind)

@@ -111,7 +111,7 @@ def expected_of(backend, model, cases, dtype: str, static: int) -> dict[str, np.
 
 
 @functools.cache
-def model_of(kind: str, backend: str, dtype: str = "float32"):
+def model_of(kind: str, backend: str, dtype: str):
     """A model, one for all formats of its backend."""
     with use_backend(backend) as chosen:
         model = getattr(ragged.models, kind)(PAST, FUTURE, output_size=2, **SIZES, **MODELS[kind])
@@ -182,7 +182,7 @@ def test_the_models_in_onnx_have_each_operator_of_the_others(need):
 
 def operators_of(kind: str) -> set[str]:
     """The operators that torch records of a model."""
-    program = recording()(model_of(kind, "torch"), LEVELS.get(kind, ()))
+    program = recording()(model_of(kind, "torch", "float32"), LEVELS.get(kind, ()))
     return {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
 
 

@@ -44,6 +44,15 @@ def forgotten():
     torch.compiler.reset()
 
 
+@pytest.fixture
+def shapes_kept():
+    """Let torch keep the shape that each operation gives, as it does unless told otherwise."""
+    config = importlib.import_module("torch._dynamo.config")
+    with config.patch(fake_tensor_cache_enabled=True):
+        yield
+
+
+@pytest.mark.usefixtures("shapes_kept")
 def test_compiled_transformations_are_those_of_the_layer_itself():
     layer = ragged_torch.Recurrent("LSTM", FEATURES, 3, seed=0, dtype=torch.float64)
     x = torch.randn(2, 2, FEATURES, dtype=torch.float64)
@@ -194,7 +203,7 @@ def short_kernels():
 
 
 @pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
-@pytest.mark.usefixtures("short_kernels")
+@pytest.mark.usefixtures("short_kernels", "shapes_kept")
 def test_a_users_own_training_step_is_one_graph(backend):
     torch.manual_seed(0)
     model = OwnModel()

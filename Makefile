@@ -42,6 +42,8 @@ unexport PYTHONDONTWRITEBYTECODE
 test-docs test-fast test-suite: export OMP_NUM_THREADS = 1
 test-docs test-fast test-suite: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv/programs
 test-docs test-fast test-suite: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+# Hypothesis reads every source for constants that it may draw: each one once.
+test-docs test-fast test-suite: export HYPOTHESIS_STORAGE_DIRECTORY = $(CURDIR)/.venv/hypothesis
 # Torch's compiler keeps the shape that each operation gives. To keep it takes longer than to find it
 # again, as no two operations of a model are alike; tests/recurrent/test_compile.py does both.
 test-docs test-fast test-suite: export TORCH_FAKE_TENSOR_DISPATCH_CACHE = 0

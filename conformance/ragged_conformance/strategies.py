@@ -27,7 +27,8 @@ def load_profile(*, exhaustive: bool) -> None:
     Every run and every worker draws the same cases.
     """
     # An unwritable path disables the cache, which would otherwise lie in the working folder.
-    set_hypothesis_home_dir(Path(os.devnull) / "hypothesis")
+    if "HYPOTHESIS_STORAGE_DIRECTORY" not in os.environ:
+        set_hypothesis_home_dir(Path(os.devnull) / "hypothesis")
     settings.register_profile(
         "ragged",
         max_examples=200 if exhaustive else 8,

@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 PIECES = "xla_multiheap_size_constraint_per_heap"
 PIECE = 8 * 2**20  # bytes
-KEPT = 31 * 2**20  # bytes; what takes more than 32 MiB glibc maps anew for each allocation
+KEPT = 2**25 - 2**16  # bytes; what takes more than 32 MiB glibc maps anew for each allocation
 SETTINGS = "jax_enable_x64", "jax_default_matmul_precision"
 
 
@@ -29,7 +29,7 @@ def jit(
     XLA allocates a program's temporaries as one block, anew in each run. Above 32 MiB the C library
     (glibc) hands the block back to the system at the end, and the next run pays for every page that
     it touches: 2 us each on a virtual machine, up to a third of a training step. Here the block is
-    cut into pieces of 8 MiB, which glibc keeps if they are 62 MiB in all, and most of them if they
+    cut into pieces of 8 MiB, which glibc keeps if they are 63 MiB in all, and most of them if they
     are more. Numbers are the same, and so are programs on other devices.
 
     XLA cannot write such a program to disk, so where JAX has a persistent cache of programs

@@ -83,15 +83,16 @@ def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
     return is_fit and kernels.is_enabled() and _load(x.dtype) is not None
 
 
-def select(grns: Any, x: Tensor, weights: Tensor) -> Tensor:
+def select(parts: Parts, x: Tensor, weights: Tensor) -> Tensor:
     """Sum what copies of a GRN make of their features, weighted: `(..., size)`.
 
     Args:
-        grns: the copies, whose residual is stretched.
+        parts: of the copies, whose residual is stretched.
         x: `(features, ..., inputs)`.
         weights: `(..., features)`.
     """
-    return _run(Given(x, weights), networks_of(grns.parts, x), grns.gate.dropout)
+    grns: Any = parts.modules[0]
+    return _run(Given(x, weights), networks_of(parts, x), grns.gate.dropout)
 
 
 def run_grn(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
@@ -114,11 +115,12 @@ def run_gate(parts: Parts, x: Tensor, residual: Tensor) -> Tensor:
 
 def networks_of(parts: Parts, x: Tensor) -> Networks[Tensor]:
     """Take from the parts of a GRN, or of copies of one, what it computes with on `x`."""
-    *layers, weight, bias = parts.parameters[:8]
-    inner: tuple[Tensor | None, ...] = (None,) * 3
-    if len(parts.modules) > 7:
-        interpolation: Any = parts.modules[7]
-        inner = interpolation.stretch(x), *parts.parameters[-2:]
+    grn: Any = parts.modules[0]
+    learned, inner = parts.parameters, (None,) * 3
+    if grn.is_stretched:
+        *learned, _, inner_weight, inner_bias = learned
+        inner = grn.residual.stretch(x), inner_weight, inner_bias
+    *layers, weight, bias = learned
     return Networks._make((*layers, *inner, weight, bias))
 
 

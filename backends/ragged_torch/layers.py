@@ -262,7 +262,6 @@ class GRN(nn.Module):
         elif inputs != outputs:
             stretch = Linear(inputs, outputs, num_copies=num_copies, rng=rng)
         self.residual = stretch
-        self.is_stretched = isinstance(stretch, Interpolation)
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def forward(
@@ -281,11 +280,17 @@ class GRN(nn.Module):
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
 
     @property
+    def is_stretched(self) -> bool:
+        """Whether the residual is the interpolation of x."""
+        return isinstance(self.residual, Interpolation)
+
+    @property
     def parts(self) -> Parts:
         """The modules whose work kernels do; Linears of context and residual run by themselves."""
-        gate, inner = self.gate, self.residual
+        gate = self.gate
+        inner: Any = self.residual
         own = self, self.hidden, self.output, gate, gate.dropout, gate.linear, self.norm
-        stretching = (inner, inner.norm) if isinstance(inner, Interpolation) else ()
+        stretching = (inner, inner.norm) if self.is_stretched else ()
         kinds = GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm, Interpolation, LayerNorm
         return Parts((*own, *stretching), kinds)
 

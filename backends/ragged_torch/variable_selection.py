@@ -74,8 +74,8 @@ class VariableSelection(nn.Module):
         return self._select(projected, weights), weights[..., order]
 
     def _select(self, projected: Tensor, weights: Tensor) -> Tensor:
-        if takes_kernels(self.grns.parts, projected, weights):
-            return select(self.grns, projected, weights)
+        if takes_kernels(parts := self.grns.parts, projected, weights):
+            return select(parts, projected, weights)
         values: Tensor = self.grns(projected)
         return values[0] if len(values) == 1 else torch.einsum("...f,f...d->...d", weights, values)
 

@@ -183,6 +183,16 @@ def test_a_block_whose_bias_was_taken_away_runs_by_modules(kind):
     close([block()], [expected])
 
 
+def test_an_interpolation_that_was_replaced_is_not_taken_for_x():
+    block = Block("stretched")
+    inputs, size = block.given[0].shape[-1], block.module.norm.weight.shape[-1]
+    block.module.residual = torch.nn.Linear(inputs, size).double()
+    found = block()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "takes_kernels", lambda *_: False)
+        close([found], [block()])
+
+
 def test_a_residual_that_broadcasts_is_added_by_the_modules():
     block = Block("gate")
     block.given[1] = block.given[1][:1]

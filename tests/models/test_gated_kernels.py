@@ -46,7 +46,7 @@ def test_results_and_gradients_are_those_of_the_modules(size, tokens):
     grns, (x, weights) = selection(size).grns, inputs(tokens)
     assert gated_kernels.takes_kernels(grns.parts, x, weights)
     of = x, weights, *grns.parameters()
-    found = gated_kernels.select(grns, x, weights)
+    found = gated_kernels.select(grns.parts, x, weights)
     expected = by_modules(grns, x, weights)
     close([found, *gradients(found, of)], [expected, *gradients(expected, of)])
 
@@ -56,7 +56,7 @@ def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate)
     grns, (x, weights) = selection(dropout=rate).grns, inputs()
     of = x, weights, *grns.parameters()
     torch.manual_seed(0)
-    found = gated_kernels.select(grns, x, weights)
+    found = gated_kernels.select(grns.parts, x, weights)
     torch.manual_seed(0)
     seed = int(torch.randint(2**62, ())) if rate else 0
     dropping = gated_kernels.Dropping(rate, seed)
@@ -65,7 +65,7 @@ def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate)
     expected = gated_kernels._plain(given, networks, dropping)
     close([found, *gradients(found, of)], [expected, *gradients(expected, of)])
     if 0 < rate < 1:
-        assert not torch.equal(found, gated_kernels.select(grns, x, weights))
+        assert not torch.equal(found, gated_kernels.select(grns.parts, x, weights))
 
 
 def test_second_derivatives_are_those_of_the_modules():
@@ -73,7 +73,7 @@ def test_second_derivatives_are_those_of_the_modules():
     of = x, drawn, *grns.parameters()
     weights = drawn * x.square().sum(-1).T  # they depend on what they weigh, as in the module
     ways = (
-        gated_kernels.select(grns, x, weights),
+        gated_kernels.select(grns.parts, x, weights),
         by_modules(grns, x, weights),
     )
     found, expected = (
@@ -86,7 +86,7 @@ def test_frozen_parameters_and_batched_gradients():
     grns, (x, weights) = selection().grns, inputs(20)
     grns.hidden.weight.requires_grad_(False)
     ways = (
-        gated_kernels.select(grns, x, weights),
+        gated_kernels.select(grns.parts, x, weights),
         by_modules(grns, x, weights),
     )
     many = torch.randn(4, *ways[0].shape, dtype=x.dtype)
@@ -102,7 +102,7 @@ def test_segments_add_up_and_threads_change_nothing():
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            y = gated_kernels.select(grns, x, weights)
+            y = gated_kernels.select(grns.parts, x, weights)
             found.append((y, *gradients(y, of)))
     finally:
         torch.set_num_threads(before)
@@ -113,14 +113,14 @@ def test_segments_add_up_and_threads_change_nothing():
 def test_wide_networks_are_multiplied_in_pieces():
     grns, (x, weights) = selection(130).grns, inputs(130)
     expected = by_modules(grns, x, weights)
-    close([gated_kernels.select(grns, x, weights)], [expected])
+    close([gated_kernels.select(grns.parts, x, weights)], [expected])
 
 
 def test_nan_of_a_token_stays_with_it():
     grns, (x, weights) = selection().grns, inputs()
     with torch.no_grad():
         x[1, 7] = torch.nan
-    y = gated_kernels.select(grns, x, weights)
+    y = gated_kernels.select(grns.parts, x, weights)
     assert y.isnan().all(-1).nonzero().flatten().tolist() == [7]
     assert y.isnan().any(-1).sum() == 1
 

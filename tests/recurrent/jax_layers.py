@@ -29,6 +29,11 @@ def drawn(*shape: int, xp: Any = jnp) -> Any:
     return xp.asarray(np.random.default_rng(sum(shape)).normal(size=shape))
 
 
+def native(tree: Any) -> Any:
+    """In NumPy, which compiles nothing for an operation of its own."""
+    return jax.tree.map(np.asarray, tree)
+
+
 def like(tree: Any) -> Any:
     """Normal numbers in the shapes of a tree."""
     return jax.tree.map(lambda leaf: drawn(*leaf.shape), tree)

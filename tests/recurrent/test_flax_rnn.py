@@ -17,7 +17,7 @@ from flax import nnx
 
 import ragged
 from ragged import errors
-from tests.recurrent.jax_layers import drawn
+from tests.recurrent.jax_layers import drawn, native
 
 BATCH, WIDTH, INPUTS, HIDDEN = 4, 5, 2, 3
 LENGTHS = np.array([5, 1, 3, 2])
@@ -79,11 +79,6 @@ def program(module: Any, kind: str, case: str) -> Any:
 
     run = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))
     return lambda *inputs: run(parameters, *inputs)
-
-
-def native(tree: Any) -> Any:
-    """In NumPy, which compiles nothing for an operation of its own."""
-    return jax.tree.map(np.asarray, tree)
 
 
 def assert_close(found: Any, expected: Any, tolerance: float = 1e-5) -> None:

@@ -29,6 +29,7 @@ from tests.recurrent.jax_layers import (
     like,
     loss_of,
     make_inputs,
+    native,
 )
 
 MODES = ("GRU", "RNN_TANH", "RNN_RELU")
@@ -189,10 +190,6 @@ class Loop:
 
         expected = jax.tree.map(slope, *map(gradients_at, (1, 2, 3, -1, -2, -3)))
         return [expected, expected]
-
-
-def native(tree: Any) -> Any:
-    return jax.tree.map(np.asarray, tree)
 
 
 @cache

@@ -160,8 +160,9 @@ def _transpose(
     gradients: Sequence[Any], *operands: Any, mapped: Mapped, moving: Sequence[bool], **options: Any
 ) -> list[Array | None]:
     """Turn the gradients of y, h and c into those of the tangents that the operator took."""
-    options |= {"known": KNOWN, "wants_x": moving[0]}
-    of_inputs = bind_backward(backward_p, gradients, operands, mapped, **options)
+    of_inputs = bind_backward(
+        backward_p, gradients, operands, mapped, known=KNOWN, wants_x=moving[0], **options
+    )
     if not moving[0]:
         of_inputs = [None, *of_inputs]
     return sum_gradients(of_inputs, operands, mapped, moving, known=KNOWN)

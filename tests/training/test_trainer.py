@@ -33,6 +33,14 @@ def name(request, need):
     return request.param
 
 
+@pytest.fixture
+def _hears_signals():
+    """A suite that a shell started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def make_fit(
     folder: Path, *, batch_size: int = 4, dropout: float = 0.3, **options: object
 ) -> TrainLoop:
@@ -78,6 +86,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.usefixtures("_hears_signals")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_stopped_run_goes_on_to_the_same_end(name, tmp_path, options, monkeypatch):
     """Stopped after its first step, and twice in its second epoch."""

@@ -136,7 +136,8 @@ class Backward {
     for (Index step = count ? rows.length(tile[0]) : 0; step-- > 0;) {
       while (alive < count && rows.length(tile[alive]) > step) ++alive;
       if (own.tokens + alive > CHUNK) add_chunk(own);
-      for (Index r = 0; r < alive; ++r) differentiate(tile[r], step, r, own);
+      for (Index r = 0; r < alive; ++r)
+        differentiate(tile[r], tile[std::min(r + 1, alive - 1)], step, r, own);
       retreat(tile, step, alive, own);
       own.tokens += alive;
     }
@@ -167,19 +168,29 @@ class Backward {
     return {values, before, y(step), y(step - 1), Cell::HAS_C ? before + (KEPT - 1) * hidden : nullptr};
   }
 
-  // A token's sums' gradients, from that of its h; and what its sums were made of.
-  void differentiate(Index piece, Index step, Index r, Own& own) {
+  // A token's sums' gradients, from that of its h; and what its sums were made of. `next` comes after it.
+  void differentiate(Index piece, Index next, Index step, Index r, Own& own) {
     const Index hidden = sizes.hidden, place = rows.place(piece, step);
     const bool is_last = step + 1 == rows.length(piece);
     const Read from = read(piece, step);
     const T *dy = given.y + place * hidden, *dh = &own.dh[r * of_h.columns];
     T *carry = &own.carry[r * hidden], *dsums = &own.dsums[(own.tokens + r) * SUMS * hidden];
     T *active = own.active.data() + r * hidden, *h_before = &own.h[(own.tokens + r) * h_columns()];
+    // What the next row reads for the first time is asked for here, a vector after each of this row's own: rows go
+    // back side by side, more than a processor foresees, and all at once would be more than it can await.
+    const Index next_place = rows.place(next, step);
+    const T *next_dy = given.y + next_place * hidden, *next_x = in.x + next_place * sizes.inputs;
+    const T* next_values = kept.kept + token(next, std::max<Index>(step - Cell::KEEPS_H, 0)) * KEPT * hidden;
+    for (Index k = 0; k < sizes.inputs; k += L) __builtin_prefetch(next_x + k);
     for (Index unit = 0; unit < hidden; unit += L) {
       const Index count = hidden - unit;
       const auto at = [&](const T* array) { return array ? load(array + unit, count) : Vec<T>{}; };
       Vec<T> own_kept[KEPT + 1], own_dsums[SUMS], own_carry = at(carry), before = at(from.h_before);
-      for (int k = 0; k < KEPT; ++k) own_kept[k] = at(from.values + k * hidden);
+      for (int k = 0; k < KEPT; ++k) {
+        own_kept[k] = at(from.values + k * hidden);
+        __builtin_prefetch(next_values + k * hidden + unit);
+      }
+      __builtin_prefetch(next_dy + unit);
       if constexpr (Cell::KEEPS_H) {
         if (is_last) Cell::activate(own_kept);
         else own_kept[KEPT - 1] = at(active);

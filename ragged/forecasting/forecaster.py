@@ -200,7 +200,7 @@ class Forecaster:
             notes = left_out, rolling_note(trained, events, cuts)
         for note in filter(None, notes):
             warnings.warn(f"predict(): {note}.", UserWarning, stacklevel=2)
-        return like(forecast_table(trained.data, events, cuts, forecasts), read, frame)
+        return _like(trained, forecast_table(trained.data, events, cuts, forecasts), read, frame)
 
     def backtest(
         self,
@@ -242,7 +242,7 @@ class Forecaster:
         if note:
             warnings.warn(f"backtest(): {note}.", UserWarning, stacklevel=2)
         table = forecast_table(trained.data, events, found.cuts, found.forecasts, is_backtest=True)
-        return like(table, read, frame)
+        return _like(trained, table, read, frame)
 
     def score(self, frame: Any) -> float:
         """Return R² of the forecasts of a frame, the mean over the targets; 1 is the best.
@@ -352,6 +352,12 @@ def _tables(trained: TrainedModel) -> Tables:
     source = trained.data.source
     assert isinstance(source, Tables)
     return source
+
+
+def _like(trained: TrainedModel, table: Any, read: Any, frame: Any) -> Any:
+    """Return a table of forecasts as the user's frame has the series and the times."""
+    source = _tables(trained)
+    return like(table, (*source.label_columns, source.time_column), read, frame)
 
 
 def _events(

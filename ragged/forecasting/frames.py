@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ragged.data.tables.reader import INSTALL
 from ragged.errors import DataError, MissingExtraError
 
@@ -67,19 +69,22 @@ def with_future(frame: Any, future: Any, targets: Sequence[str]) -> Any:
     return pandas.concat([frame, known], ignore_index=True)
 
 
-def like(table: Any, frame: Any, original: Any) -> Any:
+def like(table: Any, names: Sequence[str], frame: Any, original: Any) -> Any:
     """Return a table of forecasts as a frame of the kind, and with the dtypes, of the user's.
 
     Args:
         table: of pandas.
+        names: the columns that tell series and times, which the frame may have too.
         frame: the user's as `to_pandas` gave it.
         original: the user's.
     """
     import pandas
 
+    dtypes = {name: frame[name].dtype for name in names if name in frame.columns}
+    dtypes = {name: dtype for name, dtype in dtypes.items() if _holds(dtype, table[name])}
     if isinstance(original, pandas.DataFrame | pandas.Series):
-        for name in _common(table.columns, frame.columns):
-            table[name] = _as_dtype(table[name], frame[name].dtype)
+        for name, dtype in dtypes.items():
+            table[name] = _as_dtype(table[name], dtype)
         return table
     import narwhals
     import pyarrow
@@ -89,15 +94,33 @@ def like(table: Any, frame: Any, original: Any) -> Any:
     found = narwhals.from_arrow(arrow, backend=given.implementation)
     casts = [
         narwhals.col(name).cast(given.schema[name])
-        for name in _common(found.columns, given.columns)
+        for name in dtypes
         if given.schema[name] != narwhals.String
     ]
     return found.with_columns(casts).to_native()
 
 
-def _common(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return the names that two frames have: of the series and of the time."""
-    return [name for name in names if name in set(others)]
+def _holds(dtype: Any, column: Any) -> bool:
+    """Whether a dtype of the user's holds the labels or times of a column.
+
+    It does not where dates were written as numbers, nor where a time to come is beyond it.
+    """
+    import pandas
+
+    if isinstance(dtype, pandas.CategoricalDtype):
+        return set(column) <= set(dtype.categories)
+    if dtype.kind not in "iuf":
+        return True
+    if column.dtype.kind not in "iuf":
+        return False
+    numbers = column.to_numpy()
+    return dtype.kind == "f" or bool((_wrapped(numbers, dtype) == numbers).all())
+
+
+def _wrapped(numbers: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return numbers in a dtype of integers, whatever becomes of those beyond it."""
+    with np.errstate(invalid="ignore"):
+        return numbers.astype(getattr(dtype, "numpy_dtype", dtype))
 
 
 def _as_dtype(column: Any, dtype: Any) -> Any:

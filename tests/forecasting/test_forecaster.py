@@ -147,6 +147,34 @@ def test_categories_stay_categories(fitted, frame):
     assert fitted.predict(given)["shop"].dtype == given["shop"].dtype
 
 
+@pytest.mark.parametrize("kind", ["int64", "int32", "float64", "category"])
+def test_dates_that_are_numbers_or_categories_come_back_as_dates(new_forecaster, frame, kind):
+    days = frame["month"].dt.strftime("%Y%m%d").astype("int64").astype(kind)
+    given = frame.assign(month=days, forecast=0, truth=0)  # numbers that no forecast is cut to
+    forecaster = new_forecaster(max_epochs=1).fit(given)
+    found = forecaster.predict(given)
+    expected = pandas.date_range("2023-01-01", periods=3, freq="MS")
+    assert found["month"].tolist() == [*expected, *expected]
+    assert found["forecast"].dtype == "float64"
+    assert forecaster.backtest(given, origins=1)["truth"].dtype == "float64"
+    polars = pytest.importorskip("polars")
+    days = forecaster.predict(polars.from_pandas(given))["month"]
+    assert days.dt.strftime("%Y-%m-%d").to_list()[-1] == "2023-03-01"
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "UInt8", "int16"])
+def test_times_beyond_the_dtype_of_the_frame_keep_their_values(new_forecaster, kind):
+    last = int(np.iinfo(kind.lower()).max)
+    steps = np.arange(last - 47, last + 1)
+    columns = {"month": pandas.array(steps, dtype=kind), "sales": np.sin(steps / 5)}
+    given = pandas.DataFrame(columns)
+    forecaster = new_forecaster(group=None, max_epochs=1).fit(given)
+    assert forecaster.predict(given)["month"].tolist() == [last + 1, last + 2, last + 3]
+    assert forecaster.backtest(given, origins=1)["month"].dtype == given["month"].dtype
+    polars = pytest.importorskip("polars")
+    assert forecaster.predict(polars.from_pandas(given))["month"].to_list()[0] == last + 1
+
+
 def test_it_can_be_pickled(fitted, frame):
     again = pickle.loads(pickle.dumps(fitted))
     pandas.testing.assert_frame_equal(again.predict(frame), fitted.predict(frame))

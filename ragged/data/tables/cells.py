@@ -55,8 +55,12 @@ def plain(text: str) -> str:
 
 
 def as_series(cells: Any) -> Any:
-    """Return the cells of a column as a pandas Series."""
-    return cells.to_pandas() if is_arrow(cells) else cells
+    """Return the cells of a column as a pandas Series; categories that are numbers are numbers."""
+    series = cells.to_pandas() if is_arrow(cells) else cells
+    categories = getattr(series.dtype, "categories", None)
+    if categories is None or categories.dtype.kind not in "iufb":
+        return series
+    return type(series)(np.asarray(series), index=series.index, name=series.name)
 
 
 def is_arrow(cells: Any) -> bool:

@@ -11,7 +11,7 @@ import operator
 import os
 import reprlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,17 @@ def as_array(
     if dtype is not None and _floating(backend, array) is not None:
         return backend.xp.astype(array, dtype)
     return array
+
+
+def as_arrays(backend: Backend, function: str, values: Mapping[str, object]) -> dict[str, Array]:
+    """Convert values by `as_array`, with the dtype and the device of the framework's among them."""
+    arrays: dict[str, Array] = {}
+    like = None
+    for argument in sorted(values, key=lambda each: not backend.owns(values[each])):
+        array = arrays[argument] = as_array(backend, function, argument, values[argument], like)
+        if like is None or backend.xp.isdtype(array.dtype, "real floating"):
+            like = array
+    return {argument: arrays[argument] for argument in values}
 
 
 def as_host(function: str, argument: str, value: object) -> np.ndarray:

@@ -283,6 +283,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "too few lengths": ({"q_lengths": [1]}, ragged.errors.LengthsError, "is 1 lengths"),
     "no seed": ({"dropout": 0.1}, ragged.errors.OptionError, "`seed` is None beside dropout"),
     "negative seed": ({"dropout": 0.1, "seed": -1}, ragged.errors.OptionError, "`seed` is -1"),
+    "seed of floats": (
+        {"dropout": 0.1, "seed": np.ones(2)},
+        ragged.errors.OptionError,
+        "`seed` is .*float.. of shape .2,.; expected .*int.. of shape",
+    ),
     "rate": ({"dropout": 1.5, "seed": 1}, ragged.errors.OptionError, "`dropout` is 1.5"),
     "diagonal": ({"diagonal": 0.5}, ragged.errors.OptionError, "`diagonal` is 0.5"),
     "scale": ({"scale": "one"}, ragged.errors.OptionError, "`scale` is 'one'"),
@@ -331,3 +336,12 @@ def test_what_does_not_fit_is_refused(adapter: Adapter, case: str) -> None:
     }
     with pytest.raises(error, match=text):
         ragged.attention(**given)
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+def test_a_list_takes_the_dtype_of_the_arrays_beside_it(adapter: Adapter, name: str) -> None:
+    values = values_of("heads", 4)
+    given = adapter.arrays(values)
+    expected = adapter.to_numpy(ragged.attention(**given))
+    found = ragged.attention(**{**given, name: values[name].tolist()})
+    assert_close(adapter.to_numpy(found), expected, adapter.dtype)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ragged.errors import OptionError
 
 
 class AttentionOptions(NamedTuple):
@@ -46,6 +48,17 @@ class AttentionCall(NamedTuple):
     surrounding: str | None = None
     options: AttentionOptions = AttentionOptions()
     need_weights: bool = False
+
+
+def check_seed_form(seed: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+    """Refuse a seed that is an array of another dtype or shape than a backend's programs take.
+
+    Raises:
+        OptionError: it is.
+    """
+    if seed.dtype != dtype or tuple(seed.shape) != shape:
+        got, expected = f"{seed.dtype} of shape {tuple(seed.shape)}", f"{dtype} of shape {shape}"
+        raise OptionError.of("attention", "seed", got, expected, "Convert it, or give an integer.")
 
 
 def kernels_reason(call: AttentionCall, has_kernels: Callable[[str], bool]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ragged.backend import backend_of
-from ragged.checks import MAX_SIZE, as_array, as_flag, as_number, as_rate, as_size, shown
+from ragged.checks import MAX_SIZE, as_arrays, as_flag, as_number, as_rate, as_size, shown
 from ragged.errors import ArgumentError, LengthsError, OptionError, ShapeError
 from ragged.lengths import Lengths, lengths_of_offsets
 from ragged.protocol import Array, Backend
@@ -79,7 +79,7 @@ def attention(
             rise from 0 to at most the tokens.
         ArgumentError: offsets of one side alone, or beside lengths.
         DtypeError, DeviceError, MixedFrameworksError: arrays that do not go together.
-        OptionError: another option than these; dropout without a seed.
+        OptionError: another option than these; dropout without a seed, or an array that is none.
 
     Example:
         >>> import numpy as np, ragged
@@ -96,8 +96,7 @@ def attention(
     beside = {"q_lengths": q_lengths, "k_lengths": k_lengths}
     beside |= {"q_offsets": q_offsets, "k_offsets": k_offsets}
     backend = backend_of(function, q=q, k=k, v=v, **beside)
-    q = as_array(backend, function, "q", q)
-    k, v = (as_array(backend, function, name, x, q) for name, x in (("k", k), ("v", v)))
+    q, k, v = as_arrays(backend, function, {"q": q, "k": k, "v": v}).values()
     is_jagged = _have_offsets(function, q_offsets, k_offsets)
     _check_shapes(function, q, k, v, is_jagged=is_jagged)
     of_q, of_k = (

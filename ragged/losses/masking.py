@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, Protocol, TypedDict, cast, runtime_checkable
 
 from ragged.backend import backend_of
-from ragged.checks import as_array, as_choice, dtype_error
+from ragged.checks import as_array, as_arrays, as_choice, dtype_error
 from ragged.errors import DtypeError, OptionError, ShapeError
 from ragged.lengths import Lengths
 from ragged.ops.masks import check_alignment, padding_mask
@@ -131,7 +131,7 @@ def masked(
     sides = {"prediction": prediction, "target": target, **present}
     backend = backend_of(name, **sides, lengths=lengths, mask=mask, weights=weights)
     xp = backend.xp
-    sides = _as_arrays(backend, name, sides)
+    sides = as_arrays(backend, name, sides)
     shape = _check_shapes(backend, function, sides["prediction"], sides["target"])
     prediction, target, *arrays = _as_floating(backend, name, sides).values()
     valid = _valid_elements(backend, name, shape, target, lengths, mask, alignment)
@@ -181,17 +181,6 @@ def _check_shapes(backend: Backend, function: Any, prediction: Array, target: Ar
         remedy = "Leave out the last axis, or convert what is one-hot to floats."
         raise DtypeError.of(function.__name__, "target", got, expected, remedy)
     return elements
-
-
-def _as_arrays(backend: Backend, name: str, sides: Mapping[str, object]) -> dict[str, Array]:
-    """Convert both sides and options to arrays, with the dtype of the framework's arrays."""
-    arrays: dict[str, Array] = {}
-    like = None
-    for argument in sorted(sides, key=lambda side: not backend.owns(sides[side])):
-        array = arrays[argument] = as_array(backend, name, argument, sides[argument], like)
-        if like is None or backend.xp.isdtype(array.dtype, "real floating"):
-            like = array
-    return {argument: arrays[argument] for argument in sides}
 
 
 def _as_floating(backend: Backend, name: str, arrays: dict[str, Array]) -> dict[str, Array]:

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from ragged.attend.call import AttentionCall, AttentionOptions
+from ragged.attend.call import AttentionCall, AttentionOptions, check_seed_form
 from ragged.backend import load_backend
 from ragged.kernels import available
 from ragged.lengths import Lengths
@@ -41,6 +42,8 @@ def attend(
 
     A seed may be its lower and upper word, uint32 `(2,)`.
     """
+    if isinstance(seed, Array):
+        check_seed_form(seed, np.dtype(np.uint32), (2,))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     widths = q_lengths.width, k_lengths.width
     options = AttentionOptions(layout, *widths, causal, diagonal, float(scale), float(dropout))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ragged.attend.call import AttentionOptions
+from ragged.attend.call import AttentionOptions, check_seed_form
 from ragged.lengths import Lengths
 from ragged_torch.arrays import asarray
 from ragged_torch.operators import recorded_lengths
@@ -37,6 +37,8 @@ def attend(
 
     A seed may be int64 without axes.
     """
+    if isinstance(seed, Tensor):
+        check_seed_form(seed, torch.int64, ())
     device = q.device.type
     if device != "meta" and torch.is_autocast_enabled(device) and q.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)

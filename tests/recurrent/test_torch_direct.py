@@ -12,7 +12,7 @@ from ragged_torch.recurrent import cpp, direct  # noqa: E402
 
 import ragged  # noqa: E402
 from ragged import kernels  # noqa: E402
-from ragged.errors import RaggedError  # noqa: E402
+from ragged.errors import RaggedError, ShapeError  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here")
 CELLS = ("LSTM", "GRU", "RNN")
@@ -222,6 +222,21 @@ def test_what_is_wrong_is_refused_as_ever(ways, name):
     with pytest.raises(RaggedError):
         WRONG[name](build("LSTM"), draw(4, 2, 3))
     assert ways["short"] == 0
+
+
+@pytest.mark.parametrize("kernels", ["1", "0"])
+@pytest.mark.parametrize("module", [ragged_torch.LSTM, ragged_torch.GRU, ragged_torch.Recurrent])
+@pytest.mark.parametrize(("value", "said"), [(torch.ones(1), r"of shape \(1,\)"), (None, "None")])
+def test_parameters_that_no_longer_fit_are_refused(monkeypatch, module, kernels, value, said):
+    monkeypatch.setenv("RAGGED_KERNELS", kernels)
+    layer = (
+        module("LSTM", 3, 5) if module is ragged_torch.Recurrent else module(3, 5, batch_first=True)
+    )
+    layer.bias_hh_l0 = None if value is None else torch.nn.Parameter(value)
+    with pytest.raises(
+        ShapeError, match=rf"`parameters\['bias_hh_l0'\]` is {said}; expected shape"
+    ):
+        layer(torch.ones(2, 4, 3), lengths=[4, 2])
 
 
 def test_what_does_not_lie_in_order_is_read_as_it_stands(ways):

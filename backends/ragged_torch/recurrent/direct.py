@@ -7,7 +7,7 @@ results; all other calls go there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from ragged.backend import load_backend
+from ragged.errors import ShapeError
 from ragged.implementations import choose
 from ragged.kernels import is_enabled
 from ragged.lengths import Lengths
+from ragged.recurrent.call import parameter_name
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.recurrent import cpp
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe, takes_step_by_torch
@@ -34,6 +36,19 @@ def read_parameters(layer: nn.Module, names: Sequence[str]) -> list[Tensor]:
     """Read parameters as a layer's attributes, wherever those are."""
     parameters: Any = layer._parameters
     return [parameters[name] if name in parameters else getattr(layer, name) for name in names]
+
+
+def check_extents(function: str, shape: RecurrentShape, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that a user has replaced by what does not fit the layer.
+
+    Raises:
+        ShapeError: one has another shape, or is None.
+    """
+    for (label, value), extent in zip(parameters.items(), _extents(shape), strict=True):
+        if getattr(value, "shape", None) != extent:
+            got = "None" if value is None else f"of shape {tuple(value.shape)}"
+            remedy = "Replace a parameter by one of its shape, or build the layer anew."
+            raise ShapeError.of(function, parameter_name(label), got, f"shape {extent}", remedy)
 
 
 def run_if_plain(
@@ -90,6 +105,8 @@ def _is_plain(
         return False
     if x.shape[2] != shape.input_size or not x.numel() > 0:
         return False
+    if tuple(getattr(weight, "shape", None) for weight in weights) != _extents(shape):
+        return False
     dtype = x.dtype
     if dtype not in DTYPES or not is_enabled() or not _runs_kernels(shape, dtype):
         return False
@@ -106,6 +123,12 @@ def _is_plain(
         if not tensor.is_cpu or tensor.layout is not torch.strided:
             return False
     return not is_observed() and not torch.is_autocast_enabled("cpu")
+
+
+@lru_cache(maxsize=256)
+def _extents(shape: RecurrentShape) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the parameters in torch's order."""
+    return tuple(shape.parameter_shapes().values())
 
 
 @lru_cache(maxsize=256)

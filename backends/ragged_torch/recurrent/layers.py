@@ -85,11 +85,13 @@ class Recurrent(nn.Module):
             result = direct.run_if_plain(*call, batch_first=self.batch_first)
             if result is not None:
                 return result
+        parameters = dict(zip(self._names, weights, strict=True))
+        direct.check_extents(self.shape.cell.name, self.shape, parameters)
         y, final = validate_and_call(
             self.shape.cell.name,
             load_backend(name),
             self.shape.mode,
-            dict(zip(self._names, weights, strict=True)),
+            parameters,
             x,
             lengths,
             state,

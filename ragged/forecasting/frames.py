@@ -48,15 +48,29 @@ def to_pandas(function: str, frame: Any, target: str, time: Time) -> tuple[Any, 
             raise DataError.of(function, "frame", got, expected, remedy)
         frame = pyarrow.table(frame).to_pandas()
     index = frame.index
-    is_time = not isinstance(index, pandas.MultiIndex) and (
-        index.dtype.kind in DATES or isinstance(index, pandas.PeriodIndex)
-    )
+    if isinstance(index, pandas.MultiIndex):
+        _check_levels(function, index, time)
+        return frame, time
+    is_time = index.dtype.kind in DATES or isinstance(index, pandas.PeriodIndex)
     names = (time,) if isinstance(time, str) else tuple(time or ())
     is_there = len(names) > 1 or (bool(names) and names[0] in frame.columns)
     if is_time and not is_there:
         time = names[0] if names else index.name or "time"
         frame = frame.rename_axis(index=time).reset_index()
     return frame, time
+
+
+def _check_levels(function: str, index: Any, time: Time) -> None:
+    """Refuse an index with a level of dates where no column of time is named."""
+    import pandas
+
+    is_dates = [
+        each.dtype.kind in DATES or isinstance(each, pandas.PeriodIndex) for each in index.levels
+    ]
+    if any(is_dates) and not time:
+        got, expected = f"indexed by {list(index.names)}", "the level of dates named in time"
+        remedy = "Name it, and in group those that tell series apart."
+        raise DataError.of(function, "frame", got, expected, remedy)
 
 
 def with_future(frame: Any, future: Any, targets: Sequence[str]) -> Any:

@@ -101,6 +101,21 @@ def test_known_columns_of_the_future_are_asked_for(with_price, frame, new_frame)
         with_price.predict(frame, future=pandas.concat([future, west]))
 
 
+def test_a_target_that_is_known_again_is_refused(fitted, frame):
+    holed = frame.assign(sales=frame["sales"].where(frame.index != 30))
+    with pytest.raises(DataError, match="`sales` is unknown in 'north/7' at step 30, and known f"):
+        fitted.predict(holed)
+
+
+def test_levels_of_an_index_are_named(new_forecaster, fitted, frame):
+    indexed = frame.set_index(["shop", "item", "month"])
+    pandas.testing.assert_frame_equal(fitted.predict(indexed), fitted.predict(frame))
+    with pytest.raises(
+        DataError, match=r"indexed by .'shop', 'item', 'month'.; expected .* in time"
+    ):
+        new_forecaster(group=None, time=None).fit(indexed)
+
+
 def test_groups_that_training_has_not_seen_are_forecast(fitted, new_frame):
     found = fitted.predict(new_frame(20, ("east", "west")))
     assert found["shop"].unique().tolist() == ["east", "west"]

@@ -48,10 +48,12 @@ class Future:
             even: whether gaps were looked for, so that steps are of one length.
 
         Raises:
-            DataError: a target unknown from the start; further steps that need known values, or
-                whose times do not follow from the rows.
+            DataError: a target unknown from the start, or known again after it is not; further
+                steps that need known values, or whose times do not follow from the rows.
         """
         split = first_unknown_target(rows, roles, fills=fills)
+        if split is not None:
+            _check_unknown_to_the_end(rows, roles, split)
         known = len(rows) if split is None else split
         wanted = known + self.steps(len(rows) - known)
         if wanted <= len(rows):
@@ -134,6 +136,16 @@ def _months_after(dates: Any, months: int, steps: int) -> Any:
     after = [dates[-1] + pandas.DateOffset(months=months * k) for k in range(1, steps + 1)]
     index = pandas.DatetimeIndex(after)
     return index + pandas.offsets.MonthEnd(0) if dates.is_month_end.all() else index
+
+
+def _check_unknown_to_the_end(rows: Rows, roles: Roles, split: int) -> None:
+    """Refuse a target that is known again: what comes before is a hole, and no horizon."""
+    for name in roles.target:
+        unknown = np.isnan(rows.columns[name][split:])
+        if unknown[0] and not unknown.all():
+            got = f"unknown in '{rows.name}' at step {split}, and known further on"
+            remedy = "Fill the cell, or set missing to ffill."
+            raise DataError.of("Tables", name, got, "unknown to the end", remedy)
 
 
 def _check_even(rows: Rows) -> None:

@@ -13,7 +13,7 @@ from jax import Array
 
 from ragged.errors import OptionError
 from ragged.recurrent.init import Shape
-from ragged_jax.arrays import to_numpy
+from ragged_jax.arrays import is_traced, to_numpy
 
 
 class Streams:
@@ -81,10 +81,18 @@ def to(module: nnx.Module, *, device: str, dtype: str) -> nnx.Module:
     target = find_device(device)
 
     def move(leaf: Any) -> Any:
-        return jax.device_put(leaf.astype(dtype), target)
+        return jax.device_put(_cast(leaf, dtype), target)
 
     nnx.update(module, jax.tree.map(move, nnx.state(module, nnx.Param)))
     return module
+
+
+def _cast(array: Array, dtype: str) -> Any:
+    """Cast an array, on the host where it has values: JAX compiles a program for each shape."""
+    if array.dtype == dtype or is_traced(array):
+        return array.astype(dtype)
+    with np.errstate(over="ignore"):  # values beyond the range become infinite
+        return np.asarray(array).astype(dtype)
 
 
 def find_device(name: str) -> jax.Device:

@@ -111,6 +111,29 @@ def test_a_layer_goes_into_linen():
     assert (one != two).any()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_module_moves_to_another_dtype_without_a_program_for_each_shape(dtype, caplog):
+    layer = layer_of(nnx.Rngs(0), num_layers=2)
+    weights = layer.weight_ih_l0
+    weights[...] = weights[...].at[0, :2].set(jnp.array([1e9, -1e9]))  # infinite in float16
+    given = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))]
+    with jax.log_compiles():
+        ragged.get_backend().to(layer, device="cpu", dtype=dtype)
+        assert not compiled(caplog)
+        moved = jax.tree.leaves(nnx.state(layer, nnx.Param))
+        expected = [jnp.asarray(value).astype(dtype) for value in given]
+        assert compiled(caplog), "what is counted is counted"
+    for leaf, value in zip(moved, expected, strict=True):
+        np.testing.assert_array_equal(leaf, value, strict=True)
+    traced = jax.jit(lambda layer: ragged.get_backend().to(layer, device="cpu", dtype="float32"))
+    assert traced(layer).weight_ih_l0.dtype == jnp.float32
+
+
+def compiled(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What JAX says that it has compiled."""
+    return [each.message for each in caplog.records if "Compiling" in each.message]
+
+
 def test_no_stream_is_asked_for_where_nothing_drops():
     layer = layer_of(nnx.Rngs(params=0), num_layers=2)
     assert streams(layer) == []

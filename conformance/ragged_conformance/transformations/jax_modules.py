@@ -66,9 +66,10 @@ def sharded(trial: Trial) -> Results:
 
 
 def pmap(trial: Trial) -> Results:
-    arguments = jax.tree.map(lambda array: array[None], (trial.variables, native_lengths(trial)))
+    arguments = trial.variables, native_lengths(trial)
+    arguments = jax.tree.map(lambda array: np.asarray(array)[None], arguments)
     outputs = jax.pmap(lambda variables, lengths: trial.run(variables, lengths))(*arguments)
-    return {"outputs": {name: value[0] for name, value in outputs.items()}}
+    return {"outputs": {name: np.asarray(value)[0] for name, value in outputs.items()}}
 
 
 def mapped(function: Callable[[Any], Any]) -> Callable[[Trial], Results]:
@@ -163,7 +164,7 @@ TRANSFORMATIONS: dict[str, Transformation] = {
     "pmap": program(pmap, *SOME),
     "tree.map": program(mapped(lambda leaf: leaf), *WAYS, *SOME),
     "tree.map of device_put": program(mapped(jax.device_put), *SOME),
-    "tree.map of repeat": program(mapped(repeated), "LSTM"),
+    "tree.map of repeat": program(mapped(jax.jit(repeated)), "LSTM"),
     "tree.map of stack": program(stacked_trees, *SOME),
     "grad of every argument": program(trees_of_gradients, *SOME),
     "deepcopy": of_module(deep_copy, *SOME, "LSTM, tied"),

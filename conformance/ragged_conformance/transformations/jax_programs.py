@@ -49,7 +49,7 @@ def exported(trial: Trial) -> Results:
     arguments = trial.variables, native_lengths(trial)
     program = jax.export.export(jax.jit(trial.run))(*arguments)
     again = jax.export.deserialize(program.serialize())
-    return {"outputs": jax.jit(again.call)(*arguments)}
+    return {"outputs": run(trial, again.call, *arguments)}
 
 
 def exported_with_gradient(trial: Trial) -> Results:
@@ -58,7 +58,7 @@ def exported_with_gradient(trial: Trial) -> Results:
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
     program = jax.export.export(jax.jit(trial.total))(*shapes)
     again = jax.export.deserialize(program.serialize(vjp_order=1))
-    return {"gradient": jax.grad(again.call)(*arguments)}
+    return {"gradient": run(trial, jax.grad(again.call), *arguments)}
 
 
 def debug_nans(trial: Trial) -> Results:

@@ -44,7 +44,8 @@ def check_extents(function: str, shape: RecurrentShape, parameters: Mapping[str,
     Raises:
         ShapeError: one has another shape, or is None.
     """
-    for (label, value), extent in zip(parameters.items(), _extents(shape), strict=True):
+    for label, extent in shape.parameter_shapes().items():
+        value = parameters[label]
         if getattr(value, "shape", None) != extent:
             got = "None" if value is None else f"of shape {tuple(value.shape)}"
             remedy = "Replace a parameter by one of its shape, or build the layer anew."

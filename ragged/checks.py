@@ -268,13 +268,14 @@ class _Short(reprlib.Repr):
 
 
 _SHORT = _Short()
+_SHORT.maxlevel = 2  # of lists in lists: a batch has a thousand numbers within six of each
 
 
 def shown(value: object) -> str:
     """Show a value in a message: plain ones as they are, others by their type.
 
-    >>> shown("top"), shown([[1], [2, 3]]), shown([10**5000]), shown(object())
-    ("'top'", '[[1], [2, 3]]', '[an integer of 16610 bits]', 'an object')
+    >>> shown("top"), shown([[1], [2, 3]]), shown([[[1.5]]]), shown([10**5000]), shown(object())
+    ("'top'", '[[1], [2, 3]]', '[[[...]]]', '[an integer of 16610 bits]', 'an object')
     """
     if isinstance(value, int) and abs(value).bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"

@@ -151,9 +151,9 @@ class TrainingStep:
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copy the optimiser's state to the host under canonical names."""
         state = {"steps": np.array(self.steps)}
-        _, as_params = ravel_pytree(self._params)
         for slot in self.constants.slots:
-            leaves = named(as_params(optax.tree_utils.tree_get(self._moments, SLOTS[slot])))
+            moments = optax.tree_utils.tree_get(self._moments, SLOTS[slot])
+            leaves = named(_split(moments, self._params))
             state |= {f"{slot}.{n}": to_numpy(leaf[...]).copy() for n, leaf in leaves.items()}
         if self._averaged is not None:
             leaves = named(self._params)
@@ -167,7 +167,7 @@ class TrainingStep:
         self.steps = int(state["steps"])
         fresh = self._first_moments()
         for slot in self.constants.slots if self.steps else ():
-            values, _ = ravel_pytree(self._filled(f"{slot}.", state))
+            values = _join(self._filled(f"{slot}.", state))
             fresh = optax.tree_utils.tree_set(fresh, **{SLOTS[slot]: values})
         if "exp_avg" in self.constants.slots:
             fresh = optax.tree_utils.tree_set(fresh, count=jnp.asarray(self.steps, jnp.int32))
@@ -183,11 +183,11 @@ class TrainingStep:
 
     def _first_moments(self) -> Any:
         """The optimiser's state before the first step; it sees all parameters as one vector."""
-        return self.optimizer.init(ravel_pytree(self._params)[0])
+        return self.optimizer.init(_join(self._params))
 
     def _filled(self, prefix: str, state: Mapping[str, np.ndarray]) -> Any:
         """Copy arrays of a `state_dict` into the places of the parameters."""
-        params = jax.tree.map(jnp.copy, self._params)
+        params = jax.tree.map(lambda leaf: leaf, self._params)  # in places of their own
         for name, leaf in named(params).items():
             old = leaf[...]
             value = jnp.asarray(state[f"{prefix}{name}"], old.dtype)
@@ -287,6 +287,18 @@ class TrainingStep:
         check_batch(self.model.config, batch)
         arrays = self.workers.shard_batch(batch, self.dtype, param_dtype(self.dtype))
         return arrays, token_capacity(batch, self.workers.device, self.workers.count)
+
+
+@jax.jit
+def _join(params: Any) -> Array:
+    """Make parameters one vector, by one program; operation by operation, each shape is another."""
+    return ravel_pytree(params)[0]
+
+
+@jax.jit
+def _split(vector: Array, params: Any) -> Any:
+    """Undo `_join`, of `params`."""
+    return ravel_pytree(params)[1](vector)
 
 
 def create_optimizer(own: Optimizer, max_grad_norm: float | None) -> optax.GradientTransformation:

@@ -140,6 +140,18 @@ def test_what_is_traced_is_what_is_compiled():
     assert step._apply._cache_size() == 1
 
 
+def test_no_shape_of_a_parameter_is_a_program_of_its_own(caplog):
+    """To make a step, to save it and to load it takes few, whatever the model."""
+    model = model_of("TemporalFusionTransformer")
+    shapes = {value.shape for value in ragged_jax.get_parameters(model).values()}
+    with jax.log_compiles():
+        step = ragged_jax.TrainingStep(model, losses.mse, AdamW())
+        step.load_state_dict({**step.state_dict(), "steps": np.array(1)})
+    compiled = [each.message for each in caplog.records if each.message.startswith("Compiling")]
+    assert any("_join" in message for message in compiled)
+    assert len(compiled) <= MOST < len(shapes), compiled
+
+
 def test_batches_in_a_fixed_order_compile_a_program_for_each_shape():
     """Those of validation and of a forecast, whose rows are not in buckets."""
     traced, shapes = Traced(model_of("EncoderDecoderLSTM")), set()

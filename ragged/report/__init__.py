@@ -13,7 +13,7 @@ from ragged.report.page import cards, render
 from ragged.report.report_data import ReportData
 from ragged.report.sections import make_sections
 from ragged.report.svg import STYLE
-from ragged.runs.folder import Run
+from ragged.runs.folder import Run, read_metrics, read_versions
 
 __all__ = ["write_report"]
 
@@ -30,7 +30,8 @@ def write_report(run: Run) -> Path:
     Raises:
         CheckpointError: a file of the run that is missing or damaged; it is named.
     """
-    report = ReportData(run)
+    # Whatever is missing is told before anything is computed.
+    report = ReportData(run, read_metrics(run.folder), read_versions(run.folder))
     with style(**STYLE):
         page = render(
             run.module.config.model,

@@ -11,19 +11,22 @@ import numpy as np
 from ragged.backend import get_backend
 from ragged.evaluation.evaluate import Evaluation, evaluate_model
 from ragged.report.padding import PaddingCost, find_hidden_sizes, padding_costs
-from ragged.runs.folder import Run, read_metrics
+from ragged.runs.folder import Run
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """A run and its results, each computed once, at the first access."""
+    """A run and its results, each computed once, at the first access.
+
+    Args:
+        run: the run.
+        metrics: the records of its epochs.
+        versions: of the packages that trained it.
+    """
 
     run: Run
-
-    @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The records of the epochs."""
-        return read_metrics(self.run.folder)
+    metrics: list[dict[str, Any]]
+    versions: dict[str, str]
 
     @cached_property
     def evaluation(self) -> Evaluation:

@@ -27,7 +27,6 @@ from ragged.report.page import (
     table,
 )
 from ragged.report.report_data import ReportData
-from ragged.runs.folder import read_versions
 from ragged.runs.versions import describe_environment
 
 NO_TEST = paragraph("There is no test row with a known truth.")
@@ -316,7 +315,7 @@ def _lengths(report: ReportData) -> Section:
 
 def _configuration(report: ReportData) -> Section:
     run = report.run
-    trained, here = read_versions(run.folder), describe_environment(report.device)
+    trained, here = report.versions, describe_environment(report.device)
     names = list(dict.fromkeys([*trained, *here]))
     versions: Columns = {
         "": names,

@@ -126,5 +126,5 @@ def test_a_run_keeps_it_and_its_report_tells(need, train_tiny, read_losses, tmp_
         assert cli.main(["train", "--resume", str(run)]) == 0
     assert read_losses(run)[0] == before[0]
     with runs.open_run(run, cli.train_parser()) as opened:
-        material = ReportData(opened)
+        material = ReportData(opened, [], {})
     assert material.averaged_over == "steps, padding counted as 0"

@@ -265,6 +265,9 @@ def _marker(panel: Panel) -> str | None:
 
 def save(figure: Any, path: Path) -> None:
     """Write a figure as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.set_dpi(110)
+    FigureCanvasAgg(figure).print_png(buffer)  # `savefig` would draw it twice
     write_file(path, buffer.getvalue())

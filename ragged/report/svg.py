@@ -32,8 +32,10 @@ def to_svg(figure: Any, name: str, title: str, description: str) -> str:
         title: for screen readers.
         description: likewise.
     """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata=PLAIN)
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=PLAIN)  # `savefig` would draw it twice
     root = ElementTree.fromstring(buffer.getvalue())
     for element in root.iter():
         element.tag = _local(element.tag)

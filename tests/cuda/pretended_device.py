@@ -24,7 +24,8 @@ from typing import Any
 SOURCE = Path(__file__).with_name("pretended_device.cpp")
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
 OLDEST = (2, 9)  # with a switch of TF32 for each library and operation, which is read here
-TRACE = "PRETENDED_DEVICE_TRACE"  # a kind of event, whose origins are printed
+FLAGS = ("-w", "-shared", "-fPIC", "-std=c++20", "-O1")  # as fast to compile as -O0
+TRACED = os.environ.get("PRETENDED_DEVICE_TRACE")  # a kind of event, whose origins are printed
 
 counts: Counter[str] = Counter()
 is_loaded = False
@@ -48,15 +49,16 @@ def build() -> Path:
     assert found is not None
     assert found.origin is not None
     torch = Path(found.origin).parent
-    text = f"{importlib.metadata.version('torch')} {torch}".encode() + SOURCE.read_bytes()
+    made_of = f"{importlib.metadata.version('torch')} {torch} {FLAGS}"
+    text = made_of.encode() + SOURCE.read_bytes()
     folder = Path(sys.prefix) / "pretended_device"
     library = folder / f"{hashlib.sha256(text).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             path = Path(made) / library.name
-            command = ["g++", "-w", "-shared", "-fPIC", "-std=c++20", "-O0", str(SOURCE)]
-            command += ["-isystem", f"{torch}/include", f"-L{torch}/lib", "-lc10", "-ltorch_cpu"]
+            command = ["g++", *FLAGS, str(SOURCE), "-isystem", f"{torch}/include"]
+            command += [f"-L{torch}/lib", "-lc10", "-ltorch_cpu"]
             subprocess.run([*command, f"-Wl,-rpath,{torch}/lib", "-o", str(path)], check=True)
             os.replace(path, library)
     return library
@@ -102,16 +104,20 @@ def _hear(kind: bytes, name: bytes) -> None:
 
 def note(kind: str, name: str) -> None:
     """Count an event of the device."""
-    import torch
-
     counts[kind] += 1
-    backends = torch.backends
-    is_product = name in PRODUCTS and backends.cuda.matmul.fp32_precision == "tf32"
-    if is_product or (name.startswith("cudnn") and backends.cudnn.rnn.fp32_precision == "tf32"):
+    if (name in PRODUCTS or name.startswith("cudnn")) and _takes_tf32(name):
         counts["TF32"] += 1
-    if os.environ.get(TRACE) == kind:
+    if kind == TRACED:
         ours = [f for f in traceback.extract_stack() if "/ragged" in f.filename]
         print(kind, name, *(f"{Path(f.filename).name}:{f.lineno}" for f in ours[-4:]))
+
+
+def _takes_tf32(name: str) -> bool:
+    import torch
+
+    backends = torch.backends
+    products = backends.cuda.matmul if name in PRODUCTS else backends.cudnn.rnn
+    return products.fp32_precision == "tf32"
 
 
 @contextmanager

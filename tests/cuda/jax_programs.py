@@ -21,8 +21,13 @@ COMPILER = Path(sys.prefix) / "xla_cuda"
 H100 = Path(__file__).with_name("h100.txtpb")
 CUDNN = "a layer by cuDNN"
 KERNEL = re.compile(r" (?:fusion|custom-call|copy)\(")
-# To choose among implementations of a product XLA would have to measure them.
-OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+# To choose among implementations of a product XLA would have to measure them. What LLVM makes of a
+# kernel is not looked at.
+OPTIONS = {
+    "xla_gpu_autotune_level": 0,
+    "xla_gpu_enable_triton_gemm": False,
+    "xla_backend_optimization_level": 0,
+}
 SIZES: dict[str, dict[str, Any]] = {
     "EncoderDecoderLSTM": {},
     "AttentionLSTM": {"num_heads": 2},

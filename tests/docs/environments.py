@@ -36,8 +36,8 @@ def create(folder: Path, *requirements: str) -> dict[str, str]:
     if not os.environ.get("FROM_INDEX"):
         options, settings = ["--no-index"], {"RAGGED_KERNELS": "0"}
         site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
-        for package in _required(requirements):
-            _link(package, site)
+        for name in _required(requirements):
+            _link(name, site)
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
     # Nothing else is there that a package could be in conflict with.
     _run(*pip, "--no-warn-conflicts", *options, *requirements)
@@ -45,8 +45,8 @@ def create(folder: Path, *requirements: str) -> dict[str, str]:
     return {**kept, **settings, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def _required(requirements: tuple[str, ...]) -> list[Distribution]:
-    """The distributions installed here that these require, directly or not."""
+def _required(requirements: tuple[str, ...]) -> list[str]:
+    """The names of the distributions installed here that these require, directly or not."""
     waiting = [Requirement(each) for each in requirements]
     wheels = {each.name: _of_wheel(each.url) for each in waiting if each.url}
     found: dict[str, Distribution] = {}
@@ -59,7 +59,7 @@ def _required(requirements: tuple[str, ...]) -> list[Distribution]:
             seen.add((name, extra))
             needed = map(Requirement, package.requires or ())
             waiting += [r for r in needed if not r.marker or r.marker.evaluate({"extra": extra})]
-    return list(found.values())
+    return list(found)
 
 
 def _of_wheel(address: str) -> Distribution:
@@ -67,14 +67,22 @@ def _of_wheel(address: str) -> Distribution:
     return found
 
 
-def _link(package: Distribution, site: Path) -> None:
+def _link(name: str, site: Path) -> None:
     """Link a distribution's packages, and each file that is in none: folders may be shared."""
-    own = Path(str(package.locate_file("")))
-    files = [file for file in package.files or () if file.parts[0] != ".."]
-    for part in {_outermost_package(own, file.parent) or file for file in files}:
+    own, parts = _parts_of(name)
+    for part in parts:
         (site / part).parent.mkdir(parents=True, exist_ok=True)
         if not (site / part).exists():
             (site / part).symlink_to(own / part)
+
+
+@functools.cache
+def _parts_of(name: str) -> tuple[Path, set[PurePath]]:
+    """Where a distribution lies, and what of it is linked; torch alone has 10,000 files."""
+    package = distribution(name)
+    own = Path(str(package.locate_file("")))
+    files = [file for file in package.files or () if file.parts[0] != ".."]
+    return own, {_outermost_package(own, file.parent) or file for file in files}
 
 
 @functools.cache

@@ -20,7 +20,7 @@ extern "C" Status attention_forward(const Index* sizes, const double* reals, con
   return guarded([&] {
     const Spans queries = spans(sizes, 2, q_lengths), keys = spans(sizes, 4, k_lengths);
     AttentionForward<REAL>(queries, keys, attended(sizes, reals), {a[0], a[1], a[2]}, {a[3], a[4]})
-        .run(sizes[13], in_threads(team, sizes[14]));
+        .run(sizes[13], {team, sizes[14] != 0});
   });
 }
 
@@ -30,6 +30,6 @@ extern "C" Status attention_backward(const Index* sizes, const double* reals, co
     const Spans queries = spans(sizes, 2, q_lengths), keys = spans(sizes, 4, k_lengths);
     AttentionBackward<REAL>(queries, keys, attended(sizes, reals), {a[0], a[1], a[2]}, {a[3], a[4]},
                             {a[5], a[6], a[7]})
-        .run(sizes[13], in_threads(team, sizes[14]));
+        .run(sizes[13], {team, sizes[14] != 0});
   });
 }

@@ -133,8 +133,9 @@ inline std::vector<Part> cut(const Spans& queries, const Spans& keys, Index most
   for (Index row = 0; row < Index(queries.starts.size()); ++row)
     for (Index first = 0; first < queries.lengths[row]; first += most)
       parts.push_back({row, first, std::min(first + most, queries.lengths[row])});
-  std::stable_sort(parts.begin(), parts.end(), [&](const Part& a, const Part& b) {
-    return (a.last - a.first) * keys.lengths[a.row] > (b.last - b.first) * keys.lengths[b.row];
+  std::sort(parts.begin(), parts.end(), [&](const Part& a, const Part& b) {
+    const Index more = (a.last - a.first) * keys.lengths[a.row] - (b.last - b.first) * keys.lengths[b.row];
+    return more ? more > 0 : a.row != b.row ? a.row < b.row : a.first < b.first;
   });
   return parts;
 }

@@ -14,7 +14,7 @@ extern "C" Status gated_forward(const Index* sizes, double dropout, REAL* const*
   return guarded([&] {
     REAL* const* const networks = a + TOKENS;
     GatedForward<REAL>(gated(sizes, dropout), {a[0], a[1], a[2], a[3]}, networks, networks[ARRAYS])
-        .run(sizes[7], in_threads(team, sizes[8]));
+        .run(sizes[7], {team, sizes[8] != 0});
   });
 }
 
@@ -23,6 +23,6 @@ extern "C" Status gated_backward(const Index* sizes, double dropout, REAL* const
     REAL *const *const networks = a + TOKENS, *const *const found = networks + ARRAYS + 1;
     GatedBackward<REAL>(gated(sizes, dropout), {a[0], a[1], a[2], a[3]}, networks, networks[ARRAYS],
                         {found[0], found[1], found[2], found[3]}, found + TOKENS)
-        .run(sizes[7], in_threads(team, sizes[8]));
+        .run(sizes[7], {team, sizes[8] != 0});
   });
 }

@@ -19,7 +19,7 @@ extern "C" Status recurrent_forward(const Index* sizes, const Index* lengths, RE
     const Rows rows = rows_of(sizes, lengths, resets);
     Forward<REAL, CELL>(rows, sizes_of(sizes), {a[0], a[1], a[2], a[3], a[4], a[5], a[6]},
                         {a[7], a[8], a[9], a[10]})
-        .run(sizes[8], in_threads(team, sizes[9]));
+        .run(sizes[8], {team, sizes[9] != 0});
   });
 }
 
@@ -30,6 +30,6 @@ extern "C" Status recurrent_backward(const Index* sizes, const Index* lengths, R
     Backward<REAL, CELL>(rows, sizes_of(sizes), {a[0], a[1], a[2], a[3], a[4], nullptr, nullptr},
                          {a[5], a[6]}, {a[7], a[8], a[9]},
                          {a[10], a[11], a[12], a[13], a[14], a[15], a[16]})
-        .run(sizes[8], in_threads(team, sizes[9]));
+        .run(sizes[8], {team, sizes[9] != 0});
   });
 }

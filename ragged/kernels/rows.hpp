@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "memory.hpp"
@@ -79,10 +78,10 @@ class Rows {
   void check_lengths(Layout layout, const Index* lengths) {
     const bool fit = std::all_of(lengths, lengths + batch, [&](Index n) { return 0 <= n && n <= width; });
     if (!fit) throw BadLengths();
-    total = std::accumulate(lengths, lengths + batch, Index(0));
+    for (Index row = 0; row < batch; ++row) total += lengths[row];
     const bool is_dense = layout == Layout::padded || layout == Layout::time_major;
     if (is_dense ? places != batch * width : total > places) throw BadLengths();
-    if (layout == Layout::packed && !std::is_sorted(lengths, lengths + batch, std::greater<Index>()))
+    if (layout == Layout::packed && !std::is_sorted(lengths, lengths + batch, [](Index a, Index b) { return a > b; }))
       throw BadLengths();
   }
 
@@ -212,13 +211,19 @@ class Tokens {
 // Pieces that one worker runs together: sorted, longest first.
 using Tile = std::vector<Index>;
 
+// The pieces, longest first. Lengths are small whole numbers, so they are counted.
+inline Tile sort(const Rows& rows) {
+  std::vector<Index> places(rows.width + 2);  // where the pieces of a length go, after those of longer ones
+  for (Index piece = 0; piece < rows.count(); ++piece) ++places[rows.width - rows.length(piece) + 1];
+  for (Index n = 0; n < rows.width; ++n) places[n + 1] += places[n];
+  Tile order(rows.count());
+  for (Index piece = 0; piece < rows.count(); ++piece) order[places[rows.width - rows.length(piece)]++] = piece;
+  return order;
+}
+
 // Deal the sorted pieces out like cards, so that all tiles take about as long.
 inline std::vector<Tile> deal(const Rows& rows, Index workers) {
-  Tile order(rows.count());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-    return rows.length(a) > rows.length(b);
-  });
+  const Tile order = sort(rows);
   const Index rounds = std::max<Index>(1, round_up(rows.count(), workers * TILE) / (workers * TILE));
   std::vector<Tile> tiles(workers * rounds);
   for (Index rank = 0; rank < rows.count(); ++rank)

@@ -4,9 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
-#include <functional>
-#include <new>
-#include <stdexcept>
 
 #include "simd.hpp"
 
@@ -14,13 +11,31 @@ namespace ragged {
 
 constexpr double WORTH_A_WORKER = 5e5;  // products: fewer take less time than it takes to wake up
 
-// Runs task(worker) for every worker, in whatever threads there are.
-using Task = std::function<void(Index)>;
-using Parallel = std::function<void(Index workers, const Task& task)>;
+// Calls what a worker does, which has to outlive it.
+class Task {
+ public:
+  template <class Body>
+  Task(const Body& body)
+      : body(&body), call([](const void* of, Index worker) { (*static_cast<const Body*>(of))(worker); }) {}
+
+  void operator()(Index worker) const { call(body, worker); }
+
+ private:
+  const void* const body;
+  void (*const call)(const void*, Index);
+};
 
 // Runs work(all) in up to so many threads, who calls among them, and returns once none does. It is
 // what OpenMP gives a compiler: a second team beside the framework's would compete for the cores.
 using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+// Runs task(worker) for every worker, in the threads of a team, or in threads of its own without one.
+struct Parallel {
+  Team team = nullptr;
+  bool is_openmp = false;  // it is OpenMP's
+
+  void operator()(Index workers, const Task& task) const;  // in `threads.hpp`
+};
 
 // Tasks that each run once, in whichever thread comes for it. An exception that left a thread would
 // end the process, so the first one waits for the caller.
@@ -72,9 +87,7 @@ Status guarded(Body&& body) noexcept {
     return Status::done;
   } catch (const BadLengths&) {
     return Status::bad_lengths;
-  } catch (const std::bad_alloc&) {
-    return Status::no_memory;
-  } catch (const std::length_error&) {  // more than any vector holds
+  } catch (const std::exception&) {  // std::bad_alloc, or std::length_error: more than any vector holds
     return Status::no_memory;
   } catch (...) {
     return Status::failed;

@@ -87,10 +87,10 @@ class Case {
             empty(Index(k.size())), empty(Index(v.size()))};
     const AttentionInputs<T> in{q.data(), k.data(), v.data()};
     AttentionForward<T>(queries, keys, call, in, {f.out.data(), f.lse.data()})
-        .run(threads, in_threads(nullptr, false));
+        .run(threads, {});
     AttentionBackward<T>(queries, keys, call, in, {f.lse.data(), dout.data()},
                          {f.q.data(), f.k.data(), f.v.data()})
-        .run(threads, in_threads(nullptr, false));
+        .run(threads, {});
     return f;
   }
 

@@ -82,7 +82,7 @@ class Case {
                       {of_y.data(), of_h.data(), of_c.data()},
                       {choice.wants_x ? gx.data() : nullptr, gh.data(), gc.data(), gih.data(),
                        ghh.data(), gbi.data(), gbh.data()})
-        .run(choice.threads, in_threads(nullptr, false));
+        .run(choice.threads, {});
     near(gx, e.x, "gradient of x");
     near(gh, e.h0, "gradient of h0");
     near(gc, e.c0, "gradient of c0");
@@ -175,7 +175,7 @@ class Case {
     kept.assign(choice.trains ? sizes.room * KEPT * s.hidden : 0, T(NAN));
     Forward<T, CELL>(rows, sizes, inputs(),
                      {y.data(), h.data(), c.data(), choice.trains ? kept.data() : nullptr})
-        .run(choice.threads, in_threads(nullptr, false));
+        .run(choice.threads, {});
   }
 
   Expected expected() const {

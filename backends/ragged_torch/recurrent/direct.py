@@ -106,8 +106,6 @@ def _is_plain(
         return False
     if x.shape[2] != shape.input_size or not x.numel() > 0:
         return False
-    if tuple(getattr(weight, "shape", None) for weight in weights) != _extents(shape):
-        return False
     dtype = x.dtype
     if dtype not in DTYPES or not is_enabled() or not _runs_kernels(shape, dtype):
         return False
@@ -123,13 +121,15 @@ def _is_plain(
             return False
         if not tensor.is_cpu or tensor.layout is not torch.strided:
             return False
+    if [weight.shape for weight in weights] != _extents(shape):
+        return False
     return not is_observed() and not torch.is_autocast_enabled("cpu")
 
 
 @lru_cache(maxsize=256)
-def _extents(shape: RecurrentShape) -> tuple[tuple[int, ...], ...]:
+def _extents(shape: RecurrentShape) -> list[tuple[int, ...]]:
     """The shapes of the parameters in torch's order."""
-    return tuple(shape.parameter_shapes().values())
+    return list(shape.parameter_shapes().values())
 
 
 @lru_cache(maxsize=256)

@@ -51,7 +51,7 @@ def to_pandas(function: str, frame: Any, target: str, time: Time) -> tuple[Any, 
     if isinstance(index, pandas.MultiIndex):
         _check_levels(function, index, time)
         return frame, time
-    is_time = index.dtype.kind in DATES or isinstance(index, pandas.PeriodIndex)
+    is_time = _is_time(index)
     names = (time,) if isinstance(time, str) else tuple(time or ())
     is_there = len(names) > 1 or (bool(names) and names[0] in frame.columns)
     if is_time and not is_there:
@@ -60,14 +60,16 @@ def to_pandas(function: str, frame: Any, target: str, time: Time) -> tuple[Any, 
     return frame, time
 
 
-def _check_levels(function: str, index: Any, time: Time) -> None:
-    """Refuse an index with a level of dates where no column of time is named."""
+def _is_time(index: Any) -> bool:
+    """Whether an index, or a level of one, is of dates, durations or periods."""
     import pandas
 
-    is_dates = [
-        each.dtype.kind in DATES or isinstance(each, pandas.PeriodIndex) for each in index.levels
-    ]
-    if any(is_dates) and not time:
+    return index.dtype.kind in DATES or isinstance(index, pandas.PeriodIndex)
+
+
+def _check_levels(function: str, index: Any, time: Time) -> None:
+    """Refuse an index with a level of dates where no column of time is named."""
+    if any(map(_is_time, index.levels)) and not time:
         got, expected = f"indexed by {list(index.names)}", "the level of dates named in time"
         remedy = "Name it, and in group those that tell series apart."
         raise DataError.of(function, "frame", got, expected, remedy)

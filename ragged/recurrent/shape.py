@@ -94,6 +94,21 @@ class RecurrentShape:
             expected = f"at most {MAX_PARAMETERS} parameters"
             raise OptionError.of(self.cell.name, "hidden_size", got, expected, "Lower the sizes.")
 
+    def check_parameters(self, function: str, parameters: Mapping[str, Array]) -> None:
+        """Refuse a layer's parameters that were replaced by what does not fit it.
+
+        Raises:
+            ShapeError: one has another shape, or is None.
+        """
+        for name, extent in self.parameter_shapes().items():
+            value = parameters[name]
+            if getattr(value, "shape", None) != extent:
+                got = "None" if value is None else f"of shape {tuple(value.shape)}"
+                remedy = "Replace a parameter by one of its shape, or build the layer anew."
+                raise ShapeError.of(
+                    function, f"parameters[{name!r}]", got, f"shape {extent}", remedy
+                )
+
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], ...]:
         """The shapes of the states: h, and c of an LSTM."""
         rows = self.num_layers * len(self.directions)

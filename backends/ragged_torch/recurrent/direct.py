@@ -7,7 +7,7 @@ results; all other calls go there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ragged.backend import load_backend
-from ragged.errors import ShapeError
 from ragged.implementations import choose
 from ragged.kernels import is_enabled
 from ragged.lengths import Lengths
-from ragged.recurrent.call import parameter_name
 from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.recurrent import cpp
 from ragged_torch.recurrent.dispatch import IMPLEMENTATIONS, describe, takes_step_by_torch
@@ -36,20 +34,6 @@ def read_parameters(layer: nn.Module, names: Sequence[str]) -> list[Tensor]:
     """Read parameters as a layer's attributes, wherever those are."""
     parameters: Any = layer._parameters
     return [parameters[name] if name in parameters else getattr(layer, name) for name in names]
-
-
-def check_extents(function: str, shape: RecurrentShape, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that a user has replaced by what does not fit the layer.
-
-    Raises:
-        ShapeError: one has another shape, or is None.
-    """
-    for label, extent in shape.parameter_shapes().items():
-        value = parameters[label]
-        if getattr(value, "shape", None) != extent:
-            got = "None" if value is None else f"of shape {tuple(value.shape)}"
-            remedy = "Replace a parameter by one of its shape, or build the layer anew."
-            raise ShapeError.of(function, parameter_name(label), got, f"shape {extent}", remedy)
 
 
 def run_if_plain(

@@ -86,7 +86,7 @@ class Recurrent(nn.Module):
             if result is not None:
                 return result
         parameters = dict(zip(self._names, weights, strict=True))
-        direct.check_extents(self.shape.cell.name, self.shape, parameters)
+        self.shape.check_parameters(self.shape.cell.name, parameters)
         y, final = validate_and_call(
             self.shape.cell.name,
             load_backend(name),

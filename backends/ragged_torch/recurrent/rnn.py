@@ -27,7 +27,7 @@ from ragged.recurrent.shape import RecurrentShape
 from ragged_torch.arrays import FLOATING, name, promote_arrays
 from ragged_torch.parameters import Device
 from ragged_torch.recurrent import cudnn, direct
-from ragged_torch.recurrent.direct import check_extents, read_parameters
+from ragged_torch.recurrent.direct import read_parameters
 from ragged_torch.recurrent.run import run_recurrent
 from ragged_torch.recurrent.sequences import (
     InputDeviceError,
@@ -186,7 +186,7 @@ class RNNBase(nn.Module):
             return self._record(input, hx, options | ({} if start == "zeros" else {"start": start}))
         rows = read_sequences(function, input, lengths, offsets, batch_first=self.batch_first)
         parameters = dict(zip(self._names, weights, strict=True))
-        check_extents(function, self.shape, parameters)
+        self.shape.check_parameters(function, parameters)
         self._check_input(rows.data)
         states = None if hx is None else self._read_states(hx, rows)
         _check_alike(function, rows.data, parameters, states or ())

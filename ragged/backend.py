@@ -11,7 +11,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
@@ -215,7 +215,8 @@ def backend_of(function: str, **arrays: object) -> Backend:
     owners = _owners(arrays)
     if len(set(owners.values())) > 1:
         _refuse_mixture(function, owners)
-    return load_backend(next(iter(owners.values()))) if owners else get_backend()
+    owner = next(iter(owners.values()), None) or _maker(arrays.values())
+    return load_backend(owner) if owner else get_backend()
 
 
 def check_frameworks(function: str, backend: Backend, **arrays: object) -> None:
@@ -245,6 +246,13 @@ def _owners(arrays: Mapping[str, object]) -> dict[str, str]:
     """Name the backend that owns each argument, where one does."""
     owners = {argument: _owner(array) for argument, array in arrays.items()}
     return {argument: name for argument, name in owners.items() if name is not None}
+
+
+def _maker(values: Iterable[object]) -> str | None:
+    """Name the backend of whose framework a value is that it does not own, a sparse tensor say."""
+    modules = {type(value).__module__.partition(".")[0] for value in values}
+    owners = (name for name in _possible_owners() if _loaded[name].framework in modules)
+    return next(owners, None)
 
 
 def _refuse_mixture(function: str, owners: Mapping[str, str]) -> None:

@@ -123,13 +123,16 @@ def _not_an_array(
     function: str, argument: str, value: object, host: np.ndarray | None = None
 ) -> DtypeError:
     got, remedy = shown(value), "Convert it to floats or integers first."
-    if host is not None and (hasattr(value, "dtype") or isinstance(value, (list, tuple))):
+    has_dtype = hasattr(value, "dtype") and not hasattr(value, "todense")
+    if host is not None and (has_dtype or isinstance(value, (list, tuple))):
         got = f"{got} of dtype {host.dtype}"
     elif getattr(value, "is_nested", False):
         got, remedy = "a nested tensor", "Convert it by to_padded_tensor(0.0), and give lengths."
     elif hasattr(value, "to_dense"):  # torch's sparse layouts, and oneDNN's
         got = f"{got} of layout {getattr(value, 'layout', None)}"
         remedy = "Convert it by to_dense()."
+    elif hasattr(value, "todense"):  # JAX's sparse arrays, and SciPy's
+        got, remedy = f"{got}, which is sparse", "Convert it by todense()."
     return DtypeError.of(function, argument, got, "an array of numbers", remedy)
 
 
@@ -195,6 +198,14 @@ def as_number(function: str, argument: str, value: Any) -> float:
         remedy = "Give a float or an integer."
         raise OptionError.of(function, argument, shown(value), "a number", remedy)
     return value if isinstance(value, (int, float)) else value.item()
+
+
+def as_finite(function: str, argument: str, value: Any) -> float:
+    """Return a real number that is finite."""
+    number = as_number(function, argument, value)
+    if not math.isfinite(number):
+        raise OptionError.of(function, argument, shown(value), "a finite number", "Give one.")
+    return number
 
 
 def as_numbers(function: str, argument: str, values: Any) -> list[float]:

@@ -279,18 +279,21 @@ def check_values(
     """Return integers of any shape as read-only int64, or refuse those that are no lengths."""
     if values.dtype.kind not in "iu":
         _check_dtype(values.dtype.name, function, argument)
-    values = values.astype(np.int64)
-    values.setflags(write=False)
-    bounds = [(values < 0, "lengths of 0 or more", "Count the valid steps of each row.")]
-    if width is not None:
-        remedy = "Give the lengths of this array, or an array that holds all steps."
-        bounds.append((values > width, f"at most the width {width}", remedy))
+    most = np.iinfo(np.int64).max if width is None else width
+    expected = f"at most {most}" if width is None else f"at most the width {width}"
+    remedy = "Give the lengths of this array, or an array that holds all steps."
+    bounds = (
+        (values < 0, "lengths of 0 or more", "Count the valid steps of each row."),
+        (values > most, expected, remedy),
+    )
     for wrong, expected, remedy in bounds:
         if wrong.any():
             row = np.unravel_index(int(np.argmax(wrong)), values.shape)
             position = ", ".join(map(str, row))
             got = f"{values[row]} at row {position}"
             raise LengthsError.of(function, argument, got, expected, remedy)
+    values = values.astype(np.int64)
+    values.setflags(write=False)
     return values
 
 
@@ -357,9 +360,9 @@ def lengths_of_offsets(
         is_whole = (ends[0] == 0) & (ends[-1] <= tokens)
         counts = backend.xp.where(is_whole, counts, backend.xp.full_like(counts, -1))
         return Lengths.unchecked(counts, tokens if width is None else width)
-    host = as_host(function, argument, backend.to_numpy(ends)).astype(np.int64)
-    if host[0] != 0 or (np.diff(host) < 0).any() or host[-1] > tokens:
+    host = as_host(function, argument, backend.to_numpy(ends))
+    if host[0] != 0 or (host[1:] < host[:-1]).any() or host[-1] > tokens:
         expected = f"integers (batch + 1,) that rise from 0 to at most {tokens}"
         raise LengthsError.of(function, argument, shown(host.tolist()), expected, _OFFSETS)
-    counts = np.diff(host)
+    counts = np.diff(host.astype(np.int64))
     return Lengths(counts, int(counts.max(initial=0)) if width is None else width)

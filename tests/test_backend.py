@@ -14,7 +14,7 @@ import pytest
 
 import ragged
 from ragged.backend import FRAMEWORKS, _is_installed, _loaded, load_backend
-from ragged.errors import BackendError, MixedFrameworksError, RaggedError
+from ragged.errors import BackendError, DtypeError, MixedFrameworksError, RaggedError
 from ragged.protocol import MEMBERS
 
 pytestmark = pytest.mark.usefixtures("no_backend_chosen")
@@ -242,6 +242,24 @@ def test_an_arrays_own_framework_wins_over_the_choice():
     with ragged.use_backend("jax"):
         y = ragged.flip_sequences(torch.zeros(1, 2), [1])
         assert load_backend("torch").owns(y)
+
+
+@pytest.mark.usefixtures("both")
+def test_what_a_framework_has_beside_plain_arrays_is_refused_by_name():
+    import jax.numpy as jnp
+    import torch
+    from jax.experimental import sparse
+
+    others = {
+        "to_dense": torch.ones(2, 3).to_sparse(),
+        "to_padded_tensor": torch.nested.as_nested_tensor([torch.ones(3)], layout=torch.jagged),
+        "todense": sparse.BCOO.fromdense(jnp.ones((2, 3))),
+    }
+    for remedy, other in others.items():
+        with pytest.raises(
+            DtypeError, match=rf"mse\(\): `prediction` is .* Convert it by {remedy}"
+        ):
+            ragged.losses.mse(other, np.ones((2, 3)))
 
 
 def test_a_folder_named_like_a_framework_is_none(tmp_path, monkeypatch):

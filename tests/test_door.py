@@ -331,6 +331,10 @@ REFUSED = {
     "a policy": (lambda x: ragged.explain(LENGTHS, policy=None), OptionError),
     "a backend": (lambda x: ragged.set_backend(["torch"]), RaggedError),
     "a path": (lambda x: ragged.load(3), ArgumentError),
+    "an infinite scale": (
+        lambda x: ragged.attention(*[x[:, :, None]] * 3, scale=np.inf),
+        OptionError,
+    ),
 }
 
 
@@ -352,6 +356,14 @@ def test_integers_that_jax_has_no_dtype_for_are_refused():
     pytest.importorskip("flax")
     with ragged.use_backend("jax"), pytest.raises(DtypeError, match="beyond int32"):
         ragged.flip_sequences(np.array([[2**40, 1]]), [2])
+
+
+def test_unsigned_lengths_are_shown_as_they_are():
+    lengths = np.array([2**64 - 1], np.uint64)
+    with pytest.raises(LengthsError, match=f"is {2**64 - 1} at row 0; expected at most the width"):
+        ragged.Lengths(lengths, 5)
+    with pytest.raises(LengthsError, match=f"is {2**64 - 1} at row 0; expected at most"):
+        ragged.should_use_packing(lengths)
 
 
 def test_symbols_pass_for_widths():

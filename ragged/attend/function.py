@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ragged.backend import backend_of
-from ragged.checks import MAX_SIZE, as_arrays, as_flag, as_number, as_rate, as_size, shown
+from ragged.checks import MAX_SIZE, as_arrays, as_finite, as_flag, as_rate, as_size, shown
 from ragged.errors import ArgumentError, LengthsError, OptionError, ShapeError
 from ragged.lengths import Lengths, lengths_of_offsets
 from ragged.protocol import Array, Backend
@@ -122,7 +122,7 @@ def attention(
         layout="jagged" if is_jagged else "padded",
         causal=as_flag(function, "causal", causal),
         diagonal=as_size(function, "diagonal", diagonal, minimum=-MAX_SIZE),
-        scale=None if scale is None else as_number(function, "scale", scale),
+        scale=None if scale is None else as_finite(function, "scale", scale),
         dropout=dropout,
         seed=check_seed(function, backend, seed, dropout),
         need_weights=need_weights,

@@ -13,7 +13,7 @@ from ragged.checks import as_array, as_choice, as_flag, shown
 from ragged.errors import ShapeError
 from ragged.lengths import Lengths, lengths_of_offsets
 from ragged.protocol import Array, Backend, State
-from ragged.recurrent.cells import CELLS, Cell
+from ragged.recurrent.cells import Cell
 from ragged.recurrent.resets import START_STATES
 from ragged.recurrent.shape import RecurrentShape
 
@@ -21,7 +21,7 @@ from ragged.recurrent.shape import RecurrentShape
 def validate_and_call(
     function: str,
     backend: Backend,
-    mode: str,
+    shape: RecurrentShape,
     parameters: Mapping[str, Array],
     x: Array,
     lengths: object,
@@ -33,8 +33,8 @@ def validate_and_call(
     offsets: object = None,
     max_length: object = None,
 ) -> tuple[Array, Any]:
-    """Check a call at the door and hand it to the backend, batch first or jagged."""
-    shape, cell = RecurrentShape.of(parameters, mode), CELLS[mode]
+    """Check a call of parameters of that shape, and hand it on batch first or jagged."""
+    cell = shape.cell
     parts = {} if state is None else _take_apart(function, cell, state)
     beside = {"lengths": lengths, "resets": resets, "offsets": offsets}
     check_frameworks(function, backend, x=x, **beside, **parts)

@@ -11,6 +11,7 @@ from ragged.errors import ArgumentError
 from ragged.protocol import Array
 from ragged.recurrent.call import parameter_name, validate_and_call
 from ragged.recurrent.cells import NONLINEARITIES
+from ragged.recurrent.shape import RecurrentShape
 
 
 def LSTM(  # noqa: N802 - it gives a class's instance and reads as that class
@@ -340,4 +341,5 @@ def _call(
         for name, value in parameters.items()
     }
     call = x, lengths, state, batch_first, between_layers, resets, start
-    return validate_and_call(function, backend, mode, parameters, *call)
+    shape = RecurrentShape.of(parameters, mode)
+    return validate_and_call(function, backend, shape, parameters, *call)

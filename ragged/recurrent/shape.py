@@ -98,12 +98,13 @@ class RecurrentShape:
         """Refuse a layer's parameters that were replaced by what does not fit it.
 
         Raises:
-            ShapeError: one has another shape, or is None.
+            ShapeError: one has another shape, or is no array.
         """
         for name, extent in self.parameter_shapes().items():
             value = parameters[name]
             if getattr(value, "shape", None) != extent:
-                got = "None" if value is None else f"of shape {tuple(value.shape)}"
+                has_shape = hasattr(value, "shape")
+                got = f"of shape {tuple(value.shape)}" if has_shape else shown(value)
                 remedy = "Replace a parameter by one of its shape, or build the layer anew."
                 raise ShapeError.of(
                     function, f"parameters[{name!r}]", got, f"shape {extent}", remedy

@@ -20,6 +20,7 @@ from ragged_jax.variable_selection import VariableSelection
 
 import ragged
 from ragged.backend import use_backend
+from ragged.errors import ShapeError
 from ragged.models.categories import Variables
 
 X, LENGTHS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32), [3, 5]
@@ -218,3 +219,15 @@ def test_bits_of_dropout_are_even_and_independent():
         assert abs((drawn[:, lag:] * drawn[:, :-lag]).mean()) < deviations
     between = drawn @ drawn.T / count - np.eye(len(keys))
     assert abs(between).max() < 5 / np.sqrt(count)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(None, "None"), (1.0, r"1\.0"), (np.ones(1), r"of shape \(1,\)")]
+)
+def test_parameters_that_no_longer_fit_are_refused(value, said):
+    message = rf"LSTM\(\): `parameters\['bias_hh_l0'\]` is {said}; expected shape \(12,\)"
+    for replacement in (value, nnx.Param(value)):
+        layer = ragged_jax.LSTM(3, 3, seed=0)
+        layer.bias_hh_l0 = replacement
+        with pytest.raises(ShapeError, match=message):
+            layer(X, LENGTHS)

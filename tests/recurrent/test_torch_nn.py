@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import (  # noqa: E402
     pad_packed_sequence,
 )
 
+from ragged.errors import ArgumentError  # noqa: E402
 from ragged.kernels import available  # noqa: E402
 
 INPUT, HIDDEN = 3, 5
@@ -339,6 +340,20 @@ def test_what_torch_refuses_is_refused_as_it_is(name: str, case: str) -> None:
     for module in (nn, ragged_torch):
         with pytest.raises(kind):
             call(getattr(module, name)(INPUT, HIDDEN))
+
+
+ORDERS = (([0, 2], [0, 1]), ([-1, 0], [0, 1]), ([0, 0], [0, 0]), ([1, 0], [0, 1]), ([0], [0]),
+          ([0.0, 1.0], [0.0, 1.0]), (None, [0, 1]))  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_packed_rows_in_no_order_are_refused(name: str, order: Any) -> None:
+    packed = pack_sequence([torch.ones(3, 3), torch.ones(2, 3)])
+    indices = (None if each is None else torch.tensor(each) for each in order)
+    wrong = PackedSequence.__new__(PackedSequence, packed.data, packed.batch_sizes, *indices)
+    with pytest.raises(ArgumentError, match=r"`input.sorted_indices` is no order; expected each"):
+        getattr(ragged_torch, name)(3, 4)(wrong)
 
 
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])

@@ -75,11 +75,13 @@ class Recurrent(nnx.Module):
         beyond the last row are never read, and 0 in the outputs. Offsets may be traced; no row is
         longer than `max_length`, by default the number of tokens.
         """
+        parameters = {p: _value(getattr(self, p)) for p in self.shape.parameter_shapes()}
+        self.shape.check_parameters(self.shape.cell.name, parameters)
         return validate_and_call(
             self.shape.cell.name,
             load_backend(name),
-            self.shape.mode,
-            {p: getattr(self, p)[...] for p in self.shape.parameter_shapes()},
+            self.shape,
+            parameters,
             x,
             lengths,
             state,
@@ -164,6 +166,11 @@ def run_recurrent(
 
     y, final = stack_layers(run_layer, shape, parameters, x, pair, jnp.concatenate, between_layers)
     return y, final[: len(state)]
+
+
+def _value(parameter: Any) -> Any:
+    """Return what a parameter holds, or what a user has put in its place."""
+    return parameter.get_value() if isinstance(parameter, nnx.Variable) else parameter
 
 
 def as_int32(lengths: Array, width: int) -> Array:

@@ -90,7 +90,7 @@ class Recurrent(nn.Module):
         y, final = validate_and_call(
             self.shape.cell.name,
             load_backend(name),
-            self.shape.mode,
+            self.shape,
             parameters,
             x,
             lengths,

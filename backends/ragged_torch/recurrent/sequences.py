@@ -17,6 +17,8 @@ from ragged.lengths import Lengths, lengths_of_offsets
 from ragged_torch.arrays import name, to_numpy
 from ragged_torch.transforms import is_jit_tracing, is_transformed
 
+INDICES = (torch.int64, torch.int32)
+
 
 class InputShapeError(ShapeError, RuntimeError):
     """A `ShapeError` that is also what `torch.nn`'s layers raise."""
@@ -124,12 +126,32 @@ def _read_packed(function: str, given: PackedSequence) -> Sequences:
         got = f"of sum {lengths.sum()}"
         raise LengthsError.of(function, "input.batch_sizes", got, expected, remedy)
 
+    order = given.sorted_indices, given.unsorted_indices
+    _check_order(function, *order, batch)
+
     def wrap(y: Tensor) -> PackedSequence:
-        return PackedSequence(y, given.batch_sizes, given.sorted_indices, given.unsorted_indices)
+        return PackedSequence(y, given.batch_sizes, *order)
 
     valid = Lengths(lengths, len(sizes))
-    order = given.sorted_indices, given.unsorted_indices
     return Sequences(given.data, "packed", valid, wrap, True, *order)
+
+
+def _check_order(function: str, rows: Any, ranks: Any, batch: int) -> None:
+    """Refuse indices that are no order of the rows; on a GPU their values are not waited for."""
+    if rows is None and ranks is None:
+        return
+    is_order = all(
+        index is not None and index.dtype in INDICES and index.shape == (batch,)
+        for index in (rows, ranks)
+    )
+    if is_order and rows.is_cpu and not is_transformed():
+        there, back = rows.numpy(), ranks.numpy()
+        is_order = min(there.min(), back.min()) >= 0 and max(there.max(), back.max()) < batch
+        is_order = is_order and bool((there[back] == np.arange(batch)).all())
+    if not is_order:
+        expected = f"each of {batch} rows once, and unsorted_indices the reverse"
+        remedy = "Pack with pack_padded_sequence()."
+        raise ArgumentError.of(function, "input.sorted_indices", "no order", expected, remedy)
 
 
 def _read_recorded(given: PackedSequence) -> Sequences:

@@ -27,7 +27,7 @@ from ragged.forecasting.backtest import (
     trained_until,
 )
 from ragged.forecasting.rolling import Predictor, forecast_cuts, left_out_note, rolling_note
-from ragged.forecasting.tables import check_output, forecast_table, write_table
+from ragged.forecasting.tables import check_output, column_names, forecast_table, write_table
 from ragged.forecasting.training import create_loop, prepare
 from ragged.forecasting.training import train as run_to_end
 from ragged.io import checkpoint
@@ -147,11 +147,11 @@ def backtest(
     with open_run(run, parser, backend) as model:
         data = model.data
         events = data.events if input is None else data.source.read(input)
+        options = {"is_backtest": True, "for_file": True}
+        column_names("backtest", data.source, model.levels, **options)
         found = backtesting.backtest(model, events, wanted, refit=refit)
         until = {} if refit or input is not None else trained_until(data)
-    table = forecast_table(
-        data, events, found.cuts, found.forecasts, is_backtest=True, for_file=True
-    )
+    table = forecast_table(data, events, found.cuts, found.forecasts, **options)
     write_table(output, table)
     note = seen_note(until, events, found)
     for text in (*data.source.notes, *([note] if note else [])):

@@ -109,20 +109,19 @@ class Affine(Transform, ABC):
         """Learn the constants left at None; values that never change get scale 1.
 
         Raises:
-            DataError: values whose spread exceeds float64.
+            DataError: values whose spread is beyond float64.
         """
         is_constant = bool(values.min() == values.max())
         with np.errstate(over="ignore"):
-            center, scale = (float(values[0]), 1.0) if is_constant else self.learn(values)
-        if not np.isfinite([center, scale]).all():
-            got, expected = f"as large as {np.abs(values).max():.3g}", "a spread within float64"
-            remedy = "Give the column in larger units, or transform it by Log before."
+            learned = (float(values[0]), 1.0) if is_constant else self.learn(values)
+        center = learned[0] if self.center is None else self.center
+        scale = learned[1] if self.scale is None else self.scale
+        if not (np.isfinite([center, scale]).all() and scale > 0):
+            size, other = ("large", "larger") if scale else ("small", "smaller")
+            got, expected = f"as {size} as {np.abs(values).max():.3g}", "a spread within float64"
+            remedy = f"Give the column in {other} units, or transform it by Log before."
             raise DataError.of(f"{type(self).__name__}.fit", "values", got, expected, remedy)
-        return replace(
-            self,
-            center=center if self.center is None else self.center,
-            scale=scale if self.scale is None else self.scale,
-        )
+        return replace(self, center=center, scale=scale)
 
     def transform(self, values: np.ndarray, driver: np.ndarray | None = None) -> np.ndarray:
         """Shift and divide."""

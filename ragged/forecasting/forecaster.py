@@ -25,7 +25,7 @@ from ragged.forecasting.backtest import (
 )
 from ragged.forecasting.frames import like, to_pandas, with_future
 from ragged.forecasting.rolling import forecast_cuts, left_out_note, rolling_note
-from ragged.forecasting.tables import forecast_table
+from ragged.forecasting.tables import column_names, forecast_table
 from ragged.forecasting.training import prepare, train, trained_model
 from ragged.runs.folder import open_run, read_metrics, save_run
 from ragged.runs.parser import parse, train_parser
@@ -140,7 +140,8 @@ class Forecaster:
             frame: see the class.
 
         Raises:
-            DataError: a frame that `Tables` refuses, or from which nothing can be learned.
+            DataError: a frame that `Tables` refuses, or from which nothing can be learned; a column
+                of `group` or `time` that has the name of one that forecasts have.
             ConfigError, OptionError: arguments that cannot be; a column whose name is no text.
             DivergenceError: a loss that is not finite.
         """
@@ -152,6 +153,7 @@ class Forecaster:
         config = parse(parser, to_config(arguments, backend))
         with use_backend(backend) as chosen, chosen.init_process_group():
             loop = prepare(config, parser, None, _source_of(read))
+            column_names("fit", loop.data.source, loop.objective.quantiles)
             train(loop, is_shown=self.progress)
             trained = trained_model(loop, config)
         self._set(trained, loop.records, loop.data.notes)
@@ -237,6 +239,7 @@ class Forecaster:
         read = self._read(trained, "backtest", frame)
         with use_backend(self.backend_):
             events = _events("backtest", trained, read)
+            column_names("backtest", trained.data.source, trained.levels, is_backtest=True)
             found = backtest(trained, events, wanted, refit=refit)
         note = None if refit else seen_note(self._until, events, found)
         if note:

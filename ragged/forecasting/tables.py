@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ragged.data import EncoderDecoderDataModule, Series
+from ragged.data import EncoderDecoderDataModule, Series, Source
 from ragged.errors import DataError, OptionError
 from ragged.evaluation.forecasts import RowForecast
 from ragged.io.checkpoint import write_file
@@ -41,42 +41,63 @@ def forecast_table(
         for_file: see above.
 
     Raises:
-        DataError: a column that tells series apart has the name of another.
+        DataError: as `column_names`.
     """
     import pandas
 
     source, rows = data.source, cuts.tolist()
     counts = [stop - split for *_, split, stop in rows]
-    columns: list[tuple[str, Any]] = []
-    for index, name in enumerate(source.label_columns):
+    columns: list[Any] = []
+    for index in range(len(source.label_columns)):
         labels = [_label(events[event], index) for event, *_ in rows]
-        columns.append((name, pandas.Series(labels).repeat(counts).reset_index(drop=True)))
+        columns.append(pandas.Series(labels).repeat(counts).reset_index(drop=True))
     if is_backtest:
         origins = [_stamps(events[event], split - 1, split) for event, _, split, _ in rows]
-        columns.append(("origin", _joined(origins).repeat(counts).reset_index(drop=True)))
+        columns.append(_joined(origins).repeat(counts).reset_index(drop=True))
     times = [_stamps(events[event], split, stop) for event, _, split, stop in rows]
-    columns.append((source.time_column, _joined(times)))
+    columns.append(_joined(times))
     joined = RowForecast.joined(forecasts) if rows else None
     for index, name in enumerate(source.roles.target if joined else ()):
         assert joined is not None
-        is_named = for_file or len(source.roles.target) > 1
-        series = {}
+        values = [each[:, index] for each in (joined.levels.values() or [joined.point])]
         if is_backtest:
             truths = [events[event].columns[name][split:stop] for event, _, split, stop in rows]
-            series["truth"] = np.concatenate(truths)
-        levels = {f"q{level:g}": values for level, values in joined.levels.items()}
-        series |= {key: v[:, index] for key, v in (levels or {"forecast": joined.point}).items()}
-        for key, values in series.items():
-            header, raw = source.raw_target(name, values)
-            unit = source.raw_unit(name) if for_file else ""
-            full = f"{header}_{key}" if is_named else key
-            columns.append((f"{full} [{unit}]" if unit else full, raw))
-    names = [name for name, _ in columns]
+            values.insert(0, np.concatenate(truths))
+        columns += [source.raw_target(name, each)[1] for each in values]
+    levels = tuple(joined.levels) if joined else ()
+    options = {"is_backtest": is_backtest, "for_file": for_file}
+    names = column_names("forecast_table", source, levels, **options)
+    return pandas.DataFrame(dict(zip(names, columns, strict=joined is not None)))
+
+
+def column_names(
+    function: str,
+    source: Source,
+    levels: Sequence[float],
+    *,
+    is_backtest: bool = False,
+    for_file: bool = False,
+) -> list[str]:
+    """Name the columns of a table of forecasts at the levels of quantiles; see `forecast_table`.
+
+    Raises:
+        DataError: a column of `group`, or of the time, has the name of another.
+    """
+    names = [*source.label_columns, *(["origin"] if is_backtest else []), source.time_column]
+    own = [f"q{level:g}" for level in levels] or ["forecast"]
+    own = ["truth", *own] if is_backtest else own
+    for target in source.roles.target:
+        header, _ = source.raw_target(target, np.empty(0))
+        unit = source.raw_unit(target) if for_file else ""
+        is_named = for_file or len(source.roles.target) > 1
+        full = [f"{header}_{key}" if is_named else key for key in own]
+        names += [f"{name} [{unit}]" for name in full] if unit else full
     for name in names:
         if names.count(name) > 1:
-            got, expected = f"with a column '{name}'", "another name: the table has one of its own"
-            raise DataError.of("forecast_table", "group", got, expected, "Rename it.")
-    return pandas.DataFrame(dict(columns))
+            argument = "time" if name == source.time_column else "group"
+            got, expected = f"'{name}'", "another name: forecasts have a column of that one"
+            raise DataError.of(function, argument, got, expected, "Rename the column.")
+    return names
 
 
 def check_output(function: str, path: Path) -> None:

@@ -46,6 +46,11 @@ class TrainedModel:
         return forecast_rows(*given, self.calibration)
 
     @property
+    def levels(self) -> tuple[float, ...]:
+        """The levels of the quantiles that it forecasts; none of a model of points."""
+        return self.trainer.objective(self.module.config, self.data).quantiles
+
+    @property
     def calibration(self) -> Calibration | None:
         """The calibration of the quantiles, if the trainer asks for one.
 

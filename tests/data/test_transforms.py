@@ -253,6 +253,8 @@ def test_refusals():
         fitted([1.0, 0.0], Log())
     with refuses("StandardScaler.fit(): `values` is as large as 2e+300; expected a spread within"):
         fitted([1e300, 2e300], StandardScaler())
+    with refuses("`values` is as small as 2e-300; expected a spread within float64. Give the colu"):
+        fitted([1e-300, 2e-300], StandardScaler())
     with refuses("`driver` is 'k' with 3 different values over the training steps; expected more"):
         fitted([1.0, 2.0, 3.0], CalibrationCurve("k", 3))
     with refuses("Normalization.inverse(): `column` is 'w'; expected one of ['k', 't']"):

@@ -310,6 +310,29 @@ def test_wrong_arguments_are_refused_with_the_remedy(new_forecaster, frame, case
         Forecaster(model, **arguments).fit(frame)
 
 
+def test_columns_of_a_name_that_forecasts_have_are_refused_before_training(
+    new_forecaster, frame, monkeypatch
+):
+    def renamed(old, new, **changed):
+        *group, time = (new if name == old else name for name in ("shop", "item", "month"))
+        forecaster = new_forecaster(group=group, time=time, **changed)
+        return forecaster, frame.rename(columns={old: new})
+
+    for argument, *names, changed in (
+        ("group", "shop", "forecast", {}),
+        ("time", "month", "forecast", {}),
+        ("group", "item", "q0.5", {"loss": "quantile"}),
+    ):
+        forecaster, table = renamed(*names, **changed)
+        with pytest.raises(DataError, match=f"`{argument}` is '{names[1]}'; .* Rename the column"):
+            forecaster.fit(table)
+    forecaster, table = renamed("shop", "origin")
+    forecaster.fit(table).predict(table)
+    monkeypatch.setattr("ragged.forecasting.forecaster.backtest", None)
+    with pytest.raises(DataError, match=r"backtest\(\): `group` is 'origin'"):
+        forecaster.backtest(table)
+
+
 def test_what_is_not_trained_says_so(new_forecaster, frame):
     for call in ("predict", "backtest", "score"):
         with pytest.raises(NotFittedError, match=rf"Forecaster.{call}\(\).* Call fit\(frame\)"):

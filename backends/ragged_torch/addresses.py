@@ -18,7 +18,10 @@ def readable(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor
     Raises:
         DeviceError, DtypeError, ShapeError: it is none of a CPU's arrays of this shape and dtype.
     """
-    if tensor.dtype is dtype and tensor.shape == shape and _lies_plainly(tensor):
+    is_asked = tensor.dtype is dtype and tensor.shape == shape and tensor.is_cpu
+    is_dense = is_asked and tensor.layout is torch.strided and tensor.is_contiguous()
+    is_plain = is_dense and not (tensor.is_neg() or tensor._is_zerotensor())
+    if is_plain and (tensor.data_ptr() or not tensor.numel()):
         return tensor
     if not tensor.is_cpu or tensor.layout is not torch.strided:
         raise refused(DeviceError, f"{tensor.layout} on {tensor.device}", "dense, on the CPU")
@@ -32,12 +35,6 @@ def readable(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor
     if not readable.data_ptr() and readable.numel():
         raise refused(DeviceError, "a wrapper without memory", "a tensor")
     return readable
-
-
-def _lies_plainly(tensor: Tensor) -> bool:
-    is_dense = tensor.is_cpu and tensor.layout is torch.strided and tensor.is_contiguous()
-    is_plain = is_dense and not (tensor.is_neg() or tensor._is_zerotensor())
-    return is_plain and (tensor.data_ptr() != 0 or not tensor.numel())
 
 
 def refused(error: type[RaggedError], got: str, expected: str) -> RaggedError:

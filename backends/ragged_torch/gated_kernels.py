@@ -25,30 +25,40 @@ from ragged_torch.transforms import FakeTensor, in_memory
 SOURCE = kernels.HEADERS / SOURCES[GATED]
 WIDEST = 160  # wider networks' parameters leave the cache: products of all tokens are faster
 Shape = tuple[int, ...]
+Kinds = tuple[type[nn.Module], ...]
 
 
 class Parts(NamedTuple):
-    """The modules of a block whose work kernels do, itself the first, and the types they had."""
+    """The modules of a block whose work kernels do, itself the first, and the types they had.
 
-    modules: tuple[nn.Module, ...]
-    kinds: tuple[type[nn.Module], ...]
+    Args:
+        modules: in the order of what they learn; None where one was taken away.
+        kinds: their types.
+        parameters: what they learn, None where one was taken away.
+    """
 
-    @property
-    def parameters(self) -> list[Any]:
-        """What they learn, in their order, None where one was taken away.
+    modules: tuple[nn.Module | None, ...]
+    kinds: Kinds
+    parameters: list[Any]
 
-        By attributes, one by one, it would take longer than few tokens do.
-        """
-        return [each for part in self.modules for each in part._parameters.values()]
+    @classmethod
+    def of(cls, modules: tuple[nn.Module | None, ...], kinds: Kinds) -> Parts:
+        """Look up what modules learn: by attributes it would take longer than few tokens do."""
+        learned = [each for part in modules if part for each in part._parameters.values()]
+        return cls(modules, kinds, learned)
 
     @property
     def are_untouched(self) -> bool:
         """Whether nobody else would see, or has replaced, what the modules do."""
-        if nn.modules.module._has_any_global_hook():
+        if nn.modules.module._has_any_global_hook() or (*map(type, self.modules),) != self.kinds:
             return False
-        if any(type(part) is not kind for part, kind in zip(*self, strict=False)):
-            return False
-        return not any(map(_is_watched, self.modules))
+        return not any(_is_watched(part) for part in self.modules if part)
+
+
+def submodules(module: nn.Module | None, *names: str) -> list[Any]:
+    """Look modules up by name, None where there is none: by attributes it would take longer."""
+    own: dict[str, nn.Module | None] = module._modules if module else {}
+    return [own.get(name) for name in names]
 
 
 class Dropping(NamedTuple):
@@ -67,20 +77,19 @@ class Dropping(NamedTuple):
 def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
     """Whether kernels do the work of modules on what tokens have: see `Given`.
 
-    Where tokens are fewer than the result is wide, laying the parameters out would take longest.
+    Where a wide result has fewer tokens, laying the parameters out would take longest.
     """
     if torch.compiler.is_compiling() or isinstance(x, FakeTensor) or not x.is_cpu:
         return False
-    tensors = [x, *(each for each in others if each is not None), *parts.parameters]
-    if any(each is None for each in tensors):
+    tensors, dtype = [x, *(each for each in others if each is not None), *parts.parameters], x.dtype
+    if not all(each is not None and each.is_cpu and each.dtype is dtype for each in tensors):
+        return False
+    if not (parts.are_untouched and in_memory(*tensors)) or torch.is_autocast_enabled("cpu"):
         return False
     *copies, size = tensors[-1].shape
     widest, tokens = WIDEST if copies else WIDEST_ALONE, x.shape[len(copies) : -1].numel()
-    if size > min(widest, tokens) or torch.is_autocast_enabled("cpu"):
-        return False
-    are_alike = all(each.is_cpu and each.dtype == x.dtype for each in tensors)
-    is_fit = are_alike and in_memory(*tensors) and parts.are_untouched
-    return is_fit and kernels.is_enabled() and _load(x.dtype) is not None
+    is_fit = tokens > 0 and size <= min(widest, max(tokens, WIDEST_ALONE))
+    return is_fit and kernels.is_enabled() and _load(dtype) is not None
 
 
 def select(parts: Parts, x: Tensor, weights: Tensor) -> Tensor:

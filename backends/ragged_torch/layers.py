@@ -17,7 +17,7 @@ from ragged.models.categories import Variables, table_rows
 from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_torch.arrays import asarray, name
-from ragged_torch.gated_kernels import Parts, run_gate, run_grn, takes_kernels
+from ragged_torch.gated_kernels import Kinds, Parts, run_gate, run_grn, submodules, takes_kernels
 from ragged_torch.parameters import create_parameter, spread
 from ragged_torch.tokens import Tokens
 from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
@@ -186,11 +186,10 @@ class GateAddNorm(nn.Module):
     @property
     def parts(self) -> Parts:
         """The modules whose work kernels do."""
-        gate, norm = self.gate, self.add_norm.norm
-        return Parts(
-            (self, gate, gate.dropout, gate.linear, self.add_norm, norm),
-            (GateAddNorm, GLU, Dropout, Linear, AddNorm, LayerNorm),
-        )
+        gate, add_norm = submodules(self, "gate", "add_norm")
+        of_gate, norms = submodules(gate, "dropout", "linear"), submodules(add_norm, "norm")
+        own = self, gate, *of_gate, add_norm, *norms
+        return Parts.of(own, (GateAddNorm, GLU, Dropout, Linear, AddNorm, LayerNorm))
 
 
 class Interpolation(nn.Module):
@@ -282,17 +281,18 @@ class GRN(nn.Module):
     @property
     def is_stretched(self) -> bool:
         """Whether the residual is the interpolation of x."""
-        return isinstance(self.residual, Interpolation)
+        return isinstance(self._modules.get("residual"), Interpolation)
 
     @property
     def parts(self) -> Parts:
         """The modules whose work kernels do; Linears of context and residual run by themselves."""
-        gate = self.gate
-        inner: Any = self.residual
-        own = self, self.hidden, self.output, gate, gate.dropout, gate.linear, self.norm
-        stretching = (inner, inner.norm) if self.is_stretched else ()
-        kinds = GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm, Interpolation, LayerNorm
-        return Parts((*own, *stretching), kinds)
+        hidden, output, gate, norm = submodules(self, "hidden", "output", "gate", "norm")
+        own = self, hidden, output, gate, *submodules(gate, "dropout", "linear"), norm
+        kinds: Kinds = (GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm)
+        if self.is_stretched:
+            own = *own, self.residual, *submodules(self.residual, "norm")
+            kinds = *kinds, Interpolation, LayerNorm
+        return Parts.of(own, kinds)
 
 
 class Embedding(nn.Module):

@@ -159,11 +159,26 @@ def test_padded_rows_are_tokens_too(kind):
     close([found, *gradients(found, block.of)], [y := block.by_modules(), *gradients(y, block.of)])
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 11])
-def test_fewer_tokens_than_the_result_is_wide_are_for_modules(tokens):
-    block = Block("gate", 12, tokens)
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_fewer_tokens_than_the_result_is_wide(kind):
+    block = Block(kind, 12, 1)
+    assert block.takes_kernels
+    close(*([y, *gradients(y, block.of)] for y in (block(), block.by_modules())))
+
+
+def test_no_tokens_are_for_modules():
+    block = Block("gate", 12, 0)
     assert not block.takes_kernels
-    assert block().shape == (tokens, 12)
+    assert block().shape == (0, 12)
+
+
+def test_a_gate_that_was_replaced_by_another_kind_of_module_runs():
+    block = Block("plain")
+    block.module.gate = torch.nn.Linear(12, 12).double()
+    assert not block.takes_kernels
+    x, module = block.given[0], block.module
+    hidden = torch.nn.functional.elu(module.hidden(x))
+    close([block()], [module.norm(module.gate(module.output(hidden)) + x)])
 
 
 def test_wide_blocks_are_for_modules_unless_copies_share_the_tokens():

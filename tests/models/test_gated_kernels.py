@@ -151,8 +151,10 @@ def test_kernels_stay_out_of_what_they_cannot_do(monkeypatch):
         assert not gated_kernels.takes_kernels(grns.parts, x, weights)
     half = x.to(torch.bfloat16), weights.to(torch.bfloat16)
     assert not gated_kernels.takes_kernels(grns.to(torch.bfloat16).parts, *half)
+    assert gated_kernels.takes_kernels(selection(64).grns.parts, x[:, :2], weights[:2])
+    wide = selection(65).grns.parts
+    assert not gated_kernels.takes_kernels(wide, x[:, :2], weights[:2])  # too few to gain
     grns = selection().grns
-    assert not gated_kernels.takes_kernels(grns.parts, x[:, :2], weights[:2])  # too few to gain
     monkeypatch.setenv("RAGGED_KERNELS", "0")
     assert not gated_kernels.takes_kernels(grns.parts, x, weights)
 

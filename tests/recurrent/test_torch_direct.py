@@ -104,6 +104,77 @@ def test_both_ways_read_lengths_of_every_kind(ways, cell, lengths):
     assert all(torch.isfinite(result).all() for result in short)
 
 
+def run_end_to_end(cell, offsets, *, beyond=0, with_state=False, **options):
+    """Run a neutral layer over rows that lie end to end, and what is beyond them; gradients too."""
+    with ragged.use_backend("torch"):
+        layer = getattr(ragged, cell)(3, 5, seed=0, **options).double()
+    x = draw(offsets[-1] + beyond, 3)
+    x[offsets[-1] :] = torch.nan
+    state = [draw(2 * layer.shape.num_layers, len(offsets) - 1, 5).requires_grad_()]
+    state = tuple(state * len(layer.shape.cell.states)) if with_state else None
+    state = state[0] if state and len(state) == 1 else state
+    leaves = [x.requires_grad_(), *layer.parameters()]
+    results = flat(layer(x, state=state, offsets=torch.tensor(offsets), max_length=4))
+    return results + list(torch.autograd.grad(sum((r**2).sum() for r in results), leaves))
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("offsets", [[0, 3, 3, 7], [0, 4], [0, 1, 2, 3]])
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_that_lie_end_to_end_take_it_too(ways, cell, offsets, with_state):
+    call = {"with_state": with_state, "num_layers": 2, "bidirectional": True, "beyond": 2}
+    short = run_end_to_end(cell, offsets, **call)
+    assert ways["short"] == 1
+    ways["closed"] = True
+    for found, expected in zip(short, run_end_to_end(cell, offsets, **call), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert ways["short"] == 1
+    assert all(torch.isfinite(result).all() for result in short)
+
+
+def test_torchs_interface_takes_it_for_offsets_too(ways):
+    layer, x, offsets = build("LSTM", num_layers=2), draw(7, 3), torch.tensor([0, 3, 3, 7])
+    short = flat(layer(x, offsets=offsets))
+    assert ways["short"] == 1
+    ways["closed"] = True
+    assert all(map(torch.equal, short, flat(layer(x, offsets=offsets))))
+
+
+ENDS = {
+    "first": {"offsets": [1, 3]},
+    "falling": {"offsets": [0, 3, 2]},
+    "beyond the tokens": {"offsets": [0, 4, 9]},
+    "a longer row": {"offsets": [0, 4], "max_length": 3},
+    "no length": {"offsets": [0, 4], "max_length": -1},
+    "no number": {"offsets": [0, 4], "max_length": "4"},
+    "more than there is": {"offsets": [0, 4], "max_length": 2**40},
+    "so many that they wrap": {"offsets": [0, 2**62, -(2**63), -(2**62), 0]},
+    "lengths beside them": {"offsets": [0, 4], "lengths": [4]},
+    "another state": {"offsets": [0, 4], "state": torch.zeros(1, 2, 5).double()},
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_both_ways_refuse_the_same_ends(ways, name):
+    given, messages = dict(ENDS[name]), []
+    given["offsets"] = torch.tensor(given["offsets"])
+    with ragged.use_backend("torch"):
+        layer = ragged.GRU(3, 5, seed=0).double()
+    for ways["closed"] in (False, True):
+        with pytest.raises(RaggedError) as caught:
+            layer(draw(5, 3), **given)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+def test_no_rows_at_all_lie_end_to_end(ways):
+    with ragged.use_backend("torch"):
+        layer = ragged.GRU(3, 5, seed=0).double()
+    y, h = layer(draw(5, 3), offsets=torch.tensor([0]))
+    assert (y.shape, y.abs().max(), h.shape) == ((5, 5), 0, (1, 0, 5))
+    assert ways["short"] == 0
+
+
 @pytest.mark.parametrize("lengths", [[5, 1], [-1, 2], [1, 2, 3], [1.5, 2], [[1, 2]], ["1", "2"]])
 def test_both_ways_refuse_the_same_lengths(ways, lengths):
     messages = []

@@ -1,4 +1,4 @@
-"""The short way of a plain call, eager on a CPU and padded, straight to the kernels.
+"""The short way of a plain call, eager on a CPU, straight to the kernels.
 
 A step of an actor or of a stream takes microseconds, so what a call costs in Python counts. What is
 here needs few of the checks and none of the choices of the long way (`run`), which gives the same
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ragged.backend import load_backend
+from ragged.checks import MAX_SIZE
 from ragged.implementations import choose
 from ragged.kernels import is_enabled
 from ragged.lengths import Lengths
@@ -28,6 +30,22 @@ from ragged_torch.transforms import is_observed
 PLAIN = (Tensor, nn.Parameter)
 LENGTHS = (list, np.ndarray, Tensor)
 DTYPES = (torch.float32, torch.float64)
+
+
+class Rows(NamedTuple):
+    """The rows of a call.
+
+    Args:
+        layout: how their tokens lie.
+        width: the longest that a row may be.
+        lengths: `(batch,)` int64, on the CPU.
+        tokens: their sum.
+    """
+
+    layout: str
+    width: int
+    lengths: Tensor
+    tokens: int
 
 
 def read_parameters(layer: nn.Module, names: Sequence[str]) -> list[Tensor]:
@@ -45,17 +63,22 @@ def run_if_plain(
     between_layers: Callable[[Tensor], Tensor] | None,
     *,
     batch_first: bool,
+    offsets: Any = None,
+    max_length: object = None,
 ) -> tuple[Tensor, Any] | None:
     """Run a call that nobody has checked, if it is right as it is and one that kernels run.
 
     Args:
         shape: the layer's sizes and cell.
         weights: its parameters in torch's order.
-        x: `(batch, time, features)`, or `(time, batch, features)`.
+        x: `(batch, time, features)`, or `(time, batch, features)`; with offsets
+            `(tokens, features)`.
         lengths: `(batch,)` integers on the host; None = every row is full.
         state: None, h or the pair (h, c), `(layers * directions, batch, size)`.
         between_layers: applied to every layer's output but the last one's; None = nothing is.
-        batch_first: whether x is.
+        batch_first: whether a padded x is.
+        offsets: `(batch + 1,)`, where rows that lie end to end begin and the last one ends.
+        max_length: the longest that such a row may be; None = as long as the longest is.
 
     Returns:
         y and the states, (h, c) or h; None where the call is not plain.
@@ -63,32 +86,36 @@ def run_if_plain(
     Raises:
         LengthsError: all but the lengths is right.
     """
-    if not _is_plain(shape, weights, x, state, batch_first=batch_first):
+    if not _is_plain(shape, weights, x, state, offsets, batch_first=batch_first):
         return None
-    batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
-    is_step = lengths is None and width == 1 and between_layers is None
-    if is_step and takes_step_by_torch(shape.mode):
-        return _run_step(shape, weights, x, state, batch, batch_first)
-    if lengths is None:
-        count, tokens = _full(batch, width), batch * width
-        return _run(shape, weights, x, state, between_layers, count, tokens, batch_first)
-    if type(lengths.leaf if isinstance(lengths, Lengths) else lengths) not in LENGTHS:
-        return None
-    name, backend = shape.cell.name, load_backend("torch")
-    valid = Lengths.of(lengths, width, backend, function=name, batch=batch)
-    if valid.is_traced or valid.policy != "auto":
-        return None
-    count, tokens = torch.from_numpy(valid.host.copy()), valid.tokens
-    return _run(shape, weights, x, state, between_layers, count, tokens, batch_first)
+    if offsets is None:
+        batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
+        is_step = lengths is None and width == 1 and between_layers is None
+        if is_step and takes_step_by_torch(shape.mode):
+            return _run_step(shape, weights, x, state, batch, batch_first)
+        layout = "padded" if batch_first else "time_major"
+        rows = _read_rows(shape.cell.name, lengths, batch, width, layout)
+    else:
+        rows = _read_ends(offsets, len(x), max_length) if lengths is None else None
+    return None if rows is None else _run(shape, weights, x, state, between_layers, rows)
 
 
 def _is_plain(
-    shape: RecurrentShape, weights: Sequence[Any], x: Any, state: Any, *, batch_first: bool
+    shape: RecurrentShape,
+    weights: Sequence[Any],
+    x: Any,
+    state: Any,
+    offsets: Any,
+    *,
+    batch_first: bool,
 ) -> bool:
     """Whether all but the lengths of a call is right, and torch does nothing around it."""
-    if torch.compiler.is_compiling() or type(x) is not Tensor or x.is_nested or x.dim() != 3:
+    is_padded = offsets is None
+    if torch.compiler.is_compiling() or type(x) is not Tensor or x.is_nested:
         return False
-    if x.shape[2] != shape.input_size or not x.numel() > 0:
+    if x.dim() != (3 if is_padded else 2) or x.shape[-1] != shape.input_size or not x.numel() > 0:
+        return False
+    if not is_padded and not (_is_alike(offsets, torch.int64) and offsets.dim() == 1):
         return False
     dtype = x.dtype
     if dtype not in DTYPES or not is_enabled() or not _runs_kernels(shape, dtype):
@@ -96,18 +123,47 @@ def _is_plain(
     tensors = [x, *weights]
     if state is not None:
         parts = state if shape.mode == "LSTM" else (state,)
-        sizes = shape.state_shapes(x.shape[0 if batch_first else 1])
+        batch = x.shape[0 if batch_first else 1] if is_padded else len(offsets) - 1
+        sizes = shape.state_shapes(batch)
         if type(parts) is not tuple or tuple(getattr(p, "shape", None) for p in parts) != sizes:
             return False
         tensors += parts
-    for tensor in tensors:
-        if type(tensor) not in PLAIN or tensor.dtype is not dtype:
-            return False
-        if not tensor.is_cpu or tensor.layout is not torch.strided:
-            return False
+    if not all(_is_alike(tensor, dtype) for tensor in tensors):
+        return False
     if [weight.shape for weight in weights] != _extents(shape):
         return False
     return not is_observed() and not torch.is_autocast_enabled("cpu")
+
+
+def _is_alike(tensor: Any, dtype: torch.dtype) -> bool:
+    """Whether it is a plain tensor on the CPU, of a dtype."""
+    is_plain = type(tensor) in PLAIN and tensor.dtype is dtype
+    return is_plain and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def _read_rows(name: str, lengths: object, batch: int, width: int, layout: str) -> Rows | None:
+    """Read padded rows; None where their lengths are not on the host, or their policy not free."""
+    if lengths is None:
+        return Rows(layout, width, _full(batch, width), batch * width)
+    if type(lengths.leaf if isinstance(lengths, Lengths) else lengths) not in LENGTHS:
+        return None
+    valid = Lengths.of(lengths, width, load_backend("torch"), function=name, batch=batch)
+    if valid.is_traced or valid.policy != "auto":
+        return None
+    return Rows(layout, width, torch.from_numpy(valid.host.copy()), valid.tokens)
+
+
+def _read_ends(offsets: Tensor, room: int, max_length: object) -> Rows | None:
+    """Read rows that lie end to end; None where their ends are not right."""
+    ends = offsets.numpy()
+    if len(ends) < 2 or type(max_length) not in (int, NoneType):
+        return None
+    lengths = ends[1:] - ends[:-1]
+    longest, tokens = int(lengths.max()), int(ends[-1])
+    width: Any = longest if max_length is None else max_length
+    if ends[0] or lengths.min() < 0 or tokens > room or not longest <= width <= MAX_SIZE:
+        return None
+    return Rows("jagged", width, torch.from_numpy(lengths), tokens)
 
 
 @lru_cache(maxsize=256)
@@ -129,23 +185,19 @@ def _run(
     x: Tensor,
     state: Any,
     between_layers: Callable[[Tensor], Tensor] | None,
-    lengths: Tensor,
-    tokens: int,
-    batch_first: bool,
+    rows: Rows,
 ) -> tuple[Tensor, Any]:
-    batch, width = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
-    layout = "padded" if batch_first else "time_major"
     both = len(shape.directions)
-    hs, cs = _initial(shape, x, state, batch)
+    hs, cs = _initial(shape, x, state, len(rows.lengths))
     parameters = _read_weights(shape, x, weights)
     for layer in range(shape.num_layers):
         if layer and between_layers is not None:
             x = between_layers(x)
         x, ys = x.contiguous(), []
         for k in range(layer * both, (layer + 1) * both):
-            call = cpp.Call(shape.mode, width, both == 2 and k % 2 == 1, layout)
+            call = cpp.Call(shape.mode, rows.width, both == 2 and k % 2 == 1, rows.layout)
             arrays = (x, hs[k], cs[k], *parameters[k])
-            y, hs[k], cs[k] = cpp.run_arrays(arrays, lengths, call, tokens)
+            y, hs[k], cs[k] = cpp.run_arrays(arrays, rows.lengths, call, rows.tokens)
             ys.append(y)
         x = ys[0] if both == 1 else torch.cat(ys, -1)
     h, *c = map(torch.stack, (hs, cs)[: len(shape.cell.states)])

@@ -80,9 +80,10 @@ class Recurrent(nn.Module):
         more perhaps: what is beyond the last row is never read, and 0 in the outputs.
         """
         weights, between_layers = read_parameters(self, self._names), self.dropout
-        if offsets is None and resets is None and start == "zeros":
+        if resets is None and start == "zeros":
             call = self.shape, weights, x, lengths, state, between_layers
-            result = direct.run_if_plain(*call, batch_first=self.batch_first)
+            ends: dict[str, Any] = {"offsets": offsets, "max_length": max_length}
+            result = direct.run_if_plain(*call, batch_first=self.batch_first, **ends)
             if result is not None:
                 return result
         parameters = dict(zip(self._names, weights, strict=True))

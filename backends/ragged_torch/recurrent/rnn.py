@@ -176,9 +176,9 @@ class RNNBase(nn.Module):
         """Return the output in the input's form, and the states after each row's last step."""
         weights, function = read_parameters(self, self._names), self.shape.cell.name
         drop = self._drop if self.dropout and self.training else None
-        if offsets is None and resets is None and start == "zeros":
+        if resets is None and start == "zeros":
             call = self.shape, weights, input, lengths, hx, drop
-            result = direct.run_if_plain(*call, batch_first=self.batch_first)
+            result = direct.run_if_plain(*call, batch_first=self.batch_first, offsets=offsets)
             if result is not None:
                 return result
         if isinstance(input, Proxy):

@@ -58,9 +58,10 @@ class Steps(NamedTuple):
         return cls(lengths, like, places, rows, offsets, fits)
 
     def take(self, x: Array) -> Array:
-        """Turn `(batch, time, features)` into tokens."""
+        """Turn `(batch, time, features)` into tokens; padding may hold anything."""
         if self.places is None:
-            return x
+            padded: Array = zero_padding(load_backend(name), x, self.lengths)
+            return padded
         return x.reshape(-1, x.shape[2]).at[self.places].get(mode="fill", fill_value=0)
 
     def pad(self, x: Array) -> Array:
@@ -142,7 +143,7 @@ class BothSides(NamedTuple):
         decoder: Lengths,
         capacity: Sequence[int] | None = None,
     ) -> BothSides:
-        """Choose the layout of a model's inputs, left aligned and 0 at padding.
+        """Choose the layout of a model's inputs, left aligned.
 
         Args:
             past: `(batch, encoder_time, features)`.

@@ -57,8 +57,10 @@ class Steps(NamedTuple):
         return cls(lengths, like, *map(torch.from_numpy, found))
 
     def take(self, x: Tensor) -> Tensor:
-        """Turn `(batch, time, features)` into tokens."""
-        return x if self.places is None else x.flatten(0, 1).index_select(0, self.places)
+        """Turn `(batch, time, features)` into tokens; padding may hold anything."""
+        if self.places is None:
+            return zero_padding(load_backend(name), x, self.lengths)
+        return x.flatten(0, 1).index_select(0, self.places)
 
     def pad(self, x: Tensor) -> Tensor:
         """Turn tokens into `(batch, time, features)`, exactly 0 at padding."""
@@ -133,7 +135,7 @@ class BothSides(NamedTuple):
     def of(
         cls, past: Tensor, future: Tensor, encoder: Lengths, decoder: Lengths, *others: Tensor
     ) -> BothSides:
-        """Choose the layout of a model's inputs, left aligned and 0 at padding.
+        """Choose the layout of a model's inputs, left aligned.
 
         Args:
             past: `(batch, encoder_time, features)`.

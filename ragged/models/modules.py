@@ -15,16 +15,17 @@ from ragged.models.base import Forecast
 from ragged.models.categories import check_labels_fit
 from ragged.models.config import ModelConfig
 from ragged.models.row_normalization import RowScale, normalize_rows
-from ragged.ops.alignment import align_encoder_sequences, zero_padding
+from ragged.ops.alignment import align_encoder_sequences
 from ragged.protocol import Array, Backend
 
 Module = TypeVar("Module")
 
 
 class Inputs(NamedTuple):
-    """A model's inputs, checked, left aligned, 0 at padding, with the lengths of both sides.
+    """A model's inputs, checked and left aligned, with the lengths of both sides.
 
-    The targets in `past` are normalised as the model does; `rows` undoes it.
+    The targets in `past` are normalised as the model does; `rows` undoes it. Padding may hold
+    anything.
     """
 
     past: Array
@@ -94,9 +95,6 @@ class ModelModule:
         )
         if config.encoder_alignment == "right" and not encoder.is_full:
             past = align_encoder_sequences(past, encoder)
-        else:
-            past = zero_padding(backend, past, encoder)
-        future = zero_padding(backend, future, decoder)
         past, rows = normalize_rows(
             backend,
             past,

@@ -57,7 +57,7 @@ def normalize_rows(
 
     Args:
         backend: of the arrays.
-        past: `(batch, time, features)`, left aligned, 0 at padding; the targets are last.
+        past: `(batch, time, features)`, left aligned; the targets are last.
         encoder: lengths of its rows.
         decoder: lengths of the forecasts.
         kind: one of `KINDS`; None as "none".
@@ -65,7 +65,7 @@ def normalize_rows(
         season: steps of a season, 1 without.
 
     Returns:
-        `past` with other targets, exactly 0 at padding, and what undoes it.
+        `past` with other targets, which are exactly 0 at padding, and what undoes it.
 
     Source: T. Kim and others, Reversible Instance Normalization for Accurate Time-Series
     Forecasting against Distribution Shift (2022), without its learned scale; subtraction of the
@@ -75,7 +75,7 @@ def normalize_rows(
     if kind in (None, NONE):
         return past, RowScale()
     xp, others = backend.xp, past.shape[2] - targets
-    inputs, observed = past[..., :others], past[..., others:]
+    inputs, observed = past[..., :others], zero_padding(backend, past[..., others:], encoder)
     last = _last(backend, observed, encoder)
     x = zero_padding(backend, observed - last, encoder)
     if kind == LAST_VALUE:

@@ -108,7 +108,8 @@ def run_grn(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
     """Run a GRN on tokens, with what its context adds to the hidden units of each."""
     grn: Any = parts.modules[0]
     residual = None if grn.is_stretched or grn.residual is None else grn.residual(x)
-    added = None if added is None else added.expand(*x.shape[:-1], -1)
+    if added is not None and x.ndim > 2:  # the steps of a row share its context
+        added = added.expand(*x.shape[:-1], -1)
     given = Given(x, added=added, residual=residual)
     return _run(given, networks_of(parts, x), grn.gate.dropout)
 

@@ -35,15 +35,16 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements in training and scale the others up."""
         dropped = round(self.p * 2**16)
-        if x.device.type != "cpu" or not self.training or dropped in (0, 2**16):
+        if not (x.is_cpu and x.ndim and self.training) or dropped in (0, 2**16):
             return super().forward(x)
         compiles = torch.compiler.is_compiling()
         if not compiles and (isinstance(x, FakeTensor) or not in_memory(x)):
             return super().forward(x)
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        *axes, size = x.shape
+        words = torch.empty((*axes, -(-size // 4)), dtype=torch.int64, device=x.device)
         (torch.ops.ragged.draw_into if compiles else _draw_into)(words)
-        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = torch.ge(bits, dropped - 2**15, out=x.new_empty(x.shape))  # at once in x's dtype
+        bits = words.view(torch.int16) if size % 4 == 0 else words.view(torch.int16)[..., :size]
+        kept = torch.ge(bits, dropped - 2**15, out=torch.empty_like(x))  # at once in x's dtype
         return x * kept.div_(1 - self.p)
 
 
@@ -85,7 +86,7 @@ class Linear(nn.Module):
             y = flat @ self.weight.mT
         else:
             y = torch.baddbmm(self.bias[:, None], flat, self.weight.mT)
-        return y.unflatten(1, x.shape[1:-1])
+        return y if x.ndim == 3 else y.unflatten(1, x.shape[1:-1])
 
 
 class LayerNorm(nn.Module):
@@ -199,19 +200,19 @@ class Interpolation(nn.Module):
         super().__init__()
         shape = (outputs,) if num_copies is None else (num_copies, outputs)
         # No buffer, which casting the module to float32 and back would round.
-        self.matrix = asarray(interpolation_matrix(inputs, outputs))
+        self.doubled = asarray(2 * interpolation_matrix(inputs, outputs))
         self.scale = nn.Parameter(torch.zeros(shape))
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         if self.scale.is_cuda:
-            self.matrix = self.matrix.to(self.scale.device)
+            self.doubled = self.doubled.to(self.scale.device)
         return self
 
     def stretch(self, like: Tensor) -> Tensor:
         """Give the matrix that stretches and scales, `(inputs, outputs)`, of each copy."""
-        return self.matrix.to(like) * (2 * torch.sigmoid(self.scale)).unsqueeze(-2)
+        return self.doubled.to(like) * torch.sigmoid(self.scale).unsqueeze(-2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""

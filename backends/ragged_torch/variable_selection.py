@@ -70,8 +70,9 @@ class VariableSelection(nn.Module):
             return self._select(projected, weights), weights
         together = projected.movedim(0, -2).flatten(-2)
         weights = _softmax(self.weights(together, context, tokens))
-        order = self.variables.order if self.variables.categories else slice(None)
-        return self._select(projected, weights), weights[..., order]
+        selected = self._select(projected, weights)
+        has_labels = bool(self.variables.categories)
+        return selected, weights[..., self.variables.order] if has_labels else weights
 
     def _select(self, projected: Tensor, weights: Tensor) -> Tensor:
         if takes_kernels(parts := self.grns.parts, projected, weights):

@@ -37,6 +37,11 @@ def readable(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor
     return readable
 
 
+def room_like(tensor: Tensor) -> Tensor:
+    """Make room for a kernel to write as much into: from a shape torch takes longer."""
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
 def refused(error: type[RaggedError], got: str, expected: str) -> RaggedError:
     """Compose the error of a kernel that was given something else than arrays it reads."""
     return error.of("kernel", "inputs", got, expected, "Set RAGGED_KERNELS=0.")

@@ -7,6 +7,7 @@ modules themselves, which give the same numbers.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 from ragged import kernels
 from ragged.kernels.gated import WIDEST_ALONE, Given, Networks, split
 from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
-from ragged_torch.addresses import find_team, readable
+from ragged_torch.addresses import find_team, readable, room_like
 from ragged_torch.dropped import keep_mask
 from ragged_torch.parameters import spread
 from ragged_torch.transforms import FakeTensor, in_memory
 
 SOURCE = kernels.HEADERS / SOURCES[GATED]
 WIDEST = 160  # wider networks' parameters leave the cache: products of all tokens are faster
+NONE = (None,)
 Shape = tuple[int, ...]
 Kinds = tuple[type[nn.Module], ...]
 
@@ -74,6 +76,33 @@ class Dropping(NamedTuple):
         return cls(dropout.p, int(torch.randint(2**62, ()).item())) if drops else cls()
 
 
+class Call(NamedTuple):
+    """What is told of a call beside its arrays.
+
+    Args:
+        shapes: of what is given and of what the networks learn, then of the result.
+        sizes: features, tokens, inputs, hidden units, outputs, and whether x is stretched.
+        dropping: before the gate.
+    """
+
+    shapes: tuple[Shape, ...]
+    sizes: tuple[int, ...]
+    dropping: Dropping
+
+    @classmethod
+    def of(cls, given: Given[Tensor], networks: Networks[Tensor], dropping: Dropping) -> Call:
+        """Tell what the shapes of x and of some parameters say of all others."""
+        *axes, inputs = given.x.shape
+        size, is_stretched = networks.weight.shape[-1], networks.stretch is not None
+        hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
+        copies, places = (axes[:1], axes[1:]) if given.weights is not None else ([], axes)
+        of_result = (*places, size)
+        shapes = (*_shapes(copies, places, inputs, hidden, size), of_result)
+        tokens = math.prod(places)
+        sizes = copies[0] if copies else 1, tokens, inputs, hidden, size, is_stretched
+        return cls(shapes, sizes, dropping)
+
+
 def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
     """Whether kernels do the work of modules on what tokens have: see `Given`.
 
@@ -118,15 +147,14 @@ def run_gate(parts: Parts, x: Tensor, residual: Tensor) -> Tensor:
     """Run a GateAddNorm on tokens."""
     block: Any = parts.modules[0]
     *of_gate, weight, bias = parts.parameters
-    learned = (None,) * 4, of_gate, (None,) * 3, (weight, bias)
-    networks: Networks[Tensor] = Networks._make(each for some in learned for each in some)
+    networks: Networks[Tensor] = Networks._make((*NONE * 4, *of_gate, *NONE * 3, weight, bias))
     return _run(Given(x, residual=residual), networks, block.gate.dropout)
 
 
 def networks_of(parts: Parts, x: Tensor) -> Networks[Tensor]:
     """Take from the parts of a GRN, or of copies of one, what it computes with on `x`."""
     grn: Any = parts.modules[0]
-    learned, inner = parts.parameters, (None,) * 3
+    learned, inner = parts.parameters, NONE * 3
     if grn.is_stretched:
         *learned, _, inner_weight, inner_bias = learned
         inner = grn.residual.stretch(x), inner_weight, inner_bias
@@ -135,8 +163,8 @@ def networks_of(parts: Parts, x: Tensor) -> Networks[Tensor]:
 
 
 def _run(given: Given[Tensor], networks: Networks[Tensor], dropout: Any) -> Tensor:
-    apply: Any = _Gated.apply
-    output: Tensor = apply(*given, *networks, Dropping.of(dropout))
+    call, apply = Call.of(given, networks, Dropping.of(dropout)), _Gated.apply
+    output: Tensor = apply(*given, *networks, call)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -148,13 +176,11 @@ def _is_watched(module: nn.Module) -> bool:
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, dropping = inputs
+        *tensors, call = inputs
         ctx.save_for_backward(*tensors)
-        ctx.dropping = dropping
-        given, networks = split(tensors)
-        places = given.x.shape[:-1] if given.weights is None else given.weights.shape[:-1]
-        out: Tensor = given.x.new_empty(*places, networks.weight.shape[-1])
-        _call("gated_forward", tensors, dropping, (), (out,))
+        ctx.call = call
+        out: Tensor = tensors[0].new_empty(call.shapes[-1])
+        _call("gated_forward", tensors, call, (out,))
         return out
 
     @staticmethod
@@ -162,16 +188,11 @@ class _Gated(torch.autograd.Function):
         tensors, (gradient,) = ctx.saved_tensors, gradients
         present = [each for each in tensors if each is not None]
         if torch.is_grad_enabled() or not in_memory(gradient, *present):
-            found = iter(_differentiable_vjp(tensors, ctx.dropping, gradient))
+            found = iter(_differentiable_vjp(tensors, ctx.call.dropping, gradient))
             return *(None if each is None else next(found) for each in tensors), None
-        results = [None if each is None else _like(each) for each in tensors]
-        _call("gated_backward", tensors, ctx.dropping, (gradient,), results)
+        results = [None if each is None else room_like(each) for each in tensors]
+        _call("gated_backward", (*tensors, gradient), ctx.call, results)
         return *results, None
-
-
-def _like(tensor: Tensor) -> Tensor:
-    """Make room for a gradient: from a shape torch takes four times as long."""
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _differentiable_vjp(
@@ -223,9 +244,8 @@ def _norm(x: Tensor, weight: Any, bias: Any) -> Tensor:
 
 def _call(
     function: str,
-    tensors: Sequence[Tensor | None],
-    dropping: Dropping,
-    gradient: Sequence[Tensor],
+    inputs: Sequence[Any],
+    call: Call,
     outputs: Sequence[Tensor | None],
 ) -> None:
     """Call a function of the library; it lets go of Python meanwhile.
@@ -233,20 +253,15 @@ def _call(
     This is the one place where addresses leave Python: `outputs` were made for the call, and all
     else is checked.
     """
-    given, networks = split(tensors)
-    (*axes, inputs), dtype = given.x.shape, given.x.dtype
-    size = networks.weight.shape[-1]
-    hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
-    copies, places = (axes[:1], axes[1:]) if given.weights is not None else ([], axes)
-    features = copies[0] if copies else 1
-    shapes = (*_shapes(copies, places, inputs, hidden, size), (*places, size))
-    pairs = zip((*tensors, *gradient), shapes, strict=False)
-    arrays = [None if each is None else readable(each, shape, dtype) for each, shape in pairs]
+    dtype = inputs[0].dtype
+    arrays = [
+        None if each is None else readable(each, shape, dtype)
+        for each, shape in zip(inputs, call.shapes, strict=False)
+    ]
     addresses = [0 if each is None else each.data_ptr() for each in (*arrays, *outputs)]
-    of_call = features, torch.Size(places).numel(), inputs, hidden, size
-    told = networks.stretch is not None, dropping.seed, torch.get_num_threads(), True
-    run = getattr(_load(dtype), function)
-    status = run(Sizes(*of_call, *told), dropping.rate, Addresses(*addresses), find_team())
+    rate, seed = call.dropping
+    sizes = Sizes(*call.sizes, seed, torch.get_num_threads(), True)
+    status = getattr(_load(dtype), function)(sizes, rate, Addresses(*addresses), find_team())
     kernels.raise_status(status, "gated residual network")
 
 

@@ -69,7 +69,7 @@ class Block:
         class Plain:
             @staticmethod
             def apply(*inputs):
-                return gated_kernels._plain(*split(inputs[:-1]), inputs[-1])
+                return gated_kernels._plain(*split(inputs[:-1]), inputs[-1].dropping)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gated_kernels, "_Gated", Plain)

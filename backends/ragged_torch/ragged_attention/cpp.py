@@ -14,7 +14,7 @@ from ragged import kernels
 from ragged.attend.call import AttentionOptions
 from ragged.kernels.recipe import ATTENTION, ATTENTION_FUNCTIONS, SOURCES
 from ragged.lengths import Lengths
-from ragged_torch.addresses import find_team, readable
+from ragged_torch.addresses import find_team, readable, room_like
 from ragged_torch.ragged_attention import plain
 from ragged_torch.ragged_attention.plain import Tokens
 from ragged_torch.recurrent.layouts import LAYOUTS
@@ -71,7 +71,7 @@ def backward(
     """Return the gradients of q, k and v from that of the result."""
     q, _, v = tokens
     of_out = (*lse.shape[:-1], *(() if tokens.is_shared else lse.shape[-1:]), v.shape[-1])
-    results = tuple(each.new_empty(each.shape) for each in tokens)
+    results = tuple(map(room_like, tokens))
     given = ((lse, q.shape[:-1]), (gradient, of_out))
     _call("attention_backward", tokens, counts, seed, options, given, results)
     return results

@@ -20,7 +20,7 @@ from ragged.errors import ShapeError
 from ragged.kernels.recipe import FUNCTIONS, SOURCES
 from ragged.lengths import Lengths
 from ragged.recurrent.cells import CELLS
-from ragged_torch.addresses import find_team, readable, refused
+from ragged_torch.addresses import find_team, readable, refused, room_like
 from ragged_torch.arrays import asarray, name
 from ragged_torch.recurrent import layouts, scan
 from ragged_torch.recurrent.layouts import LAYOUTS
@@ -111,9 +111,13 @@ def run_arrays(
     resets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run `forward`, with its gradient if one is asked for: y, h and c."""
-    train = torch.is_grad_enabled() and any(array.requires_grad for array in arrays)
-    run: Any = _EagerLayer.apply if train else forward
-    y, h, c, _ = run(*arrays, lengths, resets, call, tokens if train else 0)
+    told = lengths, resets, call
+    if torch.is_grad_enabled() and any(array.requires_grad for array in arrays):
+        apply: Any = _EagerLayer.apply
+        y, h, c = apply(*arrays, *told, tokens)
+    else:
+        run: Any = forward
+        y, h, c, _ = run(*arrays, *told, 0)
     return y, h, c
 
 
@@ -150,7 +154,7 @@ def forward(
         DeviceError, DtypeError, ShapeError: arrays that are not these.
     """
     hidden = h0.shape[1]
-    y, h, c = x.new_empty(*x.shape[:-1], hidden), x.new_empty(h0.shape), x.new_empty(c0.shape)
+    y, h, c = x.new_empty((*x.shape[:-1], hidden)), room_like(h0), room_like(c0)
     kept = x.new_empty(tokens, CELLS[call.mode].kept * hidden)
     inputs = (x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
     shapes = input_shapes(call, x, h0, c0, lengths)
@@ -180,8 +184,8 @@ def backward(
     """
     x, h0, c0, *_ = inputs
     shapes = input_shapes(call, x, h0, c0, lengths)
-    results = [x.new_empty(shape) for shape in shapes]
-    outputs = (results[0] if wants_x else None, *results[1:])
+    biases = x.new_empty(shapes[5]), x.new_empty(shapes[6])
+    outputs = (room_like(x) if wants_x else None, *map(room_like, inputs[1:]), *biases)
     tokens, hidden = len(kept), h0.shape[1]
     of_y = (*x.shape[:-1], hidden)
     of_kept = (tokens, CELLS[call.mode].kept * hidden)
@@ -201,11 +205,8 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        y, _, _, kept = output
-        ctx.mark_non_differentiable(kept)
-        ctx.set_materialize_grads(False)  # zeros for `kept` would be written and never read
-        ctx.call = inputs[9]
-        ctx.save_for_backward(*inputs[:9], None if CELLS[ctx.call.mode].keeps_h else y, kept)
+        ctx.mark_non_differentiable(output[3])
+        _save(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
@@ -252,10 +253,18 @@ class _EagerLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         output = forward(*inputs)
-        _Layer.setup_context(ctx, inputs, output)
-        return output
+        _save(ctx, inputs, output)
+        return output[:3]
 
     backward = _Layer.backward
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Save what the backward pass reads."""
+    y, _, _, kept = output
+    ctx.set_materialize_grads(False)  # zeros for `kept` would be written and never read
+    ctx.call = inputs[9]
+    ctx.save_for_backward(*inputs[:9], None if CELLS[ctx.call.mode].keeps_h else y, kept)
 
 
 def differentiable_vjp(

@@ -64,6 +64,7 @@ def test_decimal_commas_are_read_where_they_are_named(tmp_path):
         ("1,234,567", 1234567, {"thousands": ","}, "Set thousands to ','."),
         ("-1.234,5", -1234.5, {"thousands": ".", "decimal": ","}, "to '.' and decimal to ','."),
         ("1 234,5", 1234.5, {"thousands": " ", "decimal": ","}, "to ' ' and decimal to ','."),
+        ("1\u00a0234,5", 1234.5, {"thousands": " ", "decimal": ","}, "and decimal to ','."),
         ("1,234", 1234, {"thousands": ","}, "if it is above 999; else set decimal to ','."),
     ],
 )

@@ -125,6 +125,10 @@ def test_a_header_may_be_one_name_short_or_long(tmp_path, text):
     path.write_text(text)
     table = read_table(path)
     assert [table.numbers(name).tolist() for name in "xg"] == [[1, 3], [2, 4]]
+    source = Tables(str(path), ["g"], known=["x"])
+    source.events()
+    told = [note for note in source.notes if "was taken for numbers of rows, as R writes" in note]
+    assert len(told) == text.startswith("x,g\n1,1,2")
     path.write_text(text.replace("4", "bad"))
     with refuses("is 'bad' at line 3, column 'g'"):
         read_table(path).numbers("g")

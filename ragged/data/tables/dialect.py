@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -122,13 +122,15 @@ def read_text(content: bytes, name: str, origin: Origin, dialect: Dialect) -> Ta
     header = check_names(dialect.names, len(first[0]), blank) or [cell.strip() for cell in first[0]]
     if len(header) == 1:
         _check_no_blank_lines(text, separator, blank)
+    given = header
     header, columns = _columns(text, separator, header, has_header, [*map(len, first)], blank)
 
     def line_of(row: int) -> int:
         return next(islice(_rows(text, separator, blank), row + has_header, None))[0]
 
     marks = dialect.decimal, dialect.na_values, dialect.thousands
-    return Table(name, origin, header, columns, line_of, "line", *marks)
+    table = Table(name, origin, header, columns, line_of, "line", *marks)
+    return replace(table, is_numbered=[*header] == ["", *given])
 
 
 def check_names(names: Sequence[str] | None, columns: int, table: Table) -> list[str]:

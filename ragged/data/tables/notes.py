@@ -16,6 +16,7 @@ class Notes:
     Args:
         others: files of a folder that are no tables.
         sheets: of an Excel file, beside the first.
+        numbered: tables whose header lacks the name of a first column, of numbers of rows.
         empty_rows: rows without a time and a value.
         unsorted: the series whose rows were sorted.
         merged: rows that were made one with others of the same time.
@@ -29,6 +30,7 @@ class Notes:
 
     others: list[str] = field(default_factory=list)
     sheets: list[str] = field(default_factory=list)
+    numbered: list[str] = field(default_factory=list)
     empty_rows: int = 0
     unsorted: list[str] = field(default_factory=list)
     merged: int = 0
@@ -49,6 +51,8 @@ class Notes:
         facts = {
             f"left out of the folder, no tables: {some(self.others)}": self.others,
             f"read of the first sheet alone, not of {some(self.sheets)}": self.sheets,
+            "the first column, which the header does not name, was taken for numbers of rows, as R "
+            f"writes them, in: {some(self.numbered)}": self.numbered,
             f"empty rows, left out: {self.empty_rows}": self.empty_rows,
             f"rows were sorted by time in: {some(self.unsorted)}": self.unsorted,
             f"rows merged with others of the same time: {self.merged}": self.merged,

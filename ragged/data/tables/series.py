@@ -111,6 +111,7 @@ class SeriesReader:
             DataError: a table that cannot be used; see `Tables`.
         """
         notes = Notes(list(others), [name for table in tables for name in table.sheets])
+        notes.numbered += [table.name for table in tables if table.is_numbered]
         if in_folder:
             tables = [replace(table, named=(table.name,)) for table in tables]
         tables = [with_joined(table, self.time_columns) for table in self._narrow(tables)]

@@ -30,6 +30,7 @@ from ragged.errors import DataError
 CORRECT = "Correct the cell, or list it in na_values if it stands for an unknown value."
 FIRST_ROWS = 10  # of which one may be the header
 LAST_ROWS = 3  # that may be remarks
+BLANKS = " \u00a0\u202f"  # between digits, of which spreadsheets write the last two
 FILL = "Fill the cell; only targets may be empty, and only when forecasting."
 
 
@@ -48,6 +49,7 @@ class Table:
         na_values: further words for an unknown cell.
         thousands: the mark between the digits of thousands in text, or None.
         sheets: the other sheets of an Excel file, of which none was named.
+        is_numbered: whether the header lacked the name of a first column, of numbers of rows.
         named: what tells its series apart from those of other tables.
         renamed: the names that columns have in the file, where they were changed.
     """
@@ -62,6 +64,7 @@ class Table:
     na_values: Sequence[str] = ()
     thousands: str | None = None
     sheets: Sequence[str] = ()
+    is_numbered: bool = False
     named: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
 
@@ -284,10 +287,11 @@ class Table:
 
     def _without_thousands(self, text: str) -> str:
         """Leave out the marks of thousands, if they stand between groups of three digits."""
-        mark, decimal = re.escape(self.thousands or ""), re.escape(self.decimal)
-        groups = rf"[-+]?\d{{1,3}}({mark}\d{{3}})+({decimal}\d*)?"
+        mark, decimal = self.thousands or "", re.escape(self.decimal)
+        marks = f"[{BLANKS}]" if mark in BLANKS else re.escape(mark)
+        groups = rf"[-+]?\d{{1,3}}({marks}\d{{3}})+({decimal}\d*)?"
         is_marked = re.fullmatch(groups, text) is not None
-        return text.replace(self.thousands or "", "") if is_marked else text
+        return re.sub(marks, "", text) if is_marked else text
 
     def _header_below(self, column: str) -> int | None:
         """Return the lines above a row that names a column, of the first rows."""

@@ -21,7 +21,7 @@ from ragged.data import (
     prefetch,
     without_loss_masking,
 )
-from ragged.errors import CheckpointError, DivergenceError
+from ragged.errors import DivergenceError
 from ragged.io import checkpoint
 from ragged.io.checkpoint import Checkpoint
 from ragged.models import ModelConfig
@@ -30,7 +30,7 @@ from ragged.training.precision import param_dtype
 from ragged.training.profile import Profile
 from ragged.training.progress import Progress
 from ragged.training.signals import Stopped, StopRequest, stop_on_signals
-from ragged.training.state import Epoch, TrainState
+from ragged.training.state import Epoch, TrainState, check_unchanged, named_rows
 from ragged.training.trainer import TrainerConfig
 
 
@@ -166,10 +166,14 @@ class TrainLoop:
         configured = self.description
         self.model = saved.create_model(get_backend())
         self.__post_init__()
-        self._check_unchanged("model", self.description.to_config(), configured.to_config())
-        normalization = self.data.normalization.to_dict()
-        self._check_unchanged("data", saved.section("normalization"), normalization)
-        self._check_unchanged("batches", saved.section("training").get("rows"), self._rows)
+        training, rows = saved.section("training"), named_rows(self._rows)
+        for name, was, current in (
+            ("model", self.description.to_config(), configured.to_config()),
+            ("data", saved.section("normalization"), self.data.normalization.to_dict()),
+            ("batches", named_rows(training.get("rows")), rows),
+            ("loss", training.get("loss", self._loss), self._loss),
+        ):
+            check_unchanged(name, was, current, self.last)
         self.step.load_state_dict(saved.moments(self.step.state_dict()))
         self.state = state
 
@@ -178,15 +182,11 @@ class TrainLoop:
         """The numbers that determine the rows of a step: of the data, of a batch, of batches."""
         return [len(self.data.train), self.data.batch_size, self.trainer.accumulate_grad_batches]
 
-    def _check_unchanged(self, name: str, saved: Any, current: Any) -> None:
-        """Refuse to resume with another model, data or batches."""
-        if saved != current:
-            verb = "is" if name == "model" else "are"
-            got, expected = _differing(current, saved), _differing(saved, current)
-            raise CheckpointError(
-                f"resume: the {name} {verb} now {got!s:.300}; expected {expected!s:.300}, as in "
-                f"{str(self.last)!r}. Restore the run's config.yaml and data, or start a new run."
-            )
+    @property
+    def _loss(self) -> dict[str, Any]:
+        """What the losses of epochs are; those of others say nothing of which epoch is the best."""
+        levels, masking = list(self.objective.quantiles), self.trainer.use_loss_masking
+        return {"loss": self.objective.name, "quantiles": levels, "use_loss_masking": masking}
 
     def _run_epoch(self, progress: Progress | None, stop: StopRequest) -> None:
         epoch = self.state.current
@@ -303,7 +303,7 @@ class TrainLoop:
             return
         self.model = self.step.module()
         content = {
-            "training": {**self.state.to_dict(), "rows": self._rows},
+            "training": {**self.state.to_dict(), "rows": self._rows, "loss": self._loss},
             "normalization": self.data.normalization.to_dict(),
         }
         parameters = get_backend().get_parameters(self.model)
@@ -370,14 +370,6 @@ class TrainLoop:
                 UserWarning,
                 stacklevel=3,
             )
-
-
-def _differing(value: Any, other: Any) -> Any:
-    """Return a value, of a mapping the entries alone that another one has not."""
-    if not (isinstance(value, dict) and isinstance(other, dict)):
-        return value
-    entries = {k: _differing(v, other.get(k)) for k, v in value.items()}
-    return {k: v for k, v in entries.items() if k not in other or value[k] != other[k]}
 
 
 def _grouped(items: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ragged.errors import CheckpointError
@@ -91,6 +92,45 @@ class TrainState:
             seconds=float(_take(current, "seconds", float)),
         )
         return cls(epoch, best_epoch, best_loss, history, in_progress)
+
+
+def check_unchanged(name: str, saved: Any, current: Any, path: Path) -> None:
+    """Refuse to resume with another model, data, batches or loss than a checkpoint's.
+
+    Args:
+        name: which of them.
+        saved: its description in the checkpoint.
+        current: as it is configured now.
+        path: of the checkpoint.
+
+    Raises:
+        CheckpointError: the two differ; it names in what.
+    """
+    if saved != current:
+        verb = "is" if name in ("model", "loss") else "are"
+        got, expected = _differing(current, saved), _differing(saved, current)
+        raise CheckpointError(
+            f"resume: the {name} {verb} now {got!s:.300}; expected {expected!s:.300}, as in "
+            f"{str(path)!r}. Restore the run's config.yaml and data, or start a new run."
+        )
+
+
+def named_rows(rows: Any) -> Any:
+    """Name the numbers that determine the rows of a step.
+
+    >>> named_rows([62, 16, 1])
+    {'rows': 62, 'batch_size': 16, 'accumulate_grad_batches': 1}
+    """
+    names = "rows", "batch_size", "accumulate_grad_batches"
+    return dict(zip(names, rows, strict=False)) if isinstance(rows, list) else rows
+
+
+def _differing(value: Any, other: Any) -> Any:
+    """Return a value, of a mapping the entries alone that another one has not."""
+    if not (isinstance(value, dict) and isinstance(other, dict)):
+        return value
+    entries = {k: _differing(v, other.get(k)) for k, v in value.items()}
+    return {k: v for k, v in entries.items() if k not in other or value[k] != other[k]}
 
 
 def _take(saved: Any, name: str, *kinds: type) -> Any:

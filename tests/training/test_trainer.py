@@ -228,13 +228,28 @@ def test_another_model_does_not_go_on_with_a_run(any_backend, tmp_path):
 def test_other_batches_or_data_do_not_go_on_with_a_run(any_backend, tmp_path):
     with use_backend(any_backend):
         make_fit(tmp_path, max_epochs=1).run()
-        with pytest.raises(CheckpointError, match=r"resume: the batches are now \[7, 2, 1\]; exp"):
+        said = r"resume: the batches are now \{'batch_size': 2\}; expected \{'batch_size': "
+        with pytest.raises(CheckpointError, match=said):
             make_fit(tmp_path, batch_size=2).resume()
         other = make_fit(tmp_path)
         event = other.data.events[0]
         event.columns["current"][3] += 1.0
         with pytest.raises(CheckpointError, match=r"resume: the data are now .*Restore the run's"):
             other.resume()
+
+
+def test_another_loss_does_not_go_on_with_a_run(any_backend, tmp_path):
+    """Its values would be compared with those of the epochs before, for which is the best."""
+    with use_backend(any_backend):
+        make_fit(tmp_path, max_epochs=1).run()
+        for changed, said in (
+            ({"loss": "mae"}, "'loss': 'mae'"),
+            ({"use_loss_masking": False}, "'use_loss_masking': False"),
+        ):
+            message = rf"resume: the loss is now \{{{said}\}}; expected"
+            with pytest.raises(CheckpointError, match=message):
+                make_fit(tmp_path, **changed).resume()
+        make_fit(tmp_path).resume()
 
 
 def test_steps_whose_gradients_overflow_are_counted(name, tmp_path):

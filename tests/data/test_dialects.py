@@ -93,6 +93,9 @@ def test_lines_above_the_header_are_left_out_where_it_is_said(tmp_path):
         read_table(path)
     with refuses("is an empty file"):
         read_table(path, Dialect(skip_rows=9))
+    path.write_text("a,b\n1,x\n2,y\n")  # a label of the name that lacks is no header
+    with refuses("expected a column 'y'. It has the columns ['a', 'b']."):
+        read_table(path).numbers("y")
 
 
 def test_columns_are_named_where_the_header_does_not(tmp_path):

@@ -297,7 +297,8 @@ class Table:
         """Return the lines above a row that names a column, of the first rows."""
         for row in range(min(len(self), FIRST_ROWS)):
             cells = [cells_of(as_series(each[row : row + 1]))[0] for each in self.columns]
-            if column in {name.strip() for c in cells for name in re.split(r"[,;\t|]", str(c))}:
+            names = {name.strip() for c in cells for name in re.split(r"[,;\t|]", str(c))}
+            if column in names and not any(map(is_like_number, names)):
                 return self.line_of(row) - 1
         return None
 

@@ -163,6 +163,31 @@ def test_seven_days_a_week_have_gaps_at_weekends():
         tables({"t": days[8:], "y": np.arange(11.0)}, frequency="D").events()
 
 
+@pytest.mark.parametrize(
+    ("named", "dense", "said"),
+    [
+        (
+            "D",
+            "h",
+            "is 1 hour after the step before (event '0', step 1); expected steps of about 24",
+        ),
+        ("MS", "W", "(event '0', step 1); expected steps of about 1 month. Give a row for each of"),
+        ("B", "6h", "is 6 hours after the step before (event '0', step 1); expected steps of abou"),
+    ],
+)
+def test_rows_that_come_more_often_than_their_frequency_are_refused(named, dense, said):
+    """A model of days would take hours for days."""
+    columns = {"t": dates("2024-01-01", 40, dense), "y": np.arange(40.0)}
+    for gaps in ("error", "split"):
+        with refuses(said):
+            tables(columns, frequency=named, gaps=gaps).events()
+    tables(columns, frequency=named, gaps="keep").events()
+    learnt = tables({**columns, "t": dates("2024-01-01", 40, named)})
+    learnt.events()
+    with refuses(said):
+        learnt.read(pandas.DataFrame(columns))
+
+
 def test_irregular_rows_are_kept_with_their_steps():
     columns = {"t": [0.0, 1, 5, 6], "y": [1.0, 2, 3, 4]}
     with refuses("where rows come at any time, set gaps to keep"):

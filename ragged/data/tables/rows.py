@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ragged.data.sources import Columns
-from ragged.data.tables.frequency import HOUR, Frequency, find_frequency
+from ragged.data.tables.frequency import GAP, HOUR, Frequency, find_frequency
 from ragged.errors import DataError
 
 DUPLICATES = ("error", "first", "last", "mean")
@@ -143,18 +143,25 @@ def split_at_gaps(rows: Rows, gaps: np.ndarray) -> list[Rows]:
 
 def refuse_gap(rows: Rows, column: str, row: int, frequency: Frequency) -> DataError:
     """Return the error for a gap before a row."""
-    step = rows.seconds[row] - rows.seconds[row - 1]
-    got = f"{_duration(step, rows)} after the step before (event '{rows.name}', step {row})"
-    usual = _duration(frequency.seconds, rows)
-    if frequency.unit == "month":
-        usual = f"{frequency.size:g} month{'' if frequency.size == 1 else 's'}"
     remedy = (
         "Fill the gap, or set gaps to split; where rows come at any time, set gaps to keep: the "
         "time since the row before becomes a column."
     )
     if rows.dates is None and (rows.seconds[row] >= SHORTEST_DATE or rows.seconds[row] % 1):
         remedy += " If the numbers are dates, name their form in time_format, as '%y%m%d'."
-    return DataError.of("Tables", column, got, f"steps of about {usual}", remedy)
+    return _refuse_step(rows, column, row, frequency, remedy)
+
+
+def check_not_denser(rows: Rows, column: str, frequency: Frequency) -> None:
+    """Refuse a series most of whose steps are a part of the usual one, as hours are of days.
+
+    Raises:
+        DataError: it is one.
+    """
+    steps = frequency.steps(rows.seconds, rows.dates)
+    if len(steps) and np.median(steps) < 1 / GAP:
+        remedy = "Give a row for each of them, or set frequency to that of the rows."
+        raise _refuse_step(rows, column, int(np.argmin(steps)) + 1, frequency, remedy)
 
 
 def time_since_row_before(rows: Rows) -> np.ndarray:
@@ -200,6 +207,15 @@ def _duration(step: float, rows: Rows) -> str:
     if rows.dates is None:
         return f"{step:.15g}"
     return f"{step / HOUR:.15g} hour{'' if step == HOUR else 's'}"
+
+
+def _refuse_step(rows: Rows, column: str, row: int, frequency: Frequency, remedy: str) -> DataError:
+    step = rows.seconds[row] - rows.seconds[row - 1]
+    got = f"{_duration(step, rows)} after the step before (event '{rows.name}', step {row})"
+    usual = _duration(frequency.seconds, rows)
+    if frequency.unit == "month":
+        usual = f"{frequency.size:g} month{'' if frequency.size == 1 else 's'}"
+    return DataError.of("Tables", column, got, f"steps of about {usual}", remedy)
 
 
 def _refuse_time(rows: Rows, column: str, step: int, expected: str, remedy: str) -> DataError:

@@ -18,6 +18,7 @@ from ragged.data.tables.notes import Notes
 from ragged.data.tables.resolved import Reading, Resolved, resolve
 from ragged.data.tables.rows import (
     Rows,
+    check_not_denser,
     frequency_of,
     gaps_of,
     group_rows,
@@ -288,12 +289,13 @@ class SeriesReader:
         """Return the series, cut at gaps if they are to be.
 
         Raises:
-            DataError: a gap, and there should be none.
+            DataError: a gap, and there should be none; rows that come more often than they should.
         """
         if self.gaps == "keep" or self.time is None:
             return list(series)
         parts: list[Rows] = []
         for rows, frequency in zip(series, frequencies, strict=True):
+            check_not_denser(rows, self.time, frequency)
             gaps = gaps_of(rows, frequency)
             if len(gaps) and self.gaps == "error":
                 raise refuse_gap(rows, self.time, int(gaps[0]), frequency)

@@ -46,6 +46,7 @@ class Tables(Source):
     | a time that is there twice in a series | refused, or one row for each, by `duplicates` |
     | a day that may be the month, as in 01/02/2026 on all rows | refused: name `time_format` |
     | a step 1.5 times longer than usual; holidays between business days are none | by `gaps` |
+    | most steps shorter than two thirds of `frequency` | refused, unless `gaps` is keep |
     | a row without a time and without a value, at the end of a sheet, say | left out and reported |
     | a series whose target is never known | left out and reported; refused if all are so |
     | a static column that changes within a series | refused |

@@ -126,7 +126,7 @@ class Forward {
       if (!alive) break;
       for (Index block = 0; block < blocks(); ++block)
         with_constant<UNITS>(units_of(block), [&](auto units) {
-          in_parts<ROWS>(alive, [&](Index part, auto size) {
+          in_rows(alive, [&](Index part, auto size) {
             advance<decltype(size)::value, decltype(units)::value>(&tile[part], step, block);
           });
         });

@@ -12,23 +12,24 @@ struct Begin {
   Index pitch = 0;
 };
 
-// `multiply_from` of R rows and V vectors.
+// `multiply_from` of R rows and V vectors, as many at once as can be.
 template <int R, int V, class T>
 void multiply_tile(Index count, const T* a, Index a_pitch, Index a_stride, const T* b, Index b_pitch, Begin<T> begin,
                    T* to, Index to_pitch) {
+  constexpr int W = width_of<R, V>();
   constexpr Index L = LANES<T>;
   const T* from[R];
-  Vec<T> sums[R][V];
+  Vec<T> sums[R][W];
   repeat<R>([&](auto r) {
-    from[r] = a, a += a_pitch;
-    repeat<V>([&](auto v) { sums[r][v] = begin.from ? load(begin.from + v * L) : Vec<T>{}; });
-    begin.from += begin.pitch;
+    from[r] = a + r * a_pitch;
+    repeat<W>([&](auto v) { sums[r][v] = begin.from ? load(begin.from + r * begin.pitch + v * L) : Vec<T>{}; });
   });
-  accumulate<V>(sums, from, a_stride, b, b_pitch, count);
-  repeat<R>([&](auto r) {
-    repeat<V>([&](auto v) { store(to + v * L, sums[r][v]); });
-    to += to_pitch;
-  });
+  accumulate<W>(sums, from, a_stride, b, b_pitch, count);
+  repeat<R>([&](auto r) { repeat<W>([&](auto v) { store(to + r * to_pitch + v * L, sums[r][v]); }); });
+  if constexpr (W < V) {
+    if (begin.from) begin.from += W * L;
+    multiply_tile<R, V - W>(count, a, a_pitch, a_stride, b + W * L, b_pitch, begin, to + W * L, to_pitch);
+  }
 }
 
 // to[r][v] = what it begins with + sum over k of a[r * a_pitch + k * a_stride] * b[k * b_pitch + v].
@@ -36,7 +37,7 @@ template <class T>
 void multiply_from(Begin<T> begin, Index rows, Index vectors, Index count, const T* a, Index a_pitch, Index a_stride,
                    const T* b, Index b_pitch, T* to, Index to_pitch) {
   in_parts<VECTORS>(vectors, [=](Index vector, auto width) {
-    in_parts<ROWS>(rows, [=](Index row, auto height) {
+    in_rows(rows, [=](Index row, auto height) {
       const Index at = vector * LANES<T>;
       const Begin<T> own{begin.from ? begin.from + row * begin.pitch + at : nullptr, begin.pitch};
       multiply_tile<height, width>(count, a + row * a_pitch, a_pitch, a_stride, b + at, b_pitch, own,

@@ -12,16 +12,17 @@ namespace ragged {
 
 using Index = std::int64_t;
 
-// ROWS x VECTORS sums, VECTORS weights and a factor: what the registers hold.
+// ROWS x WIDTH sums, WIDTH weights and a factor: what 32 registers hold, or 16. Fewer rows take up to
+// VECTORS at once, as many as stand side by side where products read a matrix in order.
 constexpr int VECTORS = 4;
 #if defined(__AVX512F__)
-constexpr int BYTES = 64, ROWS = 6;
+constexpr int BYTES = 64, ROWS = 6, WIDTH = 4;
 #elif defined(__AVX__)
-constexpr int BYTES = 32, ROWS = 3;
+constexpr int BYTES = 32, ROWS = 6, WIDTH = 2;
 #elif defined(__aarch64__)
-constexpr int BYTES = 16, ROWS = 6;
-#else
-constexpr int BYTES = 16, ROWS = 3;
+constexpr int BYTES = 16, ROWS = 6, WIDTH = 4;
+#else  // without fused products one more is between
+constexpr int BYTES = 16, ROWS = 3, WIDTH = 4;
 #endif
 
 template <class T>
@@ -113,10 +114,23 @@ void transpose(Vec<T> (&square)[LANES<T>]) {
 template <class T>
 constexpr T LIMIT = sizeof(T) == 4 ? 87 : 708;  // beyond it e^x or e^-x is no normal number
 
+// The sum of r^k * base^k / (k + FIRST)! for k < TERMS.
+template <int TERMS, int FIRST, class T>
+[[gnu::always_inline]] inline Vec<T> sum_powers(Vec<T> r, double base) {
+  T factors[TERMS];
+  double factor = 1;
+#pragma GCC unroll 16
+  for (int k = 0; k < TERMS; ++k) factors[k] = T(factor), factor *= base / (k + 1 + FIRST);
+  Vec<T> sum = Vec<T>{} + factors[TERMS - 1];
+#pragma GCC unroll 16
+  for (int k = TERMS - 2; k >= 0; --k) sum = sum * r + factors[k];
+  return sum;
+}
+
 // exp(x) - 1, right to its last bits near 0 too: with x = n log 2 + r it is 2^n series(r) + 2^n - 1.
 // Beyond LIMIT it stays what it is there. NaN stays NaN, for no comparison holds of it.
 template <class T>
-Vec<T> expm1(Vec<T> x) {
+[[gnu::always_inline]] inline Vec<T> expm1(Vec<T> x) {
   constexpr bool is_float = sizeof(T) == 4;
   constexpr int terms = is_float ? 7 : 13;  // of the Taylor series, for |r| <= log(2) / 2
   constexpr int mantissa = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
@@ -129,9 +143,7 @@ Vec<T> expm1(Vec<T> x) {
   const Vec<T> rounded = x * T(1.44269504088896340736) + magic;  // its last bits are those of n
   const Vec<T> n = rounded - magic;
   const Vec<T> r = (x - n * log2_high) - n * log2_low;
-  Vec<T> series = Vec<T>{} + T(1);
-#pragma GCC unroll 16
-  for (int k = terms; k > 1; --k) series = series * (r * (T(1) / k)) + T(1);
+  const Vec<T> series = sum_powers<terms, 1, T>(r, 1);
   const Integers exponent = (Integers)rounded - (Integers)(Vec<T>{} + magic);
   const Vec<T> power = (Vec<T>)((exponent + bias) << mantissa);
   return power * (series * r) + (power - T(1));
@@ -139,7 +151,7 @@ Vec<T> expm1(Vec<T> x) {
 
 // 2^x; below the normal numbers 0. With x = n + r it is 2^n series(r). NaN stays NaN.
 template <class T>
-Vec<T> exp2(Vec<T> x) {
+[[gnu::always_inline]] inline Vec<T> exp2(Vec<T> x) {
   constexpr bool is_float = sizeof(T) == 4;
   constexpr int terms = is_float ? 6 : 13;  // of the Taylor series, for |r| <= 1 / 2
   constexpr int mantissa = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
@@ -148,26 +160,20 @@ Vec<T> exp2(Vec<T> x) {
   using Integers = typename Simd<T>::Integers;
   const Vec<T> rounded = x + magic;  // its last bits are those of n
   const Vec<T> r = x - (rounded - magic);
-  double factor = 1;
-  T coefficients[terms + 1];
-#pragma GCC unroll 16
-  for (int k = 0; k <= terms; ++k) coefficients[k] = T(factor), factor *= log2 / (k + 1);
-  Vec<T> series = Vec<T>{} + coefficients[terms];
-#pragma GCC unroll 16
-  for (int k = terms - 1; k >= 0; --k) series = series * r + coefficients[k];
+  const Vec<T> series = sum_powers<terms + 1, 0, T>(r, log2);
   const Integers exponent = (Integers)rounded - (Integers)(Vec<T>{} + magic);
   const Vec<T> power = (Vec<T>)((exponent + bias) << mantissa);
   return x < T(1 - bias) ? Vec<T>{} : power * series;
 }
 
 template <class T>
-Vec<T> sigmoid(Vec<T> x) {
+[[gnu::always_inline]] inline Vec<T> sigmoid(Vec<T> x) {
   const Vec<T> value = T(1) / (expm1<T>(-x) + T(2));
   return x < -LIMIT<T> ? Vec<T>{} : value;
 }
 
 template <class T>
-Vec<T> tanh(Vec<T> x) {
+[[gnu::always_inline]] inline Vec<T> tanh(Vec<T> x) {
   const Vec<T> e = expm1<T>(x + x);
   return e / (e + T(2));
 }
@@ -187,19 +193,31 @@ template <int N, class Body>
   repeat(body, std::make_integer_sequence<int, N>());
 }
 
-// sums[r][v] += sum over k of a[r][k * stride] * b[k * pitch + v], for V vectors, in registers
-// throughout; `Into` says which sum v stands for.
-template <int V, class Into = Straight, class T, int R, int S>
+// How many of V vectors R rows take at once.
+template <int R, int V>
+constexpr int width_of() {
+  return R * V <= ROWS * WIDTH ? V : WIDTH;
+}
+
+// sums[r][v] += sum over k of a[r][k * stride] * b[k * pitch + v], for V vectors from FIRST on, as many as can
+// be in registers throughout; `Into` says which sum v stands for.
+template <int V, class Into = Straight, int FIRST = 0, class T, int R, int S>
 [[gnu::always_inline]] inline void accumulate(Vec<T> (&sums)[R][S], const T* const (&a)[R], Index stride, const T* b,
                                               Index pitch, Index count) {
-  for (Index k = 0; k < count; ++k, b += pitch) {
-    Vec<T> weights[V];
-    repeat<V>([&](auto v) { weights[v] = load(b + v * LANES<T>); });
+  constexpr int W = width_of<R, V>();
+  Vec<T> own[R][W];
+  repeat<R>([&](auto r) { repeat<W>([&](auto v) { own[r][v] = sums[r][Into::sum(FIRST + v)]; }); });
+  const T* from = b + FIRST * LANES<T>;
+  for (Index k = 0; k < count; ++k, from += pitch) {
+    Vec<T> weights[W];
+    repeat<W>([&](auto v) { weights[v] = load(from + v * LANES<T>); });
     repeat<R>([&](auto r) {
       const T factor = a[r][k * stride];
-      repeat<V>([&](auto v) { sums[r][Into::sum(v)] += factor * weights[v]; });
+      repeat<W>([&](auto v) { own[r][v] += factor * weights[v]; });
     });
   }
+  repeat<R>([&](auto r) { repeat<W>([&](auto v) { sums[r][Into::sum(FIRST + v)] = own[r][v]; }); });
+  if constexpr (W < V) accumulate<V - W, Into, FIRST + W>(sums, a, stride, b, pitch, count);
 }
 
 template <int N, class Body>
@@ -215,6 +233,17 @@ template <int N, class Body>
 void in_parts(Index total, Body&& body) {
   for (Index first = 0; first < total; first += N)
     with_constant<N>(std::min<Index>(N, total - first), [&](auto size) { body(first, size); });
+}
+
+// Cut rows into parts of at most ROWS. Products of one row or of ROWS - 2 are slow, so where such a part would be
+// the last, the one before it is smaller.
+template <class Body>
+void in_rows(Index rows, Body&& body) {
+  for (Index first = 0, count; first < rows; first += count) {
+    const Index left = rows - first, over = left - ROWS;
+    count = over <= 0 ? left : over == 1 || over == ROWS - 2 ? ROWS - 1 : ROWS;
+    with_constant<ROWS>(count, [&](auto size) { body(first, size); });
+  }
 }
 
 }  // namespace ragged

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import shlex
 import shutil
@@ -177,6 +178,22 @@ def test_functions_saturate_and_let_nothing_vanish(elementary, dtype):
             x[-1] = np.nan
             found = evaluate(elementary(dtype), name, x)
             assert np.isnan(found).tolist() == np.isnan(x).tolist()
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_products_of_every_tile_are_exact(elementary, dtype, is_turned):
+    """Of small whole numbers, whose sums no order rounds."""
+    library, drawn, count = elementary(dtype), np.random.default_rng(0), 7
+    lanes = (ctypes.c_int64 * 4).in_dll(library, "boundaries")[3] // 4
+    for rows, vectors in itertools.product(range(1, 15), range(1, 10)):
+        shapes = (rows, count), (count, vectors * lanes), (rows, vectors * lanes)
+        a, b, c = (drawn.integers(-9, 10, shape).astype(dtype) for shape in shapes)
+        given, found = np.ascontiguousarray(a.T if is_turned else a), c.copy()
+        pointers = (ctypes.c_void_p(array.ctypes.data) for array in (given, b, found))
+        sizes = map(ctypes.c_int64, (rows, vectors, count))
+        library.evaluate_product(*sizes, ctypes.c_bool(is_turned), *pointers)
+        assert (found == c + a @ b).all()
 
 
 def test_sizes_of_tests_are_past_every_boundary(elementary):

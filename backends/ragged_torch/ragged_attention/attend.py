@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ragged.attend.call import AttentionOptions, check_seed_form
 from ragged.lengths import Lengths
-from ragged_torch.arrays import asarray
 from ragged_torch.operators import recorded_lengths
 from ragged_torch.ragged_attention import cpp, plain
 from ragged_torch.ragged_attention.custom_op import attention_op
@@ -44,17 +43,18 @@ def attend(
         dtype = torch.get_autocast_dtype(device)
         q, k, v = (each.to(dtype) for each in (q, k, v))
     dtype = q.dtype
-    tokens = Tokens(*(each.to(computed_in(dtype)) for each in (q, k, v)))
+    wide = computed_in(dtype)
+    tokens = Tokens(q, k, v) if dtype is wide else Tokens(q.to(wide), k.to(wide), v.to(wide))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     widths = q_lengths.width, k_lengths.width
     options = AttentionOptions(layout, *widths, causal, diagonal, scale, dropout)
     lengths = q_lengths, k_lengths
-    surrounding = surroundings(lengths, tuple(tokens))
+    surrounding = surroundings(lengths, tokens)
     if not need_weights and surrounding == RECORDED and not is_exporting():
         counts = recorded_lengths(q_lengths, q), recorded_lengths(k_lengths, q)
         return attention_op(tokens, counts, _as_tensor(seed, options), options).to(dtype), None
     if takes_kernels(tokens.q, surrounding, need_weights=need_weights):
-        host = asarray(q_lengths.host), asarray(k_lengths.host)
+        host = torch.from_numpy(q_lengths.host.copy()), torch.from_numpy(k_lengths.host.copy())
         value = int(seed) if options.dropout and seed is not None else 0
         return cpp.attend(tokens, host, value, options).to(dtype), None
     attended = plain.attend(tokens, lengths, _as_tensor(seed, options), options)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ragged.attend.call import AttentionCall, kernels_reason
 from ragged.implementations import Implementation, choose, no_reason, reasons
-from ragged.kernels import available
+from ragged.kernels import is_enabled
 from ragged.lengths import Lengths
 from ragged_torch.ragged_attention import cpp, plain
 from ragged_torch.recurrent.cpp import computed_in
@@ -35,7 +35,7 @@ def attention_reasons(call: AttentionCall) -> dict[str, str | None]:
 def takes_kernels(q: Tensor, surrounding: str | None = None, *, need_weights: bool = False) -> bool:
     """Whether kernels run a call with queries of a device and dtype."""
     dtype = str(q.dtype).removeprefix("torch.")
-    compiler = surrounding is None and available()
+    compiler = surrounding is None and is_enabled()  # without a compiler nothing is loaded
     call = AttentionCall(q.device.type, dtype, compiler, surrounding, need_weights=need_weights)
     return choose(IMPLEMENTATIONS, call).name == "kernels"
 
@@ -43,4 +43,4 @@ def takes_kernels(q: Tensor, surrounding: str | None = None, *, need_weights: bo
 def surroundings(lengths: tuple[Lengths, Lengths], tensors: tuple[Tensor, ...]) -> str | None:
     """Say what torch does around a call, as `find_surrounding`; None = nothing."""
     of_q, of_k = lengths
-    return find_surrounding(of_q, tensors) or find_surrounding(of_k, tensors)
+    return find_surrounding(of_k if of_k.is_traced else of_q, tensors)

@@ -21,7 +21,7 @@ from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
 from ragged_torch.addresses import find_team, readable, room_like
 from ragged_torch.dropped import keep_mask
 from ragged_torch.parameters import spread
-from ragged_torch.transforms import FakeTensor, in_memory
+from ragged_torch.transforms import FakeTensor, in_memory, quick_apply
 
 SOURCE = kernels.HEADERS / SOURCES[GATED]
 WIDEST = 160  # wider networks' parameters leave the cache: products of all tokens are faster
@@ -54,7 +54,12 @@ class Parts(NamedTuple):
         """Whether nobody else would see, or has replaced, what the modules do."""
         if nn.modules.module._has_any_global_hook() or (*map(type, self.modules),) != self.kinds:
             return False
-        return not any(_is_watched(part) for part in self.modules if part)
+        for part in self.modules:
+            if part is None or "forward" in part.__dict__ or part._forward_hooks:
+                return False
+            if part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks:
+                return False
+        return True
 
 
 def submodules(module: nn.Module | None, *names: str) -> list[Any]:
@@ -163,14 +168,8 @@ def networks_of(parts: Parts, x: Tensor) -> Networks[Tensor]:
 
 
 def _run(given: Given[Tensor], networks: Networks[Tensor], dropout: Any) -> Tensor:
-    call, apply = Call.of(given, networks, Dropping.of(dropout)), _Gated.apply
-    output: Tensor = apply(*given, *networks, call)  # type: ignore[no-untyped-call]
+    output: Tensor = _apply(*given, *networks, Call.of(given, networks, Dropping.of(dropout)))
     return output
-
-
-def _is_watched(module: nn.Module) -> bool:
-    forward = module._forward_pre_hooks or module._forward_hooks or "forward" in module.__dict__
-    return bool(forward or module._backward_pre_hooks or module._backward_hooks)
 
 
 class _Gated(torch.autograd.Function):
@@ -193,6 +192,9 @@ class _Gated(torch.autograd.Function):
         results = [None if each is None else room_like(each) for each in tensors]
         _call("gated_backward", (*tensors, gradient), ctx.call, results)
         return *results, None
+
+
+_apply = quick_apply(_Gated)
 
 
 def _differentiable_vjp(

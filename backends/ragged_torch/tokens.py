@@ -68,7 +68,7 @@ class Steps(NamedTuple):
             return zero_padding(load_backend(name), x, self.lengths)
         batch, width = self.lengths.batch, self.lengths.width
         zeros = x.new_zeros(batch * width, x.shape[1])
-        return zeros.index_copy(0, self.places, x).unflatten(0, (batch, width))
+        return zeros.index_copy_(0, self.places, x).unflatten(0, (batch, width))
 
     def spread(self, rows: Tensor) -> Tensor:
         """Give each token what its row has, `(batch, features)`."""

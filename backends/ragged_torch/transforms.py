@@ -26,6 +26,7 @@ __all__ = [
     "is_observed",
     "is_recorded",
     "is_transformed",
+    "quick_apply",
     "unwrap",
 ]
 
@@ -77,6 +78,21 @@ def in_memory(*tensors: Tensor) -> bool:
     """Whether reading these tensors' memory is all that has to be done with them."""
     observed = is_observed() or has_subclass(tensors)
     return not observed and all(map(torch._C._has_storage, tensors))  # mapped ones have none
+
+
+def quick_apply(function: type[torch.autograd.Function], tensors: Iterable[Tensor] = ()) -> Any:
+    """Give what applies a function where no transformation is active.
+
+    Torch's own looks for wrappers that have outlived a transformation, for longer than kernels
+    take for few tokens.
+
+    Args:
+        function: which.
+        tensors: those that it is applied to, where they are not known to be `in_memory`.
+    """
+    if not all(map(torch._C._has_storage, tensors)):  # such a wrapper has none
+        return function.apply
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
 def unwrap(tensor: Any) -> Any:

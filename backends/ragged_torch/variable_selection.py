@@ -82,10 +82,11 @@ class VariableSelection(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""
-        count, parts = len(self.variables.numbers), []
+        count, has_labels, parts = len(self.variables.numbers), bool(self.variables.categories), []
         if self.linears is not None:
-            parts.append(self.linears(x[..., :count].movedim(-1, 0)[..., None]))
-        if self.variables.categories:
+            numbers = x[..., :count] if has_labels else x
+            parts.append(self.linears(numbers.movedim(-1, 0)[..., None]))
+        if has_labels:
             parts.append(x[..., count:].unflatten(-1, (-1, self.size)).movedim(-2, 0))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

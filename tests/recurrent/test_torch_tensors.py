@@ -351,3 +351,21 @@ def test_traced_programs_run_other_rows_and_are_trained(kernels, monkeypatch):
     assert_close(found, expected)
     with pytest.raises(Exception, match=r"LengthsError.* is 4 at row 0"):
         traced(other, counts + 1)
+
+
+def outlived(x):
+    """Take a tensor out of a transformation that ends, in what the transformation wrapped it."""
+    taken = []
+    func.grad(lambda x: [taken.append(x * 1), x.sum()][1])(x)
+    return taken[0]
+
+
+def test_tensors_that_outlived_their_transformation_are_what_they_wrap():
+    model, x = layer(), batch()
+    assert_close(gradients_of(model, outlived(x)), gradients_of(model, x))
+    q = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 2, 4))).requires_grad_()
+    found, expected = (
+        torch.autograd.grad((ragged.attention(first, q, q) ** 2).sum(), q)
+        for first in (outlived(q.detach()), q.detach())
+    )
+    assert_close(found, expected)

@@ -18,7 +18,7 @@ from ragged_torch.addresses import find_team, readable, room_like
 from ragged_torch.ragged_attention import plain
 from ragged_torch.ragged_attention.plain import Tokens
 from ragged_torch.recurrent.layouts import LAYOUTS
-from ragged_torch.transforms import in_memory
+from ragged_torch.transforms import in_memory, quick_apply
 
 SOURCE = kernels.HEADERS / SOURCES[ATTENTION]
 
@@ -40,8 +40,7 @@ def attend(
         options: of the call.
     """
     if torch.is_grad_enabled() and any(each.requires_grad for each in tokens):
-        apply: Any = _Attention.apply
-        out: Tensor = apply(*tokens, *counts, seed, options)
+        out: Tensor = quick_apply(_Attention, tokens)(*tokens, *counts, seed, options)
         return out
     return forward(tokens, counts, seed, options)[0]
 

@@ -35,7 +35,7 @@ from ragged_torch.recurrent.stack import (
     take_apart,
     with_biases,
 )
-from ragged_torch.transforms import in_memory, is_transformed
+from ragged_torch.transforms import in_memory, is_transformed, quick_apply
 
 SOURCE = kernels.HEADERS / SOURCES["LSTM"]
 
@@ -113,8 +113,7 @@ def run_arrays(
     """Run `forward`, with its gradient if one is asked for: y, h and c."""
     told = lengths, resets, call
     if torch.is_grad_enabled() and any(array.requires_grad for array in arrays):
-        apply: Any = _EagerLayer.apply
-        y, h, c = apply(*arrays, *told, tokens)
+        y, h, c = quick_apply(_EagerLayer, arrays)(*arrays, *told, tokens)
     else:
         run: Any = forward
         y, h, c, _ = run(*arrays, *told, 0)

@@ -57,6 +57,8 @@ def test_typing_errors_are_refused_with_the_nearest_name(tmp_path, refused, old,
         (["--model.init_args.dropout", "1"], "`dropout` is 1"),
         (["--trainer.loss", "mean"], "`loss` is 'mean'"),
         (["--trainer.precision", "float8"], "`precision` is 'float8'"),
+        (["--trainer.quantiles", "[0.1, 0.9]"], "[0.1, 0.9]; expected none with the loss mse"),
+        (["--trainer.quantiles", "[0.5, 0.50000001]"], "expected levels that differ"),
         (["--trainer.optimizer.learning_rate", "-1"], "`learning_rate` is -1"),
         (["--data.batch_size", "0"], "`batch_size` is 0"),
         (["--data.validation", "0.9", "--data.test", "0.2"], "below 1 together with"),
@@ -140,6 +142,22 @@ def test_a_missing_table_is_refused(any_backend, tmp_path, refused, tiny_run):
     said = refused("predict", run, "--input", tmp_path / "no.csv", "--output", output)
     assert "no.csv, which is no file" in said
     assert not output.exists()
+
+
+def test_an_output_that_would_replace_what_is_read_is_refused(
+    any_backend, tmp_path, refused, tiny_run, write_magnet
+):
+    run, table = tiny_run(any_backend), write_magnet(tmp_path / "t.csv")
+    before = table.read_bytes()
+    for source in (table, tmp_path):
+        arguments = ["--input", source, "--output", table]
+        for verb in ("predict", "backtest"):
+            said = refused(verb, run, *arguments)
+            assert "t.csv', which is read; expected another file than the table" in said
+    (tmp_path / "f.csv").mkdir()
+    said = refused("predict", run, "--input", table, "--output", tmp_path / "f.csv")
+    assert "f.csv', which is a folder; expected a file" in said
+    assert table.read_bytes() == before
 
 
 def test_events_that_cannot_be_forecast_are_refused(

@@ -27,7 +27,13 @@ from ragged.forecasting.backtest import (
     trained_until,
 )
 from ragged.forecasting.rolling import Predictor, forecast_cuts, left_out_note, rolling_note
-from ragged.forecasting.tables import check_output, column_names, forecast_table, write_table
+from ragged.forecasting.tables import (
+    check_not_read,
+    check_output,
+    column_names,
+    forecast_table,
+    write_table,
+)
 from ragged.forecasting.training import create_loop, prepare
 from ragged.forecasting.training import train as run_to_end
 from ragged.io import checkpoint
@@ -117,6 +123,7 @@ def predict(
 ) -> None:
     """Forecast the series of a table into another, in the units of the source."""
     check_output("predict", output)
+    check_not_read("predict", output, input)
     with _predictor(parser, run, backend) as predictor:
         data = predictor.data
         events = _read(data.source, input, horizon)
@@ -146,6 +153,8 @@ def backtest(
     wanted = Origins(origins, stride, horizon)
     with open_run(run, parser, backend) as model:
         data = model.data
+        if table := input or getattr(data.source, "path", None):
+            check_not_read("backtest", output, Path(table))
         events = data.events if input is None else data.source.read(input)
         options = {"is_backtest": True, "for_file": True}
         column_names("backtest", data.source, model.levels, **options)

@@ -104,7 +104,7 @@ def check_output(function: str, path: Path) -> None:
     """Refuse a path that `write_table` cannot write, before anything is computed.
 
     Raises:
-        OptionError: another suffix than .csv or .parquet, or a folder that is not there.
+        OptionError: another suffix than .csv or .parquet, a folder that is not there, or a folder.
     """
     if path.suffix.lower() not in SUFFIXES:
         got, remedy = repr(str(path)), "Name the file forecast.csv, say."
@@ -113,6 +113,22 @@ def check_output(function: str, path: Path) -> None:
     if not path.parent.is_dir():
         got = f"in {str(path.parent)!r}, which is no folder"
         raise OptionError.of(function, "output", got, "a folder that is there", "Make it first.")
+    if path.is_dir():
+        got, remedy = f"{str(path)!r}, which is a folder", "Name a file within it."
+        raise OptionError.of(function, "output", got, "a file", remedy)
+
+
+def check_not_read(function: str, output: Path, input: Path) -> None:
+    """Refuse an output that would replace the table that is read, or one of a folder of them.
+
+    Raises:
+        OptionError: it would.
+    """
+    if not output.exists() or not input.exists():
+        return
+    if output.samefile(input) or (input.is_dir() and output.parent.samefile(input)):
+        got, expected = f"{str(output)!r}, which is read", "another file than the table"
+        raise OptionError.of(function, "output", got, expected, "Name a new one.")
 
 
 def write_table(path: Path, table: Any) -> None:

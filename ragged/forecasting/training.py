@@ -11,11 +11,14 @@ from ragged.backend import get_backend
 from ragged.errors import OptionError
 from ragged.evaluation.calibration import Calibration, check_rows
 from ragged.evaluation.forecasts import outputs_of_rows, predictor_of
+from ragged.models import ModelConfig
 from ragged.runs.folder import instantiate
 from ragged.runs.trained import CreateSource, TrainedModel
 from ragged.training.loop import TrainLoop
+from ragged.training.objective import Objective
 from ragged.training.precision import param_dtype
 from ragged.training.progress import Progress
+from ragged.training.trainer import TrainerConfig
 
 
 def prepare(
@@ -41,6 +44,7 @@ def prepare(
 def create_loop(components: Any, folder: Path | None, config: Any) -> TrainLoop:
     """Create the training loop, with the data aligned as the model requires."""
     model = components.model.config
+    _check_quantiles(components.trainer, model)
     for side in ("encoder_alignment", "decoder_alignment"):
         required, configured = getattr(model, side), getattr(components.data, side)
         if configured not in (None, required):
@@ -53,6 +57,15 @@ def create_loop(components: Any, folder: Path | None, config: Any) -> TrainLoop:
         objective = components.trainer.objective(model, components.data)
         check_rows([row.target for row in components.data.validation.rows], objective)
     return TrainLoop(components.trainer, components.model, components.data, folder, config.seed)
+
+
+def _check_quantiles(trainer: TrainerConfig, model: ModelConfig) -> None:
+    """Refuse levels of quantiles beside a loss that has none, where they would change nothing."""
+    objective = Objective.chosen(trainer.loss, trainer.quantiles, type(model))
+    if trainer.quantiles and not objective.quantiles:
+        got, expected = str(list(trainer.quantiles)), f"none with the loss {objective.name}"
+        remedy = "Set trainer.loss to quantile, or leave them out."
+        raise OptionError.of("train", "trainer.quantiles", got, expected, remedy)
 
 
 def train(loop: TrainLoop, is_shown: bool = True) -> None:

@@ -58,8 +58,11 @@ def replace_folder(
         kind: of the content, for errors.
 
     Raises:
-        CheckpointError: the path is another file or folder.
+        CheckpointError: the path is another file or folder, or has no name, as "." has none.
     """
+    if folder.name in ("", ".."):  # nor would a shell stay in a folder that is replaced
+        got, expected = repr(str(folder)), "a path that ends in the name of a folder"
+        raise CheckpointError.of(function, "path", got, expected, "Name a new folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clean_up(folder)
     _check_replaceable(folder, marker, function, kind)

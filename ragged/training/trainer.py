@@ -87,6 +87,8 @@ class TrainerConfig:
             check(self, name, isinstance(getattr(self, name), bool), "True or False")
         is_valid = levels is None or (levels and all(0 < level < 1 for level in levels))
         check(self, "quantiles", bool(is_valid), "one level or more, each inside 0..1, or None")
+        names = [f"{level:g}" for level in levels or ()]  # of the columns of forecasts
+        check(self, "quantiles", len({*names}) == len(names), "levels that differ in six digits")
         check(self, "max_grad_norm", clip is None or clip > 0, "above 0, or None")
         check(self, "ema_decay", decay is None or 0 <= decay < 1, "0 or more, below 1, or None")
 

@@ -352,6 +352,14 @@ def test_saving_after_a_killed_replacement_leaves_one_folder(saved, any_backend)
     assert equal(found, any_backend.get_parameters(model))
 
 
+@pytest.mark.parametrize("path", ["", ".", "..", "/", "a/.."])
+def test_a_path_without_a_name_is_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"expected a path that ends in the name of a folder"):
+        replace_folder(Path(path), {"file": b"x"}, "file")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_umask_decides_who_may_read_and_a_folder_may_have_any_name(tmp_path):
     folder = tmp_path / "of [a]*"
     for name in (".of [a]*.new.killed", ".of a1.new.written"):

@@ -20,9 +20,8 @@ def readable(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor
     """
     is_asked = tensor.dtype is dtype and tensor.shape == shape and tensor.is_cpu
     is_dense = is_asked and tensor.layout is torch.strided and tensor.is_contiguous()
-    is_plain = is_dense and not (tensor.is_neg() or tensor._is_zerotensor())
-    if is_plain and (tensor.data_ptr() or not tensor.numel()):
-        return tensor
+    if is_dense and not tensor.is_neg() and (tensor.data_ptr() or not tensor.numel()):
+        return tensor  # one of zeros alone, as torch has them, has no memory
     if not tensor.is_cpu or tensor.layout is not torch.strided:
         raise refused(DeviceError, f"{tensor.layout} on {tensor.device}", "dense, on the CPU")
     if tensor.dtype is not dtype:

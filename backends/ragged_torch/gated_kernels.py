@@ -36,18 +36,20 @@ class Parts(NamedTuple):
     Args:
         modules: in the order of what they learn; None where one was taken away.
         kinds: their types.
+        dropout: the one of them before the gate.
         parameters: what they learn, None where one was taken away.
     """
 
     modules: tuple[nn.Module | None, ...]
     kinds: Kinds
+    dropout: Any
     parameters: list[Any]
 
     @classmethod
-    def of(cls, modules: tuple[nn.Module | None, ...], kinds: Kinds) -> Parts:
+    def of(cls, modules: tuple[nn.Module | None, ...], kinds: Kinds, dropout: Any) -> Parts:
         """Look up what modules learn: by attributes it would take longer than few tokens do."""
         learned = [each for part in modules if part for each in part._parameters.values()]
-        return cls(modules, kinds, learned)
+        return cls(modules, kinds, dropout, learned)
 
     @property
     def are_untouched(self) -> bool:
@@ -134,8 +136,7 @@ def select(parts: Parts, x: Tensor, weights: Tensor) -> Tensor:
         x: `(features, ..., inputs)`.
         weights: `(..., features)`.
     """
-    grns: Any = parts.modules[0]
-    return _run(Given(x, weights), networks_of(parts, x), grns.gate.dropout)
+    return _run(Given(x, weights), networks_of(parts, x), parts.dropout)
 
 
 def run_grn(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
@@ -145,15 +146,14 @@ def run_grn(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
     if added is not None and x.ndim > 2:  # the steps of a row share its context
         added = added.expand(*x.shape[:-1], -1)
     given = Given(x, added=added, residual=residual)
-    return _run(given, networks_of(parts, x), grn.gate.dropout)
+    return _run(given, networks_of(parts, x), parts.dropout)
 
 
 def run_gate(parts: Parts, x: Tensor, residual: Tensor) -> Tensor:
     """Run a GateAddNorm on tokens."""
-    block: Any = parts.modules[0]
     *of_gate, weight, bias = parts.parameters
     networks: Networks[Tensor] = Networks._make((*NONE * 4, *of_gate, *NONE * 3, weight, bias))
-    return _run(Given(x, residual=residual), networks, block.gate.dropout)
+    return _run(Given(x, residual=residual), networks, parts.dropout)
 
 
 def networks_of(parts: Parts, x: Tensor) -> Networks[Tensor]:

@@ -188,9 +188,9 @@ class GateAddNorm(nn.Module):
     def parts(self) -> Parts:
         """The modules whose work kernels do."""
         gate, add_norm = submodules(self, "gate", "add_norm")
-        of_gate, norms = submodules(gate, "dropout", "linear"), submodules(add_norm, "norm")
-        own = self, gate, *of_gate, add_norm, *norms
-        return Parts.of(own, (GateAddNorm, GLU, Dropout, Linear, AddNorm, LayerNorm))
+        dropout, linear = submodules(gate, "dropout", "linear")
+        own = self, gate, dropout, linear, add_norm, *submodules(add_norm, "norm")
+        return Parts.of(own, (GateAddNorm, GLU, Dropout, Linear, AddNorm, LayerNorm), dropout)
 
 
 class Interpolation(nn.Module):
@@ -246,6 +246,7 @@ class GRN(nn.Module):
         rng: np.random.Generator,
     ) -> None:
         super().__init__()
+        self.num_copies = num_copies
         self.hidden = Linear(
             inputs, hidden, initializer=init.he_normal, num_copies=num_copies, rng=rng
         )
@@ -271,7 +272,7 @@ class GRN(nn.Module):
         added = None
         if context is not None and tokens is not None:
             added = tokens.spread(self.context(context))
-        if self.norm.weight.ndim == 1 and takes_kernels(parts := self.parts, x, added):
+        if self.num_copies is None and takes_kernels(parts := self.parts, x, added):
             return run_grn(parts, x, added)
         hidden = self.hidden(x)
         if added is not None:
@@ -287,13 +288,15 @@ class GRN(nn.Module):
     @property
     def parts(self) -> Parts:
         """The modules whose work kernels do; Linears of context and residual run by themselves."""
-        hidden, output, gate, norm = submodules(self, "hidden", "output", "gate", "norm")
-        own = self, hidden, output, gate, *submodules(gate, "dropout", "linear"), norm
+        names = "hidden", "output", "gate", "norm", "residual"
+        hidden, output, gate, norm, residual = submodules(self, *names)
+        dropout, linear = submodules(gate, "dropout", "linear")
+        own = self, hidden, output, gate, dropout, linear, norm
         kinds: Kinds = (GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm)
-        if self.is_stretched:
-            own = *own, self.residual, *submodules(self.residual, "norm")
+        if isinstance(residual, Interpolation):
+            own = *own, residual, *submodules(residual, "norm")
             kinds = *kinds, Interpolation, LayerNorm
-        return Parts.of(own, kinds)
+        return Parts.of(own, kinds, dropout)
 
 
 class Embedding(nn.Module):

@@ -105,7 +105,8 @@ class TrainingStep:
 
         With "float16" the host waits once a step, to learn whether a gradient has overflowed.
         """
-        self.model.train()
+        if not self.model.training:  # it sets each module's mode, of which there are hundreds
+            self.model.train()
         self.optimizer.zero_grad(set_to_none=self._graphs is None)  # graphs know them by place
         count = max(1, sum(batch.count for batch in batches))
         with self._precision():
@@ -201,7 +202,9 @@ class TrainingStep:
 
     def _advance(self, share_of_new: float | Tensor) -> bool:
         """Update the parameters and their average; return whether no gradient has overflowed."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        groups = self.optimizer.param_groups  # quicker than to look through the model
+        updated = [parameter for group in groups for parameter in group["params"]]
+        gradients = [each.grad for each in updated if each.grad is not None]
         if self.dtype == "float16" and not self._unscale(gradients):
             return False
         _clip(gradients, self.max_grad_norm)
@@ -212,7 +215,7 @@ class TrainingStep:
             if isinstance(share_of_new, Tensor):
                 share = [share_of_new] * len(averaged)
             with torch.no_grad():
-                torch._foreach_lerp_(averaged, list[Tensor](self.model.parameters()), share)
+                torch._foreach_lerp_(averaged, updated, share)
         return True
 
     def _unscale(self, gradients: list[Tensor]) -> bool:
@@ -250,11 +253,10 @@ class _Computed(nn.Module):
 
     def forward(self, *arrays: Any, **static: Any) -> Forecast:
         """Run the model."""
-        parameters = dict(self.model.named_parameters())
-        if all(value.dtype == self.dtype for value in parameters.values()):
+        if next(self.model.parameters()).dtype == self.dtype:  # all have that of the first
             forecast: Forecast = self.model(*arrays, **static)
         else:
-            cast = {name: value.to(self.dtype) for name, value in parameters.items()}
+            cast = {name: value.to(self.dtype) for name, value in self.model.named_parameters()}
             forecast = torch.func.functional_call(self.model, cast, arrays, static)
         return forecast
 

@@ -225,6 +225,15 @@ def test_seed_and_number_of_a_step_decide_what_it_drops(adapter: Adapter) -> Non
     assert [step.step(batch) for _ in range(2)] == first[1:]
 
 
+def test_a_step_drops_after_an_evaluation_as_without_one(adapter: Adapter) -> None:
+    batch, losses = make_batch(adapter.dtype), []
+    for evaluates in (False, True):
+        step = make_step(adapter, STANDING, **DROPPING)
+        total, count = step.evaluate(batch) if evaluates else (0.0, 1.0)
+        losses.append(step.step(batch))
+    assert losses[0] == losses[1] != total / count
+
+
 def test_evaluation_and_prediction_drop_nothing(adapter: Adapter) -> None:
     step = make_step(adapter, STANDING, **DROPPING)
     batch = make_batch(adapter.dtype)

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def parse(parser: Any, arguments: Sequence[str] | dict[str, Any]) -> Any:
 
     try:
         if isinstance(arguments, dict):
-            config = parser.parse_object(arguments)
+            config = parser.parse_object(deepcopy(arguments))  # lists within are changed
         else:
             config = parser.parse_args(list(arguments))
     except (ArgumentError, argparse.ArgumentError, TypeError, ValueError) as error:

@@ -172,7 +172,7 @@ def test_seven_days_a_week_have_gaps_at_weekends():
             "is 1 hour after the step before (event '0', step 1); expected steps of about 24",
         ),
         ("MS", "W", "(event '0', step 1); expected steps of about 1 month. Give a row for each of"),
-        ("B", "6h", "is 6 hours after the step before (event '0', step 1); expected steps of abou"),
+        ("B", "6h", "is 6 hours after the step before (event '0', step 1); expected steps of"),
     ],
 )
 def test_rows_that_come_more_often_than_their_frequency_are_refused(named, dense, said):

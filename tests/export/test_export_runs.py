@@ -34,6 +34,7 @@ def quantile_run(train_tiny, tmp_path_factory, need) -> Path:
         model__class_path="XTFT",
         trainer__max_epochs=1,
         trainer__quantiles="[0.1, 0.5, 0.9]",
+        data__transforms="{current: [{class_path: StandardScaler}]}",
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import ragged
 from ragged.backend import load_backend
+from ragged.data import Difference
 from ragged.errors import (
     BackendError,
     CheckpointError,
@@ -262,6 +263,15 @@ def test_what_is_saved_forecasts_alike(fitted, frame, tmp_path, need):
     need("jax")
     other = Forecaster.load(tmp_path / "run", backend="jax").predict(frame)
     np.testing.assert_allclose(other["forecast"], fitted.predict(frame)["forecast"], rtol=1e-4)
+
+
+def test_transforms_of_a_folder_are_plain_values(new_forecaster, frame, tmp_path):
+    forecaster = new_forecaster(transforms={"sales": [Difference()]}).fit(frame)
+    forecaster.save(tmp_path / "run")
+    again = Forecaster.load(tmp_path / "run")
+    path = "ragged.data.transforms.Difference"
+    assert again.get_params()["transforms"] == {"sales": [{"class_path": path, "init_args": {}}]}
+    assert again.predict(frame).equals(forecaster.predict(frame))
 
 
 def test_a_folder_with_something_else_is_not_written(fitted, tmp_path):

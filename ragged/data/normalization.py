@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,7 @@ class Normalization:
         return {type(t).__name__: t.formula for chain in self.chains.values() for t in chain}
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain values, ready for JSON.
+        """Plain values, as JSON gives them back: lists for tuples.
 
         >>> Normalization({"flow": (StandardScaler(2.0, 1.0),)}, {"flow": 0.0}).to_dict()
         {'flow': {'mean': 0.0, 'transforms': [{'StandardScaler': {'center': 2.0, 'scale': 1.0}}]}}
@@ -138,7 +139,10 @@ class Normalization:
         return {
             column: {
                 "mean": self.means[column],
-                "transforms": [{type(t).__name__: asdict(t)} for t in chain],  # type: ignore[call-overload]
+                "transforms": [
+                    {type(t).__name__: json.loads(json.dumps(asdict(t)))}  # type: ignore[call-overload]
+                    for t in chain
+                ],
             }
             for column, chain in self.chains.items()
         }

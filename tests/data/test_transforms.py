@@ -205,7 +205,9 @@ def test_a_driver_is_held_over_the_horizon_too():
 @pytest.mark.parametrize("chain", CHAINS, ids=str)
 def test_a_normalization_goes_through_json(chain):
     found = fit(chain)
-    assert Normalization.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    saved = json.loads(json.dumps(found.to_dict()))
+    assert saved == found.to_dict(), "or a run would not go on with it"
+    assert Normalization.from_dict(saved) == found
 
 
 @dataclass(frozen=True)

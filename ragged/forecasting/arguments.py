@@ -48,7 +48,11 @@ def to_config(arguments: Mapping[str, Any], backend: str) -> dict[str, Any]:
     Raises:
         OptionError: a context without a horizon, or windows beside it.
     """
-    given = {name: _plain(value) for name, value in arguments.items() if value is not None}
+    given = {
+        name: _plain(value)
+        for name, value in arguments.items()
+        if value is not None or name not in _NAMED  # None is a value of many an option
+    }
     parts: dict[str, dict[str, Any]] = {
         "source": _take(given, *_ROLES),
         "windows": _windows(_take(given, "context", "horizon"), given),
@@ -153,6 +157,7 @@ def place(name: str) -> str:
 
 
 _ROLES = ("target", "known", "past", "static", "group", "time")
+_NAMED = (*_ROLES, "model", "horizon", "context", "backend", "seed", "test", "progress")
 _PARTS = ("source", "test")
 _DATA = EncoderDecoderDataModule
 _OPTIMIZERS = (optimizers.AdamW, optimizers.Adam, optimizers.SGD)

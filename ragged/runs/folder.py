@@ -61,7 +61,8 @@ def save_config(folder: Path, parser: Any, config: Any) -> None:
     saved = config.clone()
     saved.pop("config", None)
     saved.pop("resume", None)
-    checkpoint.write_file(folder / "config.yaml", parser.dump(saved).encode())
+    text = parser.dump(saved, skip_unset=False)  # null is a value: no limit of gradients, say
+    checkpoint.write_file(folder / "config.yaml", text.encode())
 
 
 def read_config(folder: Path, parser: Any) -> Any:

@@ -274,6 +274,14 @@ def test_transforms_of_a_folder_are_plain_values(new_forecaster, frame, tmp_path
     assert again.predict(frame).equals(forecaster.predict(frame))
 
 
+def test_none_is_a_value_of_an_option(new_forecaster, frame, tmp_path):
+    forecaster = new_forecaster(max_grad_norm=None).fit(frame)
+    forecaster.save(tmp_path / "run")
+    again = Forecaster.load(tmp_path / "run")
+    assert forecaster.trained_.trainer.max_grad_norm is again.trained_.trainer.max_grad_norm is None
+    assert again.get_params()["max_grad_norm"] is None
+
+
 def test_a_folder_with_something_else_is_not_written(fitted, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="in use; expected a new folder, or one of a run"):

@@ -27,12 +27,6 @@ struct Outputs {
   T *kept;   // (room, KEPT * hidden), for the backward pass, written where there are tokens; or null
 };
 
-// Which sum the v-th of some products is added to, where a cell's sums stand side by side.
-template <class Cell, int FIRST>
-struct Into {
-  static constexpr int sum(int v) { return v / Cell::GATES * Cell::SUMS + FIRST + v % Cell::GATES; }
-};
-
 template <class T, template <class> class CellOf>
 class Forward {
   using Cell = CellOf<T>;
@@ -48,7 +42,7 @@ class Forward {
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(rows, sizes, GATES, threads);
     const auto tiles = deal(rows, workers);
-    packed.reset(new T[vectors() * L * (SUMS + depth() * GATES)]);
+    packed.reset(new T[vectors() * L * GATES * (PARTS + depth())]);
     parallel(workers, [&](Index worker) {
       for (Index block = worker; block < blocks(); block += workers) pack(block);
     });
@@ -61,6 +55,7 @@ class Forward {
  private:
   static constexpr Index L = LANES<T>;
   static constexpr int GATES = Cell::GATES, SUMS = Cell::SUMS, UNITS = Cell::UNITS, KEPT = Cell::KEPT;
+  static constexpr int PARTS = SUMS == GATES ? 1 : 2;  // of sums: of x and of h, where not all take both
   const Rows& rows;
   const Sizes sizes;
   const Inputs<T> in;
@@ -69,37 +64,32 @@ class Forward {
   const States<T> states;
   const Padding<T> of_y;
   Numbers<T> cells;  // (pieces, hidden): c as it goes
-  // For each block of units: (bias | products with x | with h, units, L). All of it is written.
+  // For each block of units: the biases (PARTS, units, GATES, L), and the weights of its products in panels of WIDTH
+  // vectors, each (inputs + hidden, WIDTH, L), the last one as narrow as it is. All of it is written.
   std::unique_ptr<T[]> packed;
 
   Index depth() const { return sizes.inputs + sizes.hidden; }
   Index vectors() const { return round_up(sizes.hidden, L) / L; }
   Index blocks() const { return round_up(vectors(), UNITS) / UNITS; }
   Index units_of(Index block) const { return std::min<Index>(UNITS, vectors() - block * UNITS); }
-  T* block_of(Index block) { return &packed[block * UNITS * L * (SUMS + depth() * GATES)]; }
+  T* block_of(Index block) const { return &packed[block * UNITS * L * GATES * (PARTS + depth())]; }
 
   void pack(Index block) {
-    const Index units = units_of(block), hidden = sizes.hidden, pitch = units * GATES * L;
+    const Index units = units_of(block), hidden = sizes.hidden;
     T* biases = block_of(block);
-    T* of_x = biases + units * SUMS * L;
-    T* of_h = of_x + sizes.inputs * pitch;
-    for (Index u = 0; u < units; ++u)
-      for (int sum = 0; sum < SUMS; ++sum) {
-        const Index unit = (block * UNITS + u) * L, real = hidden - unit;
-        Vec<T> bias{};
-        if (sum < GATES) bias += load(in.bias_ih + Cell::x_gate(sum) * hidden + unit, real);
-        if (sum >= SUMS - GATES)
-          bias += load(in.bias_hh + Cell::h_gate(sum - SUMS + GATES) * hidden + unit, real);
-        store(biases + (u * SUMS + sum) * L, bias);
-      }
-    for (Index u = 0; u < units; ++u)
-      for (int gate = 0; gate < GATES; ++gate) {
-        const Index unit = (block * UNITS + u) * L, real = std::min(L, hidden - unit);
-        const Index x = Cell::x_gate(gate) * hidden + unit, h = Cell::h_gate(gate) * hidden + unit;
-        const Index to = (u * GATES + gate) * L;
-        interleave(in.weight_ih + x * sizes.inputs, sizes.inputs, real, of_x + to, pitch);
-        interleave(in.weight_hh + h * hidden, hidden, real, of_h + to, pitch);
-      }
+    T* products = biases + units * PARTS * GATES * L;
+    for (Index v = 0; v < units * GATES; ++v) {
+      const int gate = int(v % GATES);
+      const Index unit = (block * UNITS + v / GATES) * L, real = std::min(L, hidden - unit);
+      const Index x = Cell::x_gate(gate) * hidden + unit, h = Cell::h_gate(gate) * hidden + unit;
+      const Vec<T> of_x = load(in.bias_ih + x, real), of_h = load(in.bias_hh + h, real);
+      store(biases + v * L, PARTS == 1 ? of_x + of_h : of_x);
+      if (PARTS == 2) store(biases + (units * GATES + v) * L, of_h);
+      const Index panel = v / WIDTH * WIDTH, pitch = std::min<Index>(WIDTH, units * GATES - panel) * L;
+      T* to = products + panel * L * depth() + (v - panel) * L;
+      interleave(in.weight_ih + x * sizes.inputs, sizes.inputs, real, to, pitch);
+      interleave(in.weight_hh + h * hidden, hidden, real, to + sizes.inputs * pitch, pitch);
+    }
   }
 
   // Lay the first rows of some weights side by side, as the lanes of a vector for each column. A
@@ -120,15 +110,15 @@ class Forward {
       if (Cell::HAS_C) std::copy_n(states.start(in.c0, piece), hidden, &cells[piece * hidden]);
       of_y.clear_row(piece);
     }
+    Side side;
     Index alive = Index(tile.size());
     for (Index step = 0;; ++step) {
       while (alive && rows.length(tile[alive - 1]) <= step) --alive;
       if (!alive) break;
+      for (Index r = 0; r < alive; ++r) read(tile[r], step, r, side);
       for (Index block = 0; block < blocks(); ++block)
         with_constant<UNITS>(units_of(block), [&](auto units) {
-          in_rows(alive, [&](Index part, auto size) {
-            advance<decltype(size)::value, decltype(units)::value>(&tile[part], step, block);
-          });
+          advance<decltype(units)::value>(alive, block, side);
         });
     }
     for (Index piece : tile) {
@@ -143,38 +133,85 @@ class Forward {
     return step ? out.y + rows.place(piece, step - 1) * sizes.hidden : states.start(in.h0, piece);
   }
 
-  // Advance R pieces by a step in the U vectors of hidden units of a block.
-  template <int R, int U>
-  void advance(const Index* tile, Index step, Index block) {
-    const Index inputs = sizes.inputs, hidden = sizes.hidden;
-    constexpr Index pitch = U * GATES * L;
-    const T *x[R], *h[R];
-    const T* weights = block_of(block);
-    Vec<T> sums[R][U * SUMS];
-    repeat<R>([&](auto r) {
-      x[r] = in.x + rows.place(tile[r], step) * inputs;
-      h[r] = h_before(tile[r], step);
-      repeat<U * SUMS>([&](auto sum) { sums[r][sum] = load(weights + sum * L); });
-    });
-    weights += U * SUMS * L;
-    accumulate<U * GATES, Into<Cell, 0>>(sums, x, 1, weights, pitch, inputs);
-    accumulate<U * GATES, Into<Cell, SUMS - GATES>>(sums, h, 1, weights + inputs * pitch, pitch, hidden);
-    for (int r = 0; r < R; ++r) {
-      T* y = out.y + rows.place(tile[r], step) * hidden;
-      for (int u = 0; u < U; ++u) {
-        const Index unit = (block * UNITS + u) * L, count = hidden - unit;
-        T* cell = Cell::HAS_C ? &cells[tile[r] * hidden + unit] : nullptr;
-        Vec<T> c = Cell::HAS_C ? load(cell, count) : Vec<T>{}, kept[KEPT + 1];
-        store(y + unit, Cell::forward(&sums[r][u * SUMS], load(h[r] + unit, count), c, kept), count);
-        if (Cell::HAS_C) store(cell, c, count);
-        if (KEPT && out.kept) keep(token(tile[r], step), unit, kept);
-      }
-    }
+  // What the pieces of a tile have at a step, side by side.
+  struct Side {
+    const T *x[TILE], *h[TILE];  // h before
+    T *c[TILE], *y[TILE], *kept[TILE];
+    Vec<T> sums[TILE][PARTS * UNITS * GATES];  // of a block
+  };
+
+  void read(Index piece, Index step, Index r, Side& side) {
+    const Index place = rows.place(piece, step), hidden = sizes.hidden;
+    side.x[r] = in.x + place * sizes.inputs;
+    side.h[r] = h_before(piece, step);
+    side.c[r] = cells.data() + (Cell::HAS_C ? piece * hidden : 0);
+    side.y[r] = out.y + place * hidden;
+    side.kept[r] = out.kept ? out.kept + token(piece, step) * KEPT * hidden : nullptr;
   }
 
-  void keep(Index place, Index unit, const Vec<T>* kept) {
-    T* to = out.kept + place * KEPT * sizes.hidden + unit;
-    for (int k = 0; k < KEPT; ++k) store(to + k * sizes.hidden, kept[k], sizes.hidden - unit);
+  // Advance the first pieces of a tile by a step in the U vectors of hidden units of a block.
+  template <int U>
+  void advance(Index alive, Index block, Side& side) const {
+    constexpr int V = U * GATES, FEW = ROWS * WIDTH / V;
+    const T *const biases = block_of(block), *const products = biases + PARTS * V * L;
+    for (Index r = 0; r < alive; ++r)
+      repeat<PARTS * V>([&](auto v) { side.sums[r][v] = load(biases + v * L); });
+    if (V > WIDTH && alive <= FEW)
+      with_constant<FEW>(alive, [&](auto size) { add_products<decltype(size)::value, V, 0, V>(products, 0, side); });
+    else
+      repeat<(V + WIDTH - 1) / WIDTH>([&](auto panel) {
+        constexpr int FIRST = decltype(panel)::value * WIDTH, W = std::min(WIDTH, V - FIRST);
+        in_rows(alive, [&](Index part, auto size) {
+          add_products<decltype(size)::value, V, FIRST, W>(products, part, side);
+        });
+      });
+    for (Index r = 0; r < alive; ++r)
+      for (int u = 0; u < U; ++u) finish<V>((block * UNITS + u) * L, r, side.sums[r] + u * GATES, side);
+  }
+
+  // Add the products of R pieces with x and h to their sums, in W of a block's V vectors from FIRST on.
+  template <int R, int V, int FIRST, int W>
+  void add_products(const T* products, Index part, Side& side) const {
+    const T *x[R], *h[R];
+    Vec<T> sums[R][W];
+    const auto weight = [=, depth = depth()](Index k, auto v) {
+      constexpr int PANEL = (FIRST + v) / WIDTH * WIDTH, PITCH = std::min(WIDTH, V - PANEL) * L;
+      return load(products + PANEL * L * depth + k * PITCH + (FIRST + v - PANEL) * L);
+    };
+    const Index inputs = sizes.inputs;
+    repeat<R>([&](auto r) { x[r] = side.x[part + r], h[r] = side.h[part + r]; });
+    take(side, part, FIRST, sums);
+    accumulate<T>(sums, x, 1, inputs, weight);
+    if constexpr (PARTS == 2) {
+      give(sums, side, part, FIRST);
+      take(side, part, V + FIRST, sums);
+    }
+    accumulate<T>(sums, h, 1, sizes.hidden, [&](Index k, auto v) { return weight(inputs + k, v); });
+    give(sums, side, part, (PARTS - 1) * V + FIRST);
+  }
+
+  template <int R, int W>
+  [[gnu::always_inline]] static void take(const Side& side, Index part, int at, Vec<T> (&sums)[R][W]) {
+    repeat<R>([&](auto r) { repeat<W>([&](auto v) { sums[r][v] = side.sums[part + r][at + v]; }); });
+  }
+
+  template <int R, int W>
+  [[gnu::always_inline]] static void give(const Vec<T> (&sums)[R][W], Side& side, Index part, int at) {
+    repeat<R>([&](auto r) { repeat<W>([&](auto v) { side.sums[part + r][at + v] = sums[r][v]; }); });
+  }
+
+  // From the products of some units to a piece's h and c, and to what is kept.
+  template <int V>
+  void finish(Index unit, Index r, const Vec<T>* products, Side& side) const {
+    constexpr int FIRST = SUMS - GATES;  // sum that takes h
+    const Index hidden = sizes.hidden, count = hidden - unit;
+    const Vec<T>* const of_h = products + (PARTS - 1) * V;
+    Vec<T> c = Cell::HAS_C ? load(side.c[r] + unit, count) : Vec<T>{}, kept[KEPT + 1], sums[SUMS];
+    for (int sum = 0; sum < SUMS; ++sum) sums[sum] = sum < GATES ? products[sum] : of_h[sum - FIRST];
+    for (int sum = FIRST; PARTS == 2 && sum < GATES; ++sum) sums[sum] += of_h[sum - FIRST];
+    store(side.y[r] + unit, Cell::forward(sums, load(side.h[r] + unit, count), c, kept), count);
+    if (Cell::HAS_C) store(side.c[r] + unit, c, count);
+    for (int k = 0; side.kept[r] && k < KEPT; ++k) store(side.kept[r] + k * hidden + unit, kept[k], count);
   }
 };
 

@@ -24,7 +24,7 @@ void multiply_tile(Index count, const T* a, Index a_pitch, Index a_stride, const
     from[r] = a + r * a_pitch;
     repeat<W>([&](auto v) { sums[r][v] = begin.from ? load(begin.from + r * begin.pitch + v * L) : Vec<T>{}; });
   });
-  accumulate<W>(sums, from, a_stride, b, b_pitch, count);
+  accumulate<T>(sums, from, a_stride, count, [&](Index k, Index v) { return load(b + k * b_pitch + v * L); });
   repeat<R>([&](auto r) { repeat<W>([&](auto v) { store(to + r * to_pitch + v * L, sums[r][v]); }); });
   if constexpr (W < V) {
     if (begin.from) begin.from += W * L;

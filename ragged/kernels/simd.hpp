@@ -178,11 +178,6 @@ template <class T>
   return e / (e + T(2));
 }
 
-// Which sum a product is added to: the v-th to the v-th.
-struct Straight {
-  static constexpr int sum(int v) { return v; }
-};
-
 // body(0), body(1) and so on, N times, by constants: arrays that they index stay in registers.
 template <class Body, int... I>
 [[gnu::always_inline]] inline void repeat(Body&& body, std::integer_sequence<int, I...>) {
@@ -199,25 +194,18 @@ constexpr int width_of() {
   return R * V <= ROWS * WIDTH ? V : WIDTH;
 }
 
-// sums[r][v] += sum over k of a[r][k * stride] * b[k * pitch + v], for V vectors from FIRST on, as many as can
-// be in registers throughout; `Into` says which sum v stands for.
-template <int V, class Into = Straight, int FIRST = 0, class T, int R, int S>
-[[gnu::always_inline]] inline void accumulate(Vec<T> (&sums)[R][S], const T* const (&a)[R], Index stride, const T* b,
-                                              Index pitch, Index count) {
-  constexpr int W = width_of<R, V>();
-  Vec<T> own[R][W];
-  repeat<R>([&](auto r) { repeat<W>([&](auto v) { own[r][v] = sums[r][Into::sum(FIRST + v)]; }); });
-  const T* from = b + FIRST * LANES<T>;
-  for (Index k = 0; k < count; ++k, from += pitch) {
-    Vec<T> weights[W];
-    repeat<W>([&](auto v) { weights[v] = load(from + v * LANES<T>); });
+// sums[r][v] += sum over k of a[r][k * stride] * weight(k, v), in registers throughout.
+template <class T, int R, int V, class Weight>
+[[gnu::always_inline]] inline void accumulate(Vec<T> (&sums)[R][V], const T* const (&a)[R], Index stride, Index count,
+                                              Weight&& weight) {
+  for (Index k = 0; k < count; ++k) {
+    Vec<T> weights[V];
+    repeat<V>([&](auto v) { weights[v] = weight(k, v); });
     repeat<R>([&](auto r) {
       const T factor = a[r][k * stride];
-      repeat<W>([&](auto v) { own[r][v] += factor * weights[v]; });
+      repeat<V>([&](auto v) { sums[r][v] += factor * weights[v]; });
     });
   }
-  repeat<R>([&](auto r) { repeat<W>([&](auto v) { sums[r][Into::sum(FIRST + v)] = own[r][v]; }); });
-  if constexpr (W < V) accumulate<V - W, Into, FIRST + W>(sums, a, stride, b, pitch, count);
 }
 
 template <int N, class Body>

@@ -51,7 +51,7 @@ def to_config(arguments: Mapping[str, Any], backend: str) -> dict[str, Any]:
     given = {
         name: _plain(value)
         for name, value in arguments.items()
-        if value is not None or name not in _NAMED  # None is a value of many an option
+        if value is not None or _takes_none(name)
     }
     parts: dict[str, dict[str, Any]] = {
         "source": _take(given, *_ROLES),
@@ -120,7 +120,7 @@ def _windows(windows: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     if "context" in windows and "horizon" not in windows:
         got, expected = "given without a horizon", "both, or none of them"
         raise OptionError.of("Forecaster", "context", got, expected, "Give horizon too.")
-    if windows and "windows" in given:
+    if windows and given.get("windows") is not None:
         got, expected = "given with a horizon", "one of the two"
         raise OptionError.of("Forecaster", "windows", got, expected, "Leave windows out.")
     return {"context": default_context(windows["horizon"]), **windows} if windows else {}
@@ -163,19 +163,30 @@ _DATA = EncoderDecoderDataModule
 _OPTIMIZERS = (optimizers.AdamW, optimizers.Adam, optimizers.SGD)
 
 
+_CLASSES: dict[str, tuple[Any, ...]] = {
+    "model": tuple(MODELS.values()),
+    "optimizer": _OPTIMIZERS,
+    "windows": (Windows,),
+    "trainer": (TrainerConfig,),
+    "data": (_DATA,),
+    "source": (Tables,),
+}
+
+
+def _takes_none(name: str) -> bool:
+    """Whether None is a value of an option, as of the largest norm of gradients."""
+    if name in _NAMED:
+        return False
+    signatures = (inspect.signature(kind) for kind in _CLASSES[place(name)])
+    kinds = [str(s.parameters[name].annotation) for s in signatures if name in s.parameters]
+    return any("None" in kind for kind in kinds)
+
+
 def _places() -> dict[str, str]:
-    parts: dict[str, list[Any]] = {
-        "model": list(MODELS.values()),
-        "optimizer": list(_OPTIMIZERS),
-        "windows": [Windows],
-        "trainer": [TrainerConfig],
-        "data": [_DATA],
-        "source": [Tables],
-    }
     elsewhere = {*LINKED, *_ROLES, *_PARTS, "path"}
     return {
         name: part
-        for part, classes in parts.items()
+        for part, classes in _CLASSES.items()
         for kind in classes
         for name in inspect.signature(kind).parameters
         if name not in elsewhere

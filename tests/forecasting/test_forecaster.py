@@ -275,7 +275,8 @@ def test_transforms_of_a_folder_are_plain_values(new_forecaster, frame, tmp_path
 
 
 def test_none_is_a_value_of_an_option(new_forecaster, frame, tmp_path):
-    forecaster = new_forecaster(max_grad_norm=None).fit(frame)
+    options = dict.fromkeys(("max_grad_norm", "windows", "optimizer", "loss", "batch_size"))
+    forecaster = new_forecaster(**options).fit(frame)
     forecaster.save(tmp_path / "run")
     again = Forecaster.load(tmp_path / "run")
     assert forecaster.trained_.trainer.max_grad_norm is again.trained_.trainer.max_grad_norm is None

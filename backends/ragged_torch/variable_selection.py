@@ -71,8 +71,10 @@ class VariableSelection(nn.Module):
         together = projected.movedim(0, -2).flatten(-2)
         weights = _softmax(self.weights(together, context, tokens))
         selected = self._select(projected, weights)
-        has_labels = bool(self.variables.categories)
-        return selected, weights[..., self.variables.order] if has_labels else weights
+        if not self.variables.categories:
+            return selected, weights
+        order = self.variables.order
+        return selected, weights[..., order]
 
     def _select(self, projected: Tensor, weights: Tensor) -> Tensor:
         if takes_kernels(parts := self.grns.parts, projected, weights):

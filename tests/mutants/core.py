@@ -82,15 +82,15 @@ LENGTHS = (
     fault(
         "lengths clamped to the width",
         "ragged.lengths:check_values",
-        "values = values.astype(np.int64)\n    values.set",
-        "values = np.clip(values.astype(np.int64), None, width)\n    values.set",
+        "most = np.iinfo(",
+        "values = np.clip(values, None, width)\n    most = np.iinfo(",
         f"{REFUSALS}[LSTM-{{backend}}-above the width]",
     ),
     fault(
         "negative lengths taken for 0",
         "ragged.lengths:check_values",
-        "values = values.astype(np.int64)\n    values.set",
-        "values = np.clip(values.astype(np.int64), 0, None)\n    values.set",
+        "most = np.iinfo(",
+        "values = np.clip(values, 0, None)\n    most = np.iinfo(",
         f"{REFUSALS}[LSTM-{{backend}}-negative]",
     ),
     fault(

@@ -106,8 +106,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         fault(
             "covariates normalised in place of the targets",
             f"{ROWS}:normalize_rows",
-            "inputs, observed = past[..., :others], past[..., others:]",
-            "inputs, observed = past[..., targets:], past[..., :targets]",
+            "past[..., :others], zero_padding(backend, past[..., others:], encoder)",
+            "past[..., targets:], zero_padding(backend, past[..., :targets], encoder)",
             row_normalization("last_value"),
         ),
         fault(

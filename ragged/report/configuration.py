@@ -99,4 +99,4 @@ def _named(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in arguments.items())
+    return ", ".join(f"{name} {value}" for name, value in arguments.items() if value is not None)

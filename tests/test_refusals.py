@@ -95,6 +95,16 @@ def test_unknown_configurations_are_refused(refused, form):
     assert "the nearest name is 'magnet'" in said
 
 
+@pytest.mark.parametrize("name", ["backend", "name", "runs", "model", "data"])
+def test_a_configuration_without_what_it_needs_is_refused(tmp_path, refused, name):
+    import yaml
+
+    config = yaml.safe_load((CONFIGS / "magnet.yaml").read_text())
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**config, name: None}))
+    said = refused("train", "--config", tmp_path / "c.yaml")
+    assert f"config: `{name}` is None; expected given. Write it out;" in said
+
+
 def test_a_configuration_that_is_no_mapping_is_refused(tmp_path, refused):
     for text, expected in (("- 1", "no mapping"), ("a: [", "no plain YAML"), ("", "no mapping")):
         (tmp_path / "c.yaml").write_text(text)

@@ -18,6 +18,7 @@ SECTIONS = (
     *("model", "data", "data.init_args.source"),
     *("trainer", "trainer.optimizer", "trainer.lr_schedule"),
 )
+NEEDED = ("backend", "name", "runs", "model", "data")
 LARGEST_INTEGER = 2**31 - 1  # of the frameworks' seeds and counters
 
 
@@ -96,7 +97,10 @@ def check_class_paths(path: Path, config: Any) -> None:
 
 
 def check_value(name: str, value: Any) -> None:
-    """Refuse values of the right type that are not finite or too large."""
+    """Refuse values of the right type that are missing, not finite or too large."""
+    if value is None and name in NEEDED:
+        remedy = "Write it out; `ragged train --print_config` shows a whole configuration."
+        raise ConfigError.of("config:", name, None, "given", remedy)
     for item in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(item, float) and not math.isfinite(item):
             raise ConfigError.of("config:", name, item, "a finite number", "Change it.")

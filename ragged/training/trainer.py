@@ -83,6 +83,8 @@ class TrainerConfig:
         check(self, "tolerance", self.tolerance >= 0, "0 or more")
         check(self, "precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
         check(self, "loss", self.loss in (None, *LOSSES), f"one of {list(LOSSES)}")
+        is_schedule = isinstance(self.lr_schedule, LRSchedule)
+        check(self, "lr_schedule", is_schedule, "one of ragged.training.lr_schedules")
         for name in ("use_cuda_graphs", "use_loss_masking"):
             check(self, name, isinstance(getattr(self, name), bool), "True or False")
         is_valid = levels is None or (levels and all(0 < level < 1 for level in levels))

@@ -5,13 +5,6 @@ from __future__ import annotations
 from tests.mutants.mutant import header_fault
 from tests.mutants.names import forward, gradients
 
-
-def products_with_h(first: str) -> str:
-    """The statement that adds h's products with the weights, to which sums on."""
-    weights = "weights + inputs * pitch, pitch, hidden"
-    return f"accumulate<U * GATES, Into<Cell, {first}>>(sums, h, 1, {weights});"
-
-
 SKELETON = (
     header_fault(
         "kernels: gate o opened by tanh",
@@ -23,7 +16,7 @@ SKELETON = (
     header_fault(
         "kernels: c not kept from step to step",
         "forward.hpp",
-        "if (Cell::HAS_C) store(cell, c, count);",
+        "if (Cell::HAS_C) store(side.c[r] + unit, c, count);",
         "",
         forward("mixed"),
     ),
@@ -37,8 +30,8 @@ SKELETON = (
     header_fault(
         "kernels: second bias forgotten",
         "forward.hpp",
-        "sum >= SUMS - GATES",
-        "false",
+        "load(in.bias_hh + h, real)",
+        "Vec<T>{}",
         forward("mixed"),
         forward("mixed", cell="GRU"),
         forward("mixed", cell="RNN_TANH"),
@@ -205,17 +198,17 @@ SUMS = (
     header_fault(
         "kernels: GRU's second bias of n added outside of r",
         "forward.hpp",
-        "store(biases + (u * SUMS + sum) * L, bias);",
-        """if (SUMS > GATES && sum == 0) bias += load(in.bias_hh + 2 * hidden + unit, real);
-        if (SUMS > GATES && sum == SUMS - 1) bias = Vec<T>{};
-        store(biases + (u * SUMS + sum) * L, bias);""",
+        "if (PARTS == 2) store(biases + (units * GATES + v) * L, of_h);",
+        """const Vec<T> of_n = load(in.bias_hh + 2 * hidden + unit, real);
+        if (PARTS == 2 && v == 0) store(biases, of_x + of_n);
+        if (PARTS == 2) store(biases + (units * GATES + v) * L, gate == 2 ? Vec<T>{} : of_h);""",
         forward("mixed", cell="GRU"),
     ),
     header_fault(
         "kernels: sums of h's products with a GRU's gates moved by one",
         "forward.hpp",
-        products_with_h("SUMS - GATES"),
-        products_with_h("0"),
+        "sums[sum] += of_h[sum - FIRST];",
+        "sums[sum] += of_h[sum];",
         forward("mixed", cell="GRU"),
     ),
 )

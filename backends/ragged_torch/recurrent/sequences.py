@@ -145,9 +145,8 @@ def _check_order(function: str, rows: Any, ranks: Any, batch: int) -> None:
         for index in (rows, ranks)
     )
     if is_order and rows.is_cpu and not is_transformed():
-        there, back = rows.numpy(), ranks.numpy()
-        is_order = min(there.min(), back.min()) >= 0 and max(there.max(), back.max()) < batch
-        is_order = is_order and bool((there[back] == np.arange(batch)).all())
+        there, back, order = rows.tolist(), ranks.tolist(), list(range(batch))
+        is_order = sorted(back) == order == [there[rank] for rank in back]
     if not is_order:
         expected = f"each of {batch} rows once, and unsorted_indices the reverse"
         remedy = "Pack with pack_padded_sequence()."

@@ -215,8 +215,15 @@ def backend_of(function: str, **arrays: object) -> Backend:
     owners = _owners(arrays)
     if len(set(owners.values())) > 1:
         _refuse_mixture(function, owners)
-    owner = next(iter(owners.values()), None) or _maker(arrays.values())
-    return load_backend(owner) if owner else get_backend()
+    if owners:
+        return load_backend(next(iter(owners.values())))
+    try:
+        return get_backend()
+    except BackendError:
+        maker = _maker(arrays.values())
+        if maker is None:
+            raise
+        return load_backend(maker)
 
 
 def check_frameworks(function: str, backend: Backend, **arrays: object) -> None:

@@ -152,11 +152,11 @@ class Forward {
   // Advance the first pieces of a tile by a step in the U vectors of hidden units of a block.
   template <int U>
   void advance(Index alive, Index block, Side& side) const {
-    constexpr int V = U * GATES, FEW = ROWS * WIDTH / V;
+    constexpr int V = U * GATES, FEW = V > WIDTH ? ROWS * WIDTH / V : 0;
     const T *const biases = block_of(block), *const products = biases + PARTS * V * L;
     for (Index r = 0; r < alive; ++r)
       repeat<PARTS * V>([&](auto v) { side.sums[r][v] = load(biases + v * L); });
-    if (V > WIDTH && alive <= FEW)
+    if (alive <= FEW)
       with_constant<FEW>(alive, [&](auto size) { add_products<decltype(size)::value, V, 0, V>(products, 0, side); });
     else
       repeat<(V + WIDTH - 1) / WIDTH>([&](auto panel) {

@@ -46,6 +46,7 @@ constexpr int ARRAYS = FIELDS;
 struct Place {
   Index each, rows, row, columns, column, halves = 1;  // the gate's: a and g stand side by side
 
+  bool is_matrix() const { return row > 0; }
   template <class T>
   Index width() const { return round_up(columns, LANES<T>); }
   template <class T>
@@ -71,37 +72,29 @@ struct Fields {
   T* operator[](Field field) { return of[field].data(); }
   const T* operator[](Field field) const { return of[field].data(); }
 
-  void read(const Gated& call, const T* const* arrays, Index feature) {
-    clear(call);
-    each(call, feature, [&](int n, Index own, Index place) { of[n][own] = arrays[n][place]; });
+  void clear(const Place& place, int field) { of[field].assign(place.rows * place.template pitch<T>(), T(0)); }
+
+  void read(const Place& place, const T* const* arrays, Index feature, int field) {
+    clear(place, field);
+    each(place, feature, [&](Index own, Index at) { of[field][own] = arrays[field][at]; });
   }
 
-  void clear(const Gated& call) {
-    const auto all = places(call);
-    for (int n = 0; n < FIELDS; ++n) of[n].assign(all[n].rows * all[n].template pitch<T>(), T(0));
+  void add(const Fields& other, int field) {
+    for (std::size_t i = 0; i < of[field].size(); ++i) of[field][i] += other.of[field][i];
   }
 
-  void add(const Fields& other) {
-    for (int n = 0; n < FIELDS; ++n)
-      for (std::size_t i = 0; i < of[n].size(); ++i) of[n][i] += other.of[n][i];
-  }
-
-  void write(const Gated& call, T* const* arrays, Index feature) {
-    each(call, feature, [&](int n, Index own, Index place) { arrays[n][place] = of[n][own]; });
+  void write(const Place& place, T* const* arrays, Index feature, int field) const {
+    each(place, feature, [&](Index own, Index at) { arrays[field][at] = of[field][own]; });
   }
 
  private:
   template <class Body>
-  static void each(const Gated& call, Index feature, Body&& body) {
-    const auto all = places(call);
-    for (int n = 0; n < FIELDS; ++n) {
-      const Place& p = all[n];
-      for (Index r = 0; r < p.rows; ++r)
-        for (Index half = 0; half < p.halves; ++half)
-          for (Index c = 0; c < p.columns; ++c)
-            body(n, (r * p.halves + half) * p.template width<T>() + c,
-                 feature * p.each + half * (p.each / p.halves) + r * p.row + c * p.column);
-    }
+  static void each(const Place& p, Index feature, Body&& body) {
+    for (Index r = 0; r < p.rows; ++r)
+      for (Index half = 0; half < p.halves; ++half)
+        for (Index c = 0; c < p.columns; ++c)
+          body((r * p.halves + half) * p.template width<T>() + c,
+               feature * p.each + half * (p.each / p.halves) + r * p.row + c * p.column);
   }
 };
 
@@ -260,12 +253,12 @@ inline Index count_workers(const Gated& call, Index threads) {
   return std::max<Index>(1, std::min(threads, Index(products / WORTH_A_WORKER)));
 }
 
-// Read the networks of all features.
-template <class T>
-std::vector<Fields<T>> read_fields(const Gated& call, const T* const* arrays) {
-  std::vector<Fields<T>> fields(call.features);
-  for (Index feature = 0; feature < call.features; ++feature) fields[feature].read(call, arrays, feature);
-  return fields;
+// Run body(place, feature, field) for each field of each feature, shared among workers.
+template <class Body>
+void share_fields(const Gated& call, Index workers, const Parallel& parallel, Body&& body) {
+  const auto all = places(call);
+  share(call.features * FIELDS, workers, parallel,
+        [&](Index, Index n) { body(all[n % FIELDS], n / FIELDS, int(n % FIELDS)); });
 }
 
 template <class T>
@@ -273,14 +266,17 @@ class GatedForward {
  public:
   // out (tokens, size).
   GatedForward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, T* out)
-      : call(call), given(given), out(out), fields(read_fields(call, arrays)) {}
+      : call(call), given(given), arrays(arrays), out(out), fields(call.features) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index parts = (call.tokens + PART - 1) / PART, workers = count_workers(call, threads);
     std::vector<Network<T>> owns(workers, Network<T>(call));
-    std::fill_n(out, call.tokens * call.size, T(0));
+    share_fields(call, workers, parallel, [&](const Place& place, Index feature, int field) {
+      fields[feature].read(place, arrays, feature, field);
+    });
     share(parts, workers, parallel, [&](Index worker, Index n) {
       const Index end = std::min(call.tokens, (n + 1) * PART);
+      std::fill(out + n * PART * call.size, out + end * call.size, T(0));
       for (Index feature = 0; feature < call.features; ++feature)
         for (Index first = n * PART; first < end; first += BLOCK)
           add(owns[worker], feature, first, std::min(BLOCK, end - first));
@@ -288,11 +284,12 @@ class GatedForward {
   }
 
  private:
-  static constexpr Index PART = 4 * BLOCK;  // tokens
+  static constexpr Index PART = 2 * BLOCK;  // tokens
   const Gated call;
   const Tokens<const T> given;
+  const T* const* const arrays;
   T* const out;
-  const std::vector<Fields<T>> fields;
+  std::vector<Fields<T>> fields;
 
   void add(Network<T>& own, Index feature, Index first, Index count) const {
     const Fields<T>& grn = fields[feature];

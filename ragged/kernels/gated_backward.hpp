@@ -1,4 +1,4 @@
-// The gradients of `gated.hpp`. What tokens add to those of a network is gathered over SEGMENT tokens,
+// The gradients of `gated.hpp`. What tokens add to those of a network is gathered over segments of them,
 // whatever the number of workers, and added up in order.
 #pragma once
 
@@ -6,47 +6,58 @@
 
 namespace ragged {
 
+// How many tokens have sums of their own: as many in each segment, in a number that workers share evenly, few enough
+// that sums of so many numbers are exact, and enough to be worth their room.
+inline Index segment_of(const Gated& call) {
+  constexpr Index LEAST = 320, MOST = 2048, TASKS = 32;
+  const auto is_due = [&](Index parts) { return parts * call.features <= TASKS || call.tokens > MOST * parts / 2; };
+  Index parts = 1;
+  while (call.tokens >= 2 * parts * LEAST && is_due(2 * parts)) parts *= 2;
+  return std::max<Index>(ROWS, round_up((call.tokens + parts - 1) / parts, ROWS));
+}
+
 template <class T>
 class GatedBackward {
  public:
   // As the forward pass; dout (tokens, size); then the gradients of what is given and of the arrays.
   GatedBackward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, const T* dout,
                 const Tokens<T>& gradients, T* const* darrays)
-      : call(call), given(given), dout(dout), gradients(gradients), darrays(darrays),
-        fields(read_fields(call, arrays)), turned(call.features), segments((call.tokens + SEGMENT - 1) / SEGMENT),
-        sums(call.features * segments) {
-    for (Index feature = 0; feature < call.features; ++feature)
-      for (const Field field : {HIDDEN, OUTPUT, GATE, STRETCH})
-        turn(places(call)[field], fields[feature][field], turned[feature].of[field]);
-  }
+      : call(call), given(given), arrays(arrays), dout(dout), gradients(gradients), darrays(darrays),
+        fields(call.features), turned(call.features), segment(segment_of(call)),
+        segments((call.tokens + segment - 1) / segment), sums(call.features * segments) {}
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(call, threads);
     std::vector<Own> owns(workers, Own(call));
+    share_fields(call, workers, parallel, [&](const Place& place, Index feature, int field) {
+      fields[feature].read(place, arrays, feature, field);
+      if (place.is_matrix()) turn(place, fields[feature].of[field], turned[feature].of[field]);
+    });
+    const auto all = places(call);
     share(Index(sums.size()), workers, parallel, [&](Index worker, Index n) {
-      const Index feature = n / segments, begin = n % segments * SEGMENT;
-      const Index end = std::min(call.tokens, begin + SEGMENT);
-      sums[n].clear(call);
+      const Index feature = n / segments, begin = n % segments * segment;
+      const Index end = std::min(call.tokens, begin + segment);
+      for (int field = 0; field < FIELDS; ++field) sums[n].clear(all[field], field);
       for (Index first = begin; first < end; first += BLOCK)
         run_block(owns[worker], sums[n], feature, first, std::min(BLOCK, end - first));
     });
-    share(call.features, workers, parallel, [&](Index, Index feature) {
+    share_fields(call, workers, parallel, [&](const Place& place, Index feature, int field) {
       Fields<T>& total = sums[feature * segments];
-      for (Index n = 1; n < segments; ++n) total.add(sums[feature * segments + n]);
-      total.write(call, darrays, feature);
+      for (Index n = 1; n < segments; ++n) total.add(sums[feature * segments + n], field);
+      total.write(place, darrays, feature, field);
     });
   }
 
  private:
-  static constexpr Index L = LANES<T>, SEGMENT = 2048;
+  static constexpr Index L = LANES<T>;
   const Gated call;
   const Tokens<const T> given;
+  const T* const* const arrays;
   const T* const dout;
   const Tokens<T> gradients;
   T* const* const darrays;
-  const std::vector<Fields<T>> fields;
-  std::vector<Fields<T>> turned;  // their matrices, the other way round
-  const Index segments;
+  std::vector<Fields<T>> fields, turned;  // as products read them; matrices, the other way round
+  const Index segment, segments;          // tokens in each, how many
   std::vector<Fields<T>> sums;  // of each feature's segments
 
   // What a worker has for itself: the block again, and gradients of what is between.
@@ -59,7 +70,7 @@ class GatedBackward {
     Numbers<T> gates, inner, output, hidden, x;
   };
 
-  static void turn(const Place& place, const T* from, Numbers<T>& to) {
+  static void turn(const Place& place, const Numbers<T>& from, Numbers<T>& to) {
     const Index pitch = place.template pitch<T>(), turned = round_up(place.rows, L);
     to.assign(pitch * turned, T(0));
     for (Index r = 0; r < place.rows; ++r)

@@ -57,7 +57,7 @@ FAULTS = (
             (
                 "the last segment's gradients are left out",
                 BACKWARD,
-                "total.add(sums[feature * segments + n]);",
+                "total.add(sums[feature * segments + n], field);",
                 ";",
                 f"{TESTS}_segments_add_up_and_threads_change_nothing",
             ),

@@ -221,13 +221,16 @@ inline Tile sort(const Rows& rows) {
   return order;
 }
 
-// Deal the sorted pieces out like cards, so that all tiles take about as long.
+// Deal the sorted pieces out like cards, to and fro, so that all tiles take about as long.
 inline std::vector<Tile> deal(const Rows& rows, Index workers) {
   const Tile order = sort(rows);
   const Index rounds = std::max<Index>(1, round_up(rows.count(), workers * TILE) / (workers * TILE));
   std::vector<Tile> tiles(workers * rounds);
-  for (Index rank = 0; rank < rows.count(); ++rank)
-    tiles[rank % tiles.size()].push_back(order[rank]);
+  const Index count = Index(tiles.size());
+  for (Index rank = 0; rank < rows.count(); ++rank) {
+    const Index place = rank % count;
+    tiles[rank / count % 2 ? count - 1 - place : place].push_back(order[rank]);
+  }
   return tiles;
 }
 

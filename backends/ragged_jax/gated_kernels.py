@@ -97,7 +97,7 @@ def takes_kernels(parts: Parts, x: Array, *others: Array | None) -> bool:
         return False
     arrays = [x, *(each for each in others if each is not None), *parts.parameters]
     *copies, size = arrays[-1].shape
-    widest, tokens = WIDEST if copies else WIDEST_ALONE, math.prod(x.shape[len(copies) : -1])
+    widest, tokens = WIDEST if copies else WIDEST_ALONE, math.prod(x.shape[: -1 - len(copies)])
     if size > min(widest, tokens) or any(each.dtype != x.dtype for each in arrays):
         return False
     return parts.are_untouched and kernels.is_enabled() and _load(str(x.dtype)) is not None
@@ -108,7 +108,7 @@ def select(grns: Any, x: Array, weights: Array) -> Array:
 
     Args:
         grns: the copies, whose residual is stretched.
-        x: `(features, ..., inputs)`.
+        x: `(..., features, inputs)`.
         weights: `(..., features)`.
     """
     return _run(Given(x, weights), networks_of(grns, x), grns.gate.dropout)
@@ -171,7 +171,7 @@ def _plain(words: Array, *arrays: Array, call: GatedCall) -> list[Array]:
     given, networks = call.named(arrays)
     kept, (*places, size) = None, _result_shape(*call.named(each.shape for each in arrays))
     if call.rate:
-        features = 1 if given.weights is None else len(given.x)
+        features = 1 if given.weights is None else given.x.shape[-2]
         kept = keep_mask(words, call.rate, (1, features, math.prod(places), size))
         kept = kept.reshape(features, *places, size)
     if given.weights is None:
@@ -182,7 +182,8 @@ def _plain(words: Array, *arrays: Array, call: GatedCall) -> list[Array]:
         weight, x, networks, kept = feature
         return total + weight[..., None] * _run_network(Given(x), networks, kept, call.rate), None
 
-    by_feature = jnp.moveaxis(given.weights, -1, 0), given.x, networks, kept
+    weights, x = jnp.moveaxis(given.weights, -1, 0), jnp.moveaxis(given.x, -2, 0)
+    by_feature = weights, x, networks, kept
     none = jnp.zeros((*places, size), given.x.dtype)
     total, _ = jax.lax.scan(add, *vary_alike((none, by_feature)))
     return [total]
@@ -245,7 +246,7 @@ def _run_kernels(words: Array, *operands: Array, function: str, call: GatedCall)
     shapes = [shape] if function == "gated_forward" else of_arrays
     results = [jax.ShapeDtypeStruct(each, given.x.dtype) for each in shapes]
     target = f"{function}_{_load(str(given.x.dtype))}"
-    features = 1 if given.weights is None else len(given.x)
+    features = 1 if given.weights is None else given.x.shape[-2]
     hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
     of_call = features, math.prod(places), given.x.shape[-1], hidden, size
     attributes: dict[str, Any] = {

@@ -71,27 +71,28 @@ class VariableSelection(nnx.Module):
         Of the features the numbers stand before the embedded labels; the weights have their order.
         """
         projected = self._project(x)
-        if len(projected) == 1:
+        if projected.shape[-2] == 1:
             weights = jnp.ones_like(x[..., :1])
             return self._select(projected, weights), weights
-        together = jnp.concatenate(list(projected), -1)
+        together = projected.reshape(*projected.shape[:-2], -1)
         weights = jax.nn.softmax(self.weights(together, context, tokens), -1)
         order = np.array(self.variables.order) if self.variables.categories else slice(None)
         return self._select(projected, weights), weights[..., order]
 
     def _project(self, x: Array) -> Array:
-        """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""
+        """Give each feature its own width, `(..., features, hidden_continuous_size)`."""
         count, parts = len(self.variables.numbers), []
         if self.linears is not None:
-            parts.append(self.linears(jnp.moveaxis(x[..., :count], -1, 0)[..., None]))
+            numbers = self.linears(jnp.moveaxis(x[..., :count], -1, 0)[..., None])
+            parts.append(jnp.moveaxis(numbers, 0, -2))
         if self.variables.categories:
-            embedded = x[..., count:].reshape(*x.shape[:-1], -1, self.size)
-            parts.append(jnp.moveaxis(embedded, -2, 0))
-        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+            parts.append(x[..., count:].reshape(*x.shape[:-1], -1, self.size))
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -2)
 
     def _select(self, projected: Array, weights: Array) -> Array:
         if takes_kernels(self.grns.parts, projected, weights):
             return select(self.grns, projected, weights)
+        projected = jnp.moveaxis(projected, -2, 0)
         if len(projected) == 1:
             return self.grns(projected)[0]
         dropout = self.grns.gate.dropout

@@ -99,10 +99,10 @@ class Call(NamedTuple):
     @classmethod
     def of(cls, given: Given[Tensor], networks: Networks[Tensor], dropping: Dropping) -> Call:
         """Tell what the shapes of x and of some parameters say of all others."""
-        *axes, inputs = given.x.shape
+        *places, inputs = given.x.shape
         size, is_stretched = networks.weight.shape[-1], networks.stretch is not None
         hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
-        copies, places = (axes[:1], axes[1:]) if given.weights is not None else ([], axes)
+        copies = [] if given.weights is None else [places.pop()]
         of_result = (*places, size)
         shapes = (*_shapes(copies, places, inputs, hidden, size), of_result)
         tokens = math.prod(places)
@@ -123,7 +123,7 @@ def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
     if not (parts.are_untouched and in_memory(*tensors)) or torch.is_autocast_enabled("cpu"):
         return False
     *copies, size = tensors[-1].shape
-    widest, tokens = WIDEST if copies else WIDEST_ALONE, x.shape[len(copies) : -1].numel()
+    widest, tokens = WIDEST if copies else WIDEST_ALONE, x.shape[: -1 - len(copies)].numel()
     is_fit = tokens > 0 and size <= min(widest, max(tokens, WIDEST_ALONE))
     return is_fit and kernels.is_enabled() and _load(dtype) is not None
 
@@ -133,7 +133,7 @@ def select(parts: Parts, x: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         parts: of the copies, whose residual is stretched.
-        x: `(features, ..., inputs)`.
+        x: `(..., features, inputs)`.
         weights: `(..., features)`.
     """
     return _run(Given(x, weights), networks_of(parts, x), parts.dropout)
@@ -214,7 +214,7 @@ def _differentiable_vjp(
 def _plain(given: Given[Tensor], networks: Networks[Tensor], dropping: Dropping) -> Tensor:
     """Return what the kernels do."""
     x, weights, added, residual = given
-    y = x
+    x = y = x if weights is None else x.movedim(-2, 0)
     if networks.hidden is not None:
         hidden = _linear(x, networks.hidden, networks.hidden_bias)
         hidden = nn.functional.elu(hidden if added is None else hidden + added)
@@ -273,7 +273,7 @@ def _shapes(
     """The shapes of what is given and of what the networks learn."""
     wide, narrow = (*copies, size), (*copies, hidden)
     return (
-        (*copies, *places, inputs),
+        (*places, *copies, inputs),
         *((*places, *copies), (*places, hidden), (*places, size)),
         *((*narrow, inputs), narrow, (*wide, hidden), wide),
         *((*copies, 2 * size, size), (*copies, 2 * size), (*copies, inputs, size)),

@@ -65,11 +65,10 @@ class VariableSelection(nn.Module):
         Of the features the numbers stand before the embedded labels; the weights have their order.
         """
         projected = self._project(x)
-        if len(projected) == 1:
+        if projected.shape[-2] == 1:
             weights = torch.ones_like(x[..., :1])
             return self._select(projected, weights), weights
-        together = projected.movedim(0, -2).flatten(-2)
-        weights = _softmax(self.weights(together, context, tokens))
+        weights = _softmax(self.weights(projected.flatten(-2), context, tokens))
         selected = self._select(projected, weights)
         if not self.variables.categories:
             return selected, weights
@@ -79,18 +78,18 @@ class VariableSelection(nn.Module):
     def _select(self, projected: Tensor, weights: Tensor) -> Tensor:
         if takes_kernels(parts := self.grns.parts, projected, weights):
             return select(parts, projected, weights)
-        values: Tensor = self.grns(projected)
+        values: Tensor = self.grns(projected.movedim(-2, 0))
         return values[0] if len(values) == 1 else torch.einsum("...f,f...d->...d", weights, values)
 
     def _project(self, x: Tensor) -> Tensor:
-        """Give each feature its own width, `(features, ..., hidden_continuous_size)`."""
+        """Give each feature its own width, `(..., features, hidden_continuous_size)`."""
         count, has_labels, parts = len(self.variables.numbers), bool(self.variables.categories), []
         if self.linears is not None:
             numbers = x[..., :count] if has_labels else x
-            parts.append(self.linears(numbers.movedim(-1, 0)[..., None]))
+            parts.append(self.linears(numbers.movedim(-1, 0)[..., None]).movedim(0, -2))
         if has_labels:
-            parts.append(x[..., count:].unflatten(-1, (-1, self.size)).movedim(-2, 0))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            parts.append(x[..., count:].unflatten(-1, (-1, self.size)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
 
 def _softmax(scores: Tensor) -> Tensor:

@@ -87,20 +87,8 @@ class Forward {
       if (PARTS == 2) store(biases + (units * GATES + v) * L, of_h);
       const Index panel = v / WIDTH * WIDTH, pitch = std::min<Index>(WIDTH, units * GATES - panel) * L;
       T* to = products + panel * L * depth() + (v - panel) * L;
-      interleave(in.weight_ih + x * sizes.inputs, sizes.inputs, real, to, pitch);
-      interleave(in.weight_hh + h * hidden, hidden, real, to + sizes.inputs * pitch, pitch);
-    }
-  }
-
-  // Lay the first rows of some weights side by side, as the lanes of a vector for each column. A
-  // square at a time, so that what is read and what is written both stay in the cache.
-  static void interleave(const T* weights, Index columns, Index rows, T* to, Index pitch) {
-    for (Index first = 0; first < columns; first += L) {
-      const Index count = std::min(L, columns - first);
-      Vec<T> square[L] = {};
-      for (Index row = 0; row < rows; ++row) square[row] = load(weights + row * columns + first, count);
-      transpose<T>(square);
-      for (Index k = 0; k < count; ++k, to += pitch) store(to, square[k]);
+      copy_transposed(real, sizes.inputs, in.weight_ih + x * sizes.inputs, sizes.inputs, to, pitch, L);
+      copy_transposed(real, hidden, in.weight_hh + h * hidden, hidden, to + sizes.inputs * pitch, pitch, L);
     }
   }
 

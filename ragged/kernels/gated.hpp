@@ -27,9 +27,13 @@ struct Gated {
   bool stretched;  // whether the residual is
   double dropout;  // the share of `o` that is dropped
   std::uint64_t seed;
+
+  // Where a feature's x of a token begins, and how far it is to that of the next token.
+  Index place(Index feature, Index token) const { return (token * features + feature) * inputs; }
+  Index pitch() const { return features * inputs; }
 };
 
-// What each token has, null = nothing, or the gradients: x (features, tokens, inputs), weights (tokens, features),
+// What each token has, null = nothing, or the gradients: x (tokens, features, inputs), weights (tokens, features),
 // added (tokens, hidden), residual (tokens, size).
 template <class T>
 struct Tokens {
@@ -47,6 +51,8 @@ struct Place {
   Index each, rows, row, columns, column, halves = 1;  // the gate's: a and g stand side by side
 
   bool is_matrix() const { return row > 0; }
+  bool is_transposed() const { return row == 1 && column > 1; }
+  Index begin(Index feature, Index half) const { return feature * each + half * (each / halves); }
   template <class T>
   Index width() const { return round_up(columns, LANES<T>); }
   template <class T>
@@ -76,7 +82,14 @@ struct Fields {
 
   void read(const Place& place, const T* const* arrays, Index feature, int field) {
     clear(place, field);
-    each(place, feature, [&](Index own, Index at) { of[field][own] = arrays[field][at]; });
+    for (Index half = 0; half < place.halves; ++half) {
+      const T* const from = arrays[field] + place.begin(feature, half);
+      T* const to = of[field].data() + half * place.template width<T>();
+      if (place.is_transposed())
+        copy_transposed(place.columns, place.rows, from, place.column, to, pitch(place), place.template width<T>());
+      else
+        copy_rows(place, from, place.row, to, pitch(place));
+    }
   }
 
   void add(const Fields& other, int field) {
@@ -84,17 +97,21 @@ struct Fields {
   }
 
   void write(const Place& place, T* const* arrays, Index feature, int field) const {
-    each(place, feature, [&](Index own, Index at) { arrays[field][at] = of[field][own]; });
+    for (Index half = 0; half < place.halves; ++half) {
+      const T* const from = of[field].data() + half * place.template width<T>();
+      T* const to = arrays[field] + place.begin(feature, half);
+      if (place.is_transposed())
+        copy_transposed(place.rows, place.columns, from, pitch(place), to, place.column, place.rows);
+      else
+        copy_rows(place, from, pitch(place), to, place.row);
+    }
   }
 
  private:
-  template <class Body>
-  static void each(const Place& p, Index feature, Body&& body) {
-    for (Index r = 0; r < p.rows; ++r)
-      for (Index half = 0; half < p.halves; ++half)
-        for (Index c = 0; c < p.columns; ++c)
-          body((r * p.halves + half) * p.template width<T>() + c,
-               feature * p.each + half * (p.each / p.halves) + r * p.row + c * p.column);
+  static Index pitch(const Place& place) { return place.template pitch<T>(); }
+
+  static void copy_rows(const Place& place, const T* from, Index pitch, T* to, Index to_pitch) {
+    for (Index r = 0; r < place.rows; ++r) std::copy_n(from + r * pitch, place.columns, to + r * to_pitch);
   }
 };
 
@@ -173,17 +190,19 @@ class Network {
   T inner_scale[BLOCK], scale[BLOCK];
 
   void run(const Fields<T>& grn, const Tokens<const T>& given, Index feature, Index first, Index count) {
-    const T* const x = given.x + (feature * call.tokens + first) * call.inputs;
+    const T* const x = given.x + call.place(feature, first);
     if (call.hidden)
       run_hidden(grn, x, given.added ? given.added + first * call.hidden : nullptr, count);
     else
-      copy(x, wide, count, output);
+      copy(x, call.pitch(), wide, count, output);
     drop(feature, first, count, output);
     multiply_rows({grn[GATE_BIAS]}, output.data(), wide.pitch, call.size, grn[GATE], 2 * wide.pitch, count, gates);
     if (call.stretched)
-      multiply_rows({}, x, call.inputs, call.inputs, grn[STRETCH], wide.pitch, count, inner);
+      multiply_rows({}, x, call.pitch(), call.inputs, grn[STRETCH], wide.pitch, count, inner);
+    else if (given.residual)
+      copy(given.residual + first * call.size, call.size, wide, count, inner);
     else
-      copy(given.residual ? given.residual + first * call.size : x, wide, count, inner);
+      copy(x, call.pitch(), wide, count, inner);
     // Step by step for all rows: what waits for a sum of one row leaves room for the next one.
     for (Index r = 0; call.stretched && r < count; ++r) inner_scale[r] = wide.normalise(&inner[r * wide.pitch]);
     for (Index r = 0; r < count; ++r) open_gate(grn, r * wide.pitch);
@@ -214,17 +233,17 @@ class Network {
   }
 
  private:
-  static void copy(const T* rows, const Lines<T>& lines, Index count, Numbers<T>& to) {
+  static void copy(const T* rows, Index pitch, const Lines<T>& lines, Index count, Numbers<T>& to) {
     for (Index r = 0; r < count; ++r)
-      lines.each([&](Index n) { store(&to[r * lines.pitch + n], lines.read(rows + r * lines.features, n)); });
+      lines.each([&](Index n) { store(&to[r * lines.pitch + n], lines.read(rows + r * pitch, n)); });
   }
 
   void run_hidden(const Fields<T>& grn, const T* x, const T* added, Index count) {
-    if (added) copy(added, narrow, count, hidden);
+    if (added) copy(added, call.hidden, narrow, count, hidden);
     for (Index r = 0; added && r < count; ++r)
       narrow.each([&](Index n) { increase(&hidden[r * narrow.pitch + n], load(grn[HIDDEN_BIAS] + n)); });
     const Begin<T> begin = added ? Begin<T>{hidden.data(), narrow.pitch} : Begin<T>{grn[HIDDEN_BIAS]};
-    multiply_rows(begin, x, call.inputs, call.inputs, grn[HIDDEN], narrow.pitch, count, hidden);
+    multiply_rows(begin, x, call.pitch(), call.inputs, grn[HIDDEN], narrow.pitch, count, hidden);
     for (Index n = 0; n < count * narrow.pitch; n += LANES<T>) {
       const Vec<T> own = load(&hidden[n]);
       store(&hidden[n], own > T(0) ? own : expm1<T>(own));

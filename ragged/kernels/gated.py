@@ -13,7 +13,7 @@ class Given(NamedTuple, Generic[Array]):
     """What the tokens have.
 
     Args:
-        x: `(..., inputs)`, or `(features, ..., inputs)` with weights.
+        x: `(..., inputs)`, or `(..., features, inputs)` with weights.
         weights: `(..., features)`, of what a network of each feature's own makes of it; None =
             there is one network.
         added: `(..., hidden)`, to the hidden units before they are activated.

@@ -72,9 +72,8 @@ class GatedBackward {
 
   static void turn(const Place& place, const Numbers<T>& from, Numbers<T>& to) {
     const Index pitch = place.template pitch<T>(), turned = round_up(place.rows, L);
-    to.assign(pitch * turned, T(0));
-    for (Index r = 0; r < place.rows; ++r)
-      for (Index c = 0; c < pitch; ++c) to[c * turned + r] = from[r * pitch + c];
+    to.resize(pitch * turned);
+    copy_transposed(place.rows, pitch, from.data(), pitch, to.data(), turned, turned);
   }
 
   void run_block(Own& own, Fields<T>& sum, Index feature, Index first, Index count) const {
@@ -87,13 +86,13 @@ class GatedBackward {
     add_products(net.output.data(), pitch, call.size, own.gates, 2 * pitch, count, sum[GATE]);
     Network<T>::multiply_rows({}, own.gates.data(), 2 * pitch, 2 * pitch, back[GATE], pitch, count, own.output);
     net.drop(feature, first, count, own.output);
-    const Index at = (feature * call.tokens + first) * call.inputs;
+    const Index at = call.place(feature, first);
     leave_residual(own, sum, back, given.x + at, first, count);
     if (call.hidden)
       leave_hidden(own, sum, back, given.x + at, first, count);
     else
       for (Index n = 0; n < count * net.wide.pitch; n += L) increase(&own.x[n], load(&own.output[n]));
-    write(own.x, own.inputs, count, gradients.x + at);
+    write(own.x, own.inputs, count, gradients.x + at, call.pitch());
   }
 
   // From a token's result to the gate's two halves and to the residual. Pointers are copied, as stores might change
@@ -158,10 +157,10 @@ class GatedBackward {
   void leave_residual(Own& own, Fields<T>& sum, const Fields<T>& back, const T* x, Index first, Index count) const {
     const Lines<T>& wide = own.network.wide;
     if (call.stretched) {
-      add_products(x, call.inputs, call.inputs, own.inner, wide.pitch, count, sum[STRETCH]);
+      add_products(x, call.pitch(), call.inputs, own.inner, wide.pitch, count, sum[STRETCH]);
       go_back(own.inner, wide, back[STRETCH], own.inputs, count, false, own.x);
     } else if (given.residual) {
-      write(own.inner, wide, count, gradients.residual + first * call.size);
+      write(own.inner, wide, count, gradients.residual + first * call.size, call.size);
       std::fill_n(own.x.begin(), count * own.inputs.pitch, T(0));
     } else {
       std::copy_n(own.inner.begin(), count * wide.pitch, own.x.begin());
@@ -178,15 +177,15 @@ class GatedBackward {
       const Vec<T> h = load(&net.hidden[n]), slope = h + T(1);
       store(&own.hidden[n], load(&own.hidden[n]) * (h > T(0) ? Vec<T>{} + T(1) : slope));
     }
-    if (gradients.added) write(own.hidden, net.narrow, count, gradients.added + first * call.hidden);
+    if (gradients.added) write(own.hidden, net.narrow, count, gradients.added + first * call.hidden, call.hidden);
     add_rows(own.hidden, net.narrow, count, sum[HIDDEN_BIAS]);
-    add_products(x, call.inputs, call.inputs, own.hidden, net.narrow.pitch, count, sum[HIDDEN]);
+    add_products(x, call.pitch(), call.inputs, own.hidden, net.narrow.pitch, count, sum[HIDDEN]);
     go_back(own.hidden, net.narrow, back[HIDDEN], own.inputs, count, true, own.x);
   }
 
-  static void write(const Numbers<T>& rows, const Lines<T>& lines, Index count, T* to) {
+  static void write(const Numbers<T>& rows, const Lines<T>& lines, Index count, T* to, Index pitch) {
     for (Index r = 0; r < count; ++r)
-      lines.each([&](Index n) { lines.write(to + r * lines.features, n, load(&rows[r * lines.pitch + n])); });
+      lines.each([&](Index n) { lines.write(to + r * pitch, n, load(&rows[r * lines.pitch + n])); });
   }
 
   // sum (features, b_pitch) += a (count, features).T @ b.

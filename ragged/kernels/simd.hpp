@@ -111,6 +111,20 @@ void transpose(Vec<T> (&square)[LANES<T>]) {
 }
 #endif
 
+// to[c * to_pitch + r] = from[r * pitch + c], a square at a time, so that what is read and what is written both stay in
+// the cache. Rows of `to` have room for so many numbers; beyond those of `from` they are 0, up to whole vectors.
+template <class T>
+void copy_transposed(Index rows, Index columns, const T* from, Index pitch, T* to, Index to_pitch, Index room) {
+  constexpr Index L = LANES<T>;
+  for (Index r = 0; r < rows; r += L)
+    for (Index c = 0; c < columns; c += L) {
+      Vec<T> square[L] = {};
+      for (Index n = 0; n < std::min(L, rows - r); ++n) square[n] = load(from + (r + n) * pitch + c, columns - c);
+      transpose<T>(square);
+      for (Index n = 0; n < std::min(L, columns - c); ++n) store(to + (c + n) * to_pitch + r, square[n], room - r);
+    }
+}
+
 template <class T>
 constexpr T LIMIT = sizeof(T) == 4 ? 87 : 708;  // beyond it e^x or e^-x is no normal number
 

@@ -244,7 +244,7 @@ def test_one_feature_is_selected_by_kernels_too():
     assert gated_kernels.takes_kernels(chosen.grns.parts, projected, torch.ones_like(x))
     found, weights = chosen(x)
     assert torch.equal(weights, torch.ones_like(x))
-    close([found], [chosen.grns(projected)[0]])
+    close([found], [chosen.grns(projected.movedim(-2, 0))[0]])
 
 
 @pytest.mark.parametrize("features", [2, 15, 16, 20])

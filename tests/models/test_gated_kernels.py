@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here
 
 def by_modules(grns, x, weights):
     """What the kernels are to give."""
-    return torch.einsum("tf,ftd->td", weights, grns(x))
+    return torch.einsum("tf,ftd->td", weights, grns(x.movedim(-2, 0)))
 
 
 def selection(size=12, dropout=0.0, dtype=torch.float64):
@@ -35,7 +35,7 @@ def selection(size=12, dropout=0.0, dtype=torch.float64):
 
 def inputs(tokens=60, dtype=torch.float64):
     drawn = np.random.default_rng(2)
-    x = torch.from_numpy(drawn.normal(size=(FEATURES, tokens, SMALL))).to(dtype)
+    x = torch.from_numpy(drawn.normal(size=(tokens, FEATURES, SMALL))).to(dtype)
     weights = torch.from_numpy(drawn.dirichlet(np.ones(FEATURES), size=tokens)).to(dtype)
     return x.requires_grad_(), weights.requires_grad_()
 
@@ -71,7 +71,7 @@ def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate)
 def test_second_derivatives_are_those_of_the_modules():
     grns, (x, drawn) = selection().grns, inputs(20)
     of = x, drawn, *grns.parameters()
-    weights = drawn * x.square().sum(-1).T  # they depend on what they weigh, as in the module
+    weights = drawn * x.square().sum(-1)  # they depend on what they weigh, as in the module
     ways = (
         gated_kernels.select(grns.parts, x, weights),
         by_modules(grns, x, weights),
@@ -119,7 +119,7 @@ def test_wide_networks_are_multiplied_in_pieces():
 def test_nan_of_a_token_stays_with_it():
     grns, (x, weights) = selection().grns, inputs()
     with torch.no_grad():
-        x[1, 7] = torch.nan
+        x[7, 1] = torch.nan
     y = gated_kernels.select(grns.parts, x, weights)
     assert y.isnan().all(-1).nonzero().flatten().tolist() == [7]
     assert y.isnan().any(-1).sum() == 1
@@ -153,7 +153,7 @@ def test_kernels_stay_out_of_what_they_cannot_do(monkeypatch):
     assert not gated_kernels.takes_kernels(grns.to(torch.bfloat16).parts, *half)
     assert gated_kernels.takes_kernels(selection(64).grns.parts, x[:, :2], weights[:2])
     wide = selection(65).grns.parts
-    assert not gated_kernels.takes_kernels(wide, x[:, :2], weights[:2])  # too few to gain
+    assert not gated_kernels.takes_kernels(wide, x[:2], weights[:2])  # too few to gain
     grns = selection().grns
     monkeypatch.setenv("RAGGED_KERNELS", "0")
     assert not gated_kernels.takes_kernels(grns.parts, x, weights)

@@ -63,7 +63,7 @@ class Block:
         given = {
             "gate": ((*tokens, inputs), (*tokens, size)),
             "context": ((*tokens, inputs), (ROWS, CONTEXT)),
-            "selection": ((FEATURES, *tokens, 5), (*tokens, FEATURES)),
+            "selection": ((*tokens, FEATURES, 5), (*tokens, FEATURES)),
         }
 
         def move(leaf):  # away from initial values, which are all alike
@@ -241,7 +241,7 @@ def test_padded_rows_are_tokens_too(kind):
 def test_nan_of_a_token_stays_with_it(kind):
     block = Block(kind)
     given = block.variables[1]
-    given[0] = given[0].at[(1, 7) if kind == "selection" else 7].set(jnp.nan)
+    given[0] = given[0].at[(7, 1) if kind == "selection" else 7].set(jnp.nan)
     is_nan = jnp.isnan(block(block.variables))
     assert is_nan.all(-1).nonzero()[0].tolist() == [7]
     assert is_nan.any(-1).sum() == 1

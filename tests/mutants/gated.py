@@ -20,6 +20,13 @@ FAULTS = (
         header_fault(f"gated kernels: {name}", file, old, new, *caught_by)
         for name, file, old, new, *caught_by in (
             (
+                "a feature's x lies token after token",
+                FORWARD,
+                "return features * inputs;",
+                "return inputs;",
+                ALIKE,
+            ),
+            (
                 "lanes beyond the features count",
                 FORWARD,
                 "n + L < pitch ? value : value * last",
@@ -71,15 +78,15 @@ FAULTS = (
             (
                 "a context gets no gradient",
                 BACKWARD,
-                "write(own.hidden, net.narrow, count, gradients.added + first * call.hidden);",
-                "write(net.hidden, net.narrow, count, gradients.added + first * call.hidden);",
+                "if (gradients.added) write(own.hidden,",
+                "if (gradients.added) write(net.hidden,",
                 ALONE.format("context"),
             ),
             (
                 "x passes for the residual",
                 FORWARD,
-                "given.residual ? given.residual + first * call.size : x",
-                "x",
+                "else if (given.residual)",
+                "else if (false)",
                 ALONE.format("gate"),
             ),
             (

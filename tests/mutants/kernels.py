@@ -22,7 +22,7 @@ SKELETON = (
     ),
     header_fault(
         "kernels: squares of weights not transposed",
-        "forward.hpp",
+        "simd.hpp",
         "transpose<T>(square);",
         "",
         forward("mixed"),

@@ -38,6 +38,7 @@ from ragged_jax.primitives import (
 )
 from ragged_jax.sharding import run_in_parts, vary_alike
 
+NONE = (None,)
 SOURCE = kernels.HEADERS / SOURCES[GATED]
 WIDEST = 256  # wider networks' parameters leave the cache: products of all tokens are as fast
 
@@ -52,10 +53,23 @@ FIXED = 1  # operands without derivatives, before x
 
 
 class Parts(NamedTuple):
-    """The modules of a block whose work kernels do, itself the first, and the types they had."""
+    """The modules of a block whose work kernels do, and the types they had.
 
+    Args:
+        block: the one that all others belong to.
+        modules: in the order of what they learn.
+        kinds: their types.
+        embedding: what embeds numbers, which the block is given then; the first of them.
+    """
+
+    block: Any
     modules: tuple[nnx.Module, ...]
     kinds: tuple[type[nnx.Module], ...]
+    embedding: Any = None
+
+    def after(self, linear: nnx.Module, kind: type[nnx.Module]) -> Parts:
+        """Take what embeds numbers along, and the type that it had."""
+        return Parts(self.block, (linear, *self.modules), (kind, *self.kinds), linear)
 
     @property
     def parameters(self) -> Iterator[Array]:
@@ -64,10 +78,16 @@ class Parts(NamedTuple):
         return (each[...] for each in learned if isinstance(each, nnx.Param))
 
     @property
+    def has_own_residual(self) -> bool:
+        """Whether a GRN's residual is x or stretched, not what another module makes of it."""
+        return self.block.is_stretched or self.block.residual is None
+
+    @property
     def are_untouched(self) -> bool:
         """Whether nobody has replaced what the modules do, or taken a bias away."""
         are_whole = all(getattr(part, "bias", part) is not None for part in self.modules)
-        return are_whole and all(type(part) is kind for part, kind in zip(*self, strict=False))
+        pairs = zip(self.modules, self.kinds, strict=False)
+        return are_whole and all(type(part) is kind for part, kind in pairs)
 
 
 class GatedCall(NamedTuple):
@@ -76,10 +96,12 @@ class GatedCall(NamedTuple):
     Args:
         present: which of `Given` and `Networks` there are.
         rate: the share that is dropped before the gate.
+        softmax: whether the result is a softmax.
     """
 
     present: tuple[bool, ...]
     rate: float
+    softmax: bool = False
 
     def named(self, arrays: Iterable[Any]) -> tuple[Any, Any]:
         """Give the arrays that there are, or what stands for them, to their fields."""
@@ -97,54 +119,79 @@ def takes_kernels(parts: Parts, x: Array, *others: Array | None) -> bool:
         return False
     arrays = [x, *(each for each in others if each is not None), *parts.parameters]
     *copies, size = arrays[-1].shape
-    widest, tokens = WIDEST if copies else WIDEST_ALONE, math.prod(x.shape[: -1 - len(copies)])
+    if (copies or parts.embedding is not None) and not parts.has_own_residual:
+        return False
+    axes = 1 + len(copies) if parts.embedding is None else 1
+    widest, tokens = WIDEST if copies else WIDEST_ALONE, math.prod(x.shape[:-axes])
     if size > min(widest, tokens) or any(each.dtype != x.dtype for each in arrays):
         return False
     return parts.are_untouched and kernels.is_enabled() and _load(str(x.dtype)) is not None
 
 
-def select(grns: Any, x: Array, weights: Array) -> Array:
+def select(parts: Parts, x: Array, weights: Array) -> Array:
     """Sum what copies of a GRN make of their features, weighted: `(..., size)`.
 
     Args:
-        grns: the copies, whose residual is stretched.
-        x: `(..., features, inputs)`.
+        parts: of the copies, whose residual is stretched.
+        x: `(..., features, inputs)`, or numbers that are embedded, `(..., features)`.
         weights: `(..., features)`.
     """
-    return _run(Given(x, weights), networks_of(grns, x), grns.gate.dropout)
+    return _run(Given(x, weights), networks_of(parts, x), parts.block.gate.dropout)
 
 
-def run_grn(grn: Any, x: Array, added: Array | None) -> Array:
+def weigh(parts: Parts, x: Array, added: Array | None) -> Array:
+    """Take the softmax of what a GRN makes of numbers that are embedded side by side.
+
+    Args:
+        parts: of the GRN, whose residual is stretched.
+        x: `(..., features)`.
+        added: what its context adds to the hidden units of each token.
+    """
+    given = Given(x, added=_spread(added, x))
+    return _run(given, networks_of(parts, x), parts.block.gate.dropout, softmax=True)
+
+
+def run_grn(parts: Parts, x: Array, added: Array | None) -> Array:
     """Run a GRN on tokens, with what its context adds to the hidden units of each."""
+    grn = parts.block
     residual = None if grn.is_stretched or grn.residual is None else grn.residual(x)
-    added = None if added is None else jnp.broadcast_to(added, (*x.shape[:-1], added.shape[-1]))
-    given = Given(x, added=added, residual=residual)
-    return _run(given, networks_of(grn, x), grn.gate.dropout)
+    given = Given(x, added=_spread(added, x), residual=residual)
+    return _run(given, networks_of(parts, x), grn.gate.dropout)
 
 
-def run_gate(block: Any, x: Array, residual: Array) -> Array:
+def run_gate(parts: Parts, x: Array, residual: Array) -> Array:
     """Run a GateAddNorm on tokens."""
-    gate, norm = block.gate.linear, block.add_norm.norm
-    of_gate, of_norm = ((each.weight[...], each.bias[...]) for each in (gate, norm))
-    networks: Networks[Array] = Networks._make((*(None,) * 4, *of_gate, *(None,) * 3, *of_norm))
+    block = parts.block
+    of_gate, of_norm = _learned(block.gate.linear), _learned(block.add_norm.norm)
+    networks: Networks[Array] = Networks._make((*NONE * 6, *of_gate, *NONE * 3, *of_norm))
     return _run(Given(x, residual=residual), networks, block.gate.dropout)
 
 
-def networks_of(grn: Any, x: Array) -> Networks[Array]:
-    """Take from a GRN, or from copies of one, what it computes with on `x`."""
-    inner: Any = grn.residual
-    layers = grn.hidden, grn.output, grn.gate.linear
-    learned = [each[...] for layer in layers for each in (layer.weight, layer.bias)]
-    if grn.is_stretched:
-        learned += inner.stretch(x), inner.norm.weight[...], inner.norm.bias[...]
-    else:
-        learned += None, None, None
-    return Networks._make((*learned, grn.norm.weight[...], grn.norm.bias[...]))
+def networks_of(parts: Parts, x: Array) -> Networks[Array]:
+    """Take from the parts of a GRN, or of copies of one, what it computes with on `x`."""
+    grn, inner = parts.block, parts.block.residual
+    embedding = NONE * 2 if parts.embedding is None else _learned(parts.embedding)
+    layers = [
+        each for layer in (grn.hidden, grn.output, grn.gate.linear) for each in _learned(layer)
+    ]
+    stretch = (inner.stretch(x), *_learned(inner.norm)) if grn.is_stretched else NONE * 3
+    return Networks._make((*embedding, *layers, *stretch, *_learned(grn.norm)))
 
 
-def _run(given: Given[Array], networks: Networks[Array], dropout: Any) -> Array:
+def _learned(layer: Any) -> tuple[Any, Any]:
+    return layer.weight[...], layer.bias[...]
+
+
+def _spread(added: Array | None, x: Array) -> Array | None:
+    """Give the steps of a row what they share, where they lie in rows."""
+    return None if added is None else jnp.broadcast_to(added, (*x.shape[:-1], added.shape[-1]))
+
+
+def _run(
+    given: Given[Array], networks: Networks[Array], dropout: Any, *, softmax: bool = False
+) -> Array:
     words, arrays = dropout.words(), (*given, *networks)
-    call = GatedCall(tuple(each is not None for each in arrays), dropout.rate_now)
+    call = GatedCall(tuple(each is not None for each in arrays), dropout.rate_now, softmax)
     words = jnp.zeros(2, jnp.uint32) if words is None else words
     return _gated(words, [each for each in arrays if each is not None], call=call)
 
@@ -169,13 +216,15 @@ def _gated(words: Array, arrays: Sequence[Array], *, call: GatedCall) -> Array:
 def _plain(words: Array, *arrays: Array, call: GatedCall) -> list[Array]:
     """Return what the kernels do; of features one after the other, as variable selection does."""
     given, networks = call.named(arrays)
+    given = given._replace(x=_embed(given, networks))
     kept, (*places, size) = None, _result_shape(*call.named(each.shape for each in arrays))
     if call.rate:
-        features = 1 if given.weights is None else given.x.shape[-2]
+        features = 1 if given.weights is None else given.weights.shape[-1]
         kept = keep_mask(words, call.rate, (1, features, math.prod(places), size))
         kept = kept.reshape(features, *places, size)
     if given.weights is None:
-        return [_run_network(given, networks, None if kept is None else kept[0], call.rate)]
+        y = _run_network(given, networks, None if kept is None else kept[0], call.rate)
+        return [jax.nn.softmax(y, -1) if call.softmax else y]
 
     @partial(jax.checkpoint, prevent_cse=False)  # a loop keeps the two passes apart
     def add(total: Array, feature: tuple[Any, ...]) -> tuple[Array, None]:
@@ -183,10 +232,18 @@ def _plain(words: Array, *arrays: Array, call: GatedCall) -> list[Array]:
         return total + weight[..., None] * _run_network(Given(x), networks, kept, call.rate), None
 
     weights, x = jnp.moveaxis(given.weights, -1, 0), jnp.moveaxis(given.x, -2, 0)
-    by_feature = weights, x, networks, kept
+    by_feature = weights, x, networks._replace(embed=None, embed_bias=None), kept
     none = jnp.zeros((*places, size), given.x.dtype)
     total, _ = jax.lax.scan(add, *vary_alike((none, by_feature)))
     return [total]
+
+
+def _embed(given: Given[Array], networks: Networks[Any]) -> Array:
+    """Make x of numbers if it is embedded: each feature's own, or of all side by side."""
+    if networks.embed is None:
+        return given.x
+    embedded = given.x[..., None] * networks.embed[..., 0] + networks.embed_bias
+    return embedded if given.weights is not None else jax.lax.collapse(embedded, embedded.ndim - 2)
 
 
 def _run_network(
@@ -246,11 +303,15 @@ def _run_kernels(words: Array, *operands: Array, function: str, call: GatedCall)
     shapes = [shape] if function == "gated_forward" else of_arrays
     results = [jax.ShapeDtypeStruct(each, given.x.dtype) for each in shapes]
     target = f"{function}_{_load(str(given.x.dtype))}"
-    features = 1 if given.weights is None else given.x.shape[-2]
+    features = 1 if given.weights is None else given.weights.shape[-1]
+    numbers, inputs = 0, given.x.shape[-1]
+    if networks.embed is not None:
+        numbers = inputs // features
+        inputs = numbers * networks.embed.shape[-2]
     hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
-    of_call = features, math.prod(places), given.x.shape[-1], hidden, size
+    of_call = features, math.prod(places), inputs, hidden, size, networks.stretch is not None
     attributes: dict[str, Any] = {
-        "sizes": np.array([*of_call, networks.stretch is not None], np.int64),
+        "sizes": np.array([*of_call, numbers, call.softmax], np.int64),
         "present": np.int64(sum(bit << n for n, bit in enumerate(call.present))),
         "dropout": np.float64(call.rate),
     }

@@ -172,8 +172,8 @@ class GateAddNorm(nnx.Module):
 
     def __call__(self, x: Array, residual: Array) -> Array:
         """Gate x and add it to the residual, both `(..., size)`."""
-        if x.shape == residual.shape and takes_kernels(self.parts, x, residual):
-            return run_gate(self, x, residual)
+        if x.shape == residual.shape and takes_kernels(parts := self.parts, x, residual):
+            return run_gate(parts, x, residual)
         return self.add_norm(self.gate(x), residual)
 
     @property
@@ -181,6 +181,7 @@ class GateAddNorm(nnx.Module):
         """The modules whose work kernels do."""
         gate, norm = self.gate, self.add_norm.norm
         return Parts(
+            self,
             (self, gate, gate.dropout, gate.linear, self.add_norm, norm),
             (GateAddNorm, GLU, Dropout, Linear, AddNorm, LayerNorm),
         )
@@ -255,16 +256,21 @@ class GRN(nnx.Module):
         drop: Drop | None = None,
     ) -> Array:
         """Map tokens, `(..., inputs)`, to outputs, with a context `(batch, context_size)`."""
-        added = None
-        if context is not None and tokens is not None:
-            added = tokens.spread(self.context(context))
-        if drop is None and self.norm.weight.ndim == 1 and takes_kernels(self.parts, x, added):
-            return run_grn(self, x, added)
+        added = self.added(context, tokens)
+        alone = drop is None and self.norm.weight.ndim == 1
+        if alone and takes_kernels(parts := self.parts, x, added):
+            return run_grn(parts, x, added)
         hidden = self.hidden(x)
         if added is not None:
             hidden = hidden + added
         gated = self.gate(self.output(jax.nn.elu(hidden)), drop)
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
+
+    def added(self, context: Array | None, tokens: Tokens | None) -> Array | None:
+        """Give each token what its row's context adds to the hidden units."""
+        if context is None or tokens is None:
+            return None
+        return tokens.spread(self.context(context))
 
     @property
     def is_stretched(self) -> bool:
@@ -279,7 +285,7 @@ class GRN(nnx.Module):
         own = self, self.hidden, self.output, gate, gate.dropout, gate.linear, self.norm
         stretching = (inner, inner.norm) if self.is_stretched else ()
         kinds = GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm, Interpolation, LayerNorm
-        return Parts((*own, *stretching), kinds)
+        return Parts(self, (*own, *stretching), kinds)
 
 
 class Embedding(nnx.Module):

@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from ragged.models.categories import Variables
-from ragged_jax.gated_kernels import select, takes_kernels
+from ragged_jax.gated_kernels import select, takes_kernels, weigh
 from ragged_jax.layers import GRN, Linear, drop
 from ragged_jax.sharding import run_in_parts, vary_alike
 from ragged_jax.tokens import Tokens
@@ -70,14 +70,35 @@ class VariableSelection(nnx.Module):
 
         Of the features the numbers stand before the embedded labels; the weights have their order.
         """
+        found = self._by_kernels(x, context, tokens)
+        if found is not None:
+            return found
         projected = self._project(x)
         if projected.shape[-2] == 1:
             weights = jnp.ones_like(x[..., :1])
             return self._select(projected, weights), weights
-        together = projected.reshape(*projected.shape[:-2], -1)
+        together = jax.lax.collapse(projected, projected.ndim - 2)
         weights = jax.nn.softmax(self.weights(together, context, tokens), -1)
         order = np.array(self.variables.order) if self.variables.categories else slice(None)
         return self._select(projected, weights), weights[..., order]
+
+    def _by_kernels(
+        self, x: Array, context: Array | None, tokens: Tokens | None
+    ) -> tuple[Array, Array] | None:
+        """Embed numbers, weigh and sum them by kernels; None where they are no numbers alone."""
+        if self.linears is None or self.variables.categories:
+            return None
+        parts = self.grns.parts.after(self.linears, Linear)
+        if not takes_kernels(parts, x):
+            return None
+        if x.shape[-1] == 1:
+            weights = jnp.ones_like(x)
+            return select(parts, x, weights), weights
+        of_weights = self.weights.parts.after(self.linears, Linear)
+        if not takes_kernels(of_weights, x, context):
+            return None
+        weights = weigh(of_weights, x, self.weights.added(context, tokens))
+        return select(parts, x, weights), weights
 
     def _project(self, x: Array) -> Array:
         """Give each feature its own width, `(..., features, hidden_continuous_size)`."""
@@ -86,12 +107,13 @@ class VariableSelection(nnx.Module):
             numbers = self.linears(jnp.moveaxis(x[..., :count], -1, 0)[..., None])
             parts.append(jnp.moveaxis(numbers, 0, -2))
         if self.variables.categories:
-            parts.append(x[..., count:].reshape(*x.shape[:-1], -1, self.size))
+            labels = len(self.variables.categories)
+            parts.append(x[..., count:].reshape(*x.shape[:-1], labels, self.size))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -2)
 
     def _select(self, projected: Array, weights: Array) -> Array:
-        if takes_kernels(self.grns.parts, projected, weights):
-            return select(self.grns, projected, weights)
+        if takes_kernels(parts := self.grns.parts, projected, weights):
+            return select(parts, projected, weights)
         projected = jnp.moveaxis(projected, -2, 0)
         if len(projected) == 1:
             return self.grns(projected)[0]

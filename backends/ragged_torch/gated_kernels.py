@@ -31,25 +31,40 @@ Kinds = tuple[type[nn.Module], ...]
 
 
 class Parts(NamedTuple):
-    """The modules of a block whose work kernels do, itself the first, and the types they had.
+    """The modules of a block whose work kernels do, and the types they had.
 
     Args:
+        block: the one that all others belong to.
         modules: in the order of what they learn; None where one was taken away.
         kinds: their types.
         dropout: the one of them before the gate.
         parameters: what they learn, None where one was taken away.
+        is_embedded: whether the first of them embeds numbers, which the block is given then.
     """
 
+    block: Any
     modules: tuple[nn.Module | None, ...]
     kinds: Kinds
     dropout: Any
     parameters: list[Any]
+    is_embedded: bool = False
 
     @classmethod
     def of(cls, modules: tuple[nn.Module | None, ...], kinds: Kinds, dropout: Any) -> Parts:
         """Look up what modules learn: by attributes it would take longer than few tokens do."""
         learned = [each for part in modules if part for each in part._parameters.values()]
-        return cls(modules, kinds, dropout, learned)
+        return cls(modules[0], modules, kinds, dropout, learned)
+
+    def after(self, linear: nn.Module, kind: type[nn.Module]) -> Parts:
+        """Take what embeds numbers along, and the type that it had."""
+        learned = [*linear._parameters.values(), *self.parameters]
+        own = (linear, *self.modules), (kind, *self.kinds)
+        return Parts(self.block, *own, self.dropout, learned, is_embedded=True)
+
+    @property
+    def has_own_residual(self) -> bool:
+        """Whether a GRN's residual is x or stretched, not what another module makes of it."""
+        return self.block.is_stretched or self.block.residual is None
 
     @property
     def are_untouched(self) -> bool:
@@ -88,7 +103,8 @@ class Call(NamedTuple):
 
     Args:
         shapes: of what is given and of what the networks learn, then of the result.
-        sizes: features, tokens, inputs, hidden units, outputs, and whether x is stretched.
+        sizes: features, tokens, inputs, hidden units, outputs, whether x is stretched, of how many
+            numbers it is made, 0 = none, and whether the result is a softmax.
         dropping: before the gate.
     """
 
@@ -96,18 +112,40 @@ class Call(NamedTuple):
     sizes: tuple[int, ...]
     dropping: Dropping
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether x is made of numbers."""
+        return self.sizes[-2] > 0
+
+    @property
+    def takes_softmax(self) -> bool:
+        """Whether the result is a softmax."""
+        return bool(self.sizes[-1])
+
     @classmethod
-    def of(cls, given: Given[Tensor], networks: Networks[Tensor], dropping: Dropping) -> Call:
+    def of(
+        cls, given: Given[Tensor], networks: Networks[Tensor], dropping: Dropping, *, softmax: bool
+    ) -> Call:
         """Tell what the shapes of x and of some parameters say of all others."""
         *places, inputs = given.x.shape
+        copies: list[int] = []
+        of_x: Shape = given.x.shape
+        of_embedding: tuple[Shape, Shape] = (), ()
+        numbers = 0
+        if networks.embed is not None:
+            count, width = networks.embed.shape[:2]
+            copies, numbers = ([], count) if given.weights is None else ([count], 1)
+            inputs, of_x = numbers * width, (*places, count)
+            of_embedding = (count, width, 1), (count, width)
+        elif given.weights is not None:
+            copies = [places.pop()]
         size, is_stretched = networks.weight.shape[-1], networks.stretch is not None
         hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
-        copies = [] if given.weights is None else [places.pop()]
-        of_result = (*places, size)
-        shapes = (*_shapes(copies, places, inputs, hidden, size), of_result)
-        tokens = math.prod(places)
-        sizes = copies[0] if copies else 1, tokens, inputs, hidden, size, is_stretched
-        return cls(shapes, sizes, dropping)
+        of_networks = _shapes(copies, inputs, hidden, size)
+        of_given = of_x, (*places, *copies), (*places, hidden), (*places, size)
+        shapes = (*of_given, *of_embedding, *of_networks, (*places, size))
+        sizes = inputs, hidden, size, is_stretched, numbers, softmax
+        return cls(shapes, (copies[0] if copies else 1, math.prod(places), *sizes), dropping)
 
 
 def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
@@ -123,7 +161,10 @@ def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
     if not (parts.are_untouched and in_memory(*tensors)) or torch.is_autocast_enabled("cpu"):
         return False
     *copies, size = tensors[-1].shape
-    widest, tokens = WIDEST if copies else WIDEST_ALONE, x.shape[: -1 - len(copies)].numel()
+    if (copies or parts.is_embedded) and not parts.has_own_residual:
+        return False
+    axes = 1 if parts.is_embedded else 1 + len(copies)
+    widest, tokens = WIDEST if copies else WIDEST_ALONE, x.shape[:-axes].numel()
     is_fit = tokens > 0 and size <= min(widest, max(tokens, WIDEST_ALONE))
     return is_fit and kernels.is_enabled() and _load(dtype) is not None
 
@@ -133,42 +174,60 @@ def select(parts: Parts, x: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         parts: of the copies, whose residual is stretched.
-        x: `(..., features, inputs)`.
+        x: `(..., features, inputs)`, or numbers that are embedded, `(..., features)`.
         weights: `(..., features)`.
     """
     return _run(Given(x, weights), networks_of(parts, x), parts.dropout)
 
 
+def weigh(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
+    """Take the softmax of what a GRN makes of numbers that are embedded side by side.
+
+    Args:
+        parts: of the GRN, whose residual is stretched.
+        x: `(..., features)`.
+        added: what its context adds to the hidden units of each token.
+    """
+    added = _spread(added, x)
+    return _run(Given(x, added=added), networks_of(parts, x), parts.dropout, softmax=True)
+
+
 def run_grn(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
     """Run a GRN on tokens, with what its context adds to the hidden units of each."""
-    grn: Any = parts.modules[0]
+    grn = parts.block
     residual = None if grn.is_stretched or grn.residual is None else grn.residual(x)
-    if added is not None and x.ndim > 2:  # the steps of a row share its context
-        added = added.expand(*x.shape[:-1], -1)
-    given = Given(x, added=added, residual=residual)
+    given = Given(x, added=_spread(added, x), residual=residual)
     return _run(given, networks_of(parts, x), parts.dropout)
 
 
 def run_gate(parts: Parts, x: Tensor, residual: Tensor) -> Tensor:
     """Run a GateAddNorm on tokens."""
     *of_gate, weight, bias = parts.parameters
-    networks: Networks[Tensor] = Networks._make((*NONE * 4, *of_gate, *NONE * 3, weight, bias))
+    networks: Networks[Tensor] = Networks._make((*NONE * 6, *of_gate, *NONE * 3, weight, bias))
     return _run(Given(x, residual=residual), networks, parts.dropout)
 
 
 def networks_of(parts: Parts, x: Tensor) -> Networks[Tensor]:
     """Take from the parts of a GRN, or of copies of one, what it computes with on `x`."""
-    grn: Any = parts.modules[0]
-    learned, inner = parts.parameters, NONE * 3
-    if grn.is_stretched:
+    count, inner = 2 * parts.is_embedded, NONE * 3
+    embedding, learned = parts.parameters[:count] or NONE * 2, parts.parameters[count:]
+    if parts.block.is_stretched:
         *learned, _, inner_weight, inner_bias = learned
-        inner = grn.residual.stretch(x), inner_weight, inner_bias
+        inner = parts.block.residual.stretch(x), inner_weight, inner_bias
     *layers, weight, bias = learned
-    return Networks._make((*layers, *inner, weight, bias))
+    return Networks._make((*embedding, *layers, *inner, weight, bias))
 
 
-def _run(given: Given[Tensor], networks: Networks[Tensor], dropout: Any) -> Tensor:
-    output: Tensor = _apply(*given, *networks, Call.of(given, networks, Dropping.of(dropout)))
+def _spread(added: Tensor | None, x: Tensor) -> Tensor | None:
+    """Give the steps of a row what they share, where they lie in rows."""
+    return added if added is None or x.ndim == 2 else added.expand(*x.shape[:-1], -1)
+
+
+def _run(
+    given: Given[Tensor], networks: Networks[Tensor], dropout: Any, *, softmax: bool = False
+) -> Tensor:
+    call = Call.of(given, networks, Dropping.of(dropout), softmax=softmax)
+    output: Tensor = _apply(*given, *networks, call)
     return output
 
 
@@ -187,9 +246,11 @@ class _Gated(torch.autograd.Function):
         tensors, (gradient,) = ctx.saved_tensors, gradients
         present = [each for each in tensors if each is not None]
         if torch.is_grad_enabled() or not in_memory(gradient, *present):
-            found = iter(_differentiable_vjp(tensors, ctx.call.dropping, gradient))
+            found = iter(_differentiable_vjp(tensors, ctx.call, gradient))
             return *(None if each is None else next(found) for each in tensors), None
         results = [None if each is None else room_like(each) for each in tensors]
+        if ctx.call.is_embedded and not ctx.needs_input_grad[0]:
+            results[0] = None
         _call("gated_backward", (*tensors, gradient), ctx.call, results)
         return *results, None
 
@@ -198,22 +259,28 @@ _apply = quick_apply(_Gated)
 
 
 def _differentiable_vjp(
-    tensors: Sequence[Tensor | None], dropping: Dropping, gradient: Tensor
+    tensors: Sequence[Tensor | None], call: Call, gradient: Tensor
 ) -> tuple[Tensor, ...]:
     """Return what `backward` does for the tensors there are, by operations with derivatives."""
 
     def run(*present: Tensor) -> Tensor:
         each = iter(present)
-        return _plain(*split([None if one is None else next(each) for one in tensors]), dropping)
+        given, networks = split([None if one is None else next(each) for one in tensors])
+        return _plain(given, networks, call.dropping, softmax=call.takes_softmax)
 
     present = (each for each in tensors if each is not None)
     results: tuple[Tensor, ...] = torch.func.vjp(run, *present)[1](gradient)
     return results
 
 
-def _plain(given: Given[Tensor], networks: Networks[Tensor], dropping: Dropping) -> Tensor:
+def _plain(
+    given: Given[Tensor], networks: Networks[Any], dropping: Dropping, *, softmax: bool = False
+) -> Tensor:
     """Return what the kernels do."""
     x, weights, added, residual = given
+    if networks.embed is not None:
+        x = x.unsqueeze(-1) * networks.embed.squeeze(-1) + networks.embed_bias
+        x = x.flatten(-2) if weights is None else x
     x = y = x if weights is None else x.movedim(-2, 0)
     if networks.hidden is not None:
         hidden = _linear(x, networks.hidden, networks.hidden_bias)
@@ -229,6 +296,8 @@ def _plain(given: Given[Tensor], networks: Networks[Tensor], dropping: Dropping)
         stretched = _linear(x, networks.stretch.mT)
         residual = _norm(stretched, networks.inner_weight, networks.inner_bias)
     values = _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
+    if softmax:
+        return torch.softmax(values, -1)
     return values if weights is None else torch.einsum("...f,f...d->...d", weights, values)
 
 
@@ -267,22 +336,18 @@ def _call(
     kernels.raise_status(status, "gated residual network")
 
 
-def _shapes(
-    copies: Sequence[int], places: Sequence[int], inputs: int, hidden: int, size: int
-) -> tuple[Shape, ...]:
-    """The shapes of what is given and of what the networks learn."""
+def _shapes(copies: Sequence[int], inputs: int, hidden: int, size: int) -> tuple[Shape, ...]:
+    """The shapes of what the networks learn, but the embedding."""
     wide, narrow = (*copies, size), (*copies, hidden)
     return (
-        (*places, *copies, inputs),
-        *((*places, *copies), (*places, hidden), (*places, size)),
         *((*narrow, inputs), narrow, (*wide, hidden), wide),
         *((*copies, 2 * size, size), (*copies, 2 * size), (*copies, inputs, size)),
         *(wide,) * 4,
     )
 
 
-Sizes = ctypes.c_int64 * 9  # what a function of the library takes, beside the rate and the team
-Addresses = ctypes.c_void_p * 31  # as many as the backward pass has
+Sizes = ctypes.c_int64 * 11  # what a function of the library takes, beside the rate and the team
+Addresses = ctypes.c_void_p * 35  # as many as the backward pass has
 
 
 @cache

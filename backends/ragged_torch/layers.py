@@ -271,9 +271,7 @@ class GRN(nn.Module):
         self, x: Tensor, context: Tensor | None = None, tokens: Tokens | None = None
     ) -> Tensor:
         """Map tokens, `(..., inputs)`, to outputs, with a context `(batch, context_size)`."""
-        added = None
-        if context is not None and tokens is not None:
-            added = tokens.spread(self.context(context))
+        added = self.added(context, tokens)
         if self.num_copies is None and takes_kernels(parts := self.parts, x, added):
             return run_grn(parts, x, added)
         hidden = self.hidden(x)
@@ -281,6 +279,12 @@ class GRN(nn.Module):
             hidden = hidden + added
         gated = self.gate(self.output(nn.functional.elu(hidden)))
         return self.norm(gated + (x if self.residual is None else self.residual(x)))
+
+    def added(self, context: Tensor | None, tokens: Tokens | None) -> Tensor | None:
+        """Give each token what its row's context adds to the hidden units."""
+        if context is None or tokens is None:
+            return None
+        return tokens.spread(self.context(context))
 
     @property
     def is_stretched(self) -> bool:

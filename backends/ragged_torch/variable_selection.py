@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ragged.models.categories import Variables
-from ragged_torch.gated_kernels import select, takes_kernels
+from ragged_torch.gated_kernels import select, takes_kernels, weigh
 from ragged_torch.layers import GRN, Linear
 from ragged_torch.tokens import Tokens
 
@@ -64,6 +64,9 @@ class VariableSelection(nn.Module):
 
         Of the features the numbers stand before the embedded labels; the weights have their order.
         """
+        found = self._by_kernels(x, context, tokens)
+        if found is not None:
+            return found
         projected = self._project(x)
         if projected.shape[-2] == 1:
             weights = torch.ones_like(x[..., :1])
@@ -74,6 +77,24 @@ class VariableSelection(nn.Module):
             return selected, weights
         order = self.variables.order
         return selected, weights[..., order]
+
+    def _by_kernels(
+        self, x: Tensor, context: Tensor | None, tokens: Tokens | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Embed numbers, weigh and sum them by kernels; None where they are no numbers alone."""
+        if self.linears is None or self.variables.categories:
+            return None
+        parts = self.grns.parts.after(self.linears, Linear)
+        if not takes_kernels(parts, x):
+            return None
+        if x.shape[-1] == 1:
+            weights = torch.ones_like(x)
+            return select(parts, x, weights), weights
+        of_weights = self.weights.parts.after(self.linears, Linear)
+        if not takes_kernels(of_weights, x, context):
+            return None
+        weights = weigh(of_weights, x, self.weights.added(context, tokens))
+        return select(parts, x, weights), weights
 
     def _select(self, projected: Tensor, weights: Tensor) -> Tensor:
         if takes_kernels(parts := self.grns.parts, projected, weights):

@@ -19,7 +19,6 @@ namespace ragged {
 
 constexpr Index QUERIES = 2 * ROWS;  // of a tile
 
-constexpr double LOG2_E = 1.44269504088896340736, LOG_2 = 0.693147180559945309417;  // powers are of 2
 
 // Rows that lie end to end, or padded, in an array of `places`.
 struct Spans {

@@ -4,7 +4,8 @@
 //     v = norm(a * sigmoid(g) + residual)
 //
 // Without hidden units o = dropped(x). The residual is inner_norm(x @ stretch), or an array, or x. Variable selection
-// has a network for each feature and sums what they make with weights.
+// has a network for each feature and sums what they make with weights, which are the softmax of another network's v.
+// Where each feature is a number, its x is number * embed + b.
 //
 // One network after the other goes over a few tokens, so that all between stays in cache. Nothing of it is
 // kept: the backward pass computes it again.
@@ -27,14 +28,24 @@ struct Gated {
   bool stretched;  // whether the residual is
   double dropout;  // the share of `o` that is dropped
   std::uint64_t seed;
+  Index numbers = 0;     // that a network's x is made of; 0 = x is given as it is
+  bool softmax = false;  // whether the result is that of v
 
-  // Where a feature's x of a token begins, and how far it is to that of the next token.
-  Index place(Index feature, Index token) const { return (token * features + feature) * inputs; }
-  Index pitch() const { return features * inputs; }
+  // Where what a network reads of a token begins, and how far it is to that of the next token.
+  Index place(Index feature, Index token) const { return (token * features + feature) * given(); }
+  Index pitch() const { return features * given(); }
+  Index given() const { return numbers ? numbers : inputs; }
+
+  // body(number, first lane, lanes left of what it becomes) for each vector of what numbers become.
+  template <class T, class Body>
+  void each_number(Body&& body) const {
+    for (Index k = 0, width = numbers ? inputs / numbers : 0; k < numbers; ++k)
+      for (Index n = 0; n < width; n += LANES<T>) body(k, k * width + n, width - n);
+  }
 };
 
-// What each token has, null = nothing, or the gradients: x (tokens, features, inputs), weights (tokens, features),
-// added (tokens, hidden), residual (tokens, size).
+// What each token has, null = nothing, or the gradients: x (tokens, features, inputs or numbers), weights (tokens,
+// features), added (tokens, hidden), residual (tokens, size).
 template <class T>
 struct Tokens {
   T *x, *weights, *added, *residual;
@@ -42,8 +53,8 @@ struct Tokens {
 constexpr int TOKENS = 4;  // arrays of them
 
 // What a network learns, each in an array of its own: matrices stand in the cache as products read them.
-enum Field { HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS, GATE, GATE_BIAS, STRETCH, INNER_WEIGHT, INNER_BIAS, WEIGHT, BIAS,
-             FIELDS };
+enum Field { EMBED, EMBED_BIAS, HIDDEN, HIDDEN_BIAS, OUTPUT, OUTPUT_BIAS, GATE, GATE_BIAS, STRETCH, INNER_WEIGHT,
+             INNER_BIAS, WEIGHT, BIAS, FIELDS };
 constexpr int ARRAYS = FIELDS;
 
 // Where a field stands in its array `(features, each)`: (r, c) at r * row + c * column of each half.
@@ -63,7 +74,9 @@ inline std::array<Place, FIELDS> places(const Gated& call) {
   const Index inputs = call.inputs, hidden = call.hidden, size = call.size;
   const Index deep = hidden ? size : 0, stretched = call.stretched ? size : 0;
   const auto vector = [](Index n) { return Place{n, 1, 0, n, 1}; };
-  return {{{hidden * inputs, inputs, 1, hidden, inputs}, vector(hidden),
+  const Index embedded = call.numbers ? inputs : 0;
+  return {{vector(embedded), vector(embedded),
+           {hidden * inputs, inputs, 1, hidden, inputs}, vector(hidden),
            {size * hidden, hidden, 1, size, hidden}, vector(deep),
            {2 * size * size, size, 1, size, size, 2}, {2 * size, 1, 0, size, 1, 2},
            {inputs * stretched, inputs, stretched, stretched, 1}, vector(stretched), vector(stretched),
@@ -159,6 +172,20 @@ class Lines {
     return scale;
   }
 
+  // The softmax of a row in place of it.
+  void take_softmax(T* row) const {
+    const T highest = *std::max_element(row, row + features);
+    Vec<T> sum{};
+    each([&](Index n) {
+      const Vec<T> below = (read(row, n) - highest) * T(LOG2_E);  // but beyond the features
+      const Vec<T> weight = within(n, exp2<T>(below > T(0) ? Vec<T>{} : below));
+      sum += weight;
+      write(row, n, weight);
+    });
+    const T scale = 1 / add_lanes<T>(sum);
+    each([&](Index n) { write(row, n, read(row, n) * scale); });
+  }
+
   // The gradient of `normalise` in place of that of its result, which adds up to `sum`, and times the
   // result to `product`.
   void denormalise(T* gradient, const T* normalised, T scale, Vec<T> sum, Vec<T> product) const {
@@ -179,34 +206,42 @@ class Network {
  public:
   Network(const Gated& call)
       : call(call), narrow(call.hidden), wide(call.size), dropped(call.dropout, call.seed),
-        hidden(BLOCK * narrow.pitch), output(BLOCK * wide.pitch), gates(2 * BLOCK * wide.pitch), inner(output),
+        embedded(call.numbers ? BLOCK * call.inputs : 0), hidden(BLOCK * narrow.pitch), output(BLOCK * wide.pitch), gates(2 * BLOCK * wide.pitch), inner(output),
         normalised(output) {}
 
   const Gated call;
   const Lines<T> narrow, wide;
   const Dropped dropped;
+  Numbers<T> embedded;               // x, where it is made of numbers
   Numbers<T> hidden, output, gates;  // h, o, and of each token a, then the sigmoid of g
   Numbers<T> inner, normalised;      // both norms without what they learn
   T inner_scale[BLOCK], scale[BLOCK];
+  const T* x = nullptr;  // of the block
+  Index x_pitch = 0;
 
   void run(const Fields<T>& grn, const Tokens<const T>& given, Index feature, Index first, Index count) {
-    const T* const x = given.x + call.place(feature, first);
+    read(grn, given.x + call.place(feature, first), count);
     if (call.hidden)
-      run_hidden(grn, x, given.added ? given.added + first * call.hidden : nullptr, count);
+      run_hidden(grn, given.added ? given.added + first * call.hidden : nullptr, count);
     else
-      copy(x, call.pitch(), wide, count, output);
+      copy(x, x_pitch, wide, count, output);
     drop(feature, first, count, output);
     multiply_rows({grn[GATE_BIAS]}, output.data(), wide.pitch, call.size, grn[GATE], 2 * wide.pitch, count, gates);
     if (call.stretched)
-      multiply_rows({}, x, call.pitch(), call.inputs, grn[STRETCH], wide.pitch, count, inner);
+      multiply_rows({}, x, x_pitch, call.inputs, grn[STRETCH], wide.pitch, count, inner);
     else if (given.residual)
       copy(given.residual + first * call.size, call.size, wide, count, inner);
     else
-      copy(x, call.pitch(), wide, count, inner);
+      copy(x, x_pitch, wide, count, inner);
     // Step by step for all rows: what waits for a sum of one row leaves room for the next one.
     for (Index r = 0; call.stretched && r < count; ++r) inner_scale[r] = wide.normalise(&inner[r * wide.pitch]);
     for (Index r = 0; r < count; ++r) open_gate(grn, r * wide.pitch);
     for (Index r = 0; r < count; ++r) scale[r] = wide.normalise(&normalised[r * wide.pitch]);
+  }
+
+  // v of a row, a vector of it.
+  Vec<T> value(const Fields<T>& grn, Index r, Index n) const {
+    return load(&normalised[r * wide.pitch + n]) * load(grn[WEIGHT] + n) + load(grn[BIAS] + n);
   }
 
   // Drop what is dropped of a block, or of its gradient, and scale the rest up.
@@ -238,12 +273,25 @@ class Network {
       lines.each([&](Index n) { store(&to[r * lines.pitch + n], lines.read(rows + r * pitch, n)); });
   }
 
-  void run_hidden(const Fields<T>& grn, const T* x, const T* added, Index count) {
+  // Take x as it lies, or make it of numbers.
+  void read(const Fields<T>& grn, const T* from, Index count) {
+    x = call.numbers ? embedded.data() : from;
+    x_pitch = call.numbers ? call.inputs : call.pitch();
+    call.template each_number<T>([&, this](Index k, Index n, Index left) {
+      const Vec<T> weight = load(grn[EMBED] + n, left), bias = load(grn[EMBED_BIAS] + n, left);
+      const T* number = from + k;
+      T* to = &embedded[n];
+      for (Index r = 0, next = call.pitch(), pitch = x_pitch; r < count; ++r, number += next, to += pitch)
+        store(to, *number * weight + bias, left);
+    });
+  }
+
+  void run_hidden(const Fields<T>& grn, const T* added, Index count) {
     if (added) copy(added, call.hidden, narrow, count, hidden);
     for (Index r = 0; added && r < count; ++r)
       narrow.each([&](Index n) { increase(&hidden[r * narrow.pitch + n], load(grn[HIDDEN_BIAS] + n)); });
     const Begin<T> begin = added ? Begin<T>{hidden.data(), narrow.pitch} : Begin<T>{grn[HIDDEN_BIAS]};
-    multiply_rows(begin, x, call.pitch(), call.inputs, grn[HIDDEN], narrow.pitch, count, hidden);
+    multiply_rows(begin, x, x_pitch, call.inputs, grn[HIDDEN], narrow.pitch, count, hidden);
     for (Index n = 0; n < count * narrow.pitch; n += LANES<T>) {
       const Vec<T> own = load(&hidden[n]);
       store(&hidden[n], own > T(0) ? own : expm1<T>(own));
@@ -268,7 +316,9 @@ class Network {
 
 // How many of `threads` find enough to do.
 inline Index count_workers(const Gated& call, Index threads) {
-  const double products = double(call.tokens) * double(call.features) * double(call.size) * double(call.size);
+  const double of_inputs = double(call.inputs) * double(call.hidden + call.stretched * call.size);
+  const double of_size = double(call.size) * double(call.hidden + 2 * call.size);
+  const double products = double(call.tokens) * double(call.features) * (of_inputs + of_size);
   return std::max<Index>(1, std::min(threads, Index(products / WORTH_A_WORKER)));
 }
 
@@ -317,9 +367,9 @@ class GatedForward {
       const T weight = given.weights ? given.weights[(first + r) * call.features + feature] : T(1);
       T* const to = out + (first + r) * call.size;
       own.wide.each([&](Index n) {
-        const Vec<T> value = load(&own.normalised[r * own.wide.pitch + n]) * load(grn[WEIGHT] + n) + load(grn[BIAS] + n);
-        own.wide.write(to, n, own.wide.read(to, n) + weight * value);
+        own.wide.write(to, n, own.wide.read(to, n) + weight * own.value(grn, r, n));
       });
+      if (call.softmax) own.wide.take_softmax(to);
     }
   }
 };

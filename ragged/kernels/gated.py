@@ -13,7 +13,8 @@ class Given(NamedTuple, Generic[Array]):
     """What the tokens have.
 
     Args:
-        x: `(..., inputs)`, or `(..., features, inputs)` with weights.
+        x: `(..., inputs)`, or `(..., features, inputs)` with weights; where it is embedded, each
+            feature is a number, `(..., features)`.
         weights: `(..., features)`, of what a network of each feature's own makes of it; None =
             there is one network.
         added: `(..., hidden)`, to the hidden units before they are activated.
@@ -29,10 +30,12 @@ class Given(NamedTuple, Generic[Array]):
 class Networks(NamedTuple, Generic[Array]):
     """What the networks learn, in the kernels' order, of each feature where there are some.
 
-    All of one is None: the first four where x itself is what is gated, `stretch` and the two after
-    it where the residual is not stretched.
+    All of one is None: both of the embedding where x is not embedded, the four after them where x
+    itself is what is gated, `stretch` and the two after it where the residual is not stretched.
     """
 
+    embed: Array | None
+    embed_bias: Array | None
     hidden: Array | None
     hidden_bias: Array | None
     output: Array | None

@@ -9,7 +9,7 @@ namespace ragged {
 // How many tokens have sums of their own: as many in each segment, in a number that workers share evenly, few enough
 // that sums of so many numbers are exact, and enough to be worth their room.
 inline Index segment_of(const Gated& call) {
-  constexpr Index LEAST = 320, MOST = 2048, TASKS = 32;
+  constexpr Index LEAST = 480, MOST = 2048, TASKS = 32;
   const auto is_due = [&](Index parts) { return parts * call.features <= TASKS || call.tokens > MOST * parts / 2; };
   Index parts = 1;
   while (call.tokens >= 2 * parts * LEAST && is_due(2 * parts)) parts *= 2;
@@ -64,10 +64,10 @@ class GatedBackward {
   struct Own {
     Own(const Gated& call)
         : network(call), inputs(call.inputs), gates(network.gates), inner(network.inner), output(network.output),
-          hidden(network.hidden), x(BLOCK * inputs.pitch) {}
+          hidden(network.hidden), x(BLOCK * inputs.pitch), scores(network.wide.pitch) {}
     Network<T> network;
     Lines<T> inputs;
-    Numbers<T> gates, inner, output, hidden, x;
+    Numbers<T> gates, inner, output, hidden, x, scores;
   };
 
   static void turn(const Place& place, const Numbers<T>& from, Numbers<T>& to) {
@@ -86,13 +86,16 @@ class GatedBackward {
     add_products(net.output.data(), pitch, call.size, own.gates, 2 * pitch, count, sum[GATE]);
     Network<T>::multiply_rows({}, own.gates.data(), 2 * pitch, 2 * pitch, back[GATE], pitch, count, own.output);
     net.drop(feature, first, count, own.output);
-    const Index at = call.place(feature, first);
-    leave_residual(own, sum, back, given.x + at, first, count);
+    leave_residual(own, sum, back, first, count);
     if (call.hidden)
-      leave_hidden(own, sum, back, given.x + at, first, count);
+      leave_hidden(own, sum, back, first, count);
     else
       for (Index n = 0; n < count * net.wide.pitch; n += L) increase(&own.x[n], load(&own.output[n]));
-    write(own.x, own.inputs, count, gradients.x + at, call.pitch());
+    const Index at = call.place(feature, first);
+    if (call.numbers)
+      leave_numbers(own, sum, fields[feature], at, count);
+    else
+      write(own.x, own.inputs, count, gradients.x + at, call.pitch());
   }
 
   // From a token's result to the gate's two halves and to the residual. Pointers are copied, as stores might change
@@ -104,7 +107,7 @@ class GatedBackward {
     const Index at = r * wide.pitch, place = token * call.features + feature;
     T* const dinner = &own.inner[at];
     const T of_weight = leave_norm(grn, sum, &net.normalised[at], given.weights ? given.weights[place] : T(1),
-                                   net.scale[r], wide, dout + token * call.size, dinner);
+                                   net.scale[r], wide, leave_softmax(own, grn, dout + token * call.size, r), dinner);
     if (gradients.weights) gradients.weights[place] = of_weight;
     T *const dvalue = &own.gates[2 * at], *const dgate = dvalue + wide.pitch;
     T *const of_values = sum[GATE_BIAS], *const of_gates = of_values + wide.pitch;
@@ -117,6 +120,20 @@ class GatedBackward {
       store(dvalue + n, of_value), store(dgate + n, of_gate);
     });
     if (call.stretched) leave_inner_norm(dinner, &net.inner[at], net.inner_scale[r], wide, grn, sum);
+  }
+
+  // From a token's result to what it is the softmax of, if of anything.
+  const T* leave_softmax(Own& own, const Fields<T>& grn, const T* of_token, Index r) const {
+    if (!call.softmax) return of_token;
+    const Lines<T>& wide = own.network.wide;
+    T* const scores = own.scores.data();
+    wide.each([&](Index n) { store(scores + n, own.network.value(grn, r, n)); });
+    wide.take_softmax(scores);
+    Vec<T> sum{};
+    wide.each([&](Index n) { sum += load(scores + n) * wide.read(of_token, n); });
+    const T mean = add_lanes<T>(sum);
+    wide.each([&](Index n) { store(scores + n, load(scores + n) * (wide.read(of_token, n) - mean)); });
+    return scores;
   }
 
   // From a token's result to the sum of gate and residual; returns the gradient of the token's weight.
@@ -154,10 +171,11 @@ class GatedBackward {
   }
 
   // From the residual to x, or to what was given in its place.
-  void leave_residual(Own& own, Fields<T>& sum, const Fields<T>& back, const T* x, Index first, Index count) const {
-    const Lines<T>& wide = own.network.wide;
+  void leave_residual(Own& own, Fields<T>& sum, const Fields<T>& back, Index first, Index count) const {
+    const Network<T>& net = own.network;
+    const Lines<T>& wide = net.wide;
     if (call.stretched) {
-      add_products(x, call.pitch(), call.inputs, own.inner, wide.pitch, count, sum[STRETCH]);
+      add_products(net.x, net.x_pitch, call.inputs, own.inner, wide.pitch, count, sum[STRETCH]);
       go_back(own.inner, wide, back[STRETCH], own.inputs, count, false, own.x);
     } else if (given.residual) {
       write(own.inner, wide, count, gradients.residual + first * call.size, call.size);
@@ -168,7 +186,7 @@ class GatedBackward {
   }
 
   // From `o` to x and to what is added to the hidden units.
-  void leave_hidden(Own& own, Fields<T>& sum, const Fields<T>& back, const T* x, Index first, Index count) const {
+  void leave_hidden(Own& own, Fields<T>& sum, const Fields<T>& back, Index first, Index count) const {
     const Network<T>& net = own.network;
     add_rows(own.output, net.wide, count, sum[OUTPUT_BIAS]);
     add_products(net.hidden.data(), net.narrow.pitch, call.hidden, own.output, net.wide.pitch, count, sum[OUTPUT]);
@@ -179,8 +197,29 @@ class GatedBackward {
     }
     if (gradients.added) write(own.hidden, net.narrow, count, gradients.added + first * call.hidden, call.hidden);
     add_rows(own.hidden, net.narrow, count, sum[HIDDEN_BIAS]);
-    add_products(x, call.pitch(), call.inputs, own.hidden, net.narrow.pitch, count, sum[HIDDEN]);
+    add_products(net.x, net.x_pitch, call.inputs, own.hidden, net.narrow.pitch, count, sum[HIDDEN]);
     go_back(own.hidden, net.narrow, back[HIDDEN], own.inputs, count, true, own.x);
+  }
+
+  // From x to the numbers that it is made of; their gradients may not be wanted.
+  void leave_numbers(const Own& own, Fields<T>& sum, const Fields<T>& grn, Index at, Index count) const {
+    const Index next = call.pitch(), pitch = own.inputs.pitch;
+    const T* const numbers = given.x + at;
+    T* const of_numbers = gradients.x ? gradients.x + at : nullptr;
+    for (Index k = 0; of_numbers && k < call.numbers; ++k)
+      for (Index r = 0; r < count; ++r) of_numbers[r * next + k] = T(0);
+    call.template each_number<T>([&](Index k, Index n, Index left) {
+      const Vec<T> weight = load(grn[EMBED] + n, left);
+      Vec<T> of_weight{}, of_bias{};
+      for (Index r = 0; r < count; ++r) {
+        const Vec<T> coming = load(&own.x[r * pitch + n], left);
+        of_weight += numbers[r * next + k] * coming;
+        of_bias += coming;
+        if (of_numbers) of_numbers[r * next + k] += add_lanes<T>(coming * weight);
+      }
+      store(sum[EMBED] + n, load(sum[EMBED] + n, left) + of_weight, left);
+      store(sum[EMBED_BIAS] + n, load(sum[EMBED_BIAS] + n, left) + of_bias, left);
+    });
   }
 
   static void write(const Numbers<T>& rows, const Lines<T>& lines, Index count, T* to, Index pitch) {

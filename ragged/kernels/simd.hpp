@@ -125,6 +125,8 @@ void copy_transposed(Index rows, Index columns, const T* from, Index pitch, T* t
     }
 }
 
+constexpr double LOG2_E = 1.44269504088896340736, LOG_2 = 0.693147180559945309417;  // powers are of 2
+
 template <class T>
 constexpr T LIMIT = sizeof(T) == 4 ? 87 : 708;  // beyond it e^x or e^-x is no normal number
 

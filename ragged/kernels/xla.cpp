@@ -10,7 +10,7 @@ using Attention = Status (*)(const Index*, const double*, const Index*, const In
 using Gated = Status (*)(const Index*, double, void* const*, Team);
 enum Pass : Index { FORWARD, BACKWARD };
 constexpr Index CELLS = 4, OF_ATTENTION = 4, OF_GATED = 5, DTYPES = 2;
-constexpr Index GATED_ARRAYS = 15;  // of what tokens have and networks learn
+constexpr Index GATED_ARRAYS = 17;  // of what tokens have and networks learn
 static void* functions[CELLS + 2][DTYPES][2];
 
 // What Python loaded: the functions of a cell and a dtype.

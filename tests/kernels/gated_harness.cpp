@@ -20,7 +20,7 @@ class Case {
     const Index tokens = call.tokens;
     Index each[ARRAYS];
     for (int n = 0; n < ARRAYS; ++n) each[n] = places(call)[n].each;
-    given.push_back(drawn(call.features * tokens * call.inputs));
+    given.push_back(drawn(call.pitch() * tokens));
     given.push_back(drawn(others.weights ? tokens * call.features : 0));
     given.push_back(drawn(others.added ? tokens * call.hidden : 0));
     given.push_back(drawn(others.residual ? tokens * call.size : 0));
@@ -55,7 +55,8 @@ class Case {
   static REAL* address(Array& array) { return array.empty() ? nullptr : array.data(); }
 
   Status run(Index threads) {
-    const Index sizes[] = {call.features, call.tokens, call.inputs, call.hidden, call.size, call.stretched, 5, threads, 0};
+    const Index sizes[] = {call.features, call.tokens,  call.inputs, call.hidden, call.size, call.stretched,
+                           call.numbers,  call.softmax, 5,           threads,     0};
     const Index left = allocations_left.exchange(-1);
     std::vector<REAL*> all, back;
     found.assign(1, Array(dout.size(), REAL(NAN)));
@@ -78,6 +79,9 @@ int main() {
       Case({1, tokens, 1 + any(9), 1 + any(9), size, false, dropout, 5}, added).check();
       Case({1, tokens, size, 1 + any(9), size, false, dropout, 5}, nothing).check();
       Case({1, tokens, size, 0, size, false, dropout, 5}, {false, false, true}).check();
+      const Index features = 1 + any(9), width = 1 + any(9);
+      Case({features, tokens, width, 1 + any(9), size, true, dropout, 5, 1}, selected).check();
+      Case({1, tokens, size * width, 1 + any(9), size, true, dropout, 5, size, true}, {false, true, false}).check();
     }
   Case({2, 4100, 3, 2, 16, true, 0.1, 5}, selected).check();  // more than a segment
   Case({1, 4100, 16, 0, 16, false, 0.1, 5}, nothing).check();

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not kernels.available(), reason="no kernels here
 
 jnp = jax.numpy
 FEATURES, HIDDEN, CONTEXT, ROWS = 3, 7, 3, 4
-BLOCKS = ("plain", "linear", "stretched", "context", "gate", "selection")
+BLOCKS = ("plain", "linear", "stretched", "context", "gate", "selection", "features")
 KERNEL = 'custom_call @"?gated_'
 
 
@@ -38,7 +38,7 @@ class Block:
 
     Args:
         kind: one of `BLOCKS`: a GRN, whose residual is x or what the name says, a gate, or what a
-            selection does once there are weights; or "one feature", a whole selection.
+            selection does once there are weights; "features" or "one feature": a whole selection.
         size: of the result.
         tokens: a number, or that of rows and of their tokens.
         dropout: the share that is dropped.
@@ -49,10 +49,11 @@ class Block:
         rng = np.random.default_rng(1)
         tokens = (tokens,) if isinstance(tokens, int) else tokens
         self.kind, inputs = kind, size + 5 if kind in ("linear", "stretched") else size
-        if kind in ("selection", "one feature"):
+        if kind in ("selection", "features", "one feature"):
             inputs = 1
-            variables = Variables(tuple(range(FEATURES if kind == "selection" else 1)))
-            module = variable_selection.VariableSelection(variables, 5, size, dropout, rng=rng)
+            variables = Variables(tuple(range(1 if kind == "one feature" else FEATURES)))
+            options = {"context_size": CONTEXT if kind == "features" else None, "rng": rng}
+            module = variable_selection.VariableSelection(variables, 5, size, dropout, **options)
         elif kind == "gate":
             module = layers.GateAddNorm(size, dropout, rng=rng)
         else:
@@ -64,6 +65,7 @@ class Block:
             "gate": ((*tokens, inputs), (*tokens, size)),
             "context": ((*tokens, inputs), (ROWS, CONTEXT)),
             "selection": ((*tokens, FEATURES, 5), (*tokens, FEATURES)),
+            "features": ((*tokens, FEATURES), (ROWS, CONTEXT)),
         }
 
         def move(leaf):  # away from initial values, which are all alike
@@ -77,7 +79,7 @@ class Block:
         self.variables = jax.tree.map(move, parameters), drawn
         rows = jax.device_put(rng.integers(0, ROWS, tokens)) if len(tokens) == 1 else None
         steps = tokens_of.Steps(Lengths([tokens[-1]] * ROWS), drawn[0], rows=rows)
-        self.rows = (steps,) if kind == "context" else ()
+        self.rows = (steps,) if kind in ("context", "features") else ()
 
     def __call__(self, variables):
         return self.run(nnx.merge(self.graph, variables[0], self.streams, copy=True), variables[1])
@@ -150,7 +152,7 @@ def test_results_and_gradients_are_those_of_the_modules(kind):
     close(by_plain_operations(block), expected)
 
 
-@pytest.mark.parametrize("kind", ["context", "selection"])
+@pytest.mark.parametrize("kind", ["context", "selection", "features"])
 def test_float32_is_as_near_to_float64_as_the_modules_are(kind):
     block, exact = Block(kind, dtype="float32"), Block(kind)
     exact.variables = jax.tree.map(lambda leaf: np.asarray(leaf, "float64"), block.variables)
@@ -222,14 +224,14 @@ def of_ensemble(total):
     return run
 
 
-@pytest.mark.parametrize("kind", ["context", "gate", "selection"])
+@pytest.mark.parametrize("kind", ["context", "gate", "selection", "features"])
 @pytest.mark.parametrize("transform", [twice, forward, of_some, of_members, of_ensemble])
 def test_transformations_give_what_they_give_of_the_modules(kind, transform):
     block = Block(kind, 4, 20)
     close(by_kernels(block, transform), by_modules(block, transform))
 
 
-@pytest.mark.parametrize("kind", ["context", "gate", "linear", "selection"])
+@pytest.mark.parametrize("kind", ["context", "gate", "linear", "selection", "features"])
 def test_padded_rows_are_tokens_too(kind):
     block = Block(kind, 8, (ROWS, 10))
     expected = by_modules(block)
@@ -237,11 +239,11 @@ def test_padded_rows_are_tokens_too(kind):
     close(by_plain_operations(block), expected)
 
 
-@pytest.mark.parametrize("kind", ["gate", "selection"])
+@pytest.mark.parametrize("kind", ["gate", "selection", "features"])
 def test_nan_of_a_token_stays_with_it(kind):
     block = Block(kind)
     given = block.variables[1]
-    given[0] = given[0].at[(7, 1) if kind == "selection" else 7].set(jnp.nan)
+    given[0] = given[0].at[7 if kind == "gate" else (7, 1)].set(jnp.nan)
     is_nan = jnp.isnan(block(block.variables))
     assert is_nan.all(-1).nonzero()[0].tolist() == [7]
     assert is_nan.any(-1).sum() == 1

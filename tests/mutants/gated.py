@@ -14,6 +14,7 @@ ALONE = f"{BLOCKS}_results_and_gradients_are_those_of_the_modules[8-48-{{}}]"
 ON_JAX = "models/test_jax_gated_kernels.py::test"
 MODULES_ON_JAX = f"{ON_JAX}_results_and_gradients_are_those_of_the_modules"
 FORWARD, BACKWARD = "gated.hpp", "gated_backward.hpp"
+OF_ADDED = "net.narrow, count, gradients.added + first * call.hidden, call.hidden"
 
 FAULTS = (
     *(
@@ -22,9 +23,30 @@ FAULTS = (
             (
                 "a feature's x lies token after token",
                 FORWARD,
-                "return features * inputs;",
-                "return inputs;",
+                "return features * given();",
+                "return given();",
                 ALIKE,
+            ),
+            (
+                "a number's gradient is what its embedding gets",
+                BACKWARD,
+                "add_lanes<T>(coming * weight)",
+                "add_lanes<T>(coming)",
+                ALONE.format("features"),
+            ),
+            (
+                "a softmax's gradient is its weights' alone",
+                BACKWARD,
+                "(wide.read(of_token, n) - mean)",
+                "wide.read(of_token, n)",
+                ALONE.format("features"),
+            ),
+            (
+                "lanes beyond the scores are powers too",
+                FORWARD,
+                "below > T(0) ? Vec<T>{} : below",
+                "below",
+                f"{BLOCKS}_scores_far_below_0_have_the_weights_of_their_differences",
             ),
             (
                 "lanes beyond the features count",
@@ -78,15 +100,15 @@ FAULTS = (
             (
                 "a context gets no gradient",
                 BACKWARD,
-                "if (gradients.added) write(own.hidden,",
-                "if (gradients.added) write(net.hidden,",
+                f"write(own.hidden, {OF_ADDED});",
+                f"write(net.hidden, {OF_ADDED});",
                 ALONE.format("context"),
             ),
             (
                 "x passes for the residual",
                 FORWARD,
-                "else if (given.residual)",
-                "else if (false)",
+                "copy(given.residual + first * call.size, call.size, wide, count, inner);",
+                "copy(x, x_pitch, wide, count, inner);",
                 ALONE.format("gate"),
             ),
             (

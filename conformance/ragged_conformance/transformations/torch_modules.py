@@ -152,7 +152,11 @@ def dtensors(trial: Trial) -> Results:
 def data_parallel(trial: Trial) -> Results:
     with one_process():
         replica = nn.parallel.DistributedDataParallel(copy.deepcopy(trial.module))
-        return backward(trial, replica, full_tensor)
+        results = backward(trial, replica, full_tensor)
+        # Were it the last to let go of the group, it would wait for the group's threads with the
+        # lock of Python held, which they need to free their last work (pytorch issue 56297).
+        del replica
+        return results
 
 
 def fully_sharded(trial: Trial) -> Results:

@@ -10,7 +10,7 @@ import numpy as np
 
 HOPELESS = 20  # times slower than its rival: one run says enough
 LONG = 0.5  # seconds: a first run that long has no cold caches worth a second one
-SHORT = 0.05  # seconds: below, it matters that the threads of the run before are still awake
+SHORT = 0.2  # seconds: below, it matters that the threads of the run before are still awake
 AWAKE = 0.02  # seconds: 300,000 turns of libgomp, which are 17 ms where a pause takes 140 cycles
 
 

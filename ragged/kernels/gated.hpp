@@ -322,11 +322,16 @@ inline Index count_workers(const Gated& call, Index threads) {
   return std::max<Index>(1, std::min(threads, Index(products / WORTH_A_WORKER)));
 }
 
-// Run body(place, feature, field) for each field of each feature, shared among workers.
+// Run body(place, feature, field) for each field of each feature, which goes over its numbers so many times, by as many
+// of the workers as find enough to do: a number takes as long as some products.
 template <class Body>
-void share_fields(const Gated& call, Index workers, const Parallel& parallel, Body&& body) {
+void share_fields(const Gated& call, Index times, Index workers, const Parallel& parallel, Body&& body) {
+  constexpr double PRODUCTS = 8;
   const auto all = places(call);
-  share(call.features * FIELDS, workers, parallel,
+  double numbers = 0;
+  for (const Place& place : all) numbers += double(place.each);
+  const Index worth = 1 + Index(numbers * double(call.features * times) * PRODUCTS / WORTH_A_WORKER);
+  share(call.features * FIELDS, std::min(workers, worth), parallel,
         [&](Index, Index n) { body(all[n % FIELDS], n / FIELDS, int(n % FIELDS)); });
 }
 
@@ -340,7 +345,7 @@ class GatedForward {
   void run(Index threads, const Parallel& parallel) {
     const Index parts = (call.tokens + PART - 1) / PART, workers = count_workers(call, threads);
     std::vector<Network<T>> owns(workers, Network<T>(call));
-    share_fields(call, workers, parallel, [&](const Place& place, Index feature, int field) {
+    share_fields(call, 1, workers, parallel, [&](const Place& place, Index feature, int field) {
       fields[feature].read(place, arrays, feature, field);
     });
     share(parts, workers, parallel, [&](Index worker, Index n) {

@@ -29,7 +29,7 @@ class GatedBackward {
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(call, threads);
     std::vector<Own> owns(workers, Own(call));
-    share_fields(call, workers, parallel, [&](const Place& place, Index feature, int field) {
+    share_fields(call, 2, workers, parallel, [&](const Place& place, Index feature, int field) {
       fields[feature].read(place, arrays, feature, field);
       if (place.is_matrix()) turn(place, fields[feature].of[field], turned[feature].of[field]);
     });
@@ -41,7 +41,7 @@ class GatedBackward {
       for (Index first = begin; first < end; first += BLOCK)
         run_block(owns[worker], sums[n], feature, first, std::min(BLOCK, end - first));
     });
-    share_fields(call, workers, parallel, [&](const Place& place, Index feature, int field) {
+    share_fields(call, segments, workers, parallel, [&](const Place& place, Index feature, int field) {
       Fields<T>& total = sums[feature * segments];
       for (Index n = 1; n < segments; ++n) total.add(sums[feature * segments + n], field);
       total.write(place, darrays, feature, field);

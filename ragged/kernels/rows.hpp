@@ -221,7 +221,7 @@ inline Tile sort(const Rows& rows) {
   return order;
 }
 
-// Deal the sorted pieces out like cards, to and fro, so that all tiles take about as long.
+// Deal the sorted pieces out like cards, back and forth, so that all tiles take about as long.
 inline std::vector<Tile> deal(const Rows& rows, Index workers) {
   const Tile order = sort(rows);
   const Index rounds = std::max<Index>(1, round_up(rows.count(), workers * TILE) / (workers * TILE));

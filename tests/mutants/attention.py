@@ -54,14 +54,8 @@ JOINED = {
     ),
 }
 
-WEIGHED_OVER_TIME = {
-    "torch": ("_softmax", "torch.softmax(scores.mT, -2)", "torch.softmax(scores.mT, -1)"),
-    "jax": (
-        "VariableSelection.__call__",
-        "jax.nn.softmax(self.weights(together, context, tokens), -1)",
-        "jax.nn.softmax(self.weights(together, context, tokens), 0)",
-    ),
-}
+WEIGHED = "weights = weigh(of_weights, x, self.weights.added(context, tokens))"
+WEIGHED_OVER_TIME = WEIGHED, f"{WEIGHED}; weights = weights / weights.sum(0)"
 
 OF_TOKENS = {  # of the layout without padding
     "torch": (
@@ -138,7 +132,6 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
     fusion = f"{models}.temporal_fusion_transformer:TemporalFusionTransformer.{call}"
     statics = f"{models}.temporal_fusion_transformer:StaticContexts.{call}"
     tokens = f"ragged_{backend}.tokens"
-    selection, *weighed = WEIGHED_OVER_TIME[backend]
     return (
         fault("decoder step sees itself", attend, "diagonal=-1", "diagonal=0", seen_in(LSTM)),
         fault(
@@ -186,9 +179,9 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "context forgotten",
-            f"{blocks}:GRN.{call}",
-            "if context is not None and tokens is not None:",
-            "if False:",
+            f"{blocks}:GRN.added",
+            "if context is None or tokens is None:",
+            "if True:",
             seen_in(PF),
         ),
         fault(
@@ -200,8 +193,8 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
         ),
         fault(
             "variables weighed over time",
-            f"ragged_{backend}.variable_selection:{selection}",
-            *weighed,
+            f"ragged_{backend}.variable_selection:VariableSelection._by_kernels",
+            *WEIGHED_OVER_TIME,
             seen_in(FUSION),
         ),
         fault(

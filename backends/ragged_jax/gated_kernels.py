@@ -59,17 +59,18 @@ class Parts(NamedTuple):
         block: the one that all others belong to.
         modules: in the order of what they learn.
         kinds: their types.
-        embedding: what embeds numbers, which the block is given then; the first of them.
+        is_embedded: whether the first of them embeds numbers, which the block is given then.
     """
 
     block: Any
     modules: tuple[nnx.Module, ...]
     kinds: tuple[type[nnx.Module], ...]
-    embedding: Any = None
+    is_embedded: bool = False
 
     def after(self, linear: nnx.Module, kind: type[nnx.Module]) -> Parts:
         """Take what embeds numbers along, and the type that it had."""
-        return Parts(self.block, (linear, *self.modules), (kind, *self.kinds), linear)
+        own = (linear, *self.modules), (kind, *self.kinds)
+        return Parts(self.block, *own, is_embedded=True)
 
     @property
     def parameters(self) -> Iterator[Array]:
@@ -119,9 +120,9 @@ def takes_kernels(parts: Parts, x: Array, *others: Array | None) -> bool:
         return False
     arrays = [x, *(each for each in others if each is not None), *parts.parameters]
     *copies, size = arrays[-1].shape
-    if (copies or parts.embedding is not None) and not parts.has_own_residual:
+    if (copies or parts.is_embedded) and not parts.has_own_residual:
         return False
-    axes = 1 + len(copies) if parts.embedding is None else 1
+    axes = 1 if parts.is_embedded else 1 + len(copies)
     widest, tokens = WIDEST if copies else WIDEST_ALONE, math.prod(x.shape[:-axes])
     if size > min(widest, tokens) or any(each.dtype != x.dtype for each in arrays):
         return False
@@ -170,7 +171,7 @@ def run_gate(parts: Parts, x: Array, residual: Array) -> Array:
 def networks_of(parts: Parts, x: Array) -> Networks[Array]:
     """Take from the parts of a GRN, or of copies of one, what it computes with on `x`."""
     grn, inner = parts.block, parts.block.residual
-    embedding = NONE * 2 if parts.embedding is None else _learned(parts.embedding)
+    embedding = _learned(parts.modules[0]) if parts.is_embedded else NONE * 2
     layers = [
         each for layer in (grn.hidden, grn.output, grn.gate.linear) for each in _learned(layer)
     ]

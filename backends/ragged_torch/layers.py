@@ -81,8 +81,6 @@ class Linear(nn.Module):
         """Map `(..., inputs)` to `(..., outputs)`."""
         if self.weight.ndim == 2:
             return nn.functional.linear(x, self.weight, self.bias)
-        if self.weight.shape[-1] == 1 and self.bias is not None:  # copies lie side by side
-            return torch.addcmul(self.bias, x.movedim(0, -2), self.weight[..., 0]).movedim(-2, 0)
         flat = x.flatten(1, -2)
         if self.bias is None:
             y = flat @ self.weight.mT

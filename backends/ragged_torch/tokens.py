@@ -14,6 +14,7 @@ from ragged.ops.tokens import (
     joined_lengths,
     joined_order,
     joined_places,
+    joined_token_places,
     token_offsets,
     token_places,
     token_rows,
@@ -90,8 +91,8 @@ class Visible(NamedTuple):
     Args:
         queries: the steps that attend.
         keys: lengths of the rows of keys.
-        order: the place of each key among the tokens given, or in its padded row; None = they lie
-            row after row.
+        order: the place of each key in its padded row; None = they lie row after row.
+        places: where among the keys each of the tokens given stands, likewise.
         encoder: lengths of the first part of rows of keys whose second part are the queries' steps;
             None = they have one part.
         causal: a step of the queries sees no step of them but those before it.
@@ -100,6 +101,7 @@ class Visible(NamedTuple):
     queries: Steps
     keys: Lengths
     order: Tensor | None = None
+    places: Tensor | None = None
     encoder: Lengths | None = None
     causal: bool = False
 
@@ -110,10 +112,10 @@ class Visible(NamedTuple):
 
     def arrange(self, memory: Tensor) -> Tensor:
         """Put keys in the order of their rows; what stands behind a row's end is never read."""
+        if self.places is not None:  # every key is written: its gradient is read, not added up
+            return torch.empty_like(memory).index_copy_(0, self.places, memory)
         if self.order is None:
             return memory
-        if memory.ndim == 2:
-            return memory.index_select(0, self.order)
         return memory.gather(1, self.order[..., None].expand(-1, -1, memory.shape[-1]))
 
     def explain(self, weights: Tensor) -> Tensor:
@@ -153,7 +155,8 @@ class BothSides(NamedTuple):
         """Separate the encoder's tokens from the decoder's."""
         places = self.encoder.places
         first = self.encoder.lengths.width if places is None else len(places)
-        return x[..., :first, :], x[..., first:, :]
+        before, behind = x.split([first, x.shape[-2] - first], -2)
+        return before, behind
 
     def spread(self, rows: Tensor) -> Tensor:
         """Give each token what its row has, `(batch, features)`."""
@@ -170,9 +173,9 @@ class BothSides(NamedTuple):
         (encoder, decoder), like = self, self.decoder.like
         lengths, backend = (encoder.lengths, decoder.lengths), load_backend(name)
         keys = joined_lengths(backend, *lengths, like=like)
-        order = None
-        if encoder.rows is not None and decoder.rows is not None:
-            order = torch.argsort(torch.cat([encoder.rows, decoder.rows]), stable=True)
+        order = places = None
+        if encoder.places is not None:
+            places = torch.from_numpy(joined_token_places(*lengths))
         elif not encoder.lengths.is_full:
             order = joined_order(backend, *lengths, like=like)
-        return Visible(decoder, keys, order, encoder.lengths, causal)
+        return Visible(decoder, keys, order, places, encoder.lengths, causal)

@@ -83,48 +83,88 @@ inline std::array<Place, FIELDS> places(const Gated& call) {
            vector(size), vector(size)}};
 }
 
-// A network's fields, or their gradients: each `(rows, halves, whole vectors of columns)`, 0 beyond its columns.
+// Where they stand the other way round: the matrices alone.
 template <class T>
-struct Fields {
-  std::array<Numbers<T>, FIELDS> of;
+std::array<Place, FIELDS> transposed(std::array<Place, FIELDS> all) {
+  for (Place& place : all) place = {0, place.is_matrix() ? place.template pitch<T>() : 0, 0, place.rows, 0};
+  return all;
+}
 
-  T* operator[](Field field) { return of[field].data(); }
-  const T* operator[](Field field) const { return of[field].data(); }
+// A network's fields, or their gradients, one after the other: each `(rows, halves, whole vectors of columns)`, 0
+// beyond its columns.
+template <class T>
+class Fields {
+ public:
+  using Places = std::array<Place, FIELDS>;
 
-  void clear(const Place& place, int field) { of[field].assign(place.rows * place.template pitch<T>(), T(0)); }
+  // Make room for all.
+  void lay_out(const Places& all) {
+    places = all;
+    Index end = 0;
+    for (int field = 0; field < FIELDS; ++field) {
+      at[field] = end;
+      end += round_up(numbers(field), Index(Aligned<T>::LINE) / Index(sizeof(T)));
+    }
+    room.resize(end);
+  }
 
-  void read(const Place& place, const T* const* arrays, Index feature, int field) {
-    clear(place, field);
+  T* operator[](int field) { return room.data() + at[field]; }
+  const T* operator[](int field) const { return room.data() + at[field]; }
+
+  void clear_vectors() {
+    for (int field = 0; field < FIELDS; ++field)
+      if (!places[field].is_matrix()) std::fill_n((*this)[field], numbers(field), T(0));
+  }
+
+  void read(const T* const* arrays, Index feature, int field) {
+    const Place& place = places[field];
+    const Index width = place.template width<T>(), pitch = place.template pitch<T>();
     for (Index half = 0; half < place.halves; ++half) {
       const T* const from = arrays[field] + place.begin(feature, half);
-      T* const to = of[field].data() + half * place.template width<T>();
+      T* const to = (*this)[field] + half * width;
       if (place.is_transposed())
-        copy_transposed(place.columns, place.rows, from, place.column, to, pitch(place), place.template width<T>());
+        copy_transposed(place.columns, place.rows, from, place.column, to, pitch, width);
       else
-        copy_rows(place, from, place.row, to, pitch(place));
+        copy_rows(place, from, place.row, to, pitch, width);
     }
   }
 
-  void add(const Fields& other, int field) {
-    for (std::size_t i = 0; i < of[field].size(); ++i) of[field][i] += other.of[field][i];
-  }
-
-  void write(const Place& place, T* const* arrays, Index feature, int field) const {
+  void write(T* const* arrays, Index feature, int field) const {
+    const Place& place = places[field];
+    const Index width = place.template width<T>(), pitch = place.template pitch<T>();
     for (Index half = 0; half < place.halves; ++half) {
-      const T* const from = of[field].data() + half * place.template width<T>();
+      const T* const from = (*this)[field] + half * width;
       T* const to = arrays[field] + place.begin(feature, half);
       if (place.is_transposed())
-        copy_transposed(place.rows, place.columns, from, pitch(place), to, place.column, place.rows);
+        copy_transposed(place.rows, place.columns, from, pitch, to, place.column, place.rows);
       else
-        copy_rows(place, from, pitch(place), to, place.row);
+        copy_rows(place, from, pitch, to, place.row, place.columns);
     }
+  }
+
+  // Read a matrix of others the other way round.
+  void turn(const Fields& others, int field) {
+    if (!others.places[field].is_matrix()) return;
+    const Index pitch = others.places[field].template pitch<T>(), turned = places[field].template pitch<T>();
+    copy_transposed(others.places[field].rows, pitch, others[field], pitch, (*this)[field], turned, turned);
+  }
+
+  void add(const Fields& others, int field) {
+    const T* const from = others[field];
+    T* const to = (*this)[field];
+    for (Index i = 0; i < numbers(field); ++i) to[i] += from[i];
   }
 
  private:
-  static Index pitch(const Place& place) { return place.template pitch<T>(); }
+  Places places;
+  std::array<Index, FIELDS> at;
+  Room<T> room;
 
-  static void copy_rows(const Place& place, const T* from, Index pitch, T* to, Index to_pitch) {
-    for (Index r = 0; r < place.rows; ++r) std::copy_n(from + r * pitch, place.columns, to + r * to_pitch);
+  Index numbers(int field) const { return places[field].rows * places[field].template pitch<T>(); }
+
+  static void copy_rows(const Place& place, const T* from, Index pitch, T* to, Index to_pitch, Index room) {
+    for (Index r = 0; r < place.rows; ++r, to += to_pitch)
+      std::fill(std::copy_n(from + r * pitch, place.columns, to), to + room, T(0));
   }
 };
 
@@ -206,15 +246,15 @@ class Network {
  public:
   Network(const Gated& call)
       : call(call), narrow(call.hidden), wide(call.size), dropped(call.dropout, call.seed),
-        embedded(call.numbers ? BLOCK * call.inputs : 0), hidden(BLOCK * narrow.pitch), output(BLOCK * wide.pitch), gates(2 * BLOCK * wide.pitch), inner(output),
-        normalised(output) {}
+        embedded(call.numbers ? BLOCK * call.inputs : 0), hidden(BLOCK * narrow.pitch), output(BLOCK * wide.pitch),
+        gates(2 * output.size()), inner(output.size()), normalised(output.size()) {}
 
   const Gated call;
   const Lines<T> narrow, wide;
   const Dropped dropped;
-  Numbers<T> embedded;               // x, where it is made of numbers
-  Numbers<T> hidden, output, gates;  // h, o, and of each token a, then the sigmoid of g
-  Numbers<T> inner, normalised;      // both norms without what they learn
+  Room<T> embedded;               // x, where it is made of numbers
+  Room<T> hidden, output, gates;  // h, o, and of each token a, then the sigmoid of g
+  Room<T> inner, normalised;      // both norms without what they learn
   T inner_scale[BLOCK], scale[BLOCK];
   const T* x = nullptr;  // of the block
   Index x_pitch = 0;
@@ -245,7 +285,7 @@ class Network {
   }
 
   // Drop what is dropped of a block, or of its gradient, and scale the rest up.
-  void drop(Index feature, Index first, Index count, Numbers<T>& block) const {
+  void drop(Index feature, Index first, Index count, Room<T>& block) const {
     if (call.dropout <= 0) return;
     const Dropped::Query of_feature = dropped.query(0, feature);
     const Dropped drops = dropped;
@@ -261,14 +301,14 @@ class Network {
 
   // to (count, to_pitch) = what it begins with + a (count, features) @ b.
   static void multiply_rows(Begin<T> begin, const T* a, Index pitch, Index features, const T* b, Index to_pitch,
-                            Index count, Numbers<T>& to) {
+                            Index count, Room<T>& to) {
     for (Index first = 0; first < features; first += DEEP, begin = {to.data(), to_pitch})
       multiply_from(begin, count, to_pitch / LANES<T>, std::min(DEEP, features - first), a + first, pitch, 1,
                     b + first * to_pitch, to_pitch, to.data(), to_pitch);
   }
 
  private:
-  static void copy(const T* rows, Index pitch, const Lines<T>& lines, Index count, Numbers<T>& to) {
+  static void copy(const T* rows, Index pitch, const Lines<T>& lines, Index count, Room<T>& to) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { store(&to[r * lines.pitch + n], lines.read(rows + r * pitch, n)); });
   }
@@ -322,17 +362,25 @@ inline Index count_workers(const Gated& call, Index threads) {
   return std::max<Index>(1, std::min(threads, Index(products / WORTH_A_WORKER)));
 }
 
-// Run body(place, feature, field) for each field of each feature, which goes over its numbers so many times, by as many
-// of the workers as find enough to do: a number takes as long as some products.
+// What each of the workers has for itself.
+template <class Own>
+std::vector<Own> make_owns(Index workers, const Gated& call) {
+  std::vector<Own> owns;
+  owns.reserve(workers);
+  for (Index worker = 0; worker < workers; ++worker) owns.emplace_back(call);
+  return owns;
+}
+
+// Run body(feature, field) for each field of each feature, which goes over its numbers so many times, by as many of the
+// workers as find enough to do: a number takes as long as some products.
 template <class Body>
 void share_fields(const Gated& call, Index times, Index workers, const Parallel& parallel, Body&& body) {
   constexpr double PRODUCTS = 8;
-  const auto all = places(call);
   double numbers = 0;
-  for (const Place& place : all) numbers += double(place.each);
+  for (const Place& place : places(call)) numbers += double(place.each);
   const Index worth = 1 + Index(numbers * double(call.features * times) * PRODUCTS / WORTH_A_WORKER);
   share(call.features * FIELDS, std::min(workers, worth), parallel,
-        [&](Index, Index n) { body(all[n % FIELDS], n / FIELDS, int(n % FIELDS)); });
+        [&](Index, Index n) { body(n / FIELDS, int(n % FIELDS)); });
 }
 
 template <class T>
@@ -340,14 +388,15 @@ class GatedForward {
  public:
   // out (tokens, size).
   GatedForward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, T* out)
-      : call(call), given(given), arrays(arrays), out(out), fields(call.features) {}
+      : call(call), given(given), arrays(arrays), out(out), fields(call.features) {
+    for (Fields<T>& each : fields) each.lay_out(places(call));
+  }
 
   void run(Index threads, const Parallel& parallel) {
     const Index parts = (call.tokens + PART - 1) / PART, workers = count_workers(call, threads);
-    std::vector<Network<T>> owns(workers, Network<T>(call));
-    share_fields(call, 1, workers, parallel, [&](const Place& place, Index feature, int field) {
-      fields[feature].read(place, arrays, feature, field);
-    });
+    auto owns = make_owns<Network<T>>(workers, call);
+    share_fields(call, 1, workers, parallel,
+                 [&](Index feature, int field) { fields[feature].read(arrays, feature, field); });
     share(parts, workers, parallel, [&](Index worker, Index n) {
       const Index end = std::min(call.tokens, (n + 1) * PART);
       std::fill(out + n * PART * call.size, out + end * call.size, T(0));

@@ -24,27 +24,33 @@ class GatedBackward {
                 const Tokens<T>& gradients, T* const* darrays)
       : call(call), given(given), arrays(arrays), dout(dout), gradients(gradients), darrays(darrays),
         fields(call.features), turned(call.features), segment(segment_of(call)),
-        segments((call.tokens + segment - 1) / segment), sums(call.features * segments) {}
+        segments((call.tokens + segment - 1) / segment), sums(call.features * segments) {
+    const auto all = places(call), back = transposed<T>(all);
+    for (Fields<T>& each : fields) each.lay_out(all);
+    for (Fields<T>& each : turned) each.lay_out(back);
+    for (Fields<T>& each : sums) each.lay_out(all);
+  }
 
   void run(Index threads, const Parallel& parallel) {
     const Index workers = count_workers(call, threads);
-    std::vector<Own> owns(workers, Own(call));
-    share_fields(call, 2, workers, parallel, [&](const Place& place, Index feature, int field) {
-      fields[feature].read(place, arrays, feature, field);
-      if (place.is_matrix()) turn(place, fields[feature].of[field], turned[feature].of[field]);
+    auto owns = make_owns<Own>(workers, call);
+    share_fields(call, 2, workers, parallel, [&](Index feature, int field) {
+      fields[feature].read(arrays, feature, field);
+      turned[feature].turn(fields[feature], field);
     });
-    const auto all = places(call);
     share(Index(sums.size()), workers, parallel, [&](Index worker, Index n) {
       const Index feature = n / segments, begin = n % segments * segment;
       const Index end = std::min(call.tokens, begin + segment);
-      for (int field = 0; field < FIELDS; ++field) sums[n].clear(all[field], field);
-      for (Index first = begin; first < end; first += BLOCK)
+      sums[n].clear_vectors();
+      for (Index first = begin; first < end; first += BLOCK) {
+        owns[worker].adds = first > begin;
         run_block(owns[worker], sums[n], feature, first, std::min(BLOCK, end - first));
+      }
     });
-    share_fields(call, segments, workers, parallel, [&](const Place& place, Index feature, int field) {
+    share_fields(call, segments, workers, parallel, [&](Index feature, int field) {
       Fields<T>& total = sums[feature * segments];
       for (Index n = 1; n < segments; ++n) total.add(sums[feature * segments + n], field);
-      total.write(place, darrays, feature, field);
+      total.write(darrays, feature, field);
     });
   }
 
@@ -63,18 +69,20 @@ class GatedBackward {
   // What a worker has for itself: the block again, and gradients of what is between.
   struct Own {
     Own(const Gated& call)
-        : network(call), inputs(call.inputs), gates(network.gates), inner(network.inner), output(network.output),
-          hidden(network.hidden), x(BLOCK * inputs.pitch), scores(network.wide.pitch) {}
+        : network(call), inputs(call.inputs), gates(network.gates.size()), inner(network.inner.size()),
+          output(network.output.size()), hidden(network.hidden.size()), x(BLOCK * inputs.pitch),
+          scores(network.wide.pitch) {}
     Network<T> network;
     Lines<T> inputs;
-    Numbers<T> gates, inner, output, hidden, x, scores;
-  };
+    Room<T> gates, inner, output, hidden, x, scores;
+    bool adds = false;  // whether products add to what the sums of matrices have
 
-  static void turn(const Place& place, const Numbers<T>& from, Numbers<T>& to) {
-    const Index pitch = place.template pitch<T>(), turned = round_up(place.rows, L);
-    to.resize(pitch * turned);
-    copy_transposed(place.rows, pitch, from.data(), pitch, to.data(), turned, turned);
-  }
+    // sum (features, b_pitch) = (or +=) a (count, features).T @ b.
+    void add_products(const T* a, Index pitch, Index features, const Room<T>& b, Index b_pitch, Index count, T* sum) {
+      const Begin<T> begin = adds ? Begin<T>{sum, b_pitch} : Begin<T>{};
+      multiply_from(begin, features, b_pitch / L, count, a, 1, pitch, b.data(), b_pitch, sum, b_pitch);
+    }
+  };
 
   void run_block(Own& own, Fields<T>& sum, Index feature, Index first, Index count) const {
     const Fields<T>& back = turned[feature];
@@ -83,7 +91,7 @@ class GatedBackward {
     for (Index r = 0; r < count; ++r) leave_norms(own, sum, feature, first + r, r);
 
     const Index pitch = net.wide.pitch;
-    add_products(net.output.data(), pitch, call.size, own.gates, 2 * pitch, count, sum[GATE]);
+    own.add_products(net.output.data(), pitch, call.size, own.gates, 2 * pitch, count, sum[GATE]);
     Network<T>::multiply_rows({}, own.gates.data(), 2 * pitch, 2 * pitch, back[GATE], pitch, count, own.output);
     net.drop(feature, first, count, own.output);
     leave_residual(own, sum, back, first, count);
@@ -175,7 +183,7 @@ class GatedBackward {
     const Network<T>& net = own.network;
     const Lines<T>& wide = net.wide;
     if (call.stretched) {
-      add_products(net.x, net.x_pitch, call.inputs, own.inner, wide.pitch, count, sum[STRETCH]);
+      own.add_products(net.x, net.x_pitch, call.inputs, own.inner, wide.pitch, count, sum[STRETCH]);
       go_back(own.inner, wide, back[STRETCH], own.inputs, count, false, own.x);
     } else if (given.residual) {
       write(own.inner, wide, count, gradients.residual + first * call.size, call.size);
@@ -189,7 +197,7 @@ class GatedBackward {
   void leave_hidden(Own& own, Fields<T>& sum, const Fields<T>& back, Index first, Index count) const {
     const Network<T>& net = own.network;
     add_rows(own.output, net.wide, count, sum[OUTPUT_BIAS]);
-    add_products(net.hidden.data(), net.narrow.pitch, call.hidden, own.output, net.wide.pitch, count, sum[OUTPUT]);
+    own.add_products(net.hidden.data(), net.narrow.pitch, call.hidden, own.output, net.wide.pitch, count, sum[OUTPUT]);
     go_back(own.output, net.wide, back[OUTPUT], net.narrow, count, false, own.hidden);
     for (Index n = 0; n < count * net.narrow.pitch; n += L) {
       const Vec<T> h = load(&net.hidden[n]), slope = h + T(1);
@@ -197,7 +205,7 @@ class GatedBackward {
     }
     if (gradients.added) write(own.hidden, net.narrow, count, gradients.added + first * call.hidden, call.hidden);
     add_rows(own.hidden, net.narrow, count, sum[HIDDEN_BIAS]);
-    add_products(net.x, net.x_pitch, call.inputs, own.hidden, net.narrow.pitch, count, sum[HIDDEN]);
+    own.add_products(net.x, net.x_pitch, call.inputs, own.hidden, net.narrow.pitch, count, sum[HIDDEN]);
     go_back(own.hidden, net.narrow, back[HIDDEN], own.inputs, count, true, own.x);
   }
 
@@ -222,25 +230,19 @@ class GatedBackward {
     });
   }
 
-  static void write(const Numbers<T>& rows, const Lines<T>& lines, Index count, T* to, Index pitch) {
+  static void write(const Room<T>& rows, const Lines<T>& lines, Index count, T* to, Index pitch) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { lines.write(to + r * pitch, n, load(&rows[r * lines.pitch + n])); });
   }
 
-  // sum (features, b_pitch) += a (count, features).T @ b.
-  static void add_products(const T* a, Index pitch, Index features, const Numbers<T>& b, Index b_pitch, Index count,
-                           T* sum) {
-    multiply<true>(features, b_pitch / L, count, a, 1, pitch, b.data(), b_pitch, sum, b_pitch);
-  }
-
-  static void add_rows(const Numbers<T>& rows, const Lines<T>& lines, Index count, T* sum) {
+  static void add_rows(const Room<T>& rows, const Lines<T>& lines, Index count, T* sum) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { increase(sum + n, load(&rows[r * lines.pitch + n])); });
   }
 
   // to = (or +=) gradient @ matrix.
-  static void go_back(const Numbers<T>& gradient, const Lines<T>& from, const T* matrix, const Lines<T>& lines,
-                      Index count, bool adds, Numbers<T>& to) {
+  static void go_back(const Room<T>& gradient, const Lines<T>& from, const T* matrix, const Lines<T>& lines,
+                      Index count, bool adds, Room<T>& to) {
     const Begin<T> begin = adds ? Begin<T>{to.data(), lines.pitch} : Begin<T>{};
     Network<T>::multiply_rows(begin, gradient.data(), from.pitch, from.features, matrix, lines.pitch, count, to);
   }

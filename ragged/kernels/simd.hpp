@@ -53,6 +53,22 @@ struct Aligned {
 template <class T>
 using Numbers = std::vector<T, Aligned<T>>;
 
+// The same without zeros to begin with, for what is written before it is read.
+template <class T>
+struct Unset : Aligned<T> {
+  template <class Other>
+  struct rebind {
+    using other = Unset<Other>;
+  };
+  Unset() = default;
+  template <class Other>
+  Unset(const Unset<Other>&) {}
+  template <class Other>
+  void construct(Other* at) { ::new (static_cast<void*>(at)) Other; }
+};
+template <class T>
+using Room = std::vector<T, Unset<T>>;
+
 inline Index round_up(Index value, Index grain) { return (value + grain - 1) / grain * grain; }
 
 template <class T>

@@ -102,6 +102,22 @@ def joined_lengths(
     return joined.placed(first.to(backend, like) + second.to(backend, like))
 
 
+def joined_token_places(first: Lengths, second: Lengths) -> np.ndarray:
+    """Return where each token stands once every row has its tokens of both arrays side by side.
+
+    Returns:
+        Integers `(tokens,)` for the first's tokens, then the second's, int64.
+
+    Example:
+        >>> joined_token_places(Lengths([2, 0, 1]), Lengths([1, 2, 0])).tolist()
+        [0, 1, 5, 2, 3, 4]
+    """
+    n, m = first.host, second.host
+    before_first, behind_second = np.cumsum(m) - m, n.sum() - np.cumsum(n)  # of the other's tokens
+    moves = np.concatenate([np.repeat(before_first, n), np.repeat(-behind_second, m)])
+    return np.arange(len(moves)) + moves
+
+
 def joined_order(backend: Backend, first: Lengths, second: Lengths, *, like: Array = None) -> Array:
     """Return where each step of joined rows stands in the two padded arrays side by side.
 

@@ -25,7 +25,7 @@ from ragged.kernels.gated import WIDEST_ALONE, Given, Networks, split
 from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
 from ragged_jax.custom_calls import load_kernels
 from ragged_jax.dropped import keep_mask
-from ragged_jax.parameters import spread
+from ragged_jax.parameters import spread, stretch_matrix
 from ragged_jax.precision import float32_products
 from ragged_jax.primitives import (
     Mapped,
@@ -137,7 +137,7 @@ def select(parts: Parts, x: Array, weights: Array) -> Array:
         x: `(..., features, inputs)`, or numbers that are embedded, `(..., features)`.
         weights: `(..., features)`.
     """
-    return _run(Given(x, weights), networks_of(parts, x), parts.block.gate.dropout)
+    return _run(Given(x, weights), networks_of(parts), parts.block.gate.dropout)
 
 
 def weigh(parts: Parts, x: Array, added: Array | None) -> Array:
@@ -149,7 +149,7 @@ def weigh(parts: Parts, x: Array, added: Array | None) -> Array:
         added: what its context adds to the hidden units of each token.
     """
     given = Given(x, added=_spread(added, x))
-    return _run(given, networks_of(parts, x), parts.block.gate.dropout, softmax=True)
+    return _run(given, networks_of(parts), parts.block.gate.dropout, softmax=True)
 
 
 def run_grn(parts: Parts, x: Array, added: Array | None) -> Array:
@@ -157,7 +157,7 @@ def run_grn(parts: Parts, x: Array, added: Array | None) -> Array:
     grn = parts.block
     residual = None if grn.is_stretched or grn.residual is None else grn.residual(x)
     given = Given(x, added=_spread(added, x), residual=residual)
-    return _run(given, networks_of(parts, x), grn.gate.dropout)
+    return _run(given, networks_of(parts), grn.gate.dropout)
 
 
 def run_gate(parts: Parts, x: Array, residual: Array) -> Array:
@@ -168,14 +168,14 @@ def run_gate(parts: Parts, x: Array, residual: Array) -> Array:
     return _run(Given(x, residual=residual), networks, block.gate.dropout)
 
 
-def networks_of(parts: Parts, x: Array) -> Networks[Array]:
-    """Take from the parts of a GRN, or of copies of one, what it computes with on `x`."""
+def networks_of(parts: Parts) -> Networks[Array]:
+    """Take from the parts of a GRN, or of copies of one, what it learns."""
     grn, inner = parts.block, parts.block.residual
     embedding = _learned(parts.modules[0]) if parts.is_embedded else NONE * 2
     layers = [
         each for layer in (grn.hidden, grn.output, grn.gate.linear) for each in _learned(layer)
     ]
-    stretch = (inner.stretch(x), *_learned(inner.norm)) if grn.is_stretched else NONE * 3
+    stretch = (inner.scale[...], *_learned(inner.norm)) if grn.is_stretched else NONE * 3
     return Networks._make((*embedding, *layers, *stretch, *_learned(grn.norm)))
 
 
@@ -259,8 +259,9 @@ def _run_network(
     if kept is not None:
         y = jnp.where(kept, y * (1 / (1 - rate) if rate < 1 else 0.0), 0)
     gated = jax.nn.glu(_linear(y, networks.gate, networks.gate_bias))
-    if networks.stretch is not None:
-        residual = _norm(x @ networks.stretch, networks.inner_weight, networks.inner_bias)
+    if networks.scale is not None:
+        stretch = stretch_matrix(networks.scale, x.shape[-1])
+        residual = _norm(x @ stretch, networks.inner_weight, networks.inner_bias)
     return _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
 
 
@@ -310,7 +311,7 @@ def _run_kernels(words: Array, *operands: Array, function: str, call: GatedCall)
         numbers = inputs // features
         inputs = numbers * networks.embed.shape[-2]
     hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
-    of_call = features, math.prod(places), inputs, hidden, size, networks.stretch is not None
+    of_call = features, math.prod(places), inputs, hidden, size, networks.scale is not None
     attributes: dict[str, Any] = {
         "sizes": np.array([*of_call, numbers, call.softmax], np.int64),
         "present": np.int64(sum(bit << n for n, bit in enumerate(call.present))),

@@ -19,11 +19,10 @@ from jax import Array
 from ragged.backend import load_backend
 from ragged.errors import OptionError
 from ragged.models.categories import Variables, table_rows
-from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_jax.arrays import asarray, name
 from ragged_jax.gated_kernels import Parts, run_gate, run_grn, takes_kernels
-from ragged_jax.parameters import spread
+from ragged_jax.parameters import spread, stretch_matrix
 from ragged_jax.tokens import Tokens
 
 Drop = Callable[[Array], Array]
@@ -192,19 +191,13 @@ class Interpolation(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, num_copies: int | None = None) -> None:
         shape = (outputs,) if num_copies is None else (num_copies, outputs)
-        self.sizes = (inputs, outputs)
         self.scale = nnx.Param(asarray(np.zeros(shape, np.float32)))
         self.norm = LayerNorm(outputs, num_copies=num_copies)
 
-    def stretch(self, like: Array) -> Array:
-        """Give the matrix that stretches and scales, `(inputs, outputs)`, of each copy."""
-        scale = 2 * jax.nn.sigmoid(self.scale[...])[..., None, :]
-        matrix = jnp.asarray(interpolation_matrix(*self.sizes), like.dtype)
-        return jnp.broadcast_to(matrix, (*scale.shape[:-2], *matrix.shape)) * scale
-
     def __call__(self, x: Array) -> Array:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        return self.norm(multiply(x, self.stretch(x)))
+        stretch = stretch_matrix(self.scale[...], x.shape[-1])
+        return self.norm(multiply(x, stretch.astype(x.dtype)))
 
 
 class GRN(nnx.Module):

@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 from ragged.errors import OptionError
+from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent.init import Shape
 from ragged_jax.arrays import is_traced, to_numpy
 
@@ -69,6 +70,13 @@ def spread(parameter: Array, like: Array) -> Array:
     if parameter.dtype.itemsize >= 4:
         return spread
     return jnp.broadcast_to(spread.astype(jnp.float32), like.shape).astype(parameter.dtype)
+
+
+def stretch_matrix(scale: Array, inputs: int) -> Array:
+    """Give the matrix of an interpolation times `2 * sigmoid(scale)`, of each copy."""
+    matrix = jnp.asarray(interpolation_matrix(inputs, scale.shape[-1]), scale.dtype)
+    opened = 2 * jax.nn.sigmoid(scale)[..., None, :]
+    return jnp.broadcast_to(matrix, (*opened.shape[:-2], *matrix.shape)) * opened
 
 
 def to(module: nnx.Module, *, device: str, dtype: str) -> nnx.Module:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ragged import kernels
 from ragged.kernels.gated import WIDEST_ALONE, Given, Networks, split
 from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
+from ragged.ops.interpolation import interpolation_matrix
 from ragged_torch.addresses import find_team, readable, room_like
 from ragged_torch.dropped import keep_mask
 from ragged_torch.parameters import spread
@@ -139,7 +140,7 @@ class Call(NamedTuple):
             of_embedding = (count, width, 1), (count, width)
         elif given.weights is not None:
             copies = [places.pop()]
-        size, is_stretched = networks.weight.shape[-1], networks.stretch is not None
+        size, is_stretched = networks.weight.shape[-1], networks.scale is not None
         hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
         of_networks = _shapes(copies, inputs, hidden, size)
         of_given = of_x, (*places, *copies), (*places, hidden), (*places, size)
@@ -177,7 +178,7 @@ def select(parts: Parts, x: Tensor, weights: Tensor) -> Tensor:
         x: `(..., features, inputs)`, or numbers that are embedded, `(..., features)`.
         weights: `(..., features)`.
     """
-    return _run(Given(x, weights), networks_of(parts, x), parts.dropout)
+    return _run(Given(x, weights), networks_of(parts), parts.dropout)
 
 
 def weigh(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
@@ -189,7 +190,7 @@ def weigh(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
         added: what its context adds to the hidden units of each token.
     """
     added = _spread(added, x)
-    return _run(Given(x, added=added), networks_of(parts, x), parts.dropout, softmax=True)
+    return _run(Given(x, added=added), networks_of(parts), parts.dropout, softmax=True)
 
 
 def run_grn(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
@@ -197,7 +198,7 @@ def run_grn(parts: Parts, x: Tensor, added: Tensor | None) -> Tensor:
     grn = parts.block
     residual = None if grn.is_stretched or grn.residual is None else grn.residual(x)
     given = Given(x, added=_spread(added, x), residual=residual)
-    return _run(given, networks_of(parts, x), parts.dropout)
+    return _run(given, networks_of(parts), parts.dropout)
 
 
 def run_gate(parts: Parts, x: Tensor, residual: Tensor) -> Tensor:
@@ -207,15 +208,12 @@ def run_gate(parts: Parts, x: Tensor, residual: Tensor) -> Tensor:
     return _run(Given(x, residual=residual), networks, parts.dropout)
 
 
-def networks_of(parts: Parts, x: Tensor) -> Networks[Tensor]:
-    """Take from the parts of a GRN, or of copies of one, what it computes with on `x`."""
-    count, inner = 2 * parts.is_embedded, NONE * 3
-    embedding, learned = parts.parameters[:count] or NONE * 2, parts.parameters[count:]
-    if parts.block.is_stretched:
-        *learned, _, inner_weight, inner_bias = learned
-        inner = parts.block.residual.stretch(x), inner_weight, inner_bias
-    *layers, weight, bias = learned
-    return Networks._make((*embedding, *layers, *inner, weight, bias))
+def networks_of(parts: Parts) -> Networks[Tensor]:
+    """Take from the parts of a GRN, or of copies of one, what it learns."""
+    *learned, weight, bias = parts.parameters
+    embedding = () if parts.is_embedded else NONE * 2
+    inner = () if parts.block.is_stretched else NONE * 3
+    return Networks._make((*embedding, *learned, *inner, weight, bias))
 
 
 def _spread(added: Tensor | None, x: Tensor) -> Tensor | None:
@@ -292,9 +290,10 @@ def _plain(
         kept = keep_mask(torch.tensor(dropping.seed), dropping.rate, shape).view(y.shape)
         y = torch.where(kept, y * (1 / (1 - dropping.rate) if dropping.rate < 1 else 0.0), 0.0)
     gated = nn.functional.glu(_linear(y, networks.gate, networks.gate_bias))
-    if networks.stretch is not None:
-        stretched = _linear(x, networks.stretch.mT)
-        residual = _norm(stretched, networks.inner_weight, networks.inner_bias)
+    if networks.scale is not None:
+        doubled = torch.from_numpy(2 * interpolation_matrix(x.shape[-1], y.shape[-1])).to(x)
+        stretch = doubled * torch.sigmoid(networks.scale).unsqueeze(-2)
+        residual = _norm(_linear(x, stretch.mT), networks.inner_weight, networks.inner_bias)
     values = _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
     if softmax:
         return torch.softmax(values, -1)
@@ -341,8 +340,8 @@ def _shapes(copies: Sequence[int], inputs: int, hidden: int, size: int) -> tuple
     wide, narrow = (*copies, size), (*copies, hidden)
     return (
         *((*narrow, inputs), narrow, (*wide, hidden), wide),
-        *((*copies, 2 * size, size), (*copies, 2 * size), (*copies, inputs, size)),
-        *(wide,) * 4,
+        *((*copies, 2 * size, size), (*copies, 2 * size)),
+        *(wide,) * 5,
     )
 
 

@@ -295,12 +295,14 @@ class GRN(nn.Module):
         names = "hidden", "output", "gate", "norm", "residual"
         hidden, output, gate, norm, residual = submodules(self, *names)
         dropout, linear = submodules(gate, "dropout", "linear")
-        own = self, hidden, output, gate, dropout, linear, norm
-        kinds: Kinds = (GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm)
+        own, kinds = (self, hidden, output, gate, dropout, linear), OF_GRN
         if isinstance(residual, Interpolation):
-            own = *own, residual, *submodules(residual, "norm")
-            kinds = *kinds, Interpolation, LayerNorm
-        return Parts.of(own, kinds, dropout)
+            own, kinds = (*own, residual, *submodules(residual, "norm")), OF_STRETCHED_GRN
+        return Parts.of((*own, norm), kinds, dropout)
+
+
+OF_GRN: Kinds = (GRN, Linear, Linear, GLU, Dropout, Linear, LayerNorm)
+OF_STRETCHED_GRN: Kinds = (*OF_GRN[:-1], Interpolation, LayerNorm, LayerNorm)
 
 
 class Embedding(nn.Module):

@@ -31,7 +31,7 @@ class Networks(NamedTuple, Generic[Array]):
     """What the networks learn, in the kernels' order, of each feature where there are some.
 
     All of one is None: both of the embedding where x is not embedded, the four after them where x
-    itself is what is gated, `stretch` and the two after it where the residual is not stretched.
+    itself is what is gated, `scale` and the two after it where the residual is not x stretched.
     """
 
     embed: Array | None
@@ -42,7 +42,7 @@ class Networks(NamedTuple, Generic[Array]):
     output_bias: Array | None
     gate: Array
     gate_bias: Array
-    stretch: Array | None
+    scale: Array | None
     inner_weight: Array | None
     inner_bias: Array | None
     weight: Array

@@ -50,7 +50,7 @@ class GatedBackward {
     share_fields(call, segments, workers, parallel, [&](Index feature, int field) {
       Fields<T>& total = sums[feature * segments];
       for (Index n = 1; n < segments; ++n) total.add(sums[feature * segments + n], field);
-      total.write(darrays, feature, field);
+      total.write(arrays, darrays, feature, field);
     });
   }
 

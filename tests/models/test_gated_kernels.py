@@ -60,7 +60,7 @@ def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate)
     torch.manual_seed(0)
     seed = int(torch.randint(2**62, ())) if rate else 0
     dropping = gated_kernels.Dropping(rate, seed)
-    networks = gated_kernels.networks_of(grns.parts, x)
+    networks = gated_kernels.networks_of(grns.parts)
     given = gated_kernels.Given(x, weights)
     expected = gated_kernels._plain(given, networks, dropping)
     close([found, *gradients(found, of)], [expected, *gradients(expected, of)])

@@ -8,7 +8,7 @@ from tests.mutants.names import attention, transformed
 CALL = {"torch": "forward", "jax": "__call__"}
 LSTM, BRIDGED = "AttentionLSTM", "AttentionLSTM, bridge, ungated, all seen"
 TRANSFORMER, SHARED = "TransformerLSTM", "TransformerLSTM, shared, all seen"
-PF, FUSION, SIMPLE = "PFTemporalFusionTransformer", "XTFT", "XTFT, one feature"
+PF, FUSION = "PFTemporalFusionTransformer", "XTFT"
 STATICS = "TemporalFusionTransformer, statics, left, all seen"
 
 
@@ -183,13 +183,6 @@ def faults_of(backend: str) -> tuple[Fault, ...]:
             "if context is None or tokens is None:",
             "if True:",
             seen_in(PF),
-        ),
-        fault(
-            "interpolation not scaled",
-            f"{blocks}:Interpolation.stretch",
-            "sigmoid(self.scale",
-            "sigmoid(0 * self.scale",
-            seen_in(SIMPLE),
         ),
         fault(
             "variables weighed over time",

@@ -13,7 +13,7 @@ BLOCKS = "models/test_gated_blocks.py::test"
 ALONE = f"{BLOCKS}_results_and_gradients_are_those_of_the_modules[8-48-{{}}]"
 ON_JAX = "models/test_jax_gated_kernels.py::test"
 MODULES_ON_JAX = f"{ON_JAX}_results_and_gradients_are_those_of_the_modules"
-FORWARD, BACKWARD = "gated.hpp", "gated_backward.hpp"
+FORWARD, BACKWARD, OF_FIELDS = "gated.hpp", "gated_backward.hpp", "gated_fields.hpp"
 OF_ADDED = "net.narrow, count, gradients.added + first * call.hidden, call.hidden"
 
 FAULTS = (
@@ -22,10 +22,24 @@ FAULTS = (
         for name, file, old, new, *caught_by in (
             (
                 "a feature's x lies token after token",
-                FORWARD,
+                OF_FIELDS,
                 "return features * given();",
                 "return given();",
                 ALIKE,
+            ),
+            (
+                "an interpolation stops short of the last input",
+                OF_FIELDS,
+                "double(rows - 1) / double(columns - 1)",
+                "double(rows - 1) / double(columns)",
+                ALONE.format("stretched"),
+            ),
+            (
+                "what an interpolation is scaled by has the slope of a line",
+                OF_FIELDS,
+                "T(2 * share * open(scale[n]) * (1 - open(scale[n])))",
+                "T(2 * share * open(scale[n]))",
+                ALONE.format("stretched"),
             ),
             (
                 "a number's gradient is what its embedding gets",
@@ -128,6 +142,13 @@ FAULTS = (
         )
     ),
     fault(
+        "gated kernels: modules scale no interpolation",
+        "ragged_torch.layers:Interpolation.stretch",
+        "sigmoid(self.scale)",
+        "sigmoid(0 * self.scale)",
+        ALONE.format("stretched"),
+    ),
+    fault(
         "gated kernels: hooks are passed by",
         "ragged_torch.gated_kernels:Parts.are_untouched",
         "or part._forward_hooks",
@@ -155,6 +176,13 @@ JAX = (
                 "1 / (1 - rate)",
                 "1",
                 "what_is_dropped_is_dropped_again_backward_and_by_plain_operations[selection]",
+            ),
+            (
+                "modules scale no interpolation",
+                "ragged_jax.parameters:stretch_matrix",
+                "sigmoid(scale)[",
+                "sigmoid(0 * scale)[",
+                "results_and_gradients_are_those_of_the_modules[stretched]",
             ),
             (
                 "nothing is dropped",

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from ragged import __version__
 from ragged.errors import BackendError, ConfigError, DivergenceError, ExportError, RaggedError
 from ragged.runs.aliases import rename_option
 from ragged.runs.config import (
@@ -114,7 +115,8 @@ def _run_conformance(
 
 def create_parser() -> Any:
     """Build the parser of all commands."""
-    parser = new_parser("Exact sequence models on rows of different lengths.", "ragged train")
+    about = "Exact sequence models on rows of different lengths."
+    parser = new_parser(about, "ragged train", __version__)
     subcommands = parser.add_subcommands(required=False)
     subcommands.add_subcommand("train", train_parser(), help="train a model from one YAML file")
 

@@ -14,6 +14,14 @@ from ragged.errors import ConfigError, RaggedError
 from ragged.runs.config import check_value, nearest
 
 CONFIGS = Path(__file__).parent / "configs"
+WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "tuple": "a list",
+    "NoneType": "null",
+}
 
 
 def train_parser() -> Any:
@@ -62,12 +70,13 @@ def parts_parser(parser: Any = None) -> Any:
     return parser
 
 
-def new_parser(description: str, example: str) -> Any:
+def new_parser(description: str, example: str, version: str | None = None) -> Any:
     """Make the parser of a command, with its description and an example of its use."""
     from jsonargparse import ArgumentParser
 
     return ArgumentParser(
         prog="ragged",
+        version=version,
         exit_on_error=False,
         allow_abbrev=False,
         description=description,
@@ -128,18 +137,46 @@ def build(parser: Any, config: Any, instantiators: Any = None) -> Any:
 
 def _explain(message: str, command: str = "train") -> str:
     """Add the remedy to a message of the parser; the first word may be a command or an option."""
+    said = f"config: {_reworded(message.strip())}"
     if "not allowed" in message:
         remedy = "Only classes of ragged can be named; --allow-import MODULE admits another module."
-        return f"config: {message.strip()}\n{remedy}"
+        return f"{said}\n{remedy}"
     if re.search("are required|expected one argument|invalid choice", message):
-        return f"config: {message.strip()}\nSee `--help`, which shows an example of each command."
+        return f"{said}\nSee `--help`, which shows an example of each command."
     if command.isalpha() and command != "train":
-        return f"config: {message.strip()}\nSee `ragged {command} --help`, which shows an example."
+        return f"{said}\nSee `ragged {command} --help`, which shows an example."
     named = re.findall(r"(?:[Oo]ption|arguments:|string:|attribute) ['\"]?-*([\w.]+)", message)
     known = _known_names()
     unknown = [part for name in named for part in name.split(".") if part not in known]
     hint = nearest(unknown[0], known) if unknown else ""
-    return f"config: {message.strip()}\nCompare with `ragged train --print_config`{hint}."
+    return f"{said}\nCompare with `ragged train --print_config`{hint}."
+
+
+def _reworded(message: str) -> str:
+    """Say in one line which value is of the wrong kind, where the parser says that and no more."""
+    keys = re.findall(r'Parser key "([^"]+)":', message)
+    wrong = re.findall(r"Expected an? (.+)\. Got value: (.*)", message)
+    union = re.search(r"Subtypes: \[(.*)\]\n(?s:.*)Given value: (.*)", message)
+    if union and not wrong and "ragged." not in union[1]:
+        wrong = [union.groups()]
+    if not keys or len(wrong) != 1:
+        return message
+    kinds, value = wrong[0]
+    names = re.findall(r"<class '\w+'>|typing\.Literal\[.*?\]|\w+\[.*?\]", kinds)
+    return f"{'.'.join(keys)} is {value!r}; expected {' or '.join(map(_in_words, names))}."
+
+
+def _in_words(kind: str) -> str:
+    """Name a type as a reader of YAML would.
+
+    >>> _in_words("<class 'int'>"), _in_words("typing.Literal['a', 'b']"), _in_words("list[int]")
+    ('an integer', "one of 'a', 'b'", 'list[int]')
+    """
+    plain = re.fullmatch(r"<class '(\w+)'>", kind)
+    choices = re.fullmatch(r"typing\.Literal\[(.*)\]", kind)
+    if choices:
+        return f"one of {choices[1]}"
+    return WORDS.get(plain[1], plain[1]) if plain else kind
 
 
 def _known_names() -> set[str]:

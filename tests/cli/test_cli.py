@@ -226,6 +226,13 @@ def test_no_command_prints_the_help(capsys):
         assert verb in said
 
 
+def test_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"ragged {ragged.__version__}\n"
+
+
 def verbs() -> list[str]:
     (action,) = (a for a in cli.create_parser()._actions if a.dest == "subcommand")
     return list(action.choices)

@@ -338,6 +338,15 @@ def test_what_does_not_fit_is_refused(adapter: Adapter, case: str) -> None:
         ragged.attention(**given)
 
 
+def test_a_scale_that_weights_cannot_be_computed_with_is_refused(adapter: Adapter) -> None:
+    given = adapter.arrays({name: np.zeros((1, 2, 1, 4)) for name in "qkv"})
+    if adapter.dtype == "float64":
+        assert not adapter.to_numpy(ragged.attention(**given, scale=1e39)).any()
+        return
+    with pytest.raises(ragged.errors.OptionError, match=r"`scale` is 1e\+39; expected within"):
+        ragged.attention(**given, scale=1e39)
+
+
 @pytest.mark.parametrize("name", ["q", "k", "v"])
 def test_a_list_takes_the_dtype_of_the_arrays_beside_it(adapter: Adapter, name: str) -> None:
     values = values_of("heads", 4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ragged.backend import backend_of
 from ragged.checks import MAX_SIZE, as_arrays, as_finite, as_flag, as_rate, as_size, shown
 from ragged.errors import ArgumentError, LengthsError, OptionError, ShapeError
@@ -122,12 +124,21 @@ def attention(
         layout="jagged" if is_jagged else "padded",
         causal=as_flag(function, "causal", causal),
         diagonal=as_size(function, "diagonal", diagonal, minimum=-MAX_SIZE),
-        scale=None if scale is None else as_finite(function, "scale", scale),
+        scale=None if scale is None else _as_scale(function, scale, str(arrays["q"].dtype)),
         dropout=dropout,
         seed=check_seed(function, backend, seed, dropout),
         need_weights=need_weights,
     )
     return (out, weights) if need_weights else out
+
+
+def _as_scale(function: str, scale: object, dtype: str) -> float:
+    """Return a number that weights are computed with: in float64, or else in float32."""
+    number, most = as_finite(function, "scale", scale), float(np.finfo(np.float32).max)
+    if abs(number) > most and not dtype.endswith("float64"):
+        expected = "within the range of float32, in which weights are computed"
+        raise OptionError.of(function, "scale", shown(scale), expected, "Give a smaller one.")
+    return number
 
 
 def check_seed(function: str, backend: Backend, seed: Any, dropout: float) -> Any:

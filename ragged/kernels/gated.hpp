@@ -210,12 +210,16 @@ class Network {
   }
 };
 
-// How many of `threads` find enough to do.
+// How many of `threads` find enough to do. Where networks are narrow, most of it is to embed, activate and normalise: a
+// number of these takes as long as some products.
 inline Index count_workers(const Gated& call, Index threads) {
+  constexpr double PRODUCTS = 20;
+  const double numbers = double(call.inputs + 2 * call.hidden + 6 * call.size);
   const double of_inputs = double(call.inputs) * double(call.hidden + call.stretched * call.size);
   const double of_size = double(call.size) * double(call.hidden + 2 * call.size);
-  const double products = double(call.tokens) * double(call.features) * (of_inputs + of_size);
-  return std::max<Index>(1, std::min(threads, Index(products / WORTH_A_WORKER)));
+  const double products = of_inputs + of_size + PRODUCTS * numbers;
+  const double all = double(call.tokens) * double(call.features) * products;
+  return std::max<Index>(1, std::min(threads, Index(all / WORTH_A_WORKER)));
 }
 
 // What each of the workers has for itself.

@@ -9,7 +9,7 @@ namespace ragged {
 // How many tokens have sums of their own: as many in each segment, in a number that workers share evenly, few enough
 // that sums of so many numbers lose little, and enough to be worth their room.
 inline Index segment_of(const Gated& call) {
-  constexpr Index LEAST = 480, MOST = 2048, TASKS = 32;
+  constexpr Index LEAST = 320, MOST = 2048, TASKS = 32;
   const auto is_due = [&](Index parts) { return parts * call.features <= TASKS || call.tokens > MOST * parts / 2; };
   Index parts = 1;
   while (call.tokens >= 2 * parts * LEAST && is_due(2 * parts)) parts *= 2;

@@ -260,8 +260,8 @@ def _run_network(
         y = jnp.where(kept, y * (1 / (1 - rate) if rate < 1 else 0.0), 0)
     gated = jax.nn.glu(_linear(y, networks.gate, networks.gate_bias))
     if networks.scale is not None:
-        stretch = stretch_matrix(networks.scale, x.shape[-1])
-        residual = _norm(x @ stretch, networks.inner_weight, networks.inner_bias)
+        stretched = x @ stretch_matrix(networks.scale, x)
+        residual = _norm(stretched, networks.inner_weight, networks.inner_bias)
     return _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
 
 

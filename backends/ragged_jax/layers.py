@@ -196,8 +196,7 @@ class Interpolation(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Map `(..., inputs)` to `(..., outputs)`."""
-        stretch = stretch_matrix(self.scale[...], x.shape[-1])
-        return self.norm(multiply(x, stretch.astype(x.dtype)))
+        return self.norm(multiply(x, stretch_matrix(self.scale[...], x)))
 
 
 class GRN(nnx.Module):

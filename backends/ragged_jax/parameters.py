@@ -72,9 +72,9 @@ def spread(parameter: Array, like: Array) -> Array:
     return jnp.broadcast_to(spread.astype(jnp.float32), like.shape).astype(parameter.dtype)
 
 
-def stretch_matrix(scale: Array, inputs: int) -> Array:
-    """Give the matrix of an interpolation times `2 * sigmoid(scale)`, of each copy."""
-    matrix = jnp.asarray(interpolation_matrix(inputs, scale.shape[-1]), scale.dtype)
+def stretch_matrix(scale: Array, like: Array) -> Array:
+    """Give the matrix that interpolates the features of `like`, times `2 * sigmoid(scale)`."""
+    matrix = jnp.asarray(interpolation_matrix(like.shape[-1], scale.shape[-1]), like.dtype)
     opened = 2 * jax.nn.sigmoid(scale)[..., None, :]
     return jnp.broadcast_to(matrix, (*opened.shape[:-2], *matrix.shape)) * opened
 

@@ -21,7 +21,7 @@ from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
 from ragged.ops.interpolation import interpolation_matrix
 from ragged_torch.addresses import find_team, readable, room_like
 from ragged_torch.dropped import keep_mask
-from ragged_torch.parameters import spread
+from ragged_torch.parameters import spread, stretch_matrix
 from ragged_torch.transforms import FakeTensor, in_memory, quick_apply
 
 SOURCE = kernels.HEADERS / SOURCES[GATED]
@@ -292,7 +292,7 @@ def _plain(
     gated = nn.functional.glu(_linear(y, networks.gate, networks.gate_bias))
     if networks.scale is not None:
         doubled = torch.from_numpy(2 * interpolation_matrix(x.shape[-1], y.shape[-1])).to(x)
-        stretch = doubled * torch.sigmoid(networks.scale).unsqueeze(-2)
+        stretch = stretch_matrix(networks.scale, doubled)
         residual = _norm(_linear(x, stretch.mT), networks.inner_weight, networks.inner_bias)
     values = _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
     if softmax:

@@ -18,7 +18,7 @@ from ragged.ops.interpolation import interpolation_matrix
 from ragged.recurrent import init
 from ragged_torch.arrays import asarray, name
 from ragged_torch.gated_kernels import Kinds, Parts, run_gate, run_grn, submodules, takes_kernels
-from ragged_torch.parameters import create_parameter, spread
+from ragged_torch.parameters import create_parameter, spread, stretch_matrix
 from ragged_torch.tokens import Tokens
 from ragged_torch.transforms import FakeTensor, has_tangents, in_memory
 
@@ -212,7 +212,7 @@ class Interpolation(nn.Module):
 
     def stretch(self, like: Tensor) -> Tensor:
         """Give the matrix that stretches and scales, `(inputs, outputs)`, of each copy."""
-        return self.doubled.to(like) * torch.sigmoid(self.scale).unsqueeze(-2)
+        return stretch_matrix(self.scale, self.doubled.to(like))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""

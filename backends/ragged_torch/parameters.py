@@ -52,3 +52,8 @@ def spread(parameter: Tensor, like: Tensor) -> Tensor:
     if parameter.ndim == 1:
         return parameter
     return parameter.view(len(parameter), *(1 for _ in like.shape[2:]), -1)
+
+
+def stretch_matrix(scale: Tensor, doubled: Tensor) -> Tensor:
+    """Scale twice the matrix of an interpolation by `sigmoid(scale)`, for each copy."""
+    return doubled * torch.sigmoid(scale).unsqueeze(-2)

@@ -153,30 +153,31 @@ class Fields {
     T* const to = (*this)[STRETCH];
     const Index pitch = places[STRETCH].template pitch<T>();
     clear(STRETCH);
-    interpolate([&](Index row, Index n, double share) { to[row * pitch + n] = T(2 * share * open(scale[n])); });
+    interpolate(scale, [&](Index row, Index n, double share, double open) {
+      to[row * pitch + n] = T(2 * share * open);
+    });
   }
 
   void write_scale(const T* scale, T* gradient) const {
     const T* const from = (*this)[STRETCH];
     const Index pitch = places[STRETCH].template pitch<T>();
     std::fill_n(gradient, places[STRETCH].columns, T(0));
-    interpolate([&](Index row, Index n, double share) {
-      gradient[n] += T(2 * share * open(scale[n]) * (1 - open(scale[n]))) * from[row * pitch + n];
+    interpolate(scale, [&](Index row, Index n, double share, double open) {
+      gradient[n] += T(2 * share * open * (1 - open)) * from[row * pitch + n];
     });
   }
 
-  static double open(T scale) { return 1 / (1 + std::exp(-double(scale))); }
-
-  // body(row, column, its share) for the rows between which each column of `stretch` lies, both ends aligned.
+  // body(row, column, the row's share, the sigmoid of the column's scale) for the rows between which each column of
+  // `stretch` lies, both ends aligned.
   template <class Body>
-  void interpolate(Body&& body) const {
+  void interpolate(const T* scale, Body&& body) const {
     const Index rows = places[STRETCH].rows, columns = places[STRETCH].columns;
     const double step = columns > 1 ? double(rows - 1) / double(columns - 1) : 0;
     for (Index n = 0; n < columns; ++n) {
-      const double at = double(n) * step;
+      const double at = double(n) * step, open = 1 / (1 + std::exp(-double(scale[n])));
       const Index row = std::max<Index>(0, std::min(Index(at), rows - 2));
-      body(row, n, 1 - (at - double(row)));
-      if (rows > 1) body(row + 1, n, at - double(row));
+      body(row, n, 1 - (at - double(row)), open);
+      if (rows > 1) body(row + 1, n, at - double(row), open);
     }
   }
 

@@ -37,8 +37,8 @@ FAULTS = (
             (
                 "what an interpolation is scaled by has the slope of a line",
                 OF_FIELDS,
-                "T(2 * share * open(scale[n]) * (1 - open(scale[n])))",
-                "T(2 * share * open(scale[n]))",
+                "T(2 * share * open * (1 - open))",
+                "T(2 * share * open)",
                 ALONE.format("stretched"),
             ),
             (
@@ -143,9 +143,9 @@ FAULTS = (
     ),
     fault(
         "gated kernels: modules scale no interpolation",
-        "ragged_torch.layers:Interpolation.stretch",
-        "sigmoid(self.scale)",
-        "sigmoid(0 * self.scale)",
+        "ragged_torch.parameters:stretch_matrix",
+        "sigmoid(scale).",
+        "sigmoid(0 * scale).",
         ALONE.format("stretched"),
     ),
     fault(

@@ -57,10 +57,10 @@ def interleave(
         if name in runs and rival in runs and first[name] > max(1.0, HOPELESS * first[rival])
     }
     going = {name: run for name, run in runs.items() if name not in hopeless}
-    warm = dict(first)
+    latest = dict(first)
     for name, run in going.items():
         if name not in brief and first[name] < LONG:
-            warm[name] = _seconds(run)  # the first one also filled caches
+            latest[name] = _seconds(run)  # the first one also filled caches
     times: dict[str, list[float]] = {name: [] for name in going}
     share = budget / max(1, len(going))
     end = time.perf_counter() + budget
@@ -69,9 +69,10 @@ def interleave(
             break
         for name, run in going.items():
             if name not in brief or round_ == 0 or sum(times[name]) < share:
-                if warm[name] < SHORT:
+                if latest[name] < SHORT:  # a first run may have been long because it compiled
                     _repeat(run, AWAKE)
-                times[name].append(_seconds(run))
+                latest[name] = _seconds(run)
+                times[name].append(latest[name])
     times |= {name: [first[name]] for name in hopeless}
     return {name: _summary(times[name], first[name]) for name in runs}
 

@@ -1,6 +1,6 @@
 """Gated residual networks as an operator of JAX's programs: see `primitives`.
 
-In a program for one CPU kernels of our own run it, which compute again in the backward pass; in any
+In a program for one CPU kernels of our own run it, which keep little for the backward pass; in any
 other, plain operations that give the same numbers. Blocks whose modules somebody replaced, or of
 which there are no kernels, do not take it: they run their modules.
 """
@@ -8,7 +8,7 @@ which there are no kernels, do not take it: they run their modules.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -18,15 +18,14 @@ import numpy as np
 from flax import nnx
 from jax import Array
 from jax.extend.core import Primitive
+from jax.interpreters import ad
 from jax.sharding import PartitionSpec
 
 from ragged import kernels
-from ragged.kernels.gated import WIDEST_ALONE, Given, Networks, split
+from ragged.kernels.gated import WIDEST_ALONE, Given, Networks
 from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
 from ragged_jax.custom_calls import load_kernels
-from ragged_jax.dropped import keep_mask
-from ragged_jax.parameters import spread, stretch_matrix
-from ragged_jax.precision import float32_products
+from ragged_jax.gated_plain import PLAIN, GatedCall, kept_in, result_shapes
 from ragged_jax.primitives import (
     Mapped,
     abstract_results,
@@ -44,8 +43,8 @@ WIDEST = 256  # wider networks' parameters leave the cache: products of all toke
 
 # Their operands:
 #     forward   words of the seed; the arrays that there are, in the kernels' order
-#     tangent   the same; the tangents that are not 0
-#     backward  the same as forward; the gradient of the result
+#     tangent   the same, and what the forward pass keeps; the tangents that are not 0
+#     backward  the same, and what it keeps; the gradient of the result
 forward_p = Primitive("gated_forward")
 tangent_p = Primitive("gated_tangent")
 backward_p = Primitive("gated_backward")
@@ -89,26 +88,6 @@ class Parts(NamedTuple):
         are_whole = all(getattr(part, "bias", part) is not None for part in self.modules)
         pairs = zip(self.modules, self.kinds, strict=False)
         return are_whole and all(type(part) is kind for part, kind in pairs)
-
-
-class GatedCall(NamedTuple):
-    """What the operator is told beside its arrays.
-
-    Args:
-        present: which of `Given` and `Networks` there are.
-        rate: the share that is dropped before the gate.
-        softmax: whether the result is a softmax.
-    """
-
-    present: tuple[bool, ...]
-    rate: float
-    softmax: bool = False
-
-    def named(self, arrays: Iterable[Any]) -> tuple[Any, Any]:
-        """Give the arrays that there are, or what stands for them, to their fields."""
-        each = iter(arrays)
-        arrays_or_none = [next(each) if is_there else None for is_there in self.present]
-        return split(arrays_or_none)
 
 
 def takes_kernels(parts: Parts, x: Array, *others: Array | None) -> bool:
@@ -203,7 +182,7 @@ def _gated(words: Array, arrays: Sequence[Array], *, call: GatedCall) -> Array:
     like = given.x if given.weights is None else given.weights
 
     def run(*operands: Array) -> Array:
-        (out,) = forward_p.bind(*operands, mapped=(), call=call)
+        (out,) = forward_p.bind(*operands, mapped=(), keep=False, call=call)
         return out
 
     def result(rows: Any) -> PartitionSpec:
@@ -213,98 +192,19 @@ def _gated(words: Array, arrays: Sequence[Array], *, call: GatedCall) -> Array:
     return out
 
 
-@float32_products
-def _plain(words: Array, *arrays: Array, call: GatedCall) -> list[Array]:
-    """Return what the kernels do; of features one after the other, as variable selection does."""
-    given, networks = call.named(arrays)
-    given = given._replace(x=_embed(given, networks))
-    kept, (*places, size) = None, _result_shape(*call.named(each.shape for each in arrays))
-    if call.rate:
-        features = 1 if given.weights is None else given.weights.shape[-1]
-        kept = keep_mask(words, call.rate, (1, features, math.prod(places), size))
-        kept = kept.reshape(features, *places, size)
-    if given.weights is None:
-        y = _run_network(given, networks, None if kept is None else kept[0], call.rate)
-        return [jax.nn.softmax(y, -1) if call.softmax else y]
-
-    @partial(jax.checkpoint, prevent_cse=False)  # a loop keeps the two passes apart
-    def add(total: Array, feature: tuple[Any, ...]) -> tuple[Array, None]:
-        weight, x, networks, kept = feature
-        return total + weight[..., None] * _run_network(Given(x), networks, kept, call.rate), None
-
-    weights, x = jnp.moveaxis(given.weights, -1, 0), jnp.moveaxis(given.x, -2, 0)
-    by_feature = weights, x, networks._replace(embed=None, embed_bias=None), kept
-    none = jnp.zeros((*places, size), given.x.dtype)
-    total, _ = jax.lax.scan(add, *vary_alike((none, by_feature)))
-    return [total]
-
-
-def _embed(given: Given[Array], networks: Networks[Any]) -> Array:
-    """Make x of numbers if it is embedded: each feature's own, or of all side by side."""
-    if networks.embed is None:
-        return given.x
-    embedded = given.x[..., None] * networks.embed[..., 0] + networks.embed_bias
-    return embedded if given.weights is not None else jax.lax.collapse(embedded, embedded.ndim - 2)
-
-
-def _run_network(
-    given: Given[Array], networks: Networks[Array], kept: Array | None, rate: float
-) -> Array:
-    x, _, added, residual = given
-    y = x
-    if networks.hidden is not None:
-        hidden = _linear(x, networks.hidden, networks.hidden_bias)
-        hidden = jax.nn.elu(hidden if added is None else hidden + added)
-        y = _linear(hidden, networks.output, networks.output_bias)
-    if kept is not None:
-        y = jnp.where(kept, y * (1 / (1 - rate) if rate < 1 else 0.0), 0)
-    gated = jax.nn.glu(_linear(y, networks.gate, networks.gate_bias))
-    if networks.scale is not None:
-        stretched = x @ stretch_matrix(networks.scale, x)
-        residual = _norm(stretched, networks.inner_weight, networks.inner_bias)
-    return _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
-
-
-def _linear(x: Array, weight: Any, bias: Any) -> Array:
-    return x @ weight.T + spread(bias, x)
-
-
-def _norm(x: Array, weight: Any, bias: Any) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    normalised = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-    return normalised * spread(weight, x) + spread(bias, x)
-
-
-def _plain_tangent(
-    words: Array, *operands: Array, moving: Sequence[bool], call: GatedCall
-) -> list[Array]:
-    """Return the tangent of the result, linear in those of what moves among the arrays."""
-    arrays, tangents = operands[: len(moving)], iter(operands[len(moving) :])
-    directions = [
-        next(tangents) if moves else jnp.zeros_like(array)
-        for moves, array in zip(moving, arrays, strict=True)
-    ]
-    run: Callable[..., Any] = partial(_plain, words, call=call)
-    moved: list[Array] = jax.jvp(run, arrays, tuple(directions))[1]
-    return moved
-
-
-def _plain_backward(words: Array, *operands: Array, call: GatedCall) -> list[Array]:
-    """Return the gradients of the arrays, from that of the result."""
-    *arrays, gradient = operands
-    run: Callable[..., Any] = partial(_plain, words, call=call)
-    return list(jax.vjp(run, *arrays)[1]([gradient]))
-
-
-def _run_kernels(words: Array, *operands: Array, function: str, call: GatedCall) -> Sequence[Array]:
+def _run_kernels(
+    words: Array, *operands: Array, function: str, call: GatedCall, keep: bool = False
+) -> Sequence[Array]:
     """Return what the plain pass does that is named like a function of the library."""
     arrays = operands[: sum(call.present)]
     given, networks = call.named(arrays)
     of_arrays = [each.shape for each in arrays]
-    *places, size = shape = _result_shape(*call.named(of_arrays))
-    shapes = [shape] if function == "gated_forward" else of_arrays
-    results = [jax.ShapeDtypeStruct(each, given.x.dtype) for each in shapes]
-    target = f"{function}_{_load(str(given.x.dtype))}"
+    dtype, shapes = given.x.dtype, result_shapes(call, of_arrays, given.x.dtype)
+    results = [jax.ShapeDtypeStruct(each, dtype) for each in of_arrays]
+    if function == "gated_forward":
+        results = list(map(jax.ShapeDtypeStruct, shapes, (dtype, kept_in(dtype))))[: 1 + keep]
+    *places, size = shapes[0]
+    target = f"{function}_{_load(str(dtype))}"
     features = 1 if given.weights is None else given.weights.shape[-1]
     numbers, inputs = 0, given.x.shape[-1]
     if networks.embed is not None:
@@ -322,23 +222,12 @@ def _run_kernels(words: Array, *operands: Array, function: str, call: GatedCall)
     return found
 
 
-def _result_shape(given: Any, networks: Any) -> tuple[int, ...]:
-    """The result's shape, from those of the arrays."""
-    *places, _ = given.x if given.weights is None else given.weights
-    return *places, networks.weight[-1]
-
-
 @cache
 def _load(dtype: str) -> str | None:
     """Make the kernels of a dtype known to XLA; their version, None without."""
     return load_kernels(SOURCE, GATED, dtype)
 
 
-PLAIN: dict[str, Callable[..., Any]] = {
-    "gated_forward": _plain,
-    "gated_tangent": _plain_tangent,
-    "gated_backward": _plain_backward,
-}
 KERNELS: dict[str, Callable[..., Any]] = {
     f: partial(_run_kernels, function=f) for f in GATED_FUNCTIONS
 }
@@ -356,24 +245,35 @@ def _choose_plain(primitive: Primitive, **options: Any) -> Callable[..., Any]:
     return partial(PLAIN[primitive.name], **options)
 
 
-def _abstract_result(*operands: Any, mapped: Mapped, call: GatedCall, **options: Any) -> list[Any]:
-    given, networks = call.named(inner_shapes(operands, mapped)[FIXED:])
-    shapes = [_result_shape(given, networks)]
-    return abstract_results(operands, mapped, shapes, operands[FIXED].dtype, like=FIXED)
+def _abstract_forward(
+    *operands: Any, mapped: Mapped, keep: bool, call: GatedCall, **options: Any
+) -> list[Any]:
+    dtype = operands[FIXED].dtype
+    shapes = result_shapes(call, inner_shapes(operands, mapped)[FIXED:], dtype)
+    told = zip(shapes, (dtype, kept_in(dtype)), strict=True)
+    found = [abstract_results(operands, mapped, [each], of, like=FIXED) for each, of in told]
+    return [result for (result,) in found][: 1 + keep]
 
 
-def _abstract_backward(*operands: Any, mapped: Mapped, **options: Any) -> list[Any]:
-    shapes = inner_shapes(operands, mapped)[FIXED:-1]
+def _abstract_tangent(*operands: Any, **options: Any) -> list[Any]:
+    return _abstract_forward(*operands, keep=False, **options)
+
+
+def _abstract_backward(*operands: Any, mapped: Mapped, call: GatedCall) -> list[Any]:
+    shapes = inner_shapes(operands, mapped)[FIXED : FIXED + sum(call.present)]
     return abstract_results(operands, mapped, shapes, operands[FIXED].dtype, like=FIXED)
 
 
 def _jvp_forward(
-    operands: Sequence[Array], tangents: Sequence[Any], **options: Any
+    operands: Sequence[Array], tangents: Sequence[Any], *, keep: bool, **options: Any
 ) -> tuple[Any, Any]:
     """Differentiate: what moves by the operator of tangents, which has a transpose."""
-    count = len(operands)
-    moved = bind_tangent(tangent_p, operands, tangents, inputs=count, fixed=FIXED, **options)
-    return forward_p.bind(*operands, **options), moved
+    out, kept = forward_p.bind(*operands, keep=True, **options)
+    known, count = (*operands, kept), len(operands)
+    moved = bind_tangent(tangent_p, known, tangents, inputs=count, fixed=FIXED, **options)
+    if not keep:
+        return (out,), moved
+    return (out, kept), (*moved, ad.Zero(jax.typeof(kept).to_tangent_aval()))
 
 
 def _transpose(
@@ -384,17 +284,17 @@ def _transpose(
     call: GatedCall,
 ) -> list[Array | None]:
     """Turn the gradient of the result into those of the tangents that the operator took."""
-    known = FIXED + len(moving)
+    known = FIXED + len(moving) + 1
     of_inputs = bind_backward(backward_p, gradients, operands, mapped, known=known, call=call)
     return sum_gradients(of_inputs, operands, mapped, moving, known=known)
 
 
 define_operator(
-    {forward_p: _abstract_result, tangent_p: _abstract_result, backward_p: _abstract_backward},
+    {forward_p: _abstract_forward, tangent_p: _abstract_tangent, backward_p: _abstract_backward},
     _choose,
     _choose_plain,
     jvp=_jvp_forward,
     transpose=_transpose,
     fixed=FIXED,
-    static=("call", "moving"),
+    static=("call", "keep", "moving"),
 )

@@ -1,4 +1,4 @@
-"""Gated residual networks by kernels of our own on a CPU, which compute again in the backward pass.
+"""Gated residual networks by kernels of our own on a CPU, which keep little for the backward pass.
 
 Whatever else is to see the steps between, a compiler, a transformation, a hook, gets them from the
 modules themselves, which give the same numbers.
@@ -16,12 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ragged import kernels
-from ragged.kernels.gated import WIDEST_ALONE, Given, Networks, split
+from ragged.kernels.gated import WIDEST_ALONE, Given, Networks, kept_size, split
 from ragged.kernels.recipe import GATED, GATED_FUNCTIONS, SOURCES
-from ragged.ops.interpolation import interpolation_matrix
 from ragged_torch.addresses import find_team, readable, room_like
-from ragged_torch.dropped import keep_mask
-from ragged_torch.parameters import spread, stretch_matrix
+from ragged_torch.gated_plain import run_networks
 from ragged_torch.transforms import FakeTensor, in_memory, quick_apply
 
 SOURCE = kernels.HEADERS / SOURCES[GATED]
@@ -103,7 +101,8 @@ class Call(NamedTuple):
     """What is told of a call beside its arrays.
 
     Args:
-        shapes: of what is given and of what the networks learn, then of the result.
+        shapes: of what is given and of what the networks learn, then of the result, and of what the
+            forward pass keeps for the backward pass, if anything.
         sizes: features, tokens, inputs, hidden units, outputs, whether x is stretched, of how many
             numbers it is made, 0 = none, and whether the result is a softmax.
         dropping: before the gate.
@@ -144,9 +143,11 @@ class Call(NamedTuple):
         hidden = 0 if networks.hidden is None else networks.hidden.shape[-2]
         of_networks = _shapes(copies, inputs, hidden, size)
         of_given = of_x, (*places, *copies), (*places, hidden), (*places, size)
-        shapes = (*of_given, *of_embedding, *of_networks, (*places, size))
+        counts = copies[0] if copies else 1, math.prod(places)
+        kept = 0 if copies else kept_size(counts[1], hidden, size, given.x.itemsize)
+        shapes = (*of_given, *of_embedding, *of_networks, (*places, size), (kept,))
         sizes = inputs, hidden, size, is_stretched, numbers, softmax
-        return cls(shapes, (copies[0] if copies else 1, math.prod(places), *sizes), dropping)
+        return cls(shapes, (*counts, *sizes), dropping)
 
 
 def takes_kernels(parts: Parts, x: Tensor, *others: Tensor | None) -> bool:
@@ -225,32 +226,35 @@ def _run(
     given: Given[Tensor], networks: Networks[Tensor], dropout: Any, *, softmax: bool = False
 ) -> Tensor:
     call = Call.of(given, networks, Dropping.of(dropout), softmax=softmax)
-    output: Tensor = _apply(*given, *networks, call)
+    output: Tensor = _apply(*given, *networks, call, torch.is_grad_enabled())
     return output
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, call = inputs
-        ctx.save_for_backward(*tensors)
+        *tensors, call, has_backward = inputs
+        *_, of_out, of_kept = call.shapes
+        out = tensors[0].new_empty(of_out)
+        kept = out.new_empty(of_kept) if has_backward and of_kept > (0,) else None
+        ctx.save_for_backward(*tensors, kept)
         ctx.call = call
-        out: Tensor = tensors[0].new_empty(call.shapes[-1])
-        _call("gated_forward", tensors, call, (out,))
+        _call("gated_forward", tensors, call, (out, kept))
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        tensors, (gradient,) = ctx.saved_tensors, gradients
+        *tensors, kept = ctx.saved_tensors
+        (gradient,) = gradients
         present = [each for each in tensors if each is not None]
         if torch.is_grad_enabled() or not in_memory(gradient, *present):
             found = iter(_differentiable_vjp(tensors, ctx.call, gradient))
-            return *(None if each is None else next(found) for each in tensors), None
+            return *(None if each is None else next(found) for each in tensors), None, None
         results = [None if each is None else room_like(each) for each in tensors]
         if ctx.call.is_embedded and not ctx.needs_input_grad[0]:
             results[0] = None
-        _call("gated_backward", (*tensors, gradient), ctx.call, results)
-        return *results, None
+        _call("gated_backward", (*tensors, gradient, kept), ctx.call, results)
+        return *results, None, None
 
 
 _apply = quick_apply(_Gated)
@@ -264,52 +268,11 @@ def _differentiable_vjp(
     def run(*present: Tensor) -> Tensor:
         each = iter(present)
         given, networks = split([None if one is None else next(each) for one in tensors])
-        return _plain(given, networks, call.dropping, softmax=call.takes_softmax)
+        return run_networks(given, networks, *call.dropping, softmax=call.takes_softmax)
 
     present = (each for each in tensors if each is not None)
     results: tuple[Tensor, ...] = torch.func.vjp(run, *present)[1](gradient)
     return results
-
-
-def _plain(
-    given: Given[Tensor], networks: Networks[Any], dropping: Dropping, *, softmax: bool = False
-) -> Tensor:
-    """Return what the kernels do."""
-    x, weights, added, residual = given
-    if networks.embed is not None:
-        x = x.unsqueeze(-1) * networks.embed.squeeze(-1) + networks.embed_bias
-        x = x.flatten(-2) if weights is None else x
-    x = y = x if weights is None else x.movedim(-2, 0)
-    if networks.hidden is not None:
-        hidden = _linear(x, networks.hidden, networks.hidden_bias)
-        hidden = nn.functional.elu(hidden if added is None else hidden + added)
-        y = _linear(hidden, networks.output, networks.output_bias)
-    if dropping.rate:
-        tokens = (y.shape[0] if weights is not None else 1, -1, y.shape[-1])
-        shape = (1, *y.reshape(tokens).shape)
-        kept = keep_mask(torch.tensor(dropping.seed), dropping.rate, shape).view(y.shape)
-        y = torch.where(kept, y * (1 / (1 - dropping.rate) if dropping.rate < 1 else 0.0), 0.0)
-    gated = nn.functional.glu(_linear(y, networks.gate, networks.gate_bias))
-    if networks.scale is not None:
-        doubled = torch.from_numpy(2 * interpolation_matrix(x.shape[-1], y.shape[-1])).to(x)
-        stretch = stretch_matrix(networks.scale, doubled)
-        residual = _norm(_linear(x, stretch.mT), networks.inner_weight, networks.inner_bias)
-    values = _norm(gated + (x if residual is None else residual), networks.weight, networks.bias)
-    if softmax:
-        return torch.softmax(values, -1)
-    return values if weights is None else torch.einsum("...f,f...d->...d", weights, values)
-
-
-def _linear(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
-    if weight.ndim == 2:
-        return nn.functional.linear(x, weight, bias)
-    product = (x.flatten(1, -2) @ weight.mT).unflatten(1, x.shape[1:-1])
-    return product if bias is None else product + spread(bias, x)
-
-
-def _norm(x: Tensor, weight: Any, bias: Any) -> Tensor:
-    normalised = nn.functional.layer_norm(x, x.shape[-1:])
-    return torch.addcmul(spread(bias, x), normalised, spread(weight, x))
 
 
 def _call(
@@ -346,7 +309,7 @@ def _shapes(copies: Sequence[int], inputs: int, hidden: int, size: int) -> tuple
 
 
 Sizes = ctypes.c_int64 * 11  # what a function of the library takes, beside the rate and the team
-Addresses = ctypes.c_void_p * 35  # as many as the backward pass has
+Addresses = ctypes.c_void_p * 36  # as many as the backward pass has
 
 
 @cache

@@ -8,8 +8,8 @@
 // with weights, which are the softmax of another network's v. Where each feature is a number, its x is number * embed
 // + b.
 //
-// One network after the other goes over a few tokens, so that all between stays in cache. Nothing of it is
-// kept: the backward pass computes it again.
+// One network after the other goes over a few tokens, so that all between stays in cache. The backward pass computes
+// it again, but for h, o and the gates where the forward pass was given room to keep them.
 #pragma once
 
 #include <vector>
@@ -96,39 +96,62 @@ class Lines {
   Vec<T> last;
 };
 
+// What the forward pass of a network alone keeps for the backward pass, in whole vectors: the h of all tokens, a and the
+// sigmoid of g of all, and o; without hidden units o is x, and made again. A number behind them says that it did: plain
+// operations leave all 0. No rows = nothing is kept.
+template <class T>
+class Kept {
+ public:
+  Kept(const Gated& call, T* rows) : rows(rows), mark(rows ? rows + call.tokens * width(call) : nullptr) {}
+
+  T* const rows;
+
+  T* filled() const { return mark && *mark == T(1) ? rows : nullptr; }
+  void fill() const {
+    if (mark) *mark = T(1);
+  }
+
+ private:
+  T* const mark;
+
+  static Index width(const Gated& call) {
+    const Index wide = round_up(call.size, LANES<T>);
+    return 2 * wide + (call.hidden ? wide + round_up(call.hidden, LANES<T>) : 0);
+  }
+};
+
 // A block of tokens in a network, up to what is normalised.
 template <class T>
 class Network {
  public:
   Network(const Gated& call)
       : call(call), narrow(call.hidden), wide(call.size), dropped(call.dropout, call.seed),
-        embedded(call.numbers ? BLOCK * call.inputs : 0), hidden(BLOCK * narrow.pitch), output(BLOCK * wide.pitch),
-        gates(2 * output.size()), inner(output.size()), normalised(output.size()) {}
+        embedded(call.numbers ? BLOCK * call.inputs : 0), inner(BLOCK * wide.pitch), normalised(inner.size()),
+        own(BLOCK * narrow.pitch + 3 * inner.size()) {}
 
   const Gated call;
   const Lines<T> narrow, wide;
   const Dropped dropped;
-  Room<T> embedded;               // x, where it is made of numbers
-  Room<T> hidden, output, gates;  // h, o, and of each token a, then the sigmoid of g
-  Room<T> inner, normalised;      // both norms without what they learn
+  Room<T> embedded;           // x, where it is made of numbers
+  Room<T> inner, normalised;  // both norms without what they learn
   T inner_scale[BLOCK], scale[BLOCK];
   const T* x = nullptr;  // of the block
   Index x_pitch = 0;
+  T *hidden = nullptr, *output = nullptr, *gates = nullptr;  // h, o, and of each token a, then the sigmoid of g
 
-  void run(const Fields<T>& grn, const Tokens<const T>& given, Index feature, Index first, Index count) {
+  // Its h, o and gates lie in `rows` of all tokens, if any, where they may be kept from an earlier pass.
+  void run(const Fields<T>& grn, const Tokens<const T>& given, T* rows, bool is_kept, Index feature, Index first,
+           Index count) {
     read(grn, given.x + call.place(feature, first), count);
-    if (call.hidden)
-      run_hidden(grn, given.added ? given.added + first * call.hidden : nullptr, count);
-    else
-      copy(x, x_pitch, wide, count, output);
-    drop(feature, first, count, output);
-    multiply_rows({grn[GATE_BIAS]}, output.data(), wide.pitch, call.size, grn[GATE], 2 * wide.pitch, count, gates);
+    place(rows, first);
+    if (!(is_kept && call.hidden)) make_output(grn, given, feature, first, count);
+    if (!is_kept) make_gates(grn, count);
     if (call.stretched)
-      multiply_rows({}, x, x_pitch, call.inputs, grn[STRETCH], wide.pitch, count, inner);
+      multiply_rows({}, x, x_pitch, call.inputs, grn[STRETCH], wide.pitch, count, inner.data());
     else if (given.residual)
-      copy(given.residual + first * call.size, call.size, wide, count, inner);
+      copy(given.residual + first * call.size, call.size, wide, count, inner.data());
     else
-      copy(x, x_pitch, wide, count, inner);
+      copy(x, x_pitch, wide, count, inner.data());
     // Step by step for all rows: what waits for a sum of one row leaves room for the next one.
     for (Index r = 0; call.stretched && r < count; ++r) inner_scale[r] = wide.normalise(&inner[r * wide.pitch]);
     for (Index r = 0; r < count; ++r) open_gate(grn, r * wide.pitch);
@@ -141,7 +164,7 @@ class Network {
   }
 
   // Drop what is dropped of a block, or of its gradient, and scale the rest up.
-  void drop(Index feature, Index first, Index count, Room<T>& block) const {
+  void drop(Index feature, Index first, Index count, T* block) const {
     if (call.dropout <= 0) return;
     const Dropped::Query of_feature = dropped.query(0, feature);
     const Dropped drops = dropped;
@@ -157,14 +180,24 @@ class Network {
 
   // to (count, to_pitch) = what it begins with + a (count, features) @ b.
   static void multiply_rows(Begin<T> begin, const T* a, Index pitch, Index features, const T* b, Index to_pitch,
-                            Index count, Room<T>& to) {
-    for (Index first = 0; first < features; first += DEEP, begin = {to.data(), to_pitch})
+                            Index count, T* to) {
+    for (Index first = 0; first < features; first += DEEP, begin = {to, to_pitch})
       multiply_from(begin, count, to_pitch / LANES<T>, std::min(DEEP, features - first), a + first, pitch, 1,
-                    b + first * to_pitch, to_pitch, to.data(), to_pitch);
+                    b + first * to_pitch, to_pitch, to, to_pitch);
   }
 
  private:
-  static void copy(const T* rows, Index pitch, const Lines<T>& lines, Index count, Room<T>& to) {
+  Room<T> own;  // where the block's h, o and gates lie, unless they are kept
+
+  void place(T* rows, Index first) {
+    const Index tokens = rows ? call.tokens : BLOCK, at = rows ? first : 0;
+    hidden = rows ? rows : own.data();
+    gates = hidden + tokens * narrow.pitch;
+    output = call.hidden || !rows ? gates + (2 * tokens + at) * wide.pitch : own.data();
+    hidden += at * narrow.pitch, gates += at * 2 * wide.pitch;
+  }
+
+  static void copy(const T* rows, Index pitch, const Lines<T>& lines, Index count, T* to) {
     for (Index r = 0; r < count; ++r)
       lines.each([&](Index n) { store(&to[r * lines.pitch + n], lines.read(rows + r * pitch, n)); });
   }
@@ -182,30 +215,44 @@ class Network {
     });
   }
 
+  void make_output(const Fields<T>& grn, const Tokens<const T>& given, Index feature, Index first, Index count) {
+    if (call.hidden)
+      run_hidden(grn, given.added ? given.added + first * call.hidden : nullptr, count);
+    else
+      copy(x, x_pitch, wide, count, output);
+    drop(feature, first, count, output);
+  }
+
   void run_hidden(const Fields<T>& grn, const T* added, Index count) {
     if (added) copy(added, call.hidden, narrow, count, hidden);
     for (Index r = 0; added && r < count; ++r)
       narrow.each([&](Index n) { increase(&hidden[r * narrow.pitch + n], load(grn[HIDDEN_BIAS] + n)); });
-    const Begin<T> begin = added ? Begin<T>{hidden.data(), narrow.pitch} : Begin<T>{grn[HIDDEN_BIAS]};
+    const Begin<T> begin = added ? Begin<T>{hidden, narrow.pitch} : Begin<T>{grn[HIDDEN_BIAS]};
     multiply_rows(begin, x, x_pitch, call.inputs, grn[HIDDEN], narrow.pitch, count, hidden);
     for (Index n = 0; n < count * narrow.pitch; n += LANES<T>) {
       const Vec<T> own = load(&hidden[n]);
       store(&hidden[n], own > T(0) ? own : expm1<T>(own));
     }
-    multiply_rows({grn[OUTPUT_BIAS]}, hidden.data(), narrow.pitch, call.hidden, grn[OUTPUT], wide.pitch, count, output);
+    multiply_rows({grn[OUTPUT_BIAS]}, hidden, narrow.pitch, call.hidden, grn[OUTPUT], wide.pitch, count, output);
+  }
+
+  void make_gates(const Fields<T>& grn, Index count) {
+    multiply_rows({grn[GATE_BIAS]}, output, wide.pitch, call.size, grn[GATE], 2 * wide.pitch, count, gates);
+    for (Index r = 0; r < count; ++r) {
+      T* const opens = &gates[(2 * r + 1) * wide.pitch];
+      wide.each([=](Index n) { store(opens + n, sigmoid<T>(load(opens + n))); });
+    }
   }
 
   // a * sigmoid(g) + residual of the row that begins there.
   void open_gate(const Fields<T>& grn, Index row) {
-    T *const values = &gates[2 * row], *const opens = values + wide.pitch, *const sums = &normalised[row];
-    const T* const residuals = &inner[row];
+    const T *const values = &gates[2 * row], *const opens = values + wide.pitch, *const residuals = &inner[row];
+    T* const sums = &normalised[row];
     const T *const weight = call.stretched ? grn[INNER_WEIGHT] : nullptr, *const bias = grn[INNER_BIAS];
     wide.each([=](Index n) {
-      const Vec<T> open = sigmoid<T>(load(opens + n));
-      store(opens + n, open);
       Vec<T> residual = load(residuals + n);
       if (weight) residual = residual * load(weight + n) + load(bias + n);
-      store(sums + n, load(values + n) * open + residual);
+      store(sums + n, load(values + n) * load(opens + n) + residual);
     });
   }
 };
@@ -246,9 +293,9 @@ void share_fields(const Gated& call, Index times, Index workers, const Parallel&
 template <class T>
 class GatedForward {
  public:
-  // out (tokens, size).
-  GatedForward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, T* out)
-      : call(call), given(given), arrays(arrays), out(out), fields(call.features) {
+  // out (tokens, size); kept: see `Kept`, or null.
+  GatedForward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, T* out, T* kept)
+      : call(call), given(given), arrays(arrays), out(out), kept(call, kept), fields(call.features) {
     for (Fields<T>& each : fields) each.lay_out(places(call));
   }
 
@@ -264,6 +311,7 @@ class GatedForward {
         for (Index first = n * PART; first < end; first += BLOCK)
           add(owns[worker], feature, first, std::min(BLOCK, end - first));
     });
+    kept.fill();
   }
 
  private:
@@ -272,11 +320,12 @@ class GatedForward {
   const Tokens<const T> given;
   const T* const* const arrays;
   T* const out;
+  const Kept<T> kept;
   std::vector<Fields<T>> fields;
 
   void add(Network<T>& own, Index feature, Index first, Index count) const {
     const Fields<T>& grn = fields[feature];
-    own.run(grn, given, feature, first, count);
+    own.run(grn, given, kept.rows, false, feature, first, count);
     for (Index r = 0; r < count; ++r) {
       const T weight = given.weights ? given.weights[(first + r) * call.features + feature] : T(1);
       T* const to = out + (first + r) * call.size;

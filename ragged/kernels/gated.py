@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 Array = TypeVar("Array")
 WIDEST_ALONE = 64  # wider, one network's products of all tokens are as fast by its framework
+LINE = 64  # bytes of the widest vectors that there are
 
 
 class Given(NamedTuple, Generic[Array]):
@@ -47,6 +48,23 @@ class Networks(NamedTuple, Generic[Array]):
     inner_bias: Array | None
     weight: Array
     bias: Array
+
+
+def kept_size(tokens: int, hidden: int, size: int, itemsize: int) -> int:
+    """Count the numbers that one network's forward pass keeps for its backward pass.
+
+    Those of features keep none: for each feature it would be as many, and as slow to read as to
+    compute again.
+
+    Args:
+        tokens: that go through it.
+        hidden: its hidden units; 0 = what is gated is x.
+        size: of the result.
+        itemsize: bytes of a number.
+    """
+    lanes = LINE // itemsize
+    wide, narrow = (-(-each // lanes) * lanes for each in (size, hidden))
+    return tokens * (2 * wide + (wide + narrow if hidden else 0)) + 1  # which says that it did
 
 
 def split(arrays: Sequence[Any]) -> tuple[Given[Any], Networks[Any]]:

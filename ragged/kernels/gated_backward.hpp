@@ -20,9 +20,9 @@ template <class T>
 class GatedBackward {
  public:
   // As the forward pass; dout (tokens, size); then the gradients of what is given and of the arrays.
-  GatedBackward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, const T* dout,
+  GatedBackward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, const T* dout, T* kept,
                 const Tokens<T>& gradients, T* const* darrays)
-      : call(call), given(given), arrays(arrays), dout(dout), gradients(gradients), darrays(darrays),
+      : call(call), given(given), arrays(arrays), dout(dout), kept(Kept<T>(call, kept).filled()), gradients(gradients), darrays(darrays),
         fields(call.features), turned(call.features), segment(segment_of(call)),
         segments((call.tokens + segment - 1) / segment), sums(call.features * segments) {
     const auto all = places(call), back = transposed<T>(all);
@@ -60,6 +60,7 @@ class GatedBackward {
   const Tokens<const T> given;
   const T* const* const arrays;
   const T* const dout;
+  T* const kept;
   const Tokens<T> gradients;
   T* const* const darrays;
   std::vector<Fields<T>> fields, turned;  // as products read them; matrices, the other way round
@@ -69,8 +70,8 @@ class GatedBackward {
   // What a worker has for itself: the block again, and gradients of what is between.
   struct Own {
     Own(const Gated& call)
-        : network(call), inputs(call.inputs), gates(network.gates.size()), inner(network.inner.size()),
-          output(network.output.size()), hidden(network.hidden.size()), x(BLOCK * inputs.pitch),
+        : network(call), inputs(call.inputs), gates(2 * network.inner.size()), inner(network.inner.size()),
+          output(inner.size()), hidden(BLOCK * network.narrow.pitch), x(BLOCK * inputs.pitch),
           scores(network.wide.pitch) {}
     Network<T> network;
     Lines<T> inputs;
@@ -87,13 +88,14 @@ class GatedBackward {
   void run_block(Own& own, Fields<T>& sum, Index feature, Index first, Index count) const {
     const Fields<T>& back = turned[feature];
     Network<T>& net = own.network;
-    net.run(fields[feature], given, feature, first, count);
+    net.run(fields[feature], given, kept, kept != nullptr, feature, first, count);
     for (Index r = 0; r < count; ++r) leave_norms(own, sum, feature, first + r, r);
 
     const Index pitch = net.wide.pitch;
-    own.add_products(net.output.data(), pitch, call.size, own.gates, 2 * pitch, count, sum[GATE]);
-    Network<T>::multiply_rows({}, own.gates.data(), 2 * pitch, 2 * pitch, back[GATE], pitch, count, own.output);
-    net.drop(feature, first, count, own.output);
+    own.add_products(net.output, pitch, call.size, own.gates, 2 * pitch, count, sum[GATE]);
+    Network<T>::multiply_rows({}, own.gates.data(), 2 * pitch, 2 * pitch, back[GATE], pitch, count,
+                              own.output.data());
+    net.drop(feature, first, count, own.output.data());
     leave_residual(own, sum, back, first, count);
     if (call.hidden)
       leave_hidden(own, sum, back, first, count);
@@ -197,7 +199,7 @@ class GatedBackward {
   void leave_hidden(Own& own, Fields<T>& sum, const Fields<T>& back, Index first, Index count) const {
     const Network<T>& net = own.network;
     add_rows(own.output, net.wide, count, sum[OUTPUT_BIAS]);
-    own.add_products(net.hidden.data(), net.narrow.pitch, call.hidden, own.output, net.wide.pitch, count, sum[OUTPUT]);
+    own.add_products(net.hidden, net.narrow.pitch, call.hidden, own.output, net.wide.pitch, count, sum[OUTPUT]);
     go_back(own.output, net.wide, back[OUTPUT], net.narrow, count, false, own.hidden);
     for (Index n = 0; n < count * net.narrow.pitch; n += L) {
       const Vec<T> h = load(&net.hidden[n]), slope = h + T(1);
@@ -244,7 +246,7 @@ class GatedBackward {
   static void go_back(const Room<T>& gradient, const Lines<T>& from, const T* matrix, const Lines<T>& lines,
                       Index count, bool adds, Room<T>& to) {
     const Begin<T> begin = adds ? Begin<T>{to.data(), lines.pitch} : Begin<T>{};
-    Network<T>::multiply_rows(begin, gradient.data(), from.pitch, from.features, matrix, lines.pitch, count, to);
+    Network<T>::multiply_rows(begin, gradient.data(), from.pitch, from.features, matrix, lines.pitch, count, to.data());
   }
 };
 

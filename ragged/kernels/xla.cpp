@@ -117,8 +117,8 @@ static ffi::Error attention(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::
   });
 }
 
-// Arguments: those arrays of `gated.cpp` that there are, `present` has a bit for each; then the result's
-// gradient, if any, and the seed's words, last.
+// Arguments: those arrays of `gated.cpp` that there are, `present` has a bit for each; in the backward pass what is
+// kept, without elements if nothing is, and the result's gradient; the seed's words last.
 template <Pass pass>
 static ffi::Error gated(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                         ffi::Span<const Index> sizes, Index present, double dropout) {
@@ -133,8 +133,12 @@ static ffi::Error gated(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Rema
       results.push_back(is_there && pass == BACKWARD ? a.out(count) : nullptr);
       arrays.push_back(is_there ? a.in(count++) : nullptr);
     }
-    arrays.push_back(pass == FORWARD ? a.out(0) : a.in(count));
-    if (pass == BACKWARD) arrays.insert(arrays.end(), results.begin(), results.end());
+    if (pass == FORWARD) {
+      arrays.insert(arrays.end(), {a.out(0), a.results() > 1 ? a.out(1) : nullptr});
+    } else {
+      arrays.insert(arrays.end(), {a.in(count + 1), a.has(count) ? a.in(count) : nullptr});
+      arrays.insert(arrays.end(), results.begin(), results.end());
+    }
     return call(all.data(), dropout, arrays.data(), in_pool);
   });
 }

@@ -11,6 +11,7 @@ from ragged.models.categories import Variables
 
 torch = pytest.importorskip("torch")
 gated_kernels = pytest.importorskip("ragged_torch.gated_kernels")
+gated_plain = pytest.importorskip("ragged_torch.gated_plain")
 layers = pytest.importorskip("ragged_torch.layers")
 tokens_of = pytest.importorskip("ragged_torch.tokens")
 variable_selection = pytest.importorskip("ragged_torch.variable_selection")
@@ -77,9 +78,9 @@ class Block:
 
     def by_plain_operations(self):
         def apply(*inputs):
-            call = inputs[-1]
-            told = {"dropping": call.dropping, "softmax": call.takes_softmax}
-            return gated_kernels._plain(*split(inputs[:-1]), **told)
+            *arrays, call, _ = inputs
+            softmax = call.takes_softmax
+            return gated_plain.run_networks(*split(arrays), *call.dropping, softmax=softmax)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gated_kernels, "_apply", apply)
@@ -127,6 +128,26 @@ def test_second_derivatives_are_those_of_the_modules(kind):
         total = sum(each.square().sum() for each in gradients(y, block.of, create_graph=True))
         found.append(torch.autograd.grad(total, block.of, retain_graph=True))
     close(*found)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_second_backward_pass_finds_what_was_kept_as_it_was(kind):
+    block = Block(kind, 16, 250, dropout=0.4)
+    y = block()
+    assert all(map(torch.equal, gradients(y, block.of), gradients(y, block.of)))
+
+
+def test_nothing_is_kept_for_no_backward_pass():
+    def largest(block):
+        with torch.profiler.profile(profile_memory=True) as profile:
+            block()
+        return max(each.cpu_memory_usage for each in profile.events())
+
+    block = Block("gate", 16, 250)
+    of_result = block.given[0].nbytes
+    assert largest(block) > 2 * of_result
+    with torch.no_grad():
+        assert largest(block) == of_result
 
 
 @pytest.mark.parametrize("kind", BLOCKS)

@@ -12,6 +12,7 @@ FEATURES, SMALL = 3, 5
 
 torch = pytest.importorskip("torch")
 gated_kernels = pytest.importorskip("ragged_torch.gated_kernels")
+gated_plain = pytest.importorskip("ragged_torch.gated_plain")
 variable_selection = pytest.importorskip("ragged_torch.variable_selection")
 comparison = pytest.importorskip("tests.models.comparison")
 close, gradients = comparison.close, comparison.gradients
@@ -59,10 +60,9 @@ def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(rate)
     found = gated_kernels.select(grns.parts, x, weights)
     torch.manual_seed(0)
     seed = int(torch.randint(2**62, ())) if rate else 0
-    dropping = gated_kernels.Dropping(rate, seed)
     networks = gated_kernels.networks_of(grns.parts)
     given = gated_kernels.Given(x, weights)
-    expected = gated_kernels._plain(given, networks, dropping)
+    expected = gated_plain.run_networks(given, networks, rate, seed)
     close([found, *gradients(found, of)], [expected, *gradients(expected, of)])
     if 0 < rate < 1:
         assert not torch.equal(found, gated_kernels.select(grns.parts, x, weights))

@@ -231,6 +231,26 @@ def test_transformations_give_what_they_give_of_the_modules(kind, transform):
     close(by_kernels(block, transform), by_modules(block, transform))
 
 
+@pytest.mark.parametrize("kind", ["context", "gate"])
+@pytest.mark.parametrize("has_kernels", [(True, False), (False, True)], ids=["kept", "zeros"])
+def test_passes_may_be_of_two_programs_with_and_without_kernels(kind, has_kernels):
+    block, programs = Block(kind), []
+    gradient = jnp.cos(jnp.arange(60.0 * 12)).reshape(60, 12)
+
+    def lower(run, *of, kernels):
+        with pytest.MonkeyPatch.context() as patch:
+            if not kernels:
+                patch.setattr(gated_kernels, "KERNELS", {})
+            programs.append(jax.jit(run).lower(*of))
+        return programs[-1].compile()(*of)
+
+    of_forward, of_backward = has_kernels
+    _, pull = lower(lambda at: jax.vjp(block, at), block.variables, kernels=of_forward)
+    found = lower(lambda pull: pull(gradient), pull, kernels=of_backward)
+    assert tuple(map(is_taken, programs)) == has_kernels
+    close(found, jax.vjp(block, block.variables)[1](gradient))
+
+
 @pytest.mark.parametrize("kind", ["context", "gate", "linear", "selection", "features"])
 def test_padded_rows_are_tokens_too(kind):
     block = Block(kind, 8, (ROWS, 10))

@@ -93,7 +93,7 @@ FAULTS = (
             (
                 "nothing is dropped of gradients",
                 BACKWARD,
-                "net.drop(feature, first, count, own.output);",
+                "net.drop(feature, first, count, own.output.data());",
                 ";",
                 DROPPED,
             ),
@@ -115,15 +115,22 @@ FAULTS = (
                 "a context gets no gradient",
                 BACKWARD,
                 f"write(own.hidden, {OF_ADDED});",
-                f"write(net.hidden, {OF_ADDED});",
+                "std::fill_n(gradients.added + first * call.hidden, count * call.hidden, T(0));",
                 ALONE.format("context"),
             ),
             (
                 "x passes for the residual",
                 FORWARD,
-                "copy(given.residual + first * call.size, call.size, wide, count, inner);",
-                "copy(x, x_pitch, wide, count, inner);",
+                "copy(given.residual + first * call.size, call.size, wide, count, inner.data());",
+                "copy(x, x_pitch, wide, count, inner.data());",
                 ALONE.format("gate"),
+            ),
+            (
+                "all blocks keep their gates where the first one does",
+                FORWARD,
+                "at * 2 * wide.pitch",
+                "Index(0)",
+                f"{BLOCKS}_results_and_gradients_are_those_of_the_modules[37-250-plain]",
             ),
             (
                 "a residual's gradient goes to x too",
@@ -172,7 +179,7 @@ JAX = (
         for name, target, old, new, caught_by in (
             (
                 "plain operations leave what is not dropped as it was",
-                "ragged_jax.gated_kernels:_run_network",
+                "ragged_jax.gated_plain:_run_network",
                 "1 / (1 - rate)",
                 "1",
                 "what_is_dropped_is_dropped_again_backward_and_by_plain_operations[selection]",
@@ -211,6 +218,13 @@ JAX = (
                 'device == "cpu" and ',
                 "",
                 "programs_for_elsewhere_hold_no_kernel[context]",
+            ),
+            (
+                "what plain operations leave passes for kept",
+                "ragged_jax.gated_plain:forward",
+                "jnp.zeros(of_kept, kept_in(dtype))",
+                "jnp.ones(of_kept, dtype).view(kept_in(dtype))",
+                "passes_may_be_of_two_programs_with_and_without_kernels[zeros-gate]",
             ),
             (
                 "kernels drop nothing",

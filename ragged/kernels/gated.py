@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 Array = TypeVar("Array")
 WIDEST_ALONE = 64  # wider, one network's products of all tokens are as fast by its framework
+NARROWEST_KEPT = 48  # narrower, what is between takes as long to read as to compute again
 LINE = 64  # bytes of the widest vectors that there are
 
 
@@ -51,10 +52,9 @@ class Networks(NamedTuple, Generic[Array]):
 
 
 def kept_size(tokens: int, hidden: int, size: int, itemsize: int) -> int:
-    """Count the numbers that one network's forward pass keeps for its backward pass.
+    """Count the numbers that one network's forward pass keeps for its backward pass; 0 = none.
 
-    Those of features keep none: for each feature it would be as many, and as slow to read as to
-    compute again.
+    Those of features keep none, which would be as many of each feature.
 
     Args:
         tokens: that go through it.
@@ -62,6 +62,8 @@ def kept_size(tokens: int, hidden: int, size: int, itemsize: int) -> int:
         size: of the result.
         itemsize: bytes of a number.
     """
+    if size < NARROWEST_KEPT:
+        return 0
     lanes = LINE // itemsize
     wide, narrow = (-(-each // lanes) * lanes for each in (size, hidden))
     return tokens * (2 * wide + (wide + narrow if hidden else 0)) + 1  # which says that it did

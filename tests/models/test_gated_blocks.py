@@ -88,7 +88,7 @@ class Block:
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
-@pytest.mark.parametrize(("size", "tokens"), [(3, 37), (8, 48), (37, 250), (16, 2100)])
+@pytest.mark.parametrize(("size", "tokens"), [(3, 37), (8, 48), (37, 250), (49, 250), (16, 2100)])
 def test_results_and_gradients_are_those_of_the_modules(kind, size, tokens):
     block = Block(kind, size, tokens)
     assert block.takes_kernels
@@ -132,7 +132,7 @@ def test_second_derivatives_are_those_of_the_modules(kind):
 
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_a_second_backward_pass_finds_what_was_kept_as_it_was(kind):
-    block = Block(kind, 16, 250, dropout=0.4)
+    block = Block(kind, 48, 250, dropout=0.4)
     y = block()
     assert all(map(torch.equal, gradients(y, block.of), gradients(y, block.of)))
 
@@ -143,7 +143,7 @@ def test_nothing_is_kept_for_no_backward_pass():
             block()
         return max(each.cpu_memory_usage for each in profile.events())
 
-    block = Block("gate", 16, 250)
+    block = Block("gate", 48, 250)
     of_result = block.given[0].nbytes
     assert largest(block) > 2 * of_result
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_frozen_parameters_and_batched_gradients(kind):
 
 @pytest.mark.parametrize("kind", ["context", "gate", "features"])
 def test_threads_change_nothing(kind):
-    block, before, found = Block(kind, 32, 4200), torch.get_num_threads(), []
+    block, before, found = Block(kind, 48, 4200), torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)

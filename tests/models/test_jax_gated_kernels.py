@@ -161,7 +161,7 @@ def test_float32_is_as_near_to_float64_as_the_modules_are(kind):
 
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_what_is_dropped_is_dropped_again_backward_and_by_plain_operations(kind):
-    block = Block(kind, dropout=0.4)
+    block = Block(kind, 48, dropout=0.4)
     close(by_kernels(block), by_plain_operations(block))
 
 
@@ -227,15 +227,15 @@ def of_ensemble(total):
 @pytest.mark.parametrize("kind", ["context", "gate", "selection", "features"])
 @pytest.mark.parametrize("transform", [twice, forward, of_some, of_members, of_ensemble])
 def test_transformations_give_what_they_give_of_the_modules(kind, transform):
-    block = Block(kind, 4, 20)
+    block = Block(kind, *((48, 50) if kind == "gate" else (4, 20)))
     close(by_kernels(block, transform), by_modules(block, transform))
 
 
 @pytest.mark.parametrize("kind", ["context", "gate"])
 @pytest.mark.parametrize("has_kernels", [(True, False), (False, True)], ids=["kept", "zeros"])
 def test_passes_may_be_of_two_programs_with_and_without_kernels(kind, has_kernels):
-    block, programs = Block(kind), []
-    gradient = jnp.cos(jnp.arange(60.0 * 12)).reshape(60, 12)
+    block, programs = Block(kind, 48), []
+    gradient = jnp.cos(jnp.arange(60.0 * 48)).reshape(60, 48)
 
     def lower(run, *of, kernels):
         with pytest.MonkeyPatch.context() as patch:

@@ -130,7 +130,7 @@ FAULTS = (
                 FORWARD,
                 "at * 2 * wide.pitch",
                 "Index(0)",
-                f"{BLOCKS}_results_and_gradients_are_those_of_the_modules[37-250-plain]",
+                f"{BLOCKS}_results_and_gradients_are_those_of_the_modules[49-250-plain]",
             ),
             (
                 "a residual's gradient goes to x too",

@@ -244,9 +244,9 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        *tensors, kept = ctx.saved_tensors
+        *tensors, kept = saved = ctx.saved_tensors
         (gradient,) = gradients
-        present = [each for each in tensors if each is not None]
+        present = (each for each in saved if each is not None)
         if torch.is_grad_enabled() or not in_memory(gradient, *present):
             found = iter(_differentiable_vjp(tensors, ctx.call, gradient))
             return *(None if each is None else next(found) for each in tensors), None, None

@@ -26,6 +26,17 @@ def compiled_driver_of():
 
 @pytest.fixture
 def fake_driver_of(compiled_driver_of, monkeypatch):
-    """Give the library that plays the driver for a cell; a cubin is the name of a pass."""
+    """Give the library that plays the driver for a cell; a cubin is the name of a pass.
+
+    What it was told in a test it forgets after it.
+    """
     monkeypatch.setattr(cubins, "load", lambda plan: plan.direction.encode())
-    return compiled_driver_of
+    given = []
+
+    def give(cell):
+        given.append(compiled_driver_of(cell))
+        return given[-1]
+
+    yield give
+    for driver in given:
+        driver.forget()

@@ -18,9 +18,7 @@ PLAN = plans.make_plan("LSTM", "Forward", 5, gpu=HOPPER)
 
 @pytest.fixture
 def fake(fake_driver_of):
-    fake = fake_driver_of("LSTM")
-    fake.forget()
-    return fake
+    return fake_driver_of("LSTM")
 
 
 def test_launches_run_what_they_are_given(fake):

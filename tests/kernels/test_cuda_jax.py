@@ -88,7 +88,6 @@ class JaxLayer:
     ],
 )
 def test_outputs_and_gradients_are_the_oracles(fake_driver_of, target, layout, options):
-    fake_driver_of("LSTM").forget()
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         check(JaxLayer.launched(target), *solved("LSTM", **options), layout)
 
@@ -112,16 +111,13 @@ def test_what_the_driver_refuses_is_named(fake_driver_of, target):
     fake.fail_with(719)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"cuL.* gave 719\. Set RAGGED_KERNELS=0"):
         check(JaxLayer.launched(target), *solved("LSTM"), "padded")
-    fake.forget()
 
 
 def test_kernels_are_loaded_while_xla_captures_a_graph(fake_driver_of, target, monkeypatch):
     fake = fake_driver_of("LSTM")
-    fake.forget()
     monkeypatch.setattr(glue, "_digest", lambda cubin: "not loaded yet")
     fake.capture(True)
     check(JaxLayer.launched(target), *solved("LSTM"), "padded")
-    fake.forget()
 
 
 def test_a_kernel_that_this_process_has_not_registered_is_refused(
@@ -174,7 +170,6 @@ def played(fake_driver_of, target, monkeypatch, tmp_path):
     def for_gpu(ctx):
         return "cuda", find_surrounding(ctx)[1]
 
-    fake_driver_of("LSTM").forget()
     keep_verdicts_in(tmp_path, monkeypatch)
     for owner, name, value in (
         (cubins, "is_available", lambda: True),
@@ -251,7 +246,6 @@ def test_a_trial_that_fails_late_is_a_verdict(fake_driver_of, played):
     with pytest.warns(RuntimeWarning, match=r"failed on .*cuL.* gave 719"):
         reason = dispatch.recurrent_reasons(CALL)["cuda_kernels"]
     assert reason == "they failed on this GPU"
-    fake_driver_of("LSTM").forget()
 
 
 def test_a_wrong_kernel_is_never_used(played, monkeypatch):

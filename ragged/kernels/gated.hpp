@@ -127,7 +127,7 @@ class Network {
   Network(const Gated& call)
       : call(call), narrow(call.hidden), wide(call.size), dropped(call.dropout, call.seed),
         embedded(call.numbers ? BLOCK * call.inputs : 0), inner(BLOCK * wide.pitch), normalised(inner.size()),
-        own(BLOCK * narrow.pitch + 3 * inner.size()) {}
+        between(BLOCK * narrow.pitch + 3 * inner.size()) {}
 
   const Gated call;
   const Lines<T> narrow, wide;
@@ -187,13 +187,13 @@ class Network {
   }
 
  private:
-  Room<T> own;  // where the block's h, o and gates lie, unless they are kept
+  Room<T> between;  // the block's h, o and gates, unless they are kept
 
   void place(T* rows, Index first) {
     const Index tokens = rows ? call.tokens : BLOCK, at = rows ? first : 0;
-    hidden = rows ? rows : own.data();
+    hidden = rows ? rows : between.data();
     gates = hidden + tokens * narrow.pitch;
-    output = call.hidden || !rows ? gates + (2 * tokens + at) * wide.pitch : own.data();
+    output = call.hidden || !rows ? gates + (2 * tokens + at) * wide.pitch : between.data();
     hidden += at * narrow.pitch, gates += at * 2 * wide.pitch;
   }
 

@@ -22,7 +22,8 @@ class GatedBackward {
   // As the forward pass; dout (tokens, size); then the gradients of what is given and of the arrays.
   GatedBackward(const Gated& call, const Tokens<const T>& given, const T* const* arrays, const T* dout, T* kept,
                 const Tokens<T>& gradients, T* const* darrays)
-      : call(call), given(given), arrays(arrays), dout(dout), kept(Kept<T>(call, kept).filled()), gradients(gradients), darrays(darrays),
+      : call(call), given(given), arrays(arrays), dout(dout), kept(Kept<T>(call, kept).filled()),
+        gradients(gradients), darrays(darrays),
         fields(call.features), turned(call.features), segment(segment_of(call)),
         segments((call.tokens + segment - 1) / segment), sums(call.features * segments) {
     const auto all = places(call), back = transposed<T>(all);
